@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.reproductions import TARGETS, Target, table
+from tests.reproductions import TARGETS, table
+from tests.reproductions.targets import Target
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -1,67 +1,13 @@
-"""Published fits, made again: what is expected of the published data, how it is computed here, how near it must come.
-
-    python -m tests.reproductions > results/reproductions/laws.md
-
-The published data are read where `tests.conftest.published` finds them, and never committed.
-"""
+"""Published fits of formulas: of loss, of accuracy, and of one behind the other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.fits import fit
-from harness.host import load_plugins
-from harness.lawfits import LawFit
-from harness.tables import Table
-from tests.conftest import published
-
-host = cache(load_plugins)
-Numbers = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A published fit: `expected` gives each number with the difference that is allowed."""
-
-    name: str
-    source: str
-    procedure: str
-    compute: Callable[[], Numbers]
-    expected: dict[str, tuple[float, float]]
-
-    @property
-    def obtained(self) -> Numbers:
-        """Return the numbers that come out here; computed once."""
-        return _computed(self.compute)
-
-
-@cache
-def _computed(compute: Callable[[], Numbers]) -> Numbers:
-    return compute()
-
-
-def read(*parts: str) -> pd.DataFrame:
-    """Return published points with our names of columns."""
-    frame = pd.read_csv(published("laws", *parts))
-    return frame.rename(columns={"n_params": "params", "n_tokens": "tokens"})
-
-
-def quick(points: pd.DataFrame, law: str, value: str, **arguments: Any) -> LawFit:
-    """Fit with hardly any resamples, which point fits do not need."""
-    arguments = {"bootstrap": 10, "resample": "checkpoints", **arguments}
-    return fit(points, law, value=value, registries=host(), **arguments)
-
-
-def parameters(found: LawFit) -> Numbers:
-    """Return the parameters of the first step and its objective."""
-    return {**found.steps[0].parameters, "objective": found.steps[0].cost}
+from tests.reproductions.targets import Numbers, Target, parameters, quick, read
 
 
 def chinchilla() -> Numbers:
@@ -247,27 +193,3 @@ TARGETS = [
         },
     ),
 ]  # fmt: skip
-
-
-def rows() -> Iterator[tuple[str, str, str, str, str, str]]:
-    """Yield target, source, procedure, number, expected and obtained; the first three once a target."""
-    for target in TARGETS:
-        about = (target.name, target.source, target.procedure)
-        for what, (value, _) in target.expected.items():
-            yield (*about, what, f"{value:.6g}", f"{target.obtained[what]:.5g}")
-            about = ("", "", "")
-
-
-def table() -> str:
-    """Return the table of all targets as Markdown."""
-    columns = ("target", "source", "procedure", "number", "expected", "obtained")
-    notes = (
-        "Expected is what was published, or what another program finds in the published data.",
-        "Made by `python -m tests.reproductions`; tests/reproductions.py says how far each number may lie off.",
-    )
-    found: str = host().reporters["md"]([Table("laws", "Published fits, made again", columns, tuple(rows()), notes)])
-    return found
-
-
-if __name__ == "__main__":
-    print(table(), end="")

@@ -1,0 +1,5 @@
+"""Print the table of results/reproductions."""
+
+from tests.reproductions import table
+
+print(table(), end="")
