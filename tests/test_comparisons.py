@@ -132,8 +132,8 @@ def test_a_value_that_falls_reaches_a_score_from_above(host: PluginHost):
 def test_a_law_without_flops_reaches_no_score(nano_store: PointStore, host: PluginHost):
     points = pd.DataFrame({"params": np.geomspace(1e7, 1e9, 9), "tokens": np.tile([1e9, 1e10, 1e11], 3)})
     points["y"] = 1.8 + 500 * points["params"] ** -0.35 + 2000 * points["tokens"] ** -0.37
-    found = fit(points, "power_nd", value="y", registries=host, bootstrap=10)
-    with pytest.raises(LawError, match="'power_nd' is a function of params, tokens"):
+    found = fit(points, "chinchilla", value="y", registries=host, bootstrap=10)
+    with pytest.raises(LawError, match="'chinchilla' is a function of params, tokens"):
         crossing(found, 2.0)
     with pytest.raises(UsageError, match="two_step_nd is no law of flops"):
         compare(nano_store, reach="two_step_nd", **FAST)

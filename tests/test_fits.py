@@ -33,7 +33,7 @@ def quick(points, law, host, **arguments):
     return fit(points, law, registries=host, **{"value": "y", "bootstrap": 50, "resample": "checkpoints", **arguments})
 
 
-@pytest.mark.parametrize("name", ["power", "power_nd", "sigmoid", "accuracy_from_loss"])
+@pytest.mark.parametrize("name", ["power", "chinchilla", "sigmoid", "accuracy_from_loss"])
 def test_shipped_laws_pass_the_check(host: PluginHost, name):
     """Exact recovery without noise from three seeds and orders, broadcasting, bounds."""
     check_law(host.laws[name])
@@ -288,7 +288,7 @@ def test_a_parameter_at_its_bound_is_a_warning(host: PluginHost):
 def test_directions_that_the_points_do_not_determine_are_a_warning(host: PluginHost):
     points = pd.DataFrame({"params": np.geomspace(1e7, 1e9, 8), "tokens": np.geomspace(1e7, 1e9, 8)})
     points["y"] = 2 + 1e3 * points["params"] ** -0.5
-    assert "determine" in warnings_of(points, "power_nd", host)
+    assert "determine" in warnings_of(points, "chinchilla", host)
 
 
 def test_few_runs_and_no_freedom_are_warnings(host: PluginHost):
@@ -457,7 +457,7 @@ def test_trends_are_looked_for_along_sizes_only(host: PluginHost):
     points = pd.DataFrame({"params": np.repeat([1e8, 1e9, 1e10], 3) * (1 + 1e-9 * np.arange(9))})
     points["tokens"] = np.tile([1e11, 1e10, 1e9], 3)
     points["y"] = 1.8 + 500 * points["params"] ** -0.35 + 2000 * points["tokens"] ** -0.37
-    assert "monotone" not in warnings_of(points, "power_nd", host)
+    assert "monotone" not in warnings_of(points, "chinchilla", host)
     rows = pd.DataFrame({"x": np.tile([1.0, 2.0, 3.0], 3)}).assign(y=lambda t: 3 - 2 * t["x"])
     assert "monotone" not in warnings_of(rows, OneAtATime(), host)
     sizes = pd.DataFrame({"flops": FLOPS, "y": power(FLOPS), "size": np.repeat(["s", "m", "l"], 4)})

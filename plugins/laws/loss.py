@@ -34,14 +34,14 @@ class Power:
         return {"E": E, "a": float(a), "alpha": float(max(-slope, 1e-3))}
 
 
-class PowerND:
+class Chinchilla:
     """L(N, D) = E + e^a / N^alpha + e^b / D^beta: loss from parameters and tokens (Hoffmann et al. 2022, eq. 2).
 
     Fitted as there: sum of Huber's loss (delta 1e-3) of the difference of logarithms. Needs runs that vary N and D
     separately.
     """
 
-    name = "power_nd"
+    name = "chinchilla"
     features = ("params", "tokens")
     parameters = {
         "E": (0.0, np.inf),
@@ -79,4 +79,4 @@ class PowerND:
 def register_laws(register: harness.Register) -> None:
     """Register them."""
     register(Power())
-    register(PowerND())
+    register(Chinchilla())

@@ -9,7 +9,7 @@ import numpy as np
 import harness
 from harness import Floats
 from harness.laws import FormulaLaw
-from harness_plugins.laws.loss import Power, PowerND
+from harness_plugins.laws.loss import Chinchilla, Power
 
 
 def logistic(x: Floats) -> Floats:
@@ -89,4 +89,4 @@ def register_laws(register: harness.Register) -> None:
     register(Sigmoid())
     register(AccuracyFromLoss())
     register(TwoStep("two_step", (Power(), AccuracyFromLoss())))
-    register(TwoStep("two_step_nd", (PowerND(), AccuracyFromLoss())))
+    register(TwoStep("two_step_nd", (Chinchilla(), AccuracyFromLoss())))

@@ -1,6 +1,6 @@
 """Published fits, made again.
 
-    python -m tests.reproductions > results/reproductions/laws.md
+python -m tests.reproductions > results/reproductions/laws.md
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tests.reproductions.targets import Numbers, Target, parameters, quick, read
 
 def chinchilla() -> Numbers:
     """Approach 3 on 240 points; the optimal parameters at a budget follow from the parameters."""
-    own = parameters(quick(read("epoch", "chinchilla_points_240.csv"), "power_nd", "loss"))
+    own = parameters(quick(read("epoch", "chinchilla_points_240.csv"), "chinchilla", "loss"))
     own |= {"A": math.exp(own["a"]), "B": math.exp(own["b"])}
     total = own["alpha"] + own["beta"]
     ratio = (own["alpha"] * own["A"] / (own["beta"] * own["B"])) ** (1 / total)
@@ -22,19 +22,19 @@ def chinchilla() -> Numbers:
 
 def chinchilla_squares() -> Numbers:
     """The same points by least squares of the loss itself."""
-    own = parameters(quick(read("epoch", "chinchilla_points_240.csv"), "power_nd", "loss", objective="least_squares"))
+    own = parameters(quick(read("epoch", "chinchilla_points_240.csv"), "chinchilla", "loss", objective="least_squares"))
     return own | {"mean squared error": 2 * own["objective"] / 240}
 
 
 def chinchilla_errors() -> Numbers:
     """Standard errors of the same fit."""
     points = read("epoch", "chinchilla_points_240.csv")
-    return dict(quick(points, "power_nd", "loss", bootstrap=1000).steps[0].stderr)
+    return dict(quick(points, "chinchilla", "loss", bootstrap=1000).steps[0].stderr)
 
 
 def isoflops() -> Numbers:
     """Approach 3 on the points of the IsoFLOP curves."""
-    return parameters(quick(read("isoflops", "isoflop_points_124.csv"), "power_nd", "loss"))
+    return parameters(quick(read("isoflops", "isoflop_points_124.csv"), "chinchilla", "loss"))
 
 
 def generative() -> Numbers:
@@ -42,7 +42,7 @@ def generative() -> Numbers:
     points = read("monkeys", "pythia_gsm8k_pass_at_1_by_checkpoint.csv")
     points = points[(points["pass_at_1"] > 0) & (points["tokens"] >= 6e9)]
     points = points.assign(y=-np.log(points["pass_at_1"])).drop(columns="model_size")
-    found = quick(points, "power_nd", "y", objective="log_least_squares", hold_out="params > 3e9")
+    found = quick(points, "chinchilla", "y", objective="log_least_squares", hold_out="params > 3e9")
     errors = [abs(row["relative_error"]) for row in found.hold_out]
     return parameters(found) | {"error, %": 100 * float(np.mean(errors))}
 
@@ -82,7 +82,7 @@ def partial_curves() -> Numbers:
     for size in ("13b", "30b"):
         own = points[points["model_size"].str.lower() == size]
         late = own[own["tokens"] >= 0.7 * own["tokens"].max()]
-        law = quick(points[points["params"] < own["params"].iloc[0]], "power_nd", "loss")
+        law = quick(points[points["params"] < own["params"].iloc[0]], "chinchilla", "loss")
         predicted = law.predict(late)["value"].to_numpy()
         found[f"{size}, %"] = 100 * float(np.mean(np.abs(predicted / late["loss"].to_numpy() - 1)))
         found[f"{size}: E warned of"] = float(any("E lies at its bound" in warning for warning in law.warnings))
@@ -97,7 +97,7 @@ def two_steps() -> Numbers:
     for task in ("mmlu", "hellaswag", "piqa"):
         ends = pd.DataFrame([_end(run, task) for run in runs])
         along = pd.concat([_along(run, task) for run in runs], ignore_index=True)
-        bits = quick(ends, "power_nd", "bpb").predict(params=[6887575552.0], tokens=[3945065873408.0])["value"]
+        bits = quick(ends, "chinchilla", "bpb").predict(params=[6887575552.0], tokens=[3945065873408.0])["value"]
         predicted = quick(along, "accuracy_from_loss", "acc").predict(loss=bits)["value"]
         found[f"{task}, %"] = 100 * float(predicted.iloc[0])
     return found
@@ -120,7 +120,7 @@ TARGETS = [
     Target(
         "O1",
         BESIROGLU,
-        "power_nd, log_huber, 240 points",
+        "chinchilla, log_huber, 240 points",
         chinchilla,
         {
             "objective": (0.00101827, 3e-8), "E": (1.8172, 1e-3), "alpha": (0.3473, 1e-3), "beta": (0.3672, 1e-3),
@@ -131,7 +131,7 @@ TARGETS = [
     Target(
         "O1, squares",
         "vpnls 0.1.0 on the same points",
-        "power_nd, least_squares",
+        "chinchilla, least_squares",
         chinchilla_squares,
         {
             "mean squared error": (3.46683e-4, 1e-9), "alpha": (0.3576, 1e-3), "beta": (0.4276, 1e-3),
@@ -148,21 +148,21 @@ TARGETS = [
     Target(
         "O3",
         "IsoFLOP points of Hoffmann et al. 2022, approach 3 (Open-Athena)",
-        "power_nd, log_huber, 124 points",
+        "chinchilla, log_huber, 124 points",
         isoflops,
         {"objective": (0.000579, 5e-7), "alpha": (0.3777, 2e-3), "beta": (0.3928, 2e-3), "E": (1.8722, 2e-3)},
     ),
     Target(
         "O5",
         "Bhagia et al. 2024 (OLMo ladder), 7B",
-        "power_nd on 16 run ends, accuracy_from_loss on the runs, chained",
+        "chinchilla on 16 run ends, accuracy_from_loss on the runs, chained",
         two_steps,
         {"mmlu, %": (48.4, 0.2), "hellaswag, %": (82.5, 0.2), "piqa, %": (81.2, 0.2)},
     ),
     Target(
         "O12",
         "Pythia on GSM8K, pass@1",
-        "power_nd of -ln pass@1, log_least_squares, sizes above 3e9 held out",
+        "chinchilla of -ln pass@1, log_least_squares, sizes above 3e9 held out",
         generative,
         {
             "E": (3.69, 0.11), "alpha": (0.410, 0.0123), "beta": (0.977, 0.0293), "objective": (0.21936, 1.4e-4),
@@ -186,7 +186,7 @@ TARGETS = [
     Target(
         "O16",
         "Choshen et al. 2024 (OPT loss curves)",
-        "power_nd of ln perplexity from 1e10 tokens, all smaller sizes; last 30 % of tokens predicted",
+        "chinchilla of ln perplexity from 1e10 tokens, all smaller sizes; last 30 % of tokens predicted",
         partial_curves,
         {
             "13b, %": (0.45, 0.03), "30b, %": (0.61, 0.03), "13b: E warned of": (1, 0), "30b: E warned of": (1, 0),
