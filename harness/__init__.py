@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from harness.hookspecs import Register, hookimpl
     from harness.host import PluginHost, load_plugins
     from harness.lawfits import LawFit, load_fits
+    from harness.outputs import print_tables, table_options
     from harness.points import PointStore, open_store
     from harness.scores import PerDoc, Scores
     from harness.suite import evaluate
-    from harness.tables import Table
+    from harness.tables import Measured, Range, Table
     from harness.types import (
         Bools,
         Checkpoint,
@@ -71,6 +72,7 @@ __all__ = [
     "Ints",
     "LawError",
     "LawFit",
+    "Measured",
     "MetricError",
     "OutOfMemory",
     "Outcome",
@@ -78,6 +80,7 @@ __all__ = [
     "PluginError",
     "PluginHost",
     "PointStore",
+    "Range",
     "Register",
     "Request",
     "Scores",
@@ -98,6 +101,8 @@ __all__ = [
     "load_fits",
     "load_plugins",
     "open_store",
+    "print_tables",
+    "table_options",
 ]
 
 _MODULES = {
@@ -111,10 +116,11 @@ _MODULES = {
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "lawfits": "LawFit load_fits",
+    "outputs": "print_tables table_options",
     "points": "PointStore open_store",
     "scores": "PerDoc Scores",
     "suite": "evaluate",
-    "tables": "Table",
+    "tables": "Measured Range Table",
     "types": "Bools Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Ints Outcome Request Task Tokenizer",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

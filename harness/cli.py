@@ -12,6 +12,7 @@ import click
 
 from harness.errors import HarnessError, UsageError
 from harness.host import PluginHost, load_plugins
+from harness.outputs import FORMAT, OUTPUT, print_tables
 
 if TYPE_CHECKING:
     from harness.lawfits import LawFit
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-FORMAT = click.option(
-    "--format", "suffix", default="md", show_default=True, help="md, csv, json, tex, or one that a plugin adds."
-)
 INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
 
 
@@ -161,7 +159,7 @@ def _dry_run(
     plan, _ = prepare(families, tasks, registries=host, **settings)
     if (store / "store.json").exists():
         plan.look_into(Store(store))
-    _print([cost_table(plan)], host, "md")
+    print_tables([cost_table(plan)], host)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:
@@ -270,7 +268,7 @@ def predict(host: PluginHost, /, fits: Path, suffix: str, **features: Any) -> No
 
     given = {name: features[name] for name in ("params", "tokens", "flops") if features[name] is not None}
     given |= _numbers(features["at"])
-    _print([prediction_table(load_fits(fits, host), given)], host, suffix)
+    print_tables([prediction_table(load_fits(fits, host), given)], host, suffix=suffix)
 
 
 @main.command("compare")
@@ -298,9 +296,7 @@ def predict(host: PluginHost, /, fits: Path, suffix: str, **features: Any) -> No
 )
 @click.option("--mix-engines", is_flag=True, help="Allow scores of different engines in one table.")
 @FORMAT
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write every table to this folder, as md and csv."
-)
+@OUTPUT
 @click.option(
     "--expect",
     type=click.Path(path_type=Path),
@@ -317,9 +313,7 @@ def compare(
     asked["metrics"] = _options(asked["metrics"])
     asked["laws"] = [name for names in asked["laws"] for name in names.split(",")]
     tables = run(open_store(store, registries=host), **asked)
-    _print(tables, host, suffix)
-    if output:
-        _write(tables, host, output)
+    print_tables(tables, host, suffix=suffix, output=output)
     if expect:
         _expect(tables, expect)
 
@@ -334,9 +328,7 @@ def compare(
 @click.option("--n", default=20, show_default=True, type=click.IntRange(min=0), help="Documents to show.")
 @click.option("--fail-above", metavar="NATS", type=float, help="Exit with 1 where a log-probability differs by more.")
 @FORMAT
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write every table to this folder, as md and csv."
-)
+@OUTPUT
 @click.pass_obj
 def diff(host: PluginHost, /, n: int, fail_above: float | None, suffix: str, output: Path | None, **asked: Any) -> None:
     """Say how far the log-probabilities of two stores differ, and which documents change their answer.
@@ -349,18 +341,9 @@ def diff(host: PluginHost, /, n: int, fail_above: float | None, suffix: str, out
 
     found = run(registries=host, **asked)
     tables = found.tables(n)
-    _print(tables, host, suffix)
-    if output:
-        _write(tables, host, output)
+    print_tables(tables, host, suffix=suffix, output=output)
     if fail_above is not None and found.largest > fail_above:
         raise HarnessError(f"a log-probability differs by {found.largest:.4g} nats, more than {fail_above:g}")
-
-
-def _write(tables: list[Table], host: PluginHost, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        for suffix in ("md", "csv"):
-            (folder / f"{table.name}.{suffix}").write_text(host.reporters[suffix]([table]), encoding="utf-8")
 
 
 def _expect(tables: list[Table], folder: Path) -> None:
@@ -372,10 +355,6 @@ def _expect(tables: list[Table], folder: Path) -> None:
     if found:
         raise HarnessError(f"{len(found)} cells differ from those in {folder}")
     click.echo(f"All cells equal those in {folder}.")
-
-
-def _print(tables: list[Table], host: PluginHost, suffix: str) -> None:
-    click.echo(host.reporters[suffix](tables))
 
 
 @main.command("ls")

@@ -21,7 +21,7 @@ LAYERS = [
     {"plan", "points", "laws", "solve", "tallies"},
     {"suite", "ladders"},
     {"steps", "progress"},
-    {"checks", "reports"},
+    {"checks", "outputs", "reports"},
     {"fits", "lawfits"},
     {"crossings"},
     {"comparisons", "diffs", "listings", "testing"},

@@ -1,0 +1,49 @@
+"""How commands print tables: one option --format, and -o to keep them as files.
+
+A command of a plugin prints as ours do:
+
+    @cli.command()
+    @click.argument("store")
+    @harness.table_options
+    @click.pass_obj
+    def mine(host, /, store, **output):
+        harness.print_tables(tables_of(store), host, **output)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.registries import Registries
+from harness.tables import Table
+
+FORMAT = click.option(
+    "--format", "suffix", default="md", show_default=True, help="md, csv, json, tex, or one that a plugin adds."
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write every table to this folder, as md and csv."
+)
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options --format (`suffix`) and -o (`output`) of all commands that print tables."""
+    return FORMAT(OUTPUT(command))
+
+
+def print_tables(tables: Sequence[Table], host: Registries, *, suffix: str = "md", output: Path | None = None) -> None:
+    """Print tables in a registered format; write each to the folder `output` as well, as md and csv."""
+    click.echo(host.reporters[suffix](tables))
+    if output:
+        write_tables(tables, host, output)
+
+
+def write_tables(tables: Sequence[Table], host: Registries, folder: Path) -> None:
+    """Write every table to a folder, as md and csv under its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        for suffix in ("md", "csv"):
+            (folder / f"{table.name}.{suffix}").write_text(host.reporters[suffix]([table]), encoding="utf-8")
