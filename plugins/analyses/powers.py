@@ -1,0 +1,103 @@
+"""Power laws beside those of `harness fit`: of the best that compute has reached, and of pass rates, bent or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness import Floats, Ints, LawError, Range
+from harness_plugins.analyses.shapes import parabola
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How F = ln(-ln pass rate) goes over ln N: its slope -alpha as a line, its curvature, and the verdict."""
+
+    alpha: Range
+    curvature: Range
+    kind: str
+
+
+def pass_scaling(
+    params: Floats,
+    successes: Ints,
+    trials: Ints,
+    *,
+    level: float = 0.9,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Scaling:
+    """Say whether pass rates at sizes N (M,) follow exp(-c N^-alpha), from counts (M,) (Hu et al. 2024, sec. 5).
+
+    A line of F in ln N is that law ("normal"); a convex F falls behind it ("sub-scaling"), a concave one runs ahead
+    ("super-scaling", accelerated emergence). Intervals are from draws of each rate, Jeffreys' Beta(c + 1/2, n - c +
+    1/2), so that no success is little information and not none; the parabola weights sizes by what their counts tell.
+    The verdict is "not told apart" where the interval of the curvature holds 0 and reaches as far as a bend that
+    doubles or undoes the slope over the range of sizes. Counts are those of one problem, or of the same problems at
+    every size, pooled: that other problems would have given others is not in the intervals. Raises LawError for fewer
+    than three sizes.
+    """
+    x = np.log(np.asarray(params, dtype=np.float64))
+    design, n = parabola(x - x.mean()), np.asarray(trials, dtype=np.float64)
+    c = np.asarray(successes, dtype=np.float64)
+    rate = np.random.default_rng(seed).beta(c + 0.5, n - c + 0.5, size=(resamples, len(x)))
+    drawn = np.log(-np.log(np.clip(rate, 1e-300, 1 - 1e-16)))
+    best = np.log(-np.log((c + 0.5) / (n + 1)))
+    weight = 1 / drawn.std(axis=0)
+    bend, slope = (np.linalg.pinv(d * weight[:, None]) * weight for d in (design, design[:, 1:]))
+    curvature, alpha = (
+        _range(bend[0] @ best, drawn @ bend[0], level),
+        _range(-slope[0] @ best, -drawn @ slope[0], level),
+    )
+    return Scaling(alpha, curvature, _kind(curvature, alpha, float(np.ptp(x))))
+
+
+def _kind(curvature: Range, alpha: Range, width: float) -> str:
+    if curvature.low > 0:
+        return "sub-scaling"
+    if curvature.high < 0:
+        return "super-scaling"
+    far = abs(alpha.value) / width  # the slope at the ends differs from that in the middle by curvature x width
+    return "normal" if max(-curvature.low, curvature.high) < far else "not told apart"
+
+
+def _range(value: float, draws: Floats, level: float) -> Range:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Range(float(value), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class ParetoPower:
+    """y = a C^b through the points (n,) that were the best so far, by least squares in logarithms."""
+
+    a: float
+    b: float
+    flops: Floats
+    best: Floats
+
+    def curve(self, flops: Floats) -> Floats:
+        """Return y."""
+        return np.asarray(self.a * np.asarray(flops, dtype=np.float64) ** self.b)
+
+
+def pareto_power(flops: Floats, errors: Floats, *, up_to: float = 1.0) -> ParetoPower:
+    """Fit a power law to the frontier of errors that compute has reached (Cherti et al. 2023, sec. 4).
+
+    :param up_to: the quantile of the frontier's compute up to which it is fitted; what lies above can be predicted.
+
+    `flops` and `best` of the result are the whole frontier. Raises LawError for values that have no logarithm, and
+    where fewer than two points are left.
+    """
+    flops, errors = np.asarray(flops, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    if not ((flops > 0) & (errors > 0)).all():
+        raise LawError("a power law needs compute and errors above 0; leave the other points out")
+    budgets = np.unique(flops)
+    best = np.minimum.accumulate([errors[flops == budget].min() for budget in budgets])
+    ahead = np.append(True, np.diff(best) < 0)
+    budgets, best = budgets[ahead], best[ahead]
+    seen = budgets <= np.quantile(budgets, up_to)
+    if seen.sum() < 2:
+        raise LawError(f"{int(seen.sum())} budgets up to the quantile {up_to:g}: a power law needs 2 or more")
+    b, a = np.polyfit(np.log(budgets[seen]), np.log(best[seen]), 1)
+    return ParetoPower(float(np.exp(a)), float(b), budgets, best)

@@ -1,0 +1,88 @@
+"""Shapes of curves: correlations as scipy has them, turns, breaks, corrections for many tests, power laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness import LawError
+from harness_plugins.analyses.powers import pareto_power, pass_scaling
+from harness_plugins.analyses.shapes import (
+    CORRELATIONS,
+    benjamini_hochberg,
+    breakthroughness,
+    holm,
+    linearity,
+    permutation_p,
+    quadratic,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr), ("kendall", stats.kendalltau)]
+)
+def test_correlations_of_many_curves_are_those_of_scipy_with_ties(name, theirs):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 9).astype(float), rng.integers(0, 4, (30, 9)).astype(float)
+    assert CORRELATIONS[name](x, y) == pytest.approx([theirs(x, row).statistic for row in y])
+    assert CORRELATIONS[name](x, np.ones((2, 9))).tolist() == [0, 0]
+
+
+def test_the_p_of_a_short_ladder_is_that_of_all_orders():
+    """A strictly rising curve of five has two of 120 orders that are as extreme."""
+    x = np.arange(5.0)
+    assert permutation_p(x, x**2) == pytest.approx(2 / 120)
+    assert permutation_p(x, np.ones(5)) == 1
+    assert permutation_p(np.arange(12.0), np.arange(12.0)) == pytest.approx(1e-4)
+
+
+def test_a_parabola_and_the_p_of_its_curvature():
+    rng, x = np.random.default_rng(0), np.linspace(18, 22, 9)
+    found = quadratic(x, 0.3 * (x - 20.5) ** 2 + 0.1)
+    assert (found.u.value, found.vertex) == (pytest.approx(0.3), pytest.approx(20.5))
+    small = [quadratic(x, 0.1 * x + rng.normal(scale=0.1, size=9)).p for _ in range(400)]
+    assert np.mean(np.array(small) < 0.05) == pytest.approx(0.05, abs=0.025)
+    assert np.isnan(quadratic(np.arange(3.0), np.array([1.0, 0, 1])).p)
+    with pytest.raises(LawError, match="2 scales: a parabola needs 3"):
+        quadratic(np.array([1.0, 1, 2]), np.arange(3.0))
+
+
+def test_linearity_and_breakthroughness_go_curve_by_curve():
+    curves = np.array([[0, 0.25, 0.5, 0.75, 1], [0, 0, 0, 0, 1], [1, 0.75, 0.5, 0.25, 0], [0.3] * 5])
+    assert linearity(curves) == pytest.approx([4, 2, -4, 0])
+    assert breakthroughness(curves) == pytest.approx([4, 100, -4, 0])
+
+
+def test_corrections_are_those_of_scipy_and_leave_out_tests_that_were_not_made():
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
+    assert holm(p) == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+    there = np.isfinite(p)
+    assert benjamini_hochberg(p)[there] == pytest.approx(stats.false_discovery_control(p[there]))
+    assert np.isnan(benjamini_hochberg(p)[1])
+
+
+@pytest.mark.parametrize(
+    ("bend", "kind", "least"), [(0.0, "normal", 0.8), (0.05, "sub-scaling", 1), (-0.05, "super-scaling", 1)]
+)
+def test_pass_rates_that_bend_are_told_from_those_that_do_not(bend, kind, least):
+    """At 90 %, about one in ten of the unbent is called bent; few samples tell nothing apart."""
+    params = np.array([70e6, 160e6, 410e6, 1e9, 2.8e9])
+    x = np.log(params / params.mean())
+    rates = np.exp(-np.exp(1.4 - 0.16 * x + bend * x**2))
+    rng, n = np.random.default_rng(0), np.full(5, 12800)
+    found = [pass_scaling(params, rng.binomial(n, rates), n, resamples=300) for _ in range(100)]
+    assert np.mean([one.kind == kind for one in found]) >= least
+    assert np.mean([one.curvature.low <= bend <= one.curvature.high for one in found]) > 0.8
+    assert pass_scaling(params, np.array([0, 0, 0, 1, 1]), np.full(5, 100)).kind == "not told apart"
+
+
+def test_the_frontier_keeps_only_what_was_the_best_so_far():
+    flops = np.array([1e3, 1e3, 1e4, 1e5, 1e6])
+    found = pareto_power(flops, np.array([0.9, 0.5, 0.6, 0.4, 0.32]))
+    assert found.flops.tolist() == [1e3, 1e5, 1e6]
+    assert found.b == pytest.approx(np.polyfit(np.log([1e3, 1e5, 1e6]), np.log([0.5, 0.4, 0.32]), 1)[0])
+    with pytest.raises(LawError, match="above 0"):
+        pareto_power(flops, np.zeros(5))
+    with pytest.raises(LawError, match="1 budgets up to"):
+        pareto_power(flops, np.full(5, 0.5))
