@@ -51,6 +51,8 @@ if TYPE_CHECKING:
         Ints,
         Outcome,
         Request,
+        Sample,
+        SampleRequest,
         Task,
         Tokenizer,
     )
@@ -83,6 +85,8 @@ __all__ = [
     "Range",
     "Register",
     "Request",
+    "Sample",
+    "SampleRequest",
     "Scores",
     "StoreError",
     "SuiteError",
@@ -121,7 +125,10 @@ _MODULES = {
     "scores": "PerDoc Scores",
     "suite": "evaluate",
     "tables": "Measured Range Table",
-    "types": "Bools Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Ints Outcome Request Task Tokenizer",
+    "types": (
+        "Bools Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Ints Outcome Request Sample SampleRequest "
+        "Task Tokenizer"
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

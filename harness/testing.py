@@ -10,16 +10,16 @@ Each raises AssertionError, saying what was found and what the contract is. Our 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness.enginechecks import check_engine
 from harness.errors import MetricError, PluginError, describe
+from harness.fakes import ByteTokenizer, FakeEngine, inspect_fake, open_fake
 from harness.host import default_host
 from harness.laws import FormulaLaw, bounds, curve
 from harness.metrics import evaluate, per_document
@@ -28,71 +28,7 @@ from harness.scores import Scores
 from harness.taskfiles import read_task_file
 from harness.tasks import load_task
 from harness.tokens import Encoder, encode_task
-from harness.types import Checkpoint, ChoiceScore, Engine, EngineInfo, Floats, Metric, Request, Task
-
-BYTES = 256
-
-
-class ByteTokenizer:
-    """Every byte is a token; 256 is BOS and EOS."""
-
-    bos_id: int | None = BYTES
-    eos_id: int | None = BYTES
-    prefix_ids: tuple[int, ...] = (BYTES,)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode texts without any special token."""
-        return [list(text.encode()) for text in texts]
-
-
-@dataclass
-class FakeEngine:
-    """An engine without a model: log-probabilities of 257 tokens from a digest of the checkpoint and the last token.
-
-    Deterministic, different for each checkpoint, the same in any order and batch, and each position sums to 1.
-    """
-
-    seed: str
-    served: list[str] = field(default_factory=list)
-
-    def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
-        """Score requests one by one."""
-        for request in requests:
-            scored = [self._continuation(request.context[-1], c) for c in request.continuations]
-            yield ChoiceScore(request.key, np.array([s for s, _ in scored]), np.array([g for _, g in scored]))
-
-    def _continuation(self, before: int, ids: Sequence[int]) -> tuple[float, bool]:
-        rows = [(self.table(previous), token) for previous, token in zip((before, *ids), ids, strict=False)]
-        return float(sum(row[token] for row, token in rows)), all(int(np.argmax(row)) == token for row, token in rows)
-
-    def table(self, previous: int) -> Floats:
-        """Return the log-probabilities (257,) of what follows a token."""
-        digest = hashlib.sha256(f"{self.seed} {previous}".encode()).digest()
-        logits = np.random.default_rng(list(digest)).normal(size=BYTES + 1)
-        return np.asarray(logits - np.log(np.exp(logits).sum()))
-
-    def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
-        """Serve another checkpoint."""
-        self.seed = checkpoint.label
-        self.served.append(checkpoint.label)
-
-    def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
-        """Nothing to read ahead."""
-
-    def describe(self) -> Mapping[str, Any]:
-        """Return provenance."""
-        return {"engine": "fake"}
-
-
-def inspect_fake(checkpoint: Checkpoint, folder: Path, *, max_length: int = 256) -> EngineInfo:  # noqa: ARG001  # the contract of engines
-    """Return what the fake engine knows."""
-    return EngineInfo("float64", max_length, ByteTokenizer, shape="fake")
-
-
-@contextmanager
-def open_fake(checkpoint: Checkpoint, folder: Path, *, max_length: int = 256) -> Iterator[FakeEngine]:  # noqa: ARG001  # the contract of engines
-    """Open the fake engine."""
-    yield FakeEngine(checkpoint.label, [checkpoint.label])
+from harness.types import Floats, Metric, Task
 
 
 def check_task(path: str | Path, data: str | Path | None = None) -> Task:
@@ -251,56 +187,6 @@ def _check_broadcast(law: FormulaLaw, values: Floats, x: Mapping[str, Floats], y
         "all resamples are solved at once: use numpy functions, no float() and no if"
     )
     assert np.allclose(stacked, y), f"law {law.name!r}: the formula gives other values for stacked parameters"
-
-
-def check_engine(
-    open_engine: Any, checkpoint: Checkpoint, folder: str | Path, *, tolerance: float = 1e-3, **options: Any
-) -> None:
-    """Check an engine: every request comes back once, in any order and company the same, and probabilities are such.
-
-    `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
-    """
-    rng = np.random.default_rng(0)
-    requests = [
-        Request(
-            i,
-            tuple(map(int, rng.integers(1, 200, size=3 + i))),
-            tuple(tuple(map(int, rng.integers(1, 200, size=n))) for n in (1, 4, 2)),
-        )
-        for i in range(6)
-    ]
-    with open_engine(checkpoint, Path(folder), **options) as engine:
-        assert isinstance(engine, Engine), f"{engine!r} lacks a method of harness.Engine"
-        together = _by_key(engine.score(requests))
-        assert sorted(together) == list(range(6)), f"keys {sorted(together)} came back; expected each of 0..5 once"
-        for request in requests:
-            alone = _by_key(engine.score([request]))[request.key]
-            assert np.allclose(alone.logprobs, together[request.key].logprobs, atol=tolerance), (
-                "scores depend on the company"
-            )
-        first = requests[0].context
-        one = _by_key(engine.score([Request("all", first, tuple((t,) for t in range(1, 200)))]))["all"]
-        assert np.exp(one.logprobs).sum() <= 1 + tolerance, "the probabilities of single tokens sum to more than 1"
-        joined = _by_key(
-            engine.score(
-                [
-                    Request("a", first, ((5, 6),)),
-                    Request("b", first, ((5,),)),
-                    Request("c", (*first, 5), ((6,),)),
-                ]
-            )
-        )
-        split = joined["b"].logprobs[0] + joined["c"].logprobs[0]
-        assert abs(joined["a"].logprobs[0] - split) <= tolerance, "log p(a b) is not log p(a) + log p(b | a)"
-        assert isinstance(engine.describe(), Mapping), "describe() must return a mapping"
-
-
-def _by_key(scores: Iterable[ChoiceScore]) -> dict[Any, ChoiceScore]:
-    found: dict[Any, ChoiceScore] = {}
-    for score in scores:
-        assert score.key not in found, f"the key {score.key!r} came back twice"
-        found[score.key] = score
-    return found
 
 
 __all__ = [

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import EngineError
+
 if TYPE_CHECKING:
     from harness.scores import Scores
 
@@ -127,6 +129,60 @@ class ChoiceScore:
 
 
 @dataclass(frozen=True)
+class SampleRequest:
+    """A prompt, as token ids, and how to go on behind it; `key` comes back with every sample.
+
+    Temperature 0 takes the most probable token. Otherwise one is drawn from the smallest set of tokens whose
+    probabilities, the largest first, reach `top_p` (Holtzman et al. 2020). A sample ends before the first of its
+    `stop` texts, with EOS, after `max_tokens` tokens, or where the engine's max_length is full. Sample i of `n` is
+    drawn with the seed `seed` + i, and is the same whatever else is asked: more can be drawn later.
+    """
+
+    key: Hashable
+    prompt: tuple[int, ...]
+    max_tokens: int
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    cell: Hashable = None
+
+    def __post_init__(self) -> None:
+        possible = {
+            "prompt": len(self.prompt) > 0,
+            "max_tokens": self.max_tokens >= 1,
+            "n": self.n >= 1,
+            "temperature": 0 <= self.temperature < float("inf"),
+            "top_p": 0 < self.top_p <= 1,
+            "stop": all(self.stop),
+            "seed": self.seed >= 0,
+        }
+        wrong = [f"{name}={getattr(self, name)!r}" for name, is_possible in possible.items() if not is_possible]
+        if wrong:
+            raise EngineError(
+                f"{self.key!r} cannot be sampled with {', '.join(wrong)}; expected a prompt, max_tokens >= 1, n >= 1, "
+                "temperature >= 0, 0 < top_p <= 1, seed >= 0 and no empty stop text"
+            )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text that a model wrote behind a prompt: number `index` of its request.
+
+    `ids` are all tokens that were drawn, EOS and those of a stop text included; `text` ends before them. `finish` is
+    "stop" (EOS or a stop text) or "length".
+    """
+
+    key: Hashable
+    index: int
+    seed: int
+    text: str
+    ids: tuple[int, ...]
+    finish: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a checker says of one sample: "passed", "failed", "timed out" or "crashed"."""
 
@@ -164,10 +220,14 @@ class EngineInfo:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A checkpoint that can be asked for log-probabilities (register_engines says how to provide one)."""
+    """A checkpoint that can be asked for log-probabilities and texts (register_engines says how to provide one)."""
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
         """Score requests, pulled when there is room for them; results may come in any order."""
+        ...
+
+    def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
+        """Draw the samples of requests, pulled when there is room for them; they may come in any order."""
         ...
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:

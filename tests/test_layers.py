@@ -24,18 +24,21 @@ LAYERS = [
     {"checks", "outputs", "reports"},
     {"fits", "lawfits"},
     {"crossings"},
-    {"comparisons", "diffs", "listings", "testing"},
+    {"comparisons", "diffs", "enginechecks", "fakes", "listings"},
+    {"testing"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = {
     "torch": {
         "plugins/engines/forwards.py",
+        "plugins/engines/generation.py",
         "plugins/engines/transformers.py",
         "plugins/nano/models.py",
         "plugins/nano/train.py",
     },
-    "transformers": {"plugins/engines/transformers.py"} | {f"plugins/nano/{x}.py" for x in ("models", "text", "train")},
+    "transformers": {"plugins/engines/generation.py", "plugins/engines/transformers.py"}
+    | {f"plugins/nano/{x}.py" for x in ("models", "text", "train")},
     "datasets": {"harness/hub.py"},
     "tokenizers": {"plugins/nano/text.py"},
     "safetensors": {"plugins/engines/transformers.py"},

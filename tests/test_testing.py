@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from harness.testing import check_law, check_metric, check_task
+from harness import Checkpoint
+from harness.testing import FakeEngine, check_engine, check_law, check_metric, check_task, open_fake
 
 
 def gain(scores):
@@ -75,3 +80,60 @@ def test_a_task_whose_metric_is_unknown_is_noticed(tmp_path):
     (tmp_path / "task.yaml").write_text("documents: docs.jsonl\nquery: '{q}'\nchoices: c\ngold: g\nmetric: accc\n")
     with pytest.raises(AssertionError, match="'accc' is not registered; there are: acc,"):
         check_task(tmp_path)
+
+
+class Forgets(FakeEngine):
+    def generate(self, requests):
+        yield from list(super().generate(requests))[1:]
+
+
+class Overruns(FakeEngine):
+    def generate(self, requests):
+        return super().generate([replace(request, max_tokens=50) for request in requests])
+
+
+class Sloppy(FakeEngine):
+    """Draws with a seed that depends on what was drawn before."""
+
+    drawn = 0
+
+    def generate(self, requests):
+        for request in requests:
+            self.drawn += 1
+            for sample in super().generate([replace(request, seed=request.seed + 100 * self.drawn)]):
+                yield replace(sample, seed=sample.seed - 100 * self.drawn)
+
+
+class Cool(FakeEngine):
+    """Draws at another temperature than it is asked for."""
+
+    def generate(self, requests):
+        return super().generate([replace(request, temperature=request.temperature / 3) for request in requests])
+
+
+class Talkative(FakeEngine):
+    def generate(self, requests):
+        return super().generate([replace(request, stop=()) for request in requests])
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (Forgets, "came back; expected"),
+        (Overruns, "50 tokens; at most 5"),
+        (Sloppy, "a sample depends on its company, or not on its seed alone"),
+        (Cool, "is not drawn as often as its probability says"),
+        (Talkative, "stop='"),
+    ],
+)
+def test_what_is_wrong_with_samples_is_said(engine, message):
+    @contextmanager
+    def open_engine(checkpoint, folder):
+        yield engine(checkpoint.label)
+
+    with pytest.raises(AssertionError, match=message):
+        check_engine(open_engine, Checkpoint("fam", "s", 1, 0, ""), Path())
+
+
+def test_the_engine_without_a_model_passes():
+    check_engine(open_fake, Checkpoint("fam", "s", 1, 0, ""), Path())

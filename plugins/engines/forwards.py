@@ -106,7 +106,7 @@ class Forwards:
                 "use_cache": False,
             }
         if shared:
-            inputs |= {"past_key_values": self._behind(shared, len(batch.ids)), "use_cache": True}
+            inputs |= {"past_key_values": self.behind(shared, len(batch.ids)), "use_cache": True}
         return self._answer(inputs, (batch.at, batch.target, batch.slot), batch.n_slots)
 
     def _tensor(self, array: Any) -> Any:
@@ -124,7 +124,7 @@ class Forwards:
         mask = torch.full(seen.shape, torch.finfo(self.model.dtype).min, dtype=self.model.dtype, device=self.device)
         return torch.nn.functional.pad(mask.masked_fill_(seen, 0), (shared, 0))[:, None]
 
-    def _behind(self, shared: tuple[int, ...], rows: int) -> Any:
+    def behind(self, shared: tuple[int, ...], rows: int) -> Any:
         """Return a cache that holds `shared` for each row; it is read once for all batches that come behind it."""
         import torch
 

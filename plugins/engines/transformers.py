@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request
+from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
 from harness.identity import config_digest, tokenizer_digest, weight_files
 from harness.weights import read_config
 from harness_plugins.engines.forwards import Answer, Forwards, Sharing, rows_of, sharing_of
+from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, runs
 
 WINDOW = 256  # requests looked at together: sorted, batched, and given back before the next window
@@ -121,8 +122,9 @@ def open_engine(
 ) -> Iterator[TransformersEngine]:
     """Load a checkpoint; its memory is free again when the context ends. `share=False` keeps to the plain pass."""
     device = _device(device)
-    dtype = inspect(checkpoint, folder, dtype=dtype, max_length=max_length, device=device).dtype
-    engine = TransformersEngine(folder, Settings(dtype, device, batch_tokens, share, trust_remote_code))
+    info = inspect(checkpoint, folder, dtype=dtype, max_length=max_length, device=device)
+    settings = Settings(info.dtype, device, batch_tokens, share, trust_remote_code, info.max_length)
+    engine = TransformersEngine(folder, settings)
     try:
         yield engine
     finally:
@@ -138,6 +140,7 @@ class Settings:
     batch_tokens: int | None = None
     share: bool = True
     trust_remote_code: bool = False
+    max_length: int = DEFAULT_LENGTH
 
     @property
     def device_type(self) -> str:
@@ -156,6 +159,7 @@ class TransformersEngine:
         self.ahead: tuple[Path, Future[dict[str, Any]]] | None = None
         self.model: Any = None
         self.forwards: Any = None
+        self.folder = folder
         self._serve(self._load(folder))
 
     def close(self) -> None:
@@ -222,7 +226,7 @@ class TransformersEngine:
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
         """Copy other weights of the same shape into the module, or load anew where their names do not fit."""
-        ahead, self.ahead = self.ahead, None
+        ahead, self.ahead, self.folder = self.ahead, None, folder
         if ahead and ahead[0] == folder and self._copy(ahead[1].result()):
             self._serve(self.model)
             return
@@ -298,6 +302,13 @@ class TransformersEngine:
         for i, request in enumerate(requests):
             logprobs, greedy = zip(*(found[i, k] for k in range(len(request.continuations))), strict=True)
             yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy))
+
+    def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
+        """Draw the samples of requests, prompts of one length together, never across cells."""
+        settings = self.settings
+        tokenizer = _tokenizer(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
+        shares = self.sharing.prefixes and settings.max_length <= self.sharing.reach
+        yield from Generator(self.forwards, tokenizer, settings.max_length, shares).generate(requests)
 
     def _or_halve(self, forward: Callable[[], Answer], alone: int) -> Answer | None:
         """Run a forward; where memory runs out, halve the budget for the rest of the run and return None.

@@ -1,0 +1,130 @@
+"""What every engine promises, checked on the engine itself; `harness.testing` offers it to plugin authors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.types import Checkpoint, ChoiceScore, Engine, Request, Sample, SampleRequest
+
+
+def check_engine(
+    open_engine: Any, checkpoint: Checkpoint, folder: str | Path, *, tolerance: float = 1e-3, **options: Any
+) -> None:
+    """Check an engine: what is asked comes back once, the same in any company, and probabilities are such.
+
+    Samples must be what the scores say: greedy ones are the most probable tokens, others come as often as they should.
+    `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
+    """
+    with open_engine(checkpoint, Path(folder), **options) as engine:
+        assert isinstance(engine, Engine), f"{engine!r} lacks a method of harness.Engine"
+        _check_company(engine, tolerance)
+        _check_probabilities(engine, tolerance)
+        _check_samples(engine)
+        _check_frequencies(engine)
+        assert isinstance(engine.describe(), Mapping), "describe() must return a mapping"
+
+
+def _some_requests() -> list[Request]:
+    rng = np.random.default_rng(0)
+    return [
+        Request(
+            i,
+            tuple(map(int, rng.integers(1, 200, size=3 + i))),
+            tuple(tuple(map(int, rng.integers(1, 200, size=n))) for n in (1, 4, 2)),
+        )
+        for i in range(6)
+    ]
+
+
+def _check_company(engine: Engine, tolerance: float) -> None:
+    requests = _some_requests()
+    together = _by_key(engine.score(requests))
+    assert sorted(together) == list(range(6)), f"keys {sorted(together)} came back; expected each of 0..5 once"
+    for request in requests:
+        alone = _by_key(engine.score([request]))[request.key]
+        assert np.allclose(alone.logprobs, together[request.key].logprobs, atol=tolerance), (
+            "scores depend on the company"
+        )
+
+
+def _check_probabilities(engine: Engine, tolerance: float) -> None:
+    first = _some_requests()[0].context
+    one = _by_key(engine.score([Request("all", first, tuple((t,) for t in range(1, 200)))]))["all"]
+    assert np.exp(one.logprobs).sum() <= 1 + tolerance, "the probabilities of single tokens sum to more than 1"
+    joined = _by_key(
+        engine.score(
+            [
+                Request("a", first, ((5, 6),)),
+                Request("b", first, ((5,),)),
+                Request("c", (*first, 5), ((6,),)),
+            ]
+        )
+    )
+    split = joined["b"].logprobs[0] + joined["c"].logprobs[0]
+    assert abs(joined["a"].logprobs[0] - split) <= tolerance, "log p(a b) is not log p(a) + log p(b | a)"
+
+
+def _by_key(scores: Iterable[ChoiceScore]) -> dict[Any, ChoiceScore]:
+    found: dict[Any, ChoiceScore] = {}
+    for score in scores:
+        assert score.key not in found, f"the key {score.key!r} came back twice"
+        found[score.key] = score
+    return found
+
+
+def _check_samples(engine: Engine) -> None:
+    """Check what every sample promises: its seed, its end, and that it is the same in any company."""
+    drawn: dict[str, Any] = {"n": 2, "temperature": 0.8, "top_p": 0.9, "seed": 7}
+    requests = [
+        SampleRequest(request.key, request.context, 5 + i, **(drawn if i % 2 else {}))
+        for i, request in enumerate(_some_requests())
+    ]
+    together = _by_place(engine.generate(requests))
+    wanted = {(request.key, i): request for request in requests for i in range(request.n)}
+    assert set(together) == set(wanted), f"samples {set(together)} came back; expected {set(wanted)}"
+    for (key, index), sample in together.items():
+        request = wanted[key, index]
+        assert sample.seed == request.seed + index, f"sample {index} says seed {sample.seed}"
+        assert 0 < len(sample.ids) <= request.max_tokens, f"{len(sample.ids)} tokens; at most {request.max_tokens}"
+        finishes = {"stop", "length"} if len(sample.ids) == request.max_tokens else {"stop"}
+        assert sample.finish in finishes, f"a sample of {len(sample.ids)} tokens ends with {sample.finish!r}"
+        alone = _by_place(engine.generate([replace(request, n=1, seed=sample.seed)]))[key, 0]
+        assert alone.ids == sample.ids, "a sample depends on its company, or not on its seed alone"
+        if request.temperature == 0:
+            _check_greedy(engine, request, sample)
+
+
+def _check_greedy(engine: Engine, request: SampleRequest, sample: Sample) -> None:
+    """Check that a sample at temperature 0 is the most probable tokens, and that it ends before a stop text."""
+    score = _by_key(engine.score([Request("greedy", request.prompt, (sample.ids,))]))["greedy"]
+    assert score.is_greedy is None or score.is_greedy.all(), "temperature 0 does not draw the most probable tokens"
+    stop = sample.text[len(sample.text) // 2 :][:2]
+    if stop.strip():
+        cut = _by_place(engine.generate([replace(request, stop=("never", stop))]))[request.key, 0]
+        expected = sample.text[: sample.text.index(stop)]
+        assert (cut.text, cut.finish) == (expected, "stop"), f"stop={stop!r} gives {cut.text!r}, expected {expected!r}"
+
+
+def _check_frequencies(engine: Engine, n: int = 300) -> None:
+    """Check that tokens are drawn as often as their probabilities say, within five standard errors."""
+    prompt = _some_requests()[0].context
+    request = SampleRequest("often", prompt, 1, n=n, temperature=1.0, seed=11)
+    drawn = [sample.ids[0] for sample in engine.generate([request])]
+    ids = sorted(set(drawn))
+    score = _by_key(engine.score([Request("p", prompt, tuple((i,) for i in ids))]))["p"]
+    p = np.exp(score.logprobs)
+    off = np.abs(np.array([drawn.count(i) for i in ids]) / n - p) - 5 * np.sqrt(p * (1 - p) / n) - 1 / n
+    assert (off <= 0).all(), f"token {ids[int(off.argmax())]} is not drawn as often as its probability says"
+
+
+def _by_place(samples: Iterable[Sample]) -> dict[Any, Sample]:
+    found: dict[Any, Sample] = {}
+    for sample in samples:
+        assert (sample.key, sample.index) not in found, f"sample {sample.index} of {sample.key!r} came back twice"
+        found[sample.key, sample.index] = sample
+    return found

@@ -1,0 +1,129 @@
+"""Texts from the transformers engine: greedy ones are what a plain loop gives, drawn ones are those of their seeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+
+from harness import EngineError, OutOfMemory, Sample, SampleRequest
+from harness.host import PluginHost
+from harness_plugins.engines import generation
+from harness_plugins.engines.transformers import open_engine
+from tests.plugins.test_transformers import CHECKPOINT, PLAIN, SHARING, located, saved
+
+WORDS = "Tom lives in the town of"
+
+
+def plain(model, prompt: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """Take the most probable token n times, reading everything again for each."""
+    ids = list(prompt)
+    for _ in range(n):
+        with torch.inference_mode():
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return tuple(ids[len(prompt) :])
+
+
+def drawn(engine, requests: list[SampleRequest]) -> dict[tuple[object, int], Sample]:
+    return {(sample.key, sample.index): sample for sample in engine.generate(requests)}
+
+
+@pytest.mark.parametrize("config", [SHARING["gpt2"], SHARING["llama"], PLAIN["bloom"], PLAIN["mamba"], PLAIN["gemma2"]])
+def test_greedy_texts_are_those_of_a_plain_loop(tmp_path, host: PluginHost, config):
+    """Learnt and rotary positions, ALiBi, windows and state spaces; prompts that begin alike and others."""
+    model = saved(tmp_path, config)
+    _, nano = located(host, "aster:w32l2@1600")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((nano / file).read_bytes())
+    shared = tuple(range(2, 40))
+    prompts = [(*shared, 41), (*shared, 42), (*shared, 43), (5, 6, 7)]
+    with open_engine(CHECKPOINT, tmp_path) as engine:
+        found = drawn(engine, [SampleRequest(i, prompt, 6) for i, prompt in enumerate(prompts)])
+    for i, prompt in enumerate(prompts):
+        ids = plain(model, prompt, 6)
+        assert found[i, 0].ids == ids[: len(found[i, 0].ids)]
+        assert len(found[i, 0].ids) == 6 or found[i, 0].finish == "stop"
+
+
+@pytest.fixture
+def engine(host: PluginHost):
+    with open_engine(*located(host, "aster:w64l2@1600"), max_length=64) as engine:
+        yield engine
+
+
+@pytest.fixture
+def words(host: PluginHost) -> tuple[int, ...]:
+    """A prompt in the model's own language."""
+    _, folder = located(host, "aster:w64l2@1600")
+    return tuple(transformers.AutoTokenizer.from_pretrained(folder)(WORDS)["input_ids"])
+
+
+def test_samples_do_not_depend_on_the_size_of_batches(engine, words, monkeypatch):
+    request = SampleRequest("x", words, 12, n=6, temperature=1.0, top_p=0.95, seed=3)
+    together = drawn(engine, [request])
+    monkeypatch.setitem(generation.KEPT, "cpu", 1)
+    assert drawn(engine, [request]) == together
+    assert len({sample.text for sample in together.values()}) > 1
+
+
+def test_more_samples_are_drawn_later(engine, words):
+    first = drawn(engine, [SampleRequest("x", words, 8, n=4, temperature=1.0, seed=10)])
+    later = drawn(engine, [SampleRequest("x", words, 8, n=2, temperature=1.0, seed=12)])
+    assert [later["x", i].ids for i in range(2)] == [first["x", i].ids for i in (2, 3)]
+
+
+def test_texts_read_as_they_stand_behind_their_prompt(engine, words):
+    (sample,) = engine.generate([SampleRequest("x", words, 10)])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(engine.folder)
+    assert WORDS + sample.text == tokenizer.decode([*words, *sample.ids], skip_special_tokens=True)
+
+
+def test_a_text_ends_before_the_first_of_its_stops(engine, words):
+    (whole,) = engine.generate([SampleRequest("x", words, 16)])
+    for stop in (whole.text[3:8], whole.text[1]):
+        (cut,) = engine.generate([SampleRequest("x", words, 16, stop=("nowhere", stop))])
+        assert (cut.text, cut.finish) == (whole.text[: whole.text.index(stop)], "stop")
+        assert cut.ids == whole.ids[: len(cut.ids)]
+
+
+def test_little_of_the_mass_leaves_what_is_most_probable(engine, words):
+    greedy = drawn(engine, [SampleRequest("x", words, 8)])["x", 0]
+    for settings in ({"temperature": 1.0, "top_p": 1e-6}, {"temperature": 1e-4}):
+        assert drawn(engine, [SampleRequest("x", words, 8, seed=1, **settings)])["x", 0].ids == greedy.ids
+
+
+def test_samples_end_where_max_length_is_full(engine):
+    prompt = tuple(range(1, 61))
+    (sample,) = engine.generate([SampleRequest("x", prompt, 50, temperature=2.0)])
+    assert len(sample.ids) == 4 or sample.finish == "stop"
+    with pytest.raises(EngineError, match="the prompt 'x' has 64 tokens; max_length is 64"):
+        list(engine.generate([SampleRequest("x", (*prompt, 1, 2, 3, 4), 1)]))
+
+
+def test_memory_that_runs_out_halves_the_batch(engine, words, monkeypatch):
+    request = SampleRequest("x", words, 4, n=8, temperature=1.0)
+    expected = drawn(engine, [request])
+    inner, room = engine.model.generate, 2
+
+    def cramped(prompts, **settings):
+        if len(prompts) > room:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return inner(prompts, **settings)
+
+    monkeypatch.setattr(engine.model, "generate", cramped)
+    assert drawn(engine, [request]) == expected
+    room = 0
+    with pytest.raises(OutOfMemory, match="1 samples behind"):
+        drawn(engine, [request])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"prompt": ()}, {"max_tokens": 0}, {"n": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"stop": ("",)}, {"seed": -1}],
+)
+def test_what_cannot_be_sampled_is_said(wrong):
+    (name,) = wrong
+    with pytest.raises(EngineError, match=f"cannot be sampled with {name}="):
+        replace(SampleRequest("x", (1, 2), 5), **wrong)
