@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.hookspecs import Register, hookimpl
     from harness.host import PluginHost, load_plugins
     from harness.lawfits import LawFit, load_fits
+    from harness.laws import Fitted
     from harness.outputs import print_tables, table_options
     from harness.points import PointStore, open_store
     from harness.scores import PerDoc, Scores
@@ -69,6 +70,7 @@ __all__ = [
     "EngineInfo",
     "Family",
     "FamilyError",
+    "Fitted",
     "Floats",
     "HarnessError",
     "Ints",
@@ -121,6 +123,7 @@ _MODULES = {
     "host": "PluginHost load_plugins",
     "lawfits": "LawFit load_fits",
     "outputs": "print_tables table_options",
+    "laws": "Fitted",
     "points": "PointStore open_store",
     "scores": "PerDoc Scores",
     "suite": "evaluate",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.ladders import column
 from harness.laws import bounds
+from harness.procedures import ProcedureFit
 from harness.types import Floats
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ FAR = 10.0  # extrapolation by more than this factor is said
 def warn(fit: LawFit, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[str]:
     """Yield the warnings of a fit."""
     for step in fit.steps:
-        yield from _of_step(step)
+        yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
     yield from _of_sample(fit)
     yield from _of_trend(fit, ladder)
     yield from _of_largest(fit, ladder)
@@ -100,7 +101,7 @@ def _of_largest(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
     if "flops" not in ladder.columns or len(ladder) < 5:
         return
     ordered = ladder.sort_values("flops", kind="stable")
-    residuals = column(ordered, fit.value) - fit.curve({name: column(ordered, name) for name in fit.features})
+    residuals = column(ordered, fit.value) - fit.curve(fit.steps[0].read(ordered))
     scatter = float(np.sqrt(np.mean(residuals[:-1] ** 2)))
     error = float(np.nan_to_num(ordered.get(f"{fit.value}_stderr", pd.Series([0.0])).iloc[-1]))
     if abs(residuals[-1]) > REVERSAL * float(np.hypot(scatter, error)):

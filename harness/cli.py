@@ -197,6 +197,9 @@ def _numbers(pairs: Iterable[str]) -> dict[str, float]:
 @click.option("--where", help="Expression over columns; other points are left out.")
 @click.option("--hold-out", help="What is only predicted: an expression, largest, or a share (those of most FLOPs).")
 @click.option("--pool", is_flag=True, help="One fit to all families, instead of one each.")
+@click.option(
+    "--option", "law_options", multiple=True, metavar="NAME=VALUE", help="Option of the law (harness ls laws)."
+)
 @click.option("--objective", help="least_squares, log_least_squares or log_huber; the law's own by default.")
 @click.option(
     "--resample",
@@ -229,6 +232,7 @@ def fit(host: PluginHost, /, points: Path, as_json: bool, output: Path | None, *
     from harness.fits import fit_file
     from harness.lawfits import check_output, save_fits
 
+    asked["law_options"] = _options(asked["law_options"])
     if output:
         check_output(output)
     fits, errors = fit_file(points, registries=host, **asked)

@@ -13,7 +13,7 @@ scatter. Held-out points are never seen by the fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from harness.errors import LawError, UsageError, choose
 from harness.host import default_host
 from harness.ladders import Resamples, column, label, point_weights, query, scattered, split, units_of, widen
 from harness.lawfits import LawFit
-from harness.laws import Law
+from harness.laws import Law, ProcedureLaw, configured
 from harness.points import PointStore, read_points
+from harness.procedures import fit_procedure
 from harness.registries import Registries
 from harness.steps import Chain, Options
 from harness.types import Floats
@@ -45,6 +46,7 @@ def fit(
     where: str | None = None,
     store: PointStore | None = None,
     registries: Registries | None = None,
+    law_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> LawFit:
     """Fit a law to points and predict what is held out.
@@ -56,35 +58,48 @@ def fit(
     :param hold_out: an expression, "largest", or a share of the points (those of most flops).
     :param where: an expression; other points are left out altogether.
     :param store: where documents are resampled from (resample="documents" or "joint").
+    :param law_options: options of the law itself, where it has any (`harness ls laws`).
     :param options: objective; resample: runs | checkpoints | seeds | documents | joint (runs and documents: the default
         where there is a store, otherwise runs); bootstrap (resamples), level (of intervals), starts, seed.
 
     Raises LawError for points that no law could be fitted to; weak inference is a warning in the fit.
     """
-    law = _named(law, registries)
+    law = configured(_named(law, registries), law_options)
     options["resample"] = options.get("resample") or ("runs" if store is None else "joint")
     chosen = Options(**options)
     frame = widen(points)
     frame = _chosen(frame, where)
     ladder, target = split(frame.reset_index(drop=True), hold_out)
-    chain = Chain.of(law, value, via)
-    resamples = _resamples(ladder, chain, chosen, store)
     found = LawFit(
         law=law.name,
         value=value,
-        via=chain.via,
-        negated=chain.negated(ladder),
-        steps=chain.fit(ladder, resamples, chosen),
         options=chosen,
         runs=len(set(units_of(ladder, "runs"))),
+        law_options=dict(law_options or {}),
         labels={
             k: str(ladder[k].iloc[0])
             for k in ("family", "task", "flops_convention")
             if k in ladder and len(set(ladder[k])) == 1
         },
+        **_steps(law, ladder, chosen, value=value, via=via, store=store),
     )
     found = replace(found, hold_out=tuple(_held(found, target)))
     return replace(found, warnings=tuple(warn(found, ladder, target)))
+
+
+def _steps(
+    law: Law, ladder: pd.DataFrame, options: Options, *, value: str, via: str | None, store: PointStore | None
+) -> dict[str, Any]:
+    """Return the steps of a fit, and the column between them."""
+    if isinstance(law, ProcedureLaw):
+        units = units_of(ladder, str(options.resample))
+        drawn = _documents(ladder, [value], options, store)
+        resamples = Resamples(np.ones((options.bootstrap, len(ladder))), drawn, units)
+        steps = (fit_procedure(law, ladder, resamples, value=value, options=options),)
+        return {"via": "", "negated": False, "steps": steps}
+    chain = Chain.of(law, value, via)
+    resamples = _resamples(ladder, chain, options, store)
+    return {"via": chain.via, "negated": chain.negated(ladder), "steps": chain.fit(ladder, resamples, options)}
 
 
 def _chosen(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
@@ -97,6 +112,11 @@ def _chosen(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
     return chosen
 
 
+def _pools(law: str | Law, registries: Registries | None = None) -> bool:
+    """Say whether a law is fitted to all families together."""
+    return bool(getattr(_named(law, registries), "pools", False))
+
+
 def _named(law: str | Law, registries: Registries | None) -> Law:
     if not isinstance(law, str):
         return law
@@ -107,14 +127,15 @@ def _named(law: str | Law, registries: Registries | None) -> Law:
 def fit_families(points: pd.DataFrame, law: str | Law, **arguments: Any) -> Iterator[tuple[str, LawFit | LawError]]:
     """Fit a law to each family by itself; yield (family, fit), or (family, error) where one cannot be fitted.
 
-    Arguments are those of `fit`; `where` is applied before families are told apart. Raises LawError where no points are
-    left.
+    A law that pools families is fitted once, and its family is "". Arguments are those of `fit`; `where` is applied
+    before families are told apart. Raises LawError where no points are left.
     """
     frame = _chosen(widen(points), arguments.pop("where", None))
     if "family" in frame.columns and frame["family"].isna().any():
         rows = ", ".join(map(str, frame.index[frame["family"].isna()][:5]))
         raise LawError(f"family is missing in rows {rows}; name it, leave them out, or fit all points together (pool)")
-    for family in sorted(set(frame["family"])) if "family" in frame.columns else [""]:
+    apart = "family" in frame.columns and not _pools(law, arguments.get("registries"))
+    for family in sorted(set(frame["family"])) if apart else [""]:
         try:
             yield family, fit(frame[frame["family"] == family] if family else frame, law, **arguments)
         except LawError as error:
@@ -166,7 +187,7 @@ def _held(found: LawFit, target: pd.DataFrame) -> Iterator[dict[str, Any]]:
         error = guess["value"] - y
         yield {
             "point": label(row),
-            **{name: float(guess[name]) for name in found.features},
+            **{name: guess[name] for name in found.features},
             "measured": float(y),
             "stderr": float(row.get(f"{found.value}_stderr", np.nan)),
             "predicted": guess["value"],
@@ -189,14 +210,16 @@ def _resamples(ladder: pd.DataFrame, chain: Chain, options: Options, store: Poin
         weights = np.ones((options.bootstrap, len(ladder)))
     else:
         weights = point_weights(units, p, options.bootstrap, options.level, rng)
-    return Resamples(weights, _documents(ladder, chain, options, store), units, rng if redrawn else None)
+    return Resamples(weights, _documents(ladder, chain.columns, options, store), units, rng if redrawn else None)
 
 
-def _documents(ladder: pd.DataFrame, chain: Chain, options: Options, store: PointStore | None) -> dict[str, Floats]:
+def _documents(
+    ladder: pd.DataFrame, columns: list[str], options: Options, store: PointStore | None
+) -> dict[str, Floats]:
     """Return the fitted columns in resamples of their documents, where these are asked for."""
     if options.resample not in {"documents", "joint"}:
         return {}
     rng = np.random.default_rng([options.seed, 1])
     if store is not None and "fingerprint" in ladder.columns:
-        return store.replicates(ladder, chain.columns, options.bootstrap, rng)
-    return scattered(ladder, chain.columns, options.bootstrap, rng)
+        return store.replicates(ladder, columns, options.bootstrap, rng)
+    return scattered(ladder, columns, options.bootstrap, rng)

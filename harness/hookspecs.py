@@ -136,7 +136,9 @@ def register_laws(register: Register) -> None:
     :param register: `register(law)`: an object with `name`, `features`, `parameters` (name -> (lower, upper)),
         `guess(y, **features)` and `formula(**features, **parameters)`; or with `name` and `steps` (two such laws, the
         second a function of the first's value). The formula must broadcast parameters of shape (R, 1) against
-        features of shape (n,) to (R, n).
+        features of shape (n,) to (R, n). Or a procedure, which is more than a formula: an object with `name`,
+        `features`, `fit(points, value, rng)`, which returns a `harness.Fitted` for a pandas frame, and
+        `predict(fitted, points)`, which returns values (n,); `harness.laws.ProcedureLaw` says what else it may have.
 
     Minimal implementation::
 
@@ -153,6 +155,18 @@ def register_laws(register: Register) -> None:
         @harness.hookimpl
         def register_laws(register):
             register(Exponential())
+
+    A procedure::
+
+        class Nearest:
+            name, features = "nearest", ("flops",)
+
+            def fit(self, points, value, rng):
+                last = points.sort_values("flops").iloc[-1]
+                return harness.Fitted({"y": last[value]})
+
+            def predict(self, fitted, points):
+                return numpy.full(len(points), fitted.parameters["y"])
     """
 
 

@@ -27,6 +27,7 @@ BUILT_IN = (
     "harness_plugins.metrics.text",
     "harness_plugins.laws.loss",
     "harness_plugins.laws.task",
+    "harness_plugins.laws.observational",
     "harness_plugins.sources.bigbench",
     "harness_plugins.reporters",
     "harness_plugins.nano",

@@ -104,6 +104,15 @@ def column(frame: pd.DataFrame, name: str) -> Floats:
     return values
 
 
+def readable(frame: pd.DataFrame, name: str) -> Any:
+    """Return a feature (n,): numbers, NaN where missing; or text. Compute, parameters and tokens must be there."""
+    if name in COUNTS or name not in frame.columns:
+        return column(frame, name)
+    numeric = pd.to_numeric(frame[name], errors="coerce")
+    is_text = bool((numeric.isna() & frame[name].notna()).any())
+    return frame[name].astype(str).to_numpy() if is_text else numeric.to_numpy(dtype=np.float64)
+
+
 def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:
     """Raise LawError where some points are bad, naming the first five."""
     if bad.any():

@@ -15,8 +15,8 @@ import pandas as pd
 from harness.errors import HarnessError, LawError, UsageError
 from harness.files import write_whole
 from harness.host import default_host
-from harness.ladders import column
-from harness.laws import FormulaLaw, steps_of
+from harness.laws import FormulaLaw, Law, ProcedureLaw, configured, steps_of
+from harness.procedures import ProcedureFit
 from harness.registries import Registries
 from harness.steps import Options, StepFit
 from harness.types import Floats
@@ -30,9 +30,10 @@ class LawFit:
     value: str
     via: str
     negated: bool
-    steps: tuple[StepFit, ...]
+    steps: tuple[StepFit | ProcedureFit, ...]
     options: Options
     runs: int
+    law_options: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     hold_out: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -48,11 +49,12 @@ class LawFit:
         Features come as columns of a frame, or by name: `fit.predict(flops=[1e20, 1e21])`.
         """
         frame = pd.DataFrame({k: np.atleast_1d(v) for k, v in features.items()}) if points is None else points
-        x = {name: column(frame, name) for name in self.features}
+        x = self.steps[0].read(frame)
         draws = self._chain(x, np.random.default_rng(self.options.seed))
         tail = (1 - self.options.level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-        beyond = np.max([_beyond(x[name], self.steps[0].domain[name]) for name in self.features], axis=0)
+        domain = self.steps[0].domain
+        beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
         return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond})
 
     def curve(self, x: Mapping[str, Floats]) -> Floats:
@@ -78,21 +80,13 @@ class LawFit:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; `LawFit.from_json` reads it back."""
-        steps = [
-            {
-                **{k: v for k, v in vars(step).items() if k != "law"},
-                "draws": step.draws.tolist(),
-                "law": step.law.name,
-            }
-            for step in self.steps
-        ]
-        table = {**vars(self), "options": asdict(self.options), "steps": steps}
+        table = {**vars(self), "options": asdict(self.options), "steps": [step.to_json() for step in self.steps]}
         return {key: _strict(value) for key, value in table.items()}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any], registries: Registries | None = None) -> LawFit:
         """Read a fit back; raise UsageError where its law is not registered any more."""
-        law = (registries or default_host()).laws[table["law"]]
+        law: Law = configured((registries or default_host()).laws[table["law"]], table.get("law_options"))
         steps = tuple(_step(own, step) for own, step in zip(steps_of(law), table["steps"], strict=True))
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
@@ -118,8 +112,10 @@ def _number(value: Any) -> Any:
     return float("nan") if value is None else value
 
 
-def _step(law: FormulaLaw, table: Mapping[str, Any]) -> StepFit:
+def _step(law: FormulaLaw | ProcedureLaw, table: Mapping[str, Any]) -> StepFit | ProcedureFit:
     """Read a step back."""
+    if isinstance(law, ProcedureLaw):
+        return ProcedureFit.from_json(law, table)
     read = {
         "law": law,
         "draws": np.array(table["draws"], dtype=np.float64),

@@ -1,15 +1,18 @@
-"""What a law is: a formula with named features and bounded parameters, or two of them one behind the other."""
+"""What a law is: a formula of features with bounded parameters, two of them one behind the other, or a procedure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from harness.errors import LawError, choose
+from harness.errors import LawError, UsageError, choose
 from harness.types import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @runtime_checkable
@@ -71,7 +74,68 @@ class ComposedLaw(Protocol):
         ...
 
 
-Law = FormulaLaw | ComposedLaw
+@dataclass(frozen=True)
+class Fitted:
+    """What a procedure found: parameters to print, `state` (JSON values and arrays) that predictions need, and notes.
+
+    `free` counts what was fitted to the value; by default every parameter.
+    """
+
+    parameters: Mapping[str, float]
+    state: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    free: int | None = None
+
+
+@runtime_checkable
+class ProcedureLaw(Protocol):
+    """A law that is more than a formula: it is fitted in steps of its own.
+
+    `fit(points, value, rng)` gets wide points, a row each, and returns a `Fitted`; `predict(fitted, points)` returns
+    values (n,) at points that may have the features alone. Held-out points are never seen by `fit`, and every resample
+    is fitted anew, so whatever is scaled, imputed or chosen belongs there. Both raise LawError for points that they
+    cannot use.
+
+    Optional attributes: `needs` (columns that `fit` reads besides the features and the value), `objective` and
+    `value_range` (as of formulas: the scale on which scatter is alike, and the possible values), `pools` (True: all
+    families are fitted together), `options` (name -> meaning; the law is then a dataclass with these fields),
+    `settled(fitted)` (the law as it is fitted to resamples, with what was chosen from the points kept),
+    `resamples(points, value, fitted, rng)` (an iterator of Fitted, instead of refits to units drawn with replacement),
+    `sample(fitted, points, rng)` (values (n,) as they would be measured, where scatter is not the same everywhere),
+    `example()` (points whose column y it reproduces, for `harness.testing.check_law`).
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which it is registered."""
+        ...
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns of points that a prediction needs."""
+        ...
+
+    @property
+    def fit(self) -> Callable[[pd.DataFrame, str, np.random.Generator], Fitted]:
+        """Fit it to points."""
+        ...
+
+    @property
+    def predict(self) -> Callable[[Fitted, pd.DataFrame], Floats]:
+        """Predict values."""
+        ...
+
+
+Law = FormulaLaw | ComposedLaw | ProcedureLaw
+
+
+def configured(law: Law, options: Mapping[str, Any] | None) -> Law:
+    """Return a law with its options set; raise UsageError for one that it does not have."""
+    known: Mapping[str, str] = getattr(law, "options", {})
+    unknown = set(options or {}) - set(known)
+    if unknown:
+        raise UsageError(f"law {law.name!r} has no option {choose(unknown)}; it has: {choose(known)}")
+    return replace(law, **options) if options else law  # type: ignore[type-var]  # a law with options is a dataclass
 
 
 @dataclass(frozen=True)
@@ -101,12 +165,18 @@ OBJECTIVES = {
 }
 
 
-def objective_of(law: FormulaLaw, name: str | None = None) -> Objective:
+def objective_of(law: FormulaLaw | ProcedureLaw, name: str | None = None) -> Objective:
     """Return the objective of that name, or the law's own."""
     name = name or getattr(law, "objective", "least_squares")
     if name not in OBJECTIVES:
         raise LawError(f"objective {name!r} is none of {choose(OBJECTIVES)}")
     return OBJECTIVES[name]
+
+
+def clipped(law: FormulaLaw | ProcedureLaw, values: Floats) -> Floats:
+    """Return values within the range that the law allows."""
+    low, high = getattr(law, "value_range", (-np.inf, np.inf))
+    return np.clip(values, low, high)
 
 
 def bounds(law: FormulaLaw) -> tuple[Floats, Floats]:
@@ -162,8 +232,8 @@ def starts(law: FormulaLaw, y: Floats, features: Mapping[str, Floats], count: in
     return np.clip(found, lower, upper)
 
 
-def steps_of(law: Law) -> tuple[FormulaLaw, ...]:
-    """Return the formulas of a law in their order; a plain formula is one step."""
+def steps_of(law: Law) -> tuple[FormulaLaw | ProcedureLaw, ...]:
+    """Return the formulas of a law in their order; a plain formula or a procedure is one step."""
     return law.steps if isinstance(law, ComposedLaw) else (law,)
 
 
@@ -174,6 +244,6 @@ def describe(law: Law) -> dict[str, Any]:
     return {
         "law": law.name,
         "features": list(steps[0].features),
-        "parameters": [name for step in steps for name in step.parameters],
+        "parameters": [name for step in steps for name in getattr(step, "parameters", ())],
         "about": doc[0] if doc else "",
     }

@@ -138,10 +138,12 @@ def expect_law(law: Any) -> None:
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
     formula = ("name", "features", "parameters", "guess", "formula")
-    expected = ("name", "steps") if hasattr(law, "steps") else formula
+    kinds = {"steps": ("name", "steps"), "fit": ("name", "features", "fit", "predict")}
+    expected = next((names for mark, names in kinds.items() if hasattr(law, mark)), formula)
     missing = [attribute for attribute in expected if not hasattr(law, attribute)]
     if missing:
-        raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(formula)}")
+        wanted = formula if expected[-1] == "steps" else expected
+        raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(wanted)}")
     if not law.name or not isinstance(law.name, str):
         raise PluginError(f"the law {law!r} has the name {law.name!r}; expected text")
     if isinstance(getattr(law, "features", ()), str):

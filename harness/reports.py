@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.errors import UsageError, choose
 from harness.families import training_flops
+from harness.procedures import ProcedureFit
 from harness.tables import Range, Table, measured
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _lines(fit: LawFit) -> Iterator[str]:
     chain = f" via {'-' if fit.negated else ''}{fit.via}" if fit.via else ""
     yield f"{fit.law}: {fit.value} from {', '.join(fit.features)}{chain}" + (f"  ({names})" if names else "")
     for step in fit.steps:
-        yield from _step_lines(step)
+        yield from _procedure_lines(step) if isinstance(step, ProcedureFit) else _step_lines(step)
     o = fit.options
     resamples = f"{o.bootstrap} resamples of {o.resample} (seed {o.seed})"
     yield f"  intervals: {o.level:.0%}, {resamples} and scatter"
@@ -49,6 +50,18 @@ def _step_lines(step: StepFit) -> Iterator[str]:
     yield (
         f"    {step.n} points, {ranges}; {step.objective} {step.cost:.4g}, scatter {step.scatter:.3g} "
         f"({step.dof} degrees of freedom); {step.agree} of {step.starts} starts agree"
+    )
+
+
+def _procedure_lines(step: ProcedureFit) -> Iterator[str]:
+    doc = (type(step.law).__doc__ or "").strip().splitlines()
+    yield f"  {step.law.name}: {doc[0] if doc else ''}"
+    for name, value in step.parameters.items():
+        yield f"    {name:<6} {measured(value, step.stderr[name])}"
+    ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in step.domain.items())
+    yield (
+        f"    {step.n} points, {ranges}; {step.objective} {step.cost:.4g}, scatter {step.scatter:.3g} "
+        f"({step.dof} degrees of freedom); {len(step.draws)} of {len(step.draws) + step.failed} resamples fitted"
     )
 
 

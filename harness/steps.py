@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError
 from harness.ladders import Resamples, column, freedom, shared
-from harness.laws import ComposedLaw, FormulaLaw, Law, Objective, bounds, curve, objective_of, starts, steps_of
+from harness.laws import ComposedLaw, FormulaLaw, Objective, bounds, curve, objective_of, starts
 from harness.solve import Effort, Problem, Solution, minimise
 from harness.types import Floats, Ints
 
@@ -60,6 +61,14 @@ class StepFit:
     agree: int
     domain: Mapping[str, tuple[float, float]]
 
+    def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
+        """Return the features of points, (n,) each; raise LawError for what is missing."""
+        return {name: column(frame, name) for name in self.law.features}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values; the law is its name."""
+        return {**vars(self), "draws": self.draws.tolist(), "law": self.law.name}
+
     def value(self, features: Mapping[str, Floats]) -> Floats:
         """Return the curve (n,)."""
         best = np.array([list(self.parameters.values())])
@@ -93,9 +102,11 @@ class Chain:
     via: str
 
     @classmethod
-    def of(cls, law: Law, value: str, via: str | None) -> Chain:
+    def of(cls, law: FormulaLaw | ComposedLaw, value: str, via: str | None) -> Chain:
         """Take a law apart; a plain formula is a chain of one."""
-        return cls(steps_of(law), value, (via or law.via) if isinstance(law, ComposedLaw) else "")
+        if isinstance(law, ComposedLaw):
+            return cls(law.steps, value, via or law.via)
+        return cls((law,), value, "")
 
     @property
     def columns(self) -> list[str]:

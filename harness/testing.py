@@ -10,10 +10,11 @@ Each raises AssertionError, saying what was found and what the contract is. Our 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +22,18 @@ from harness.enginechecks import check_engine
 from harness.errors import MetricError, PluginError, describe
 from harness.fakes import ByteTokenizer, FakeEngine, inspect_fake, open_fake
 from harness.host import default_host
-from harness.laws import FormulaLaw, bounds, curve
+from harness.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
 from harness.metrics import evaluate, per_document
+from harness.procedures import ProcedureFit
 from harness.registries import expect_law, make_metric
 from harness.scores import Scores
 from harness.taskfiles import read_task_file
 from harness.tasks import load_task
 from harness.tokens import Encoder, encode_task
 from harness.types import Floats, Metric, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def check_task(path: str | Path, data: str | Path | None = None) -> Task:
@@ -127,20 +132,25 @@ DOMAINS = {
 
 
 def check_law(
-    law: FormulaLaw, *, params: Mapping[str, float] | None = None, features: Mapping[str, Any] | None = None
+    law: FormulaLaw | ProcedureLaw,
+    *,
+    params: Mapping[str, float] | None = None,
+    features: Mapping[str, Any] | None = None,
+    points: pd.DataFrame | None = None,
 ) -> None:
     """Check a law: its formula broadcasts, its guess lies within its bounds, and a fit recovers it without noise.
 
-    `params` are the parameters of a typical case (by default `law.example`), `features` the places to try it at.
+    `params` are the parameters of a typical case (by default `law.example`), `features` the places to try it at. Of a
+    procedure, `points` are a table whose column y it reproduces (by default `law.example()`).
     """
+    if isinstance(law, ProcedureLaw):
+        _check_procedure(law, points)
+        return
     import pandas as pd
 
     from harness.fits import fit
 
-    try:
-        expect_law(law)
-    except PluginError as error:
-        raise AssertionError(str(error)) from error
+    _expect(law)
     truth = params or getattr(law, "example", None)
     assert truth, f"law {law.name!r}: give params=, or the law an attribute `example`"
     assert set(truth) == set(law.parameters), (
@@ -165,6 +175,40 @@ def check_law(
         found = fit(points, law, value="y", bootstrap=20, seed=seed, resample="checkpoints")
         miss = np.abs(found.curve(x) - y).max()
         assert miss <= 1e-5 * np.abs(y).max(), f"law {law.name!r}: without noise the fit misses by {miss:.3g}\n{found}"
+
+
+def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None) -> None:
+    """Check a procedure: order and company change nothing, no point is changed, JSON keeps it, y comes out again."""
+    _expect(law)
+    if points is None:
+        assert hasattr(law, "example"), f"law {law.name!r}: give points=, or the law a method `example`"
+        points = law.example()
+    kept, rng = points.copy(), np.random.default_rng(0)
+    found = law.fit(points, "y", rng)
+    assert isinstance(found, Fitted), f"law {law.name!r}: fit() returned {found!r}; expected a harness.Fitted"
+    assert points.equals(kept), f"law {law.name!r}: fit() changes the points that it is given"
+    bare = points[list(law.features)]
+    y = law.predict(found, bare)
+    assert y.shape == (len(points),), f"law {law.name!r}: predict() gives {y.shape} for {len(points)} points"
+    miss = np.abs(y - points["y"]).max()
+    assert miss <= 1e-3 * np.abs(points["y"]).max(), f"law {law.name!r}: without noise it misses by {miss:.3g}"
+    alone = np.concatenate([law.predict(found, bare.iloc[[i]].reset_index(drop=True)) for i in range(len(bare))])
+    assert np.allclose(alone, y), f"law {law.name!r}: a prediction depends on the points predicted with it"
+    order = rng.permutation(len(points))
+    again = law.predict(law.fit(points.iloc[order].reset_index(drop=True), "y", np.random.default_rng(0)), bare)
+    assert np.allclose(again, y, rtol=1e-4, atol=1e-6), f"law {law.name!r}: the fit depends on the order of the points"
+    stored = ProcedureFit(law, found, {}, (), 0, "least_squares", 0.0, 0.0, 0, len(y), {})
+    read = ProcedureFit.from_json(law, json.loads(json.dumps(stored.to_json(), allow_nan=False)))
+    assert np.allclose(read.value(dict(bare)), stored.value(dict(bare))), (
+        f"law {law.name!r}: the state is not kept by JSON"
+    )
+
+
+def _expect(law: Any) -> None:
+    try:
+        expect_law(law)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
 
 
 def _check_parameters(law: FormulaLaw, values: Floats, x: Mapping[str, Floats]) -> None:

@@ -21,6 +21,7 @@ LAYERS = [
     {"plan", "points", "laws", "solve", "tallies"},
     {"suite", "ladders"},
     {"steps", "progress"},
+    {"procedures"},
     {"checks", "outputs", "reports"},
     {"fits", "lawfits"},
     {"crossings"},

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.tables import Table
-from tests.reproductions import formulas, trends
+from tests.reproductions import formulas, observational, trends
 from tests.reproductions.targets import Target, host
 
-TARGETS: list[Target] = [*formulas.TARGETS, *trends.TARGETS]
+TARGETS: list[Target] = [*formulas.TARGETS, *observational.TARGETS, *trends.TARGETS]
 
 
 def rows() -> Iterator[tuple[str, str, str, str, str, str]]:

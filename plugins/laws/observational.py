@@ -1,0 +1,220 @@
+"""The observational law: a task from the capabilities that other benchmarks measure (Ruan et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Fitted, Floats, Ints, LawError, UsageError
+from harness.solve import Effort, Problem, minimise
+from harness_plugins.laws.capabilities import MOST, Space
+from harness_plugins.laws.task import logistic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURES = ("components", "flops", "params")
+CEILING = 0.2  # the largest share of guessing, as published
+FOLDS = 10  # of the choice of components
+STEEP = 100.0  # bound of the weights, against data that a step separates
+EFFORT = Effort(100, tolerance=1e-9, floor=1e-9)
+
+
+@dataclass(frozen=True)
+class Observational:
+    """y = c + (1 - c) sigma(w0 + w1 PC1 + .. + wK PCK): a task from the principal components of other benchmarks.
+
+    Ruan et al. 2024, eq. 7: models of all families are fitted together; gaps in benchmarks are filled by their first
+    component; components are those of the scores as they are, not standardised; 0 <= c <= 0.2. All of it comes from the
+    models that are fitted, those to be predicted are only projected. Needs scores from 0 to 1 of ten models or more.
+    The task itself, or a benchmark that contains it, must not be among the benchmarks. `measure` puts log10 of flops or
+    of params in place of the components, for comparison.
+    """
+
+    benchmarks: str | Sequence[str] = ()
+    components: int | str = "auto"
+    measure: str = "components"
+
+    name = "observational"
+    options = {
+        "benchmarks": "columns with scores from 0 to 1, separated by commas",
+        "components": f"how many, 1 to {MOST}; auto: cross-validated on the ladder",
+        "measure": "components, or flops or params in their place",
+    }
+    value_range = (0.0, 1.0)
+    pools = True
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise UsageError(f"measure={self.measure!r} is none of {', '.join(MEASURES)}")
+        if self.components != "auto" and self.components not in range(1, MOST + 1):
+            raise UsageError(f"components={self.components!r}: expected auto, or a number from 1 to {MOST}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the benchmarks, or what stands in their place."""
+        if self.measure != "components":
+            return (self.measure,)
+        names = self.benchmarks.split(",") if isinstance(self.benchmarks, str) else self.benchmarks
+        return tuple(name.strip() for name in names if name.strip())
+
+    def fit(self, points: pd.DataFrame, value: str, rng: np.random.Generator) -> Fitted:
+        """Fit the weights to one table."""
+        return self.fit_all([points], value, rng)[0]
+
+    def fit_all(self, tables: Sequence[pd.DataFrame], value: str, rng: np.random.Generator) -> list[Fitted]:  # noqa: ARG002  # nothing is drawn
+        """Fit the weights to many tables at once."""
+        from harness.ladders import column
+
+        self._check(tables[0], value)
+        spaces = [self._space(table) for table in tables]
+        coordinates = [
+            self._coordinates(space, table)[:, : self._count] for space, table in zip(spaces, tables, strict=True)
+        ]
+        values = [column(table, value) for table in tables]
+        notes: tuple[str, ...] = ()
+        if self.components == "auto" and self.measure == "components":
+            chosen, notes = self._choose(tables[0], value)
+            coordinates = [x[:, :chosen] for x in coordinates]
+        weights = fit_sigmoids(coordinates, values)
+        return [
+            Fitted(_named(row), {"space": space.to_state() if space else None}, notes)
+            for row, space in zip(weights, spaces, strict=True)
+        ]
+
+    def settled(self, fitted: Fitted) -> Observational:
+        """Return the law with the number of components that was chosen."""
+        return replace(self, components=len(fitted.parameters) - 2)
+
+    def predict(self, fitted: Fitted, points: pd.DataFrame) -> Floats:
+        """Return y (n,)."""
+        state = fitted.state["space"]
+        weights = np.array(list(fitted.parameters.values()))
+        x = self._coordinates(Space.from_state(state) if state else None, points)[:, : len(weights) - 2]
+        y: Floats = sigmoid(weights[None], x[None])[0]
+        return y
+
+    def example(self) -> pd.DataFrame:
+        """Return 40 models on a line, y a sigmoid of where they lie on it."""
+        import pandas as pd
+
+        rng = np.random.default_rng(0)
+        strength = rng.uniform(-1, 1, size=40)
+        scores = 0.5 + np.outer(strength, np.linspace(0.1, 0.3, len(self.features)))
+        points = pd.DataFrame(scores, columns=list(self.features))
+        return points.assign(y=logistic(4 * strength - 1))
+
+    @property
+    def _count(self) -> int | None:
+        return self.components if isinstance(self.components, int) else None
+
+    def _check(self, points: pd.DataFrame, value: str) -> None:
+        from harness.ladders import readable
+
+        if not self.features:
+            numeric = [str(name) for name in points.select_dtypes("number").columns if name != value]
+            raise LawError(
+                f"law {self.name!r} needs --option benchmarks=NAME,NAME..; columns of numbers are: {', '.join(numeric)}"
+            )
+        if value in self.features:
+            raise LawError(f"{value} is to be predicted, and among the benchmarks; leave it out of them")
+        bad = [n for n in (*self.features, value) if n not in COUNTED and _outside(readable(points, n))]
+        if bad:
+            raise LawError(f"{', '.join(bad)}: expected scores from 0 to 1; divide percentages by 100")
+
+    def _space(self, points: pd.DataFrame) -> Space | None:
+        return None if self.measure != "components" else Space.of(self._scores(points))
+
+    def _scores(self, points: pd.DataFrame) -> Floats:
+        from harness.ladders import readable
+
+        scores: Floats = np.column_stack([readable(points, name) for name in self.features])
+        return scores
+
+    def _coordinates(self, space: Space | None, points: pd.DataFrame) -> Floats:
+        """Return what y is a sigmoid of, (n, K)."""
+        from harness.ladders import column
+
+        if space is None:
+            away: Floats = np.log10(column(points, self.measure))[:, None] - CENTRES[self.measure]
+            return away
+        coordinates: Floats = space.coordinates(self._scores(points))
+        return coordinates
+
+    def _choose(self, points: pd.DataFrame, value: str) -> tuple[int, tuple[str, ...]]:
+        """Choose the number of components by cross-validation over the ladder, with a plane of their own in every fold.
+
+        Models are put in the order of their first component, and each fold takes every tenth, so that all hold weak and
+        strong ones: where only the strong ones do a task at all, the weak half has nothing to choose by.
+        """
+        from harness.ladders import column
+
+        y, scores = column(points, value), self._scores(points)
+        fold = np.argsort(np.argsort(Space.of(scores).coordinates(scores)[:, 0], kind="stable")) % FOLDS
+        x, own, held = [], [], []
+        for i in range(min(FOLDS, len(y))):
+            space = Space.of(scores[fold != i])
+            near, away = space.coordinates(scores[fold != i]), space.coordinates(scores[fold == i])
+            for k in range(1, near.shape[1] + 1):
+                x.append(near[:, :k])
+                own.append(y[fold != i])
+                held.append((k, away[:, :k], y[fold == i]))
+        squares = np.zeros(max(k for k, _, _ in held))
+        for weights, (k, away, truth) in zip(fit_sigmoids(x, own), held, strict=True):
+            squares[k - 1] += ((sigmoid(weights[None], away[None])[0] - truth) ** 2).sum()
+        chosen = int(np.argmin(squares)) + 1
+        table = ", ".join(f"{k}: {e / len(y):.4f}" for k, e in enumerate(squares, 1))
+        return chosen, (f"{chosen} components, chosen on the ladder (cross-validated squared error {table})",)
+
+
+COUNTED = {"flops", "params"}
+CENTRES = {"flops": 21.0, "params": 9.0}  # log10, so that weights are not all intercept
+
+
+def _outside(values: Any) -> bool:
+    known = values[np.isfinite(values)] if values.dtype.kind == "f" else np.array([np.inf])
+    return bool(len(known) and (known.min() < 0 or known.max() > 1))
+
+
+def _named(weights: Floats) -> dict[str, float]:
+    return {**{f"w{k}": float(w) for k, w in enumerate(weights[:-1])}, "c": float(weights[-1])}
+
+
+def sigmoid(weights: Floats, x: Floats) -> Floats:
+    """Return c + (1 - c) sigma(w0 + w x) (R, n) for weights (R, K + 2), c the last, and coordinates (R, n, K)."""
+    c = weights[:, -1:]
+    y: Floats = c + (1 - c) * logistic(weights[:, :1] + np.einsum("rnk,rk->rn", x, weights[:, 1:-1]))
+    return y
+
+
+def fit_sigmoids(coordinates: Sequence[Floats], values: Sequence[Floats]) -> list[Floats]:
+    """Fit many sigmoids at once, by least squares from the published start: w = 0.03, w0 = 0, c = 0.
+
+    :param coordinates: for each problem (n, K), of which n and K may differ.
+    :param values: for each problem (n,).
+
+    Returns weights (K + 2,) of each: w0, w1 .. wK, c.
+    """
+    rows, most = max(map(len, values)), max(x.shape[1] for x in coordinates)
+    x, y, there = np.zeros((len(values), rows, most)), np.zeros((len(values), rows)), np.zeros((len(values), rows))
+    for i, (own, target) in enumerate(zip(coordinates, values, strict=True)):
+        x[i, : len(target), : own.shape[1]], y[i, : len(target)], there[i, : len(target)] = own, target, 1.0
+
+    def residuals(weights: Floats, which: Ints) -> Floats:
+        return sigmoid(weights, x[which]) - y[which]
+
+    bound = np.full(most + 2, STEEP)
+    lower, upper = np.append(-bound[:-1], 0.0), np.append(bound[:-1], CEILING)
+    start = np.concatenate([[0.0], np.full(most, 0.03), [0.0]])
+    found = minimise(Problem(residuals, lower, upper, y, there), np.tile(start, (len(values), 1)), EFFORT).params
+    return [np.append(w[: own.shape[1] + 1], w[-1]) for w, own in zip(found, coordinates, strict=True)]
+
+
+@harness.hookimpl
+def register_laws(register: harness.Register) -> None:
+    """Register it."""
+    register(Observational())

@@ -1,0 +1,110 @@
+"""The observational law: capabilities from benchmarks with gaps, components chosen on the ladder, honest errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from harness import LawError, UsageError
+from harness.cli import main
+from harness.fits import fit
+from harness.testing import check_law
+from harness_plugins.laws.capabilities import Space
+from harness_plugins.laws.observational import Observational, fit_sigmoids
+
+NAMES = ("knowledge", "code", "sums")
+
+
+def models(n: int = 40, noise: float = 0.01, seed: int = 0) -> pd.DataFrame:
+    """Models with two capabilities, three benchmarks, and a task that takes both of them."""
+    rng = np.random.default_rng(seed)
+    general, code = rng.uniform(-1, 1, size=n), 0.5 * rng.uniform(-1, 1, size=n)
+    scores = 0.5 + np.outer(general, [0.3, 0.1, 0.2]) + np.outer(code, [-0.1, 0.4, 0.0])
+    scores += rng.normal(scale=noise, size=scores.shape)
+    task = 1 / (1 + np.exp(-(6 * general + 6 * code - 1))) + rng.normal(scale=noise, size=n)
+    return pd.DataFrame(scores.clip(0, 1), columns=list(NAMES)).assign(task=task.clip(0, 1), flops=10 ** (21 + general))
+
+
+def test_the_law_passes_the_check():
+    check_law(Observational(NAMES))
+
+
+def test_gaps_are_filled_as_the_other_scores_say():
+    scores = 0.5 + np.outer(np.linspace(-1, 1, 21), [0.3, 0.1, 0.2])
+    holes = scores.copy()
+    holes[3, 0] = holes[12, 2] = np.nan
+    space = Space.of(holes)
+    assert space.filled(holes) == pytest.approx(scores, abs=1e-6)
+    assert space.explained[0] == pytest.approx(1)
+    assert (space.axes[0] > 0).all()
+    with pytest.raises(LawError, match="1 models have none of the benchmarks"):
+        space.filled(np.full((1, 3), np.nan))
+
+
+def test_new_models_do_not_move_the_plane():
+    table = models()
+    found = Observational(NAMES, components=2).fit(table, "task", np.random.default_rng(0))
+    strong = table.assign(sums=0.99)
+    alone = Observational(NAMES, components=2).predict(found, strong.iloc[[0]])
+    assert Observational(NAMES, components=2).predict(found, strong)[0] == alone[0]
+
+
+def test_many_sigmoids_at_once_are_the_sigmoids_one_by_one():
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(n, k)) for n, k in ((20, 1), (30, 3), (25, 2))]
+    y = [0.1 + 0.9 / (1 + np.exp(-(own.sum(axis=1) - 0.5))) for own in x]
+    together = fit_sigmoids(x, y)
+    for own, target, weights in zip(x, y, together, strict=True):
+        assert weights == pytest.approx([-0.5, *[1.0] * own.shape[1], 0.1], rel=1e-3)
+        assert fit_sigmoids([own], [target])[0] == pytest.approx(weights, rel=1e-6)
+
+
+def test_as_many_components_are_chosen_as_the_ladder_asks_for():
+    """Two capabilities make the task: one component is not enough, and the ladder without the strong models says so."""
+    arguments = {"value": "task", "hold_out": "flops > 10**21.5", "bootstrap": 50}
+    found = fit(models(), Observational(NAMES), **arguments)
+    assert "w2" in found.steps[0].parameters
+    assert all(set(draw.parameters) == set(found.steps[0].parameters) for draw in found.steps[0].draws)
+    assert "components, chosen on the ladder" in "\n".join(found.warnings)
+    one = fit(models(), Observational(NAMES, components=1), **arguments)
+    errors = [np.mean([row["error"] ** 2 for row in f.hold_out]) for f in (found, one)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_intervals_hold_new_models_as_often_as_they_say():
+    inside = []
+    for seed in range(10):
+        table = models(60, noise=0.03, seed=seed)
+        found = fit(table, Observational(NAMES, components=2), value="task", hold_out="index > 39", bootstrap=60)
+        inside += [row["inside"] for row in found.hold_out]
+    assert 0.85 <= np.mean(inside) <= 0.96
+
+
+def test_what_cannot_be_used_is_said():
+    table = models()
+    with pytest.raises(LawError, match="needs --option benchmarks=NAME,NAME.*code, flops, knowledge|knowledge, code"):
+        fit(table, "observational", value="task", bootstrap=10)
+    with pytest.raises(LawError, match="task is to be predicted, and among the benchmarks"):
+        fit(table, Observational((*NAMES, "task")), value="task", bootstrap=10)
+    with pytest.raises(LawError, match="knowledge: expected scores from 0 to 1; divide percentages by 100"):
+        fit(table.assign(knowledge=lambda t: 100 * t["knowledge"]), Observational(NAMES), value="task", bootstrap=10)
+    with pytest.raises(LawError, match="no column 'art'"):
+        fit(table, Observational(("art",)), value="task", bootstrap=10)
+    with pytest.raises(UsageError, match="components=9: expected auto, or a number from 1 to 5"):
+        Observational(NAMES, components=9)
+    with pytest.raises(UsageError, match="measure='tokens' is none of"):
+        Observational(measure="tokens")
+
+
+def test_the_command_line_takes_benchmarks(tmp_path):
+    models().assign(family=["a", "b"] * 20).to_csv(tmp_path / "models.csv", index=False)
+    arguments = ["fit", str(tmp_path / "models.csv"), "--law", "observational", "--value", "task", "--bootstrap", "20"]
+    options = ["--option", "benchmarks=knowledge,code,sums", "--option", "components=2"]
+    done = CliRunner().invoke(main, [*arguments, *options, "-o", str(tmp_path / "fit.json")])
+    assert done.exit_code == 0, done.output
+    assert "observational: task from knowledge, code, sums" in done.output
+    assert "20 of 20 resamples fitted" in done.output
+    at = ["--at", "knowledge=0.6", "--at", "code=0.6", "--at", "sums=0.6"]
+    assert "| observational |" in CliRunner().invoke(main, ["predict", str(tmp_path / "fit.json"), *at]).output
