@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, describe
 from harness.families import complete, inference_flops, locate
-from harness.identity import CellId, Settings, checkpoint_digest, tokenizer_digest
+from harness.identity import CellId, Settings, checkpoint_digest, config_digest, tokenizer_digest
 from harness.records import Store
 from harness.tables import Table
 from harness.tokens import EncodedTask, Encoder, encode_task
@@ -130,11 +130,14 @@ def check_options(setup: Setup) -> None:
 
 
 def _by_shape(jobs: Sequence[Job]) -> list[Job]:
-    """Bring checkpoints of one shape together, so that one engine serves them; otherwise keep the order."""
-    first: dict[str, int] = {}
-    for number, job in enumerate(jobs):
-        first.setdefault(job.info.shape or str(number), number)
-    return sorted(jobs, key=lambda job: first.get(job.info.shape, jobs.index(job)))
+    """Bring checkpoints of one shape together, so that one engine serves them, and among them those of one config."""
+    first: dict[Hashable, int] = {}
+    keys = [(job.info.shape or number, config_digest(job.folder)) for number, job in enumerate(jobs)]
+    for number, (shape, config) in enumerate(keys):
+        first.setdefault(shape, number)
+        first.setdefault((shape, config), number)
+    order = sorted(range(len(jobs)), key=lambda i: (first[keys[i][0]], first[keys[i]]))
+    return [jobs[i] for i in order]
 
 
 def _equal_weights(jobs: Sequence[Job]) -> list[str]:

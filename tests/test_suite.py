@@ -16,8 +16,9 @@ import pytest
 
 import harness
 from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
+from harness.families import select
 from harness.host import load_plugins
-from harness.plan import Failure, Plan, costs
+from harness.plan import Failure, Plan, Setup, costs, make_plan
 from harness.records import Store
 from harness.suite import Progress, evaluate, prepare
 from harness.tasks import fingerprint
@@ -152,6 +153,15 @@ def test_one_engine_serves_checkpoints_of_one_shape(tmp_path, family):
 
     run([family], [make_task("a"), make_task("b")], tmp_path / "s", host_with("one", remember), "one")
     assert [engine.served for engine in engines] == [["fam:s@1", "fam:s@2", "fam:s@3"]]
+
+
+def test_checkpoints_of_one_architecture_follow_each_other(host):
+    """Whatever the order in which they are named: a swap within one architecture only copies weights."""
+    names = ["aster:w32l2@100", "birch:w32l2", "aster:w64l2@100", "aster:w32l2@1600", "cedar:w32l2", "aster:w64l2@200"]
+    checkpoints = [checkpoint for name in names for checkpoint in select(name, host)]
+    plan = make_plan(checkpoints, [make_task("a")], Setup(host.engines["transformers"]))
+    found = [job.checkpoint.label.removesuffix("@1600") for job in plan.jobs]
+    assert found == [names[0], "aster:w32l2", names[1], names[2], names[5], names[4]]
 
 
 def test_a_failing_checkpoint_is_reported_and_the_others_go_on(tmp_path, family):

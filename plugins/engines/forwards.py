@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ TOLERANCE = {
     "float32": 5e-5
 }  # share of a log-probability by which two exact passes may differ, rounding being what it is
 TOLERANCE_OF_HALVES = 0.02
+CHUNK = {"cpu": 64, "cuda": 4096}  # rows of logits that are summed up at once: on a CPU, what its cache holds
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Forwards:
 
     def __init__(self, model: Any, device: str) -> None:
         self.model, self.device = model, device
+        self.chunk = CHUNK[device.split(":", maxsplit=1)[0]]
         self.shared: tuple[int, ...] = ()
         self.new_cache: Any = None
         self.kept: list[tuple[Any, Any]] = []  # keys and values of `shared`, a pair a layer: (1, heads, p, d)
@@ -144,11 +147,10 @@ class Forwards:
 
         at, target, slot = map(self._tensor, scored)
         with torch.inference_mode():
-            logits = (self._all_logits(inputs, at) if whole else self._logits(inputs, at)).float()  # (t, V)
-            logprob = logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(-1)
-            misses = (logits.argmax(-1) != target).double()
+            logits = self._all_logits(inputs, at) if whole else self._logits(inputs, at)  # (t, V)
+            chunks = zip(logits.split(self.chunk), target.split(self.chunk), strict=True)
             sums = torch.zeros(2, n, dtype=torch.float64, device=self.device)
-            sums.index_add_(1, slot, torch.stack([logprob.double(), misses]))
+            sums.index_add_(1, slot, torch.cat(list(starmap(_of_logits, chunks)), 1))
         return Answer(sums)
 
     def _logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
@@ -173,6 +175,20 @@ class Forwards:
 
     def _all_logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         return self.model(**inputs).logits.flatten(0, 1)[at]
+
+
+def _of_logits(logits: Any, target: Any) -> Any:
+    """Return (2, t): the log-probability of each target under logits (t, V), and whether another token is above it.
+
+    Half precision leaves several tokens at the top, of which the first counts, as in lm-eval.
+    """
+    import torch
+
+    wide = logits.float()
+    value, top = wide.gather(1, target[:, None])[:, 0], wide.amax(-1)
+    total = (wide - top[:, None]).exp_().sum(-1).log_()
+    misses = value < top if logits.dtype == torch.float32 else wide.argmax(-1) != target
+    return torch.stack([(value - top - total).double(), misses.double()])
 
 
 def sharing_of(forwards: Forwards) -> Sharing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import platform
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ def inspect(
         max_length=max_length or own_length or DEFAULT_LENGTH,
         load_tokenizer=lambda: _tokenizer(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
-        shape=f"{config_digest(folder)} {dtype}",
+        shape=dtype,  # a swap to another architecture is a load, which began while its predecessor was scored
     )
 
 
@@ -153,13 +154,12 @@ class TransformersEngine:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.settings = settings
-        self.batch_tokens = settings.batch_tokens or BUDGET[settings.device_type]
-        self.notes: list[str] = []
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self.ahead: tuple[Path, Future[dict[str, Any]]] | None = None
+        self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the module that is there, or the next module
         self.model: Any = None
         self.forwards: Any = None
         self.folder = folder
+        self.config = config_digest(folder)
         self._serve(self._load(folder))
 
     def close(self) -> None:
@@ -167,10 +167,17 @@ class TransformersEngine:
         import torch
 
         self.reader.shutdown(wait=True, cancel_futures=True)
-        self.model, self.forwards, self.ahead = None, None, None
-        gc.collect()
+        self.ahead = None
+        self._free()
         if self.settings.device_type == "cuda":
             torch.cuda.empty_cache()
+
+    def _free(self) -> None:
+        """Drop the module; collect garbage, which takes long among many documents, only where that keeps it."""
+        module = weakref.ref(self.model) if self.model is not None else lambda: None
+        self.model = self.forwards = None
+        if module() is not None:
+            gc.collect()
 
     def describe(self) -> Mapping[str, Any]:
         """Return versions, device and batch size; notes say where the engine left its usual path."""
@@ -206,11 +213,15 @@ class TransformersEngine:
             raise EngineError(
                 f"{folder} lacks the weights {', '.join(missing[:3])} ({len(missing)} in all); copy it again"
             )
-        return model.to(self.settings.device).eval()
+        return model.eval()
 
     def _serve(self, model: Any) -> None:
         """Score with a module and its weights from now on, in the ways that are exact for them."""
-        self.model, self.forwards = model, Forwards(model, self.settings.device)
+        if model is not self.model:
+            self.batch_tokens = self.settings.batch_tokens or BUDGET[self.settings.device_type]
+            self.notes: list[str] = []
+        self.model = model.to(self.settings.device)
+        self.forwards = Forwards(self.model, self.settings.device)
         self.sharing = sharing_of(self.forwards) if self.settings.share else Sharing()
         config = model.config.get_text_config()
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
@@ -220,18 +231,35 @@ class TransformersEngine:
             self.notes += [note] if note not in self.notes else []
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
-        """Start to read the weights that will be swapped in next."""
-        if list(folder.glob("*.safetensors")):
+        """Start to read what will be swapped in next: weights for the module that is there, or another module.
+
+        transformers builds modules of half precision under a default dtype that all threads see, so those wait.
+        """
+        if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
             self.ahead = (folder, self.reader.submit(_read_tensors, folder))
+        elif self.settings.dtype == "float32":
+            self.ahead = (folder, self.reader.submit(self._load, folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
-        """Copy other weights of the same shape into the module, or load anew where their names do not fit."""
-        ahead, self.ahead, self.folder = self.ahead, None, folder
-        if ahead and ahead[0] == folder and self._copy(ahead[1].result()):
+        """Serve another checkpoint: copy its weights into the module, take the one built ahead, or load anew."""
+        read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
+        if isinstance(read, Mapping) and self._copy(read):
             self._serve(self.model)
             return
-        self.model = self.forwards = None
-        self._serve(self._load(folder))
+        self._free()
+        self._serve(self._load(folder) if read is None or isinstance(read, Mapping) else read)
+
+    def _read_ahead(self, folder: Path) -> Any:
+        """Return what was read ahead of a folder, or None; what failed is tried again when memory is free.
+
+        It is waited for even if it is not wanted: transformers must not build two modules at a time.
+        """
+        ahead, self.ahead = self.ahead, None
+        try:
+            read = ahead[1].result() if ahead else None
+        except Exception:
+            return None
+        return read if ahead and ahead[0] == folder else None
 
     def _copy(self, tensors: Mapping[str, Any]) -> bool:
         """Copy tensors into the module if every parameter is among them, tied ones once; else change nothing."""
