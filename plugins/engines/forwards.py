@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -145,12 +144,17 @@ class Forwards:
         """Return the sums of n slots. `scored` is where tokens are predicted, the tokens, and their slots: (t,)."""
         import torch
 
-        at, target, slot = map(self._tensor, scored)
+        places, inverse = np.unique(scored[0], return_inverse=True)  # one place may predict a token of every choice
+        at, which, target, slot = map(self._tensor, (places, inverse, *scored[1:]))
         with torch.inference_mode():
-            logits = self._all_logits(inputs, at) if whole else self._logits(inputs, at)  # (t, V)
-            chunks = zip(logits.split(self.chunk), target.split(self.chunk), strict=True)
+            logits = self._all_logits(inputs, at) if whole else self._logits(inputs, at)  # (places, V)
+            top, total = torch.cat([_top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
+            value = logits[which, target].float()
+            below = value < top[which]
+            if logits.dtype != torch.float32:  # several tokens may share the top, of which the first counts
+                below = logits.argmax(-1)[which] != target
             sums = torch.zeros(2, n, dtype=torch.float64, device=self.device)
-            sums.index_add_(1, slot, torch.cat(list(starmap(_of_logits, chunks)), 1))
+            sums.index_add_(1, slot, torch.stack([(value - total[which]).double(), below.double()]))
         return Answer(sums)
 
     def _logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
@@ -177,18 +181,12 @@ class Forwards:
         return self.model(**inputs).logits.flatten(0, 1)[at]
 
 
-def _of_logits(logits: Any, target: Any) -> Any:
-    """Return (2, t): the log-probability of each target under logits (t, V), and whether another token is above it.
-
-    Half precision leaves several tokens at the top, of which the first counts, as in lm-eval.
-    """
+def _top_and_total(logits: Any) -> Any:
+    """Return the largest of logits (t, V), and the logarithm of the sum of their exponentials: (2, t)."""
     import torch
 
-    wide = logits.float()
-    value, top = wide.gather(1, target[:, None])[:, 0], wide.amax(-1)
-    total = (wide - top[:, None]).exp_().sum(-1).log_()
-    misses = value < top if logits.dtype == torch.float32 else wide.argmax(-1) != target
-    return torch.stack([(value - top - total).double(), misses.double()])
+    top = logits.amax(-1)
+    return torch.stack([top, top + (logits - top[:, None]).exp_().sum(-1).log_()])
 
 
 def sharing_of(forwards: Forwards) -> Sharing:
