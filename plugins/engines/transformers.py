@@ -88,12 +88,13 @@ def inspect(
     if max_length and own_length and max_length > own_length and not _is_rotary(config):
         raise EngineError(f"{checkpoint.label}: max_length {max_length} exceeds its {own_length} learnt positions")
     quantisation = (config.get("quantization_config") or {}).get("quant_method", "none")
+    length = max_length or own_length or DEFAULT_LENGTH
     return EngineInfo(
         dtype=dtype,
-        max_length=max_length or own_length or DEFAULT_LENGTH,
+        max_length=length,
         load_tokenizer=lambda: _tokenizer(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
-        shape=dtype,  # a swap to another architecture is a load, which began while its predecessor was scored
+        shape=f"{dtype} {length}",  # another architecture is swapped in too: it is built ahead
     )
 
 

@@ -279,6 +279,7 @@ def test_what_is_known_before_weights_are_read(host: PluginHost):
     assert inspect(*located(host, "aster:w64l2@100")).shape == info.shape
     assert inspect(*located(host, "birch:w96l3")).shape == info.shape
     assert inspect(*located(host, "aster:w64l2@100"), dtype="bfloat16").shape != info.shape
+    assert inspect(*located(host, "aster:w64l2@100"), max_length=128).shape != info.shape
     assert inspect(*located(host, "aster:w64l2@1600"), max_length=2048).max_length == 2048
     with pytest.raises(EngineError, match="max_length 2048 exceeds its 256 learnt positions"):
         inspect(*located(host, "cedar:w64l2"), max_length=2048)
