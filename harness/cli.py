@@ -200,7 +200,11 @@ def _numbers(pairs: Iterable[str]) -> dict[str, float]:
 @click.option(
     "--option", "law_options", multiple=True, metavar="NAME=VALUE", help="Option of the law (harness ls laws)."
 )
-@click.option("--objective", help="least_squares, log_least_squares or log_huber; the law's own by default.")
+@click.option(
+    "--objective",
+    help="least_squares, huber, log_least_squares, log_huber, log1p_least_squares, loglog_least_squares, or binomial "
+    "(counted successes: columns trials and successes); the law's own by default.",
+)
 @click.option(
     "--resample",
     help="runs, checkpoints, seeds, documents or joint (runs and documents: a store's default; else runs).",
@@ -215,10 +219,9 @@ def _numbers(pairs: Iterable[str]) -> dict[str, float]:
 )
 @click.option(
     "--starts",
-    default=32,
+    default="32",
     show_default=True,
-    type=click.IntRange(min=1),
-    help="Places where the search begins.",
+    help="Places where the search begins, or `published`: those that the law's source prescribes.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of starts and resamples.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")

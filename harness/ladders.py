@@ -20,7 +20,7 @@ UNITS = ("runs", "checkpoints", "seeds", "documents", "joint")
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a checkpoint and task, with a column a metric, and METRIC_stderr beside it.
+    """Return a row a checkpoint and task, with a column a metric, and METRIC_stderr and METRIC_n beside it.
 
     Points that are wide already come back as they are.
     """
@@ -35,6 +35,7 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
             raise LawError(f"two points of {point['metric']} for {', '.join(key)}; keep one of them")
         row[point["metric"]] = point["value"]
         row[f"{point['metric']}_stderr"] = point.get("stderr", np.nan)
+        row |= {f"{point['metric']}_n": point["n"]} if "n" in point else {}
     return pd.DataFrame(list(rows.values()))
 
 
@@ -111,6 +112,16 @@ def readable(frame: pd.DataFrame, name: str) -> Any:
     numeric = pd.to_numeric(frame[name], errors="coerce")
     is_text = bool((numeric.isna() & frame[name].notna()).any())
     return frame[name].astype(str).to_numpy() if is_text else numeric.to_numpy(dtype=np.float64)
+
+
+def trials(frame: pd.DataFrame, name: str) -> Floats:
+    """Return of how many trials (n,) each rate of a column is the share of successes; raise LawError without them."""
+    found = next((c for c in ("trials", f"{name}_n") if c in frame.columns), None)
+    if found is None:
+        raise LawError(f"counted successes need a column trials (or {name}_n) beside {name}; other objectives do not")
+    values = column(frame, found)
+    _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is no count", f"{found} >= 1")
+    return values
 
 
 def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:

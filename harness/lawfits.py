@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,12 @@ class LawFit:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; `LawFit.from_json` reads it back."""
-        table = {**vars(self), "options": asdict(self.options), "steps": [step.to_json() for step in self.steps]}
+        table = {**vars(self), "options": asdict(self.options), "steps": [self._step_json(step) for step in self.steps]}
         return {key: _strict(value) for key, value in table.items()}
+
+    def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Any]:
+        table = step.to_json()
+        return table if isinstance(step, ProcedureFit) else {**table, "intervals": step.intervals(self.options.level)}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any], registries: Registries | None = None) -> LawFit:
@@ -122,7 +126,8 @@ def _step(law: FormulaLaw | ProcedureLaw, table: Mapping[str, Any]) -> StepFit |
         "stderr": {name: _number(value) for name, value in table["stderr"].items()},
         "domain": {name: (float(low), float(high)) for name, (low, high) in table["domain"].items()},
     }
-    return StepFit(**{**table, **read})
+    known = {field.name for field in fields(StepFit)}
+    return StepFit(**{**{key: value for key, value in table.items() if key in known}, **read})
 
 
 def _beyond(x: Floats, domain: tuple[float, float]) -> Floats:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from harness.errors import LawError, UsageError, choose
+from harness.errors import UsageError, choose
 from harness.types import Floats
 
 if TYPE_CHECKING:
@@ -20,9 +20,18 @@ class FormulaLaw(Protocol):
     """A law that is a formula of named features with bounded parameters.
 
     `guess(y=y, **features)` says where to begin, from points (n,). `formula(**features, **parameters)` takes features
-    (n,) and parameters (R, 1), and gives (R, n). Optional attributes: `objective` (a name of OBJECTIVES),
-    `value_range` (lowest and highest possible value), `anchors` (points it must also fit: pairs of features and
-    value), `example` (parameters of a typical case, for `harness.testing.check_law`).
+    (n,) and parameters (R, 1), and gives (R, n). Optional attributes:
+
+    - `objective`: a name of OBJECTIVES; least_squares by default;
+    - `value_range`: lowest and highest possible value;
+    - `anchors`: points it must also fit, pairs of features and value;
+    - `example`: parameters of a typical case, for `harness.testing.check_law`;
+    - `linear`: the parameters in which the formula is linear ("linear"), or linear in their exponential ("log"), which
+      starts then get by least squares, the others being given (variable projection, Golub and Pereyra 1973);
+    - `published_starts`: a list of values for each parameter, whose product `starts="published"` begins from;
+    - `derived`: a method from parameters (R, 1) to a mapping of further quantities (R, 1), printed with errors;
+    - `takes` and `source`: what points it takes, and where it is from, for `harness laws`;
+    - `experimental`: why its formula is not to be relied on, said wherever it is listed or fitted.
     """
 
     @property
@@ -138,41 +147,6 @@ def configured(law: Law, options: Mapping[str, Any] | None) -> Law:
     return replace(law, **options) if options else law  # type: ignore[type-var]  # a law with options is a dataclass
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised: squares, or Huber's loss with `delta`, of differences after `forward`."""
-
-    name: str
-    forward: Callable[[Floats], Floats]
-    inverse: Callable[[Floats], Floats]
-    delta: float | None = None
-    needs_positive: bool = False
-
-
-def _same(x: Floats) -> Floats:
-    return x
-
-
-def _log(x: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(x)
-
-
-OBJECTIVES = {
-    "least_squares": Objective("least_squares", _same, _same),
-    "log_least_squares": Objective("log_least_squares", _log, np.exp, needs_positive=True),
-    "log_huber": Objective("log_huber", _log, np.exp, delta=1e-3, needs_positive=True),
-}
-
-
-def objective_of(law: FormulaLaw | ProcedureLaw, name: str | None = None) -> Objective:
-    """Return the objective of that name, or the law's own."""
-    name = name or getattr(law, "objective", "least_squares")
-    if name not in OBJECTIVES:
-        raise LawError(f"objective {name!r} is none of {choose(OBJECTIVES)}")
-    return OBJECTIVES[name]
-
-
 def clipped(law: FormulaLaw | ProcedureLaw, values: Floats) -> Floats:
     """Return values within the range that the law allows."""
     low, high = getattr(law, "value_range", (-np.inf, np.inf))
@@ -207,29 +181,6 @@ def _one(law: FormulaLaw, params: Floats, features: Mapping[str, Floats], row: i
     own = {name: x if x.ndim == 1 else x[row if len(x) > 1 else 0] for name, x in features.items()}
     values = {name: float(value) for name, value in zip(law.parameters, params, strict=True)}
     return np.asarray(law.formula(**own, **values), dtype=np.float64)
-
-
-def starts(law: FormulaLaw, y: Floats, features: Mapping[str, Floats], count: int, rng: np.random.Generator) -> Floats:
-    """Return starts (count, p): the law's guess, half of the others around it, half spread over the bounds."""
-    lower, upper = bounds(law)
-    try:
-        with np.errstate(all="ignore"):  # a guess that is not finite is a start that leads nowhere
-            guessed = law.guess(y=y, **features)
-    except np.linalg.LinAlgError as error:
-        raise LawError(
-            f"law {law.name!r}: guess() fails ({error}) for values {y.min():.4g} to {y.max():.4g}"
-        ) from error
-    missing = set(law.parameters) - set(guessed)
-    if missing:
-        raise LawError(f"law {law.name!r}: guess() gives no {choose(missing)}")
-    guess = np.clip(np.array([float(guessed[name]) for name in law.parameters]), lower, upper)
-    spread = np.where(guess == 0, 1.0, np.abs(guess))
-    around = guess + spread * rng.normal(scale=0.5, size=(count, len(guess)))
-    boxed = np.isfinite(lower) & np.isfinite(upper)
-    wide = np.where(boxed, rng.uniform(np.where(boxed, lower, 0), np.where(boxed, upper, 1), around.shape), around)
-    found = np.where((np.arange(count) % 2 == 0)[:, None], around, wide)
-    found[0] = guess
-    return np.clip(found, lower, upper)
 
 
 def steps_of(law: Law) -> tuple[FormulaLaw | ProcedureLaw, ...]:

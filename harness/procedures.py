@@ -13,7 +13,8 @@ import pandas as pd
 
 from harness.errors import LawError, choose
 from harness.ladders import Resamples, column, freedom, readable, shared
-from harness.laws import Fitted, ProcedureLaw, clipped, objective_of
+from harness.laws import Fitted, ProcedureLaw, clipped
+from harness.objectives import objective_of
 from harness.steps import Options, _scatter
 from harness.types import Floats
 

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.errors import UsageError, choose
 from harness.families import training_flops
 from harness.procedures import ProcedureFit
+from harness.steps import half_width
 from harness.tables import Range, Table, measured
 
 if TYPE_CHECKING:
@@ -43,9 +44,12 @@ def _lines(fit: LawFit) -> Iterator[str]:
 
 def _step_lines(step: StepFit) -> Iterator[str]:
     doc = (type(step.law).__doc__ or "").strip().splitlines()
-    yield f"  {step.law.name}: {doc[0] if doc else ''}"
+    note = getattr(step.law, "experimental", "")
+    yield f"  {step.law.name}: {doc[0] if doc else ''}" + (f" [experimental: {note}]" if note else "")
     for name, value in step.parameters.items():
         yield f"    {name:<6} {measured(value, step.stderr[name])}"
+    for name, (value, draws) in step.derived.items():
+        yield f"    {name:<6} {measured(value, half_width(draws) if step.dof else float('nan'))} (derived)"
     ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in step.domain.items())
     yield (
         f"    {step.n} points, {ranges}; {step.objective} {step.cost:.4g}, scatter {step.scatter:.3g} "

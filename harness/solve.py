@@ -1,8 +1,10 @@
 """Solve many small least-squares problems as one batch: all starts of a fit, or all its resamples.
 
-Levenberg-Marquardt (Marquardt 1963) with box bounds, by freezing parameters that push against a bound, and with
-Huber's loss by iterated reweighting. scipy solves one problem at a time; a thousand resamples of a law with four
-parameters take it minutes, and this a second.
+Levenberg-Marquardt (Marquardt 1963) with box bounds, by freezing parameters that push against a bound. With Huber's
+loss the normal matrix takes only residuals inside its corner, as Newton's method does (Madsen and Nielsen 1990), and
+the damping those of iterated reweighting, which alone takes several times the steps where the corner is far below the
+scatter. scipy solves one problem at a time; a thousand resamples of a law with four parameters take it minutes, and
+this less than a second.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from harness.types import Bools, Floats, Ints
 
 Residuals = Callable[[Floats, Ints], Floats]
 """(params (b, p), numbers of the problems (b,)) -> residuals (b, n), in units of Huber's delta where there is one"""
+Slopes = Callable[[Floats, Ints], "tuple[Floats, Floats] | None"]
+"""the same -> residuals (b, n) and their derivatives (b, p, n), or None where there are none"""
 
 GIVE_UP = 1e12  # damping at which no step helps any more
 STEP = 1e-11  # relative length of a step that ends a search
+BLOCK = 60_000  # residuals that are worked on at a time, so that they stay in the processor's cache
 DIFFERENCE = 6e-6  # about the cube root of the machine's precision, for central differences
 
 
@@ -33,7 +38,10 @@ class Solution:
 
 @dataclass(frozen=True)
 class Problem:
-    """Residuals from a target (B, n), the box of their parameters (p,), and weights (B, n) of the loss of each."""
+    """Residuals from a target (B, n), the box of their parameters (p,), and weights (B, n) of the loss of each.
+
+    Without `slopes`, derivatives are central differences.
+    """
 
     residuals: Residuals
     lower: Floats
@@ -41,6 +49,7 @@ class Problem:
     target: Floats
     weights: Floats | None = None
     huber: bool = False
+    slopes: Slopes | None = None
 
     def cost(self, params: Floats, which: Ints) -> Floats:
         """Return the objective of problems (b,); infinite where a residual is not finite."""
@@ -51,23 +60,33 @@ class Problem:
         return np.where(np.isfinite(total), total, np.inf)
 
     def step(self, params: Floats, which: Ints, damping: Floats) -> Floats:
-        """Return the damped Gauss-Newton step (b, p); parameters that push against a bound stay."""
-        value, jacobian = self.residuals(params, which), self.jacobian(params, which)  # (b, n), (b, n, p)
-        weight = 1 / np.maximum(np.abs(value), 1.0) if self.huber else np.ones_like(value)
-        weight = weight if self.weights is None else weight * self.weights[which]
-        gradient = np.einsum("bnp,bn->bp", jacobian, weight * value)
-        normal = np.einsum("bnp,bn,bnq->bpq", jacobian, weight, jacobian)
+        """Return the damped Newton step (b, p); parameters that push against a bound stay."""
+        value, jacobian = self.linearised(params, which)  # (b, n), (b, p, n)
+        weight = np.ones_like(value) if self.weights is None else self.weights[which]
+        size = np.abs(value)
+        gradient = (jacobian @ (weight * (np.clip(value, -1, 1) if self.huber else value))[:, :, None])[:, :, 0]
+        inside = weight * (size <= 1) if self.huber else weight
+        normal = (jacobian * inside[:, None]) @ jacobian.swapaxes(1, 2)
+        reweighted = weight / np.maximum(size, 1.0) if self.huber else weight
+        diagonal = (jacobian**2 @ reweighted[:, :, None])[:, :, 0]
         stuck = ((params <= self.lower) & (gradient > 0)) | ((params >= self.upper) & (gradient < 0))
-        diagonal = np.einsum("bpp->bp", normal).copy()
         floor = 1e-14 * diagonal.max(1, keepdims=True) + 1e-300
-        np.einsum("bpp->bp", normal)[:] = diagonal + damping[:, None] * np.maximum(diagonal, floor) + floor
+        np.einsum("bpp->bp", normal)[:] += damping[:, None] * np.maximum(diagonal, floor) + floor
         normal[stuck[:, :, None] | stuck[:, None, :]] = 0.0
         np.einsum("bpp->bp", normal)[stuck] = 1.0
         gradient[stuck] = 0.0
-        return -np.linalg.solve(normal, gradient[:, :, None])[:, :, 0]
+        return np.asarray(-np.linalg.solve(normal, gradient[:, :, None])[:, :, 0], dtype=np.float64)
 
-    def jacobian(self, params: Floats, which: Ints) -> Floats:
-        """Return central differences (b, n, p), one-sided at bounds; one that is not finite counts as 0."""
+    def linearised(self, params: Floats, which: Ints) -> tuple[Floats, Floats]:
+        """Return residuals (b, n) and their derivatives (b, p, n); those that are not finite count as 0."""
+        found = self.slopes(params, which) if self.slopes else None
+        value, slopes = found or (self.residuals(params, which), self.differences(params, which))
+        if not np.isfinite(slopes).all():
+            slopes = np.nan_to_num(slopes, nan=0.0, posinf=0.0, neginf=0.0)
+        return value, slopes
+
+    def differences(self, params: Floats, which: Ints) -> Floats:
+        """Return central differences (b, p, n), one-sided at bounds."""
         b, p = params.shape
         h = DIFFERENCE * np.maximum(np.abs(params), 1e-3)  # (b, p)
         up = np.minimum(params + h, self.upper) - params
@@ -75,12 +94,12 @@ class Problem:
         moves = np.concatenate([np.eye(p)[:, None] * up, -np.eye(p)[:, None] * down])  # (2p, b, p)
         moved = self.residuals((params + moves).reshape(-1, p), np.tile(which, 2 * p)).reshape(2, p, b, -1)
         run = np.maximum((up + down).T, 1e-300)[:, :, None]  # (p, b, 1)
-        rise = np.nan_to_num((moved[0] - moved[1]) / run, nan=0.0, posinf=0.0, neginf=0.0)
-        return np.moveaxis(rise, 0, 2)
+        with np.errstate(invalid="ignore"):
+            return np.moveaxis((moved[0] - moved[1]) / run, 0, 1)
 
     def rank(self, params: Floats) -> int:
         """Return how many directions of the parameters (p,) the residuals determine, columns scaled alike."""
-        jacobian = self.jacobian(params[None], np.zeros(1, dtype=np.int64))[0]  # (n, p)
+        jacobian = self.linearised(params[None], np.zeros(1, dtype=np.int64))[1][0].T  # (n, p)
         scale = np.linalg.norm(jacobian, axis=0)
         return int(np.linalg.matrix_rank(jacobian / np.where(scale > 0, scale, 1.0), tol=1e-7))
 
@@ -102,21 +121,28 @@ def minimise(problem: Problem, starts: Floats, effort: Effort = Effort()) -> Sol
     Residuals that are not finite make a step fail; a problem that begins there keeps an infinite cost.
     """
     params = np.clip(np.asarray(starts, dtype=np.float64), problem.lower, problem.upper)
-    everything = np.arange(len(params))
-    cost = problem.cost(params, everything)
+    size = max(BLOCK // problem.target.shape[1], 1)
+    blocks = [np.arange(i, min(i + size, len(params))) for i in range(0, len(params), size)]
+    solved = [_minimise(problem, params[block], block, effort) for block in blocks]
+    return Solution(*(np.concatenate(parts) for parts in zip(*(vars(s).values() for s in solved), strict=True)))
+
+
+def _minimise(problem: Problem, params: Floats, numbers: Ints, effort: Effort) -> Solution:
+    """Minimise the problems of these numbers (b,) from params (b, p), which are overwritten."""
+    cost = problem.cost(params, numbers)
     damping = np.full(len(params), 1e-3)
     active = np.isfinite(cost)
     for _ in range(effort.iterations):
-        which = everything[active]
-        if not len(which):
+        at = np.flatnonzero(active)
+        if not len(at):
             break
-        old = params[which]
-        new = np.clip(old + problem.step(old, which, damping[which]), problem.lower, problem.upper)
+        old, which = params[at], numbers[at]
+        new = np.clip(old + problem.step(old, which, damping[at]), problem.lower, problem.upper)
         new_cost = problem.cost(new, which)
-        better = new_cost < cost[which]
+        better = new_cost < cost[at]
         length = np.abs(new - old).max(1) / (np.abs(old).max(1) + 1e-30)
-        idle = better & (cost[which] - new_cost < effort.tolerance * (new_cost + effort.floor))
-        params[which[better]], cost[which[better]] = new[better], new_cost[better]
-        damping[which] = np.where(better, np.maximum(damping[which] / 5, 1e-15), damping[which] * 4)
-        active[which] = ~((length < STEP) | (damping[which] > GIVE_UP) | idle)
+        idle = better & (cost[at] - new_cost < effort.tolerance * (new_cost + effort.floor))
+        params[at[better]], cost[at[better]] = new[better], new_cost[better]
+        damping[at] = np.where(better, np.maximum(damping[at] / 5, 1e-15), damping[at] * 4)
+        active[at] = ~((length < STEP) | (damping[at] > GIVE_UP) | idle)
     return Solution(params, cost, np.isfinite(cost) & ~active)

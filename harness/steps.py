@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError
-from harness.ladders import Resamples, column, freedom, shared
-from harness.laws import ComposedLaw, FormulaLaw, Objective, bounds, curve, objective_of, starts
-from harness.solve import Effort, Problem, Solution, minimise
+from harness.ladders import Resamples, column, freedom, shared, trials
+from harness.laws import ComposedLaw, FormulaLaw, clipped, curve
+from harness.objectives import objective_of
+from harness.solve import Effort, Solution, minimise
+from harness.starts import PUBLISHED, generic_starts, project, published_starts
+from harness.stepdata import Sampled, StepData
 from harness.types import Floats, Ints
 
 RESAMPLE_ITERATIONS = 60  # a resample begins at the best fit; the few that are still under way then are near enough
@@ -28,23 +31,24 @@ class Options:
     resample: str | None = None
     bootstrap: int = 1000
     level: float = 0.9
-    starts: int = 32
+    starts: int | str = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise UsageError(f"level={self.level}: expected a share between 0 and 1, such as 0.9")
-        if self.bootstrap < 2 or self.starts < 1:
-            raise UsageError(
-                f"bootstrap={self.bootstrap}, starts={self.starts}: expected 2 resamples and 1 start or more"
-            )
+        if self.bootstrap < 2:
+            raise UsageError(f"bootstrap={self.bootstrap}: expected 2 resamples or more")
+        if self.starts != PUBLISHED and not (str(self.starts).isdigit() and int(self.starts) >= 1):
+            raise UsageError(f"starts={self.starts}: expected 1 or more, or {PUBLISHED!r}")
 
 
 @dataclass(frozen=True)
 class StepFit:
     """One fitted formula: parameters (p,) with standard errors, and draws (R, p) from the resamples.
     `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of
-    freedom; `domain` the range of each feature that was seen; `agree` of `starts` reached the best cost.
+    freedom (with counted successes: the root of rho in the variance rho p (1 - p) beyond that of counts); `domain` the
+    range of each feature that was seen; `agree` of `starts` reached the best cost; `converged`: its search has ended.
     """
 
     law: FormulaLaw
@@ -60,6 +64,29 @@ class StepFit:
     starts: int
     agree: int
     domain: Mapping[str, tuple[float, float]]
+    converged: bool = True
+
+    @property
+    def derived(self) -> dict[str, tuple[float, Floats]]:
+        """Return what follows from the parameters, as the law says: value and draws (R,) of each quantity."""
+        of = getattr(self.law, "derived", None)
+        if of is None:
+            return {}
+        everything = np.vstack([list(self.parameters.values()), self.draws])
+        with np.errstate(all="ignore"):
+            found = of(**{name: everything[:, j : j + 1] for j, name in enumerate(self.law.parameters)})
+        return {name: (float(x[0, 0]), x[1:, 0]) for name, x in found.items()}
+
+    def intervals(self, level: float) -> dict[str, tuple[float, float]]:
+        """Return lower and upper end of each parameter, and of what is derived, over the resamples."""
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        draws = dict(zip(self.parameters, self.draws.T, strict=True))
+        draws |= {name: own for name, (_, own) in self.derived.items()}
+        if not self.dof:
+            return dict.fromkeys(draws, (float("nan"), float("nan")))
+        return {
+            name: (float(low), float(high)) for name, own in draws.items() for low, high in [_quantiles(own, tails)]
+        }
 
     def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
         """Return the features of points, (n,) each; raise LawError for what is missing."""
@@ -67,30 +94,37 @@ class StepFit:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; the law is its name."""
-        return {**vars(self), "draws": self.draws.tolist(), "law": self.law.name}
+        derived = {name: value for name, (value, _) in self.derived.items()}
+        return {**vars(self), "draws": self.draws.tolist(), "law": self.law.name, "derived": derived}
 
     def value(self, features: Mapping[str, Floats]) -> Floats:
         """Return the curve (n,)."""
         best = np.array([list(self.parameters.values())])
-        return np.asarray(_clipped(self.law, curve(self.law, best, features))[0])
+        return np.asarray(clipped(self.law, curve(self.law, best, features))[0])
 
     def curves(self, features: Mapping[str, Floats]) -> Floats:
         """Return the curve of every resample (R, n)."""
-        return _clipped(self.law, curve(self.law, self.draws, features))
+        return clipped(self.law, curve(self.law, self.draws, features))
 
     def sample(self, features: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
         """Return predictions (R, n): the curve of each resample and the scatter around it; NaN where there is no
         degree of freedom to know the scatter from."""
         objective = objective_of(self.law, self.objective)
-        noise = self.scatter * rng.standard_t(self.dof, size=(len(self.draws), 1)) if self.dof > 0 else np.nan
-        values = objective.forward(curve(self.law, self.draws, features)) + noise
-        with np.errstate(over="ignore"):  # t of one degree of freedom has no bounds
-            return _clipped(self.law, objective.inverse(values))
+        size = (len(self.draws), 1)
+        z = rng.standard_t(self.dof, size=size) if self.dof > 0 else np.full(size, np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):  # t of one degree of freedom has no bounds
+            return clipped(self.law, objective.noisy(curve(self.law, self.draws, features), self.scatter, z))
 
 
-def _clipped(law: FormulaLaw, values: Floats) -> Floats:
-    low, high = getattr(law, "value_range", (-np.inf, np.inf))
-    return np.clip(values, low, high)
+def _quantiles(draws: Floats, at: Sequence[float]) -> Floats:
+    with np.errstate(invalid="ignore"):  # infinite draws, such as 10^(a / 0)
+        return np.asarray(np.quantile(draws, at))
+
+
+def half_width(draws: Floats) -> float:
+    """Return half the range of the central 68 % of draws (R,), a standard error that wild draws do not move."""
+    low, high = _quantiles(draws, [TAIL, 1 - TAIL])
+    return float(high - low) / 2
 
 
 @dataclass(frozen=True)
@@ -127,108 +161,12 @@ class Chain:
             values = column(frame, name)
             y = Sampled(signed * values, signed * resamples.of(name, values))
             own = options if number == len(self.steps) - 1 else replace(options, objective=None)
-            step, data = fit_step(StepData.of(law, objective_of(law, own.objective), x, y), resamples, own)
+            objective = objective_of(law, own.objective)
+            data = StepData.of(law, objective, x, y).with_trials(trials(frame, name) if objective.counts else None)
+            step, data = fit_step(data, resamples, own)
             fits.append(step)
             x = {self.steps[number + 1].features[0]: data.points} if number + 1 < len(self.steps) else {}
         return tuple(fits)
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A column (n,) and its value in every resample (R, n)."""
-
-    values: Floats
-    draws: Floats | None = None
-
-    def with_anchors(self, anchors: Floats) -> Sampled:
-        """Return the column with points added that no resample changes."""
-        if not len(anchors):
-            return self
-        draws = self.draws
-        if draws is not None:
-            draws = np.hstack([draws, np.broadcast_to(anchors, (len(draws), len(anchors)))])
-        return Sampled(np.append(self.values, anchors), draws)
-
-
-@dataclass(frozen=True)
-class StepData:
-    """What one formula is fitted to: n points, and behind them the law's anchors."""
-
-    law: FormulaLaw
-    objective: Objective
-    x: Mapping[str, Sampled]
-    y: Sampled
-    n: int
-
-    @classmethod
-    def of(cls, law: FormulaLaw, objective: Objective, x: Mapping[str, Sampled], y: Sampled) -> StepData:
-        """Check the points and add the anchors; raise LawError for points that the law cannot be fitted to."""
-        n, p = len(y.values), len(law.parameters)
-        if n < p:
-            raise LawError(
-                f"law {law.name!r} has {p} parameters, and there are {n} points; add points, or take a simpler law"
-            )
-        if objective.needs_positive and not (y.values > 0).all():
-            raise LawError(f"law {law.name!r}: {objective.name} needs values above 0, found {y.values.min():.4g}")
-        anchors = getattr(law, "anchors", ())
-        x = {k: v.with_anchors(np.array([float(at[k]) for at, _ in anchors])) for k, v in x.items()}
-        return cls(law, objective, x, y.with_anchors(np.array([float(value) for _, value in anchors])), n)
-
-    def residuals(self, parameters: Mapping[str, float]) -> Floats:
-        """Return the residuals of points and anchors after the objective's transform."""
-        best = np.array([list(parameters.values())])
-        residuals: Floats = self.delta * self.of_points(1).residuals(best, np.zeros(1, dtype=np.int64))[0]
-        return residuals
-
-    @property
-    def points(self) -> Sampled:
-        """Return the values without the anchors."""
-        draws = self.y.draws
-        return Sampled(self.y.values[: self.n], None if draws is None else draws[:, : self.n])
-
-    def redrawn(self, found: StepFit, resamples: Resamples, rng: np.random.Generator) -> StepData:
-        """Return the points as they would come again (R, n): the law at the features of each resample, and noise.
-
-        Noise is Gaussian after the objective's transform, with the scatter of the points, itself drawn from what its
-        degrees of freedom say of it; points of one unit have as much of it in common as their residuals do. What
-        resampled documents change is added.
-        """
-        points, forward, units, count = self.points, self.objective.forward, resamples.units, len(resamples.weights)
-        x = {k: (v.values if v.draws is None else v.draws)[..., : self.n] for k, v in self.x.items()}
-        law = curve(self.law, np.tile(list(found.parameters.values()), (count, 1)), x)
-        scatter = found.scatter * np.sqrt(found.dof / rng.chisquare(max(found.dof, 1), size=(count, 1)))
-        share = shared(self.residuals(found.parameters)[: self.n], units)
-        common = rng.normal(size=(count, int(units.max()) + 1))[:, units]
-        noise = scatter * (np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(count, self.n)))
-        with np.errstate(all="ignore"):
-            moved = 0.0 if points.draws is None else forward(points.draws) - forward(points.values)
-            drawn = Sampled(points.values, self.objective.inverse(forward(law) + noise + moved))
-        return replace(self, y=drawn.with_anchors(self.y.values[self.n :]))
-
-    @property
-    def delta(self) -> float:
-        """Residuals are in units of Huber's delta, so that its corner is at 1 and tolerances keep their meaning."""
-        return self.objective.delta or 1.0
-
-    def of_points(self, size: int) -> Problem:
-        """Return the problem of fitting all points, `size` times over: one a start."""
-        target = np.broadcast_to(self.objective.forward(self.y.values), (size, len(self.y.values)))
-        return self._problem({k: v.values for k, v in self.x.items()}, target, None)
-
-    def of_resamples(self, weights: Floats) -> Problem:
-        """Return the problems of fitting each resample (R, n); anchors keep weight 1."""
-        size, anchors = len(weights), len(self.y.values) - self.n
-        target = self.of_points(size).target if self.y.draws is None else self.objective.forward(self.y.draws)
-        features = {k: v.values if v.draws is None else v.draws for k, v in self.x.items()}
-        return self._problem(features, target, np.hstack([weights, np.ones((size, anchors))]))
-
-    def _problem(self, features: Mapping[str, Floats], target: Floats, weights: Floats | None) -> Problem:
-        def residuals(params: Floats, which: Ints) -> Floats:
-            own = {k: v if v.ndim == 1 else v[which] for k, v in features.items()}
-            return (self.objective.forward(curve(self.law, params, own)) - target[which]) / self.delta
-
-        lower, upper = bounds(self.law)
-        return Problem(residuals, lower, upper, target, weights, huber=self.objective.delta is not None)
 
 
 def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[StepFit, StepData]:
@@ -261,27 +199,37 @@ def _spread(draws: Floats, *, redrawn: bool) -> Floats:
 
 def _search(data: StepData, options: Options) -> Solution:
     """Minimise from many starts; raise LawError where none leads anywhere."""
-    law, x, y = data.law, data.x, data.y
-    rng = np.random.default_rng(options.seed)
-    begin = starts(law, y.values, {k: v.values for k, v in x.items()}, options.starts, rng)
-    tried = minimise(data.of_points(len(begin)), begin)
+    law, x, y = data.law, data.x, data.y.values
+    tried = minimise(data.of_points(len(begin := _starts(data, options))), begin)
     if not np.isfinite(tried.cost).any():
         raise LawError(
-            f"law {law.name!r} is not finite at any of {len(begin)} starts; check the values ({y.values.min():.4g} to "
-            f"{y.values.max():.4g}) and the units of {', '.join(x)}"
+            f"law {law.name!r} is not finite at any of {len(begin)} starts; check the values ({y.min():.4g} to "
+            f"{y.max():.4g}) and the units of {', '.join(x)}"
         )
     return tried
 
 
+def _starts(data: StepData, options: Options) -> Floats:
+    """Return the starts (S, p) that the source of the law prescribes, or generic ones."""
+    if options.starts == PUBLISHED:
+        return published_starts(data.law)
+    x = {k: v.values for k, v in data.x.items()}
+    rng = np.random.default_rng(options.seed)
+    begin = generic_starts(data.law, data.y.values, x, int(options.starts), rng)
+    return project(data.law, begin, x, data.y.values, data.objective)
+
+
 def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
     """Return the fit to all points, without resamples; anchors count as points of the scatter, as in the fit."""
-    problem, best = data.of_points(1), tried.params[np.argmin(tried.cost)]
+    problem, first = data.of_points(1), int(np.argmin(tried.cost))
+    best = tried.params[first]
     floor = 1e-12 * float(np.abs(problem.target).max()) ** 2 / data.delta**2
     agree = tried.cost <= tried.cost.min() * (1 + AGREE) + floor
     free = int(((best > problem.lower) & (best < problem.upper)).sum())
     parameters = dict(zip(data.law.parameters, map(float, best), strict=True))
-    residuals = data.residuals(parameters)
-    dof = freedom(len(residuals), free, len(set(units)))
+    residuals, groups = data.residuals(parameters), len(set(units))
+    dof = freedom(len(residuals), free, groups)
+    scatter = _scatter(residuals, free, shared(residuals[: data.n], units), groups) if dof else 0.0
     return StepFit(
         law=data.law,
         parameters=parameters,
@@ -289,13 +237,14 @@ def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
         draws=best[None],
         objective=data.objective.name,
         cost=float(tried.cost.min() * data.delta**2),
-        scatter=_scatter(residuals, free, shared(residuals[: data.n], units), len(set(units))) if dof else 0.0,
+        scatter=scatter if data.trials is None else _beyond_counts(scatter, data.trials),
         dof=dof,
         n=data.n,
         rank=problem.rank(best),
         starts=len(tried.cost),
         agree=int(agree.sum()),
         domain={k: (float(v.values[: data.n].min()), float(v.values[: data.n].max())) for k, v in data.x.items()},
+        converged=bool(tried.converged[first]),
     )
 
 
@@ -308,3 +257,8 @@ def _scatter(residuals: Floats, free: int, share: float, units: int) -> float:
     n = len(residuals)
     taken = share * units / max(units - free, 1) + (1 - share) * n / max(n - free, 1)
     return float(np.sqrt(np.mean(residuals**2) * taken))
+
+
+def _beyond_counts(scatter: float, trials: Floats) -> float:
+    """Return the root of rho, by which deviance residuals vary more than those of counts do (method of moments)."""
+    return float(np.sqrt(max(scatter**2 - 1, 0.0) / max(float(np.mean(trials)) - 1, 1.0)))

@@ -171,7 +171,7 @@ def check_law(
     assert np.isfinite(list(guess.values())).all(), f"law {law.name!r}: guess() gives {dict(guess)}"
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(y))
-        points = pd.DataFrame({**{k: v[order] for k, v in x.items()}, "y": y[order]})
+        points = pd.DataFrame({**{k: v[order] for k, v in x.items()}, "y": y[order], "trials": 1000.0})
         found = fit(points, law, value="y", bootstrap=20, seed=seed, resample="checkpoints")
         miss = np.abs(found.curve(x) - y).max()
         assert miss <= 1e-5 * np.abs(y).max(), f"law {law.name!r}: without noise the fit misses by {miss:.3g}\n{found}"

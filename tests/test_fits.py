@@ -12,7 +12,7 @@ import pytest
 import harness
 from harness import LawError, UsageError
 from harness.fits import fit, fit_families
-from harness.host import PluginHost
+from harness.host import PluginHost, load_plugins
 from harness.lawfits import check_output, load_fits, save_fits
 from harness.laws import curve
 from harness.points import PointStore
@@ -33,7 +33,11 @@ def quick(points, law, host, **arguments):
     return fit(points, law, registries=host, **{"value": "y", "bootstrap": 50, "resample": "checkpoints", **arguments})
 
 
-@pytest.mark.parametrize("name", ["power", "chinchilla", "sigmoid", "accuracy_from_loss"])
+REGISTERED = load_plugins().laws
+FORMULAS = [name for name in REGISTERED if hasattr(REGISTERED[name], "formula")]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
 def test_shipped_laws_pass_the_check(host: PluginHost, name):
     """Exact recovery without noise from three seeds and orders, broadcasting, bounds."""
     check_law(host.laws[name])
@@ -414,8 +418,47 @@ def test_impossible_options_are_refused(host: PluginHost, option):
 
 
 def test_values_that_a_law_cannot_take_are_named(host: PluginHost):
-    with pytest.raises(LawError, match=r"values \(?-3.* to -2"):
+    with pytest.raises(LawError, match=r"'power' describes values from 0 to inf, found values -3.* to -2"):
         quick(table(-power(FLOPS)), "power", host, objective="least_squares")
+    with pytest.raises(LawError, match="from 0 to 1, found values 25 to 49; divide percentages by 100"):
+        quick(table(np.linspace(25, 49, 12)), "sigmoid", host)
+
+
+def test_a_ladder_of_one_size_is_refused(host: PluginHost):
+    points = table(power(FLOPS)).assign(params=1e9, tokens=FLOPS / 6e9)
+    with pytest.raises(LawError, match=r"params is 1e\+09 at all 12 points; a law of params needs several values"):
+        quick(points, "chinchilla", host)
+
+
+def test_most_generic_starts_reach_the_best_fit(host: PluginHost):
+    """Variable projection leaves only the exponents to be searched."""
+    flops, rng = np.geomspace(1e18, 1e22, 20), np.random.default_rng(0)
+    step = quick(table(power(flops) * np.exp(rng.normal(scale=0.01, size=20)), flops), "power", host).steps[0]
+    assert step.agree >= 30
+
+
+def test_what_follows_from_parameters_has_errors_too(host: PluginHost):
+    y = power(FLOPS) * np.exp(np.random.default_rng(0).normal(scale=0.003, size=12))
+    found = quick(table(y), "power", host)
+    value, draws = found.steps[0].derived["A"]
+    assert value == np.exp(found.steps[0].parameters["a"])
+    assert draws == pytest.approx(np.exp(found.steps[0].draws[:, 1]))
+    low, high = found.steps[0].intervals(0.9)["A"]
+    assert low < value < high
+    step = found.to_json()["steps"][0]
+    assert (step["derived"]["A"], step["intervals"]["A"]) == (value, [low, high])
+    assert "A      " in str(found)
+
+
+def test_published_starts_are_those_of_the_source(host: PluginHost):
+    rng, points = np.random.default_rng(0), pd.DataFrame({"params": np.geomspace(1e7, 1e10, 8)})
+    points["tokens"] = 1e11 * rng.permutation(8) + 1e9
+    points["y"] = 1.8 + 170 * points["params"] ** -0.27 + 290 * points["tokens"] ** -0.27
+    found = quick(points, "over_trained", host, starts="published")
+    assert found.steps[0].starts == 128
+    assert found.steps[0].cost == pytest.approx(quick(points, "over_trained", host).steps[0].cost, abs=1e-12)
+    with pytest.raises(UsageError, match="'power' has no published starts; give a number"):
+        quick(table(power(FLOPS)), "power", host, starts="published")
 
 
 def test_a_point_without_a_family_is_an_error(host: PluginHost):

@@ -1,0 +1,157 @@
+"""Laws of loss in what else a recipe sets: bits of the weights, parallel streams, a learning-rate schedule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import harness
+from harness import Floats, LawError
+from harness_plugins.laws.loss import UNKNOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEMORY = 0.999  # lambda: how slowly the loss follows a falling learning rate
+
+
+class Precision:
+    """L(N, D, P) = E + e^a / N_eff^alpha + e^b / D^beta, N_eff = N (1 - e^(-P / gamma)): training in P bits.
+
+    After Kumar et al. 2024 (weights only); experimental, as the formula is not checked against the paper. Fewer bits
+    act like fewer parameters. Needs runs in several precisions at several N and D; not for models that are quantised
+    after their training, whose loss grows with tokens.
+    """
+
+    name = "precision"
+    experimental = UNKNOWN
+    features = ("params", "tokens", "bits")
+    parameters = {
+        "E": (0.0, np.inf),
+        "a": (-np.inf, np.inf),
+        "alpha": (0.0, 5.0),
+        "b": (-np.inf, np.inf),
+        "beta": (0.0, 5.0),
+        "gamma": (1e-2, 50.0),
+    }
+    linear = {"E": "linear", "a": "log", "b": "log"}
+    objective = "log_huber"
+    value_range = (0.0, np.inf)
+    example = {"E": 1.8, "a": 6.2, "alpha": 0.35, "b": 7.7, "beta": 0.37, "gamma": 2.7}
+    takes = "runs in several precisions (column bits) at several params and tokens"
+    source = "after Kumar et al. 2024"
+
+    def formula(self, params: Floats, tokens: Floats, bits: Floats, **p: Floats) -> Floats:
+        """Return L."""
+        effective = np.log(params) + np.log(-np.expm1(-bits / p["gamma"]))
+        of_params, of_tokens = p["a"] - p["alpha"] * effective, p["b"] - p["beta"] * np.log(tokens)
+        loss: Floats = p["E"] + np.exp(of_params) + np.exp(of_tokens)
+        return loss
+
+    def guess(self, y: Floats, params: Floats, tokens: Floats, bits: Floats) -> dict[str, float]:
+        """Split what is above 90 % of the smallest value evenly between parameters and tokens."""
+        E = 0.9 * float(y.min())
+        half = np.log(float(np.median(y)) - E) - np.log(2)
+        a, b = (half + 0.35 * float(np.log(np.median(x))) for x in (params, tokens))
+        return {"E": E, "a": a, "alpha": 0.35, "b": b, "beta": 0.35, "gamma": float(np.median(bits)) / 3}
+
+
+class ParallelStreams:
+    """L(N, P) = E + (e^a / (N (1 + k ln P)))^alpha: P parallel streams through one set of weights.
+
+    After Chen et al. 2025 (parallel scaling); experimental, as the formula is not checked against the paper. Needs
+    runs on the same tokens with several P at several N.
+    """
+
+    name = "parallel_streams"
+    experimental = UNKNOWN
+    features = ("params", "streams")
+    parameters = {"E": (0.0, np.inf), "a": (-np.inf, np.inf), "alpha": (1e-3, 5.0), "k": (0.0, 10.0)}
+    objective = "log_huber"
+    value_range = (0.0, np.inf)
+    example = {"E": 0.9, "a": 17.0, "alpha": 0.2, "k": 0.35}
+    takes = "runs on the same tokens with several streams at several params"
+    source = "after Chen et al. 2025"
+
+    def formula(self, params: Floats, streams: Floats, E: Floats, a: Floats, alpha: Floats, k: Floats) -> Floats:
+        """Return L."""
+        return E + np.exp(alpha * (a - np.log(params) - np.log1p(k * np.log(streams))))
+
+    def guess(self, y: Floats, params: Floats, streams: Floats) -> dict[str, float]:
+        """Begin without an effect of streams, above 90 % of the smallest value."""
+        E, alpha = 0.9 * float(y.min()), 0.2
+        a = float(np.log(np.median(params)) + np.log(np.median(y) - E) / alpha)
+        return {"E": E, "a": a, "alpha": alpha, "k": 0.1}
+
+
+class LrAnnealing:
+    """L(s) = L0 + A S1^-alpha - C S2: a whole loss curve from its learning rates (Tissue et al. 2024).
+
+    S1 is the sum of learning rates up to step s, S2 the annealing area. Experimental: how S2 is summed is not checked
+    against the paper. The points are the steps of a curve; where columns s1 and s2 are missing, `areas` computes them
+    from `step` and `learning_rate`. Least squares of L, linear in L0, A and C. Not for the steps of the warm-up, which
+    --where must leave out, nor for curves of several sizes at once.
+    """
+
+    name = "lr_annealing"
+    experimental = UNKNOWN
+    features = ("s1", "s2")
+    parameters = {"L0": (0.0, np.inf), "A": (0.0, np.inf), "alpha": (0.0, 5.0), "C": (0.0, np.inf)}
+    linear = {"L0": "linear", "A": "linear", "C": "linear"}
+    value_range = (0.0, np.inf)
+    example = {"L0": 2.6, "A": 0.4, "alpha": 0.5, "C": 0.3}
+    takes = "a loss curve: columns step and learning_rate, or s1 and s2; --where leaves the warm-up out"
+    source = "after Tissue et al. 2024"
+
+    def formula(self, s1: Floats, s2: Floats, L0: Floats, A: Floats, alpha: Floats, C: Floats) -> Floats:
+        """Return L."""
+        return L0 + A * np.exp(-alpha * np.log(s1)) - C * s2
+
+    def guess(self, y: Floats, s1: Floats, s2: Floats) -> dict[str, float]:
+        """Begin without annealing."""
+        return {"L0": 0.9 * float(y.min()), "A": 0.5, "alpha": 0.5, "C": 0.1}
+
+    def prepare(self, points: pd.DataFrame) -> pd.DataFrame:
+        """Add s1 and s2 to points that have a step and a learning rate."""
+        return points if {"s1", "s2"} <= set(points.columns) else areas(points)
+
+
+def areas(curve: pd.DataFrame, memory: float = MEMORY) -> pd.DataFrame:
+    """Add to a table with columns step and learning_rate the areas s1 and s2, run by run (family, size, seed).
+
+    s1 is the sum of the learning rates of steps up to this one; between rows they are interpolated. s2 counts what
+    the learning rate has fallen by, carried on with momentum `memory` (lambda), from the step of its maximum on:
+    s2(s) = sum over i <= s of m_i, m_i = lambda m_(i-1) + eta_(i-1) - eta_i. Rows must begin at the first steps of a
+    run. Raises LawError where a column is missing.
+    """
+    import pandas as pd
+
+    missing = {"step", "learning_rate"} - set(curve.columns)
+    if missing:
+        raise LawError(
+            f"the areas s1 and s2 need columns step and learning_rate; {', '.join(sorted(missing))} is missing"
+        )
+    keys = [key for key in ("family", "size", "seed") if key in curve.columns]
+    runs = [run for _, run in curve.groupby(keys, dropna=False)] if keys else [curve]
+    return pd.concat([_areas(run.sort_values("step"), memory) for run in runs]).loc[curve.index]
+
+
+def _areas(run: pd.DataFrame, memory: float) -> pd.DataFrame:
+    from scipy.signal import lfilter
+
+    at = run["step"].to_numpy(dtype=np.int64)
+    steps = np.arange(at[0], at[-1] + 1)
+    rate = np.interp(steps, at, run["learning_rate"].to_numpy(dtype=np.float64))
+    fall = np.concatenate([[0.0], -np.diff(rate)])
+    fall[: int(np.argmax(rate)) + 1] = 0.0  # the warm-up
+    momentum = lfilter([1.0], [1.0, -memory], fall)
+    here = at - at[0]
+    return run.assign(s1=np.cumsum(rate)[here], s2=np.cumsum(momentum)[here])
+
+
+@harness.hookimpl
+def register_laws(register: harness.Register) -> None:
+    """Register them."""
+    for law in (Precision(), ParallelStreams(), LrAnnealing()):
+        register(law)
