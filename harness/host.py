@@ -31,6 +31,7 @@ BUILT_IN = (
     "harness_plugins.laws.sampling",
     "harness_plugins.laws.task",
     "harness_plugins.laws.observational",
+    "harness_plugins.analyses.decompose",
     "harness_plugins.sources.bigbench",
     "harness_plugins.reporters",
     "harness_plugins.nano",

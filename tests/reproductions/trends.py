@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 
 from harness_plugins.analyses import estimators, shapes
+from harness_plugins.analyses.chains import Step, correlations
+from harness_plugins.analyses.items import CHAIN, read_items
 from harness_plugins.analyses.powers import pareto_power
 from tests.reproductions.targets import Numbers, Target, read
 
@@ -21,6 +24,41 @@ def counts() -> Numbers:
         found = estimators.mean_pass_at_k(problems["n_correct"], problems["n_samples"], int(row["k"]))
         errors.append(abs(found.value - row["pass_at_k"]))
     return {"values of k, both sizes": float(len(errors)), "largest difference": float(max(errors))}
+
+
+@cache
+def chain_of_items() -> dict[str, list[Step]]:
+    """The steps from log-probability to accuracy of five tasks on four sizes of GPT-2, by task."""
+    items = read("inverse_scaling", "gpt2_per_item_5_tasks.csv.gz")
+    p_choices = np.exp(items["log_p_choices_correct"])
+    logp_gold = items["log_p_choices_correct"] + items["log_mass_choices"]
+    items = items.assign(
+        logp_gold=logp_gold, p_vocab=np.exp(logp_gold), p_choices=p_choices, brier=(1 - p_choices) ** 2
+    )
+    items = items.rename(columns={"item": "doc_id", "correct": "acc"})
+    return {one.task: correlations(one) for one in read_items(items, scale="params")}
+
+
+def mean_correlations() -> Numbers:
+    """Spearman's correlation with size at each step, averaged over items."""
+    steps = chain_of_items()
+    return {f"{t}, {s.name}": float(s.rho["spearman"].mean()) for t, found in steps.items() for s in found}
+
+
+def strong_correlations() -> Numbers:
+    """The share of items whose correlation lies beyond 0.75."""
+    steps = chain_of_items()
+    return {f"{t}, {s.name}": float(s.strong().mean()) for t, found in steps.items() for s in found}
+
+
+def steps_of_tasks(*rows: tuple[float, ...]) -> dict[str, tuple[float, float]]:
+    """Name published numbers, a row a task, by task and step."""
+    tasks = ("boolq-0shot", "scope-neglect-0shot", "scope-neglect-1shot", "dice-0shot", "dice-1shot")
+    return {
+        f"{task}, {step}": (value, 1e-3)
+        for task, row in zip(tasks, rows, strict=True)
+        for step, value in zip(CHAIN, row, strict=True)
+    }
 
 
 def breakthroughs() -> Numbers:
@@ -128,6 +166,28 @@ TARGETS = [
         "mean_pass_at_k of counts of successes in 10,000 samples",
         counts,
         {"values of k, both sizes": (202, 0), "largest difference": (0, 1e-9)},
+    ),
+    Target(
+        "O13, mean",
+        "McKenzie et al. 2023 (Inverse Scaling), GPT-2; Schaeffer et al. 2024",
+        "correlations of every item with size, Spearman; mean over items",
+        mean_correlations,
+        steps_of_tasks(
+            (0.515, 0.515, 0.039, 0.039, 0.032), (0.847, 0.847, 0.053, 0.053, 0.001),
+            (0.779, 0.779, 0.028, 0.028, 0.022), (0.361, 0.361, 0.275, 0.275, 0.275),
+            (0.043, 0.043, 0.281, 0.281, 0.033),
+        ),
+    ),
+    Target(
+        "O13, strong",
+        "the same",
+        "share of items with |rho| > 0.75",
+        strong_correlations,
+        steps_of_tasks(
+            (0.539, 0.539, 0.288, 0.288, 0.450), (0.896, 0.896, 0.281, 0.281, 0.268),
+            (0.719, 0.719, 0.342, 0.342, 0.152), (0.672, 0.672, 0.871, 0.871, 0.951),
+            (0.258, 0.258, 0.837, 0.837, 0.085),
+        ),
     ),
     Target(
         "O14",

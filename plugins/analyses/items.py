@@ -1,0 +1,217 @@
+"""The documents of a task as each checkpoint of a family scores them, read from a store or from a table of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Floats, Ints, MetricError, Range, Scores, StoreError, UsageError
+from harness.errors import choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness import PointStore
+
+CHAIN = ("logp_gold", "p_vocab", "p_choices", "brier", "acc")  # from log-probability to accuracy, step by step
+FEWEST = 3  # checkpoints that a correlation is computed from
+RUN = ["size", "seed"]
+
+
+@dataclass(frozen=True)
+class Items:
+    """n documents of one task on M checkpoints of one family, ordered by scale.
+
+    `points` has a row (M) for each checkpoint, `x` (M,) is the logarithm (base 10) of its scale; `chain` holds the
+    values (n, M) of each step from log-probability to accuracy, higher being better; `groups` (n,) numbers documents
+    that are not independent. `scores` has the choices at each checkpoint, or is empty where only the steps are known.
+    """
+
+    task: str
+    family: str
+    points: pd.DataFrame
+    x: Floats
+    chain: dict[str, Floats]
+    groups: Ints
+    scores: tuple[Scores, ...] = field(default=(), repr=False)
+
+    @property
+    def runs(self) -> Ints:
+        """The number of the training run (size and seed) of each checkpoint (M,)."""
+        there = [name for name in RUN if name in self.points.columns]
+        if not there:
+            return np.arange(len(self.x))
+        return np.asarray(self.points.groupby(there, dropna=False).ngroup(), dtype=np.int64)
+
+
+def read_items(
+    source: PointStore | pd.DataFrame,
+    *,
+    task: str | None = None,
+    family: str | None = None,
+    where: str | None = None,
+    scale: str = "flops",
+) -> Iterator[Items]:
+    """Yield the items of every task and family.
+
+    :param source: a store, or a table with a row a checkpoint and document: doc_id, the scale, any of logp_gold,
+        p_vocab, p_choices, brier, acc, and where there are any task, family, size, seed, step, group.
+    :param where: an expression over the columns of checkpoints; others are left out.
+    :param scale: the column that says how large a checkpoint is: flops, params, tokens ...
+
+    Tasks without choices are passed over. Raises UsageError where nothing is left or a column is missing, StoreError
+    where a checkpoint is there twice.
+    """
+    found = _of_store(source, task, family, where, scale) if isinstance(source, harness.PointStore) else None
+    if found is None:
+        found = _of_table(source, task, family, where, scale)  # type: ignore[arg-type]  # narrowed above
+    first = next(found, None)
+    if first is None:
+        raise UsageError(f"no document with choices is left of task {task or '(any)'} and family {family or '(any)'}")
+    yield first
+    yield from found
+
+
+def _of_store(
+    store: PointStore, task: str | None, family: str | None, where: str | None, scale: str
+) -> Iterator[Items]:
+    import pandas as pd
+
+    from harness.points import checkpoint_columns
+
+    cells = store.select(task, family)
+    known = pd.DataFrame([checkpoint_columns(cell) for cell in cells])
+    known["cell"] = range(len(cells))
+    for (name, own), points in _query(known, where).groupby(["task", "family"], sort=True):
+        ordered = _by_scale(points, scale)
+        twice = ordered.duplicated([*RUN, "step"], keep=False)
+        if twice.any():
+            raise StoreError(
+                f"{own}:{ordered[twice]['size'].iloc[0]} has {name} more than once; choose with --where, by "
+                "fingerprint, settings, engine or dtype"
+            )
+        scores = tuple(store.load(cells[i].id) for i in ordered["cell"])
+        if "choices" in scores[0].offers:
+            chain = {step: _values(store, step, scores) for step in CHAIN if _applies(store, step, scores[0])}
+            groups = np.unique(scores[0].group.astype(str), return_inverse=True)[1]
+            yield Items(str(name), str(own), ordered, _logarithm(ordered, scale), chain, _units(groups), scores)
+
+
+def _applies(store: PointStore, step: str, scores: Scores) -> bool:
+    return set(store.registries.metrics[step].needs) <= scores.offers
+
+
+def _values(store: PointStore, step: str, scores: Sequence[Scores]) -> Floats:
+    """Return a metric (n, M) of every document and checkpoint, higher being better."""
+    from harness.metrics import per_document
+
+    metric = store.registries.metrics[step]
+    values = np.stack([per_document(metric, one).columns[0] for one in scores], axis=1)
+    return values if metric.higher_is_better else -values
+
+
+def _of_table(
+    table: pd.DataFrame, task: str | None, family: str | None, where: str | None, scale: str
+) -> Iterator[Items]:
+    frame = _query(table, where)
+    there = [step for step in CHAIN if step in frame.columns]
+    missing = {"doc_id", scale} - set(frame.columns)
+    if missing or not there:
+        raise UsageError(
+            f"the table has no column {choose(missing) if missing else 'of the steps ' + ', '.join(CHAIN)}; it has: "
+            f"{choose(frame.columns)}"
+        )
+    frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
+    for (name, own), rows in frame.groupby(["task", "family"], sort=True):
+        if task in (None, name) and family in (None, own):
+            yield _items(str(name), str(own), rows, there, scale)
+
+
+def _items(task: str, family: str, rows: pd.DataFrame, there: list[str], scale: str) -> Items:
+    """Turn rows a checkpoint and document into columns; documents that some checkpoint lacks are left out."""
+    key = [name for name in (*RUN, "step", "model") if name in rows.columns] or [scale]
+    rows = rows.assign(checkpoint=rows.groupby(key, dropna=False, sort=False).ngroup())
+    if rows.duplicated(["checkpoint", "doc_id"]).any():
+        twice = rows[rows.duplicated(["checkpoint", "doc_id"])].iloc[0]
+        raise UsageError(f"{task}: document {twice['doc_id']} is there twice at {scale} {twice[scale]:g}; keep one")
+    points = _by_scale(rows.drop_duplicates("checkpoint"), scale)
+    wide = {
+        step: rows.pivot_table(index="doc_id", columns="checkpoint", values=step)[points["checkpoint"]]
+        for step in there
+    }
+    complete = np.logical_and.reduce([frame.notna().all(axis=1).to_numpy() for frame in wide.values()])
+    if not complete.any():
+        raise UsageError(f"{task}: no document has values at all {len(points)} checkpoints")
+    sign = {step: -1.0 if step == "brier" else 1.0 for step in there}
+    chain = {step: sign[step] * frame.to_numpy(dtype=np.float64)[complete] for step, frame in wide.items()}
+    groups = np.zeros(len(complete), dtype=np.int64)
+    if "group" in rows.columns:
+        names = rows.drop_duplicates("doc_id").set_index("doc_id")["group"]
+        groups = np.unique(names.loc[wide[there[0]].index].astype(str), return_inverse=True)[1]
+    return Items(task, family, points, _logarithm(points, scale), chain, _units(groups[complete]))
+
+
+def _units(groups: Ints) -> Ints:
+    """Return the number of what is independent: the group, or the document where there is one group only."""
+    return groups if groups.max() > 0 else np.arange(len(groups))
+
+
+def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    from harness.ladders import query
+
+    return query(frame, where) if where else frame
+
+
+def _by_scale(points: pd.DataFrame, scale: str) -> pd.DataFrame:
+    if scale not in points.columns:
+        raise UsageError(
+            f"checkpoints have no {scale!r}; choose the scale among: {', '.join(map(str, points.columns))}"
+        )
+    order = [scale, *(name for name in ("params", "tokens", "step") if name in points.columns and name != scale)]
+    return points.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def _logarithm(points: pd.DataFrame, scale: str) -> Floats:
+    from harness.ladders import column
+
+    values = column(points, scale)
+    if not (values > 0).all():
+        raise UsageError(f"{scale} must be above 0, found {values.min():g}")
+    return np.log10(values)
+
+
+def over_documents(values: Floats, units: Ints, level: float) -> Range:
+    """Return the mean of values (n,) and Student's interval over what is independent; NaN ends for one unit."""
+    from scipy.stats import t
+
+    residuals, count = values - values.mean(), int(units.max()) + 1
+    if count < 2:
+        return Range(float(values.mean()), float("nan"), float("nan"))
+    sums = np.bincount(units, residuals)
+    error = np.sqrt((sums**2).sum() * count / (count - 1)) / len(values)
+    half = float(error * t.ppf((1 + level) / 2, count - 1))
+    return Range(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+
+
+def open_source(path: Path, registries: Any) -> PointStore | pd.DataFrame:
+    """Open a store, or read a CSV or Parquet table; raise UsageError where it is neither."""
+    import pandas as pd
+
+    if path.is_dir():
+        return harness.open_store(path, registries=registries)
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
+
+
+def check_scores(items: Items) -> tuple[Scores, ...]:
+    """Return the scores of all choices; raise MetricError where only steps are known."""
+    if not items.scores:
+        raise MetricError(f"{items.task}: laws of choices need a store, which has every choice; this is a table")
+    return items.scores

@@ -1,0 +1,20 @@
+"""A store of more sizes than the small test store has: every checkpoint of aster as a size of its own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from harness.points import PointStore
+
+
+def many_sizes(store: PointStore, path: Path) -> PointStore:
+    """Return a copy of the store in which each step of aster counts as a run of its own size."""
+    copy = PointStore(shutil.copytree(store.path, path), registries=store.registries)
+    for digest, named in copy.checkpoints.items():
+        for own in named:
+            if own.family == "aster":
+                size, params = f"{own.size}s{own.step}", (own.params or 0) + (own.step or 0)
+                copy.put_checkpoint(digest, replace(own, size=size, params=params))
+    return PointStore(path, registries=store.registries)
