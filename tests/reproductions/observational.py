@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness_plugins.laws.capabilities import Space
+from harness_plugins.laws.isoflop import exponent
 from tests.reproductions.targets import Numbers, Target, quick, read
 
 BENCHMARKS = ("mmlu", "arc_c", "hellaswag", "winograd", "truthfulqa", "gsm8k", "xwinograd", "humaneval")
@@ -54,6 +55,21 @@ def products() -> Numbers:
     return emergent(PRODUCTS, tuple(name for name in BENCHMARKS if name != "gsm8k"))
 
 
+def optima() -> Numbers:
+    """Exponents of published minima, and of the curves behind them."""
+    pairs, points = read("formll", "optimal_pairs.csv"), read("formll", "isoflop_points.csv")
+    found: Numbers = {}
+    for setting, own in pairs.groupby("setting"):
+        flops, best, error = (own[name].to_numpy() for name in ("budget_flop", "n_params_opt", "log_n_opt_std"))
+        found[f"{setting}, ordinary"], _ = exponent(flops, best)
+        found[f"{setting}, weighted"], _ = exponent(flops, best, error)
+        curves = points[points["setting"] == setting].rename(columns={"budget_flop": "flops"})
+        for curve in ("akima", "parabola"):
+            law = quick(curves, "isoflop", "loss", law_options={"curve": curve})
+            found[f"{setting}, {curve}"] = law.steps[0].parameters["a"]
+    return found
+
+
 RUAN = "Ruan et al. 2024 (Observational Scaling Laws)"
 TARGETS = [
     Target(
@@ -87,6 +103,17 @@ TARGETS = [
         {
             "PC1-1": (0.0250, 5e-4), "PC1-2": (0.0118, 5e-4), "PC1-3": (0.0169, 5e-4), "log10 C": (0.0265, 5e-4),
             "log10 N": (0.2619, 5e-4),
+        },
+    ),
+    Target(
+        "O9",
+        "Porian et al. 2024 (Resolving Discrepancies), RefinedWeb",
+        "slope of ln N* on ln C over 12 published minima; and isoflop on the points of the curves",
+        optima,
+        {
+            "rw_cosine, ordinary": (0.5714, 1e-3), "rw_cosine, weighted": (0.5715, 1e-3),
+            "rw_cosine, akima": (0.5714, 5e-3), "rw_tuned, ordinary": (0.4970, 1e-3),
+            "rw_tuned, weighted": (0.4969, 1e-3), "rw_tuned, akima": (0.4970, 5e-3),
         },
     ),
 ]  # fmt: skip

@@ -1,0 +1,301 @@
+"""IsoFLOP curves: the best size at each budget, and how it grows (approach 2 of Hoffmann et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import harness
+from harness import Fitted, Floats, LawError, UsageError
+from harness_plugins.laws.loss import Chinchilla
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CURVES = ("parabola", "akima")
+APART = 0.1  # in ln C: points nearer than this to their neighbour in compute are of one budget
+FEWEST = 3  # sizes that make a curve, and budgets that make a law of the loss with an offset
+GRID = 1000  # sizes at which an interpolated curve, or a surface, is looked at
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of one budget, by size: natural logarithms of N, D, C and L, (n,) each."""
+
+    n: Floats
+    d: Floats
+    c: Floats
+    loss: Floats
+
+    def along(self, other: Floats, at: float) -> float:
+        """Return another column where ln N is `at`, by a line through it."""
+        slope, level = np.polyfit(self.n - self.n.mean(), other, 1)
+        return float(level + slope * (at - self.n.mean()))
+
+    def parabola(self) -> tuple[Floats, float]:
+        """Return coefficients of ln L = p0 x^2 + p1 x + p2 with x = ln N - mean, and the sum of squared residuals."""
+        x = self.n - self.n.mean()
+        coefficients = np.polyfit(x, self.loss, 2)
+        return coefficients, float(((np.polyval(coefficients, x) - self.loss) ** 2).sum())
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The best size of one budget: ln N*, ln D*, ln C, ln L*, half the curvature, and the standard error of ln N*."""
+
+    n: float
+    d: float
+    c: float
+    loss: float
+    curvature: float
+    stderr: float
+
+
+def exponent(flops: Floats, best: Floats, stderr: Floats | None = None) -> tuple[float, float]:
+    """Return slope and intercept of ln N* on ln C, by least squares over budgets (B,).
+
+    With `stderr`, standard errors (B,) of ln N*, budgets are weighted by 1 / stderr^2.
+    """
+    weights = None if stderr is None else 1 / stderr
+    slope, intercept = np.polyfit(np.log(flops), np.log(best), 1, w=weights)
+    return float(slope), float(intercept)
+
+
+def minimum(curve: Curve, kind: str) -> Minimum | None:
+    """Return the minimum of one curve of ln L over ln N; None where it lies at an end, or there are too few sizes."""
+    if len(set(curve.n)) < FEWEST:
+        return None
+    (square, line, level), residuals = curve.parabola()
+    if square <= 0:
+        return None
+    x, free = -line / (2 * square), len(curve.n) - 3
+    loss = level + line * x / 2
+    error = _vertex_error(curve, square, x, residuals / free) if free else np.nan
+    if kind == "akima":
+        x, loss = _interpolated(curve)
+    at = x + float(curve.n.mean())
+    if not curve.n.min() < at < curve.n.max():
+        return None
+    return Minimum(at, curve.along(curve.d, at), curve.along(curve.c, at), float(loss), float(square), error)
+
+
+def _vertex_error(curve: Curve, square: float, x: float, variance: float) -> float:
+    """Return the standard error of the vertex of a parabola (delta method)."""
+    design = np.vander(curve.n - curve.n.mean(), 3)
+    gradient = np.array([-x / square, -1 / (2 * square), 0.0])
+    return float(np.sqrt(variance * gradient @ np.linalg.pinv(design.T @ design) @ gradient))
+
+
+def _interpolated(curve: Curve) -> tuple[float, float]:
+    """Return the lowest point of the Akima spline through the points: ln N - mean, ln L."""
+    from scipy.interpolate import Akima1DInterpolator
+
+    n, first = np.unique(curve.n, return_index=True)
+    x = np.linspace(n[0], n[-1], GRID)
+    y = Akima1DInterpolator(n, curve.loss[first])(x)
+    lowest = int(np.argmin(y))
+    return float(x[lowest] - curve.n.mean()), float(y[lowest])
+
+
+def curves(points: pd.DataFrame, value: str) -> list[Curve]:
+    """Return the curve of every budget, from small to large; tokens are C / 6N where there is no column.
+
+    A column `budget` says what belongs together; otherwise points whose compute is nearly equal do.
+    """
+    from harness.ladders import column
+
+    flops, params, loss = (column(points, name) for name in ("flops", "params", value))
+    if (loss <= 0).any():
+        raise LawError(f"isoflop: {value} must be above 0 to take its logarithm, found {loss.min():.4g}")
+    tokens = column(points, "tokens") if "tokens" in points.columns else flops / (6 * params)
+    order = np.lexsort((params, flops))
+    c = np.log(flops)
+    budget = (
+        column(points, "budget")[order]
+        if "budget" in points.columns
+        else np.cumsum(np.append(False, np.diff(c[order]) > APART))
+    )
+    columns = [x[order] for x in (np.log(params), np.log(tokens), c, np.log(loss))]
+    found = [[x[budget == b] for x in columns] for b in np.unique(budget)]
+    return [Curve(*(x[np.argsort(own[0], kind="stable")] for x in own)) for own in found]
+
+
+@dataclass(frozen=True)
+class IsoFlop:
+    """N*(C) = e^n C^a, D*(C) = e^d C^b: the size of the least loss at each budget, and its growth with compute.
+
+    Approach 2 of Hoffmann et al. 2022: at each budget a parabola of ln L over ln N has its minimum at N*; ln N* and ln
+    D* are then lines in ln C. The loss of any run is predicted as ln L = ln L*(C) + k (ln N - ln N*(C))^2, with
+    L*(C) = E + A C^-gamma (no E with fewer than four budgets) and k the median of the budgets. Needs three sizes or
+    more at each of two budgets or more, on both sides of the best; budgets without a minimum are counted and left out.
+    Parabolas are biased where curves are not symmetric: how much, on these sizes and budgets, is measured on the
+    surface of approach 3 fitted to the same points, and said.
+    """
+
+    curve: str = "parabola"
+    weighted: bool = False
+    measure_bias: bool = True
+
+    name = "isoflop"
+    features = ("flops", "params")
+    parameters = ("a", "n", "b", "d", "E", "A", "gamma", "k")
+    objective = "log_least_squares"
+    value_range = (0.0, np.inf)
+    options = {
+        "curve": "parabola, or akima (the lowest point of a spline through the points)",
+        "weighted": "true: budgets count by 1 / variance of ln N* (from the parabola)",
+    }
+
+    def __post_init__(self) -> None:
+        if self.curve not in CURVES:
+            raise UsageError(f"curve={self.curve!r} is none of {', '.join(CURVES)}")
+
+    def fit(self, points: pd.DataFrame, value: str, rng: np.random.Generator) -> Fitted:  # noqa: ARG002  # nothing is drawn
+        """Find the minima, and fit their growth."""
+        own = curves(points, value)
+        found = self._of(own)
+        if not self.measure_bias:
+            return found
+        notes = (*found.notes, *self._varying(own), *self._bias(own))
+        return replace(found, notes=notes)
+
+    def _of(self, own: Sequence[Curve]) -> Fitted:
+        minima = [found for curve in own if (found := minimum(curve, self.curve))]
+        if len(minima) < 2:
+            raise LawError(
+                f"law {self.name!r}: {len(minima)} of {len(own)} budgets have a minimum between their smallest and "
+                "largest size, and two are needed; add sizes, or name what belongs together in a column budget"
+            )
+        n, d, c, loss, k, error = (np.array([getattr(m, x) for m in minima]) for x in Minimum.__annotations__)
+        weights = self._weights(error)
+        (a, log_n), (b, log_d) = (np.polyfit(c, x, 1, w=weights) for x in (n, d))
+        parameters = {"a": a, "n": log_n, "b": b, "d": log_d, **_frontier(c, loss), "k": float(np.median(k))}
+        lost = len(own) - len(minima)
+        notes = (f"{lost} of {len(own)} budgets have no minimum between their sizes, and are left out",) if lost else ()
+        return Fitted({name: float(x) for name, x in parameters.items()}, {}, notes)
+
+    def _weights(self, error: Floats) -> Floats | None:
+        if not self.weighted:
+            return None
+        if not (error > 0).all():
+            raise LawError(f"law {self.name!r}: weighted needs four sizes or more at every budget, to know its error")
+        return np.asarray(1 / error)
+
+    def example(self) -> pd.DataFrame:
+        """Return five budgets of seven sizes, on parabolas."""
+        import pandas as pd
+
+        c, off = (x.ravel() for x in np.meshgrid(np.log(np.geomspace(1e18, 1e20, 5)), np.linspace(-1, 1, 7)))
+        n = 0.5 * c - 4 + off + 0.1
+        loss = (1.8 + np.exp(8 - 0.2 * c)) * np.exp(0.05 * (off + 0.1) ** 2)
+        return pd.DataFrame({"flops": np.exp(c), "params": np.exp(n), "y": loss})
+
+    def predict(self, fitted: Fitted, points: pd.DataFrame) -> Floats:
+        """Return the loss (n,) of runs of a size and a budget."""
+        from harness.ladders import column
+
+        p, c = fitted.parameters, np.log(column(points, "flops"))
+        off = np.log(column(points, "params")) - (p["n"] + p["a"] * c)
+        with np.errstate(over="ignore"):
+            return np.asarray((p["E"] + np.exp(np.log(p["A"]) - p["gamma"] * c)) * np.exp(p["k"] * off**2))
+
+    def resamples(
+        self,
+        points: pd.DataFrame,
+        value: str,
+        fitted: Fitted,  # noqa: ARG002  # the contract of procedures
+        rng: np.random.Generator,
+    ) -> Iterator[Fitted | None]:
+        """Yield fits to curves with noise, of the scatter of the points around the parabolas of their budgets.
+
+        Five to fifteen points a budget are too few to be drawn with replacement: many such draws have no minimum.
+        """
+        own = [curve for curve in curves(points, value) if len(set(curve.n)) >= FEWEST]
+        fits = [curve.parabola() for curve in own]
+        free = sum(len(curve.n) - 3 for curve in own)
+        scatter = np.sqrt(sum(squares for _, squares in fits) / free) if free else np.nan
+        smooth = [
+            replace(curve, loss=np.polyval(p, curve.n - curve.n.mean())) if self.curve == "parabola" else curve
+            for curve, (p, _) in zip(own, fits, strict=True)
+        ]
+        while True:
+            spread = scatter * np.sqrt(free / rng.chisquare(free)) if free else np.nan
+            noisy = [replace(curve, loss=curve.loss + spread * rng.normal(size=len(curve.n))) for curve in smooth]
+            try:
+                yield self._of(noisy) if free else None
+            except LawError:
+                yield None
+
+    def _varying(self, own: Sequence[Curve]) -> Iterator[str]:
+        spread = max(float(np.ptp(curve.c)) for curve in own)
+        if spread > APART:
+            yield f"compute varies by {np.expm1(spread):.0%} within a budget, so its curve is not at equal compute"
+
+    def _bias(self, own: Sequence[Curve]) -> Iterator[str]:
+        """Measure the bias of the exponent on approach 3's surface at these very sizes and budgets, without noise."""
+        try:
+            surface = _surface(own)
+        except LawError:  # too few points for its five parameters
+            return
+        pairs = [
+            (low, _lowest(surface, curve))
+            for curve in own
+            if (low := minimum(replace(curve, loss=surface(curve.n, curve.d)), self.curve))
+        ]
+        if len(pairs) < 2:
+            return
+        c, found, best = (np.array(x) for x in zip(*((low.c, low.n, n) for low, n in pairs), strict=True))
+        a, truth = (float(np.polyfit(c, n, 1)[0]) for n in (found, best))
+        factor = float(np.exp(found - best)[-1])
+        yield (
+            f"on the surface of approach 3 fitted to these points, the same curves give a = {a:.4f} where it is "
+            f"{truth:.4f}, a bias of {a - truth:+.4f}; N* of the largest budget comes out {factor:.3g} times as "
+            "large as it is"
+        )
+
+
+def _surface(own: Sequence[Curve]) -> Callable[[Floats, Floats], Floats]:
+    """Return ln L as a function of ln N and ln D: approach 3, fitted to the points of all curves."""
+    import pandas as pd
+
+    columns = {"params": "n", "tokens": "d", "loss": "loss"}
+    table = pd.DataFrame({k: np.exp(np.concatenate([getattr(c, x) for c in own])) for k, x in columns.items()})
+    fitted = harness.fit(table, Chinchilla(), value="loss", bootstrap=2, resample="checkpoints")
+    return lambda n, d: np.log(fitted.curve({"params": np.exp(n), "tokens": np.exp(d)}))
+
+
+def _lowest(surface: Callable[[Floats, Floats], Floats], curve: Curve) -> float:
+    """Return ln N of the lowest point of a surface along the line of ln D over ln N that a curve lies on."""
+    n = np.linspace(curve.n.min() - 1, curve.n.max() + 1, GRID)
+    d = curve.along(curve.d, 0.0) + n * (curve.along(curve.d, 1.0) - curve.along(curve.d, 0.0))
+    return float(n[np.argmin(surface(n, d))])
+
+
+def _frontier(c: Floats, loss: Floats) -> dict[str, float]:
+    """Fit L* = E + A C^-gamma to ln L* at ln C, (B,) each; no E with fewer than four budgets.
+
+    For a given gamma, E and A follow by least squares; gamma is looked for in (0, 2).
+    """
+    if len(c) <= FEWEST:
+        slope, level = np.polyfit(c, loss, 1)
+        return {"E": 0.0, "A": float(np.exp(level)), "gamma": float(-slope)}
+    from scipy.optimize import minimize_scalar, nnls
+
+    y, middle = np.exp(loss), float(c.mean())
+
+    def solve(gamma: float) -> tuple[Floats, float]:
+        design = np.column_stack([np.ones_like(c), np.exp(-gamma * (c - middle))]) / y[:, None]  # relative errors
+        return nnls(design, np.ones_like(c))
+
+    gamma = float(minimize_scalar(lambda g: solve(g)[1], bounds=(1e-3, 2.0), method="bounded").x)
+    (E, A), _ = solve(gamma)
+    return {"E": float(E), "A": float(A * np.exp(gamma * middle)), "gamma": gamma}
+
+
+@harness.hookimpl
+def register_laws(register: harness.Register) -> None:
+    """Register it."""
+    register(IsoFlop())
