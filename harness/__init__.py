@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.back_tests import BackTest, back_test
     from harness.comparisons import compare
     from harness.diffs import Diff, diff
     from harness.errors import (
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BackTest",
     "Bools",
     "Checkpoint",
     "ChoiceScore",
@@ -98,6 +100,7 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "UsageError",
+    "back_test",
     "compare",
     "diff",
     "evaluate",
@@ -112,6 +115,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "back_tests": "BackTest back_test",
     "comparisons": "compare",
     "diffs": "Diff diff",
     "errors": (

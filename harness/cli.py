@@ -189,13 +189,19 @@ def _numbers(pairs: Iterable[str]) -> dict[str, float]:
 
 @main.command("fit")
 @click.argument("points", type=click.Path(path_type=Path))
-@click.option("--law", required=True, help="Name of the law (harness ls laws).")
+@click.option("--law", help="Name of the law (harness ls laws); several, with commas, in a back-test.")
 @click.option("--task", help="Task of a store, where it holds several.")
 @click.option("--metric", help="Metric that the law describes; the task's own by default.")
 @click.option("--value", help="Column that the law describes, in a table that has no metrics.")
 @click.option("--via", help="Column between the steps of a two-step law: logp_gold (default), loss, or a metric.")
 @click.option("--where", help="Expression over columns; other points are left out.")
 @click.option("--hold-out", help="What is only predicted: an expression, largest, or a share (those of most FLOPs).")
+@click.option(
+    "--back-test",
+    "back_test",
+    is_flag=True,
+    help="Predict every size from the smaller ones, with every law that applies, and rank them.",
+)
 @click.option("--pool", is_flag=True, help="One fit to all families, instead of one each.")
 @click.option(
     "--option", "law_options", multiple=True, metavar="NAME=VALUE", help="Option of the law (harness ls laws)."
@@ -227,7 +233,7 @@ def _numbers(pairs: Iterable[str]) -> dict[str, float]:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the fits, for harness predict.")
 @click.pass_obj
-def fit(host: PluginHost, /, points: Path, as_json: bool, output: Path | None, **asked: Any) -> None:
+def fit(host: PluginHost, /, points: Path, back_test: bool, as_json: bool, output: Path | None, **asked: Any) -> None:
     """Fit a law to points and predict what is held out.
 
     POINTS is a store, or a CSV or Parquet table with a row a checkpoint. Every family is fitted by itself.
@@ -236,6 +242,11 @@ def fit(host: PluginHost, /, points: Path, as_json: bool, output: Path | None, *
     from harness.lawfits import check_output, save_fits
 
     asked["law_options"] = _options(asked["law_options"])
+    if back_test:
+        print_tables(_back_test(host, points, asked), host, suffix="json" if as_json else "md", output=output)
+        return
+    if asked["law"] is None:
+        raise UsageError(f"name a law with --law (one of {', '.join(host.laws)}), or rank all of them with --back-test")
     if output:
         check_output(output)
     fits, errors = fit_file(points, registries=host, **asked)
@@ -246,6 +257,17 @@ def fit(host: PluginHost, /, points: Path, as_json: bool, output: Path | None, *
         click.echo(f"harness: {error}", err=True)
     if errors:
         sys.exit(1)
+
+
+def _back_test(host: PluginHost, points: Path, asked: dict[str, Any]) -> list[Table]:
+    from harness.back_tests import back_test_file
+
+    given = [name for name in ("hold_out", "pool") if asked.pop(name)]
+    if given:
+        raise UsageError(f"--back-test holds out every size in turn; leave out --{given[0].replace('_', '-')}")
+    laws = [name for name in (asked.pop("law") or "").split(",") if name]
+    found = back_test_file(points, laws=laws, registries=host, **asked)
+    return [found.summary(), found.details()]
 
 
 def _print_fits(fits: list[LawFit], *, as_json: bool) -> None:

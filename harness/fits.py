@@ -66,14 +66,13 @@ def fit(
     """
     law = configured(_named(law, registries), law_options)
     options["resample"] = options.get("resample") or ("runs" if store is None else "joint")
-    chosen = Options(**options)
-    frame = widen(points)
-    frame = _chosen(frame, where)
+    settings = Options(**options)
+    frame = chosen(widen(points), where)
     ladder, target = split(frame.reset_index(drop=True), hold_out)
     found = LawFit(
         law=law.name,
         value=value,
-        options=chosen,
+        options=settings,
         runs=len(set(units_of(ladder, "runs"))),
         law_options=dict(law_options or {}),
         labels={
@@ -81,7 +80,7 @@ def fit(
             for k in ("family", "task", "flops_convention")
             if k in ladder and len(set(ladder[k])) == 1
         },
-        **_steps(law, ladder, chosen, value=value, via=via, store=store),
+        **_steps(law, ladder, settings, value=value, via=via, store=store),
     )
     found = replace(found, hold_out=tuple(_held(found, target)))
     return replace(found, warnings=tuple(warn(found, ladder, target)))
@@ -102,14 +101,14 @@ def _steps(
     return {"via": chain.via, "negated": chain.negated(ladder), "steps": chain.fit(ladder, resamples, options)}
 
 
-def _chosen(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
+def chosen(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
     """Return the points to fit; raise LawError where there are none."""
-    chosen = query(frame, where) if where else frame
-    if chosen.empty:
+    kept = query(frame, where) if where else frame
+    if kept.empty:
         raise LawError(
             f"there are no points to fit: {f'none of {len(frame)} has {where}' if where else 'none is there'}"
         )
-    return chosen
+    return kept
 
 
 def _pools(law: str | Law, registries: Registries | None = None) -> bool:
@@ -130,7 +129,7 @@ def fit_families(points: pd.DataFrame, law: str | Law, **arguments: Any) -> Iter
     A law that pools families is fitted once, and its family is "". Arguments are those of `fit`; `where` is applied
     before families are told apart. Raises LawError where no points are left.
     """
-    frame = _chosen(widen(points), arguments.pop("where", None))
+    frame = chosen(widen(points), arguments.pop("where", None))
     if "family" in frame.columns and frame["family"].isna().any():
         rows = ", ".join(map(str, frame.index[frame["family"].isna()][:5]))
         raise LawError(f"family is missing in rows {rows}; name it, leave them out, or fit all points together (pool)")
@@ -161,12 +160,12 @@ def fit_file(
     points, named, store = read_points(
         path, task, [metric or value, arguments.get("via"), _via(law, registries)], registries
     )
-    chosen = metric or value or named
-    if chosen is None:
+    wanted = metric or value or named
+    if wanted is None:
         raise UsageError(
             f"{path} has columns {choose(points.columns)}; name the one that the law describes with --value"
         )
-    arguments |= {"value": chosen, "store": store, "registries": registries}
+    arguments |= {"value": wanted, "store": store, "registries": registries}
     if pool:
         return [fit(points, law, **arguments)], []
     found = list(fit_families(points, law, **arguments))

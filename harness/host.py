@@ -30,6 +30,7 @@ BUILT_IN = (
     "harness_plugins.laws.recipes",
     "harness_plugins.laws.sampling",
     "harness_plugins.laws.task",
+    "harness_plugins.laws.baselines",
     "harness_plugins.laws.isoflop",
     "harness_plugins.laws.observational",
     "harness_plugins.analyses.decompose",

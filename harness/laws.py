@@ -105,13 +105,18 @@ class ProcedureLaw(Protocol):
     is fitted anew, so whatever is scaled, imputed or chosen belongs there. Both raise LawError for points that they
     cannot use.
 
-    Optional attributes: `needs` (columns that `fit` reads besides the features and the value), `objective` and
-    `value_range` (as of formulas: the scale on which scatter is alike, and the possible values), `pools` (True: all
-    families are fitted together), `options` (name -> meaning; the law is then a dataclass with these fields),
-    `settled(fitted)` (the law as it is fitted to resamples, with what was chosen from the points kept),
-    `resamples(points, value, fitted, rng)` (an iterator of Fitted, instead of refits to units drawn with replacement),
-    `sample(fitted, points, rng)` (values (n,) as they would be measured, where scatter is not the same everywhere),
-    `example()` (points whose column y it reproduces, for `harness.testing.check_law`).
+    Optional attributes:
+
+    - `needs`: columns that `fit` reads besides the features and the value;
+    - `objective`, `value_range`: as of formulas; the scale on which scatter is alike, and the possible values;
+    - `options`: name -> meaning; the law is then a dataclass with these fields, which `law_options` replace;
+    - `pools`: True where all families are fitted together;
+    - `baseline`: True where it is part of every back-test, even if it is flat;
+    - `settled(fitted)`: the law as it is fitted to resamples, with what was chosen from the points kept;
+    - `fit_all(tables, value, rng)`: a Fitted for each of many tables, where that is faster than one by one;
+    - `resamples(points, value, fitted, rng)`: an iterator of Fitted, where units are not to be drawn with replacement;
+    - `sample(fitted, points, rng)`: values (n,) as they would be measured, where scatter is not the same everywhere;
+    - `example()`: points whose column y it reproduces, for `harness.testing.check_law`.
     """
 
     @property

@@ -25,7 +25,7 @@ LAYERS = [
     {"procedures"},
     {"checks", "outputs", "reports"},
     {"fits", "lawfits"},
-    {"crossings"},
+    {"back_tests", "crossings"},
     {"comparisons", "diffs", "enginechecks", "fakes", "listings"},
     {"testing"},
     {"cli"},
