@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from harness.tables import Measured, Range, Table
     from harness.types import (
         Bools,
+        Checker,
         Checkpoint,
         ChoiceScore,
         Doc,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackTest",
     "Bools",
+    "Checker",
     "Checkpoint",
     "ChoiceScore",
     "DamagedFile",
@@ -133,8 +135,8 @@ _MODULES = {
     "suite": "evaluate",
     "tables": "Measured Range Table",
     "types": (
-        "Bools Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Ints Outcome Request Sample SampleRequest "
-        "Task Tokenizer"
+        "Bools Checker Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Ints Outcome Request Sample "
+        "SampleRequest Task Tokenizer"
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

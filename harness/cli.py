@@ -387,11 +387,11 @@ def _expect(tables: list[Table], folder: Path) -> None:
 
 
 @main.command("ls")
-@click.argument("kind", type=click.Choice(["families", "tasks", "laws", "metrics", "engines"]))
+@click.argument("kind", type=click.Choice(["families", "tasks", "laws", "metrics", "checkers", "engines"]))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
-    """List what can be named: families, tasks, laws, metrics, engines."""
+    """List what can be named: families, tasks, laws, metrics, checkers, engines."""
     from harness.listings import listing
 
     table = listing(kind, host)

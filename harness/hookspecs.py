@@ -105,13 +105,18 @@ def register_metrics(register: Register) -> None:
 def register_checkers(register: Register) -> None:
     """Offer checkers of generated text. Called once at start.
 
-    :param register: `register(name, check)`: `check(doc, text)` returns a `harness.Outcome`.
+    :param register: `register(name, check, version="1", executes_code=False, prepare=None, takes="")`.
+        `check(doc, text)` returns a `harness.Outcome`: the same for the same text, and for any text. Raise `version`
+        when outcomes change: cells of samples are then new ones. With `executes_code`, texts are run as programs, which
+        users must allow; `prepare()` is called before the first, verifies that nothing can come to harm, raises
+        EngineError where it could, and returns notes for the user (texts). `takes` says what a task writes behind a
+        colon, as in `regex:PATTERN`; `check` is then a function of that, which returns the check.
 
     Minimal implementation::
 
         @harness.hookimpl
         def register_checkers(register):
-            register("exact", lambda doc, text: Outcome("passed" if text in doc.choices else "failed"))
+            register("contains", lambda doc, text: Outcome("passed" if doc.choices[0] in text else "failed"))
     """
 
 

@@ -25,6 +25,7 @@ BUILT_IN = (
     "harness_plugins.engines.transformers",
     "harness_plugins.metrics.choice",
     "harness_plugins.metrics.text",
+    "harness_plugins.checkers.answers",
     "harness_plugins.laws.breaks",
     "harness_plugins.laws.loss",
     "harness_plugins.laws.recipes",

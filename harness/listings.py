@@ -1,4 +1,4 @@
-"""What there is, for a person: families, tasks, laws, metrics, engines, plugins, and the prompts of a task."""
+"""What there is, for a person: families, tasks, laws, metrics, checkers, engines, plugins; and prompts of a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.host import PluginHost
 from harness.laws import describe
 from harness.tables import Table
 from harness.taskfiles import TaskFile, read_task_file
-from harness.types import Doc, Metric, Task
+from harness.types import Checker, Doc, Metric, Task
 
 BOUNDARY = "┃"
 
@@ -73,11 +73,32 @@ def _metrics(host: PluginHost) -> Listed:
     return ("metric", "needs", "better", "about"), rows
 
 
+def _checkers(host: PluginHost) -> Listed:
+    checkers: list[Checker] = [host.checkers[name] for name in host.checkers]
+    rows: list[tuple[object, ...]] = [
+        (
+            f"{c.name}:{c.takes.upper().replace(' ', '_')}" if c.takes else c.name,
+            c.version,
+            "yes" if c.executes_code else "no",
+            (c.check.__doc__ or "").strip().split("\n")[0],
+        )
+        for c in checkers
+    ]
+    return ("checker", "version", "executes code", "about"), rows
+
+
 def _engines(host: PluginHost) -> Listed:
     return ("engine", "plugin"), [(name, host.engines.entries[name].plugin) for name in host.engines]
 
 
-LISTS = {"families": _families, "tasks": _tasks, "laws": _laws, "metrics": _metrics, "engines": _engines}
+LISTS = {
+    "families": _families,
+    "tasks": _tasks,
+    "laws": _laws,
+    "metrics": _metrics,
+    "checkers": _checkers,
+    "engines": _engines,
+}
 
 
 def plugin_table(host: PluginHost) -> Table:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import PluginError, UsageError, choose
 from harness.hookspecs import Register
-from harness.types import EngineType, Family, Metric, Task
+from harness.types import Checker, EngineType, Family, Metric, Task
 
 Registrar = Callable[["Registries", str], Register]
 
@@ -133,6 +133,39 @@ def _metrics(registries: Registries, plugin: str) -> Register:
     return register
 
 
+def make_checker(name: str, check: Callable[..., Any], **settings: Any) -> Checker:
+    """Return a checker as it is registered; raise PluginError where it is not one."""
+    if not isinstance(name, str) or not name or ":" in name:
+        raise PluginError(f"a checker is named {name!r}; expected text without a colon")
+    checker = Checker(name, _callable(check, name), **settings)
+    if not isinstance(checker.version, str) or not checker.version:
+        raise PluginError(f"checker {name!r}: version={checker.version!r}; expected text, such as '1'")
+    if checker.prepare is not None:
+        _callable(checker.prepare, f"{name}, prepare=")
+    return checker
+
+
+def _checkers(registries: Registries, plugin: str) -> Register:
+    def register(name: str, check: Callable[..., Any], version: str = "1", **settings: Any) -> None:
+        registries.checkers.add(name, make_checker(name, check, version=version, **settings), plugin)
+
+    return register
+
+
+def find_checker(spec: str, registries: Registries) -> Checker:
+    """Return a checker by its name, and by what stands behind a colon where it takes something: `regex:PATTERN`.
+
+    Raises UsageError for names that are not there and for something too much or missing behind the colon.
+    """
+    name, colon, argument = spec.partition(":")
+    checker: Checker = registries.checkers[name]
+    if checker.takes and not argument:
+        raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
+    if colon and not checker.takes:
+        raise UsageError(f"checker {spec!r}: {name} takes nothing behind a colon; write {name}")
+    return replace(checker, name=spec, check=checker.check(argument), takes="") if checker.takes else checker
+
+
 def expect_law(law: Any) -> None:
     """Raise PluginError, saying what is missing, where something is not a law."""
     if isinstance(law, type):
@@ -184,7 +217,7 @@ REGISTRARS: dict[str, Registrar] = {
     "register_families": _path_or(Family, "families"),
     "register_engines": _engines,
     "register_metrics": _metrics,
-    "register_checkers": _named("checkers"),
+    "register_checkers": _checkers,
     "register_samplers": _named("samplers"),
     "register_laws": _laws,
     "register_executors": _named("executors"),

@@ -1,6 +1,6 @@
 """Checks that a plugin passes in one line of its author's tests, and an engine without a model.
 
-    from harness.testing import check_law, check_metric, check_task, check_engine
+    from harness.testing import check_law, check_metric, check_task, check_engine, check_checker
 
     def test_law():
         check_law(MyLaw())
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.checkerchecks import check_checker
 from harness.enginechecks import check_engine
 from harness.errors import MetricError, PluginError, describe
 from harness.fakes import ByteTokenizer, FakeEngine, inspect_fake, open_fake
@@ -236,6 +237,7 @@ def _check_broadcast(law: FormulaLaw, values: Floats, x: Mapping[str, Floats], y
 __all__ = [
     "ByteTokenizer",
     "FakeEngine",
+    "check_checker",
     "check_engine",
     "check_law",
     "check_metric",

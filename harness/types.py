@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import EngineError
+from harness.errors import EngineError, PluginError
 
 if TYPE_CHECKING:
     from harness.scores import Scores
@@ -182,12 +182,22 @@ class Sample:
     finish: str
 
 
+OUTCOMES = ("passed", "failed", "timed out", "crashed")
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a checker says of one sample: "passed", "failed", "timed out" or "crashed"."""
+    """What a checker says of one sample: "passed", "failed", "timed out" or "crashed", and in a few words why.
+
+    A wrong answer has failed; one that has not come in time, or that ended by itself before it came, has not.
+    """
 
     outcome: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise PluginError(f"a checker says {self.outcome!r}; expected one of {', '.join(OUTCOMES)}")
 
 
 class Tokenizer(Protocol):
@@ -282,3 +292,21 @@ class Metric:
     needs: tuple[str, ...] = ()
     aggregate: str | Callable[..., Any] = "mean"
     higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Checker:
+    """A checker as registered: `check(doc, text)` returns an Outcome, the same for the same text.
+
+    `version` changes whenever an outcome may: with the name it is part of what a cell of samples is. Where
+    `executes_code`, texts are run as programs: only with the user's word, and after `prepare()`, which verifies that
+    this can do no harm, raises EngineError where it could, and returns what a user should know. Where `takes` says
+    what is needed behind a colon (`regex:PATTERN`), `check` is a function of that, which returns the check.
+    """
+
+    name: str
+    check: Callable[..., Any]
+    version: str = "1"
+    executes_code: bool = False
+    prepare: Callable[[], Sequence[str]] | None = None
+    takes: str = ""

@@ -26,7 +26,7 @@ LAYERS = [
     {"checks", "outputs", "reports"},
     {"fits", "lawfits"},
     {"back_tests", "crossings"},
-    {"comparisons", "diffs", "enginechecks", "fakes", "listings"},
+    {"comparisons", "diffs", "checkerchecks", "enginechecks", "fakes", "listings"},
     {"testing"},
     {"cli"},
 ]

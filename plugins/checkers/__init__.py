@@ -1,0 +1,1 @@
+"""Checkers: whether a generated text holds the answer."""
