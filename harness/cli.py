@@ -97,7 +97,9 @@ def main(**_: Any) -> None:
     type=click.Path(path_type=Path),
     help="Folder of the store; made if not there.",
 )
-@click.option("--engine", default="transformers", show_default=True, help="Engine that serves the checkpoints.")
+@click.option(
+    "--engine", help="Engine that serves the checkpoints; vllm where it and a GPU are there, else transformers."
+)
 @click.option(
     "-O",
     "--option",

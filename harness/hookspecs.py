@@ -71,9 +71,10 @@ def register_families(register: Register) -> None:
 def register_engines(register: Register) -> None:
     """Offer an engine. Called once at start.
 
-    :param register: `register(name, open_engine, inspect)`. `inspect(checkpoint, folder, **options)` returns a
-        `harness.EngineInfo` and reads no weights; `open_engine(checkpoint, folder, **options)` is a context manager
-        that yields a `harness.Engine` and frees everything at exit.
+    :param register: `register(name, open_engine, inspect, preferred=bool)`. `inspect(checkpoint, folder, **options)`
+        returns a `harness.EngineInfo` and reads no weights; `open_engine(checkpoint, folder, **options)` is a context
+        manager that yields a `harness.Engine` and frees everything at exit; `preferred()` says whether this engine is
+        the one to use on this machine where the user names none.
 
     Minimal implementation::
 

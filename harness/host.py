@@ -23,6 +23,7 @@ from harness.registries import REGISTRARS, Registries
 GROUP = "harness"
 BUILT_IN = (
     "harness_plugins.engines.transformers",
+    "harness_plugins.engines.vllm",
     "harness_plugins.metrics.choice",
     "harness_plugins.metrics.text",
     "harness_plugins.checkers.answers",

@@ -77,12 +77,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a suite wants its checkpoints to be evaluated."""
+    """How a suite wants its checkpoints to be evaluated; `greedy` names the metrics that ask what is greedy."""
 
     engine: EngineType
     options: Mapping[str, Any] = field(default_factory=dict)
     truncation: str = "left"
     rehash: bool = False
+    greedy: frozenset[str] = frozenset()
 
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:

@@ -100,8 +100,8 @@ def _sources(registries: Registries, plugin: str) -> Register:
 
 
 def _engines(registries: Registries, plugin: str) -> Register:
-    def register(name: str, open_engine: Any, inspect: Any) -> None:
-        engine = EngineType(name, _callable(open_engine, name), _callable(inspect, name))
+    def register(name: str, open_engine: Any, inspect: Any, preferred: Any = bool) -> None:
+        engine = EngineType(name, _callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
         registries.engines.add(name, engine, plugin)
 
     return register

@@ -164,7 +164,7 @@ class Suite:
         for claim, after in zip_longest(claims, claims[1:]):
             encoded = self.pool.ahead(job, claim.task)
             try:
-                tally = Tally(claim, encoded.result())
+                tally = Tally(claim, encoded.result(), claim.task.metric in self.slot.setup.greedy)
             except EngineError as error:
                 self._fail(job.checkpoint.label, error)
                 return  # its tokenizer does not load
@@ -253,7 +253,7 @@ def prepare(
     tasks: Sequence[str | Task],
     *,
     store: str | Path | None = None,
-    engine: str = "transformers",
+    engine: str | None = None,
     options: Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
@@ -266,7 +266,9 @@ def prepare(
     A `store` is made if it is not there, before weights are read for their digests: that may take long.
     """
     registries = registries or default_host()
-    setup = Setup(registries.engines[engine], dict(options or {}), truncation, rehash)
+    chosen = registries.engines[engine or default_engine(registries)]
+    greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy)
     check_options(setup)
     if truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
@@ -281,6 +283,12 @@ def prepare(
     if store is not None:
         plan.look_into(Store(store))
     return plan, setup
+
+
+def default_engine(registries: Registries) -> str:
+    """Return the name of the engine that is preferred on this machine; transformers where none is."""
+    preferred = (name for name in registries.engines if registries.engines[name].preferred())
+    return next(preferred, "transformers")
 
 
 def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None) -> list[Task]:

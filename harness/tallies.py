@@ -28,10 +28,11 @@ class Claim:
 
 @dataclass
 class Tally:
-    """The records of a cell while its scores come in."""
+    """The records of a cell while its scores come in; `greedy` says whether its metric asks what is greedy."""
 
     claim: Claim
     encoded: EncodedTask
+    greedy: bool = True
     left: int = field(init=False)
     logprob: Floats = field(init=False)
     unconditional: Floats | None = field(init=False)
@@ -94,7 +95,7 @@ def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Reques
     for number, tally in enumerate(tallies):
         begun.append(tally)
         for request in tally.encoded.requests:
-            yield replace(request, key=(number, request.key), cell=number)
+            yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy)
 
 
 def check_all_came(tallies: Sequence[Tally]) -> None:

@@ -106,13 +106,15 @@ class Request:
     """One context and the continuations to score behind it, as token ids; `key` comes back with the result.
 
     `cell` is equal for the requests of one cell, which come one after the other. An engine batches only within a
-    cell, so that its numbers do not depend on which other cells happen to be computed in the same run.
+    cell, so that its numbers do not depend on which other cells happen to be computed in the same run. Where `greedy`
+    is false, no metric asks whether a continuation is the most probable one, and an engine need not look.
     """
 
     key: Hashable
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
     cell: Hashable = None
+    greedy: bool = True
 
 
 @dataclass(frozen=True)
@@ -271,11 +273,15 @@ class InspectCheckpoint(Protocol):
 
 @dataclass(frozen=True)
 class EngineType:
-    """An engine as registered: its name, how to look before opening, how to open."""
+    """An engine as registered: its name, how to look before opening, how to open.
+
+    `preferred()` says whether it is the one to use on this machine where the user names none.
+    """
 
     name: str
     open_engine: OpenEngine
     inspect: InspectCheckpoint
+    preferred: Callable[[], bool] = bool
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ HEAVY = {
     "tokenizers": {"plugins/nano/text.py"},
     "safetensors": {"plugins/engines/transformers.py"},
     "huggingface_hub": {"harness/families.py"},
-    "vllm": set(),
+    "vllm": {"plugins/engines/vllm_worker.py"},
     "lm_eval": set(),
     "ray": set(),
 }

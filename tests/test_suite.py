@@ -481,3 +481,41 @@ def test_notes_of_an_engine_are_told_once(tmp_path, family):
 
     _, progress = run([family], [make_task("a")], tmp_path / "s", host_with("noting", open_noting), "noting")
     assert progress.notes == ["fam:s@1: left the fast path"]
+
+
+@pytest.mark.parametrize(("metric", "asked"), [("acc", False), ("greedy_match", True)])
+def test_engines_are_asked_what_is_greedy_where_a_metric_needs_it(tmp_path, family, metric, asked):
+    seen = []
+
+    class Listening(FakeEngine):
+        def score(self, requests):
+            requests = list(requests)
+            seen.extend(request.greedy for request in requests)
+            for score in super().score(requests):
+                yield score if requests[0].greedy else replace(score, is_greedy=None)
+
+    @contextmanager
+    def listening(checkpoint, folder):
+        yield Listening(checkpoint.label)
+
+    run([family], [make_task("a", metric=metric)], tmp_path / "s", host_with("ears", listening), "ears")
+    assert set(seen) == {asked}
+    store = harness.open_store(tmp_path / "s")
+    assert all((store.read(cell.id.name).is_greedy is not None) == asked for cell in store.cells())
+
+
+def test_the_engine_that_a_plugin_prefers_is_used_where_none_is_named(tmp_path, family):
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_engines(register):
+            register("mine", open_fake, inspect_fake, preferred=lambda: True)
+
+    host = load_plugins()
+    host.add(Plugin, "mine")
+    _, setup = prepare([family], [make_task("a")], registries=host)
+    assert setup.engine.name == "mine"
+    _, setup = prepare([family], [make_task("a")], registries=host, engine="transformers")
+    assert setup.engine.name == "transformers"
+    _, setup = prepare(["aster:w32l2"], [make_task("a")], registries=load_plugins())
+    assert setup.engine.name == "transformers"

@@ -1,0 +1,142 @@
+"""A child process that holds an engine: its memory, that of a GPU included, is free again when the process is gone.
+
+Messages are pickled through one pair of sockets. The child leads a session of its own, so that Ctrl-C reaches it
+through its parent alone, and all that it starts is stopped with it; it stops itself when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from harness import EngineError
+
+GRACE = 5.0  # seconds that a child has to end by itself
+DEATH = 30.0  # seconds after which a killed group that is still there is an error
+TOLD = 12  # last lines of its log that are told when it dies
+
+
+class ChildDied(EngineError):
+    """The child process ended without being asked to; the message holds the end of its log."""
+
+
+class Child:
+    """The parent's side: starts `command` with the number of a file descriptor as its last argument."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the child
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                [*command, str(theirs.fileno())],
+                env={**os.environ, **environment},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                start_new_session=True,
+            )
+        self.pipe = Connection(ours.detach())
+
+    def send(self, message: Any) -> None:
+        """Send a message; raise ChildDied where nobody reads it any more."""
+        try:
+            self.pipe.send(message)
+        except OSError as error:
+            raise self._died() from error
+
+    def receive(self) -> Any:
+        """Return the next message; raise ChildDied where none will come."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+
+    def last_lines(self) -> str:
+        """Return the end of what the child has printed."""
+        self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - 2**16))
+        lines = self.log.read().decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if line.strip())
+
+    def _died(self) -> ChildDied:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE)
+        code = self.process.poll()
+        how = "closed its pipe" if code is None else f"ended by signal {-code}" if code < 0 else f"ended with {code}"
+        told = "\n".join(self.last_lines().splitlines()[-TOLD:])
+        return ChildDied(f"the process of the engine {how}" + (f"\n{told}" if told else ""))
+
+    def stop(self) -> None:
+        """Let the child end, and kill what is left of its session; returns when all of it is gone."""
+        with suppress(OSError, EOFError):
+            self.pipe.send(None)
+            self._drain(time.monotonic() + GRACE)
+        deadline = time.monotonic() + DEATH
+        while _is_alive(self.process.pid):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise EngineError(f"process group {self.process.pid} of the engine does not end; end it by hand")
+            time.sleep(0.02)
+        self.process.wait()
+        self.pipe.close()
+        self.log.close()
+
+    def _drain(self, deadline: float) -> None:
+        """Wait for the end of the child, and read what it still wants to say, lest it waits for that."""
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if self.pipe.poll(0.02):
+                self.pipe.recv()
+
+
+def _is_alive(group: int) -> bool:
+    """Tell whether a process of the group runs; those that nobody has waited for do not count."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(own) == group and state != "Z":
+                return True
+    return False
+
+
+class Parent:
+    """The child's side. `next()` returns the messages in their order, None where the parent wants an end.
+
+    `is_over` says so while earlier messages are still being worked on.
+    """
+
+    def __init__(self) -> None:
+        self.pipe = Connection(int(sys.argv[-1]))
+        self.inbox: SimpleQueue[Any] = SimpleQueue()
+        self.is_over = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        """Read at once what the parent sends, so that it never waits; without a parent there is nothing left to do."""
+        try:
+            while True:
+                message = self.pipe.recv()
+                self.is_over = message is None
+                self.inbox.put(message)
+        except (EOFError, OSError):
+            os.killpg(0, signal.SIGKILL)
+
+    def next(self) -> Any:
+        """Wait for the next message."""
+        return self.inbox.get()
+
+    def send(self, message: Any) -> None:
+        """Send a message to the parent."""
+        self.pipe.send(message)

@@ -1,0 +1,358 @@
+"""The vLLM engine: continuous batches on GPUs (and on CPUs, where its tests run), a process a group of checkpoints.
+
+vLLM lives in a child process (vllm_worker.py), which is gone, with its memory, when the group ends. A child that dies
+is started again and asked what it had not answered. Other checkpoints of the group are read into the same engine, on
+probation: the first such swap is compared with a fresh engine, since on some devices it leaves old weights in place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from itertools import count, groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import harness
+from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
+from harness.identity import config_digest, weight_files
+from harness.weights import read_config
+from harness_plugins.engines.processes import Child, ChildDied
+from harness_plugins.engines.transformers import inspect as inspect_transformers
+from harness_plugins.engines.vllm_worker import differs
+
+WINDOW = 1024  # requests that are under way between the processes
+STARTS = 4  # of a child, after deaths or where memory runs out, before the checkpoint is given up
+SHARE, LESS = 0.9, 0.8  # of a GPU's memory that vLLM takes by default, and the factor when it is too much
+BATCHED, LEAST = 8192, 256  # tokens of a batch when memory runs out for the first time, halved each time
+WORKER = (sys.executable, "-m", "harness_plugins.engines.vllm_worker")
+OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's names of what the harness has its own names for
+
+
+def has_cuda() -> bool:
+    """Tell whether there is a GPU of NVIDIA that this process may use, without loading any library."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+
+
+def is_preferred() -> bool:
+    """Tell whether vLLM is the engine to use where none is named: it is installed, and there is a GPU."""
+    return has_cuda() and find_spec("vllm") is not None
+
+
+def inspect(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> EngineInfo:
+    """Resolve dtype and max_length as the transformers engine does; what changes weights or cache is quantisation."""
+    for name in set(options) & set(OWN):
+        raise EngineError(f"{checkpoint.label}: option {name}; name it by {OWN[name]}")
+    settings: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
+    info: EngineInfo = inspect_transformers(checkpoint, folder, device="cuda" if has_cuda() else "cpu", **settings)
+    kinds = [options.get("quantization") or info.quantisation]
+    if options.get("kv_cache_dtype", "auto") != "auto":
+        kinds.append(f"kv_cache {options['kv_cache_dtype']}")
+    return replace(info, quantisation=", ".join(kinds), shape=f"{config_digest(folder)} {info.dtype} vllm")
+
+
+@contextmanager
+def open_engine(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+    batch_invariant: bool = False,
+    prompt_ids: bool = False,
+    **options: Any,
+) -> Iterator[VllmEngine]:
+    """Start vLLM on a checkpoint; its processes and their memory are gone when the context ends.
+
+    `batch_invariant` asks for kernels whose numbers do not depend on the batch. `prompt_ids` tries
+    `prompt_logprob_token_ids` for choices of several tokens, which reads shared prefixes from the cache. All other
+    options are vLLM's own, by its names.
+    """
+    own: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
+    info = inspect(checkpoint, folder, **own, **options)
+    settings = {
+        "dtype": info.dtype,
+        "max_model_len": info.max_length + 1,  # the token that is drawn behind the longest prompt
+        "trust_remote_code": trust_remote_code,
+        **options,
+    }
+    environment = {"VLLM_BATCH_INVARIANT": "1"} if batch_invariant else {}
+    engine = VllmEngine(folder, Settings(settings, environment, prompt_ids, info.max_length))
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.close()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a child is started: vLLM's options, the environment, whether rows by id are tried, and the longest text."""
+
+    options: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prompt_ids: bool = False
+    max_length: int = 2048
+    worker: Sequence[str] = WORKER
+
+
+@cache
+def verdicts() -> dict[tuple[Any, ...], str]:
+    """Return what swaps have shown in this process: why not, or nothing, by what their rightness depends on."""
+    return {}
+
+
+class VllmEngine:
+    """Checkpoints of one shape, served by vLLM in a child process."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder, self.settings = folder, settings
+        self.options = dict(settings.options)
+        self.child: Child | None = None
+        self.about: dict[str, Any] = {}
+        self.canary: list[float] = []
+        self.notes: list[str] = []
+        self.starts = 0
+        self.numbers = count()
+
+    # --- the child ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a child on the present checkpoint; where memory does not suffice, with less."""
+        self.close()
+        while True:
+            self.starts += 1
+            self.child = Child(self.settings.worker, self.settings.environment)
+            try:
+                self.child.send(("open", str(self.folder), self.options, self.settings.prompt_ids))
+                _, self.about = self._receive()
+            except (ChildDied, Failed) as error:
+                self._lower_or_raise(error, at_start=True)
+                continue
+            self.canary = self.about.pop("canary")
+            self._note(self.about.pop("notes"))
+            return
+
+    def close(self) -> None:
+        """End the child and all that it started."""
+        child, self.child = self.child, None
+        if child:
+            child.stop()
+
+    def _receive(self) -> Any:
+        """Return the next message of the child; raise Failed where it says that something went wrong."""
+        assert self.child
+        message = self.child.receive()
+        if message[0] != "failed":
+            return message
+        _, kind, text = message
+        lines = self.child.last_lines().lower()
+        raise Failed("memory" if kind == "engine" and "out of memory" in lines else kind, text)
+
+    def _lower_or_raise(self, error: ChildDied | Failed, *, at_start: bool) -> None:
+        """Take less memory where it ran out; raise what no other start would mend."""
+        kind = error.kind if isinstance(error, Failed) else "engine"
+        if kind == "request" or (at_start and kind != "memory") or self.starts >= STARTS:
+            self.close()
+            wrong = OutOfMemory if kind == "memory" else EngineError
+            raise wrong(f"vLLM cannot serve {self.folder}: {error}") from error
+        self.close()
+        if kind != "memory":
+            return
+        if at_start:
+            name, value = "gpu_memory_utilization", LESS * self.options.get("gpu_memory_utilization", SHARE)
+        else:
+            name, value = "max_num_batched_tokens", self.options.get("max_num_batched_tokens", BATCHED) // 2
+        self.options[name] = round(value, 3) if at_start else max(LEAST, value)
+        self._note([f"out of memory: {name} {self.options[name]} from here on"])
+
+    def _note(self, notes: Iterable[str]) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+    # --- scores and samples ------------------------------------------------------------------------------------------
+
+    def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
+        """Score requests, never across cells; those that begin alike are neighbours."""
+        for _, cell in groupby(requests, key=lambda request: request.cell):
+            for request, (logprobs, greedy) in self._stream("score", cell):
+                is_greedy = None if greedy is None else np.array(greedy)
+                yield ChoiceScore(request.key, np.array(logprobs, dtype=np.float64), is_greedy)
+
+    def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
+        """Draw the samples of requests, never across cells."""
+        for _, cell in groupby(requests, key=lambda request: request.cell):
+            fitting = (self._fitting(request) for request in cell)
+            for request, (index, text, ids, finish) in self._stream("generate", fitting):
+                yield Sample(request.key, index, request.seed + index, text, tuple(ids), finish)
+
+    def _fitting(self, request: SampleRequest) -> SampleRequest:
+        if len(request.prompt) < self.settings.max_length:
+            return request
+        raise EngineError(
+            f"the prompt {request.key!r} has {len(request.prompt)} tokens; max_length is {self.settings.max_length}"
+        )
+
+    def _stream(self, kind: str, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield each request of a cell with each of its results, while more are sent; a child that dies is replaced."""
+        batch, waiting = Batch(kind), iter(items)
+        try:
+            while not batch.is_done:
+                try:
+                    if self.child is None:
+                        self.start()
+                        self._send(batch, batch.left)
+                    if batch.is_open and len(batch.left) < WINDOW:
+                        self._send(batch, batch.take(waiting, self.numbers))
+                    _, number, result = self._receive()
+                except (ChildDied, Failed) as error:
+                    self._lower_or_raise(error, at_start=False)
+                    first = str(error).splitlines()[0]
+                    self._note([f"{first}; it was started again, and asked {len(batch.left)} requests once more"])
+                    continue
+                yield from batch.answered(number, result)
+        finally:
+            if not batch.is_done:
+                self.close()  # what is under way would come back to another caller
+
+    def _send(self, batch: Batch, items: Mapping[int, Any]) -> None:
+        assert self.child
+        self.child.send((batch.kind, [batch.message(n, item) for n, item in items.items()], not batch.is_open))
+
+    # --- other checkpoints -------------------------------------------------------------------------------------------
+
+    def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
+        """Let the system read the weights that will be swapped in next."""
+        for file in weight_files(folder):
+            with file.open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
+        """Read other weights into the engine, or start a fresh one where that is not known to be right."""
+        before, self.folder, self.starts = self.canary, folder, 0
+        why_not = verdicts().get(self._kind())
+        swapped = None if why_not else self._swapped()
+        if why_not is None or swapped is None:
+            self.start()
+        if why_not is None:
+            why_not = self._tell_apart(swapped)
+        elif swapped == before:
+            self.start()
+            same = self.canary == before
+            why_not = "" if same else "a later swap left the weights as they were"
+        else:
+            self.canary = swapped or self.canary
+        verdicts()[self._kind()] = why_not
+        if why_not:
+            self._note([f"weights are not swapped, each checkpoint has an engine of its own: {why_not}"])
+
+    def _kind(self) -> tuple[Any, ...]:
+        """Return what the rightness of a swap may depend on."""
+        config = read_config(self.folder)
+        architecture = (*config.get("architectures", ()), config.get("tie_word_embeddings"))
+        versions = (self.about.get("vllm"), self.about.get("device"))
+        options = {k: v for k, v in self.options.items() if k not in {"max_model_len", "gpu_memory_utilization"}}
+        return (*architecture, *versions, *sorted((k, str(v)) for k, v in options.items()))
+
+    def _swapped(self) -> list[float] | None:
+        """Swap, and return the scores of the canary; None where vLLM cannot."""
+        if self.child is None:
+            return None
+        try:
+            self.child.send(("swap", str(self.folder)))
+            _, found = self._receive()
+        except (ChildDied, Failed) as error:
+            self._note([f"a swap failed: {error}".splitlines()[0]])
+            return None
+        return list(found)
+
+    def _tell_apart(self, swapped: list[float] | None) -> str:
+        """Return why a swap must not be trusted, given the canary of a fresh engine; nothing where it was right."""
+        if swapped is None:
+            return "it failed"
+        why_not = differs(swapped, self.canary, self.options["dtype"])
+        return f"{why_not} from those of a fresh engine" if why_not else ""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return versions, device, options and ways; notes say where the engine left its usual path."""
+        options = {k: v for k, v in self.options.items() if k not in {"dtype", "max_model_len"}}
+        if self.settings.environment:
+            options["batch_invariant"] = True
+        return {
+            "engine": "vllm",
+            **self.about,
+            "dtype": self.options["dtype"],
+            "options": options,
+            "notes": list(self.notes),
+        }
+
+
+class Failed(EngineError):
+    """The child says what went wrong: `kind` is memory, request (it would fail again) or engine."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass
+class Batch:
+    """The requests of a cell that are under way, by number."""
+
+    kind: str
+    left: dict[int, Any] = field(default_factory=dict)
+    samples: dict[int, set[int]] = field(default_factory=dict)  # that came, by request
+    is_open: bool = True
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether nothing is under way and nothing will come."""
+        return not self.is_open and not self.left
+
+    def take(self, waiting: Iterator[Any], numbers: Iterator[int]) -> dict[int, Any]:
+        """Number the next requests, sorted so that those that begin alike are neighbours."""
+        items = list(islice(waiting, WINDOW))
+        self.is_open = len(items) == WINDOW
+        begins = (lambda item: item.context) if self.kind == "score" else (lambda item: item.prompt)
+        taken = {next(numbers): item for item in sorted(items, key=begins)}
+        self.left |= taken
+        return taken
+
+    def message(self, number: int, item: Any) -> Any:
+        """Return what the child is told of a request; of its own key it learns nothing."""
+        if self.kind == "score":
+            return (number, item.context, item.continuations, item.greedy)
+        return replace(item, key=number)
+
+    def answered(self, number: int, result: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield the request that a result belongs to, and the result, unless it came before from a child that died."""
+        item = self.left.get(number)
+        came = self.samples.setdefault(number, set())
+        index = result[0] if self.kind == "generate" else 0
+        if item is None or index in came:
+            return
+        came.add(index)
+        if self.kind == "score" or len(came) == item.n:
+            del self.left[number]
+        yield item, result
+
+
+@harness.hookimpl
+def register_engines(register: harness.Register) -> None:
+    """Register it."""
+    register("vllm", open_engine, inspect, is_preferred)

@@ -1,0 +1,94 @@
+"""A worker as the vLLM engine starts it, with an engine that needs no model: for what concerns processes alone.
+
+The folder of a checkpoint may hold a file `mishaps`, a line each, which happen once and in their order: `start KIND`,
+or `result N KIND` before the N-th result of a process; KIND is kill, memory, request or exit. A file `swaps` says what
+a swap does: right (the default), nothing, half (wrong weights), or refuse.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from harness import Request
+from harness.fakes import FakeEngine
+from harness_plugins.engines.processes import Parent
+from harness_plugins.engines.vllm_worker import Answer, Worker
+
+
+class Standin:
+    """Scores as the fake engine does; token ids must be below 257."""
+
+    def __init__(self, folder: str, options: dict) -> None:
+        self.folder, self.options, self.results = Path(folder), options, 0
+        self.fake = FakeEngine(self.folder.name)
+        self.engine = self  # has engine_core.shutdown()
+        self.engine_core = self
+        if "grandchild" in options:
+            subprocess.Popen(["sleep", str(options["grandchild"])])
+        if "unheard_of" in options:
+            raise TypeError("got an unexpected keyword argument 'unheard_of'")
+        self.mishap("start")
+
+    def shutdown(self) -> None:
+        pass
+
+    def mishap(self, *when: str) -> None:
+        path = self.folder / "mishaps"
+        lines = path.read_text().splitlines() if path.exists() else []
+        *on, kind = lines[0].split() if lines else [""]
+        if tuple(on) != when:
+            return
+        path.write_text("\n".join(lines[1:]))
+        print(f"about to {kind}", flush=True)
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "exit":
+            sys.exit(7)
+        raise {"memory": RuntimeError("CUDA out of memory."), "request": ValueError("the prompt is odd")}[kind]
+
+    def count(self) -> None:
+        self.results += 1
+        self.mishap("result", str(self.results))
+
+    def score(self, requests):
+        for asked in requests:
+            self.count()
+            (score,) = self.fake.score([Request(asked.number, asked.context, asked.continuations)])
+            yield asked.number, Answer(0, score.logprobs.tolist(), score.is_greedy.tolist())
+
+    def generate(self, requests):
+        for request in requests:
+            for sample in self.fake.generate([request]):
+                self.count()
+                yield request.key, sample.index, sample.text, sample.ids, sample.finish
+
+    def canary(self) -> list[float]:
+        (score,) = self.fake.score([Request(0, (1, 2, 3), ((4,), (5, 6)))])
+        return score.logprobs.tolist()
+
+    def swap(self, folder: str) -> list[float]:
+        how = self.folder / "swaps"
+        kind = how.read_text() if how.exists() else "right"
+        if kind == "refuse":
+            raise RuntimeError("no such method: reload_weights")
+        name = {"right": Path(folder).name, "nothing": self.fake.seed, "half": f"half of {folder}"}[kind]
+        self.folder, self.fake = Path(folder), replace(self.fake, seed=name)
+        return self.canary()
+
+    def describe(self) -> dict:
+        return {"vllm": "none", "device": str(self.options.get("device")), "notes": [], "canary": self.canary()}
+
+
+class StandinWorker(Worker):
+    def _open(self, folder: str, options: dict, rows: bool) -> None:
+        self.vllm = Standin(folder, options)
+        self.parent.send(("opened", self.vllm.describe()))
+
+
+if __name__ == "__main__":
+    StandinWorker(Parent()).run()

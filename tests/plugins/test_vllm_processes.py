@@ -1,0 +1,238 @@
+"""The vLLM engine without vLLM: its child processes die, run out of memory and swap wrongly, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import Checkpoint, EngineError, OutOfMemory, Request, SampleRequest
+from harness.fakes import FakeEngine
+from harness_plugins.engines.processes import _is_alive
+from harness_plugins.engines.vllm import Settings, VllmEngine
+
+WORKER = (sys.executable, "-m", "tests.plugins.stand_in")
+CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")
+devices = map(str, count())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "a")
+
+
+def make_folder(path: Path, **files: str) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text('{"architectures": ["Fake"], "tie_word_embeddings": true}')
+    for name, text in files.items():
+        (path / name).write_text(text)
+    return path
+
+
+@pytest.fixture
+def start():
+    """Start engines on folders, each on a device of its own name, and close them."""
+    engines: list[VllmEngine] = []
+
+    def start(folder: Path, **options) -> VllmEngine:
+        settings = {"dtype": "float32", "device": next(devices), **options}
+        engines.append(VllmEngine(folder, Settings(settings, worker=WORKER)))
+        engines[-1].start()
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+def requests(n: int, cells: int = 1) -> list[Request]:
+    rng = np.random.default_rng(0)
+
+    def ids(size: int) -> tuple[int, ...]:
+        return tuple(rng.integers(256, size=size).tolist())
+
+    return [Request(("key", i), ids(4), (ids(1), ids(3)), cell=i * cells // n) for i in range(n)]
+
+
+def expect(engine: VllmEngine, asked: list[Request]) -> None:
+    """Compare what comes with the fake engine's: each result once."""
+    found = list(engine.score(asked))
+    assert sorted(score.key for score in found) == sorted(request.key for request in asked)
+    expected = {score.key: score for score in FakeEngine(engine.folder.name).score(asked)}
+    for score in found:
+        assert score.logprobs.tolist() == expected[score.key].logprobs.tolist()
+        assert score.is_greedy.tolist() == expected[score.key].is_greedy.tolist()
+
+
+def test_every_result_comes_once_whatever_the_number_of_requests(start, folder):
+    engine = start(folder)
+    for n, cells in ((2500, 3), (1024, 1), (1, 1), (0, 1)):
+        expect(engine, requests(n, cells))
+    assert engine.starts == 1
+
+
+def test_a_child_that_dies_is_started_again_and_asked_what_it_did_not_answer(start, tmp_path):
+    engine = start(make_folder(tmp_path / "a", mishaps="result 300 kill\nresult 100 exit\n"))
+    expect(engine, requests(700))
+    notes = engine.describe()["notes"]
+    assert len(notes) == 2
+    assert notes[0].startswith("the process of the engine ended by signal 9; it was started again, and asked ")
+    assert int(notes[0].split()[-4]) <= 700 - 250  # not all once more
+
+
+def test_a_child_that_dies_again_and_again_is_given_up(start, tmp_path):
+    engine = start(make_folder(tmp_path / "a", mishaps="result 5 kill\n" * 9))
+    with pytest.raises(EngineError, match=r"vLLM cannot serve .*ended by signal 9\n(.*\n)*about to kill"):
+        list(engine.score(requests(20)))
+    assert engine.starts == 4
+    assert engine.child is None
+
+
+def test_a_request_that_cannot_be_answered_is_not_tried_again(start, tmp_path):
+    engine = start(make_folder(tmp_path / "a", mishaps="result 5 request\n"))
+    with pytest.raises(EngineError, match="ValueError: the prompt is odd"):
+        list(engine.score(requests(20)))
+    assert engine.starts == 1
+
+
+def test_memory_that_runs_out_is_asked_for_less(start, tmp_path):
+    mishaps = "start memory\nresult 10 memory\nresult 10 memory\n"
+    engine = start(make_folder(tmp_path / "a", mishaps=mishaps), max_num_batched_tokens=1000)
+    assert engine.options["gpu_memory_utilization"] == 0.72
+    expect(engine, requests(50))
+    about = engine.describe()
+    assert about["options"]["max_num_batched_tokens"] == 256
+    assert about["notes"][:2] == [
+        "out of memory: gpu_memory_utilization 0.72 from here on",
+        "out of memory: max_num_batched_tokens 500 from here on",
+    ]
+
+
+def test_memory_that_never_suffices_is_out_of_memory(tmp_path, start):
+    with pytest.raises(OutOfMemory, match=r"CUDA out of memory\."):
+        start(make_folder(tmp_path / "a", mishaps="start memory\n" * 9))
+
+
+def test_an_option_that_does_not_exist_is_said_at_once(start, folder):
+    with pytest.raises(EngineError, match="unexpected keyword argument 'unheard_of'"):
+        start(folder, unheard_of=1)
+
+
+def test_samples_come_once_though_the_child_dies(start, tmp_path):
+    asked = [SampleRequest(i, (i + 1, 7), 5, n=4, temperature=1.0, seed=i) for i in range(30)]
+    engine = start(make_folder(tmp_path / "a", mishaps="result 50 kill\n"))
+    found = {(sample.key, sample.index): sample for sample in engine.generate(asked)}
+    expected = {(sample.key, sample.index): sample for sample in FakeEngine("a").generate(asked)}
+    assert found == expected
+    with pytest.raises(EngineError, match="has 3000 tokens; max_length is 2048"):
+        list(engine.generate([SampleRequest(0, (1,) * 3000, 5)]))
+
+
+def test_a_caller_that_goes_away_leaves_nothing_behind(start, folder):
+    engine = start(folder)
+    scores = engine.score(requests(2000))
+    next(scores)
+    scores.close()
+    assert engine.child is None
+    expect(engine, requests(10))
+
+
+# --- swaps -----------------------------------------------------------------------------------------------------------
+
+
+def pids(engine: VllmEngine, folders: list[Path]) -> list[int]:
+    """Swap from folder to folder, with right scores each time; return the process that served each."""
+    found = []
+    for folder in folders:
+        engine.swap(CHECKPOINT, folder)
+        expect(engine, requests(5))
+        found.append(engine.child.process.pid)
+    return found
+
+
+def test_a_swap_that_was_seen_right_is_trusted(start, tmp_path):
+    first, *others = [make_folder(tmp_path / name) for name in "abcd"]
+    engine = start(first)
+    before = engine.child.process.pid
+    after = pids(engine, others)
+    assert before != after[0] == after[1] == after[2]
+    assert engine.describe()["notes"] == []
+    another = start(first, device=engine.options["device"])
+    before = another.child.process.pid
+    assert set(pids(another, others)) == {before}  # seen by the first engine
+
+
+@pytest.mark.parametrize(
+    ("swaps", "why"),
+    [
+        ("half", "nats from those of a fresh engine"),
+        ("nothing", "from those of a fresh engine"),
+        ("refuse", "it failed"),
+    ],
+)
+def test_a_swap_that_was_seen_wrong_is_not_done_again(start, tmp_path, swaps, why):
+    first, *others = [make_folder(tmp_path / name, swaps=swaps) for name in "abcd"]
+    engine = start(first)
+    assert len(set(pids(engine, others))) == 3
+    note = engine.describe()["notes"][-1]
+    assert note.startswith("weights are not swapped, each checkpoint has an engine of its own: ")
+    assert why in note
+
+
+def test_a_later_swap_that_changes_nothing_is_noticed(start, tmp_path):
+    first, second, *others = [make_folder(tmp_path / name, swaps="right") for name in "abcd"]
+    engine = start(first)
+    (before,) = pids(engine, [second])
+    (second / "swaps").write_text("nothing")
+    after = pids(engine, others)
+    assert len({before, *after}) == 3
+    assert engine.describe()["notes"][-1].endswith(": a later swap left the weights as they were")
+
+
+def test_equal_weights_under_two_names_are_no_wrong_swap(start, tmp_path):
+    """Canary scores that do not change are compared with a fresh engine's, which are the same."""
+    first, second = (make_folder(tmp_path / name) for name in "ab")
+    same = tmp_path / "elsewhere" / "b"
+    same.parent.mkdir()
+    make_folder(same)
+    engine = start(first)
+    pids(engine, [second, same])
+    assert engine.describe()["notes"] == []
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_a_child_started_ends_with_it(start, folder):
+    engine = start(folder, grandchild=1000)
+    group = engine.child.process.pid
+    assert _is_alive(group)
+    engine.close()
+    assert not _is_alive(group)
+
+
+def test_a_child_ends_when_its_parent_is_killed(folder):
+    program = f"""
+import time
+from pathlib import Path
+from harness_plugins.engines.vllm import Settings, VllmEngine
+engine = VllmEngine(Path({str(folder)!r}), Settings({{"dtype": "float32", "grandchild": 1000}}, worker={WORKER!r}))
+engine.start()
+print(engine.child.process.pid, flush=True)
+time.sleep(1000)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        group = int(parent.stdout.readline())
+        assert _is_alive(group)
+        os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while _is_alive(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _is_alive(group)
