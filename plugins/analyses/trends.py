@@ -1,0 +1,177 @@
+"""harness trends: does a score rise with scale, fall, turn, or break, and is a sudden rise one of the metric alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import HarnessError, LawError, Measured, Range, Table
+from harness_plugins.analyses.curves import Curve, read_curves
+from harness_plugins.analyses.emergence import emergence_table
+from harness_plugins.analyses.items import open_source
+from harness_plugins.analyses.powers import pass_scaling
+from harness_plugins.analyses.shapes import CORRECTIONS
+from harness_plugins.analyses.turns import FEWEST, trend
+
+if TYPE_CHECKING:
+    import click
+    import pandas as pd
+
+    from harness import PointStore
+
+
+def trends(
+    source: PointStore | pd.DataFrame,
+    *,
+    level: float = 0.9,
+    correction: str = "holm",
+    law: str | None = None,
+    bootstrap: int = 1000,
+    **chosen: Any,
+) -> list[Table]:
+    """Return tables of how scores go with scale, for every task and family.
+
+    :param source: a store, or points (see `read_curves`, which also documents task, metric, where and scale).
+    :param correction: holm (no false finding) or bh (few among the findings), over all tests of a table.
+    :param law: predicts the largest size; by default sigmoid for values that rise, power for those that fall.
+
+    The tables: `trends` (shape of every curve); `breaks` (the largest size against the law of the smaller ones); from a
+    store, `emergence` (whether accuracy hides what its log-probabilities show); where points count `successes` and
+    `trials`, `pass_until` (whether pass rates bend away from their law).
+    """
+    curves = read_curves(source, **chosen)
+    tables = [_trend_table(curves, level, correction)]
+    store = source if isinstance(source, harness.PointStore) else None
+    if all("params" in curve.points.columns for curve in curves):
+        tables.append(_break_table(curves, store, law, {"level": level, "bootstrap": bootstrap}))
+    if store:
+        tables.append(emergence_table(store, curves, level=level, correction=correction))
+    counted = [c for c in curves if {"successes", "trials", "params"} <= set(c.points.columns) and len(c.x) >= FEWEST]
+    return [*tables, *([_pass_table(counted, level)] if counted else [])]
+
+
+def _trend_table(curves: Sequence[Curve], level: float, correction: str) -> Table:
+    found, notes = [], []
+    for curve in curves:
+        try:
+            found.append(trend(curve, level=level))
+        except LawError as error:
+            notes.append(str(error))
+    p = CORRECTIONS[correction](np.array([one.tests for one in found]).ravel()).reshape(-1, 3)
+    runs = CORRECTIONS[correction](np.array([one.over_runs for one in found]))
+    rows = [
+        (
+            *(t.curve.task, t.curve.family, t.curve.metric, len(t.curve.x), t.rho, t.over_runs, t.u, t.vertex),
+            *(t.linearity, t.breakthroughness, t.shape(own, 1 - level)),
+        )
+        for t, own in zip(found, p, strict=True)
+    ]
+    columns = ("task", "family", "metric", "runs", "spearman", "p over runs", "u", "vertex", "L", "B", "shape")
+    made = int(np.isfinite([one.tests for one in found]).sum())
+    about = (
+        f"The last checkpoint of each run against log10 of its scale; values of which less is better are turned round. "
+        f"shape: at {1 - level:.0%}, after {made} tests ({correction}); {level:.0%} intervals are over documents, for "
+        "the runs there are (? without standard errors, where tests are of the scatter of runs)."
+    )
+    over = (
+        "p over runs: of spearman, when scores may stand in any order; after correction "
+        f"{int((runs < 1 - level).sum())} of {len(found)} hold. Five runs give no p below 0.017."
+    )
+    letters = (
+        "u, vertex: of a parabola; a U needs its vertex inside, and both arms clear. L, B: range over the root of the "
+        "mean and of the median squared step; a straight line of M runs has M - 1."
+    )
+    return Table("trends", "How scores go with scale", columns, tuple(rows), (about, over, letters, *notes))
+
+
+def _break_table(curves: Sequence[Curve], store: PointStore | None, law: str | None, options: dict[str, Any]) -> Table:
+    rows, notes, outside = [], [], []
+    for curve in curves:
+        name = law or ("sigmoid" if curve.rises else "power")
+        try:
+            held = _held_out(curve, name, store, options)
+        except HarnessError as error:
+            notes.append(f"{curve.label}: {error}")
+            continue
+        rows.append((curve.task, curve.family, curve.metric, name, *_against(curve, held)))
+        outside += [] if held["inside"] is None else [not held["inside"]]
+    chance = (1 - options["level"]) * len(outside)
+    about = (
+        f"The largest size against the law fitted to the smaller ones: {sum(outside)} of {len(outside)} lie outside "
+        f"{options['level']:.0%} intervals, of which about {chance:.1f} would by chance. below and above: worse and "
+        "better than predicted. last step: from the size before to the largest, with the error of documents."
+    )
+    columns = ("task", "family", "metric", "law", "measured", "predicted", "last step", "against the law")
+    title = "The largest size against the law of the smaller ones"
+    return Table("breaks", title, columns, tuple(rows), (about, *notes))
+
+
+def _against(curve: Curve, held: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what was measured and predicted of the largest size, the step to it, and on which side it lies."""
+    sign = 1 if curve.rises else -1
+    step, error = curve.step(len(curve.y) - 2, len(curve.y) - 1)
+    better = sign * held["measured"] > sign * held["predicted"]
+    side = {True: "within", False: "above" if better else "below", None: "-"}[held["inside"]]
+    predicted = Range(held["predicted"], held["low"], held["high"])
+    return Measured(held["measured"], held["stderr"]), predicted, Measured(sign * step, error), side
+
+
+def _held_out(curve: Curve, law: str, store: PointStore | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Fit a law without the largest size, and return what is predicted of its last checkpoint."""
+    registries = store.registries if store else None
+    points = curve.points.drop(columns=["metric", "value", "stderr"], errors="ignore")  # wide: the metric is a column
+    found = harness.fit(
+        points, law, value=curve.metric, hold_out="largest", store=store, registries=registries, **options
+    )
+    return dict(found.hold_out[-1])
+
+
+def _pass_table(curves: Sequence[Curve], level: float) -> Table:
+    rows = []
+    for curve in curves:
+        params, successes, trials = (curve.points[name].to_numpy() for name in ("params", "successes", "trials"))
+        found = pass_scaling(params, successes, trials, level=level)
+        rows.append(
+            (curve.task, curve.family, len(params), int(trials.min()), found.alpha, found.curvature, found.kind)
+        )
+    about = (
+        "F = ln(-ln pass rate) over ln params: a line is exp(-c N^-alpha) (normal); convex is sub-scaling, concave "
+        f"super-scaling. {level:.0%} intervals are over samples."
+    )
+    columns = ("task", "family", "sizes", "fewest trials", "alpha", "curvature", "kind")
+    return Table("pass_until", "Pass rates against their law", columns, tuple(rows), (about,))
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness trends."""
+    import click
+
+    @cli.command("trends")
+    @click.argument("points", type=click.Path(path_type=Path))
+    @click.option("--task", help="The one task that counts; all by default.")
+    @click.option("--metric", help="Metric of a store (the task's own by default), or column of a table.")
+    @click.option("--where", help="Expression over points; others are left out.")
+    @click.option("--scale", default="flops", show_default=True, help="Column that says how large a run is.")
+    @click.option("--law", help="Law that predicts the largest size; sigmoid or power by default.")
+    @click.option(
+        "--correction",
+        default="holm",
+        show_default=True,
+        type=click.Choice(list(CORRECTIONS)),
+        help="For many tests: holm (no false finding) or bh (few among the findings).",
+    )
+    @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
+    @click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=10), help="Resamples.")
+    @harness.table_options
+    @click.pass_obj
+    def command(host: harness.PluginHost, /, points: Path, suffix: str, output: Path | None, **asked: Any) -> None:
+        """Say whether scores rise with scale, fall, turn or break, and whether a sudden rise is one of accuracy alone.
+
+        POINTS is a store, or a CSV or Parquet table with a row a checkpoint.
+        """
+        harness.print_tables(trends(open_source(points, host), **asked), host, suffix=suffix, output=output)

@@ -1,0 +1,124 @@
+"""Whether a curve rises with scale, falls, turns or goes back: tests over documents, and over runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from harness import Floats, LawError, Range
+from harness_plugins.analyses.curves import Curve
+from harness_plugins.analyses.shapes import (
+    Quadratic,
+    breakthroughness,
+    linearity,
+    parabola,
+    permutation_p,
+    quadratic,
+    spearman,
+)
+
+DRAWS = 5000  # no p of a direction is smaller than one in so many
+FEWEST = 3  # runs that a trend is told from
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The shape of a curve: Spearman's correlation `rho` with log scale, the parabola's curvature `u` and vertex.
+
+    `tests` holds three p-values: of the direction (rho is 0), of a turn (that it is not U-shaped or inverted: no
+    curvature, a vertex outside, or an arm that is not there), of a reversal (the clearest step back against the
+    direction). Where standard errors are known they are those of documents, and hold for the runs there are; otherwise
+    those of the scatter of runs, and NaN for the reversal. `over_runs` is always the p of rho when scores may stand in
+    any order.
+    """
+
+    curve: Curve
+    rho: Range
+    u: Range
+    vertex: float
+    linearity: Range
+    breakthroughness: Range
+    tests: tuple[float, float, float]
+    over_runs: float
+
+    def shape(self, p: Sequence[float], alpha: float) -> str:
+        """Say the shape, from the p-values of `tests` corrected for how many there are."""
+        if np.ptp(self.curve.y) == 0:
+            return "constant"
+        if p[1] < alpha:
+            return "U-shaped" if self.u.value > 0 else "inverted U"
+        word = ("rises" if self.rho.value > 0 else "falls") if p[0] < alpha else ""
+        turning = "not monotone" if p[2] < alpha else ""
+        return ", ".join(filter(None, (word, turning))) or "undecided"
+
+
+def trend(curve: Curve, *, level: float = 0.9, seed: int = 0) -> Trend:
+    """Test the shape of a curve; raise LawError for fewer than three runs or scales."""
+    if len(curve.x) < FEWEST:
+        raise LawError(f"{curve.label}: {len(curve.x)} runs; a trend needs {FEWEST} or more")
+    bent, over_runs = quadratic(curve.x, curve.y, level=level), permutation_p(curve.x, curve.y)
+    known = curve.covariance is not None
+    drawn = curve.draws(DRAWS if known else 2, np.random.default_rng(seed))
+
+    def interval(statistic: Callable[[Floats], Floats]) -> Range:
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        low, high = np.quantile(statistic(drawn), tails) if known else (np.nan, np.nan)
+        return Range(float(statistic(curve.y)), float(low), float(high))
+
+    bend = np.linalg.pinv(parabola(curve.x))[0]
+    return Trend(
+        curve=curve,
+        rho=interval(partial(spearman, curve.x)),
+        u=interval(lambda y: y @ bend) if known else bent.u,
+        vertex=bent.vertex,
+        linearity=interval(linearity),
+        breakthroughness=interval(breakthroughness),
+        tests=_of_documents(curve, bent, drawn) if known else (over_runs, _inside(curve, bent, bent.p), np.nan),
+        over_runs=over_runs,
+    )
+
+
+def _of_documents(curve: Curve, bent: Quadratic, drawn: Floats) -> tuple[float, float, float]:
+    """Return the p-values of a curve whose errors are known; the smallest that draws can show is one in so many."""
+    rho = spearman(curve.x, drawn)
+    direction = min(2 * min((rho <= 0).mean(), (rho >= 0).mean()) + 1 / len(drawn), 1.0)
+    curvature = _p(bent.u.value, curve.error(np.linalg.pinv(parabola(curve.x))[0]))
+    turn = _inside(curve, bent, max(curvature, _arms(curve, bent.u.value)))
+    return float(direction), turn, _reversal(curve)
+
+
+def _inside(curve: Curve, bent: Quadratic, p: float) -> float:
+    """Return p where a parabola turns within the scales there are, and 1 where it does not."""
+    return p if curve.x.min() < bent.vertex < curve.x.max() else 1.0
+
+
+def _p(value: float, error: float, *, one_sided: bool = False) -> float:
+    """Return the p of a normal value being 0, or not above 0; an error of 0 leaves no doubt."""
+    from scipy.stats import norm
+
+    if error == 0:
+        return float(value <= 0 if one_sided else value == 0)
+    return float(norm.sf(value / error) if one_sided else 2 * norm.sf(abs(value) / error))
+
+
+def _arms(curve: Curve, u: float) -> float:
+    """Return the p that an arm of the turn is not there: the ends against the extreme between them.
+
+    A parabola bends through a curve that only levels off, too, so its curvature alone is no turn (Simonsohn 2018).
+    The extreme is one of M - 2 places, for which p pays.
+    """
+    sign = np.sign(u)
+    between = 1 + int(np.argmin(sign * curve.y[1:-1]))
+    rises = (curve.step(between, end) for end in (0, len(curve.y) - 1))
+    return min(max(_p(sign * rise, error, one_sided=True) for rise, error in rises) * (len(curve.y) - 2), 1.0)
+
+
+def _reversal(curve: Curve) -> float:
+    """Return the p of the clearest step back against the direction, over all pairs (Bonferroni)."""
+    sign, m = (1 if spearman(curve.x, curve.y) >= 0 else -1), len(curve.y)
+    pairs = [(i, j) for i in range(m) for j in range(i + 1, m) if curve.x[i] < curve.x[j]]
+    steps = (curve.step(*pair) for pair in pairs)
+    return min(min(_p(-sign * step, error, one_sided=True) for step, error in steps) * len(pairs), 1.0)
