@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.columns import completed, renamed
 from harness.errors import LawError, UsageError, choose
 from harness.fits import chosen, fit
 from harness.host import default_host
@@ -146,7 +147,7 @@ def back_test(
     smaller ones in its family, or no law makes any prediction.
     """
     registries = registries or default_host()
-    frame = _with_rungs(chosen(widen(points), where), first)
+    frame = _with_rungs(chosen(completed(widen(points), value), where), first)
     named: list[Law] = [registries.laws[law] if isinstance(law, str) else law for law in laws or registries.laws]
     able = [law for law in named if laws or not _lacks(law, frame, value, via)]
     tests = list(_tests(frame, first))
@@ -248,10 +249,15 @@ def back_test_file(
     task: str | None = None,
     metric: str | None = None,
     value: str | None = None,
+    renames: Sequence[str] = (),
+    params_column: str | None = None,
     registries: Registries | None = None,
     **arguments: Any,
 ) -> BackTest:
-    """Back-test laws on a store (one task, or every task of choices) or a table file; arguments as of `back_test`."""
+    """Back-test laws on a store (one task, or every task of choices) or a table file; arguments as of `back_test`.
+
+    `renames` and `params_column` are as of `harness.fits.fit_file`.
+    """
     registries = registries or default_host()
     names = list(laws) or list(registries.laws)
     via = [arguments.get("via"), *(getattr(registries.laws[name], "via", None) for name in names)]
@@ -259,6 +265,7 @@ def back_test_file(
     found = []
     for name in tasks:
         points, own, store = read_points(path, name, [metric or value, *via], registries)
+        points = renamed(points, renames, params_column)
         wanted = metric or value or own
         if wanted is None:
             raise UsageError(f"{path} has columns {choose(points.columns)}; name the one to predict with --value")

@@ -10,17 +10,21 @@ import pandas as pd
 
 from harness.ladders import column
 from harness.laws import bounds
+from harness.objectives import objective_of
 from harness.procedures import ProcedureFit
+from harness.steps import StepFit
 from harness.types import Floats
 
 if TYPE_CHECKING:
     from harness.lawfits import LawFit
-    from harness.steps import StepFit
 
 FEW_RUNS = 5
 REVERSAL = 3.0  # standard errors by which a value must turn back before the trend counts as not monotone
 TURN = 3  # points that must have left the floor of a second step before its turn counts as seen
 BEHIND = 10.0  # factor beyond the largest loss fitted where a second step is taken to be at its floor
+NEAR = 2.0  # standard errors within which a value counts as chance
+TESTED = 3  # points more than parameters from which on a constant is tested against the law
+UNSURE = 0.05  # p value above which a constant does as well as a law
 FAR = 10.0  # extrapolation by more than this factor is said
 
 
@@ -29,6 +33,7 @@ def warn(fit: LawFit, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[st
     for step in fit.steps:
         yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
     yield from _of_sample(fit)
+    yield from _of_flat(fit, ladder)
     yield from _of_trend(fit, ladder)
     yield from _of_largest(fit, ladder)
     if len(fit.steps) > 1:
@@ -49,8 +54,43 @@ def _of_step(step: StepFit) -> Iterator[str]:
             f"{step.law.name}: the points determine {step.rank} of {len(step.parameters)} parameters; "
             "other values fit as well, and predictions far away mean nothing"
         )
+    if not step.converged:
+        yield f"{step.law.name}: the search for the best fit was cut off before it ended; try more --starts"
     if step.agree < 2:
         yield f"{step.law.name}: only {step.agree} of {step.starts} starts reach the best fit; a better one may exist"
+
+
+def _of_flat(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+    """Say when the points say no more than one constant would: all at chance, or lost in their scatter."""
+    y = column(ladder, fit.value)
+    if len(y) > 2 and np.ptp(y) == 0:
+        yield f"{fit.value} is {y[0]:g} at every size; there is no trend to extrapolate"
+        return
+    if {"chance", f"{fit.value}_stderr"} <= set(ladder.columns):
+        off = np.abs(y - ladder["chance"]) / ladder[f"{fit.value}_stderr"]
+        if (off < NEAR).all():
+            yield f"{fit.value} lies within {NEAR:g} standard errors of chance at every point; nothing is learnt yet"
+            return
+    step = fit.steps[-1]
+    if isinstance(step, StepFit) and step.n - len(step.parameters) >= TESTED and (p := _constant(step, y)) > UNSURE:
+        yield (
+            f"{fit.value}: a constant fits as well as the law (F test, p = {p:.2g}); at chance, too noisy or too few "
+            "points: predictions mean nothing"
+        )
+
+
+def _constant(step: StepFit, y: Floats) -> float:
+    """Return the p value of the F test of a constant (n,) against the law, after the objective's transform."""
+    from scipy import stats
+
+    objective = objective_of(step.law, step.objective)
+    if objective.counts:
+        return 0.0  # their scatter is no variance of residuals
+    z = objective.forward(y)
+    free, extra = step.n - len(step.parameters), len(step.parameters) - 1
+    rest = step.scatter**2 * free
+    more = float(np.square(z - z.mean()).sum()) - rest
+    return float(stats.f.sf(max(more, 0.0) / extra / max(rest / free, 1e-300), extra, free)) if rest else 0.0
 
 
 def _of_sample(fit: LawFit) -> Iterator[str]:
@@ -78,9 +118,6 @@ def rungs(ladder: pd.DataFrame, value: str) -> tuple[Floats, Floats]:
 
 def _of_trend(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
     """Find the largest step back against the overall direction, beyond noise; two features have no one order."""
-    everything = column(ladder, fit.value)
-    if len(everything) > 2 and np.ptp(everything) == 0:
-        yield f"{fit.value} is {everything[0]:g} at every size; there is no trend to extrapolate"
     values, errors = rungs(ladder, fit.value)
     if len(values) < 3 or len(fit.features) > 1 or np.ptp(values) == 0:
         return
@@ -137,6 +174,8 @@ def _of_target(fit: LawFit, target: pd.DataFrame) -> Iterator[str]:
     beyond = float(fit.predict(target)["beyond"].max())
     if beyond > FAR:
         yield f"the held-out points lie {beyond:.3g} times beyond those fitted"
+    if beyond == 1:
+        yield "all held-out points lie inside the range fitted: their errors are those of interpolation"
     outside = sum(row["inside"] is False for row in fit.hold_out)
     if outside:
         yield f"{outside} of {len(fit.hold_out)} held-out points lie outside the {fit.options.level:.0%} interval"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,6 +197,14 @@ def _numbers(pairs: Iterable[str]) -> dict[str, float]:
 @click.option("--metric", help="Metric that the law describes; the task's own by default.")
 @click.option("--value", help="Column that the law describes, in a table that has no metrics.")
 @click.option("--via", help="Column between the steps of a two-step law: logp_gold (default), loss, or a metric.")
+@click.option(
+    "--map",
+    "renames",
+    multiple=True,
+    metavar="THEIRS=OURS",
+    help="Rename a column of a table, or compute it: n_params=params, 'tokens_b * 1e9=tokens'.",
+)
+@click.option("--params-column", help="Column that counts as params, such as params_non_embedding.")
 @click.option("--where", help="Expression over columns; other points are left out.")
 @click.option("--hold-out", help="What is only predicted: an expression, largest, or a share (those of most FLOPs).")
 @click.option(
@@ -251,10 +260,12 @@ def fit(host: PluginHost, /, points: Path, back_test: bool, as_json: bool, outpu
         raise UsageError(f"name a law with --law (one of {', '.join(host.laws)}), or rank all of them with --back-test")
     if output:
         check_output(output)
+    begun = time.perf_counter()
     fits, errors = fit_file(points, registries=host, **asked)
+    seconds = time.perf_counter() - begun
     if output and fits:
         save_fits(fits, output)
-    _print_fits(fits, as_json=as_json)
+    _print_fits(fits, seconds if as_json else None)
     for error in errors:
         click.echo(f"harness: {error}", err=True)
     if errors:
@@ -272,9 +283,10 @@ def _back_test(host: PluginHost, points: Path, asked: dict[str, Any]) -> list[Ta
     return [found.summary(), found.details()]
 
 
-def _print_fits(fits: list[LawFit], *, as_json: bool) -> None:
-    if as_json:
-        tables = [found.to_json() for found in fits]
+def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
+    """Print fits as a person reads them; with the seconds that all of them took, as JSON."""
+    if seconds is not None:
+        tables = [{**found.to_json(), "seconds": round(seconds, 3)} for found in fits]
         for table in tables:
             for step in table["steps"]:
                 del step["draws"]
@@ -290,14 +302,22 @@ def _print_fits(fits: list[LawFit], *, as_json: bool) -> None:
 @click.option("--tokens", type=float, help="Training tokens.")
 @click.option("--flops", type=float, help="Training FLOPs; 6 x params x tokens by default.")
 @click.option("--at", multiple=True, metavar="NAME=VALUE", help="Any other feature of the law.")
+@click.option("--optimal", is_flag=True, help="The params and tokens of least loss at --flops, with intervals.")
 @FORMAT
 @click.pass_obj
-def predict(host: PluginHost, /, fits: Path, suffix: str, **features: Any) -> None:
+def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **features: Any) -> None:
     """Predict with laws that harness fit -o kept."""
+    from harness.allocations import allocation_table
     from harness.lawfits import load_fits
     from harness.reports import prediction_table
 
     given = {name: features[name] for name in ("params", "tokens", "flops") if features[name] is not None}
+    if optimal:
+        if set(given) != {"flops"}:
+            raise UsageError("--optimal splits a budget: give --flops, and neither --params nor --tokens")
+        table = allocation_table(load_fits(fits, host), given["flops"], _numbers(features["at"]))
+        print_tables([table], host, suffix=suffix)
+        return
     given |= _numbers(features["at"])
     print_tables([prediction_table(load_fits(fits, host), given)], host, suffix=suffix)
 

@@ -13,7 +13,7 @@ scatter. Held-out points are never seen by the fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 
 from harness.checks import warn
+from harness.columns import check_units, completed, renamed
 from harness.errors import LawError, UsageError, choose
 from harness.host import default_host
 from harness.ladders import Resamples, column, label, point_weights, query, scattered, split, units_of, widen
 from harness.lawfits import LawFit
-from harness.laws import Law, ProcedureLaw, configured
+from harness.laws import Law, ProcedureLaw, configured, steps_of
 from harness.points import PointStore, read_points
 from harness.procedures import fit_procedure
 from harness.registries import Registries
@@ -47,6 +48,7 @@ def fit(
     store: PointStore | None = None,
     registries: Registries | None = None,
     law_options: Mapping[str, Any] | None = None,
+    weights: Floats | None = None,
     **options: Any,
 ) -> LawFit:
     """Fit a law to points and predict what is held out.
@@ -59,6 +61,8 @@ def fit(
     :param where: an expression; other points are left out altogether.
     :param store: where documents are resampled from (resample="documents" or "joint").
     :param law_options: options of the law itself, where it has any (`harness ls laws`).
+    :param weights: resamples of one's own for a formula: weights (R, n) of the n points fitted, in their order, such as
+        how often each is drawn; they take the place of `resample` and `bootstrap`.
     :param options: objective; resample: runs | checkpoints | seeds | documents | joint (runs and documents: the default
         where there is a store, otherwise runs); bootstrap (resamples), level (of intervals), starts, seed.
 
@@ -66,8 +70,11 @@ def fit(
     """
     law = configured(_named(law, registries), law_options)
     options["resample"] = options.get("resample") or ("runs" if store is None else "joint")
+    if weights is not None:
+        options |= {"resample": "weights", "bootstrap": len(weights)}
     settings = Options(**options)
-    frame = chosen(widen(points), where)
+    frame = chosen(_read(points, law, value), where)
+    check_units(frame, [name for step in steps_of(law) for name in step.features])
     ladder, target = split(frame.reset_index(drop=True), hold_out)
     found = LawFit(
         law=law.name,
@@ -80,25 +87,41 @@ def fit(
             for k in ("family", "task", "flops_convention")
             if k in ladder and len(set(ladder[k])) == 1
         },
-        **_steps(law, ladder, settings, value=value, via=via, store=store),
+        **_steps(law, ladder, settings, value=value, via=via, store=store, weights=weights),
     )
     found = replace(found, hold_out=tuple(_held(found, target)))
     return replace(found, warnings=tuple(warn(found, ladder, target)))
 
 
 def _steps(
-    law: Law, ladder: pd.DataFrame, options: Options, *, value: str, via: str | None, store: PointStore | None
+    law: Law,
+    ladder: pd.DataFrame,
+    options: Options,
+    *,
+    value: str,
+    via: str | None,
+    store: PointStore | None,
+    weights: Floats | None,
 ) -> dict[str, Any]:
     """Return the steps of a fit, and the column between them."""
     if isinstance(law, ProcedureLaw):
+        if weights is not None:
+            raise UsageError(f"law {law.name!r} is a procedure; weights are for formulas")
         units = units_of(ladder, str(options.resample))
         drawn = _documents(ladder, [value], options, store)
         resamples = Resamples(np.ones((options.bootstrap, len(ladder))), drawn, units)
         steps = (fit_procedure(law, ladder, resamples, value=value, options=options),)
         return {"via": "", "negated": False, "steps": steps}
     chain = Chain.of(law, value, via)
-    resamples = _resamples(ladder, chain, options, store)
+    resamples = _resamples(ladder, chain, options, store) if weights is None else _given(weights, len(ladder))
     return {"via": chain.via, "negated": chain.negated(ladder), "steps": chain.fit(ladder, resamples, options)}
+
+
+def _read(points: pd.DataFrame, law: Law, value: str) -> pd.DataFrame:
+    """Return wide points, with the columns that follow from others."""
+    prepare = getattr(steps_of(law)[0], "prepare", None)
+    frame = completed(widen(points), value)
+    return prepare(frame) if prepare else frame
 
 
 def chosen(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
@@ -129,7 +152,8 @@ def fit_families(points: pd.DataFrame, law: str | Law, **arguments: Any) -> Iter
     A law that pools families is fitted once, and its family is "". Arguments are those of `fit`; `where` is applied
     before families are told apart. Raises LawError where no points are left.
     """
-    frame = chosen(widen(points), arguments.pop("where", None))
+    law = _named(law, arguments.get("registries"))
+    frame = chosen(_read(points, law, arguments["value"]), arguments.pop("where", None))
     if "family" in frame.columns and frame["family"].isna().any():
         rows = ", ".join(map(str, frame.index[frame["family"].isna()][:5]))
         raise LawError(f"family is missing in rows {rows}; name it, leave them out, or fit all points together (pool)")
@@ -149,17 +173,21 @@ def fit_file(
     metric: str | None = None,
     value: str | None = None,
     pool: bool = False,
+    renames: Sequence[str] = (),
+    params_column: str | None = None,
     registries: Registries | None = None,
     **arguments: Any,
 ) -> tuple[list[LawFit], list[str]]:
     """Fit a law to the points of a store or a table file, family by family unless `pool`.
 
+    `renames` are pairs theirs=ours (`harness.columns.renamed`), `params_column` the column that counts as params.
     Returns the fits, and what went wrong with the families that could not be fitted.
     """
     registries = registries or default_host()
     points, named, store = read_points(
         path, task, [metric or value, arguments.get("via"), _via(law, registries)], registries
     )
+    points = renamed(points, renames, params_column)
     wanted = metric or value or named
     if wanted is None:
         raise UsageError(
@@ -210,6 +238,14 @@ def _resamples(ladder: pd.DataFrame, chain: Chain, options: Options, store: Poin
     else:
         weights = point_weights(units, p, options.bootstrap, options.level, rng)
     return Resamples(weights, _documents(ladder, chain.columns, options, store), units, rng if redrawn else None)
+
+
+def _given(weights: Floats, n: int) -> Resamples:
+    """Return resamples of one's own; raise UsageError where they are none of n points."""
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.ndim != 2 or weights.shape[1] != n or not (weights >= 0).all():
+        raise UsageError(f"weights of shape {weights.shape}: expected (resamples, {n}) numbers of 0 or more")
+    return Resamples(weights, {}, np.arange(n))
 
 
 def _documents(

@@ -28,6 +28,7 @@ BUILT_IN = (
     "harness_plugins.metrics.text",
     "harness_plugins.checkers.answers",
     "harness_plugins.laws.breaks",
+    "harness_plugins.laws.listing",
     "harness_plugins.laws.loss",
     "harness_plugins.laws.recipes",
     "harness_plugins.laws.sampling",

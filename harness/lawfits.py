@@ -57,6 +57,12 @@ class LawFit:
         beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
         return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond})
 
+    def optimal(self, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
+        """Return params and tokens of least loss at budgets of training FLOPs, with intervals; see allocations."""
+        from harness.allocations import optimal
+
+        return optimal(self, flops, at)
+
     def curve(self, x: Mapping[str, Floats]) -> Floats:
         """Return the law's best curve (n,) at features (n,)."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):

@@ -30,6 +30,7 @@ class FormulaLaw(Protocol):
       starts then get by least squares, the others being given (variable projection, Golub and Pereyra 1973);
     - `published_starts`: a list of values for each parameter, whose product `starts="published"` begins from;
     - `derived`: a method from parameters (R, 1) to a mapping of further quantities (R, 1), printed with errors;
+    - `prepare`: a method from points to points with the features that it computes from other columns;
     - `takes` and `source`: what points it takes, and where it is from, for `harness laws`;
     - `experimental`: why its formula is not to be relied on, said wherever it is listed or fitted.
     """

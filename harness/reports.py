@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.columns import FILLED
 from harness.errors import UsageError, choose
 from harness.families import training_flops
 from harness.procedures import ProcedureFit
@@ -38,6 +39,8 @@ def _lines(fit: LawFit) -> Iterator[str]:
             f"predicted {row['predicted']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
             f"error {row['error']:+.4f} ({row['beyond']:.3g}x beyond)"
         )
+    if fit.labels.get("flops_convention") == FILLED and "flops" in fit.features:
+        yield "  note: the points have no flops; they are 6 x params x tokens"
     for warning in fit.warnings:
         yield f"  warning: {warning}"
 
@@ -97,7 +100,7 @@ def prediction_table(fits: Sequence[LawFit], features: Mapping[str, float]) -> T
             )
         )
         counted = fit.labels.get("flops_convention", "6ND")
-        if "flops" in fit.features and "flops" not in features and counted != "6ND":
+        if "flops" in fit.features and "flops" not in features and counted not in {"6ND", FILLED}:
             notes.append(f"{family}: its FLOPs were counted as {counted}, those here as 6ND; give --flops to be exact")
         notes += [f"{family}: {warning}" for warning in fit.warnings]
     at = ", ".join(f"{name} {value:.4g}" for name, value in known.items())

@@ -20,6 +20,7 @@ from harness.types import Floats, Ints
 
 RESAMPLE_ITERATIONS = 60  # a resample begins at the best fit; the few that are still under way then are near enough
 TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distribution, on either side
+EXACT = 1e-9  # share of the squares of all values below which a cost is as good as none
 AGREE = 1e-3  # starts whose cost is within this share of the best are counted as agreeing
 
 
@@ -90,6 +91,8 @@ class StepFit:
 
     def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
         """Return the features of points, (n,) each; raise LawError for what is missing."""
+        prepare = getattr(self.law, "prepare", None)
+        frame = prepare(frame) if prepare else frame
         return {name: column(frame, name) for name in self.law.features}
 
     def to_json(self) -> dict[str, Any]:
@@ -244,7 +247,7 @@ def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
         starts=len(tried.cost),
         agree=int(agree.sum()),
         domain={k: (float(v.values[: data.n].min()), float(v.values[: data.n].max())) for k, v in data.x.items()},
-        converged=bool(tried.converged[first]),
+        converged=bool(tried.converged[first] or tried.cost[first] < EXACT * float(np.square(problem.target).sum())),
     )
 
 

@@ -536,3 +536,43 @@ def test_points_to_leave_out_are_named_with_the_expression_that_leaves_them_out(
     with pytest.raises(LawError, match="for row 11; mend it, or choose where 'y == y'"):
         quick(points, "power", host)
     assert quick(points, "power", host, where="y == y").steps[0].n == 11
+
+
+def test_points_that_say_no_more_than_a_constant_are_a_warning(host: PluginHost):
+    y = 0.25 + np.random.default_rng(0).normal(scale=0.01, size=12)
+    assert "acc: a constant fits as well as the law" in warnings_of(
+        table(y).rename(columns={"y": "acc"}), "sigmoid", host, value="acc"
+    )
+    known = table(y, chance=0.25, y_stderr=0.02)
+    assert "y lies within 2 standard errors of chance at every point" in warnings_of(known, "sigmoid", host)
+    trend = warnings_of(table(power(FLOPS) + 0.01 * y), "power", host)
+    assert "constant" not in trend
+    assert "chance" not in trend
+
+
+def test_a_target_inside_the_ladder_is_a_warning(host: PluginHost):
+    inside = f"flops == {FLOPS[5]}"
+    assert "inside the range fitted" in warnings_of(table(power(FLOPS)), "power", host, hold_out=inside)
+    assert "inside the range fitted" not in warnings_of(table(power(FLOPS)), "power", host, hold_out=0.2)
+
+
+def test_four_points_for_five_parameters_are_refused(host: PluginHost):
+    points = pd.DataFrame({"params": [1e7, 1e8, 1e9, 1e8], "tokens": [1e9, 1e10, 1e11, 1e9], "y": [4.0, 3, 2, 3.5]})
+    with pytest.raises(LawError, match="'chinchilla' has 5 parameters, and there are 4 points"):
+        quick(points, "chinchilla", host)
+
+
+def test_resamples_of_ones_own_take_the_place_of_ours(host: PluginHost):
+    """A point drawn twice is a point that stands there twice."""
+    y = power(FLOPS) * np.exp(np.random.default_rng(0).normal(scale=0.01, size=12))
+    counts = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), size=3)
+    found = quick(table(y), "power", host, weights=counts, objective="log_least_squares")
+    assert found.steps[0].draws.shape == (3, 3)
+    for draw, count in zip(found.steps[0].draws, counts, strict=True):
+        rows = np.repeat(np.arange(12), count)
+        again = quick(table(y[rows], FLOPS[rows]), "power", host, objective="log_least_squares")
+        assert curve(host.laws["power"], draw[None], {"flops": FLOPS})[0] == pytest.approx(
+            again.curve({"flops": FLOPS}), rel=1e-4
+        )
+    with pytest.raises(UsageError, match=r"weights of shape \(3, 4\): expected \(resamples, 12\)"):
+        quick(table(y), "power", host, weights=np.ones((3, 4)))

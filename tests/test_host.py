@@ -152,9 +152,7 @@ def test_a_failing_command_hook_is_kept_under_its_name():
 
 
 def test_asking_for_what_is_not_registered_lists_what_is(host: PluginHost):
-    with pytest.raises(
-        UsageError, match="there is no 'chinchila' in laws; there are: accuracy_from_loss, .*power"
-    ):
+    with pytest.raises(UsageError, match="there is no 'chinchila' in laws; there are: accuracy_from_loss, .*power"):
         host.laws["chinchila"]
 
 
