@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 import harness
 from harness import Floats
 
 
+@dataclass(frozen=True)
 class BrokenPower:
     """y(x) = a + b x^-c0 (1 + (x / d1)^(1 / f1))^(-c1 f1): a power law with one smooth break (Caballero et al. 2023).
 
     The slope in logarithms is c0 before the break at d1 and c0 + c1 behind it; f1 is how smooth the break is. Least
-    squares of ln(y + 1), as there. Six parameters: needs eight points or more on both sides of the break; a break
-    that lies beyond the points is a guess, and a value that rises and falls again (c1 < 0) is fitted, not foreseen. x
-    is `flops`; rename another scale with --map.
+    squares of ln(y + 1), as there. Six parameters: needs eight points or more on both sides of the break; a break that
+    lies beyond the points is a guess, and a value that rises and falls again (c1 < 0) is fitted, not foreseen. x is
+    `flops`, or the column that --option feature= names.
     """
 
+    feature: str = "flops"
+
     name = "broken_power"
-    features: tuple[str, ...] = ("flops",)
+    options = {"feature": "column of x; flops by default"}
     parameters = {
         "a": (0.0, np.inf),
         "log_b": (-np.inf, np.inf),
@@ -34,15 +39,20 @@ class BrokenPower:
     takes = "8 points or more on both sides of the break"
     source = "Caballero et al. 2023 (BNSL), one break"
 
-    def formula(self, flops: Floats, **p: Floats) -> Floats:
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the column of x."""
+        return (self.feature,)
+
+    def formula(self, **p: Floats) -> Floats:
         """Return y."""
-        x, f1 = np.log(flops), np.exp(p["log_f1"])
+        x, f1 = np.log(p[self.feature]), np.exp(p["log_f1"])
         turn = np.logaddexp(0.0, (x - p["log_d1"]) / f1)
         return p["a"] + np.exp(p["log_b"] - p["c0"] * x - p["c1"] * f1 * turn)
 
-    def guess(self, y: Floats, flops: Floats) -> dict[str, float]:
+    def guess(self, y: Floats, **features: Floats) -> dict[str, float]:
         """Put a line through the values, with a break in the middle that bends nothing yet."""
-        x = np.log(flops)
+        x = np.log(features[self.feature])
         slope, log_b = np.polyfit(x, np.log(np.maximum(y, 1e-9)), 1)
         middle = {"c1": 0.1, "log_d1": float(np.median(x)), "log_f1": -1.0}
         return {"a": 0.5 * float(max(y.min(), 0)), "log_b": float(log_b), "c0": -float(slope), **middle}

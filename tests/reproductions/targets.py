@@ -55,5 +55,6 @@ def quick(points: pd.DataFrame, law: str, value: str, **arguments: Any) -> LawFi
 
 
 def parameters(found: LawFit) -> Numbers:
-    """Return the parameters of the first step and its objective."""
-    return {**found.steps[0].parameters, "objective": found.steps[0].cost}
+    """Return the parameters of the first step, what follows from them, and its objective."""
+    step = found.steps[0]
+    return {**step.parameters, **{name: value for name, (value, _) in step.derived.items()}, "objective": step.cost}
