@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.back_tests import BackTest, back_test
     from harness.comparisons import compare
+    from harness.crossings import crossing, crossovers
     from harness.diffs import Diff, diff
     from harness.errors import (
         DamagedFile,
@@ -104,6 +105,8 @@ __all__ = [
     "UsageError",
     "back_test",
     "compare",
+    "crossing",
+    "crossovers",
     "diff",
     "evaluate",
     "fit",
@@ -119,6 +122,7 @@ __all__ = [
 _MODULES = {
     "back_tests": "BackTest back_test",
     "comparisons": "compare",
+    "crossings": "crossing crossovers",
     "diffs": "Diff diff",
     "errors": (
         "DamagedFile EngineError FamilyError HarnessError LawError MetricError OutOfMemory PluginError StoreError "

@@ -1,4 +1,4 @@
-"""Where a law of compute passes a score, with an interval."""
+"""Where a law of compute passes a score, or another law, with an interval."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from harness.tables import Range
 from harness.types import Floats
 
 GRID = 2000  # steps of log compute in which a crossing is looked for
+EQUAL = 1e-12  # difference below which two laws count as equal
 REACH = 100.0  # factor beyond the fitted compute up to which a crossing is looked for
 
 
@@ -42,6 +43,53 @@ def crossing(found: LawFit, score: float, *, rises: bool = True) -> Range | None
     tail = (1 - found.options.level) / 2
     bounds = np.quantile(draws, [tail, 1 - tail], method="nearest")
     return Range(float(value), float(bounds[0]), float(bounds[1])) if np.isfinite([value, bounds[0]]).any() else None
+
+
+def crossovers(a: LawFit, b: LawFit) -> tuple[list[Range], float]:
+    """Return every training compute at which two laws are equal, and the share of resamples in which they are anywhere.
+
+    Looked for in the compute that both were fitted to. Resample r of one goes with resample r of the other, so that
+    what they share (documents) is paired; fits of the same runs need the same seed, fits of different runs different
+    ones. The interval holds the nearest crossing of each resample in the same direction; where there is none it counts
+    as the smallest budget or as infinite, whichever side is ahead. Raises LawError for laws of other features than
+    flops, no common range, or different numbers of resamples.
+    """
+    (low_a, high_a), (low_b, high_b) = _budgets(a), _budgets(b)
+    low, high = max(low_a, low_b), min(high_a, high_b)
+    if low >= high or a.options.bootstrap != b.options.bootstrap:
+        raise LawError(
+            f"the laws were fitted to {low_a:.3g} to {high_a:.3g} and {low_b:.3g} to {high_b:.3g} FLOPs, with "
+            f"{a.options.bootstrap} and {b.options.bootstrap} resamples: expected a common range, and as many resamples"
+        )
+    flops = np.geomspace(low, high, GRID)
+    apart = a.curve({"flops": flops}) - b.curve({"flops": flops})
+    best = _ahead(apart[None])
+    draws = _ahead(a.draws({"flops": flops}) - b.draws({"flops": flops}))
+    tail = (1 - a.options.level) / 2
+    found = []
+    for place in np.flatnonzero(best[0, :-1] * best[0, 1:] < 0):
+        nearest = _nearest(draws, flops, int(place), int(best[0, place]))
+        bounds = np.quantile(nearest, [tail, 1 - tail], method="nearest")
+        share = apart[place] / (apart[place] - apart[place + 1])
+        value = flops[place] * (flops[place + 1] / flops[place]) ** share
+        found.append(Range(float(value), float(bounds[0]), float(bounds[1])))
+    return found, float((draws[:, :-1] * draws[:, 1:] < 0).any(axis=1).mean())
+
+
+def _ahead(difference: Floats) -> Floats:
+    """Return which law is ahead (R, n), 1 or -1; where they are equal, which was before (0 where none was)."""
+    sign = np.where(np.abs(difference) < EQUAL, 0.0, np.sign(np.nan_to_num(difference)))
+    known = np.maximum.accumulate(np.where(sign != 0, np.arange(sign.shape[1]), 0), axis=1)
+    return np.take_along_axis(sign, known, axis=1)
+
+
+def _nearest(ahead: Floats, x: Floats, place: int, before: int) -> Floats:
+    """Return where each resample (R,) crosses from `before` to the other side, nearest to a place on the grid."""
+    crosses = (ahead[:, :-1] == before) & (ahead[:, 1:] == -before)
+    distance = np.where(crosses, np.abs(np.arange(len(x) - 1) - place), len(x))
+    never = np.where(ahead[:, place] == -before, x[0], np.inf)
+    i = distance.argmin(axis=1)
+    return np.where(crosses.any(axis=1), np.sqrt(x[i] * x[i + 1]), never)
 
 
 def _budgets(found: LawFit) -> tuple[float, float]:

@@ -38,6 +38,7 @@ BUILT_IN = (
     "harness_plugins.laws.observational",
     "harness_plugins.analyses.decompose",
     "harness_plugins.analyses.trends",
+    "harness_plugins.analyses.decide",
     "harness_plugins.sources.bigbench",
     "harness_plugins.reporters",
     "harness_plugins.nano",

@@ -6,12 +6,16 @@ import itertools
 from functools import cache
 
 import numpy as np
+import pandas as pd
 
+from harness.crossings import crossovers
+from harness.lawfits import LawFit
+from harness.types import Floats
 from harness_plugins.analyses import estimators, shapes
 from harness_plugins.analyses.chains import Step, correlations
 from harness_plugins.analyses.items import CHAIN, read_items
 from harness_plugins.analyses.powers import pareto_power
-from tests.reproductions.targets import Numbers, Target, read
+from tests.reproductions.targets import Numbers, Target, quick, read
 
 
 def counts() -> Numbers:
@@ -128,6 +132,24 @@ def verifier() -> Numbers:
         "precision": found[1].precision,
         **{f"success in {k}": one.success for k, one in found.items()},
     }
+
+
+def crossing_laws() -> Numbers:
+    """Two power laws of compute, fitted to points of them without noise, and two that do not cross."""
+    flops = np.geomspace(1e18, 1e24, 40)
+    fits = [power_of(flops, a * flops**-b) for a, b in ((30, 0.06), (100, 0.085))]
+    ((one,), _) = crossovers(*fits)
+    far = np.geomspace(1e14, 1e26, 40)
+    apart = [power_of(far, e + k * 10 ** (-b * np.log10(far))) for e, k, b in ((1.7, 60, 0.1), (1.6, 30, 0.07))]
+    return {
+        "FLOPs": one.value, "value": float(fits[0].curve({"flops": np.array([one.value])})[0]),
+        "crossovers of the others": float(len(crossovers(*apart)[0])),
+    }  # fmt: skip
+
+
+def power_of(flops: Floats, values: Floats) -> LawFit:
+    """Fit the law power to points."""
+    return quick(pd.DataFrame({"flops": flops, "loss": values}), "power", "loss")
 
 
 def curves() -> Numbers:
@@ -248,6 +270,13 @@ TARGETS = [
             },
             1e-6,
         ),
+    ),
+    Target(
+        "S12",
+        BY_HAND,
+        "crossovers of two fits of power, without noise",
+        crossing_laws,
+        {"FLOPs": (8.22526e20, 1e17), "value": (1.66806, 1e-5), "crossovers of the others": (0, 0)},
     ),
     Target(
         "S13",

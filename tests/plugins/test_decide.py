@@ -1,0 +1,128 @@
+"""What a small scale says of a large one: agreement of pairs, signal over noise, laws that cross."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from harness import LawError, UsageError
+from harness.cli import main
+from harness.crossings import crossovers
+from harness.fits import fit
+from harness.host import PluginHost
+from harness.points import PointStore
+from harness_plugins.analyses.decide import decide
+from harness_plugins.analyses.decisions import agreement, decision_accuracy, signal_to_noise
+
+FAST = {"bootstrap": 40}
+
+
+def test_pairs_agree_where_their_order_is_kept():
+    small, large = np.array([0.1, 0.2, 0.3, 0.3]), np.array([0.5, 0.7, 0.6, 0.7])
+    assert agreement(small, large).tolist() == pytest.approx([1, 1, 1, 0, np.nan, 0.5], nan_ok=True)
+    assert decision_accuracy(small, large) == pytest.approx(3.5 / 5)
+    draws = np.stack([small, -small])
+    assert decision_accuracy(draws, large).tolist() == pytest.approx([0.7, 0.3])
+    assert np.isnan(decision_accuracy(small, np.ones(4)))
+
+
+def test_signal_to_noise_and_its_interval():
+    """Noise of relative deviation 0.01 in runs of 5 checkpoints: the 90 % interval holds the true ratio as often."""
+    rng, finals = np.random.default_rng(0), np.array([0.5, 0.6, 0.7])
+    truth = (0.2 / 0.6) / 0.01
+    found = [signal_to_noise(finals, 0.5 + 0.005 * rng.normal(size=(2, 5))) for _ in range(400)]
+    inside = np.mean([one.low <= truth <= one.high for one in found])
+    assert 0.86 < inside < 0.94
+    assert np.isinf(signal_to_noise(finals, [np.full(3, 0.5)]).value)
+    with pytest.raises(LawError, match="2 models, a run with 2 late checkpoints"):
+        signal_to_noise(finals, [np.array([0.5])])
+
+
+def crossing_fits(host: PluginHost, seed: int, *, noise: float = 0.003, resamples: int = 100):
+    """Two power laws that cross at 8.2e20, each seen on 12 runs of its own."""
+    rng, flops = np.random.default_rng(seed), np.geomspace(1e18, 1e24, 12)
+    fits = []
+    for number, (a, b) in enumerate(((30, 0.06), (100, 0.085))):
+        points = pd.DataFrame({"flops": flops, "y": a * flops**-b * np.exp(rng.normal(scale=noise, size=12))})
+        options = {"bootstrap": resamples, "resample": "checkpoints", "seed": number, "starts": 4}
+        fits.append(fit(points, "power", value="y", objective="log_least_squares", registries=host, **options))
+    return fits
+
+
+def test_the_interval_of_a_crossover_holds_the_truth(host: PluginHost):
+    inside = []
+    for seed in range(25):
+        found, share = crossovers(*crossing_fits(host, seed))
+        assert share == 1
+        inside.append(any(one.low <= 8.22526e20 <= one.high for one in found))
+    assert 18 <= sum(inside) <= 25
+
+
+def test_resamples_that_do_not_cross_leave_an_end_open(host: PluginHost):
+    """The crossing lies near the end of the compute that both have seen."""
+    flops = np.geomspace(1e18, 1e21, 8)
+    rng, fits = np.random.default_rng(3), []
+    for number, (a, b) in enumerate(((30, 0.06), (100, 0.085))):
+        points = pd.DataFrame({"flops": flops, "y": a * flops**-b * np.exp(rng.normal(scale=0.01, size=8))})
+        options = {"bootstrap": 100, "resample": "checkpoints", "seed": number}
+        fits.append(fit(points, "power", value="y", objective="log_least_squares", registries=host, **options))
+    found, share = crossovers(*fits)
+    assert 0 < share < 1
+    assert [one.high for one in found] in ([np.inf], [])
+
+
+def test_equal_curves_and_curves_without_a_common_range_do_not_cross(host: PluginHost):
+    a, _b = crossing_fits(host, 0)
+    assert crossovers(a, a) == ([], 0)
+    points = pd.DataFrame({"flops": np.geomspace(1e25, 1e27, 5), "y": np.linspace(2, 1.5, 5)})
+    later = fit(points, "power", value="y", registries=host, bootstrap=100, resample="checkpoints")
+    with pytest.raises(LawError, match="expected a common range"):
+        crossovers(a, later)
+
+
+def test_small_sizes_of_a_store_are_held_against_the_large(nano_store: PointStore):
+    small, large = "size == 'w32l2'", "size == 'w64l2'"
+    tables = {table.name: table for table in decide(nano_store, small=(small,), large=large, **FAST)}
+    assert list(tables) == ["decisions", "pairs", "noise", "crossovers"]
+    points = nano_store.points("nano_birthplace", metrics=["acc"]).query("step == 1600").set_index(["family", "size"])
+    row = next(row for row in tables["pairs"].rows if row[0] == "nano_birthplace")
+    difference = points["value"]["aster", "w64l2"] - points["value"]["birch", "w64l2"]
+    assert row[4].value == pytest.approx(difference)
+    ahead = "aster" if points["value"]["aster", "w32l2"] > points["value"]["birch", "w32l2"] else "birch"
+    assert row[6].strip("()") == ahead
+    assert {row[1] for row in tables["decisions"].rows} == {"the metric itself", "p_choices", "brier", "logp_gold"}
+    assert all(row[3] <= 3 and 0 <= row[4].low <= row[4].high <= 1 for row in tables["decisions"].rows)
+    assert "not nano_text, without choices" in tables["decisions"].notes[0]
+    text = next(row for row in tables["noise"].rows if row[0] == "nano_text")
+    assert text[4] == "aster w64l2"
+    assert any("by what was learned" in note for note in tables["noise"].notes)
+
+
+def test_losses_are_turned_round(nano_store: PointStore):
+    """aster w64l2 reads texts with fewer bits than birch w64l2, so it is ahead."""
+    points = nano_store.points("nano_text", metrics=["bits_per_byte"]).query("step == 1600 and size == 'w64l2'")
+    aster, birch = (points[points["family"] == family]["value"].iloc[0] for family in ("aster", "birch"))
+    tables = decide(nano_store, task="nano_text", small=("size == 'w32l2'",), large="size == 'w64l2'", **FAST)
+    assert tables[1].rows[0][4].value == pytest.approx(birch - aster)
+
+
+def test_what_cannot_be_decided_is_said(nano_store: PointStore):
+    with pytest.raises(UsageError, match="aster alone; ranking needs 2 families"):
+        decide(nano_store, task="nano_birthplace", where="family == 'aster'", **FAST)
+    with pytest.raises(UsageError, match="'step > 0' chooses w32l2, w64l2 of aster; expected one size of every family"):
+        decide(nano_store, task="nano_birthplace", small=("step > 0",), **FAST)
+    with pytest.raises(UsageError, match="chooses none of aster"):
+        decide(nano_store, task="nano_birthplace", large="size == 'w96l3'", **FAST)
+
+
+def test_the_command_counts_rungs_where_no_small_size_is_named(tmp_path, nano_store: PointStore):
+    arguments = ["decide", str(nano_store.path), "--task", "nano_birthplace", "--bootstrap", "20", "-o", str(tmp_path)]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    decisions = pd.read_csv(tmp_path / "decisions.csv")
+    assert set(decisions["small"]) == {"rung 1 of 2"}
+    crossings = pd.read_csv(tmp_path / "crossovers.csv")
+    assert len(crossings) == 0  # birch has three points, too few for a sigmoid
+    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in found.stdout
