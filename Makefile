@@ -1,5 +1,6 @@
 # make demo    evaluate three families of small models, predict the largest, compare; about two minutes
 # make test    lint, types, docs, tests; about three minutes
+# make analyses  the tables of results/analyses, from the store that make demo leaves; under a minute
 # make check   the same in an environment that is there already
 # Both make .venv and install what they need (PyTorch for the CPU; see .ci/constraints.txt).
 
@@ -8,12 +9,17 @@ BIN = .venv/bin
 STORE = results/demo/store
 TASKS = nano_addition,nano_agreement,nano_birthplace,nano_flag,nano_job,nano_ordering,nano_saying,nano_text
 
-.PHONY: demo test check docs clean
+.PHONY: demo analyses test check docs clean
 
 demo: .venv/demo
 	$(BIN)/harness eval aster birch cedar --tasks $(TASKS) --limit 400 -o $(STORE)
 	$(BIN)/harness fit $(STORE) --law two_step --task nano_addition --metric acc --hold-out largest
 	$(BIN)/harness compare $(STORE) --expect results/demo
+
+analyses: $(STORE)
+	$(BIN)/harness decompose $(STORE) -o results/analyses
+	$(BIN)/harness trends $(STORE) -o results/analyses
+	$(BIN)/harness decide $(STORE) -o results/analyses
 
 test: .venv/test check
 

@@ -82,7 +82,7 @@ class Loss:
 
 def predictability_lost(items: Items, *, correlation: str = "spearman", level: float = 0.9) -> Loss:
     """Say at which step documents lose their correlation with scale, and whether that hangs on one training run."""
-    kept, falls, at = _fall(items.x, items.chain, items.groups, correlation, level)
+    kept, falls, at = _fall(items.x, items.chain, items.groups, correlation=correlation, level=level)
     others = list(_without_one_run(items, correlation, level))
     return Loss(kept, falls, at, sum(other == at for other in others), len(others))
 
@@ -93,11 +93,11 @@ def _without_one_run(items: Items, correlation: str, level: float) -> Iterator[t
         kept = runs != run
         if kept.sum() > 2:
             chain = {name: values[:, kept] for name, values in items.chain.items()}
-            yield _fall(items.x[kept], chain, items.groups, correlation, level)[2]
+            yield _fall(items.x[kept], chain, items.groups, correlation=correlation, level=level)[2]
 
 
 def _fall(
-    x: Floats, chain: dict[str, Floats], units: Ints, correlation: str, level: float
+    x: Floats, chain: dict[str, Floats], units: Ints, *, correlation: str, level: float
 ) -> tuple[dict[str, float], dict[str, Range], tuple[str, ...]]:
     """Return what is kept at each step, the falls, and the steps of the largest one."""
     shares = {name: _share(x, values, correlation) for name, values in chain.items()}

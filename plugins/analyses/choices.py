@@ -106,7 +106,9 @@ def predict_accuracy(items: Items, *, level: float = 0.9, bootstrap: int = 1000,
     laws = fit_choices(items.x[fitted], logprob[fitted], items.runs[fitted])
     predicted = laws.logprob(items.x[target])
     value = float(accuracy(predicted, scores[0]))
-    errors = np.concatenate(list(_errors(laws, items.x[target], scores[0], bootstrap, np.random.default_rng(seed))))
+    errors = np.concatenate(
+        list(_errors(laws, items.x[target], scores[0], count=bootstrap, rng=np.random.default_rng(seed)))
+    )
     low, high = np.clip(value + np.quantile(errors, [(1 - level) / 2, (1 + level) / 2]), 0, 1)
     alone = np.where(scores[0].is_gold, predicted, logprob[last])
     return Joint(
@@ -118,7 +120,7 @@ def predict_accuracy(items: Items, *, level: float = 0.9, bootstrap: int = 1000,
     )
 
 
-def _errors(laws: ChoiceLaws, x: float, scores: Scores, count: int, rng: np.random.Generator) -> Iterator[Floats]:
+def _errors(laws: ChoiceLaws, x: float, scores: Scores, *, count: int, rng: np.random.Generator) -> Iterator[Floats]:
     """Yield the accuracy of a simulated target minus that of laws fitted to a simulated ladder, in batches.
 
     Degrees of freedom are those of runs, as checkpoints of one run are not independent.

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness import Floats, Range, UsageError
 from harness.errors import choose
+from harness_plugins.analyses.items import refuse_doubles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,7 @@ def read_contests(store: PointStore, task: str | None, where: str | None, asked:
         known = [there[m] for m in dict.fromkeys([metric, *PROXIES]) if m in there]
         points = widen(store.points(name, metrics=[m.name for m in known]))
         points = _last(query(points, where) if where else points)
+        refuse_doubles(points, name)
         families = tuple(sorted(set(points["family"])))
         if len(families) < 2:
             raise UsageError(f"{name}: {choose(families)} alone; ranking needs 2 families or more")
@@ -84,7 +86,7 @@ def read_contests(store: PointStore, task: str | None, where: str | None, asked:
         rng = np.random.default_rng([asked.seed, number])
         drawn = store.replicates(points, list(signs), asked.bootstrap, rng)
         chosen = [("large", large_rows(points, asked.large)), *_small(points, asked)]
-        large, *small = (_scale(label, points[rows], rows, drawn, signs) for label, rows in chosen)
+        large, *small = (_scale(label, points[rows], chosen=rows, drawn=drawn, signs=signs) for label, rows in chosen)
         yield Contest(name, metric, families, points, large, tuple(small), there[metric].higher_is_better)
 
 
@@ -132,7 +134,7 @@ def _small(points: pd.DataFrame, asked: Asked) -> Iterator[tuple[str, pd.Series[
 
 
 def _scale(
-    label: str, rows: pd.DataFrame, chosen: pd.Series[bool], drawn: dict[str, Floats], signs: dict[str, float]
+    label: str, rows: pd.DataFrame, *, chosen: pd.Series[bool], drawn: dict[str, Floats], signs: dict[str, float]
 ) -> Scale:
     """Average the seeds of each family."""
     weights = np.stack([(rows["family"] == family).to_numpy(dtype=float) for family in sorted(set(rows["family"]))])

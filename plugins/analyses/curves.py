@@ -11,13 +11,13 @@ import numpy as np
 import harness
 from harness import Floats, UsageError
 from harness.errors import choose
+from harness_plugins.analyses.items import RUN, refuse_doubles
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from harness import PointStore
 
-RUN = ("size", "seed")
 REPLICATES = 1000
 
 
@@ -83,21 +83,24 @@ def read_curves(
 
     Raises UsageError where columns are missing or nothing is left.
     """
-    curves = list(_of_store(source, task, metric, where, scale) if isinstance(source, harness.PointStore) else
-                  _of_table(source, task, metric, where, scale))  # fmt: skip
+    if isinstance(source, harness.PointStore):
+        curves = list(_of_store(source, task=task, metric=metric, where=where, scale=scale))
+    else:
+        curves = list(_of_table(source, task=task, metric=metric, where=where, scale=scale))
     if not curves:
         raise UsageError(f"no points are left of task {task or '(any)'} and metric {metric or '(any)'}")
     return curves
 
 
 def _of_store(
-    store: PointStore, task: str | None, metric: str | None, where: str | None, scale: str
+    store: PointStore, *, task: str | None, metric: str | None, where: str | None, scale: str
 ) -> Iterator[Curve]:
     from harness.ladders import widen
 
-    for name, fingerprint_metric in sorted(_metrics(store, task, metric).items()):
-        points = _query(store.points(name, metrics=[fingerprint_metric]), where)
-        known = store.registries.metrics[fingerprint_metric]
+    for name, chosen in sorted(_metrics(store, task, metric).items()):
+        points = _query(store.points(name, metrics=[chosen]), where)
+        refuse_doubles(points, name)
+        known = store.registries.metrics[chosen]
         for family, own in points.groupby("family", sort=True):
             last = _last(widen(own), scale)
             covariance = np.diag(last[f"{known.name}_stderr"].to_numpy() ** 2)
@@ -105,7 +108,7 @@ def _of_store(
                 rng = np.random.default_rng(0)
                 drawn = store.replicates(last, [known.name], REPLICATES, rng)[known.name]
                 covariance = np.cov(drawn, rowvar=False).reshape(len(last), len(last))
-            yield _curve((name, str(family), known.name), last, scale, covariance, known.higher_is_better)
+            yield _curve((name, str(family), known.name), last, scale, covariance, rises=known.higher_is_better)
 
 
 def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
@@ -123,7 +126,7 @@ def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[st
 
 
 def _of_table(
-    table: pd.DataFrame, task: str | None, metric: str | None, where: str | None, scale: str
+    table: pd.DataFrame, *, task: str | None, metric: str | None, where: str | None, scale: str
 ) -> Iterator[Curve]:
     frame = _query(table, where)
     if not {"metric", "value"} <= set(frame.columns):
@@ -143,7 +146,7 @@ def _of_table(
 
 
 def _curve(
-    names: tuple[str, str, str], points: pd.DataFrame, scale: str, covariance: Floats | None, rises: bool = True
+    names: tuple[str, str, str], points: pd.DataFrame, scale: str, covariance: Floats | None, *, rises: bool = True
 ) -> Curve:
     from harness.ladders import column
 

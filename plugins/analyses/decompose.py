@@ -116,7 +116,7 @@ def _joint(store: PointStore, every: Sequence[Items], *, level: float, bootstrap
         except HarnessError as error:
             notes.append(f"{items.task}, {items.family}: {error}")
             continue
-        sigmoid = _sigmoid(store, items, joint, level, bootstrap)
+        sigmoid = _sigmoid(store, items, joint, level=level, bootstrap=bootstrap)
         rows.append(_compared(items, joint, sigmoid))
         if sigmoid:
             values = (joint.predicted.value, joint.gold_only, sigmoid.value, joint.last)
@@ -159,7 +159,7 @@ def _compared(items: Items, joint: Joint, sigmoid: Range | None) -> tuple[Any, .
     )
 
 
-def _sigmoid(store: PointStore, items: Items, joint: Joint, level: float, bootstrap: int) -> Range | None:
+def _sigmoid(store: PointStore, items: Items, joint: Joint, *, level: float, bootstrap: int) -> Range | None:
     """Predict the same checkpoint with the plain law of accuracy; None where it cannot be fitted."""
     points = store.points(items.task, items.family, metrics=["acc"])
     keys = ["checkpoint", "fingerprint", "settings"]

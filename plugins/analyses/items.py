@@ -67,9 +67,10 @@ def read_items(
     Tasks without choices are passed over. Raises UsageError where nothing is left or a column is missing, StoreError
     where a checkpoint is there twice.
     """
-    found = _of_store(source, task, family, where, scale) if isinstance(source, harness.PointStore) else None
-    if found is None:
-        found = _of_table(source, task, family, where, scale)  # type: ignore[arg-type]  # narrowed above
+    if isinstance(source, harness.PointStore):
+        found = _of_store(source, task=task, family=family, where=where, scale=scale)
+    else:
+        found = _of_table(source, task=task, family=family, where=where, scale=scale)
     first = next(found, None)
     if first is None:
         raise UsageError(f"no document with choices is left of task {task or '(any)'} and family {family or '(any)'}")
@@ -78,7 +79,7 @@ def read_items(
 
 
 def _of_store(
-    store: PointStore, task: str | None, family: str | None, where: str | None, scale: str
+    store: PointStore, *, task: str | None, family: str | None, where: str | None, scale: str
 ) -> Iterator[Items]:
     import pandas as pd
 
@@ -89,17 +90,24 @@ def _of_store(
     known["cell"] = range(len(cells))
     for (name, own), points in _query(known, where).groupby(["task", "family"], sort=True):
         ordered = _by_scale(points, scale)
-        twice = ordered.duplicated([*RUN, "step"], keep=False)
-        if twice.any():
-            raise StoreError(
-                f"{own}:{ordered[twice]['size'].iloc[0]} has {name} more than once; choose with --where, by "
-                "fingerprint, settings, engine or dtype"
-            )
+        refuse_doubles(ordered, str(name))
         scores = tuple(store.load(cells[i].id) for i in ordered["cell"])
         if "choices" in scores[0].offers:
             chain = {step: _values(store, step, scores) for step in CHAIN if _applies(store, step, scores[0])}
             groups = np.unique(scores[0].group.astype(str), return_inverse=True)[1]
             yield Items(str(name), str(own), ordered, _logarithm(ordered, scale), chain, _units(groups), scores)
+
+
+def refuse_doubles(points: pd.DataFrame, task: str) -> None:
+    """Raise StoreError where a checkpoint has a task more than once, as with several engines, dtypes or prompts."""
+    key = [name for name in ("family", *RUN, "step") if name in points.columns]
+    twice = points[points.duplicated(key, keep=False)]
+    if len(twice):
+        row = twice.iloc[0]
+        raise StoreError(
+            f"{row['family']}:{row['size']} has {task} more than once; choose with --where, by fingerprint, settings, "
+            "engine or dtype"
+        )
 
 
 def _applies(store: PointStore, step: str, scores: Scores) -> bool:
@@ -116,7 +124,7 @@ def _values(store: PointStore, step: str, scores: Sequence[Scores]) -> Floats:
 
 
 def _of_table(
-    table: pd.DataFrame, task: str | None, family: str | None, where: str | None, scale: str
+    table: pd.DataFrame, *, task: str | None, family: str | None, where: str | None, scale: str
 ) -> Iterator[Items]:
     frame = _query(table, where)
     there = [step for step in CHAIN if step in frame.columns]
@@ -129,16 +137,16 @@ def _of_table(
     frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
     for (name, own), rows in frame.groupby(["task", "family"], sort=True):
         if task in (None, name) and family in (None, own):
-            yield _items(str(name), str(own), rows, there, scale)
+            yield _items((str(name), str(own)), rows, there, scale)
 
 
-def _items(task: str, family: str, rows: pd.DataFrame, there: list[str], scale: str) -> Items:
+def _items(names: tuple[str, str], rows: pd.DataFrame, there: list[str], scale: str) -> Items:
     """Turn rows a checkpoint and document into columns; documents that some checkpoint lacks are left out."""
     key = [name for name in (*RUN, "step", "model") if name in rows.columns] or [scale]
     rows = rows.assign(checkpoint=rows.groupby(key, dropna=False, sort=False).ngroup())
     if rows.duplicated(["checkpoint", "doc_id"]).any():
         twice = rows[rows.duplicated(["checkpoint", "doc_id"])].iloc[0]
-        raise UsageError(f"{task}: document {twice['doc_id']} is there twice at {scale} {twice[scale]:g}; keep one")
+        raise UsageError(f"{names[0]}: document {twice['doc_id']} is there twice at {scale} {twice[scale]:g}; keep one")
     points = _by_scale(rows.drop_duplicates("checkpoint"), scale)
     wide = {
         step: rows.pivot_table(index="doc_id", columns="checkpoint", values=step)[points["checkpoint"]]
@@ -146,14 +154,14 @@ def _items(task: str, family: str, rows: pd.DataFrame, there: list[str], scale: 
     }
     complete = np.logical_and.reduce([frame.notna().all(axis=1).to_numpy() for frame in wide.values()])
     if not complete.any():
-        raise UsageError(f"{task}: no document has values at all {len(points)} checkpoints")
+        raise UsageError(f"{names[0]}: no document has values at all {len(points)} checkpoints")
     sign = {step: -1.0 if step == "brier" else 1.0 for step in there}
     chain = {step: sign[step] * frame.to_numpy(dtype=np.float64)[complete] for step, frame in wide.items()}
     groups = np.zeros(len(complete), dtype=np.int64)
     if "group" in rows.columns:
-        names = rows.drop_duplicates("doc_id").set_index("doc_id")["group"]
-        groups = np.unique(names.loc[wide[there[0]].index].astype(str), return_inverse=True)[1]
-    return Items(task, family, points, _logarithm(points, scale), chain, _units(groups[complete]))
+        of_document = rows.drop_duplicates("doc_id").set_index("doc_id")["group"]
+        groups = np.unique(of_document.loc[wide[there[0]].index].astype(str), return_inverse=True)[1]
+    return Items(*names, points, _logarithm(points, scale), chain, _units(groups[complete]))
 
 
 def _units(groups: Ints) -> Ints:

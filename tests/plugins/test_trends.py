@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness import LawError, UsageError
+from harness import LawError, StoreError, UsageError
 from harness.cli import main
 from harness.points import PointStore
 from harness_plugins.analyses.curves import Curve, read_curves
+from harness_plugins.analyses.decide import decide
 from harness_plugins.analyses.emergence import emergence
+from harness_plugins.analyses.items import read_items
 from harness_plugins.analyses.trends import trends
 from harness_plugins.analyses.turns import trend
 from tests.plugins.ladders import many_sizes
@@ -141,6 +146,20 @@ def test_bad_points_are_named():
         trends(frame, metric="y", task="nope")
     with pytest.raises(LawError, match="2 runs; a trend needs 3"):
         trend(curve_of([0.1, 0.2]))
+
+
+def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore):
+    """One of them would be taken for the score, and nobody would know which."""
+    store = PointStore(shutil.copytree(nano_store.path, tmp_path / "store"), registries=nano_store.registries)
+    cell = store.select("nano_birthplace", "aster")[0]
+    other = replace(cell.settings, engine="vllm")
+    store.put_settings(other)
+    store.write(replace(cell.id, settings=other.digest), store.read(cell.id.name))
+    store = PointStore(store.path, registries=nano_store.registries)
+    for analysis in (read_curves, decide, lambda store, task: list(read_items(store, task=task))):
+        with pytest.raises(StoreError, match=r"aster:w\d\dl2 has nano_birthplace more than once; choose with --where"):
+            analysis(store, task="nano_birthplace")
+    assert len(read_curves(store, task="nano_birthplace", where="engine == 'transformers'")) == 2
 
 
 def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointStore):
