@@ -26,6 +26,7 @@ class FormulaLaw(Protocol):
     - `value_range`: lowest and highest possible value;
     - `anchors`: points it must also fit, pairs of features and value;
     - `example`: parameters of a typical case, for `harness.testing.check_law`;
+    - `own_units`: the counts (flops, params, tokens) in whose units the formula has a scale of its own;
     - `linear`: the parameters in which the formula is linear ("linear"), or linear in their exponential ("log"), which
       starts then get by least squares, the others being given (variable projection, Golub and Pereyra 1973);
     - `published_starts`: a list of values for each parameter, whose product `starts="published"` begins from;

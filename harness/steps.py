@@ -49,7 +49,8 @@ class StepFit:
     """One fitted formula: parameters (p,) with standard errors, and draws (R, p) from the resamples.
     `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of
     freedom (with counted successes: the root of rho in the variance rho p (1 - p) beyond that of counts); `domain` the
-    range of each feature that was seen; `agree` of `starts` reached the best cost; `converged`: its search has ended.
+    range of each feature that was seen; `agree` of `starts` reached the best cost; `converged`: its search has ended;
+    `trials` is the median number of those behind a rate, 0 where none are counted.
     """
 
     law: FormulaLaw
@@ -66,6 +67,7 @@ class StepFit:
     agree: int
     domain: Mapping[str, tuple[float, float]]
     converged: bool = True
+    trials: int = 0
 
     @property
     def derived(self) -> dict[str, tuple[float, Floats]]:
@@ -110,13 +112,14 @@ class StepFit:
         return clipped(self.law, curve(self.law, self.draws, features))
 
     def sample(self, features: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
-        """Return predictions (R, n): the curve of each resample and the scatter around it; NaN where there is no
-        degree of freedom to know the scatter from."""
+        """Return predictions (R, n): the curve of each resample and the scatter around it, successes counted in as many
+        trials as before; NaN where there is no degree of freedom to know the scatter from."""
         objective = objective_of(self.law, self.objective)
         size = (len(self.draws), 1)
         z = rng.standard_t(self.dof, size=size) if self.dof > 0 else np.full(size, np.nan)
         with np.errstate(over="ignore", invalid="ignore"):  # t of one degree of freedom has no bounds
-            return clipped(self.law, objective.noisy(curve(self.law, self.draws, features), self.scatter, z))
+            values = clipped(self.law, objective.noisy(curve(self.law, self.draws, features), self.scatter, z))
+        return rng.binomial(self.trials, np.nan_to_num(values)) / self.trials if self.trials else values
 
 
 def _quantiles(draws: Floats, at: Sequence[float]) -> Floats:
@@ -241,6 +244,7 @@ def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
         objective=data.objective.name,
         cost=float(tried.cost.min() * data.delta**2),
         scatter=scatter if data.trials is None else _beyond_counts(scatter, data.trials),
+        trials=0 if data.trials is None else int(np.median(data.trials[: data.n])),
         dof=dof,
         n=data.n,
         rank=problem.rank(best),

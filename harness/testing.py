@@ -139,7 +139,8 @@ def check_law(
     features: Mapping[str, Any] | None = None,
     points: pd.DataFrame | None = None,
 ) -> None:
-    """Check a law: its formula broadcasts, its guess lies within its bounds, and a fit recovers it without noise.
+    """Check a law: its formula broadcasts, its guess lies within its bounds, a fit recovers it without noise from three
+    seeds and orders of the points and in other units, and its intervals hold the true curve with noise.
 
     `params` are the parameters of a typical case (by default `law.example`), `features` the places to try it at. Of a
     procedure, `points` are a table whose column y it reproduces (by default `law.example()`).
@@ -150,6 +151,7 @@ def check_law(
     import pandas as pd
 
     from harness.fits import fit
+    from harness.simulations import places
 
     _expect(law)
     truth = params or getattr(law, "example", None)
@@ -176,6 +178,32 @@ def check_law(
         found = fit(points, law, value="y", bootstrap=20, seed=seed, resample="checkpoints")
         miss = np.abs(found.curve(x) - y).max()
         assert miss <= 1e-5 * np.abs(y).max(), f"law {law.name!r}: without noise the fit misses by {miss:.3g}\n{found}"
+    _check_units(law, x, y)
+    _check_intervals(law, truth, places(law, 48) if features is None else {k: np.tile(v, 4) for k, v in x.items()})
+
+
+def _check_units(law: FormulaLaw, x: Mapping[str, Floats], y: Floats) -> None:
+    """Counts in other units must be fitted as well, unless the law has a scale of its own (`own_units`)."""
+    import pandas as pd
+
+    from harness.fits import fit
+
+    for name in set(law.features) & {"flops", "params", "tokens"} - set(getattr(law, "own_units", ())):
+        scaled = {**x, name: 100 * x[name]}
+        points = pd.DataFrame({**scaled, "y": y, "trials": 1000.0})
+        miss = np.abs(fit(points, law, value="y", bootstrap=20, resample="checkpoints").curve(scaled) - y).max()
+        assert miss <= 1e-5 * np.abs(y).max(), (
+            f"law {law.name!r}: with {name} 100 times as large the fit misses by {miss:.3g}; widen the bounds, or say "
+            f"own_units = ({name!r},)"
+        )
+
+
+def _check_intervals(law: FormulaLaw, truth: Mapping[str, float], x: Mapping[str, Floats]) -> None:
+    """Of six fits to points with noise, three must hold the true curve in their 90 % interval; 1 in 800 would not."""
+    from harness.simulations import coverage
+
+    found = coverage(law, truth, x, count=6, bootstrap=40, starts=4)
+    assert found.curve >= 3, f"law {law.name!r}: {found.curve} of 6 intervals hold the true curve; expected 3 or more"
 
 
 def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None) -> None:

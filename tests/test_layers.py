@@ -25,7 +25,7 @@ LAYERS = [
     {"procedures"},
     {"checks", "outputs", "reports"},
     {"fits", "lawfits"},
-    {"allocations", "back_tests", "crossings"},
+    {"allocations", "back_tests", "crossings", "simulations"},
     {"comparisons", "diffs", "checkerchecks", "enginechecks", "fakes", "listings"},
     {"testing"},
     {"cli"},

@@ -75,6 +75,26 @@ def test_a_law_that_is_right_passes():
     check_law(Line())
 
 
+class Bounded(Line):
+    """A law whose bounds know the unit of its feature."""
+
+    name = "bounded"
+    features = ("tokens",)
+    parameters = {"a": (-9.0, 9.0), "b": (0.5, 9.0)}
+
+    def guess(self, y, tokens):
+        return {"a": 1.0, "b": 2.0}
+
+    def formula(self, tokens, a, b):
+        return a + b * tokens / 1e10
+
+
+def test_bounds_that_know_a_unit_are_noticed():
+    with pytest.raises(AssertionError, match=r"with tokens 100 times as large .* say own_units = \('tokens',\)"):
+        check_law(Bounded())
+    check_law(type("Scaled", (Bounded,), {"own_units": ("tokens",)})())
+
+
 def test_a_task_whose_metric_is_unknown_is_noticed(tmp_path):
     (tmp_path / "docs.jsonl").write_text('{"q": "a", "c": ["b", "d"], "g": 0}\n')
     (tmp_path / "task.yaml").write_text("documents: docs.jsonl\nquery: '{q}'\nchoices: c\ngold: g\nmetric: accc\n")

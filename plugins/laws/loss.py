@@ -191,6 +191,7 @@ class Farseer:
     name = "farseer"
     experimental = UNKNOWN
     features = ("params", "tokens")
+    own_units = ("params", "tokens")
     parameters = {
         "a3": (-3.0, 3.0),
         "gamma": (-1.0, 1.0),

@@ -1,0 +1,142 @@
+"""How long fits take, beside plain scipy in the same run, and to the same optimum.
+
+    python -m tests.benchmarks.laws > results/benchmarks/laws.md
+
+Approach 3 of Hoffmann et al. on the 240 points of Besiroglu et al.: from the 4,500 published starts with L-BFGS-B and
+finite differences, and 4,000 resamples of the points with L-BFGS-B and written gradients, as these authors do; beside
+`harness.fit` from its generic starts, and with the same resamples. Then the seconds of every published fit.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from itertools import product
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from harness.host import default_host
+from harness.tables import Table
+from harness.types import Floats
+from tests.benchmarks.throughput import processor
+from tests.reproductions import losses, sampling, synthetic, tasks
+from tests.reproductions.targets import quick, read
+
+REPEATS = 5
+RESAMPLES = 4000
+DELTA = 1e-3
+STARTS = ((0.0, 5.0, 10.0, 15.0, 20.0, 25.0), (0.0, 0.5, 1.0, 1.5, 2.0), (-1.0, -0.5, 0.0, 0.5, 1.0))
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of a call, and what it returns."""
+    begun = time.perf_counter()
+    found = run()
+    return time.perf_counter() - begun, found
+
+
+class Scipy:
+    """Approach 3 as its authors fit it: parameters a, b, e = ln E, alpha, beta without bounds."""
+
+    def __init__(self) -> None:
+        points = read("epoch", "chinchilla_points_240.csv")
+        self.n, self.d, self.y = (np.log(points[name].to_numpy()) for name in ("params", "tokens", "loss"))
+
+    def terms(self, p: Floats) -> Floats:
+        """Return the logarithms of the three terms (3, 240)."""
+        return np.stack([p[0] - p[3] * self.n, p[1] - p[4] * self.d, np.full_like(self.n, p[2])])
+
+    def objective(self, p: Floats, weights: Floats | float = 1.0) -> float:
+        """Return the weighted sum of Huber's loss."""
+        miss = np.abs(logsumexp(self.terms(p), axis=0) - self.y)
+        return float((weights * np.where(miss <= DELTA, miss**2 / 2, DELTA * (miss - DELTA / 2))).sum())
+
+    def with_gradient(self, p: Floats, weights: Floats) -> tuple[float, Floats]:
+        """Return the same and its gradient (5,)."""
+        terms = self.terms(p)
+        total = logsumexp(terms, axis=0)
+        miss = total - self.y
+        size = np.abs(miss)
+        value = float((weights * np.where(size <= DELTA, miss**2 / 2, DELTA * (size - DELTA / 2))).sum())
+        share = np.exp(terms - total) * (weights * np.clip(miss, -DELTA, DELTA))
+        by_exponents = [-(share[0] * self.n).sum(), -(share[1] * self.d).sum()]
+        return value, np.array([*share.sum(1), *by_exponents])
+
+    def from_grid(self) -> float:
+        """Return the best objective from the published starts, derivatives by finite differences."""
+        sizes, exponents, offsets = STARTS
+        grid = product(sizes, sizes, offsets, exponents, exponents)
+        return min(float(minimize(self.objective, start, method="L-BFGS-B").fun) for start in grid)
+
+    def bootstrap(self, best: Floats, weights: Floats) -> Floats:
+        """Return alpha and beta (R, 2) of every resample."""
+        found = (minimize(self.with_gradient, best, args=(w,), jac=True, method="L-BFGS-B").x for w in weights)
+        return np.array([p[3:] for p in found])
+
+
+def side_by_side() -> Table:
+    """Time both on the same points."""
+    plain, points = Scipy(), read("epoch", "chinchilla_points_240.csv")
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(240, np.full(240, 1 / 240), size=RESAMPLES).astype(np.float64)
+    runs = [timed(lambda: quick(points, "chinchilla", "loss")) for _ in range(REPEATS)]
+    draws = [timed(lambda: quick(points, "chinchilla", "loss", weights=weights)) for _ in range(REPEATS)]
+    published, given = timed(lambda: quick(points, "chinchilla", "loss", starts="published"))
+    p = runs[0][1].steps[0].parameters
+    grid, objective = timed(plain.from_grid)
+    best = np.array([p["a"], p["b"], np.log(p["E"]), p["alpha"], p["beta"]])
+    resampled, theirs = timed(lambda: plain.bootstrap(best, weights))
+    ours = draws[0][1].steps[0].draws[:, [2, 4]]
+    fit, boot = median(seconds for seconds, _ in runs), median(seconds for seconds, _ in draws)
+    step = runs[0][1].steps[0]
+    rows = (
+        ("fit, 4,500 starts of L-BFGS-B, finite differences", grid, f"objective {objective:.8g}", 1.0),
+        (f"the same starts, harness ({given.steps[0].agree} agree)", published, _cost(given), grid / published),
+        (f"fit, harness, 32 generic starts ({step.agree} agree)", fit, _cost(runs[0][1]), grid / fit),
+        ("4,000 resamples, L-BFGS-B, written gradients", resampled, _errors(theirs), 1.0),
+        ("fit and the same 4,000 resamples, harness", boot, _errors(ours), resampled / boot),
+    )
+    cells = tuple((what, f"{seconds:.3g}", found, f"{ratio:.0f}") for what, seconds, found, ratio in rows)
+    notes = (
+        f"{processor()}; Python {platform.python_version()}, numpy {np.__version__}, scipy {_scipy()}.",
+        f"`python -m tests.benchmarks.laws`; of ours the median of {REPEATS} runs, of scipy's one.",
+    )
+    return Table("laws", "A fit of loss, and its errors", ("what", "seconds", "found", "times as fast"), cells, notes)
+
+
+def _cost(found: Any) -> str:
+    return f"objective {found.steps[0].cost:.8g}"
+
+
+def _errors(draws: Floats) -> str:
+    return "errors of alpha {:.5f}, beta {:.5f}".format(*draws.std(axis=0, ddof=1))
+
+
+def _scipy() -> str:
+    import scipy
+
+    return str(scipy.__version__)
+
+
+def every_target() -> Table:
+    """Time every published fit of a formula."""
+    rows = []
+    for target in [*losses.TARGETS, *tasks.TARGETS, *sampling.TARGETS, *synthetic.TARGETS]:
+        seconds = median(timed(target.compute)[0] for _ in range(3))
+        rows.append((target.name, target.procedure, f"{seconds:.2f}"))
+    notes = ("Median of 3 runs, with reading the file; several fits where the procedure has several.",)
+    return Table("targets", "Published fits made again", ("target", "procedure", "seconds"), tuple(rows), notes)
+
+
+def main() -> None:
+    """Print the tables."""
+    print(default_host().reporters["md"]([side_by_side(), every_target()]))
+
+
+if __name__ == "__main__":
+    main()
