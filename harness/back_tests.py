@@ -191,14 +191,13 @@ def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
 
 
 def _tests(frame: pd.DataFrame, first: int) -> Iterator[pd.DataFrame]:
-    """Yield, for each k, the sizes up to k of all families that go on, and the last checkpoint of the next size."""
+    """Yield, for each k, the sizes up to k of all families, and the last checkpoint of the next, if there is one."""
     order = [name for name in ("tokens", "step", "flops") if name in frame.columns]
     for k in range(first, int(frame["rung"].max())):
         following = frame[frame["rung"] == k + 1].sort_values(order, kind="stable")
         seeds = ["of_family", *(["seed"] if "seed" in frame.columns else [])]
         targets = following.groupby(seeds, sort=False).tail(1)
-        before = frame[(frame["rung"] <= k) & frame["of_family"].isin(set(targets["of_family"]))]
-        test = pd.concat([before, targets], ignore_index=True)
+        test = pd.concat([frame[frame["rung"] <= k], targets], ignore_index=True)
         yield test.assign(is_target=test["rung"] > k)
 
 
@@ -210,7 +209,7 @@ def _try(
     failures: list[str] = []
     for test in tests:
         groups = [test] if getattr(law, "pools", False) else [own for _, own in test.groupby("of_family")]
-        for own in groups:
+        for own in (group for group in groups if group["is_target"].any()):
             k = int(own["rung"].max()) - 1
             try:
                 found = fit(own, law, value=value, hold_out="is_target", **arguments)

@@ -34,6 +34,7 @@ BUILT_IN = (
     "harness_plugins.laws.sampling",
     "harness_plugins.laws.task",
     "harness_plugins.laws.baselines",
+    "harness_plugins.laws.families",
     "harness_plugins.laws.isoflop",
     "harness_plugins.laws.observational",
     "harness_plugins.analyses.decompose",
