@@ -37,6 +37,7 @@ BUILT_IN = (
     "harness_plugins.laws.families",
     "harness_plugins.laws.isoflop",
     "harness_plugins.laws.observational",
+    "harness_plugins.analyses.capabilities",
     "harness_plugins.analyses.decompose",
     "harness_plugins.analyses.trends",
     "harness_plugins.analyses.decide",

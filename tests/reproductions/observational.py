@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from harness_plugins.analyses.capabilities import coordinates, efficiency, equivalents
 from harness_plugins.laws.capabilities import Space
 from harness_plugins.laws.isoflop import exponent
 from tests.reproductions.targets import Numbers, Target, quick, read
@@ -26,6 +27,23 @@ def plane() -> Numbers:
     loadings = dict(zip(BENCHMARKS, space.axes[0], strict=True))
     explained = {f"share of PC{k}": share for k, share in enumerate(space.explained, 1)}
     return {name: float(value) for name, value in {**explained, **loadings}.items()}
+
+
+def compute_equivalents() -> Numbers:
+    """PC1 on log10 C in every family, and the compute that Llama-2 would need for the capability of phi-2."""
+    points, _ = coordinates(models().rename(columns={"model_family": "family"}), BENCHMARKS)
+    lines = efficiency(points)
+    llama = lines.names.index("Llama-2")
+    gains = {row["model"]: gain for row, _, gain in equivalents(points, lines, "Llama-2")}
+    return {
+        "families": float(len(lines.names)),
+        "mean R2": float(lines.r2.mean()),
+        "smallest R2": float(lines.r2.min()),
+        "R2 above 0.9": float((lines.r2 > 0.9).sum()),
+        "Llama-2, theta": float(lines.theta[llama]),
+        "Llama-2, nu at 1e21": float(lines.nu[llama] + 21 * lines.theta[llama]),
+        "phi-2, gain": gains["microsoft/phi-2"].value,
+    }
 
 
 def emergent(task: str, benchmarks: tuple[str, ...]) -> Numbers:
@@ -103,6 +121,16 @@ TARGETS = [
         {
             "PC1-1": (0.0250, 5e-4), "PC1-2": (0.0118, 5e-4), "PC1-3": (0.0169, 5e-4), "log10 C": (0.0265, 5e-4),
             "log10 N": (0.2619, 5e-4),
+        },
+    ),
+    Target(
+        "O8",
+        RUAN,
+        "PC1 of O6 on log10 C in each family; the compute of Llama-2 for the PC1 of phi-2, over its own",
+        compute_equivalents,
+        {
+            "families": (14, 0), "mean R2": (0.966, 1e-3), "smallest R2": (0.899, 1e-3), "R2 above 0.9": (13, 0),
+            "Llama-2, theta": (0.5204, 2e-3), "Llama-2, nu at 1e21": (-0.9242, 2e-3), "phi-2, gain": (19.9, 0.3),
         },
     ),
     Target(

@@ -1,0 +1,259 @@
+"""harness capabilities: what families make of compute, on the capabilities that benchmarks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Floats, Ints, LawError, Measured, Range, Table, UsageError
+from harness_plugins.laws.capabilities import Space
+
+if TYPE_CHECKING:
+    import click
+    import pandas as pd
+
+FEWEST = 3  # models of known compute that make the line of a family
+DRAWS = 10_000
+RIDGE = 1e-6  # so that the first few models of a selection can be compared
+
+
+def coordinates(points: pd.DataFrame, benchmarks: Sequence[str]) -> tuple[pd.DataFrame, Space]:
+    """Return points with columns pc1, pc2 .. (principal components of benchmark scores), and the plane they lie in.
+
+    Ruan et al. 2024, sec. 3; gaps are filled. Raises LawError for scores outside 0 to 1.
+    """
+    from harness.ladders import readable
+
+    scores = np.column_stack([readable(points, name) for name in benchmarks]).astype(np.float64)
+    if np.nanmin(scores) < 0 or np.nanmax(scores) > 1:
+        raise LawError(f"benchmarks run from {np.nanmin(scores):.4g} to {np.nanmax(scores):.4g}; expected 0 to 1")
+    space = Space.of(scores)
+    found = space.coordinates(scores)
+    return points.assign(**{f"pc{k}": x for k, x in enumerate(found.T, 1)}), space
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines PC1 = theta log10 C + nu of families (F,), with what their points say together of the scatter around them.
+
+    `inverse` (F, 2, 2) is (X' X)^-1 of each line, for (theta, nu); `flops` (F, 2) the least and the most compute that
+    it was fitted to; `scatter` the standard deviation over `dof`.
+    """
+
+    names: tuple[str, ...]
+    theta: Floats
+    nu: Floats
+    r2: Floats
+    n: Ints
+    inverse: Floats
+    flops: Floats
+    scatter: float
+    dof: int
+
+    def errors(self) -> Floats:
+        """Return the standard errors (F,) of theta."""
+        return np.asarray(self.scatter * np.sqrt(self.inverse[:, 0, 0]))
+
+    def draws(self, family: str, rng: np.random.Generator) -> Floats:
+        """Return lines (DRAWS, 2) as the points of a family leave them open: theta and nu, Student's t."""
+        f = self.names.index(family)
+        scale = self.scatter * np.sqrt(self.dof / rng.chisquare(self.dof, size=(DRAWS, 1)))
+        normal = rng.normal(size=(DRAWS, 2)) @ np.linalg.cholesky(self.inverse[f]).T
+        return np.asarray([self.theta[f], self.nu[f]] + scale * normal)
+
+
+def efficiency(points: pd.DataFrame, column: str = "pc1") -> Lines:
+    """Fit the line of each family with three models or more of known flops (Ruan et al. 2024, sec. 3.3).
+
+    All lines share one scatter, as three points leave a single degree of freedom. Raises LawError where there is none.
+    """
+    from harness.ladders import column as values
+
+    known = points[points["flops"] > 0]
+    own = [(str(f), t) for f, t in known.groupby("family") if t["flops"].nunique() >= FEWEST]
+    if not own:
+        raise LawError(f"no family has {FEWEST} models of known flops; there are: {len(known)} models with flops")
+    fits, squares = [], 0.0
+    for _, table in own:
+        x, y = np.log10(values(table, "flops")), values(table, column)
+        design = np.column_stack([x, np.ones_like(x)])
+        line = np.linalg.lstsq(design, y, rcond=None)[0]
+        left = float(((y - design @ line) ** 2).sum())
+        squares += left
+        r2 = 1 - left / float(((y - y.mean()) ** 2).sum())
+        fits.append((line, r2, len(x), np.linalg.inv(design.T @ design), 10 ** np.array([x.min(), x.max()])))
+    lines, shares, n, inverse, flops = (np.array(x) for x in zip(*fits, strict=True))
+    dof = int(n.sum() - 2 * len(n))
+    names = tuple(name for name, _ in own)
+    return Lines(names, lines[:, 0], lines[:, 1], shares, n, inverse, flops, float(np.sqrt(squares / dof)), dof)
+
+
+def equivalents(
+    points: pd.DataFrame, lines: Lines, reference: str, *, level: float = 0.9, seed: int = 0
+) -> list[tuple[pd.Series[Any], Range, Range]]:
+    """Return, for each model of known flops, C_eq = 10^((PC1 - nu) / theta) of a reference family, and C_eq / C.
+
+    The compute that the reference family would need for the same capability, and the gain over it; intervals are those
+    of the reference line. Raises UsageError for a family that has no line.
+    """
+    if reference not in lines.names:
+        raise UsageError(f"the family {reference!r} has no line; there are: {', '.join(lines.names)}")
+    f, draws = lines.names.index(reference), lines.draws(reference, np.random.default_rng(seed))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    found = []
+    for _, row in points[points["flops"] > 0].iterrows():
+        with np.errstate(over="ignore", divide="ignore"):
+            best = 10 ** ((row["pc1"] - lines.nu[f]) / lines.theta[f])
+            low, high = np.quantile(10 ** ((row["pc1"] - draws[:, 1]) / draws[:, 0]), tails)
+        gain = Range(*(float(x / row["flops"]) for x in (best, low, high)))
+        found.append((row, Range(float(best), float(low), float(high)), gain))
+    return found
+
+
+def select(capabilities: Floats, count: int) -> tuple[list[int], float]:
+    """Choose the models (rows of (n, K)) whose measurement says most of all others: V-optimality (Ruan et al. 2024).
+
+    Returns row numbers, and the mean variance of predictions at all rows over that with all rows measured, scatter
+    alike: 1 is no loss. A greedy choice is improved by exchanges until none helps.
+    """
+    design = np.column_stack([np.ones(len(capabilities)), capabilities])  # (n, K + 1)
+    if not design.shape[1] <= count <= len(design):
+        raise UsageError(f"{count} models to select: expected {design.shape[1]} to {len(design)}")
+    everything = design.T @ design
+
+    def variance(moments: Floats) -> Floats:
+        return np.asarray(np.einsum("...ij,ji->...", np.linalg.inv(moments), everything))
+
+    outer = design[:, :, None] * design[:, None, :]  # (n, K + 1, K + 1)
+    moments = RIDGE * np.eye(design.shape[1])
+    chosen: list[int] = []
+    for _ in range(count):
+        cost = variance(moments + outer)
+        cost[chosen] = np.inf
+        chosen.append(int(np.argmin(cost)))
+        moments = moments + outer[chosen[-1]]
+    while True:
+        swaps = variance((moments - outer[chosen])[:, None] + outer)  # (count, n): one out, another in
+        swaps[:, chosen] = np.inf
+        i, j = np.unravel_index(int(np.argmin(swaps)), swaps.shape)
+        if swaps[i, j] >= variance(moments) * (1 - 1e-9):
+            break
+        moments = moments - outer[chosen[i]] + outer[j]
+        chosen[i] = int(j)
+    return sorted(chosen), float(variance(moments) / design.shape[1])
+
+
+def capabilities(
+    points: pd.DataFrame,
+    benchmarks: Sequence[str],
+    *,
+    reference: str | None = None,
+    count: int | None = None,
+    components: int = 3,
+    level: float = 0.9,
+) -> list[Table]:
+    """Return tables of the principal components, of what families make of compute, and of what models are worth.
+
+    :param points: a row a model, with family, flops (missing where unknown) and a column a benchmark (0 to 1, gaps).
+    :param reference: a family; a table then says what compute it would need for the capability of every model.
+    :param count: how many models to select, which say most of all others in the first `components`.
+    """
+    missing = {"family", "flops"} - set(points.columns)
+    if missing:
+        raise LawError(f"the points have no column {', '.join(sorted(missing))}; a row a model needs both")
+    found, space = coordinates(points.reset_index(drop=True), benchmarks)
+    lines = efficiency(found)
+    tables = [_components(space, benchmarks), _families(lines)]
+    if reference:
+        tables.append(_equivalents(found, lines, reference, level))
+    if count:
+        kept = found[[f"pc{k}" for k in range(1, components + 1)]].to_numpy()
+        tables.append(_selection(found, *select(kept, count), components))
+    return tables
+
+
+def _components(space: Space, benchmarks: Sequence[str]) -> Table:
+    rows = [("share of variance", *map(float, space.explained))]
+    rows += [(name, *map(float, loadings)) for name, loadings in zip(benchmarks, space.axes.T, strict=True)]
+    columns = ("", *(f"PC{k}" for k in range(1, len(space.axes) + 1)))
+    return Table("components", "Principal components of the benchmarks", columns, tuple(rows))
+
+
+def _families(lines: Lines) -> Table:
+    order = np.argsort(-lines.theta, kind="stable")
+    errors = lines.errors()
+    rows = [
+        (lines.names[f], int(lines.n[f]), Measured(float(lines.theta[f]), float(errors[f])), float(lines.r2[f]))
+        for f in order
+    ]
+    about = (
+        f"PC1 = theta log10 FLOPs + nu in each family; one scatter of {lines.scatter:.3g} for all, "
+        f"{lines.dof} degrees of freedom."
+    )
+    return Table("efficiency", "PC1 from compute", ("family", "models", "theta", "R2"), tuple(rows), (about,))
+
+
+def _equivalents(points: pd.DataFrame, lines: Lines, reference: str, level: float) -> Table:
+    low, high = lines.flops[lines.names.index(reference)]
+    found = sorted(equivalents(points, lines, reference, level=level), key=lambda own: -own[2].value)
+    rows = [
+        (_name(dict(row)), float(row["flops"]), best, gain, max(1.0, low / best.value, best.value / high))
+        for row, best, gain in found
+    ]
+    notes = (
+        f"Intervals ({level:.0%}) are those of the line of {reference}; the model's own scores are taken as they are.",
+        f"Beyond: how many times that compute lies outside of what the line was fitted to, {low:.3g} to {high:.3g}.",
+        "Far below, where benchmarks are at chance, a gain means nothing.",
+    )
+    columns = ("model", "FLOPs", f"FLOPs of {reference}", "gain", "beyond")
+    return Table("equivalents", f"Compute that {reference} would need for the same PC1", columns, tuple(rows), notes)
+
+
+def _selection(points: pd.DataFrame, chosen: Sequence[int], loss: float, components: int) -> Table:
+    rows = [
+        (_name(dict(points.iloc[i])), *(float(points[f"pc{k}"][i]) for k in range(1, components + 1))) for i in chosen
+    ]
+    about = f"Variance of predictions ({components} components) over that with all {len(points)} models: {loss:.3g}."
+    columns = ("model", *(f"PC{k}" for k in range(1, components + 1)))
+    return Table("selection", "Models that say most of the others", columns, tuple(rows), (about,))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row.get("model") or f"{row.get('family')}:{row.get('size', '')}")
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness capabilities."""
+    import click
+
+    @cli.command("capabilities")
+    @click.argument("points", type=click.Path(path_type=Path))
+    @click.option("--benchmarks", required=True, help="Columns with scores from 0 to 1, separated by commas.")
+    @click.option("--reference", help="Family whose compute all models are measured in.")
+    @click.option(
+        "--select", "count", type=click.IntRange(min=2), help="How many models to choose for a new benchmark."
+    )
+    @click.option("--components", default=3, show_default=True, type=click.IntRange(1, 5), help="Of the selection.")
+    @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
+    @harness.table_options
+    @click.pass_obj
+    def command(
+        host: harness.PluginHost, /, points: Path, benchmarks: str, suffix: str,
+        output: Path | None, **asked: Any,
+    ) -> None:  # fmt: skip
+        """Put models of many families on the capabilities that their benchmarks share, and compare what families make
+        of compute.
+
+        POINTS is a CSV or Parquet table with a row a model: family, flops, and a column a benchmark (gaps are filled).
+        """
+        from harness.points import read_points
+
+        table, *_ = read_points(points, None, [], host)
+        names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+        harness.print_tables(capabilities(table, names, **asked), host, suffix=suffix, output=output)
