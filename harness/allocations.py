@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 from harness.errors import LawError, choose
 from harness.families import training_flops
 from harness.lawfits import LawFit
-from harness.laws import curve
+from harness.laws import Fitted, curve
+from harness.procedures import ProcedureFit
 from harness.steps import StepFit
 from harness.tables import Range, Table
 from harness.types import Floats
@@ -30,6 +31,8 @@ def optimal(found: LawFit, flops: Sequence[float] | float, at: Mapping[str, floa
     searched. Raises LawError for a law of other features, and where the loss has no minimum inside a budget.
     """
     step, rest = found.steps[0], dict(at or {})
+    if isinstance(step, ProcedureFit) and hasattr(step.law, "optimal"):
+        return pd.concat([_own(found, step, float(budget)) for budget in np.atleast_1d(flops)], ignore_index=True)
     missing = set(step.law.features) - {"params", "tokens", *rest}
     if not isinstance(step, StepFit) or missing or not {"params", "tokens"} <= set(step.law.features):
         raise LawError(
@@ -52,6 +55,18 @@ def _budget(found: LawFit, step: StepFit, flops: float, rest: Mapping[str, float
     place |= {name: flops / training_flops(end, 1.0) for name, end in ends.items()}
     predicted = found.predict(pd.DataFrame([{**place, **rest}]))
     return pd.DataFrame([place]).join(predicted.drop(columns=["params", "tokens"]))
+
+
+def _own(found: LawFit, step: ProcedureFit, flops: float) -> pd.DataFrame:
+    """Return the best place that a procedure itself finds, with that of its resamples."""
+    of: Callable[[Fitted, float], dict[str, float]] = step.law.optimal  # type: ignore[attr-defined]
+    place, tail = {"flops": flops}, (1 - found.options.level) / 2
+    draws = [of(draw, flops) for draw in step.draws]
+    for name, value in of(step.found, flops).items():
+        low, high = np.quantile([draw[name] for draw in draws], [tail, 1 - tail]) if draws else (np.nan, np.nan)
+        place |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    predicted = found.predict(pd.DataFrame([place]))
+    return pd.DataFrame([place]).join(predicted.drop(columns=["params", "flops"]))
 
 
 def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, float]) -> Floats:

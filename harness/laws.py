@@ -118,6 +118,7 @@ class ProcedureLaw(Protocol):
     - `fit_all(tables, value, rng)`: a Fitted for each of many tables, where that is faster than one by one;
     - `resamples(points, value, fitted, rng)`: an iterator of Fitted, where units are not to be drawn with replacement;
     - `sample(fitted, points, rng)`: values (n,) as they would be measured, where scatter is not the same everywhere;
+    - `optimal(fitted, flops)`: params and tokens of least loss at a budget, for `harness predict --optimal`;
     - `example()`: points whose column y it reproduces, for `harness.testing.check_law`.
     """
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CURVES = ("parabola", "akima")
 APART = 0.1  # in ln C: points nearer than this to their neighbour in compute are of one budget
+WIDEST = 0.5  # in ln C: what is wider has no budgets
 FEWEST = 3  # sizes that make a curve, and budgets that make a law of the loss with an offset
 GRID = 1000  # sizes at which an interpolated curve, or a surface, is looked at
 
@@ -120,6 +121,12 @@ def curves(points: pd.DataFrame, value: str) -> list[Curve]:
     )
     columns = [x[order] for x in (np.log(params), np.log(tokens), c, np.log(loss))]
     found = [[x[budget == b] for x in columns] for b in np.unique(budget)]
+    widest = max(float(np.ptp(own[2])) for own in found)
+    if "budget" not in points.columns and widest > WIDEST:
+        raise LawError(
+            f"isoflop: compute runs on without gaps over a factor of {np.exp(widest):.3g}; expected budgets, with "
+            "points of several sizes at each: name what belongs together in a column budget"
+        )
     return [Curve(*(x[np.argsort(own[0], kind="stable")] for x in own)) for own in found]
 
 
@@ -200,7 +207,12 @@ class IsoFlop:
         p, c = fitted.parameters, np.log(column(points, "flops"))
         off = np.log(column(points, "params")) - (p["n"] + p["a"] * c)
         with np.errstate(over="ignore"):
-            return np.asarray((p["E"] + np.exp(np.log(p["A"]) - p["gamma"] * c)) * np.exp(p["k"] * off**2))
+            return np.asarray((p["E"] + p["A"] * np.exp(-p["gamma"] * c)) * np.exp(p["k"] * off**2))
+
+    def optimal(self, fitted: Fitted, flops: float) -> dict[str, float]:
+        """Return N* and D* at a budget."""
+        p, c = fitted.parameters, float(np.log(flops))
+        return {"params": float(np.exp(p["n"] + p["a"] * c)), "tokens": float(np.exp(p["d"] + p["b"] * c))}
 
     def resamples(
         self,

@@ -107,9 +107,24 @@ def test_precise_budgets_count_more():
         fit(grid(sizes=3), IsoFlop(weighted=True), value="loss", bootstrap=10)
 
 
+def test_the_best_use_of_a_budget_has_intervals():
+    found = fit(grid(-0.3, 0.3, noise=0.0002, rng=np.random.default_rng(0)), "isoflop", value="loss", bootstrap=100)
+    best = found.optimal(1e21).iloc[0]
+    total = SURFACE["alpha"] + SURFACE["beta"]
+    ratio = (SURFACE["alpha"] * SURFACE["A"] / (SURFACE["beta"] * SURFACE["B"])) ** (1 / total)
+    true = ratio * (1e21 / 6) ** (SURFACE["beta"] / total)
+    assert best["params_low"] < true < best["params_high"]
+    assert best["params"] == pytest.approx(true, rel=0.3)
+    assert best["tokens"] == pytest.approx(1e21 / 6 / best["params"], rel=1e-3)
+    assert best["low"] < surface(true, 1e21 / 6 / true) < best["high"]
+
+
 def test_wrong_options_and_losses_are_named():
     with pytest.raises(UsageError, match="curve='cubic' is none of parabola, akima"):
         IsoFlop("cubic")
+    trajectory = pd.DataFrame({"flops": np.geomspace(1e18, 1e20, 99), "params": 1e8, "loss": 3.0})
+    with pytest.raises(LawError, match="compute runs on without gaps over a factor of 100; expected budgets"):
+        fit(trajectory, "isoflop", value="loss", bootstrap=10)
     with pytest.raises(LawError, match="loss must be above 0"):
         fit(grid().assign(loss=lambda t: t["loss"] - 10), "isoflop", value="loss", bootstrap=10)
 
