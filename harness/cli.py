@@ -182,12 +182,17 @@ def _options(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _numbers(pairs: Iterable[str]) -> dict[str, float]:
-    """Read NAME=VALUE pairs whose values are numbers, 1e19 among them."""
-    try:
-        return {name: float(value) for name, value in _options(pairs).items()}
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--at {' --at '.join(pairs)}: expected NAME=NUMBER") from error
+def _features(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read NAME=VALUE pairs of features: numbers, 1e19 among them, or text, such as family=new."""
+    found: dict[str, Any] = {}
+    for name, value in _options(pairs).items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = str(value)
+        except TypeError as error:
+            raise UsageError(f"--at {name}={value}: expected a number or a text") from error
+    return found
 
 
 @main.command("fit")
@@ -315,10 +320,10 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **featu
     if optimal:
         if set(given) != {"flops"}:
             raise UsageError("--optimal splits a budget: give --flops, and neither --params nor --tokens")
-        table = allocation_table(load_fits(fits, host), given["flops"], _numbers(features["at"]))
+        table = allocation_table(load_fits(fits, host), given["flops"], _features(features["at"]))
         print_tables([table], host, suffix=suffix)
         return
-    given |= _numbers(features["at"])
+    given |= _features(features["at"])
     print_tables([prediction_table(load_fits(fits, host), given)], host, suffix=suffix)
 
 

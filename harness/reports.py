@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -72,7 +72,7 @@ def _procedure_lines(step: ProcedureFit) -> Iterator[str]:
     )
 
 
-def prediction_table(fits: Sequence[LawFit], features: Mapping[str, float]) -> Table:
+def prediction_table(fits: Sequence[LawFit], features: Mapping[str, Any]) -> Table:
     """Predict one model to come with every fit; training FLOPs are 6 N D where they are not given.
 
     Raises UsageError where a feature of a law is missing.
@@ -103,6 +103,8 @@ def prediction_table(fits: Sequence[LawFit], features: Mapping[str, float]) -> T
         if "flops" in fit.features and "flops" not in features and counted not in {"6ND", FILLED}:
             notes.append(f"{family}: its FLOPs were counted as {counted}, those here as 6ND; give --flops to be exact")
         notes += [f"{family}: {warning}" for warning in fit.warnings]
-    at = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+    at = ", ".join(
+        f"{name} {value}" if isinstance(value, str) else f"{name} {value:.4g}" for name, value in known.items()
+    )
     columns = ("family", "task", "law", "metric", "predicted", "times beyond")
     return Table("predictions", f"Predicted at {at}", columns, tuple(rows), tuple(notes))

@@ -240,11 +240,12 @@ def register_commands(cli: click.Group) -> None:
         "--select", "count", type=click.IntRange(min=2), help="How many models to choose for a new benchmark."
     )
     @click.option("--components", default=3, show_default=True, type=click.IntRange(1, 5), help="Of the selection.")
+    @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit.")
     @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, points: Path, benchmarks: str, suffix: str,
+        host: harness.PluginHost, /, points: Path, benchmarks: str, renames: Sequence[str], suffix: str,
         output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
         """Put models of many families on the capabilities that their benchmarks share, and compare what families make
@@ -252,8 +253,9 @@ def register_commands(cli: click.Group) -> None:
 
         POINTS is a CSV or Parquet table with a row a model: family, flops, and a column a benchmark (gaps are filled).
         """
+        from harness.columns import renamed
         from harness.points import read_points
 
-        table, *_ = read_points(points, None, [], host)
+        table = renamed(read_points(points, None, [], host)[0], renames)
         names = [name.strip() for name in benchmarks.split(",") if name.strip()]
         harness.print_tables(capabilities(table, names, **asked), host, suffix=suffix, output=output)

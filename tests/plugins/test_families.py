@@ -7,8 +7,10 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from harness import LawError, UsageError
+from harness.cli import main
 from harness.fits import fit
 from harness.testing import check_law
 from harness_plugins.laws.families import FamilySkill
@@ -99,3 +101,19 @@ def test_what_is_doubtful_or_impossible_is_said():
         FamilySkill(scale="probit")
     with pytest.raises(UsageError, match="floor=1: expected the score of guessing"):
         FamilySkill(floor=1)
+
+
+def test_a_new_family_is_predicted_on_the_command_line(tmp_path):
+    models(np.random.default_rng(0)).to_csv(tmp_path / "models.csv", index=False)
+    kept = ["-o", str(tmp_path / "fit.json"), "--bootstrap", "50"]
+    arguments = ["fit", str(tmp_path / "models.csv"), "--law", "family_skill", "--value", "y", *kept]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    for family in ("new", "f0"):
+        done = CliRunner().invoke(
+            main, ["predict", str(tmp_path / "fit.json"), "--flops", "1e23", "--at", f"family={family}"]
+        )
+        assert f"## Predicted at flops 1e+23, family {family}" in done.output
+    wrong = CliRunner().invoke(
+        main, ["predict", str(tmp_path / "fit.json"), "--at", "flops=much", "--at", "family=new"]
+    )
+    assert "flops is missing or not a number" in wrong.output
