@@ -40,13 +40,23 @@ class BackTest:
     """What every law said of every size, and what was measured: `rows`, a frame with a row a law and prediction.
 
     Columns: task, family, law, sizes (fitted), target, measured, stderr, predicted, low, high, error, inside, beyond,
-    rank (1 is the nearest; laws that made no prediction come last, and are not among the rows).
+    rank (1 is the nearest; laws that made no prediction come last, and are not among the rows). `missing` names these
+    laws, and why.
     """
 
     rows: pd.DataFrame
     value: str
     level: float
-    notes: tuple[str, ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return why laws made no prediction, a line a law: the first reason, and how many more there are."""
+        why: dict[str, list[str]] = {}
+        for law, reason in self.missing:
+            why.setdefault(law, []).append(reason)
+        more = {law: f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "" for law, reasons in why.items()}
+        return tuple(f"{law} makes no prediction: {reasons[0]}{more[law]}" for law, reasons in sorted(why.items()))
 
     def summary(self) -> Table:
         """Return a row a law, best mean rank first."""
@@ -152,20 +162,26 @@ def back_test(
     able = [law for law in named if laws or not _lacks(law, frame, value, via)]
     tests = list(_tests(frame, first))
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
+    missing: list[tuple[str, str]] = []
     for law in able:
         found, failures = _try(law, tests, value=value, via=via, registries=registries, **options)
         if laws or getattr(law, "baseline", False) or any(row["moves"] for row in found):
             rows += found
-            notes += failures
+            missing += [(law.name, reason) for reason in failures]
+        elif found:
+            missing.append((law.name, f"{_of_task(frame)}flat on every ladder, so it does not describe this value"))
         else:
-            why = "flat on every ladder, so it does not describe this value" if found else failures[0]
-            notes.append(f"{law.name} is left out: {why}")
+            missing.append((law.name, failures[0]))
     if not rows:
         raise LawError(f"no law makes any prediction of {value}; tried: {choose(law.name for law in able)}")
     table = pd.DataFrame(rows).drop(columns="moves")
     table["rank"] = table["error"].abs().groupby([table["task"], table["family"], table["target"]]).rank(method="min")
-    return BackTest(table, value, float(options.get("level", 0.9)), tuple(notes))
+    return BackTest(table, value, float(options.get("level", 0.9)), tuple(missing))
+
+
+def _of_task(frame: pd.DataFrame) -> str:
+    tasks = sorted(set(frame["task"].astype(str))) if "task" in frame.columns else []
+    return f"{', '.join(tasks)}: " if tasks else ""
 
 
 def _with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
@@ -214,7 +230,8 @@ def _try(
             try:
                 found = fit(own, law, value=value, hold_out="is_target", **arguments)
             except LawError as error:
-                failures.append(f"{law.name}, {choose(set(own['of_family']))} up to size {k}: {error}")
+                where = [*([own["task"].iloc[0]] if "task" in own else []), choose(set(own["of_family"]))]
+                failures.append(f"{', '.join(name for name in where if name)} up to size {k}: {error}")
                 continue
             targets = own[own["is_target"]]
             rows += [
@@ -271,7 +288,7 @@ def back_test_file(
         if arguments.get("resample") in {"documents", "joint"}:
             arguments["store"] = store
         found.append(back_test(points, laws or None, value=wanted, registries=registries, **arguments))
-    return _joined(found)
+    return joined(found)
 
 
 def _tasks_of_choices(path: Path, registries: Registries) -> list[str]:
@@ -279,9 +296,8 @@ def _tasks_of_choices(path: Path, registries: Registries) -> list[str]:
     return sorted(points[points["chance"].notna()]["task"].unique())
 
 
-def _joined(found: Sequence[BackTest]) -> BackTest:
-    """Return the back-tests of several tasks as one; notes that all of them make are made once."""
+def joined(found: Sequence[BackTest]) -> BackTest:
+    """Return the back-tests of several tasks as one."""
     values = list(dict.fromkeys(own.value for own in found))
-    notes = list(dict.fromkeys(note for own in found for note in own.notes))
     rows = pd.concat([own.rows for own in found], ignore_index=True)
-    return BackTest(rows, " and ".join(values), found[0].level, tuple(notes))
+    return BackTest(rows, " and ".join(values), found[0].level, tuple(pair for own in found for pair in own.missing))
