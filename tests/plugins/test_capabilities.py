@@ -37,9 +37,9 @@ def test_compute_is_measured_in_that_of_the_reference_family():
 
 
 def test_intervals_of_gains_hold_the_truth():
-    """90 % intervals of the gain of an exact model, over 200 reference lines of five models each."""
+    """90 % intervals of the gain of an exact model, over 100 reference lines of five models each."""
     rng, inside, flops = np.random.default_rng(0), 0, np.geomspace(1e20, 1e24, 5)
-    for _ in range(200):
+    for _ in range(100):
         table = pd.DataFrame(
             {"family": "a", "flops": flops, "pc1": 0.3 * np.log10(flops / 1e22) + 0.05 * rng.normal(size=5)}
         )
@@ -47,7 +47,7 @@ def test_intervals_of_gains_hold_the_truth():
         points = pd.concat([table, one], ignore_index=True)
         *_, (_, _, gain) = equivalents(points, efficiency(points), "a")
         inside += gain.low <= 4 <= gain.high
-    assert 170 <= inside <= 192
+    assert 82 <= inside <= 97
 
 
 def test_families_of_two_models_and_unknown_compute_have_no_line():

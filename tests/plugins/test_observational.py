@@ -75,9 +75,9 @@ def test_as_many_components_are_chosen_as_the_ladder_asks_for():
 
 def test_intervals_hold_new_models_as_often_as_they_say():
     inside = []
-    for seed in range(10):
+    for seed in range(8):
         table = models(60, noise=0.03, seed=seed)
-        found = fit(table, Observational(NAMES, components=2), value="task", hold_out="index > 39", bootstrap=60)
+        found = fit(table, Observational(NAMES, components=2), value="task", hold_out="index > 39", bootstrap=40)
         inside += [row["inside"] for row in found.hold_out]
     assert 0.85 <= np.mean(inside) <= 0.96
 
