@@ -27,6 +27,7 @@ BUILT_IN = (
     "harness_plugins.metrics.choice",
     "harness_plugins.metrics.text",
     "harness_plugins.checkers.answers",
+    "harness_plugins.checkers.code",
     "harness_plugins.laws.breaks",
     "harness_plugins.laws.listing",
     "harness_plugins.laws.loss",

@@ -60,7 +60,7 @@ def imports(path: Path, *, top: bool = False) -> set[str]:
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:  # a package's own modules aside
             found.add(node.module)
     return found
 

@@ -1,0 +1,202 @@
+"""The process of the tests: starts the program in another one, runs the tests on its answers, says how it went."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .player import Player
+from .walls import MOST_FILES, set_dumpable
+from .wire import WireError, decode, encode, read_message, write_message
+
+TAKE_MORE = (UnicodeError, BaseExceptionGroup)  # errors that are not made of one text
+PATIENCE = 1.0  # seconds for a program that closed its line to end
+
+
+class Ended(Exception):
+    """The program's process does not answer any more."""
+
+
+class ProgramError(Exception):
+    """The program raised an error that has no class here."""
+
+
+class FromProgram:
+    """Marks errors that were raised by the program and not by the tests."""
+
+
+class Remote:
+    """An object of the program: calls, attributes and iteration happen there, and here it equals nothing."""
+
+    def __init__(self, line: Line, number: int) -> None:
+        object.__setattr__(self, "_line", line)
+        object.__setattr__(self, "_number", number)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it there."""
+        encoded = (encode(value, self._line.number) for value in (arguments, keywords))
+        return self._line.ask("call", self._number, *encoded)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # by which numpy, say, would take memory addresses
+            raise AttributeError(name)
+        return self._line.ask("get", self._number, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._line.ask("set", self._number, name, encode(value, self._line.number))
+
+    def __iter__(self) -> Any:
+        return iter(self._line.ask("list", self._number))
+
+
+@dataclass(frozen=True)
+class Line:
+    """The line to the player."""
+
+    fd: int
+
+    def ask(self, *message: Any) -> Any:
+        """Ask and return the answer; raise what the program raised, or Ended."""
+        try:
+            write_message(self.fd, message)
+        except OSError as error:
+            raise Ended from error
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Return the next answer."""
+        try:
+            kind, *content = read_message(self.fd)
+            if kind == "value":
+                return decode(content[0], lambda number: Remote(self, int(number)))
+            name, text = map(str, content)
+        except (OSError, WireError, TypeError, ValueError, IndexError, RecursionError) as error:
+            raise Ended from error
+        raise _error(name, text)
+
+    @staticmethod
+    def number(value: Any) -> int:
+        """Return the number of an object that tests give back to the program; they have no others to give."""
+        if isinstance(value, Remote):
+            return int(value._number)
+        raise TypeError(f"the tests pass {value!r}, which is no plain value")
+
+
+def _error(name: str, text: str) -> Exception:
+    """Return the program's error as the class of its name, so that tests can expect it."""
+    known = getattr(builtins, name, None)
+    is_error = isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, TAKE_MORE)
+    kind: Any = known if is_error else ProgramError
+    error: Exception = type(name if name.isidentifier() else "Error", (kind, FromProgram), {})(text[:200])
+    return error
+
+
+def referee(verdict: int) -> NoReturn:
+    """Follow the orders on standard input; write the verdict, as JSON behind its length, and end."""
+    write_message(verdict, "ready")
+    program = read_message(0)
+    line, pid = _start(program)
+    tests = read_message(0)
+    try:
+        outcome, detail = _judge(line, tests)
+    except (Ended, MemoryError, RecursionError):
+        outcome, detail = "crashed", ""
+    ending, cpu = _end(pid, gently=outcome == "crashed" and not detail)
+    if not detail and outcome == "crashed":
+        outcome, detail = _cause(ending, cpu >= program["cpu"])
+    write_message(verdict, {"outcome": outcome, "detail": detail, "cpu": cpu})
+    os._exit(0)
+
+
+def _start(program: Mapping[str, Any]) -> tuple[Line, int]:
+    """Fork the player, who keeps nothing but his end of the line."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(theirs.fileno(), 3)
+        for fd in (0, 1, 2):
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+        os.closerange(4, MOST_FILES)  # among them the pipe of the verdict
+        set_dumpable(True)
+        resource.setrlimit(resource.RLIMIT_CPU, (program["cpu"], program["cpu"] + 1))
+        Player(3).run(program["source"])
+        os._exit(0)
+    theirs.close()
+    return Line(ours.detach()), pid
+
+
+def _judge(line: Line, tests: Mapping[str, Any]) -> tuple[str, str]:
+    """Run the tests; return outcome and detail."""
+    try:
+        offered = set(line.answer())
+        space = _space(line, tests, offered)
+        exec(compile(tests["source"], "<tests>", "exec"), space)  # noqa: S102  that is what the jail is for
+    except Ended:
+        raise
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}".strip(": ")
+        if isinstance(error, FromProgram):
+            return "crashed", text[:200]
+        if isinstance(error, MemoryError):
+            raise
+        where = _failed_line(error, tests["source"])
+        return "failed", f"{where}: {text.removeprefix('AssertionError').lstrip(': ')}".strip(": ")[:200]
+    return "passed", ""
+
+
+def _space(line: Line, tests: Mapping[str, Any], offered: set[Any]) -> dict[str, Any]:
+    """Return the names that tests see: what the task defines, modules, and the rest from the program.
+
+    Only `entry_points` may replace what the task or Python define: else a program could bring its own `abs`.
+    """
+    space: dict[str, Any] = {"__name__": "tests"}
+    texts = [tests["before"], tests["source"]]
+    used = {node.id for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    for name in sorted(used & offered - set(dir(builtins))):
+        space[name] = __import__(name) if name in sys.stdlib_module_names else line.ask("global", name)
+    if "random" in sys.modules:
+        sys.modules["random"].seed(0)
+    exec(compile(tests["before"], "<before>", "exec"), space)  # noqa: S102  that is what the jail is for
+    for name in tests["entry_points"]:
+        space[name] = line.ask("global", name)
+    return space
+
+
+def _failed_line(error: BaseException, source: str) -> str:
+    """Return the last line of the tests that led to an error."""
+    step, found = error.__traceback__, ""
+    while step:
+        if step.tb_frame.f_code.co_filename == "<tests>":
+            found = source.splitlines()[step.tb_lineno - 1].strip()
+        step = step.tb_next
+    return found
+
+
+def _end(pid: int, *, gently: bool) -> tuple[int, float]:
+    """End the program's process; return how it ended and the CPU seconds it took."""
+    until = time.monotonic() + PATIENCE * gently
+    while True:
+        done, status, used = os.wait4(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        if time.monotonic() >= until:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _cause(ending: int, is_over: bool) -> tuple[str, str]:
+    """Return outcome and detail for a program whose process ended by itself."""
+    if ending == -signal.SIGXCPU or (ending == -signal.SIGKILL and is_over):
+        return "timed out", "CPU time"
+    if ending < 0:
+        return "crashed", f"ended by {signal.Signals(-ending).name}"
+    return "crashed", f"exit {ending} before the tests were done"

@@ -1,0 +1,185 @@
+"""Walls around a process: namespaces of Linux, limits, a user without rights.
+
+Nothing here believes that it worked: `sandbox.py` tries to break out before the first program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+MOST_FILES = 64  # open at a time
+NOBODY = 65534
+OWN_USERS = 2_000_000_000  # as root, a program gets a user of its own: processes are counted by user
+
+# <sched.h>, <sys/mount.h>, <linux/mount.h>, <sys/prctl.h>, <linux/capability.h>
+NEW_USER, NEW_NET, NEW_OTHERS = 0x10000000, 0x40000000, 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000
+MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 0x40000, 0x2, 0x4
+MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, RDONLY_NOSUID_NODEV = 442, -100, 0x8000, 0x1 | 0x2 | 0x4
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+CAPABILITY_VERSION_3 = 0x20080522
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """Call a function of the C library; raise OSError, naming it, where it fails."""
+    if getattr(LIBC, name)(*arguments) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+def set_dumpable(is_dumpable: bool) -> None:
+    """Let other processes of the same user read this one's memory, or keep them from it."""
+    _call("prctl", PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends."""
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def enter_namespaces() -> None:
+    """Leave the system's processes, network, mounts and names behind; the next child is process 1.
+
+    Root needs no namespace of users for that, and must not have one yet, so as to show what only root can read. Where
+    there can be no network of one's own, the system's stays: probes tell.
+    """
+    user, group, is_root = os.geteuid(), os.getegid(), os.geteuid() == 0
+    flags = NEW_OTHERS | (0 if is_root else NEW_USER)
+    try:
+        _call("unshare", flags | NEW_NET)
+    except OSError:
+        _call("unshare", flags)
+    if not is_root:
+        with _folder("/proc") as proc:
+            _map_user(proc, user, group)
+
+
+@contextmanager
+def _folder(name: str) -> Iterator[int]:
+    fd = os.open(name, os.O_PATH)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _map_user(proc: int, user: int, group: int) -> None:
+    """Be nobody in this namespace of users, in which there is no one else, and forbid others below it."""
+    texts = {
+        "self/setgroups": "deny",
+        "self/uid_map": f"{NOBODY} {user} 1",
+        "self/gid_map": f"{NOBODY} {group} 1",
+        "sys/user/max_user_namespaces": "0",
+    }
+    for name, text in texts.items():
+        fd = os.open(name, os.O_WRONLY, dir_fd=proc)
+        os.write(fd, text.encode())
+        os.close(fd)
+
+
+def build(visible: Sequence[str], folder_bytes: int) -> None:
+    """Build the walls of process 1: a root of its own, a user without rights."""
+    with _folder("/proc") as proc:
+        user = _own_user()
+        build_root(visible, folder_bytes)
+        if os.geteuid() == 0:
+            _become(user, proc)
+
+
+def _own_user() -> int:
+    """Return a user that has no other processes, or nobody where there are few users (in a container)."""
+    first, _, count = map(int, Path("/proc/self/uid_map").read_text(encoding="ascii").split()[:3])
+    own = OWN_USERS + int(str(Path("/proc/self").readlink()))  # the process's number outside
+    return own if first == 0 and count > own else NOBODY
+
+
+def _become(user: int, proc: int) -> None:
+    """Be another user than root, in a namespace of users of its own where the system allows it."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    set_dumpable(True)  # or one's own /proc/self is root's
+    try:
+        _call("unshare", NEW_USER)
+    except OSError:
+        return  # then programs cannot make one either
+    _map_user(proc, user, user)
+
+
+def build_root(visible: Sequence[str], folder_bytes: int) -> None:
+    """Make a root of `visible` files and folders, which can be read, and of an empty folder in memory, /jail."""
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    root = Path("/sys")  # a place that is there, and that nothing visible lies in
+    _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
+    for name in visible:
+        _show(Path(name), root)
+    for name in ("jail", "dev"):
+        (root / name).mkdir()
+    if not (root / "tmp").exists():
+        (root / "tmp").symlink_to("jail")
+    devices = [Path("dev") / name for name in ("null", "zero", "urandom")]
+    for device in devices:
+        (root / device).touch()
+    attributes = struct.pack("QQQQ", RDONLY_NOSUID_NODEV, 0, 0, 0)
+    _call("syscall", MOUNT_SETATTR, AT_FDCWD, os.fsencode(root), AT_RECURSIVE, attributes, len(attributes))
+    for device in devices:
+        _mount(Path("/") / device, root / device, None, MS_BIND)
+    _mount("tmpfs", root / "jail", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=777,size={folder_bytes},nr_inodes=1000")
+    os.chdir(root)
+    _call("pivot_root", b".", b".")
+    _call("umount2", b".", MNT_DETACH)
+
+
+def _show(path: Path, root: Path) -> None:
+    """Show a file or folder at its own place; a link as a link."""
+    place = root / path.relative_to("/")
+    if place.exists() or place.is_symlink():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        place.symlink_to(path.readlink())
+        return
+    place.mkdir() if path.is_dir() else place.touch()
+    _mount(path, place, None, MS_BIND | MS_REC)
+
+
+def _mount(source: object, target: object, kind: str | None, flags: int, options: str = "") -> None:
+    texts = [None if text is None else os.fsencode(str(text)) for text in (source, target, kind)]
+    _call("mount", *texts, ctypes.c_ulong(flags), os.fsencode(options))
+
+
+def give_up_rights() -> None:
+    """Have no capability, and never gain one."""
+    _call("capset", struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24))
+    _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def be_first_to_go() -> None:
+    """Have the system end this process and its children first where memory is short."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def set_limits(limits: Mapping[str, int]) -> None:
+    """Limit memory (bytes a process), processes (all together), files (bytes of one) and seconds of CPU."""
+    for name, value in {
+        "AS": limits["memory"],
+        "NPROC": limits["processes"],
+        "FSIZE": limits["file_size"],
+        "NOFILE": MOST_FILES,
+        "CPU": limits["wall"] + limits["cpu"],
+        "CORE": 0,
+        "MEMLOCK": 0,
+        "MSGQUEUE": 0,
+    }.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))

@@ -1,0 +1,158 @@
+"""Run a program and its tests where the program can do no harm and cannot say that it passed when it did not.
+
+`Sandbox.run` is safe to call from several threads. jail/__init__.py says what happens behind the walls.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from harness import EngineError, Outcome
+from harness_plugins.checkers.jail.wire import WireError, read_message, write_message
+from harness_plugins.checkers.trials import LIMITS, CodeTests, Limits, Verdict
+
+JAIL = Path(__file__).parent
+
+START = "import sys; sys.path.insert(0, sys.argv[1]); from jail.main import main; main()"
+SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/etc/ld.so.cache")
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/jail",
+    "TMPDIR": "/jail",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # the same program has the same outcome
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+GRACE = 10.0  # seconds that a launcher may take beyond what it gives a program
+LATE = {"outcome": "timed out", "detail": "wall clock", "cpu": None}
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A way to build walls: "namespaces" or "bubblewrap"; launchers that are idle are kept for the next program."""
+
+    walls: str
+    idle: SimpleQueue[Launcher] = field(default_factory=SimpleQueue, compare=False, repr=False)
+
+    def run(self, program: str, tests: CodeTests, limits: Limits = LIMITS) -> Verdict:
+        """Run a program and its tests; raise EngineError where the walls cannot be built."""
+        launcher = self._launcher()
+        try:
+            found = launcher.run([asdict(limits), {"source": program, "cpu": limits.cpu}, asdict(tests)], limits.wall)
+        except BaseException:
+            launcher.end()
+            raise
+        if found["cpu"] is None or self.walls == "bubblewrap":
+            launcher.end()
+        else:
+            self.idle.put(launcher)
+        return Verdict(Outcome(found["outcome"], found["detail"]), found["cpu"])
+
+    def _launcher(self) -> Launcher:
+        try:
+            return self.idle.get_nowait()
+        except Empty:
+            return Launcher(self.walls)
+
+    def close(self) -> None:
+        """End the launchers that are idle."""
+        with suppress(Empty):
+            while True:
+                self.idle.get_nowait().end()
+
+
+def command(walls: str) -> list[str]:
+    """Return the command of a launcher."""
+    libraries = _libraries()
+    visible = [name for name in (*SYSTEM, sys.base_prefix, *libraries) if os.path.lexists(name)]
+    config = {"walls": walls, "visible": visible, "libraries": libraries}
+    start = [sys.executable, "-s", "-S", "-P", "-B", "-c", START, str(JAIL), json.dumps(config)]
+    return [*_bubblewrap(visible), *start] if walls == "bubblewrap" else start
+
+
+class Launcher:
+    """The process outside of the walls that has programs run behind them, one after the other."""
+
+    def __init__(self, walls: str) -> None:
+        self.keeps_time = walls != "bubblewrap"
+        self.process = subprocess.Popen(  # noqa: S603  our own interpreter, or bubblewrap
+            command(walls),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+            bufsize=0,
+        )
+        self.end = weakref.finalize(self, _end, self.process)  # when nobody holds it any more, at exit at the latest
+
+    def run(self, order: list[Any], wall: float) -> dict[str, Any]:
+        """Send an order and return the verdict; `cpu` is None where the launcher ends with the program."""
+        until = time.monotonic() + wall + (GRACE if self.keeps_time else 0)
+        try:
+            for message in order:
+                write_message(self._fd("stdin"), message)
+            first = self._read(until)
+            found: dict[str, Any] = self._read(until, late=LATE) if first == "ready" else first
+        except (OSError, WireError) as error:
+            self.process.kill()
+            told = self.process.communicate()[1].decode(errors="replace").strip().rpartition("\n")[2]
+            raise EngineError(f"no program can be started: {told or error}") from error
+        if "error" in found:
+            raise EngineError(f"no program can be started: {found['error']}")
+        return found
+
+    def _fd(self, name: str) -> int:
+        return int(getattr(self.process, name).fileno())
+
+    def _read(self, until: float, late: Any = None) -> Any:
+        """Return the next message, or `late` where none comes in time."""
+        ready, _, _ = select.select([self._fd("stdout")], [], [], max(0, until - time.monotonic()))
+        if not ready and late is None:
+            raise WireError("it does not answer")
+        return read_message(self._fd("stdout")) if ready else late
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a launcher, and with it all that it started."""
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            stream.close()
+    process.kill()
+    process.wait()
+
+
+def _bubblewrap(visible: Sequence[str]) -> list[str]:
+    """Return the command of bubblewrap that builds the same walls as jail/walls.py, for one program."""
+    program = shutil.which("bwrap")
+    if program is None:
+        raise EngineError("bwrap is not installed")
+    shown = [word for name in (*visible, str(JAIL / "jail")) for word in ("--ro-bind", name, name)]
+    devices = [word for name in ("null", "zero", "urandom") for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]
+    return [
+        program, "--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1", "--die-with-parent",
+        "--new-session", "--cap-drop", "ALL", *shown, *devices, "--size", str(LIMITS.folder), "--tmpfs", "/jail",
+        "--remount-ro", "/", "--chdir", "/jail",
+    ]  # fmt: skip
+
+
+def _libraries() -> list[str]:
+    """Return the folder that numpy lies in, with what is installed beside it."""
+    spec = importlib.util.find_spec("numpy")
+    return [str(Path(spec.origin).parent.parent)] if spec and spec.origin else []

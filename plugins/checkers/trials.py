@@ -1,0 +1,44 @@
+"""What is tried in a sandbox: a program's tests, what it may use, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness import Outcome
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use: CPU and wall clock seconds, bytes of memory (each process), processes and threads (with
+    that of its tests), bytes of a file and of its folder, which is in memory.
+    """
+
+    cpu: int = 5
+    wall: int = 30
+    memory: int = 1 << 30
+    processes: int = 8
+    file_size: int = 16 << 20
+    folder: int = 64 << 20
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class CodeTests:
+    """Tests of a program: `source` runs after `before`, which is the task's own and to be trusted.
+
+    Names that neither defines are the program's; of what they or Python define it may replace `entry_points` only.
+    """
+
+    source: str
+    entry_points: tuple[str, ...] = ()
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome and the CPU seconds that the program took, where it was not ended by the wall clock."""
+
+    outcome: Outcome
+    cpu: float | None

@@ -1,0 +1,403 @@
+"""Programs behind walls: right ones pass, wrong ones do not, hostile ones do no harm and get no further."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from harness import Doc, EngineError, TaskError
+from harness.testing import check_checker
+from harness_plugins.checkers import probes
+from harness_plugins.checkers.code import _limits, _reference, code, code_strong, find_tests, program_of
+from harness_plugins.checkers.jail.wire import WireError, decode, encode
+from harness_plugins.checkers.probes import broken, find_sandbox, notes
+from harness_plugins.checkers.sandbox import Sandbox
+from harness_plugins.checkers.trials import LIMITS, CodeTests
+from tests.conftest import published
+
+SQUARES = CodeTests("assert f(2) == 4\nassert f(-3) == 9", ("f",))
+
+
+def document(**attributes) -> Doc:
+    return Doc("7", ("",), ("",), ("",), (), attributes=attributes)
+
+
+def run(program: str, tests: CodeTests = SQUARES, limits=LIMITS) -> tuple[str, str]:
+    found = find_sandbox().run(program, tests, limits).outcome
+    return found.outcome, found.detail
+
+
+def test_no_probe_breaks_out_here_and_there_is_no_network():
+    assert notes() == ()
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome", "detail"),
+    [
+        ("def f(x): return x * x", "passed", ""),
+        ("def f(x): return x", "failed", "assert f(2) == 4"),
+        ("def f(x): return None", "failed", "assert f(2) == 4"),
+        ("def f(x): return 1 / 0", "crashed", "ZeroDivisionError: division by zero"),
+        ("def f(x): assert x > 0; return x * x", "crashed", "AssertionError"),
+        ("def g(x): return x * x", "crashed", "AttributeError: module 'program' has no attribute 'f'"),
+        ("def f(x) return x", "crashed", "SyntaxError: expected ':' (<program>, line 1)"),
+        ("import nothing_of_the_kind", "crashed", "ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+        ("def f(x): return f(x)", "crashed", "RecursionError: maximum recursion depth exceeded"),
+        ("def f(x): return bytearray(10 << 30)", "crashed", "MemoryError"),
+        ("import ctypes\nctypes.string_at(0)", "crashed", "ended by SIGSEGV"),
+        ("import numpy\ndef f(x): return numpy.int64(x) ** 2", "passed", ""),
+        ("if __name__ == '__main__': 1 / 0\ndef f(x): return x * x", "passed", ""),
+    ],
+)
+def test_a_wrong_answer_is_told_from_a_crash(program, outcome, detail):
+    assert run(program) == (outcome, detail)
+
+
+CHEATS = {
+    "prints": "print('passed')\nimport os\nos.write(1, b'passed')\nos._exit(0)",
+    "exits": "import os\nos._exit(0)",
+    "exits_in_the_call": "def f(x):\n    raise SystemExit(0)",
+    "writes_the_verdict_everywhere": """
+import json, os, struct
+data = json.dumps({"outcome": "passed", "detail": "", "cpu": 0.1}).encode()
+for fd in range(64):
+    try:
+        os.write(fd, struct.pack(">I", len(data)) + data)
+    except OSError:
+        pass
+""",
+    "equals_everything": """
+class Anything(int):
+    def __eq__(self, other):
+        return True
+    __hash__ = None
+def f(x):
+    return Anything()
+""",
+    "is_an_object_that_equals_everything": """
+class Anything:
+    def __eq__(self, other):
+        return True
+def f(x):
+    return Anything()
+""",
+    "patches_python": """
+import builtins, sys
+builtins.AssertionError = builtins.Exception = type("Nothing", (BaseException,), {})
+sys.excepthook = sys.exit = print
+sys.settrace(lambda *_: None)
+def f(x):
+    return 0
+""",
+    "looks_at_the_caller": """
+import gc, sys
+def f(x):
+    frame = sys._getframe()
+    while frame:
+        seen = [*frame.f_locals.values(), *frame.f_globals.values(), *frame.f_code.co_consts, *frame.f_code.co_names]
+        if any(")3-(f"[::-1] in repr(value) for value in seen):
+            return x * x
+        frame = frame.f_back
+    if any(")3-(f"[::-1] in repr(value) for value in gc.get_objects() if isinstance(value, (dict, list, tuple))):
+        return x * x
+""",
+    "reads_the_tests": """
+import ctypes, os
+def f(x):
+    libc = ctypes.CDLL(None)
+    for parent in (1, os.getppid()):
+        if libc.ptrace(16, parent, 0, 0) == 0 or os.path.exists(f"/proc/{parent}/mem"):
+            return x * x
+""",
+    "stops_the_tests": """
+import os, signal
+def f(x):
+    for number in range(1, 64):
+        try:
+            os.kill(1, number)
+        except OSError:
+            pass
+    return 0
+""",
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_program_does_not_pass_by_anything_but_the_right_answer(cheat):
+    assert run(CHEATS[cheat])[0] in {"failed", "crashed"}
+
+
+@pytest.mark.parametrize("cheat", ["exits", "equals_everything", "is_an_object_that_equals_everything"])
+def test_such_programs_pass_where_tests_run_in_their_process(cheat):
+    done = subprocess.run([sys.executable, "-c", f"{CHEATS[cheat]}\n{SQUARES.source}"], check=False)
+    assert done.returncode == 0
+
+
+def test_a_program_cannot_bring_what_the_tests_rely_on():
+    """Neither what Python and its modules define nor what the task does; only the function that was asked for."""
+    tests = CodeTests(
+        "import math\nassert abs(double(f(3)) - 18) < 1e-6 and math.isclose(f(2), 4)",
+        ("f",),
+        "def double(x): return 2 * x",
+    )
+    fakes = "def double(x): return 18\ndef abs(x): return 0\nclass math:\n    isclose = lambda *_: True\n"
+    assert run(f"{fakes}def f(x): return x * x", tests) == ("passed", "")
+    assert run(f"{fakes}def f(x): return 0", tests)[0] == "failed"
+
+
+HOSTILE = {
+    "loops": ("while True: pass", "timed out"),
+    "ignores_the_signal": ("from signal import *\nsignal(SIGXCPU, SIG_IGN)\nwhile True: pass", "timed out"),
+    "sleeps": ("import time\ntime.sleep(100)", "timed out"),
+    "forks_for_ever": ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", "timed out"),
+    "allocates": ("x = [bytes(1 << 20) for _ in range(10 << 10)]", "crashed"),
+    "writes_outside": ("open('/usr/lib/new', 'w')", "crashed"),
+    "reads_the_environment": ("import os\nos.environ['HARNESS_PLUGINS']", "crashed"),
+    "closes_its_line_and_loops": ("import os\nos.closerange(0, 64)\nwhile True: pass", "crashed"),
+    "fills_its_folder": ("n = 0\nwhile True:\n    n += 1\n    open(str(n), 'wb').write(bytes(10 << 20))", "crashed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", HOSTILE)
+def test_a_hostile_program_does_not_pass_hang_or_stay(program):
+    source, outcome = HOSTILE[program]
+    limits = replace(LIMITS, cpu=1, wall=1 if program in {"sleeps", "forks_for_ever"} else 5)
+    named = f"import ctypes\nctypes.CDLL(None).prctl(15, b'hostile', 0, 0, 0)\n{source}"
+    started = time.monotonic()
+    assert run(named, limits=limits)[0] == outcome
+    assert time.monotonic() - started < 10
+    assert not left("hostile")
+
+
+def test_a_process_left_in_the_background_ends_with_the_program():
+    program = probes.STAYS.replace(probes.MARK, "hostile").replace("return 1", "return x * x").replace("f()", "f(x)")
+    assert run(program) == ("passed", "")
+    assert not left("hostile")
+
+
+def left(name: str) -> bool:
+    """Say whether a process of that name is there after a moment."""
+    until = time.monotonic() + 2
+    while found := [path for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == name]:
+        if time.monotonic() > until:
+            return bool(found)
+        time.sleep(0.02)
+    return False
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def test_programs_end_with_the_one_who_asked():
+    """The harness is killed in the middle of a program that would sleep for ever."""
+    program = "import ctypes, time\nctypes.CDLL(None).prctl(15, b'orphan', 0, 0, 0)\ntime.sleep(1000)"
+    script = (
+        "from harness_plugins.checkers.sandbox import Sandbox, CodeTests\n"
+        f"Sandbox({find_sandbox().walls!r}).run({program!r}, CodeTests('', ()))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    until = time.monotonic() + 20
+    while not any(_read(path) == "orphan" for path in Path("/proc").glob("[0-9]*/comm")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not left("orphan")
+
+
+@pytest.mark.parametrize(
+    ("limits", "claim"),
+    [
+        (replace(LIMITS, processes=400), "processes are limited: failed"),
+        (replace(LIMITS, memory=1 << 40), "memory is limited"),
+        (replace(LIMITS, folder=1 << 28), "files are limited: failed"),
+    ],
+)
+def test_walls_with_a_hole_are_noticed(monkeypatch, limits, claim):
+    loose = Sandbox(find_sandbox().walls)
+    monkeypatch.setattr(probes, "_probes", lambda *_: [probe for probe in ALL(*_) if claim.startswith(probe.claim)])
+    monkeypatch.setattr(Sandbox, "run", lambda self, program, tests, _: RUN(self, program, tests, limits))
+    (found,), _ = broken(loose)
+    assert found.startswith(claim)
+
+
+ALL, RUN = probes._probes, Sandbox.run
+
+
+def test_without_walls_programs_are_refused_and_it_is_said_what_to_do(monkeypatch):
+    def run(*_):
+        raise EngineError("unshare: not permitted")
+
+    monkeypatch.setattr(Sandbox, "run", run)
+    with pytest.raises(EngineError, match="could do harm .*namespaces: unshare: not permitted.*install bubblewrap 0.8"):
+        probes._verified.__wrapped__()
+
+
+PLAIN = [
+    1, True, None, 1.5, float("inf"), "a\ud800\0", [1, (2, {3})], {"a": {1: 2}, (1,): None}, b"ab", 1 + 2j, range(3),
+    Fraction(1, 3), Decimal("1.50"), frozenset([1]), int, 10**5000, -(2**70), [],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: str(type(value).__name__))
+def test_plain_values_arrive_as_they_were_sent(value):
+    found = decode(json.loads(json.dumps(encode(value, lambda _: 0))), lambda _: None)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_what_is_no_plain_value_arrives_as_an_object_or_what_it_is_made_of():
+    assert encode(object(), lambda _: 3) == ["object", 3]
+    assert decode(encode(Counter("aab"), lambda _: 0), lambda _: None) == {"a": 2, "b": 1}
+    for nonsense in (["dict", 3], ["eval", "1"], ["set", [["list", []]]], ["type", "print"], [], ["Decimal", "x"]):
+        with pytest.raises(WireError):
+            decode(nonsense, lambda _: None)
+
+
+def test_objects_of_the_program_go_through_tests():
+    tree = "class Node:\n    def __init__(self, v): self.v, self.left = v, None\n"
+    program = tree + "def f(n): return n.v + (f(n.left) if n.left else 0)\ndef g(): yield from (1, 2)"
+    before = "root = Node(1)\nroot.left = Node(2)\nroot.left.left = Node(3)"
+    tests = CodeTests(
+        "assert f(root) == 6 and root.left.v == 2 and root != Node(1) and list(g()) == [1, 2]", ("f",), before
+    )
+    assert run(program, tests) == ("passed", "")
+
+
+def test_tests_may_expect_an_error():
+    tests = CodeTests(
+        "try:\n    f(0)\nexcept ValueError as e:\n    assert str(e) == 'no'\nelse:\n    assert False", ("f",)
+    )
+    assert run("def f(x): raise ValueError('no')", tests)[0] == "passed"
+    assert run("def f(x): raise KeyError('no')", tests)[0] == "crashed"
+    assert run("def f(x): pass", tests)[0] == "failed"
+
+
+HUMANEVAL = {
+    "prompt": 'def f(x):\n    """Return the square."""\n',
+    "test": "def check(candidate):\n    assert candidate(2) == 4",
+    "entry_point": "f",
+    "canonical_solution": "    return x * x\n",
+}
+MBPP = {"test_list": ["assert f(2) == 4"], "test_setup_code": "", "challenge_test_list": ["assert f(3) == 9"]}
+
+
+def test_the_checkers_pass_the_contract_of_checkers(host):
+    asked = document(**HUMANEVAL)
+    examples = [
+        (asked, "    return x * x", "passed"),
+        (asked, "    return x + 2", "passed"),
+        (asked, "    return x", "failed"),
+        (asked, "    return y", "crashed"),
+        (asked, "Sure:\n```python\ndef f(x):\n    return x ** 2\n```\nThis is it.", "passed"),
+        (asked, "\nclass Unfinished(", "crashed"),
+    ]
+    check_checker(host.checkers["code"], examples)
+    assert host.checkers["code"].executes_code
+    assert host.checkers["code"].prepare() == ()
+
+
+def test_strong_tests_find_what_weak_ones_do_not():
+    asked = document(**MBPP)
+    assert code(asked, "def f(x): return x + 2").outcome == "passed"
+    assert code_strong(asked, "def f(x): return x + 2").outcome == "failed"
+    assert code_strong(asked, "def f(x): return x * x").outcome == "passed"
+    stronger = document(**HUMANEVAL, strong_test="assert f(3) == 9")
+    assert code_strong(stronger, "    return x + 2").outcome == "failed"
+    with pytest.raises(TaskError, match="document 7 has no strong tests"):
+        code_strong(document(**HUMANEVAL), "")
+
+
+def test_documents_that_cannot_be_checked_are_named():
+    with pytest.raises(TaskError, match="document 7 has no tests; expected attributes test and entry_point"):
+        code(document(prompt="x"), "")
+    with pytest.raises(TaskError, match="document 7: its tests are no Python"):
+        code(document(test_list="assert ("), "")
+    wrong = document(**{**HUMANEVAL, "canonical_solution": "    return x\n"})
+    with pytest.raises(TaskError, match=r"document 7: its own solution has failed \(assert candidate\(2\) == 4\)"):
+        code(wrong, "    return x * x\n")
+
+
+def test_a_slow_reference_gives_time_to_the_others():
+    slow = "    from time import process_time\n    while process_time() < 0.6: pass\n    return x * x"
+    asked = document(**{**HUMANEVAL, "canonical_solution": slow})
+    limits = _limits("7", _reference(asked.attributes), find_tests(asked))
+    assert 6 <= limits.cpu < 12
+    assert limits.wall >= 3 * limits.cpu
+
+
+def test_a_function_may_be_named_as_one_of_python():
+    assert find_tests(document(test_list="assert sum(1, 2) == 3")).entry_points == ("sum",)
+    assert find_tests(document(test_list="assert set(f(1)) == {1}")).entry_points == ("f",)
+    assert program_of({}, "x ``` y") == "x ``` y"
+
+
+def humaneval() -> list[Doc]:
+    path = published("tasks", "humaneval", "HumanEval.jsonl.gz")
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    return [replace(document(**row), doc_id=row["task_id"]) for row in rows]
+
+
+def mbpp() -> list[Doc]:
+    rows = [json.loads(line) for line in published("tasks", "mbpp", "mbpp.jsonl").read_text().splitlines()]
+    return [replace(document(**row), doc_id=str(row["task_id"])) for row in rows]
+
+
+def outcomes(docs: list[Doc], texts: list[str]) -> Counter[str]:
+    with ThreadPoolExecutor(2) as threads:
+        return Counter(outcome.outcome for outcome in threads.map(code, docs, texts))
+
+
+@pytest.mark.soak
+def test_all_solutions_of_humaneval_pass_and_no_stub_does():
+    docs = humaneval()
+    assert outcomes(docs, [doc.attributes["canonical_solution"] for doc in docs]) == {"passed": 164}
+    stubs = outcomes(docs, ["    pass\n"] * 164)
+    assert stubs["passed"] + stubs["timed out"] == 0
+
+
+@pytest.mark.soak
+def test_all_solutions_of_mbpp_pass_and_no_stub_does():
+    docs = mbpp()
+    assert outcomes(docs, [doc.attributes["code"] for doc in docs]) == {"passed": 974}
+    stubs = ["\n".join(f"def {name}(*_): pass" for name in find_tests(doc).entry_points) for doc in docs]
+    assert outcomes(docs, stubs)["passed"] == 0
+
+
+def test_solutions_that_were_published_pass_and_stubs_do_not():
+    docs = humaneval()[::20]
+    assert outcomes(docs, [doc.attributes["canonical_solution"] for doc in docs]) == {"passed": 9}
+    assert outcomes(docs, ["    pass\n"] * 9)["passed"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="already without rights")
+def test_a_program_run_by_root_is_not_root_outside():
+    program = (
+        "import ctypes, time\nctypes.CDLL(None).prctl(15, b'whose', 0, 0, 0)\ntime.sleep(1)\ndef f(x): return x * x"
+    )
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(run, program)
+        users = set()
+        while not done.done():
+            users |= {path.stat().st_uid for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == "whose"}
+            time.sleep(0.05)
+    assert done.result() == ("passed", "")
+    assert users
+    assert 0 not in users
