@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from harness.laws import Fitted
     from harness.outputs import print_tables, table_options
     from harness.points import PointStore, open_store
+    from harness.samples import Samples
     from harness.scores import PerDoc, Scores
     from harness.suite import evaluate
     from harness.tables import Measured, Range, Table
@@ -52,10 +53,12 @@ if TYPE_CHECKING:
         EngineInfo,
         Family,
         Floats,
+        Generation,
         Ints,
         Outcome,
         Request,
         Sample,
+        Sampler,
         SampleRequest,
         Task,
         Tokenizer,
@@ -77,6 +80,7 @@ __all__ = [
     "FamilyError",
     "Fitted",
     "Floats",
+    "Generation",
     "HarnessError",
     "Ints",
     "LawError",
@@ -94,6 +98,8 @@ __all__ = [
     "Request",
     "Sample",
     "SampleRequest",
+    "Sampler",
+    "Samples",
     "Scores",
     "StoreError",
     "SuiteError",
@@ -135,12 +141,13 @@ _MODULES = {
     "outputs": "print_tables table_options",
     "laws": "Fitted",
     "points": "PointStore open_store",
+    "samples": "Samples",
     "scores": "PerDoc Scores",
     "suite": "evaluate",
     "tables": "Measured Range Table",
     "types": (
-        "Bools Checker Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Ints Outcome Request Sample "
-        "SampleRequest Task Tokenizer"
+        "Bools Checker Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Generation Ints Outcome Request "
+        "Sample SampleRequest Sampler Task Tokenizer"
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -122,6 +122,17 @@ def main(**_: Any) -> None:
 )
 @click.option("--truncation", default="left", show_default=True, help="left (keeps BOS) or lm_eval (loses it).")
 @click.option("--rehash", is_flag=True, help="Read weight files again to tell whether they changed.")
+@click.option(
+    "--sampler", help="Texts of each document: n (--n, 1 by default), pass_until (--successes, --max-samples)."
+)
+@click.option("--n", type=click.IntRange(min=1), help="Texts to draw of each document.")
+@click.option("--successes", type=click.IntRange(min=2), help="Texts of a document that must pass before it is done.")
+@click.option("--max-samples", type=click.IntRange(min=2), help="Texts of a document that are drawn at the most.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="Of texts; the task's own by default, mostly 0.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Of texts; the task's own by default.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of texts; 0 by default.")
+@click.option("--no-texts", is_flag=True, help="Keep what became of texts, and not the texts.")
+@click.option("--allow-code-execution", is_flag=True, help="Run the programs that models write.")
 @click.option("--dry-run", is_flag=True, help="Print cells, documents, tokens and FLOPs, and stop.")
 @click.pass_obj
 def evaluate(
@@ -138,6 +149,7 @@ def evaluate(
 
     max_length = settings.pop("max_length")
     settings["options"] = _options(settings["options"]) | ({"max_length": max_length} if max_length else {})
+    settings["sampling"] = _sampling(settings)
     names = [name for name in tasks.split(",") if name]
     if dry_run:
         _dry_run(host, families, names, store, settings)
@@ -156,17 +168,26 @@ def _dry_run(
     host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: Mapping[str, Any]
 ) -> None:
     from harness.plan import cost_table
-    from harness.records import Store
+    from harness.samplestore import SampleStore
     from harness.suite import prepare
 
     plan, _ = prepare(families, tasks, registries=host, **settings)
     if (store / "store.json").exists():
-        plan.look_into(Store(store))
+        plan.look_into(SampleStore(store))
     print_tables([cost_table(plan)], host)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:
         sys.exit(1)
+
+
+def _sampling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take what is asked of texts out of the settings; nothing where nothing is."""
+    names = ("sampler", "temperature", "top_p", "seed", "allow_code_execution")
+    found = {name: value for name in names if (value := settings.pop(name)) not in (None, False)}
+    options = {name: value for name in ("n", "successes", "max_samples") if (value := settings.pop(name)) is not None}
+    texts = {"keep_texts": False} if settings.pop("no_texts") else {}
+    return found | ({"options": options} if options else {}) | texts
 
 
 def _options(pairs: Iterable[str]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
     names = points[["checkpoint", "fingerprint", "settings"]].drop_duplicates()
     versions: dict[str, set[str]] = {}
     for name in names.itertuples(index=False):
-        provenance = store.read("-".join(name)).provenance or {}
+        provenance = store.provenance("-".join(name))
         for key in ("harness", provenance.get("engine", ""), "torch"):
             if key in provenance:
                 versions.setdefault(key, set()).add(str(provenance[key]))

@@ -149,7 +149,7 @@ def _opened(store: PointStore | str | Path, registries: Registries | None) -> Po
 
 def _side(name: str, store: PointStore, expressions: Sequence[str | None]) -> Side:
     """Choose the cells of a side; raise StoreError where none is left, or a checkpoint and task has several."""
-    cells = store.select()
+    cells = [cell for cell in store.select() if not store.is_sampled(cell.id)]  # texts have no log-probabilities
     frame = pd.DataFrame([{**checkpoint_columns(cell), **asdict(cell.settings)} for cell in cells])
     for expression in filter(None, expressions):
         frame = query(frame, expression)

@@ -125,13 +125,21 @@ def register_checkers(register: Register) -> None:
 def register_samplers(register: Register) -> None:
     """Offer ways to decide how many samples to draw of each document. Called once at start.
 
-    :param register: `register(name, sampler)`.
+    :param register: `register(name, make)`: `make(**options)` returns a `harness.Sampler`. Its attributes, which
+        options set, are part of what a cell is.
 
     Minimal implementation::
 
+        @dataclass(frozen=True)
+        class UntilOne:
+            at_most: int = 100
+
+            def more(self, drawn, passed):
+                return ((passed == 0) & (drawn < self.at_most)).astype(int)
+
         @harness.hookimpl
         def register_samplers(register):
-            register("greedy", sampler)
+            register("until_one", UntilOne)
     """
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ class Settings:
     bos: str
     max_length: int
     truncation: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # of texts: sampler, its options, temperature, checker
 
     @property
     def digest(self) -> str:
-        """Return the digest of all of them."""
-        return digest_of(asdict(self))
+        """Return the digest of all of them; where nothing is sampled, nothing is said of it."""
+        return digest_of({name: value for name, value in asdict(self).items() if name != "sampling" or value})
 
 
 @dataclass(frozen=True, order=True)

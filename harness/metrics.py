@@ -19,7 +19,8 @@ from scipy.stats import t
 
 from harness.errors import MetricError, choose
 from harness.registries import Registries
-from harness.scores import PerDoc, Scores
+from harness.samples import Scored
+from harness.scores import PerDoc
 from harness.types import Floats, Ints, Metric
 
 Z = 1.959963984540054  # 97.5 % of the normal distribution
@@ -48,13 +49,13 @@ class Values:
     ties: int | None = None
 
 
-def applicable(scores: Scores, registries: Registries) -> list[Metric]:
+def applicable(scores: Scored, registries: Registries) -> list[Metric]:
     """Return the metrics whose needs these scores meet, by name."""
     metrics: list[Metric] = [registries.metrics[name] for name in registries.metrics]
     return [metric for metric in metrics if set(metric.needs) <= scores.offers]
 
 
-def per_document(metric: Metric, scores: Scores) -> Values:
+def per_document(metric: Metric, scores: Scored) -> Values:
     """Apply a metric to every document; raise MetricError where its needs are not met or its values are not finite."""
     missing = set(metric.needs) - scores.offers
     if missing:
@@ -67,7 +68,7 @@ def per_document(metric: Metric, scores: Scores) -> Values:
     return Values(columns, ties)
 
 
-def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scores) -> None:
+def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
     expected = 2 if metric.aggregate in {"ratio", "exp_ratio"} else 1 if metric.aggregate == "mean" else len(columns)
     if len(columns) != expected or any(column.shape != (len(scores),) for column in columns):
         shapes = ", ".join(str(column.shape) for column in columns)
@@ -78,7 +79,7 @@ def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scores) -> None:
             raise MetricError(f"metric {metric.name!r} is {column[bad[0]]} for document {scores.doc_ids[bad[0]]}")
 
 
-def evaluate(metric: Metric, scores: Scores, average: str = "macro") -> Estimate:
+def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate:
     """Return the value of a metric over all documents, with its uncertainty."""
     values = per_document(metric, scores)
     groups = _group_numbers(scores)
@@ -90,7 +91,7 @@ def evaluate(metric: Metric, scores: Scores, average: str = "macro") -> Estimate
     return Estimate(value, stderr, low, high, len(scores), values.ties)
 
 
-def paired_difference(metric: Metric, a: Scores, b: Scores, average: str = "macro") -> tuple[float, float]:
+def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:
     """Return the value of a metric on `b` minus that on `a`, scores of the same documents, and its standard error.
 
     The error is that of paired differences (Miller 2024), clustered by group as the metric's own.
@@ -118,7 +119,7 @@ def _linearised(metric: Metric, columns: tuple[Floats, ...]) -> tuple[float, Flo
     return float(value), residuals
 
 
-def _group_numbers(scores: Scores) -> Ints | None:
+def _group_numbers(scores: Scored) -> Ints | None:
     """Return the number of each document's group (n,), or None where there are fewer than two groups."""
     names, numbers = np.unique(scores.group.astype(str), return_inverse=True)
     return numbers.astype(np.int64) if len(names) > 1 else None
@@ -155,7 +156,7 @@ AGGREGATES: dict[str, Callable[..., tuple[float, float]]] = {
 }
 
 
-def document_weights(scores: Scores, count: int, rng: np.random.Generator) -> Floats:
+def document_weights(scores: Scored, count: int, rng: np.random.Generator) -> Floats:
     """Return weights of documents (count, n): a Bayesian bootstrap (Rubin 1981), whole groups where there are any.
 
     Weights are gamma with shape (G - 2) / G for G groups (or documents), not Rubin's 1: the weighted mean then varies
@@ -168,7 +169,7 @@ def document_weights(scores: Scores, count: int, rng: np.random.Generator) -> Fl
     return rng.gamma(shape, size=(count, count_units))[:, units]
 
 
-def reweighted(metric: Metric, scores: Scores, weights: Floats, average: str = "macro") -> Floats:
+def reweighted(metric: Metric, scores: Scored, weights: Floats, average: str = "macro") -> Floats:
     """Return the value of a metric for each row of document weights (R, n); raise MetricError where it has none."""
     if not isinstance(metric.aggregate, str):
         raise MetricError(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, describe
 from harness.families import complete, inference_flops, locate
 from harness.identity import CellId, Settings, checkpoint_digest, config_digest, tokenizer_digest
-from harness.records import Store
+from harness.samplestore import SampleStore
+from harness.sampling import Sampling
 from harness.tables import Table
-from harness.tokens import EncodedTask, Encoder, encode_task
+from harness.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
 from harness.types import Checkpoint, EngineInfo, EngineType, Task
 
 
@@ -54,13 +55,14 @@ class Plan:
     there: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    samples: int = 1  # the most that are drawn of a document
 
-    def look_into(self, store: Store) -> None:
+    def look_into(self, store: SampleStore) -> None:
         """Find the cells that are there and whole; a damaged one is set aside, said in a note, and missing."""
         wanted = {cell.name for job in self.jobs for _, cell in job.cells}
         for name in sorted(wanted & store.cell_names()):
             try:
-                store.read(name)
+                store.check(name)
                 self.there.add(name)
             except DamagedFile as error:
                 self.notes.append(str(error).replace("run harness eval again", "it will be computed again"))
@@ -84,11 +86,18 @@ class Setup:
     truncation: str = "left"
     rehash: bool = False
     greedy: frozenset[str] = frozenset()
+    sampling: Sampling | None = None
+
+    def settings_of(self, settings: Settings, task: Task) -> Settings:
+        """Return the settings of a task's cell: those of the checkpoint, and how texts are drawn."""
+        if self.sampling is None or task.generation is None:
+            return settings
+        return replace(settings, sampling=self.sampling.settings(task))
 
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
     """Look at every checkpoint without reading its weights; one that cannot be used is a failure of the plan."""
-    plan = Plan()
+    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1)
     for checkpoint in checkpoints:
         try:
             plan.jobs.append(_job(checkpoint, tasks, setup))
@@ -114,7 +123,7 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
         truncation=setup.truncation,
     )
     digest = checkpoint_digest(folder, rehash=setup.rehash)
-    cells = tuple((task, CellId(digest, task.fingerprint, settings.digest)) for task in tasks)
+    cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
     return Job(known, folder, info, settings, cells)
 
 
@@ -172,7 +181,7 @@ def costs(plan: Plan) -> list[Cost]:
     """Return the cost of a plan, a row a task; reads tokenizers, but no weights. Raises TokenError as a run would."""
     pool, found = EncoderPool(), dict[str, Cost]()
     for job, task, _ in plan.missing():
-        tokens = pool.encode(job, task).total_tokens
+        tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
         cell = Cost(task.name, 1, len(task.docs), tokens, inference_flops(job.checkpoint.params or 0, tokens))
         found[task.name] = found[task.name] + cell if task.name in found else cell
     return sorted(found.values(), key=lambda cost: cost.task)
@@ -183,10 +192,14 @@ def cost_table(plan: Plan) -> Table:
     rows = costs(plan)
     everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
     there = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are there."
-    about = "Tokens count each choice with its context; FLOPs are 2 x parameters x tokens."
+    about = "Tokens count each choice with its context, and texts as if all were drawn to their end; "
+    about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")
     cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
     return Table("plan", "To be done", columns, cells, (there, about, *plan.notes))
+
+
+Encoded = EncodedTask | EncodedPrompts
 
 
 class EncoderPool:
@@ -194,14 +207,14 @@ class EncoderPool:
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] = ()
-        self.encoded: dict[str, Future[EncodedTask]] = {}
+        self.encoded: dict[str, Future[Encoded]] = {}
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
 
-    def encode(self, job: Job, task: Task) -> EncodedTask:
+    def encode(self, job: Job, task: Task) -> Encoded:
         """Return a task's requests for a job's checkpoint; raise TokenError or EngineError."""
         return self.ahead(job, task).result()
 
-    def ahead(self, job: Job, task: Task) -> Future[EncodedTask]:
+    def ahead(self, job: Job, task: Task) -> Future[Encoded]:
         """Begin to encode a task, unless that was begun before."""
         settings = job.settings
         key = (tokenizer_digest(job.folder), settings.bos, settings.max_length, settings.truncation)
@@ -212,10 +225,11 @@ class EncoderPool:
         return self.encoded[task.fingerprint]
 
 
-def _encode(job: Job, task: Task) -> EncodedTask:
+def _encode(job: Job, task: Task) -> Encoded:
     settings = job.settings
     try:
         tokenizer = job.info.load_tokenizer()
     except Exception as error:  # tokenizers raise errors of many libraries
         raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
-    return encode_task(task, Encoder(tokenizer, settings.max_length, settings.bos, settings.truncation))
+    encode = encode_prompts if task.generation else encode_task
+    return encode(task, Encoder(tokenizer, settings.max_length, settings.bos, settings.truncation))

@@ -7,7 +7,8 @@
 
 Columns of points: family, size, step, seed, params, params_non_embedding, tokens, flops, flops_convention, loss,
 annealed, every feature, task, metric, value, stderr, low, high, n, ties, truncated, chance, engine, dtype, settings,
-fingerprint, checkpoint.
+fingerprint, checkpoint; of texts that were drawn also sampling (how), drawn and passed (samples), and trials with
+their successes (as many tries at one rate as the standard error is worth).
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from harness.errors import MetricError, StoreError, UsageError, choose
 from harness.host import default_host
 from harness.identity import CellId
 from harness.metrics import applicable, document_weights, evaluate, per_document, reweighted
-from harness.records import Cell, Store
+from harness.records import Cell
 from harness.registries import Registries
-from harness.scores import Scores
+from harness.samples import Samples, Scored
+from harness.samplestore import SampleStore
 from harness.types import Floats, Metric
 
 UNITS = ("checkpoint", "document", "choice")
 KEYS = ["family", "size", "step", "seed"]
 
 
-class PointStore(Store):
+class PointStore(SampleStore):
     """A store that answers in pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
@@ -52,9 +54,25 @@ class PointStore(Store):
         return chosen
 
     def scores(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return a row for every choice of every document, with checkpoint, task, group and attributes."""
-        frames = [_choice_frame(self, cell) for cell in self.select(task, family)]
+        """Return a row for every choice of every document, with checkpoint, task, group and attributes.
+
+        Raises StoreError where texts were drawn and there is none to show: `samples` has those.
+        """
+        cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
+        if not cells:
+            raise StoreError(f"{task or 'every task here'} draws texts, and scores no choices; see samples()")
+        frames = [_choice_frame(self, cell) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
+
+    def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+        """Return a row a text that was drawn: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
+
+        Raises StoreError where none were drawn.
+        """
+        cells = [cell for cell in self.select(task, family) if self.is_sampled(cell.id)]
+        if not cells:
+            raise StoreError(f"{task or 'every task here'} scores choices, and draws no texts; see scores()")
+        return pd.concat([_sample_frame(self, cell) for cell in cells], ignore_index=True)
 
     def points(
         self,
@@ -76,7 +94,7 @@ class PointStore(Store):
         rows = _point_frame if unit == "checkpoint" else _document_frame
         frames = []
         for cell in self.select(task, family):
-            scores = self.load(cell.id)
+            scores = self.load_any(cell.id)
             for metric in self._metrics(metrics, scores, named_task=task is not None):
                 frames.append(rows(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
         if not frames:
@@ -97,7 +115,7 @@ class PointStore(Store):
         names_of_cells = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
         for i, (checkpoint, fingerprint, settings) in enumerate(names_of_cells):
             scores, average = (
-                self.load(CellId(checkpoint, fingerprint, settings)),
+                self.load_any(CellId(checkpoint, fingerprint, settings)),
                 self.task_meta[fingerprint]["average"],
             )
             if fingerprint not in weights:
@@ -106,7 +124,7 @@ class PointStore(Store):
                 column[:, i] = reweighted(self.registries.metrics[name], scores, weights[fingerprint], average)
         return found
 
-    def _metrics(self, names: Sequence[str] | None, scores: Scores, *, named_task: bool) -> list[Metric]:
+    def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
         there = applicable(scores, self.registries)
         if names is None:
             return there
@@ -144,9 +162,11 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     """Return what is known of a cell's checkpoint and settings, a column each."""
     known = asdict(cell.checkpoint)
     features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
+    how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
     return {
         **known,
         **features,
+        **(how if cell.settings.sampling else {}),
         "task": cell.task,
         "engine": cell.settings.engine,
         "dtype": cell.settings.dtype,
@@ -156,7 +176,7 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _choice_frame(store: Store, cell: Cell) -> pd.DataFrame:
+def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
     scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
     optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
     frame = pd.DataFrame(
@@ -177,7 +197,17 @@ def _choice_frame(store: Store, cell: Cell) -> pd.DataFrame:
     return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
-def _document_frame(store: Store, cell: Cell, metric: Metric, scores: Scores) -> pd.DataFrame:
+def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
+    docs = store.docs(cell.id.fingerprint)
+    frame = pd.DataFrame(store.read_samples(cell.id.name))
+    frame.insert(0, "doc_id", docs.doc_ids[frame["doc"]])
+    frame = frame.sort_values(["doc", "sample"], kind="stable", ignore_index=True)
+    frame = frame.rename(columns={"seed": "sample_seed"})
+    attributes = pd.DataFrame(docs.attributes).iloc[frame["doc"]].reset_index(drop=True)
+    return _labelled(pd.concat([frame.drop(columns="doc"), attributes], axis=1), cell)
+
+
+def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
     """A row a document; the value of a ratio is that of the document alone."""
     columns = per_document(metric, scores).columns
     value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
@@ -186,15 +216,30 @@ def _document_frame(store: Store, cell: Cell, metric: Metric, scores: Scores) ->
     return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
-def _point_frame(store: Store, cell: Cell, metric: Metric, scores: Scores) -> pd.DataFrame:
+def _point_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
     average = store.task_meta[cell.id.fingerprint]["average"]
     point = {
         "metric": metric.name,
         **asdict(evaluate(metric, scores, average)),
-        "truncated": int(np.logical_or.reduceat(scores.truncated, scores.first).sum()),
+        "truncated": scores.n_truncated,
         "chance": scores.chance if "choices" in scores.offers else np.nan,
     }
+    if isinstance(scores, Samples):
+        point |= _counts(scores, point["value"], point["stderr"])
+        if metric.name == "pass_rate" and not point["passed"]:
+            point["high"] = scores.most
     return _labelled(pd.DataFrame([point]), cell)
+
+
+def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
+    """Return the samples that were drawn and that passed, and the trials, with their successes, that a rate is worth.
+
+    Documents differ, and drawing until some pass draws most of those that hardly ever do; so trials are as many tries
+    at one rate as have its standard error. Where nothing or everything passed, they are the samples.
+    """
+    drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
+    trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
+    return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
 
 
 def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class PromptSpec:
     contexts: Any = ()
     continuation: str = ""
     text: str = ""
+    answers: Any = None
     id: str | None = None
     group: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -106,6 +107,16 @@ def _cloze(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
     return Doc(doc_id, (fill(spec.query, row),), (spec.delimiter + target,), (target,), (0,))
 
 
+def _generate(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
+    """A prompt, the answers that are accepted, and a solution for solved examples, by default the first answer."""
+    answers = tuple(dict.fromkeys(fill_list(spec.answers, row)))
+    if not answers:
+        raise TaskError("there are no answers; expected one or more that are accepted")
+    solution = fill(spec.continuation, row) if spec.continuation else answers[0]
+    gold = tuple(range(len(answers)))
+    return Doc(doc_id, (_filled(fill(spec.query, row), "query"),), (spec.delimiter + solution,), answers, gold)
+
+
 def _choice(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
     choices, gold = _choices_and_gold(spec, row)
     if len(choices) < 2:
@@ -129,7 +140,7 @@ def _shared_continuation(spec: PromptSpec, row: Row, doc_id: str, gold: tuple[in
     return Doc(doc_id, contexts, (spec.delimiter + continuation,), (continuation,) * len(contexts), gold)
 
 
-MAKERS = {"choice": _choice, "cloze": _cloze, "text": _text}
+MAKERS = {"choice": _choice, "cloze": _cloze, "text": _text, "generate": _generate}
 
 
 def _filled(text: str, what: str) -> str:

@@ -6,7 +6,8 @@
                                    is_greedy, logprob_unconditional
       tasks/FINGERPRINT.parquet    doc_id, group, contexts, continuations, choices, n_chars, n_bytes, gold, attributes
       checkpoints/DIGEST-SOURCE.json   all attributes of a checkpoint, names included
-      settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation
+      samples/CELL/                texts that were drawn, in parts, and a seal when all are there (samplestore.py)
+      settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, sampling
       damaged/                     files that failed their checksum
 
 CELL is CHECKPOINT-FINGERPRINT-SETTINGS, digests all three: listing the store opens no file, and names live only in
@@ -36,7 +37,7 @@ from harness.scores import Scores
 from harness.types import Bools, Checkpoint, Floats, Ints, Task
 
 SCHEMA = 1
-FOLDERS = ("records", "tasks", "checkpoints", "settings", "damaged", ".locks")
+FOLDERS = ("records", "samples", "tasks", "checkpoints", "settings", "damaged", ".locks")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Store:
         if records.is_greedy is not None:
             columns["is_greedy"] = pa.array(records.is_greedy, pa.bool_())
         path = self._record(cell.name)
-        _write_table(path, columns, dict(records.provenance or {}), temporary=path.with_name(f".{cell.name}.tmp"))
+        write_table(path, columns, dict(records.provenance or {}), temporary=path.with_name(f".{cell.name}.tmp"))
 
     def read(self, name: str) -> Records:
         """Return the records of a cell; a damaged file is set aside and named by DamagedFile."""
@@ -135,6 +136,14 @@ class Store:
             provenance=provenance,
             **optional,
         )
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """Return how a cell came about: versions, device, counts."""
+        return dict(self.read(name).provenance or {})
+
+    def check(self, name: str) -> None:
+        """Read a cell whole; a damaged file is set aside and named by DamagedFile."""
+        self.read(name)
 
     def cells(self) -> list[Cell]:
         """Return all cells with their names joined; cells whose names were deleted are left out."""
@@ -203,7 +212,7 @@ class Store:
         meta = {key: getattr(task, key) for key in keys}
         columns = _task_columns(task)
         if not path.exists() or self._task_differs(path, columns, meta):
-            _write_table(path, columns, meta)
+            write_table(path, columns, meta)
         self.__dict__.pop("task_meta", None)
 
     def _task_differs(self, path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
@@ -301,9 +310,8 @@ def _task_columns(task: Task) -> dict[str, Any]:
     }
 
 
-def _write_table(
-    path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any], temporary: Path | None = None
-) -> None:
+def write_table(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any], temporary: Path | None = None) -> None:
+    """Write columns as a Parquet file with checksums, whole or not at all."""
     table = pa.table(dict(columns))
     table = table.replace_schema_metadata({"harness": json.dumps({"schema": SCHEMA, **meta})})
     buffer = BytesIO()

@@ -13,7 +13,19 @@ from harness.types import Checker, EngineType, Family, Metric, Task
 
 Registrar = Callable[["Registries", str], Register]
 
-NEEDS = ("answers", "choices", "cloze", "greedy", "one_gold", "several_gold", "text", "unconditional")
+NEEDS = (
+    "answers",
+    "choices",
+    "cloze",
+    "greedy",
+    "one_gold",
+    "samples",
+    "samples_10",
+    "samples_100",
+    "several_gold",
+    "text",
+    "unconditional",
+)
 AGGREGATES = ("mean", "ratio", "exp_ratio")
 
 

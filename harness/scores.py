@@ -85,6 +85,11 @@ class Scores:
         return frozenset(name for name, there in found.items() if there)
 
     @property
+    def n_truncated(self) -> int:
+        """Documents of which a context lost its left."""
+        return int(np.logical_or.reduceat(self.truncated, self.first).sum())
+
+    @property
     def chance(self) -> float:
         """Accuracy of guessing at random."""
         return float(np.mean(self.sum(self.is_gold) / self.n_choices))

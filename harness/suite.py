@@ -6,22 +6,23 @@ again, and several processes can work on one store; none does a cell that anothe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain, zip_longest
+from itertools import chain, groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
-from harness.errors import EngineError, StoreError, SuiteError, UsageError, choose
+from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
 from harness.families import select
 from harness.host import default_host
 from harness.identity import CellId
 from harness.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
-from harness.records import Store
 from harness.registries import Registries
+from harness.samplestore import SampleStore
+from harness.sampling import SampleRun, make_sampling
 from harness.tallies import Claim, Tally, check_all_came, requests_of
 from harness.tasks import find_tasks
 from harness.tokens import TRUNCATION
@@ -104,7 +105,7 @@ class EngineSlot:
 class Suite:
     """A plan under way on one store."""
 
-    def __init__(self, plan: Plan, setup: Setup, store: Store, progress: Progress) -> None:
+    def __init__(self, plan: Plan, setup: Setup, store: SampleStore, progress: Progress) -> None:
         self.plan, self.store, self.progress = plan, store, progress
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
@@ -130,7 +131,8 @@ class Suite:
             self.store.put_task(task)
         for job in self.plan.jobs:
             self.store.put_checkpoint(job.digest, job.checkpoint)
-            self.store.put_settings(job.settings)
+            for task, _ in job.cells:
+                self.store.put_settings(self.slot.setup.settings_of(job.settings, task))
 
     def _open_cells(self, job: Job) -> list[tuple[Task, CellId]]:
         """Return the cells of a job that are neither in the store nor failed."""
@@ -159,12 +161,12 @@ class Suite:
             if cell.name not in self.store.cell_names():  # or it was written meanwhile
                 yield Claim(task, cell, lock)
 
-    def _tallies(self, job: Job, claims: Sequence[Claim]) -> Iterator[Tally]:
-        """Yield an empty tally for each claim that can be tokenised; the next is tokenised meanwhile."""
+    def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Any]]:
+        """Yield each claim that can be tokenised, with its tokens; the next is tokenised meanwhile."""
         for claim, after in zip_longest(claims, claims[1:]):
             encoded = self.pool.ahead(job, claim.task)
             try:
-                tally = Tally(claim, encoded.result(), claim.task.metric in self.slot.setup.greedy)
+                found = encoded.result()
             except EngineError as error:
                 self._fail(job.checkpoint.label, error)
                 return  # its tokenizer does not load
@@ -173,32 +175,70 @@ class Suite:
             else:
                 if after:
                     self.pool.ahead(job, after.task)
-                yield tally
+                yield claim, found
 
     def _do(self, job: Job, claims: Sequence[Claim], after: Job | None) -> None:
-        """Score all claimed cells of a checkpoint in one stream; what fails is reported and left undone."""
-        tallies = self._tallies(job, claims)
-        first = next(tallies, None)
+        """Do all claimed cells of a checkpoint, those with choices in one stream; what fails is reported and left."""
+        claims = sorted(claims, key=lambda claim: claim.task.generation is not None)
+        encoded = self._encoded(job, claims)
+        first = next(encoded, None)
         if first is None:
             return
-        begun: list[Tally] = []
         try:
             engine = self.slot.serve(job)
             self.slot.expect(after)
-            for score in engine.score(requests_of(chain([first], tallies), begun)):
-                key: Any = score.key  # (number, request), as requests_of made it
-                tally = begun[key[0]]
-                tally.add(key[1], score)
-                self.progress.documents(job.checkpoint, tally.documents)
-                if not tally.left:
-                    self._write(job, tally, engine)
-            check_all_came(begun)
+            for is_drawn, cells in groupby(chain([first], encoded), lambda cell: cell[0].task.generation is not None):
+                if is_drawn:
+                    self._draw(job, cells, engine)
+                else:
+                    self._score(job, cells, engine)
             self._tell(job, engine)
         except StoreError:
             raise  # what cannot be kept need not be computed
         except Exception as error:  # an engine may fail in any way; the other checkpoints go on
             self.slot.close()
             self._fail(job.checkpoint.label, error)
+
+    def _score(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
+        """Score the choices of cells in one stream."""
+        begun: list[Tally] = []
+        greedy = self.slot.setup.greedy
+        tallies = (Tally(claim, encoded, claim.task.metric in greedy) for claim, encoded in cells)
+        for score in engine.score(requests_of(tallies, begun)):
+            key: Any = score.key  # (number, request), as requests_of made it
+            tally = begun[key[0]]
+            tally.add(key[1], score)
+            self.progress.documents(job.checkpoint, tally.documents)
+            if not tally.left:
+                self._write(job, tally, engine)
+        check_all_came(begun)
+
+    def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
+        """Draw the texts of cells, one cell after the other; a checker or sampler that fails fails its cell alone."""
+        for claim, encoded in cells:
+            try:
+                run = self._sample_run(claim, encoded)
+                for documents in run.run(engine):
+                    self.progress.documents(job.checkpoint, documents)
+                run.seal(engine.describe())
+            except PluginError as error:
+                self._fail(_where(job, claim.task), error)
+                continue
+            finally:
+                claim.lock.release()
+            self.summary.written += 1
+            self.progress.cell(job.checkpoint, claim.task)
+
+    def _sample_run(self, claim: Claim, encoded: Any) -> SampleRun:
+        """Begin a cell, or go on with what an earlier run left; damaged parts of it are drawn again."""
+        sampling = self.slot.setup.sampling
+        if sampling is None:
+            raise UsageError(f"task {claim.task.name} draws texts, and nothing says how")
+        while True:
+            try:
+                return SampleRun(claim, encoded, sampling, self.store)
+            except DamagedFile as error:
+                self.progress.note(str(error).replace("run harness eval again", "it will be drawn again"))
 
     def _tell(self, job: Job, engine: Engine) -> None:
         """Say once where the engine left its usual path."""
@@ -259,6 +299,7 @@ def prepare(
     limit: int | None = None,
     truncation: str = "left",
     rehash: bool = False,
+    sampling: Mapping[str, Any] | None = None,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return what `evaluate` would do with the same arguments, without doing it.
@@ -277,11 +318,16 @@ def prepare(
     if not checkpoints or not found:
         raise UsageError(f"{len(checkpoints)} checkpoints and {len(found)} tasks are named; expected at least one each")
     if store is not None:
-        Store(store, create=True)
+        SampleStore(store, create=True)
+    drawn = [task for task in found if task.generation]
+    if drawn:
+        setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or {})))
+    elif sampling:
+        raise UsageError(f"{choose(sampling)}: none of the tasks {choose(task.name for task in found)} draws texts")
     once = list({(c.label, c.source): c for c in checkpoints}.values())
     plan = make_plan(once, found, setup)
     if store is not None:
-        plan.look_into(Store(store))
+        plan.look_into(SampleStore(store))
     return plan, setup
 
 
@@ -320,7 +366,9 @@ def evaluate(
     :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
     :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
     :param store: the folder of the store; made if it is not there.
-    :param settings: engine, options (a dict for the engine), data, limit, truncation, rehash; as `harness eval`.
+    :param settings: engine, options (a dict for the engine), data, limit, truncation, rehash; as `harness eval`. For
+        tasks that draw texts, `sampling` is a dict of sampler, options (a dict for the sampler), temperature, top_p,
+        seed, keep_texts and allow_code_execution.
 
     Returns a Summary; a checkpoint or task that failed is in `failures`, and the others are done.
     Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where
@@ -329,4 +377,4 @@ def evaluate(
     plan, setup = prepare(families, tasks, store=store, registries=registries, **settings)
     progress = progress or Progress()
     progress.start(plan)
-    return Suite(plan, setup, Store(store), progress).run()
+    return Suite(plan, setup, SampleStore(store), progress).run()

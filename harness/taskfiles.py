@@ -15,21 +15,27 @@ import yaml
 from harness.errors import TaskError, choose
 from harness.hub import HubDataset
 from harness.prompts import MAKERS, FewShot, PromptSpec
+from harness.types import Generation
 
 PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples"}
 FILE_KEYS = {"documents", "folder", "columns", "rows"}  # where documents lie and how they are read, without the hub
-TASK_KEYS = FILE_KEYS | {"about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average"}
+GENERATION_KEYS = {f.name for f in fields(Generation)}  # of kind: generate alone
+TASK_KEYS = FILE_KEYS | GENERATION_KEYS | {
+    "about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average",
+}  # fmt: skip
 HUB_KEYS = {"dataset", "revision", "name", "split", "fewshot"}
 METRICS = {
     "choice": "acc",
     "cloze": "greedy_match",
     "text": "bits_per_byte",
+    "generate": "pass_rate",
 }  # shown in tables where none is named
 TEXTS = {f.name for f in fields(PromptSpec) if str(f.type).startswith("str")}
 REQUIRED = {
     "choice": "choices and gold; or correct and wrong; or contexts, continuation and gold",
     "cloze": "query and continuation",
     "text": "text",
+    "generate": "query, answers, checker and max_tokens",
 }
 
 
@@ -60,6 +66,7 @@ class TaskFile:
     metric: str = "acc"
     average: str = "macro"
     about: str = ""
+    generation: Generation | None = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +107,22 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         metric=str(table.get("metric", METRICS[prompt.kind])),
         average=_one_of(table.get("average", "macro"), "average", ("macro", "micro")),
         about=str(table.get("about", "")),
+        generation=_generation(table, prompt.kind),
     )
+
+
+def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
+    """Read how texts are drawn and checked; raise TaskError where the task draws none."""
+    found = {key: table[key] for key in GENERATION_KEYS if key in table}
+    if kind != "generate":
+        if found:
+            raise TaskError(f"{choose(found)}: only of kind: generate")
+        return None
+    if "checker" not in found or not isinstance(found.get("max_tokens"), int):
+        raise TaskError(f"kind: generate needs {REQUIRED[kind]}")
+    if "stop" in found:
+        found["stop"] = _names(found["stop"], "stop", "a text that ends a sample")
+    return Generation(**found)
 
 
 def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
@@ -131,6 +153,7 @@ def _prompt(table: Mapping[str, Any]) -> PromptSpec:
         or (prompt.gold is not None and bool(prompt.choices is not None or (prompt.contexts and prompt.continuation))),
         "cloze": bool(prompt.query and prompt.continuation),
         "text": bool(prompt.text),
+        "generate": bool(prompt.query and prompt.answers is not None),
     }
     if not complete[prompt.kind]:
         raise TaskError(f"kind: {prompt.kind} needs {REQUIRED[prompt.kind]}")

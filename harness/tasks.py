@@ -16,7 +16,7 @@ from harness.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.registries import Registries
 from harness.taskfiles import HubTask, TaskFile, read_task_file
 from harness.templates import Row
-from harness.types import Doc, Task
+from harness.types import Doc, Generation, Task
 
 
 class Material(NamedTuple):
@@ -43,11 +43,12 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
         name=file.name,
         kind=prompt.kind,
         docs=tuple(docs),
-        fingerprint=fingerprint(prompt.kind, file.unconditional, docs),
+        fingerprint=fingerprint(prompt.kind, file.unconditional, docs, file.generation),
         unconditional=file.unconditional,
         metric=file.metric,
         average=file.average,
         about=file.about,
+        generation=file.generation,
     )
 
 
@@ -95,10 +96,16 @@ def _check(docs: Sequence[Doc]) -> None:
         seen.add(doc.doc_id)
 
 
-def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc]) -> str:
-    """Return the digest of everything that is scored and counted: prompts, choices, gold, groups (not attributes)."""
+def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation: Generation | None = None) -> str:
+    """Return the digest of everything that is scored and counted: prompts, choices, gold, groups.
+
+    Attributes are not among them, unless texts are drawn: checkers look at them.
+    """
     rows = [(d.doc_id, d.contexts, d.continuations, d.choices, d.gold, d.group) for d in docs]
-    return digest_of([kind, unconditional, rows])
+    if generation is None:
+        return digest_of([kind, unconditional, rows])
+    own = (generation.checker, generation.max_tokens, generation.stop)
+    return digest_of([kind, rows, [dict(d.attributes) for d in docs], own])
 
 
 def find_tasks(
@@ -151,4 +158,4 @@ def _limited_task(task: Task, limit: int | None) -> Task:
     if limit is None:
         return task
     docs = tuple(_limited(task.docs, limit))
-    return replace(task, docs=docs, fingerprint=fingerprint(task.kind, task.unconditional, docs))
+    return replace(task, docs=docs, fingerprint=fingerprint(task.kind, task.unconditional, docs, task.generation))

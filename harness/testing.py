@@ -31,7 +31,7 @@ from harness.scores import Scores
 from harness.taskfiles import read_task_file
 from harness.tasks import load_task
 from harness.tokens import Encoder, encode_task
-from harness.types import Floats, Metric, Task
+from harness.types import Floats, Metric, Sampler, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,25 @@ def example_scores(n: int = 12, *, groups: int = 1, seed: int = 0) -> Scores:
         logprob_unconditional=-rng.exponential(4.0, size=rows) - 0.1,
         is_greedy=rng.random(rows) < 0.3,
     )
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Check a sampler: each document ends, has no more samples than `at_most`, and is asked about by itself."""
+    assert isinstance(sampler, Sampler), f"{sampler!r} lacks more() or at_most"
+    rng = np.random.default_rng(0)
+    rate = np.array([0.0, 0.001, 0.1, 0.5, 1.0])
+    drawn, passed = np.zeros((2, len(rate)), dtype=np.int64)
+    while drawn.max() <= sampler.at_most:
+        more = np.asarray(sampler.more(drawn, passed))
+        assert more.shape == drawn.shape, f"more() gives {more.shape} for {drawn.shape} documents"
+        assert np.issubdtype(more.dtype, np.integer), f"more() gives {more.dtype}; expected whole numbers"
+        assert (more >= 0).all(), f"more() gives {more}"
+        alone = [int(np.asarray(sampler.more(drawn[[i]], passed[[i]]))[0]) for i in range(len(rate))]
+        assert more.tolist() == alone, f"more() gives {more} together and {alone} one by one"
+        if not more.any():
+            return
+        drawn, passed = drawn + more, passed + rng.binomial(more, rate)
+    raise AssertionError(f"it draws {drawn.max()} samples of a document; at_most is {sampler.at_most}")
 
 
 def check_metric(metric: Metric | Callable[..., Any], scores: Scores | None = None, **registered: Any) -> None:
@@ -269,6 +288,7 @@ __all__ = [
     "check_engine",
     "check_law",
     "check_metric",
+    "check_sampler",
     "check_task",
     "example_scores",
     "inspect_fake",

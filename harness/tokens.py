@@ -159,6 +159,39 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """The prompts of a task that draws texts, as token ids, one a document; `truncated` (n,) had to lose their left."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    truncated: Bools
+    max_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Return the most tokens that one sample of every document may read and draw."""
+        return sum(len(prompt) + self.max_tokens for prompt in self.prompts)
+
+
+def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
+    """Turn the prompts of a task into token ids that leave room for max_tokens more; raise TokenError, naming task and
+    document, where they do not.
+    """
+    if task.generation is None:
+        raise TokenError(f"task {task.name} draws no texts")
+    most, prompts, truncated = task.generation.max_tokens, list[tuple[int, ...]](), list[bool]()
+    ids = _encode_all((doc.contexts[0] for doc in task.docs), encoder)
+    for doc in task.docs:
+        own = ids[doc.contexts[0]]
+        whole = encoder.before(own) + own
+        try:
+            prompts.append(tuple(encoder.cut(whole, most)))
+        except TokenError as error:
+            raise TokenError(f"task {task.name}, document {doc.doc_id}: {error}") from error
+        truncated.append(len(prompts[-1]) < len(whole))
+    return EncodedPrompts(tuple(prompts), np.array(truncated, dtype=np.bool_), most)
+
+
 def encode_task(task: Task, encoder: Encoder) -> EncodedTask:
     """Turn a task into requests; raise TokenError, naming task and document, before anything is scored."""
     chunks = (task.docs[begin : begin + CHUNK] for begin in range(0, len(task.docs), CHUNK))

@@ -6,15 +6,12 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import EngineError, PluginError
-
-if TYPE_CHECKING:
-    from harness.scores import Scores
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -84,11 +81,26 @@ class Doc:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """How a task draws texts: who says whether one passes, where it ends, and how tokens are chosen.
+
+    `temperature` and `top_p` are the task's own, which a suite may replace.
+    """
+
+    checker: str
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
 class Task:
     """A named list of documents and how they are scored.
 
-    `kind` is "choice" (two or more choices), "cloze" (one continuation) or "text" (one plain text).
-    `metric` is the one shown in tables; `average` is "macro" or "micro" over groups.
+    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text) or "generate" (texts
+    are drawn and checked, as `generation` says). `metric` is the one shown in tables; `average` is "macro" or "micro"
+    over groups.
     """
 
     name: str
@@ -99,6 +111,7 @@ class Task:
     metric: str = "acc"
     average: str = "macro"
     about: str = ""
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,23 @@ class Outcome:
             raise PluginError(f"a checker says {self.outcome!r}; expected one of {', '.join(OUTCOMES)}")
 
 
+@runtime_checkable
+class Sampler(Protocol):
+    """A rule that says how many samples to draw of each document, by what came back so far."""
+
+    def more(self, drawn: Ints, passed: Ints) -> Ints:
+        """Return how many more samples to draw of each document now, (n,), of which so many were drawn and passed.
+
+        0 ends a document. It must not depend on anything else, so that a suite can be killed and go on.
+        """
+        ...
+
+    @property
+    def at_most(self) -> int:
+        """The most samples that a document may need."""
+        ...
+
+
 class Tokenizer(Protocol):
     """What tokens.py needs of a tokenizer; token ids are non-negative integers."""
 
@@ -294,7 +324,7 @@ class Metric:
     """
 
     name: str
-    fn: Callable[[Scores], Any]
+    fn: Callable[[Any], Any]
     needs: tuple[str, ...] = ()
     aggregate: str | Callable[..., Any] = "mean"
     higher_is_better: bool = True

@@ -1,0 +1,53 @@
+"""Metrics of texts that were drawn and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+import harness
+from harness import Samples
+
+
+def pass_rate(samples: Samples) -> harness.Floats:
+    """Return an unbiased estimate of the rate at which each document passes; with one sample, whether it does."""
+    return np.asarray(samples.pass_rates())
+
+
+def pass_at(k: int) -> Callable[[Samples], harness.Floats]:
+    """Return the metric pass@k: 1 - C(n - c, k) / C(n, k) for c passes among n samples (Chen et al. 2021, eq. 1)."""
+
+    def fn(samples: Samples) -> harness.Floats:
+        others = (samples.drawn - samples.passed)[:, None] - np.arange(k)  # (n, k)
+        everyone = samples.drawn[:, None] - np.arange(k)
+        found: harness.Floats = 1 - np.prod(np.maximum(others, 0) / everyone, axis=1)
+        return found
+
+    return fn
+
+
+def solved(samples: Samples) -> harness.Floats:
+    """Return 1 where at least one sample passed: which documents are within reach of as many samples as there are."""
+    return np.asarray(samples.passed > 0, dtype=np.float64)
+
+
+def timed_out(samples: Samples) -> tuple[harness.Floats, harness.Floats]:
+    """Return (samples whose check ran out of time, samples)."""
+    return samples.count("timed out").astype(np.float64), samples.drawn.astype(np.float64)
+
+
+def crashed(samples: Samples) -> tuple[harness.Floats, harness.Floats]:
+    """Return (samples whose check ended by itself before it was through, samples)."""
+    return samples.count("crashed").astype(np.float64), samples.drawn.astype(np.float64)
+
+
+@harness.hookimpl
+def register_metrics(register: harness.Register) -> None:
+    """Register them with what they need."""
+    register(pass_rate, needs=["samples"])
+    register(solved, needs=["samples"])
+    for k in (10, 100):
+        register(pass_at(k), name=f"pass_at_{k}", needs=["samples", f"samples_{k}"])
+    register(timed_out, needs=["samples"], aggregate="ratio", higher_is_better=False)
+    register(crashed, needs=["samples"], aggregate="ratio", higher_is_better=False)
