@@ -24,6 +24,7 @@ class FewShot:
     seed: int | None = None
     group: str | None = None
     columns: tuple[str, ...] = ()
+    only: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,13 @@ from harness.prompts import MAKERS, FewShot, PromptSpec
 from harness.types import Generation
 
 PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples"}
-FILE_KEYS = {"documents", "folder", "columns", "rows"}  # where documents lie and how they are read, without the hub
+FILE_KEYS = {
+    "documents",
+    "folder",
+    "columns",
+    "rows",
+    "only",
+}  # where documents lie and how they are read, without the hub
 GENERATION_KEYS = {f.name for f in fields(Generation)}  # of kind: generate alone
 TASK_KEYS = FILE_KEYS | GENERATION_KEYS | {
     "about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average",
@@ -59,6 +65,7 @@ class TaskFile:
     folder: str = ""
     columns: tuple[str, ...] = ()
     rows: str = ""
+    only: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     hub: HubTask | None = None
     leave_out: frozenset[str] = frozenset()
     fewshot: FewShot | None = None
@@ -100,6 +107,7 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         folder=str(table.get("folder", "")),
         columns=tuple(table.get("columns", ())),
         rows=str(table.get("rows", "")),
+        only=_only(table.get("only", {})),
         hub=_hub(table, documents),
         leave_out=frozenset(table.get("leave_out", ())),
         fewshot=_fewshot(table.get("fewshot"), "documents", documents),
@@ -187,10 +195,22 @@ def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
         return None
     if not isinstance(table, dict) or not {place, "n"} <= set(table):
         raise TaskError(f"fewshot: expected {place}: and n:")
-    if table["n"] and table[place] in scored:
+    if table["n"] and table[place] in scored and "only" not in table:
         raise TaskError("fewshot: examples from the documents that are scored; name others")
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+    settings["only"] = _only(table.get("only", {}))
     return FewShot(**settings) if table["n"] else None
+
+
+def _only(table: Any) -> dict[str, tuple[int, int]]:
+    """Read which documents count: fields that hold whole numbers, with the first and the last, as 11..510."""
+    found = {}
+    for name, text in (table if isinstance(table, dict) else {"": table}).items():
+        first, dots, last = str(text).partition("..")
+        if not (dots and first.isdigit() and last.isdigit()):
+            raise TaskError(f"only: {table!r}; expected a field and a range, such as {{task_id: 11..510}}")
+        found[str(name)] = (int(first), int(last))
+    return found
 
 
 def _one_of(value: Any, key: str, allowed: Sequence[Any]) -> Any:

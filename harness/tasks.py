@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +15,7 @@ from harness.identity import digest_of
 from harness.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.registries import Registries
 from harness.taskfiles import HubTask, TaskFile, read_task_file
-from harness.templates import Row
+from harness.templates import Row, look_up
 from harness.types import Doc, Generation, Task
 
 
@@ -61,12 +61,21 @@ def _material(file: TaskFile, data: Path | None) -> Material:
 
 
 def _from_files(file: TaskFile, folders: Sequence[Path]) -> Material:
-    def rows(patterns: Sequence[str], columns: Sequence[str]) -> list[Row]:
-        return [row for path in find_files(patterns, folders) for row in read_rows(path, columns, file.rows)]
+    def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> list[Row]:
+        found = (row for path in find_files(patterns, folders) for row in read_rows(path, columns, file.rows))
+        return [row for row in found if _counts(row, only)]
 
     shots = file.fewshot
-    solved = rows((shots.documents,), shots.columns or file.columns) if shots else ()
-    return Material(_shown(file.prompt, shots, solved), rows(file.documents, file.columns))
+    solved = rows((shots.documents,), shots.columns or file.columns, shots.only) if shots else ()
+    return Material(_shown(file.prompt, shots, solved), rows(file.documents, file.columns, file.only))
+
+
+def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
+    """Say whether the numbers in some fields of a row lie between a first and a last one."""
+    try:
+        return all(first <= int(look_up(name, row)) <= last for name, (first, last) in only.items())
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"only: a document has no whole number in {choose(only)}: {error}") from error
 
 
 def _from_hub(hub: HubTask) -> Material:

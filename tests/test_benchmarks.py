@@ -49,6 +49,17 @@ FIRST = {  # how the right answer to the first document begins, and what stands 
 }
 
 
+TEXTS = {  # of tasks that draw texts: documents, groups, fingerprint, how the first prompt ends, an accepted answer
+    "bbh_gen": (6511, 27, "14a15175afad7ec3", "Q: not ( True ) and ( True ) is\nA:", "False"),
+    "gsm8k": (1319, 0, "f05b11afe752786b", "does she make every day at the farmers' market?\nAnswer:", "18"),
+    "humaneval": (164, 0, "a4cd5fdc32a7a762", '4.0, 5.0, 2.0], 0.3)\n    True\n    """\n', None),
+    "mbpp": (500, 0, "d682f31ba05b7152", 'assert remove_Occ("PHP","P") == "H"\n[BEGIN]\n', None),
+    "simple_arithmetic": (1000, 0, "688660f82d8d7d31", "25 - 759 =", "-734"),
+    "svamp": (300, 0, "ba16b926f891d50c", "cups of salt does she need to add now?\nAnswer:", "1"),
+    "triviaqa_gen": None,
+}
+
+
 def shipped(name: str) -> TaskFile:
     """Return the task file of a benchmark, less what only the whole benchmark holds."""
     file, example = read_task_file(REPOSITORY / "tasks" / name), EXAMPLES[name]
@@ -97,7 +108,7 @@ def prompts(task: Task) -> list[tuple[str, str]]:
 
 
 def test_every_benchmark_has_an_example():
-    assert set(EXAMPLES) == {name for name in SHIPPED if not name.startswith("nano_")}
+    assert set(EXAMPLES) | set(TEXTS) == {name for name in SHIPPED if not name.startswith("nano_")}
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -170,3 +181,45 @@ def test_published_files_are_read_whole(name):
     assert context.endswith(end)
     assert continuation.startswith(start)
     assert gold in task.docs[0].gold
+
+
+@pytest.mark.parametrize("name", sorted(name for name, known in TEXTS.items() if known))
+def test_published_files_of_texts_are_read_whole(name):
+    size, groups, fingerprint, end, answer = TEXTS[name]
+    task = load_task(read_task_file(REPOSITORY / "tasks" / name), published("tasks"))
+    assert (len(task.docs), len({doc.group for doc in task.docs} - {None})) == (size, groups)
+    assert task.fingerprint == fingerprint
+    assert task.docs[0].contexts[0].endswith(end)
+    assert answer is None or answer in task.docs[0].choices
+
+
+def test_solved_examples_of_texts_show_the_solution():
+    gsm8k, mbpp = (load_task(read_task_file(REPOSITORY / "tasks" / n), published("tasks")) for n in ("gsm8k", "mbpp"))
+    assert gsm8k.docs[0].contexts[0].count("\n#### ") == 5
+    assert mbpp.docs[0].contexts[0].count("\n[DONE]\n\n") == 3
+    assert (mbpp.docs[0].doc_id, mbpp.docs[-1].doc_id) == ("11", "510")
+
+
+def test_any_answer_that_trivia_accept_counts(tmp_path, host):
+    rows = [{"Question": "Which fruit is yellow", "Answer": {"Value": "Banana", "Aliases": ["banana", "Bananas"]}}]
+    (tmp_path / "web-dev.json").write_text(json.dumps({"Data": rows}))
+    task = load_task(read_task_file(REPOSITORY / "tasks" / "triviaqa_gen"), tmp_path)
+    assert task.docs[0].contexts == ("Question: Which fruit is yellow?\nAnswer:",)
+    check = host.checkers["exact"].check
+    assert [check(task.docs[0], text).outcome for text in (" The bananas", " Lemon")] == ["passed", "failed"]
+
+
+@pytest.mark.parametrize("only", ["{task_id: 11}", "11 to 12", "{task_id: a..b}"])
+def test_which_documents_count_is_a_field_and_a_range(tmp_path, only):
+    (tmp_path / "task.yaml").write_text(f"documents: a.jsonl\nkind: text\ntext: '{{t}}'\nonly: {only}\n")
+    with pytest.raises(TaskError, match="only: "):
+        load_task(read_task_file(tmp_path))
+
+
+def test_only_some_documents_count(tmp_path):
+    (tmp_path / "task.yaml").write_text("documents: a.jsonl\nkind: text\ntext: '{t}'\nonly: {n: 2..3}\n")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"t": f"text {n}", "n": n}) + "\n" for n in range(5)))
+    assert [doc.choices[0] for doc in load_task(read_task_file(tmp_path)).docs] == ["text 2", "text 3"]
+    (tmp_path / "a.jsonl").write_text('{"t": "text"}\n')
+    with pytest.raises(TaskError, match="no whole number in n|n"):
+        load_task(read_task_file(tmp_path))
