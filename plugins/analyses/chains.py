@@ -15,7 +15,7 @@ from harness import Floats, Ints, Range
 from harness_plugins.analyses.items import Items, over_documents
 from harness_plugins.analyses.shapes import CORRELATIONS, EXACT, ORDERS, spearman
 
-STRONG = 0.75  # a correlation beyond this is counted as strong, as in Schaeffer et al. 2024, fig. 4
+STRONG = 0.75  # a correlation beyond this is counted as strong
 
 
 @dataclass(frozen=True)

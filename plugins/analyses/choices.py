@@ -1,7 +1,7 @@
 """A law for every choice of every document, right or wrong, and the accuracy that follows from all of them together.
 
 Accuracy depends on how much probability the wrong choices keep, so the right one alone does not predict it (Schaeffer
-et al. 2024, sec. 5). -ln p of each choice is a power law of scale, a line in logarithms, which never passes p = 1.
+et al. 2024). -ln p of each choice is a power law of scale, a line in logarithms, which never passes p = 1.
 """
 
 from __future__ import annotations

@@ -55,15 +55,15 @@ def emergence(curve: Curve, draws: dict[str, Floats], values: dict[str, Floats],
     """Find where accuracy leaves its floor, and what other metrics did before.
 
     :param curve: the accuracies (M,) of runs, ordered by scale.
-    :param draws: each metric in resamples of the documents (R, M), higher being better, the same resamples for all and
-        for `acc`; `values` (M,) on all documents.
+    :param draws: each metric, the curve's own among them, in the same resamples of the documents (R, M), higher being
+        better; `values` (M,) on all documents.
 
     A rise counts where it is clear at `level`, one-sided, over the runs that may be the first (Bonferroni).
     """
     from scipy.stats import norm
 
-    acc, m = values["acc"], len(curve.x)
-    errors = (draws["acc"] - draws["acc"][:, :1]).std(axis=0, ddof=1)
+    acc, drawn_acc, m = values[curve.metric], draws[curve.metric], len(curve.x)
+    errors = (drawn_acc - drawn_acc[:, :1]).std(axis=0, ddof=1)
     needed = float(norm.isf((1 - level) / max(m - 1, 1))) * errors
     clear = np.flatnonzero((acc - acc[0] > needed) & (acc > acc[0]))
     turn = int(clear[0]) if len(clear) else None
@@ -90,8 +90,8 @@ def _share(own: Floats, drawn: Floats, turn: int, level: float) -> Range:
 
 
 def emergence_table(store: PointStore, curves: Sequence[Curve], *, level: float, correction: str) -> Table:
-    """Return the table of all curves of accuracy in a store."""
-    found = [_of_store(store, curve, level) for curve in curves if curve.metric == "acc" and len(curve.x) > 2]
+    """Return the table of all curves of an accuracy (acc, acc_char, acc_byte ...) in a store."""
+    found = [_of_store(store, curve, level) for curve in curves if curve.metric.startswith("acc") and len(curve.x) > 2]
     keys = [(i, name) for i, one in enumerate(found) for name in one.p]
     corrected = CORRECTIONS[correction](np.array([found[i].p[name] for i, name in keys]))
     p: list[dict[str, float]] = [{} for _ in found]
@@ -125,7 +125,7 @@ def _of_store(store: PointStore, curve: Curve, level: float) -> Emergence:
 
     cells = curve.points[CELL]
     there = applicable(store.load(CellId(*cells.iloc[0])), store.registries)
-    known = [metric for metric in there if metric.name in {"acc", *LINEAR}]
+    known = [metric for metric in there if metric.name in {curve.metric, *LINEAR}]
     names = [metric.name for metric in known]
     drawn = store.replicates(curve.points, names, REPLICATES, np.random.default_rng(0))
     points = store.points(curve.task, curve.family, metrics=names).set_index(["metric", *CELL])["value"]

@@ -36,7 +36,7 @@ def multi_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Return the mean of b - a over seeds and documents, both resampled (Sellam et al. 2022, sec. 4.2).
+    """Return the mean of b - a over seeds and documents, both resampled (Sellam et al. 2022, The MultiBERTs).
 
     :param a: scores (S, n) of S seeds on n documents, or differences, where `b` is None.
     :param b: scores (S', n) of the other system on the same documents; S' = S where seeds are `paired`.
@@ -82,7 +82,7 @@ def lure(losses: Floats, q: Floats, n_items: int, *, level: float = 0.95) -> Ran
     :param q: the probability (M,) with which each was picked among the items that remained then.
     :param n_items: N, items in all.
 
-    R = 1/M sum v_m l_m with v_m = 1 + (N - M) / (N - m) (1 / ((N - m + 1) q_m) - 1) (Farquhar et al. 2021, eq. 10;
+    R = 1/M sum v_m l_m with v_m = 1 + (N - M) / (N - m) (1 / ((N - m + 1) q_m) - 1) (Farquhar et al. 2021;
     Kossen et al. 2021). The interval is Student's t around it: R is a weighted mean, with weights c_m = N (N - M) /
     (M (N - m) (N - m + 1)), of terms w_m l_m + (sum of the losses before) / N with w_m = 1 / (N q_m), which are each
     unbiased and uncorrelated given what came before. One label has no interval (NaN), all of them no error. Raises
@@ -155,7 +155,7 @@ def verified(p: float, accepts_right: float, accepts_wrong: float, k: int) -> Ve
 def pass_at_k(successes: Ints, trials: Ints, k: int) -> Floats:
     """Return the chance (P,) that one of k samples passes, of P problems with c successes in n trials each.
 
-    1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021, eq. 1). Raises MetricError where fewer than k were drawn.
+    1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021). Raises MetricError where fewer than k were drawn.
 
     >>> pass_at_k([3], [10], 2).round(6).tolist()
     [0.533333]

@@ -28,7 +28,7 @@ def pass_scaling(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Scaling:
-    """Say whether pass rates at sizes N (M,) follow exp(-c N^-alpha), from counts (M,) (Hu et al. 2024, sec. 5).
+    """Say whether pass rates at sizes N (M,) follow exp(-c N^-alpha), from counts (M,) (after Hu et al. 2024).
 
     A line of F in ln N is that law ("normal"); a convex F falls behind it ("sub-scaling"), a concave one runs ahead
     ("super-scaling", accelerated emergence). Intervals are from draws of each rate, Jeffreys' Beta(c + 1/2, n - c +
@@ -82,7 +82,7 @@ class ParetoPower:
 
 
 def pareto_power(flops: Floats, errors: Floats, *, up_to: float = 1.0) -> ParetoPower:
-    """Fit a power law to the frontier of errors that compute has reached (Cherti et al. 2023, sec. 4).
+    """Fit a power law to the frontier of errors that compute has reached (as Cherti et al. 2023).
 
     :param up_to: the quantile of the frontier's compute up to which it is fitted; what lies above can be predicted.
 

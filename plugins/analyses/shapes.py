@@ -120,9 +120,9 @@ def impact(y: Floats) -> Floats:
 
 
 def linearity(y: Floats) -> Floats:
-    """Return the impact of curves (..., M) over the root mean square of their steps (Srivastava et al. 2022, app. B).
+    """Return the impact of curves (..., M) over the root mean square of their steps (after Srivastava et al. 2022).
 
-    A line of M points has M - 1, one step sqrt(M - 1).
+    Not normalised by the number of points: a line of M points has M - 1, one step sqrt(M - 1).
 
     >>> linearity(np.array([0.0, 0.25, 0.5, 0.75, 1.0])).item()
     4.0
@@ -132,7 +132,7 @@ def linearity(y: Floats) -> Floats:
 
 
 def breakthroughness(y: Floats) -> Floats:
-    """Return the impact of curves (..., M) over the root of the median squared step (Srivastava et al. 2022, app. B).
+    """Return the impact of curves (..., M) over the root of the median squared step (after Srivastava et al. 2022).
 
     Large where most of the way is done in one step; 100 with its sign where more than half of the steps are 0.
 

@@ -162,6 +162,12 @@ def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore):
     assert len(read_curves(store, task="nano_birthplace", where="engine == 'transformers'")) == 2
 
 
+def test_any_accuracy_may_be_sudden(tmp_path, nano_store: PointStore):
+    tables = trends(many_sizes(nano_store, tmp_path / "s"), task="nano_addition", metric="acc_char", bootstrap=20)
+    (row,) = [row for row in tables[2].rows if row[1] == "aster"]
+    assert row[-1] in {"rises at once", "hidden by accuracy", "log-probability first", "nothing before"}
+
+
 def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointStore):
     store = many_sizes(nano_store, tmp_path / "store")
     arguments = ["trends", str(store.path), "--bootstrap", "20", "--correction", "bh", "-o", str(tmp_path)]
