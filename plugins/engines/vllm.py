@@ -84,6 +84,8 @@ def open_engine(
     `prompt_logprob_token_ids` for choices of several tokens, which reads shared prefixes from the cache. All other
     options are vLLM's own, by its names.
     """
+    if batch_invariant and not has_cuda():
+        raise EngineError("batch_invariant: vLLM has such kernels for GPUs only; leave it out here")
     own: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
     info = inspect(checkpoint, folder, **own, **options)
     settings = {
