@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -84,15 +84,16 @@ def make_task(shape: Shape, n: int, seed: int = 0) -> Task:
     return Task("benchmark", "choice", tuple(docs), fingerprint("choice", False, docs))
 
 
-def make_llama(folder: Path) -> None:
-    """Write a random model and a tokenizer whose tokens are words."""
+def make_llama(folder: Path, sizes: Mapping[str, int] = LLAMA, **settings: Any) -> None:
+    """Write a random model and a tokenizer whose tokens are words; `settings` are those of save_pretrained."""
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 1}
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, **sizes)).save_pretrained(folder)
+    common = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 1}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **common))
+    model.to(settings.pop("dtype", None)).save_pretrained(folder, **settings)
     vocabulary = {"<s>": 0, "</s>": 1} | {word: i + 2 for i, word in enumerate(words("llama"))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))  # no password
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
