@@ -72,7 +72,7 @@ def read_contests(store: PointStore, task: str | None, where: str | None, asked:
     cells = {cell.task: cell for cell in store.select(task)}
     for number, (name, cell) in enumerate(sorted(cells.items())):
         metric = asked.metric or own[name]
-        there = {m.name: m for m in applicable(store.load(cell.id), store.registries)}
+        there = {m.name: m for m in applicable(store.load_any(cell.id), store.registries)}
         if metric not in there:
             continue
         known = [there[m] for m in dict.fromkeys([metric, *PROXIES]) if m in there]

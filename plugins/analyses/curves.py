@@ -122,7 +122,9 @@ def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[st
     wanted = store.registries.metrics[metric]
     if task is not None:
         return {task: metric}
-    return {name: metric for name, cell in cells.items() if wanted in applicable(store.load(cell.id), store.registries)}
+    return {
+        name: metric for name, cell in cells.items() if wanted in applicable(store.load_any(cell.id), store.registries)
+    }
 
 
 def _of_table(

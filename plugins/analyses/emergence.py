@@ -124,7 +124,7 @@ def _of_store(store: PointStore, curve: Curve, level: float) -> Emergence:
     from harness.metrics import applicable
 
     cells = curve.points[CELL]
-    there = applicable(store.load(CellId(*cells.iloc[0])), store.registries)
+    there = applicable(store.load_any(CellId(*cells.iloc[0])), store.registries)
     known = [metric for metric in there if metric.name in {curve.metric, *LINEAR}]
     names = [metric.name for metric in known]
     drawn = store.replicates(curve.points, names, REPLICATES, np.random.default_rng(0))

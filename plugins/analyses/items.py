@@ -85,7 +85,9 @@ def _of_store(
 
     from harness.points import checkpoint_columns
 
-    cells = store.select(task, family)
+    cells = [cell for cell in store.select(task, family) if not store.is_sampled(cell.id)]
+    if not cells:
+        return
     known = pd.DataFrame([checkpoint_columns(cell) for cell in cells])
     known["cell"] = range(len(cells))
     for (name, own), points in _query(known, where).groupby(["task", "family"], sort=True):

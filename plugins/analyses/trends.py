@@ -50,7 +50,7 @@ def trends(
         tables.append(_break_table(curves, store, law, {"level": level, "bootstrap": bootstrap}))
     if store:
         tables.append(emergence_table(store, curves, level=level, correction=correction))
-    counted = [c for c in curves if {"successes", "trials", "params"} <= set(c.points.columns) and len(c.x) >= FEWEST]
+    counted = [curve for curve in curves if len(curve.x) >= FEWEST and _counts_passes(curve)]
     return [*tables, *([_pass_table(counted, level)] if counted else [])]
 
 
@@ -128,6 +128,15 @@ def _held_out(curve: Curve, law: str, store: PointStore | None, options: dict[st
         points, law, value=curve.metric, hold_out="largest", store=store, registries=registries, **options
     )
     return dict(found.hold_out[-1])
+
+
+def _counts_passes(curve: Curve) -> bool:
+    """Say whether the values are rates of the successes and trials beside them, at known sizes."""
+    columns = ["successes", "trials", "params"]
+    if not set(columns) <= set(curve.points.columns) or curve.points[columns].isna().any(axis=None):
+        return False
+    successes, trials = (curve.points[name].to_numpy(dtype=np.float64) for name in columns[:2])
+    return bool((trials > 0).all() and (np.abs(successes / trials - curve.y) <= 0.5 / trials + 1e-9).all())
 
 
 def _pass_table(curves: Sequence[Curve], level: float) -> Table:

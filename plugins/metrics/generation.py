@@ -8,6 +8,7 @@ import numpy as np
 
 import harness
 from harness import Samples
+from harness_plugins.analyses.estimators import pass_at_k
 
 
 def pass_rate(samples: Samples) -> harness.Floats:
@@ -19,9 +20,7 @@ def pass_at(k: int) -> Callable[[Samples], harness.Floats]:
     """Return the metric pass@k: 1 - C(n - c, k) / C(n, k) for c passes among n samples (Chen et al. 2021, eq. 1)."""
 
     def fn(samples: Samples) -> harness.Floats:
-        others = (samples.drawn - samples.passed)[:, None] - np.arange(k)  # (n, k)
-        everyone = samples.drawn[:, None] - np.arange(k)
-        found: harness.Floats = 1 - np.prod(np.maximum(others, 0) / everyone, axis=1)
+        found: harness.Floats = pass_at_k(samples.passed, samples.drawn, k)
         return found
 
     return fn

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness import LawError, StoreError, UsageError
+from harness import Checkpoint, Family, LawError, StoreError, UsageError
 from harness.cli import main
 from harness.points import PointStore
 from harness_plugins.analyses.curves import Curve, read_curves
@@ -20,6 +20,7 @@ from harness_plugins.analyses.items import read_items
 from harness_plugins.analyses.trends import trends
 from harness_plugins.analyses.turns import trend
 from tests.plugins.ladders import many_sizes
+from tests.test_sampling import draw, make_task
 
 
 def curve_of(y, error=None, x=None) -> Curve:
@@ -160,6 +161,28 @@ def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore):
         with pytest.raises(StoreError, match=r"aster:w\d\dl2 has nano_birthplace more than once; choose with --where"):
             analysis(store, task="nano_birthplace")
     assert len(read_curves(store, task="nano_birthplace", where="engine == 'transformers'")) == 2
+
+
+def test_rates_of_drawn_texts_have_their_trials(tmp_path):
+    """Four sizes that draw texts: rates count successes, no table of choices is asked of them."""
+    checkpoints = []
+    for number in range(1, 5):
+        folder = tmp_path / f"model{number}"
+        folder.mkdir()
+        (folder / "config.json").write_text(f'{{"number": {number}}}')
+        (folder / "model.safetensors").write_bytes(len(b"{}").to_bytes(8, "little") + b"{}")
+        checkpoints.append(
+            Checkpoint("fam", f"s{number}", 1, 0, str(folder), params=10**number, tokens=5.0, flops=10.0**number)
+        )
+    task = replace(make_task(), metric="pass_rate")
+    summary, store = draw(Family("fam", tuple(checkpoints)), tmp_path / "s", task, sampler="n", options={"n": 30})
+    summary.check()
+    tables = {table.name: table for table in trends(store, bootstrap=20)}
+    assert [row[:4] for row in tables["trends"].rows] == [("texts", "fam", "pass_rate", 4)]
+    assert tables["pass_until"].rows[0][2] == 4
+    assert tables["emergence"].rows == ()
+    with pytest.raises(UsageError, match="no document with choices is left"):
+        list(read_items(store))
 
 
 def test_any_accuracy_may_be_sudden(tmp_path, nano_store: PointStore):
