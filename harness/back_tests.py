@@ -32,6 +32,7 @@ from harness.registries import Registries
 from harness.tables import Measured, Range, Table
 
 FIRST = 3  # sizes that the first prediction has before it
+TEST = ["task", "family", "point"]  # what tells predictions apart
 FLAT = 1e-6  # of the range of the points: a law that moves less does not describe them
 
 
@@ -39,9 +40,9 @@ FLAT = 1e-6  # of the range of the points: a law that moves less does not descri
 class BackTest:
     """What every law said of every size, and what was measured: `rows`, a frame with a row a law and prediction.
 
-    Columns: task, family, law, sizes (fitted), target, measured, stderr, predicted, low, high, error, inside, beyond,
-    rank (1 is the nearest; laws that made no prediction come last, and are not among the rows). `missing` names these
-    laws, and why.
+    Columns: task, family, law, sizes (fitted), target, point (its number in the points), measured, stderr, predicted,
+    low, high, error, inside, beyond, rank (1 is the nearest; laws that made no prediction come last, and are not among
+    the rows). `missing` names these laws, and why.
     """
 
     rows: pd.DataFrame
@@ -110,7 +111,7 @@ class BackTest:
         )
 
     def _tests(self) -> int:
-        return len(self.rows.drop_duplicates(["task", "family", "target"]))
+        return len(self.rows.drop_duplicates(TEST))
 
 
 def _clustered(values: pd.Series[float], clusters: pd.Series[Any]) -> float:
@@ -175,7 +176,7 @@ def back_test(
     if not rows:
         raise LawError(f"no law makes any prediction of {value}; tried: {choose(law.name for law in able)}")
     table = pd.DataFrame(rows).drop(columns="moves")
-    table["rank"] = table["error"].abs().groupby([table["task"], table["family"], table["target"]]).rank(method="min")
+    table["rank"] = table["error"].abs().groupby([table[key] for key in TEST]).rank(method="min")
     return BackTest(table, value, float(options.get("level", 0.9)), tuple(missing))
 
 
@@ -188,7 +189,9 @@ def _with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
     """Return points with the number of their size in their family, from 1; raise LawError where there are too few."""
     families = frame["family"] if "family" in frame.columns else pd.Series("", index=frame.index)
     params = pd.Series(column(frame, "params"), index=frame.index)
-    frame = frame.assign(rung=params.groupby(families).rank(method="dense").astype(int), of_family=families)
+    frame = frame.assign(
+        point=np.arange(len(frame)), rung=params.groupby(families).rank(method="dense").astype(int), of_family=families
+    )
     if frame["rung"].max() <= first:
         raise LawError(
             f"the largest family has {frame['rung'].max()} sizes; a back-test from {first} sizes needs {first + 1}"
@@ -241,6 +244,7 @@ def _try(
                     "law": law.name,
                     "sizes": k,
                     "target": label(row),
+                    "point": row["point"],
                     **{name: held[name] for name in ("measured", "stderr", "predicted", "low", "high", "error")},
                     "inside": held["inside"],
                     "beyond": held["beyond"],

@@ -74,6 +74,15 @@ def test_laws_that_fail_have_the_last_rank():
     assert summary["chinchilla"][-2] == pytest.approx((1 + 2 * 2) / 3)
 
 
+def test_points_without_names_are_told_apart():
+    """Without sizes and steps every point of a family is labelled alike; each is a test of its own all the same."""
+    table = ladder().drop(columns="size").query("tokens == 20 * params")
+    found = back_test(table, ["line", "last"], value="loss", resample="checkpoints", **QUICK)
+    assert len(found.rows) == 2 * 3 * 2
+    assert {row[1] for row in found.summary().rows} == {"6 of 6"}
+    assert sum(row[-3] for row in found.summary().rows) == 6
+
+
 def test_too_few_sizes_are_named():
     with pytest.raises(LawError, match="the largest family has 3 sizes; a back-test from 3 sizes needs 4"):
         back_test(ladder().query("params < 2e8"), ["line"], value="loss")
