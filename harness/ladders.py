@@ -109,6 +109,8 @@ def readable(frame: pd.DataFrame, name: str) -> Any:
     """Return a feature (n,): numbers, NaN where missing; or text. Compute, parameters and tokens must be there."""
     if name in COUNTS or name not in frame.columns:
         return column(frame, name)
+    if frame[name].dtype.kind == "f":
+        return frame[name].to_numpy(dtype=np.float64)
     numeric = pd.to_numeric(frame[name], errors="coerce")
     is_text = bool((numeric.isna() & frame[name].notna()).any())
     return frame[name].astype(str).to_numpy() if is_text else numeric.to_numpy(dtype=np.float64)
