@@ -25,11 +25,11 @@ def main(count: int, names: list[str]) -> None:
         found = coverage(law, law.example, places(law, POINTS), count=count, bootstrap=200, starts=4)
         own = ", ".join(f"{parameter} {hits / count:.0%}" for parameter, hits in found.parameters.items())
         rows.append((name, own, *(f"{hits / count:.0%}" for hits in (found.curve, found.beyond, found.new))))
-    notes = (
+    about = (
         f"{count} simulations a law of {POINTS} independent points, noise of 1 %; 200 resamples a fit. Curve: at the "
-        "middle of every feature. Beyond: at twice the largest. New: a measurement there.",
-        f"`python -m tests.benchmarks.coverage {count} {' '.join(names)}`",
+        "middle of every feature. Beyond: at twice the largest. New: a measurement there."
     )
+    notes = (about, f"`python -m tests.benchmarks.coverage {count} {' '.join(names)}`")
     columns = ("law", "parameters", "curve", "beyond", "new point")
     title = "Simulations in which 90 % intervals hold the truth"
     print(host.reporters["md"]([Table("coverage", title, columns, tuple(rows), notes)]))
