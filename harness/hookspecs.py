@@ -150,9 +150,11 @@ def register_laws(register: Register) -> None:
     :param register: `register(law)`: an object with `name`, `features`, `parameters` (name -> (lower, upper)),
         `guess(y, **features)` and `formula(**features, **parameters)`; or with `name` and `steps` (two such laws, the
         second a function of the first's value). The formula must broadcast parameters of shape (R, 1) against
-        features of shape (n,) to (R, n). Or a procedure, which is more than a formula: an object with `name`,
-        `features`, `fit(points, value, rng)`, which returns a `harness.Fitted` for a pandas frame, and
-        `predict(fitted, points)`, which returns values (n,); `harness.laws.ProcedureLaw` says what else it may have.
+        features of shape (n,) to (R, n); `harness.laws.FormulaLaw` says what else it may have (objective, anchors,
+        linear parameters, derived quantities, published starts, source). Or a procedure, which is more than a
+        formula: an object with `name`, `features`, `fit(points, value, rng)`, which returns a `harness.Fitted` for a
+        pandas frame, and `predict(fitted, points)`, which returns values (n,); `harness.laws.ProcedureLaw` says what
+        else it may have.
 
     Minimal implementation::
 
