@@ -77,7 +77,7 @@ def _checkers(host: PluginHost) -> Listed:
     checkers: list[Checker] = [host.checkers[name] for name in host.checkers]
     rows: list[tuple[object, ...]] = [
         (
-            f"{c.name}:{c.takes.upper().replace(' ', '_')}" if c.takes else c.name,
+            f"{c.name}:{c.takes.split()[-1].upper()}" if c.takes else c.name,
             c.version,
             "yes" if c.executes_code else "no",
             (c.check.__doc__ or "").strip().split("\n")[0],

@@ -123,7 +123,9 @@ class Launcher:
 
     def _read(self, until: float, late: Any = None) -> Any:
         """Return the next message, or `late` where none comes in time."""
-        ready, _, _ = select.select([self._fd("stdout")], [], [], max(0, until - time.monotonic()))
+        waiting = select.poll()
+        waiting.register(self._fd("stdout"), select.POLLIN)
+        ready = waiting.poll(1000 * max(0.0, until - time.monotonic()))
         if not ready and late is None:
             raise WireError("it does not answer")
         return read_message(self._fd("stdout")) if ready else late

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,9 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import Doc, EngineError, TaskError
@@ -26,7 +30,7 @@ from harness_plugins.checkers.jail.wire import WireError, decode, encode
 from harness_plugins.checkers.probes import broken, find_sandbox, notes
 from harness_plugins.checkers.sandbox import Sandbox
 from harness_plugins.checkers.trials import LIMITS, CodeTests
-from tests.conftest import published
+from tests.conftest import REPOSITORY, published
 
 SQUARES = CodeTests("assert f(2) == 4\nassert f(-3) == 9", ("f",))
 
@@ -363,6 +367,33 @@ def mbpp() -> list[Doc]:
 def outcomes(docs: list[Doc], texts: list[str]) -> Counter[str]:
     with ThreadPoolExecutor(2) as threads:
         return Counter(outcome.outcome for outcome in threads.map(code, docs, texts))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("walls", ["namespaces", "bubblewrap"])
+def test_no_probe_breaks_out_where_the_harness_runs_without_rights(walls):
+    """As a user who may do nothing, with an interpreter that such a user can read."""
+    if walls == "bubblewrap" and not shutil.which("bwrap"):
+        pytest.skip("bubblewrap is not installed")
+    script = f"import json, harness_plugins.checkers.probes as p\nprint(json.dumps(p.broken(p.Sandbox({walls!r}))))"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "harness_plugins").symlink_to(REPOSITORY / "plugins")
+        libraries = Path(np.__file__).parent.parent
+        environment = {"PYTHONPATH": f"{folder}:{REPOSITORY}:{libraries}", "PATH": os.environ["PATH"]}
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        user: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+        for interpreter in (sys.executable, f"/usr/bin/{version}"):
+            try:
+                done = subprocess.run(
+                    [interpreter, "-c", script], env=environment, capture_output=True, text=True, check=False, **user
+                )
+            except PermissionError:  # it lies where only its owner can go
+                continue
+            assert done.stdout == "[[], []]\n", done.stderr
+            return
+    pytest.skip("there is no interpreter that everybody can read")
 
 
 @pytest.mark.soak

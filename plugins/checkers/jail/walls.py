@@ -32,7 +32,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 def _call(name: str, *arguments: Any) -> None:
     """Call a function of the C library; raise OSError, naming it, where it fails."""
-    if getattr(LIBC, name)(*arguments) == -1:
+    words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    if getattr(LIBC, name)(*words) == -1:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
@@ -155,7 +156,7 @@ def _show(path: Path, root: Path) -> None:
 
 def _mount(source: object, target: object, kind: str | None, flags: int, options: str = "") -> None:
     texts = [None if text is None else os.fsencode(str(text)) for text in (source, target, kind)]
-    _call("mount", *texts, ctypes.c_ulong(flags), os.fsencode(options))
+    _call("mount", *texts, flags, os.fsencode(options))
 
 
 def give_up_rights() -> None:
