@@ -15,7 +15,7 @@ from harness.errors import LawError, choose
 from harness.ladders import Resamples, column, freedom, readable, shared
 from harness.laws import Fitted, ProcedureLaw, clipped
 from harness.objectives import objective_of
-from harness.steps import Options, _scatter
+from harness.steps import Options, residual_scatter
 from harness.types import Floats
 
 FEW_FITS = 10  # resamples that must be fitted, or there are no intervals
@@ -145,7 +145,7 @@ def fit_procedure(
         failed=len(fits) - len(draws),
         objective=objective.name,
         cost=float((residuals**2).sum() / 2),
-        scatter=_scatter(residuals, free, shared(residuals, resamples.units), runs) if dof else 0.0,
+        scatter=residual_scatter(residuals, free, shared(residuals, resamples.units), runs) if dof else 0.0,
         dof=dof,
         n=len(y),
         domain={k: (float(np.nanmin(v)), float(np.nanmax(v))) for k, v in features.items() if _is_numeric(v)},

@@ -235,7 +235,7 @@ def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
     parameters = dict(zip(data.law.parameters, map(float, best), strict=True))
     residuals, groups = data.residuals(parameters), len(set(units))
     dof = freedom(len(residuals), free, groups)
-    scatter = _scatter(residuals, free, shared(residuals[: data.n], units), groups) if dof else 0.0
+    scatter = residual_scatter(residuals, free, shared(residuals[: data.n], units), groups) if dof else 0.0
     return StepFit(
         law=data.law,
         parameters=parameters,
@@ -255,7 +255,7 @@ def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
     )
 
 
-def _scatter(residuals: Floats, free: int, share: float, units: int) -> float:
+def residual_scatter(residuals: Floats, free: int, share: float, units: int) -> float:
     """Return the standard deviation behind residuals (n,) of which free parameters have taken their part.
 
     Of the `share` of variance that is common to a unit they have taken up to G - free of G parts, of the rest n - free
