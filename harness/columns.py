@@ -36,7 +36,10 @@ def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
     try:
         return pd.Series(points.eval(theirs), index=points.index)
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
-        raise UsageError(f"{theirs!r} is no column, and no expression of columns: {choose(points.columns)}") from error
+        there = choose(points.columns)
+        raise UsageError(
+            f"{theirs!r} is no column, and no expression of columns: {there}; --map is THEIRS=OURS, as n_params=params"
+        ) from error
 
 
 def completed(points: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -26,8 +26,8 @@ from harness.tallies import Claim
 from harness.tokens import EncodedPrompts
 from harness.types import Checker, Engine, Generation, Outcome, Sample, Sampler, SampleRequest, Task
 
-PART_ROWS = 5000  # samples after which a part is written
-PART_SECONDS = 30.0  # and seconds
+PART_ROWS = 50_000  # samples after which a part is written
+PART_SECONDS = 10.0  # and seconds
 SEED_BYTES = 6  # of the seed of a document's first sample; those behind it follow one by one
 
 

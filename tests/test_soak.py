@@ -55,6 +55,33 @@ def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path: Path):
     assert (frames[0]["is_greedy"] == frames[1]["is_greedy"]).all()
 
 
+def test_samples_of_runs_that_were_killed_are_those_of_an_undisturbed_one(tmp_path: Path):
+    """kill -9 whenever another part is there; what it holds is not drawn again, and the estimates are the same."""
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    asked = "-t nano_addition_gen --sampler pass_until --successes 3 --max-samples 150 --temperature 1 --limit 100 -o"
+    drawing = [sys.executable, "-m", "harness", "eval", "aster:w32l2@1600", *asked.split()]
+    subprocess.run([*drawing, str(calm)], check=True, capture_output=True)
+    found: set[Path] = set()
+    for _ in range(2):
+        process = subprocess.Popen([*drawing, str(killed)], stderr=subprocess.DEVNULL)
+        while process.poll() is None and found == (found := found | set(killed.glob("samples/*/*.parquet"))):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not list(killed.glob("samples/*/seal.json"))
+    before = {path: path.stat().st_mtime_ns for path in found}
+    subprocess.run([*drawing, str(killed)], check=True, capture_output=True)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    stores = [harness.open_store(path) for path in (calm, killed)]
+    columns = ["sample_seed", "text", "outcome"]
+    drawn = [store.samples().set_index(["doc_id", "sample"])[columns] for store in stores]
+    both = drawn[0].index.intersection(drawn[1].index)  # batches grow otherwise; what is beyond does not count
+    assert len(both) > 0.95 * len(drawn[0])
+    pd.testing.assert_frame_equal(drawn[0].loc[both], drawn[1].loc[both])
+    points = [store.points().drop(columns=["drawn"], errors="ignore") for store in stores]
+    pd.testing.assert_frame_equal(*points)
+
+
 def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
     """`make demo` without its installation: what it evaluates, fits and compares."""
     text = (REPOSITORY / "Makefile").read_text()
