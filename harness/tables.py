@@ -88,18 +88,20 @@ def _plain(value: Any) -> Any:
 
 
 def rounded(value: float, error: float) -> str:
-    """Round a value to two digits of its error.
+    """Round a value to two digits of its error, or of its own where the error is larger.
 
     >>> rounded(0.96834, 0.0087)
     '0.9683'
     >>> rounded(1234.5, 120.0)
     '1230'
+    >>> rounded(54000, 6.8e7)
+    '54000'
     """
     if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
         return number(value)
     if abs(value) >= 1e6:
         return f"{value:.3g}"
-    digits = 1 - math.floor(math.log10(error))
+    digits = 1 - math.floor(math.log10(min(error, abs(value)) if value else error))
     if abs(value) >= 0.01:
         digits = min(digits, 4)
     return f"{round(value, digits):.{max(digits, 0)}f}"
