@@ -14,8 +14,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +25,7 @@ from typing import Any
 
 from harness import EngineError
 
+WINDOW = 1024  # requests that are under way between the processes
 GRACE = 5.0  # seconds that a child has to end by itself
 DEATH = 30.0  # seconds after which a killed group that is still there is an error
 TOLD = 12  # last lines of its log that are told when it dies
@@ -109,6 +112,48 @@ def _is_alive(group: int) -> bool:
             if int(own) == group and state != "Z":
                 return True
     return False
+
+
+@dataclass
+class Batch:
+    """The requests of a cell that are under way, by number."""
+
+    kind: str
+    left: dict[int, Any] = field(default_factory=dict)
+    samples: dict[int, set[int]] = field(default_factory=dict)  # that came, by request
+    is_open: bool = True
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether nothing is under way and nothing will come."""
+        return not self.is_open and not self.left
+
+    def take(self, waiting: Iterator[Any], numbers: Iterator[int]) -> dict[int, Any]:
+        """Number the next requests, sorted so that those that begin alike are neighbours."""
+        items = list(islice(waiting, WINDOW))
+        self.is_open = len(items) == WINDOW
+        begins = (lambda item: item.context) if self.kind == "score" else (lambda item: item.prompt)
+        taken = {next(numbers): item for item in sorted(items, key=begins)}
+        self.left |= taken
+        return taken
+
+    def message(self, number: int, item: Any) -> Any:
+        """Return what the child is told of a request; of its own key it learns nothing."""
+        if self.kind == "score":
+            return (number, item.context, item.continuations, item.greedy)
+        return replace(item, key=number)
+
+    def answered(self, number: int, result: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield the request that a result belongs to, and the result, unless it came before from a child that died."""
+        item = self.left.get(number)
+        came = self.samples.setdefault(number, set())
+        index = result[0] if self.kind == "generate" else 0
+        if item is None or index in came:
+            return
+        came.add(index)
+        if self.kind == "score" or len(came) == item.n:
+            del self.left[number]
+        yield item, result
 
 
 class Parent:

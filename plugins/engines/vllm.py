@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
-from itertools import count, groupby, islice
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,28 @@ import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
 from harness.identity import config_digest, weight_files
 from harness.weights import read_config
-from harness_plugins.engines.processes import Child, ChildDied
+from harness_plugins.engines.processes import WINDOW, Batch, Child, ChildDied
 from harness_plugins.engines.transformers import inspect as inspect_transformers
-from harness_plugins.engines.vllm_worker import differs
+from harness_plugins.engines.transformers import open_engine as open_transformers
+from harness_plugins.engines.vllm_asks import canary_of, differs
 
-WINDOW = 1024  # requests that are under way between the processes
 STARTS = 4  # of a child, after deaths or where memory runs out, before the checkpoint is given up
 SHARE, LESS = 0.9, 0.8  # of a GPU's memory that vLLM takes by default, and the factor when it is too much
 BATCHED, LEAST = 8192, 256  # tokens of a batch when memory runs out for the first time, halved each time
 WORKER = (sys.executable, "-m", "harness_plugins.engines.vllm_worker")
+SECOND_OPINION = 2**32  # bytes of the largest weights that transformers reads too, at the first swap of a kind
 OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's names of what the harness has its own names for
 
 
 def has_cuda() -> bool:
     """Tell whether there is a GPU of NVIDIA that this process may use, without loading any library."""
     return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are to be had."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def is_preferred() -> bool:
@@ -244,7 +251,7 @@ class VllmEngine:
             with file.open("rb") as stream:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
-    def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
+    def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Read other weights into the engine, or start a fresh one where that is not known to be right."""
         before, self.folder, self.starts = self.canary, folder, 0
         why_not = verdicts().get(self._kind())
@@ -253,6 +260,7 @@ class VllmEngine:
             self.start()
         if why_not is None:
             why_not = self._tell_apart(swapped)
+            self._hear_transformers(checkpoint)
         elif swapped == before:
             self.start()
             same = self.canary == before
@@ -290,6 +298,21 @@ class VllmEngine:
         why_not = differs(swapped, self.canary, self.options["dtype"])
         return f"{why_not} from those of a fresh engine" if why_not else ""
 
+    def _hear_transformers(self, checkpoint: Checkpoint) -> None:
+        """Compare the fresh engine with transformers on the CPU, where its memory allows; say where they differ."""
+        size = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+        if not 0 < size < min(SECOND_OPINION, free_memory() / 4) or "quantization" in self.options:
+            return
+        asked = [Request(a.number, a.context, a.continuations) for a in canary_of(*self.about["canary_of"])]
+        settings = {"dtype": self.options["dtype"], "max_length": self.settings.max_length, "device": "cpu"}
+        trust = self.options.get("trust_remote_code", False)
+        with open_transformers(checkpoint, self.folder, share=False, trust_remote_code=trust, **settings) as other:
+            found = {score.key: score.logprobs for score in other.score(asked)}
+        expected = [float(x) for request in asked for x in found[request.key]]
+        why_not = differs(self.canary, expected, self.options["dtype"])
+        if why_not:
+            self._note([f"{why_not} between a fresh engine of vLLM and transformers on the CPU"])
+
     def describe(self) -> Mapping[str, Any]:
         """Return versions, device, options and ways; notes say where the engine left its usual path."""
         options = {k: v for k, v in self.options.items() if k not in {"dtype", "max_model_len"}}
@@ -297,7 +320,7 @@ class VllmEngine:
             options["batch_invariant"] = True
         return {
             "engine": "vllm",
-            **self.about,
+            **{name: value for name, value in self.about.items() if name != "canary_of"},
             "dtype": self.options["dtype"],
             "options": options,
             "notes": list(self.notes),
@@ -310,48 +333,6 @@ class Failed(EngineError):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
-
-
-@dataclass
-class Batch:
-    """The requests of a cell that are under way, by number."""
-
-    kind: str
-    left: dict[int, Any] = field(default_factory=dict)
-    samples: dict[int, set[int]] = field(default_factory=dict)  # that came, by request
-    is_open: bool = True
-
-    @property
-    def is_done(self) -> bool:
-        """Tell whether nothing is under way and nothing will come."""
-        return not self.is_open and not self.left
-
-    def take(self, waiting: Iterator[Any], numbers: Iterator[int]) -> dict[int, Any]:
-        """Number the next requests, sorted so that those that begin alike are neighbours."""
-        items = list(islice(waiting, WINDOW))
-        self.is_open = len(items) == WINDOW
-        begins = (lambda item: item.context) if self.kind == "score" else (lambda item: item.prompt)
-        taken = {next(numbers): item for item in sorted(items, key=begins)}
-        self.left |= taken
-        return taken
-
-    def message(self, number: int, item: Any) -> Any:
-        """Return what the child is told of a request; of its own key it learns nothing."""
-        if self.kind == "score":
-            return (number, item.context, item.continuations, item.greedy)
-        return replace(item, key=number)
-
-    def answered(self, number: int, result: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield the request that a result belongs to, and the result, unless it came before from a child that died."""
-        item = self.left.get(number)
-        came = self.samples.setdefault(number, set())
-        index = result[0] if self.kind == "generate" else 0
-        if item is None or index in came:
-            return
-        came.add(index)
-        if self.kind == "score" or len(came) == item.n:
-            del self.left[number]
-        yield item, result
 
 
 @harness.hookimpl

@@ -1,9 +1,7 @@
 """The child process of the vLLM engine, and the only file that imports vllm.
 
-A request becomes one ask for each body: what its continuations hold before their last token. Last tokens are scored
-where the body ends, all that share it at once; choices of one token have an empty body, and are one ask a document.
-Rows of a body come from `prompt_logprobs`, for which vLLM reads the prompt without its prefix cache. Each way that is
-quicker than the plain one is tried on canaries at the start, and taken if it gives the same numbers.
+Each way to score that is quicker than the plain one is tried on canaries at the start, and taken if it gives the same
+numbers. vLLM is never without work while there are requests: the next are added as soon as others are done.
 """
 
 from __future__ import annotations
@@ -11,44 +9,16 @@ from __future__ import annotations
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from harness_plugins.engines.processes import Parent
+from harness_plugins.engines.vllm_asks import WAYS, Ask, Asked, asks_of, at, canary_of, differs, rows_of
 
 AT_ONCE = 512  # asks that vLLM holds at a time
-LAST_TOKENS = 100  # of one ask; vLLM takes 128
-TOLERANCE = {"float32": 2e-4}  # share of a log-probability by which two exact ways may differ
-TOLERANCE_OF_HALVES = 0.03
 PLAIN: Mapping[str, bool] = {"flat": False, "last": False, "rows": False}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request to score, as it comes through the pipe."""
-
-    number: int
-    context: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
-    greedy: bool
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One sequence for vLLM: the last `n_rows` tokens of `prompt` are scored, and then each of `lasts`.
-
-    `choices` (k,) are the continuations that it answers, in the order of `lasts`, or the one that `prompt` ends with.
-    """
-
-    asked: Asked
-    prompt: tuple[int, ...]
-    n_rows: int
-    lasts: tuple[int, ...]
-    choices: tuple[int, ...]
 
 
 @dataclass
@@ -73,7 +43,7 @@ class Vllm:
         self.notes: list[str] = []
         self.ways = dict(PLAIN)
         self.reference: list[float] = []
-        self.canary = _canary(self.vocabulary, self.max_length)
+        self.canary = canary_of(self.vocabulary, self.max_length)
         self._probe(rows=rows)
 
     # --- the ways ----------------------------------------------------------------------------------------------------
@@ -95,9 +65,10 @@ class Vllm:
 
     def _differs(self) -> str:
         try:
-            return differs(self.scores_of_canary(), self.reference, self.dtype)
+            why_not: str = differs(self.scores_of_canary(), self.reference, self.dtype)
         except Exception as error:  # vLLM refuses in many ways what it cannot do
             return f"{type(error).__name__}: {error}".splitlines()[0]
+        return why_not
 
     # --- scores ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +111,7 @@ class Vllm:
     def _read(self, ask: Ask, output: Any, answer: Answer) -> bool:
         """Add what vLLM says of an ask to the answer; return whether all rows were there."""
         (completion,) = output.outputs
-        rows = _rows(ask, output) if ask.n_rows else (0.0, True)
+        rows = rows_of(ask, output) if ask.n_rows else (0.0, True)
         if rows is None:
             return False
         total, greedy = rows
@@ -148,7 +119,7 @@ class Vllm:
             (choice,) = ask.choices
             answer.logprobs[choice], answer.greedy[choice] = total, greedy
             return True
-        of_lasts = _at(completion.logprobs, 0)
+        of_lasts = at(completion.logprobs, 0)
         for choice, last in zip(ask.choices, ask.lasts, strict=True):
             answer.logprobs[choice] = total + of_lasts[last][0]
             answer.greedy[choice] = None if greedy is None else greedy and completion.token_ids[0] == last
@@ -222,79 +193,8 @@ class Vllm:
             "ways": [way for way, is_taken in self.ways.items() if is_taken],
             "notes": self.notes,
             "canary": self.reference,
+            "canary_of": (self.vocabulary, self.max_length),
         }
-
-
-WAYS = {
-    "flat": "the flat container of log-probabilities",
-    "last": "logprob_token_ids, by which choices that differ in their last token are read together,",
-    "rows": "prompt_logprob_token_ids",
-}
-
-
-def differs(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:
-    """Return how log-probabilities differ from those expected, beyond rounding; nothing where they do not."""
-    a, b = np.asarray(found), np.asarray(expected)
-    if (np.abs(a - b) <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES) * (1 + np.abs(b))).all():  # NaN is not
-        return ""
-    return f"log-probabilities differ by {np.abs(a - b).max():.2g} nats"
-
-
-def asks_of(asked: Asked, *, last: bool) -> Iterator[Ask]:
-    """Yield the asks of a request; `last` lets continuations that differ in their last token alone share one."""
-    if not last:
-        for k, continuation in enumerate(asked.continuations):
-            yield Ask(asked, asked.context + continuation, len(continuation), (), (k,))
-        return
-    bodies: dict[tuple[int, ...], list[int]] = {}
-    for k, continuation in enumerate(asked.continuations):
-        bodies.setdefault(continuation[:-1], []).append(k)
-    for body, choices in bodies.items():
-        for begin in range(0, len(choices), LAST_TOKENS):
-            some = tuple(choices[begin : begin + LAST_TOKENS])
-            lasts = tuple(asked.continuations[k][-1] for k in some)
-            yield Ask(asked, asked.context + body, len(body), lasts, some)
-
-
-def _rows(ask: Ask, output: Any) -> tuple[float, bool | None] | None:
-    """Return the sum of the last `n_rows` rows of a prompt, nats, and whether all are greedy; None if some lack."""
-    tokens = ask.prompt[-ask.n_rows :]
-    matrix = getattr(output, "prompt_token_id_logprobs", None)
-    if output.prompt_logprobs is None and matrix is not None:
-        if len(matrix) != len(tokens):
-            return None
-        return float(np.sum(matrix, dtype=np.float64)), None
-    if output.prompt_logprobs is None or len(output.prompt_logprobs) != len(ask.prompt):
-        return None
-    begin = len(ask.prompt) - len(tokens)
-    rows = [_at(output.prompt_logprobs, begin + i)[token] for i, token in enumerate(tokens)]
-    return sum(logprob for logprob, _ in rows), all(rank == 1 for _, rank in rows)
-
-
-def _at(container: Any, position: int) -> dict[int, tuple[float, int]]:
-    """Return {token: (log-probability, rank)} at a position of either container that vLLM has."""
-    if hasattr(container, "start_indices"):
-        here = slice(container.start_indices[position], container.end_indices[position])
-        pairs = zip(container.logprobs[here], container.ranks[here], strict=True)
-        return dict(zip(container.token_ids[here], pairs, strict=True))
-    return {token: (found.logprob, found.rank) for token, found in container[position].items()}
-
-
-def _canary(vocabulary: int, max_length: int) -> list[Asked]:
-    """Return requests with all that asks have: long prompts in common, one-token choices, forks, and others."""
-    rng = np.random.default_rng(0)
-
-    def ids(n: int) -> tuple[int, ...]:
-        return tuple(rng.integers(vocabulary, size=n).tolist())
-
-    shared, fork = ids(min(150, max_length // 2)), ids(2)
-    ends = [
-        (ids(1), ids(1), ids(1)),
-        ((*fork, *ids(1)), (*fork, *ids(1)), ids(4)),
-        (ids(1), ids(3)),
-    ]
-    contexts = [ids(3), shared + ids(2), shared + ids(5)]
-    return [Asked(-1 - i, c, e, greedy=False) for i, (c, e) in enumerate(zip(contexts, ends, strict=True))]
 
 
 def _start(folder: str, options: Mapping[str, Any]) -> Any:

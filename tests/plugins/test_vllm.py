@@ -170,7 +170,10 @@ def test_a_swap_that_is_right_is_quick(tmp_path):
                 asked = [Request(i, (1, 2, 3 + i), ((4,), (5, 6))) for i in range(5)]
                 assert furthest(by_key(engine.score(asked)), by_key(other.score(asked))) < 1e-3
         assert len(set(processes)) == 1
-        assert engine.describe()["notes"] == []
+        assert engine.describe()["notes"] == []  # transformers, asked at the first swap, says the same
+        engine.canary = [x - 1 for x in engine.canary]
+        engine._hear_transformers(checkpoint)
+        assert engine.describe()["notes"][0].endswith("between a fresh engine of vLLM and transformers on the CPU")
 
 
 def untied(folder: Path, seed: int) -> Path:
