@@ -260,6 +260,7 @@ def _compute(points: pd.DataFrame, asked: Comparison, registries: Registries) ->
 
 
 def _half_way(points: pd.DataFrame, task: str) -> float | None:
-    """Return the score half way from chance to 1; None for a metric that is no accuracy (which counts ties)."""
+    """Return the score half way from chance to 1; None for a metric that is no accuracy (which has ties or trials)."""
     shown = points[(points["task"] == task) & points["shown"]]
-    return None if shown["ties"].isna().any() else (1 + float(shown["chance"].iloc[0])) / 2
+    counted = shown[[name for name in ("ties", "trials") if name in shown.columns]].notna().any(axis=1)
+    return (1 + float(shown["chance"].iloc[0])) / 2 if counted.all() else None

@@ -222,7 +222,7 @@ def _point_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) 
         "metric": metric.name,
         **asdict(evaluate(metric, scores, average)),
         "truncated": scores.n_truncated,
-        "chance": scores.chance if "choices" in scores.offers else np.nan,
+        "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
     }
     if isinstance(scores, Samples):
         point |= _counts(scores, point["value"], point["stderr"])

@@ -34,7 +34,7 @@ class Samples:
     truncated: Bools
     until: int | None = None
     kind: str = "generate"
-    chance: float = float("nan")
+    chance: float = 0.0  # nobody guesses a text
 
     def __len__(self) -> int:
         return len(self.first)
