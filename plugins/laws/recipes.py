@@ -1,4 +1,4 @@
-"""Laws of loss in what else a recipe sets: bits of the weights, parallel streams, a learning-rate schedule."""
+"""Laws of loss in what else a recipe sets: bits, parallel streams, width and depth, a schedule."""
 
 from __future__ import annotations
 
@@ -85,6 +85,48 @@ class ParallelStreams:
         return {"E": E, "a": a, "alpha": alpha, "k": 0.1}
 
 
+class WidthDepth:
+    """L(w, d, D) = E + e^a / w^alpha + e^b / d^beta + e^c / D^gamma: loss from width, depth and tokens.
+
+    After McLeish et al. 2025 (Gemstones); experimental, as the formula is not checked against the paper. Shapes of one
+    size differ in loss, which a law of parameters calls scatter. Needs runs that vary width, depth and tokens
+    separately; where depth follows from width take chinchilla. Width and depth are features of a family's sizes.
+    """
+
+    name = "width_depth"
+    experimental = UNKNOWN
+    features = ("width", "depth", "tokens")
+    parameters = {
+        "E": (0.0, np.inf),
+        "a": (-np.inf, np.inf),
+        "alpha": (0.0, 5.0),
+        "b": (-np.inf, np.inf),
+        "beta": (0.0, 5.0),
+        "c": (-np.inf, np.inf),
+        "gamma": (0.0, 5.0),
+    }
+    linear = {"E": "linear", "a": "log", "b": "log", "c": "log"}
+    objective = "log_huber"
+    value_range = (0.0, np.inf)
+    example = {"E": 1.8, "a": 2.5, "alpha": 0.5, "b": 0.3, "beta": 0.8, "c": 7.7, "gamma": 0.37}
+    takes = "8 runs or more that vary width, depth and tokens separately"
+    source = "after McLeish et al. 2025"
+
+    def formula(self, width: Floats, depth: Floats, tokens: Floats, **p: Floats) -> Floats:
+        """Return L."""
+        of_width = np.exp(p["a"] - p["alpha"] * np.log(width))
+        of_depth = np.exp(p["b"] - p["beta"] * np.log(depth))
+        loss: Floats = p["E"] + of_width + of_depth + np.exp(p["c"] - p["gamma"] * np.log(tokens))
+        return loss
+
+    def guess(self, y: Floats, width: Floats, depth: Floats, tokens: Floats) -> dict[str, float]:
+        """Split what is above 90 % of the smallest value evenly between width, depth and tokens."""
+        E = 0.9 * float(y.min())
+        third = np.log(float(np.median(y)) - E) - np.log(3)
+        a, b, c = (third + 0.35 * float(np.log(np.median(x))) for x in (width, depth, tokens))
+        return {"E": E, "a": a, "alpha": 0.35, "b": b, "beta": 0.35, "c": c, "gamma": 0.35}
+
+
 class LrAnnealing:
     """L(s) = L0 + A S1^-alpha - C S2: a whole loss curve from its learning rates (Tissue et al. 2024).
 
@@ -153,5 +195,5 @@ def _areas(run: pd.DataFrame, memory: float) -> pd.DataFrame:
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
     """Register them."""
-    for law in (Precision(), ParallelStreams(), LrAnnealing()):
+    for law in (Precision(), ParallelStreams(), WidthDepth(), LrAnnealing()):
         register(law)

@@ -51,6 +51,24 @@ def test_one_schedule_is_fitted_and_another_held_out(host: PluginHost):
     assert max(abs(row["error"]) for row in found.hold_out) < 1e-3
 
 
+def test_shapes_of_one_size_differ(host: PluginHost):
+    """Width and depth at equal parameters: what chinchilla calls scatter, width_depth predicts for a larger model."""
+    rng = np.random.default_rng(0)
+    shapes = pd.DataFrame([(w, d, t) for w in (256, 512, 1024) for d in (4, 8, 16) for t in (1e9, 4e9, 16e9)])
+    points = shapes.set_axis(["width", "depth", "tokens"], axis=1).astype(float)
+    points["params"] = 12 * points["depth"] * points["width"] ** 2
+    own = {"E": 1.8, "a": 2.5, "alpha": 0.5, "b": 0.3, "beta": 0.8, "c": 7.7, "gamma": 0.37}
+    law = host.laws["width_depth"]
+    points["loss"] = law.formula(points["width"], points["depth"], points["tokens"], **own)
+    points["loss"] *= np.exp(rng.normal(scale=1e-3, size=len(points)))
+    arguments = {"value": "loss", "hold_out": "width == 1024 and depth == 16", "bootstrap": 20, "registries": host}
+    errors = [
+        max(abs(row["relative_error"]) for row in fit(points, name, resample="checkpoints", **arguments).hold_out)
+        for name in ("width_depth", "chinchilla")
+    ]
+    assert errors[0] < 0.005 < errors[1]
+
+
 def test_a_schedule_without_rates_is_an_error(host: PluginHost):
     points = curve(1e-2, loss=2.0).drop(columns="learning_rate")
     with pytest.raises(LawError, match="need columns step and learning_rate; learning_rate is missing"):
