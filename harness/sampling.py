@@ -51,6 +51,7 @@ class Sampling:
     seed: int = 0
     keep_texts: bool = True
     checkers: Mapping[str, Checker] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # of checkers, on how safely they run programs
 
     def of(self, task: Task) -> Generation:
         """Return how a task draws texts in this suite; raise UsageError where equal samples would be drawn."""
@@ -104,10 +105,9 @@ def make_sampling(
                 f"task {name} runs programs that a model wrote (checker {checker.name!r}); pass --allow-code-execution "
                 "if this machine may do that"
             )
-    for checker in {id(checker): checker for checker in checkers.values()}.values():
-        if checker.prepare is not None:
-            checker.prepare()
-    found = Sampling(sampler, made, vars(made), checkers=checkers, **chosen)
+    prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
+    notes = sorted({note for verify in prepare for note in verify()})
+    found = Sampling(sampler, made, vars(made), checkers=checkers, notes=tuple(notes), **chosen)
     for task in tasks:
         if task.generation:
             found.of(task)

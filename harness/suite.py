@@ -116,6 +116,8 @@ class Suite:
         """Do all missing cells; return what was done and what failed."""
         for failure in self.plan.failures:
             self.progress.failed(failure)
+        for note in self.slot.setup.sampling.notes if self.slot.setup.sampling else ():
+            self.progress.note(note)
         self._keep_names()
         try:
             self._pass([job for job in self.plan.jobs if self._open_cells(job)])

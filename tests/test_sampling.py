@@ -15,6 +15,7 @@ from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, S
 from harness.host import PluginHost, load_plugins
 from harness.identity import Settings, digest_of
 from harness.samples import counted
+from harness.suite import Progress
 from harness.taskfiles import read_task_file
 from harness.tasks import fingerprint, load_task
 from harness.testing import FakeEngine, check_sampler, check_task, inspect_fake, open_fake
@@ -46,7 +47,7 @@ def host_with(open_engine=open_fake, check=vowel) -> PluginHost:
         @harness.hookimpl
         def register_checkers(register: harness.Register) -> None:
             register("vowel", check)
-            register("runs", check, executes_code=True)
+            register("runs", check, executes_code=True, prepare=lambda: ["the network is open"])
 
     host = load_plugins()
     host.add(Plugin, "fake")
@@ -257,6 +258,24 @@ def test_programs_run_where_that_is_allowed(family, tmp_path):
     assert summary.written == 1
     _, plain = draw(family, tmp_path / "p", options={"n": 3})
     assert texts(store) == texts(plain)
+
+
+def test_what_is_known_of_the_walls_around_programs_is_said_once(family, tmp_path):
+    class Listening(Progress):
+        def __init__(self):
+            self.notes = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    progress, host = Listening(), host_with()
+    tasks = [make_task(checker="runs"), replace(make_task(checker="runs", max_tokens=3), name="other")]
+    allowed = {"allow_code_execution": True}
+    harness.evaluate(
+        [family], tasks, tmp_path / "s", engine="fake", registries=host, sampling=allowed | {"temperature": 0.0},
+        progress=progress,
+    ).check()  # fmt: skip
+    assert progress.notes == ["the network is open"]
 
 
 def test_a_checker_that_fails_fails_its_cell_alone(family, tmp_path):
