@@ -74,15 +74,18 @@ def _reference(attributes: Mapping[str, Any]) -> str | None:
 
 
 def find_tests(doc: Doc) -> CodeTests:
-    """Return the tests of a document; raise TaskError where it has none."""
+    """Return the tests of a document; raise TaskError where it has none, or none that are Python."""
     found = doc.attributes
-    before = "\n".join(str(found.get(name, "")) for name in ("prompt", "test_setup_code"))
+    before = _complete("\n".join(str(found.get(name, "")) for name in ("prompt", "test_setup_code")))
     if "test" in found and "entry_point" in found:
         name = str(found["entry_point"])
-        return CodeTests(f"{found['test']}\n\ncheck({name})\n", (name,), _complete(before))
+        source = f"{found['test']}\n\ncheck({name})\n"
+        _calls(doc, source)
+        return CodeTests(source, (name,), before)
     if "test_list" in found:
         source = _lines(found["test_list"])
-        return CodeTests(source, _entry_points(doc, source), _complete(before))
+        names = _calls(doc, source)
+        return CodeTests(source, tuple(sorted(names - set(dir(builtins)) or names)), before)
     raise TaskError(
         f"document {doc.doc_id} has no tests; expected attributes test and entry_point, or test_list; found "
         f"{', '.join(found) or 'none'}"
@@ -95,6 +98,7 @@ def find_strong_tests(doc: Doc) -> CodeTests:
     strong = str(found.get("strong_test", "")) or _lines(found.get("challenge_test_list", ()))
     if not strong.strip():
         raise TaskError(f"document {doc.doc_id} has no strong tests; expected strong_test or challenge_test_list")
+    _calls(doc, strong)
     return replace(weak, source=f"{weak.source}\n{strong}\n")
 
 
@@ -113,14 +117,16 @@ def _complete(prompt: str) -> str:
     return ""
 
 
-def _entry_points(doc: Doc, source: str) -> tuple[str, ...]:
-    """Return the functions that tests call; one of Python only where they call no other (MBPP 126 asks for a sum)."""
+def _calls(doc: Doc, source: str) -> set[str]:
+    """Return the names of functions that tests call: those that are asked for, if they are not Python's own.
+
+    MBPP 126 asks for a sum, and calls no other.
+    """
     try:
         calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     except SyntaxError as error:
         raise TaskError(f"document {doc.doc_id}: its tests are no Python: {error}") from error
-    names = {call.id for call in calls if isinstance(call, ast.Name)}
-    return tuple(sorted(names - set(dir(builtins)) or names))
+    return {call.id for call in calls if isinstance(call, ast.Name)}
 
 
 @lru_cache(maxsize=10_000)

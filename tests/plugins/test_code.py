@@ -285,6 +285,13 @@ def test_objects_of_the_program_go_through_tests():
     assert run(program, tests) == ("passed", "")
 
 
+def test_chance_is_the_same_every_time():
+    """In the program, in the tests, and in the order of sets."""
+    program = "import random\ndef f(): return [random.random(), list({'a', 'b', 'c', 'd', 'e'})]"
+    tests = CodeTests("import random\nassert 0, [random.random(), f()]", ("f",))
+    assert len({run(program, tests) for _ in range(5)}) == 1
+
+
 def test_tests_may_expect_an_error():
     tests = CodeTests(
         "try:\n    f(0)\nexcept ValueError as e:\n    assert str(e) == 'no'\nelse:\n    assert False", ("f",)
@@ -292,6 +299,9 @@ def test_tests_may_expect_an_error():
     assert run("def f(x): raise ValueError('no')", tests)[0] == "passed"
     assert run("def f(x): raise KeyError('no')", tests)[0] == "crashed"
     assert run("def f(x): pass", tests)[0] == "failed"
+    anything = CodeTests("try:\n    f(0)\nexcept:\n    pass", ("f",))
+    assert run("def f(x): raise ValueError", anything) == ("passed", "")
+    assert run("import os\ndef f(x): os._exit(0)", anything) == ("crashed", "exit 0 before the tests were done")
 
 
 HUMANEVAL = {
@@ -334,6 +344,8 @@ def test_documents_that_cannot_be_checked_are_named():
         code(document(prompt="x"), "")
     with pytest.raises(TaskError, match="document 7: its tests are no Python"):
         code(document(test_list="assert ("), "")
+    with pytest.raises(TaskError, match="document 7: its tests are no Python"):
+        code(document(test="def check(", entry_point="f"), "")
     wrong = document(**{**HUMANEVAL, "canonical_solution": "    return x\n"})
     with pytest.raises(TaskError, match=r"document 7: its own solution has failed \(assert candidate\(2\) == 4\)"):
         code(wrong, "    return x * x\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import types
 from typing import Any
@@ -22,6 +23,7 @@ class Player:
 
     def run(self, source: str) -> None:
         """Run the program, and answer until nobody asks."""
+        random.seed(0)
         self.answer(lambda: self.define(source))
         while True:
             try:
