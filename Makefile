@@ -44,4 +44,4 @@ docs:
 	touch $@ .venv/demo
 
 clean:
-	rm -rf .venv build results/demo/store
+	rm -rf .venv .venv-vllm build results/demo/store

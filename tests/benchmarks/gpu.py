@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,7 +44,7 @@ SYSTEMS = ("lm-eval vllm", "lm-eval hf", "harness vllm", "harness transformers")
 REPEATS, CHECKPOINTS, TIMED = 3, 20, 3
 LENGTH = 2048
 TINY = "--tiny" in sys.argv
-DOCUMENTS = 24 if TINY else 1000
+DOCUMENTS = 8 if TINY else 1000
 OPTIONS: dict[str, Any] = {"enforce_eager": True} if TINY else {}  # of vLLM
 Run = Callable[[Task], list[float]]
 
@@ -60,13 +61,13 @@ def dtype() -> str:
     return "float32" if TINY else "bfloat16"
 
 
-def ours(name: str, folder: Path) -> Run:
-    """Open one of our engines; it stays open as long as the process."""
+def ours(name: str, folder: Path, stack: ExitStack) -> Run:
+    """Open one of our engines; it stays open as long as the stack."""
     kind = default_host().engines[name]
     checkpoint = Checkpoint("benchmark", "s", None, 0, str(folder))
     options = {"dtype": dtype(), "max_length": LENGTH} | (OPTIONS if name == "vllm" else {})
     info = kind.inspect(checkpoint, folder, **options)
-    engine = kind.open_engine(checkpoint, folder, **options).__enter__()  # ends with the process
+    engine = stack.enter_context(kind.open_engine(checkpoint, folder, **options))
 
     def run(task: Task) -> list[float]:
         encoded = encode_task(task, Encoder(info.load_tokenizer(), info.max_length, bos="always"))
@@ -80,7 +81,7 @@ def ours(name: str, folder: Path) -> Run:
     return run
 
 
-def theirs(name: str, folder: Path) -> Run:
+def theirs(name: str, folder: Path, _: ExitStack) -> Run:
     """Open one of lm-eval's models."""
     from lm_eval.api.instance import Instance
 
@@ -115,7 +116,8 @@ def measure(system: str, folder: str, names: str, repeats: str) -> None:
     """Print the measurements of one system as a line of JSON, by the names of shapes; one repeat is not warmed up."""
     begun = time.perf_counter()
     library, kind = system.split()
-    run = (ours if library == "harness" else theirs)(kind, Path(folder))
+    stack = ExitStack()  # ends with the process
+    run = (ours if library == "harness" else theirs)(kind, Path(folder), stack)
     loaded = time.perf_counter() - begun
     found = {}
     for name in names.split(","):
