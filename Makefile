@@ -1,6 +1,7 @@
 # make demo    evaluate three families of small models, predict the largest, compare; about two minutes
 # make test    lint, types, docs, tests; about three minutes
 # make analyses  the tables of results/analyses, from the store that make demo leaves; under a minute
+# make sampling  sums that models write until five are right, and the largest model predicted; about four minutes
 # make check   the same in an environment that is there already
 # Both make .venv and install what they need (PyTorch for the CPU; see .ci/constraints.txt).
 
@@ -9,7 +10,7 @@ BIN = .venv/bin
 STORE = results/demo/store
 TASKS = nano_addition,nano_agreement,nano_birthplace,nano_flag,nano_job,nano_ordering,nano_saying,nano_text
 
-.PHONY: demo analyses test check docs clean
+.PHONY: demo analyses sampling test check docs clean
 
 demo: .venv/demo
 	$(BIN)/harness eval aster birch cedar --tasks $(TASKS) --limit 400 -o $(STORE)
@@ -20,6 +21,11 @@ analyses: $(STORE)
 	$(BIN)/harness decompose $(STORE) -o results/analyses
 	$(BIN)/harness trends $(STORE) -o results/analyses
 	$(BIN)/harness decide $(STORE) -o results/analyses
+
+sampling: .venv/demo
+	$(BIN)/harness eval aster@1600 --tasks nano_addition_gen --limit 100 --sampler pass_until --successes 5 \
+		--max-samples 200 --temperature 1 -o results/sampling/store
+	$(BIN)/harness compare results/sampling/store --law pass_until --law sigmoid --expect results/sampling
 
 test: .venv/test check
 
