@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from harness.points import PointStore, open_store
     from harness.samples import Samples
     from harness.scores import PerDoc, Scores
+    from harness.subsets import Subset, load_subsets, save_subsets
     from harness.suite import evaluate
     from harness.tables import Measured, Range, Table
     from harness.types import (
@@ -102,6 +103,7 @@ __all__ = [
     "Samples",
     "Scores",
     "StoreError",
+    "Subset",
     "SuiteError",
     "Table",
     "Task",
@@ -120,8 +122,10 @@ __all__ = [
     "hookimpl",
     "load_fits",
     "load_plugins",
+    "load_subsets",
     "open_store",
     "print_tables",
+    "save_subsets",
     "table_options",
 ]
 
@@ -143,6 +147,7 @@ _MODULES = {
     "points": "PointStore open_store",
     "samples": "Samples",
     "scores": "PerDoc Scores",
+    "subsets": "Subset load_subsets save_subsets",
     "suite": "evaluate",
     "tables": "Measured Range Table",
     "types": (

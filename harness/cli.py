@@ -116,6 +116,11 @@ def main(**_: Any) -> None:
     help="First documents of each group only (a task of its own in the store).",
 )
 @click.option(
+    "--subset",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The documents that harness choose picked only (a task of its own).",
+)
+@click.option(
     "--max-length",
     type=click.IntRange(min=2),
     help="Tokens of the longest sequence; the model's own by default.",

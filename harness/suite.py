@@ -23,6 +23,7 @@ from harness.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, 
 from harness.registries import Registries
 from harness.samplestore import SampleStore
 from harness.sampling import SampleRun, make_sampling
+from harness.subsets import Subset, load_subsets, take_all
 from harness.tallies import Claim, Tally, check_all_came, requests_of
 from harness.tasks import find_tasks
 from harness.tokens import TRUNCATION
@@ -299,6 +300,7 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
+    subset: str | Path | Sequence[Subset] | None = None,
     truncation: str = "left",
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
@@ -317,6 +319,8 @@ def prepare(
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
     checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
     found = _tasks(tasks, registries, Path(data) if data else None, limit)
+    if subset is not None:
+        found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
     if not checkpoints or not found:
         raise UsageError(f"{len(checkpoints)} checkpoints and {len(found)} tasks are named; expected at least one each")
     if store is not None:
@@ -368,9 +372,9 @@ def evaluate(
     :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
     :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
     :param store: the folder of the store; made if it is not there.
-    :param settings: engine, options (a dict for the engine), data, limit, truncation, rehash; as `harness eval`. For
-        tasks that draw texts, `sampling` is a dict of sampler, options (a dict for the sampler), temperature, top_p,
-        seed, keep_texts and allow_code_execution.
+    :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
+        Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
+        sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
 
     Returns a Summary; a checkpoint or task that failed is in `failures`, and the others are done.
     Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where

@@ -18,7 +18,7 @@ LAYERS = [
     {"registries"},
     {"host", "identity", "documents", "hub", "prompts", "scores", "tables"},
     {"families", "taskfiles", "tasks", "tokens", "samples", "metrics", "records", "samplestore"},
-    {"plan", "points", "laws", "objectives", "duals", "solve", "tallies", "sampling"},
+    {"plan", "points", "laws", "objectives", "duals", "solve", "tallies", "sampling", "subsets"},
     {"suite", "columns", "ladders", "starts"},
     {"stepdata"},
     {"steps", "progress"},
