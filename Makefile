@@ -21,6 +21,7 @@ analyses: $(STORE)
 	$(BIN)/harness decompose $(STORE) -o results/analyses
 	$(BIN)/harness trends $(STORE) -o results/analyses
 	$(BIN)/harness decide $(STORE) -o results/analyses
+	$(BIN)/harness subsets $(STORE) -o results/analyses
 
 sampling: .venv/demo
 	$(BIN)/harness eval aster@1600 --tasks nano_addition_gen --limit 100 --sampler pass_until --successes 5 \

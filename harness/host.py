@@ -43,6 +43,7 @@ BUILT_IN = (
     "harness_plugins.analyses.decompose",
     "harness_plugins.analyses.trends",
     "harness_plugins.analyses.decide",
+    "harness_plugins.analyses.active",
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
     "harness_plugins.reporters",

@@ -1,0 +1,244 @@
+"""harness choose, estimate and subsets: run a few documents on the large checkpoint, and say what all would have given.
+
+The small checkpoints of a store say which documents matter; LURE takes the bias of such a choice out (Kossen et al.
+2021, Active Testing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Range, Table, UsageError
+from harness_plugins.analyses import picks
+from harness_plugins.analyses.outlooks import best, is_mean, read_pools, strata_of, values_of
+from harness_plugins.analyses.picks import ACQUISITIONS, WAYS, Picks
+from harness_plugins.analyses.rehearsals import SIZES, rehearse
+
+if TYPE_CHECKING:
+    import click
+
+    from harness import PointStore, Subset
+    from harness_plugins.analyses.outlooks import Pool
+
+UNIFORM = 0.2
+
+
+def choose(
+    store: PointStore,
+    n: int,
+    *,
+    by: str = "loss",
+    task: str | None = None,
+    metric: str | None = None,
+    where: str | None = None,
+    rungs: int = 1,
+    strata: str | None = None,
+    uniform: float = UNIFORM,
+    seed: int = 0,
+) -> list[Subset]:
+    """Pick n documents of every task of a store, for a checkpoint that is not in it yet.
+
+    :param by: loss (documents of which the small checkpoints expect much loss), disagreement (on which they differ),
+        random, or strata.
+    :param where: an expression over checkpoints: those that may say which documents matter.
+    :param rungs: how many of the largest sizes of each family do so, each with its last checkpoint.
+    :param strata: group or an attribute of documents; by default fifths of the predicted loss.
+    :param uniform: the share of picks that are even, which bounds the weight of a surprise.
+
+    Raises UsageError for an unknown way, a task with fewer documents, and a metric that is no mean over documents.
+    """
+    if by not in WAYS:
+        raise UsageError(f"there is no way {by!r} to choose documents; there are: {', '.join(WAYS)}")
+    pools = list(read_pools(store, task, metric))
+    rng = np.random.default_rng(seed)
+    found = []
+    for pool in pools:
+        if n > len(pool.doc_ids):
+            raise UsageError(f"{pool.task} has {len(pool.doc_ids)} documents, of which {n} cannot be chosen; lower --n")
+        outlook = pool.outlook(pool.largest(where, rungs))
+        if by == "strata":
+            numbers, names = strata_of(store, pool, outlook, strata)
+            drawn = picks.draw_strata(numbers, n, count=1, rng=rng)
+            found.append(_subset(pool, drawn, names, by=by, seed=seed))
+        else:
+            first = picks.probabilities(ACQUISITIONS[by](outlook), uniform)
+            found.append(_subset(pool, picks.draw(first, n, count=1, rng=rng), [], by=by, seed=seed))
+    return found
+
+
+def _subset(pool: Pool, drawn: Picks, names: Sequence[str], *, by: str, seed: int) -> Subset:
+    documents = drawn.documents[0]
+    return harness.Subset(
+        task=pool.task,
+        fingerprint=pool.fingerprint,
+        n_items=len(pool.doc_ids),
+        by=by,
+        metric=pool.metric,
+        seed=seed,
+        doc_ids=tuple(pool.doc_ids[i] for i in documents),
+        q=tuple(map(float, drawn.q[0])),
+        weights=tuple(map(float, pool.weights[documents])),
+        strata=() if drawn.strata is None else tuple(names[i] for i in drawn.strata),
+    )
+
+
+def estimate(
+    store: PointStore, subsets: Sequence[Subset], *, metric: str | None = None, level: float = 0.95
+) -> list[Table]:
+    """Return what subsets that were scored say of the whole tasks: a row for each and checkpoint.
+
+    Where the store has the whole task of that checkpoint, its value stands beside. Raises UsageError where no
+    checkpoint has scored a subset, and for a metric that is no mean over documents.
+    """
+    cells = store.cells()
+    rows = [row for subset in subsets for row in _estimates(store, cells, subset, metric or subset.metric, level)]
+    if not rows:
+        names = ",".join(subset.task for subset in subsets)
+        raise UsageError(
+            f"{store.path} has no checkpoint that scored these subsets; run harness eval FAMILY --tasks {names} "
+            f"--subset FILE -o {store.path}"
+        )
+    columns = ("task", "metric", "family", "size", "step", "by", "documents", "of", "estimate", "all", "off by")
+    about = (
+        f"estimate: of the mean over all documents, without bias, with its {level:.0%} interval. all: that mean, where "
+        "the store has it; it has an error of its own, as the documents are a sample, too."
+    )
+    rows.sort(key=lambda row: [str(value) for value in row[:8]])
+    return [Table("estimates", "Whole tasks from subsets", columns, tuple(rows), (about,))]
+
+
+def _estimates(store: PointStore, cells: Sequence[Any], subset: Subset, metric: str, level: float) -> list[Any]:
+    rows = []
+    for cell in cells:
+        if cell.task != subset.name:
+            continue
+        scores = store.load_any(cell.id)
+        if not is_mean(store, metric, scores):
+            raise UsageError(f"{metric} of {subset.task} is no mean over documents, which a subset would tell")
+        value = _estimate(store, subset, scores, metric=metric, level=level)
+        whole = [c for c in cells if c.id == _whole(cell.id, subset)][:1]
+        full = [store.registries.metrics[metric], store.load_any(whole[0].id)] if whole else []
+        measured = _measure(*full, average=store.task_meta[subset.fingerprint]["average"]) if full else None
+        own = cell.checkpoint
+        rows.append(
+            (
+                *(subset.task, metric, own.family, own.size, own.step, subset.by, len(subset.q), subset.n_items),
+                *(value, measured, None if measured is None else value.value - measured),
+            )
+        )
+    return rows
+
+
+def _whole(cell: Any, subset: Subset) -> Any:
+    from dataclasses import replace
+
+    return replace(cell, fingerprint=subset.fingerprint)
+
+
+def _measure(metric: Any, scores: Any, *, average: str) -> float:
+    from harness.metrics import evaluate
+
+    return evaluate(metric, scores, average).value
+
+
+def _estimate(store: PointStore, subset: Subset, scores: Any, *, metric: str, level: float) -> Range:
+    place = {str(doc): i for i, doc in enumerate(scores.doc_ids)}
+    values = values_of(store, metric, scores)[[place[doc] for doc in subset.doc_ids]]
+    rises = store.registries.metrics[metric].higher_is_better
+    top = best(values, rises)
+    losses = np.asarray(subset.weights) * (top - values if rises else values)
+    found = picks.estimate(losses[None], _picks(subset), subset.n_items, by=subset.by, level=level)
+    value, low, high = (float(end[0]) for end in found)
+    return Range(top - value, top - high, top - low) if rises else Range(value, low, high)
+
+
+def _picks(subset: Subset) -> Picks:
+    """Return the picks of a subset; a stratum has as many documents as its first pick had to choose from."""
+    documents, q = np.arange(len(subset.q))[None], np.asarray(subset.q)[None]
+    if not subset.strata:
+        return Picks(documents, q)
+    _, first, strata = np.unique(subset.strata, return_index=True, return_inverse=True)
+    return Picks(documents, q, strata, np.rint(1 / q[0, first]).astype(np.int64))
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness choose, estimate and subsets."""
+    import click
+
+    small = [
+        click.option("--task", help="The one task that counts; all by default."),
+        click.option("--metric", help="What is estimated: a mean over documents; the task's own by default."),
+        click.option("--where", metavar="EXPR", help="Checkpoints that may say which documents matter."),
+        click.option(
+            "--rungs",
+            default=1,
+            show_default=True,
+            type=click.IntRange(min=1),
+            help="How many of each family's largest sizes say so.",
+        ),
+        click.option("--strata", metavar="COLUMN", help="Group or an attribute; fifths of predicted loss by default."),
+        click.option(
+            "--uniform",
+            default=UNIFORM,
+            show_default=True,
+            type=click.FloatRange(0.01, 1),
+            help="Share of picks that are even, which bounds the weight of a surprise.",
+        ),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the picks."),
+    ]
+
+    def asked(command: Any) -> Any:
+        for option in reversed(small):
+            command = option(command)
+        return click.argument("store", type=click.Path(path_type=Path))(command)
+
+    level = click.option("--level", default=0.95, show_default=True, type=click.FloatRange(0.01, 0.999))
+
+    @cli.command("choose")
+    @asked
+    @click.option("--n", required=True, type=click.IntRange(min=2), help="Documents to choose, of each task.")
+    @click.option("--by", default="loss", show_default=True, type=click.Choice(WAYS), help="How they are picked.")
+    @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File of the subsets.")
+    @click.pass_obj
+    def choose_command(host: harness.PluginHost, /, store: Path, n: int, output: Path, **options: Any) -> None:
+        """Choose documents to run on a large checkpoint, by what the small ones of STORE made of them."""
+        subsets = choose(harness.open_store(store, registries=host), n, **options)
+        harness.save_subsets(subsets, output)
+        for subset in subsets:
+            click.echo(f"{subset.name}: {n} of {subset.n_items} documents", err=True)
+
+    @cli.command("estimate")
+    @click.argument("store", type=click.Path(path_type=Path))
+    @click.argument("subsets", type=click.Path(path_type=Path))
+    @click.option("--metric", help="What is estimated: a mean over documents; that of the choice by default.")
+    @level
+    @harness.table_options
+    @click.pass_obj
+    def estimate_command(
+        host: harness.PluginHost, /, store: Path, subsets: Path, suffix: str, output: Path | None, **options: Any
+    ) -> None:
+        """Estimate whole tasks from the SUBSETS of them (of harness choose) that checkpoints of STORE scored."""
+        found = estimate(harness.open_store(store, registries=host), harness.load_subsets(subsets), **options)
+        harness.print_tables(found, host, suffix=suffix, output=output)
+
+    @cli.command("subsets")
+    @asked
+    @click.option("--n", "sizes", multiple=True, type=click.IntRange(min=2), help=f"Documents; by default {SIZES}.")
+    @click.option("--target", metavar="EXPR", help="Checkpoints to estimate; the largest of each family by default.")
+    @click.option("--draws", default=400, show_default=True, type=click.IntRange(min=10), help="Subsets of each kind.")
+    @level
+    @harness.table_options
+    @click.pass_obj
+    def subsets_command(
+        host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any
+    ) -> None:
+        """Say how near subsets come to whole tasks that were scored, by every way to choose them."""
+        options["sizes"] = options["sizes"] or SIZES
+        found = rehearse(harness.open_store(store, registries=host), **options)
+        harness.print_tables(found, host, suffix=suffix, output=output)
