@@ -20,7 +20,7 @@ from .walls import MOST_FILES, set_dumpable
 from .wire import WireError, decode, encode, read_message, write_message
 
 TAKE_MORE = (UnicodeError, BaseExceptionGroup)  # errors that are not made of one text
-PATIENCE = 1.0  # seconds for a program that closed its line to end
+PATIENCE = 0.3  # seconds for a program that closed its line to end
 
 
 class Ended(BaseException):
