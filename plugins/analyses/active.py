@@ -50,10 +50,13 @@ def choose(
     :param strata: group or an attribute of documents; by default fifths of the predicted loss.
     :param uniform: the share of picks that are even, which bounds the weight of a surprise.
 
-    Raises UsageError for an unknown way, a task with fewer documents, and a metric that is no mean over documents.
+    Raises UsageError for an unknown way, strata without the way of that name, a task with fewer documents, and a metric
+    that is no mean over documents.
     """
     if by not in WAYS:
         raise UsageError(f"there is no way {by!r} to choose documents; there are: {', '.join(WAYS)}")
+    if strata is not None and by != "strata":
+        raise UsageError(f"documents are stratified by {strata} where they are chosen by strata, not by {by}: use --by")
     pools = list(read_pools(store, task, metric))
     rng = np.random.default_rng(seed)
     found = []
@@ -169,9 +172,16 @@ def _picks(subset: Subset) -> Picks:
 @harness.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Add harness choose, estimate and subsets."""
+    for add in (_add_choose, _add_estimate, _add_subsets):
+        add(cli)
+
+
+def _asked(command: Any) -> Any:
+    """Give a command the store, and the options of how documents are chosen by what is in it."""
     import click
 
-    small = [
+    options = (
+        click.argument("store", type=click.Path(path_type=Path)),
         click.option("--task", help="The one task that counts; all by default."),
         click.option("--metric", help="What is estimated: a mean over documents; the task's own by default."),
         click.option("--where", metavar="EXPR", help="Checkpoints that may say which documents matter."),
@@ -191,54 +201,74 @@ def register_commands(cli: click.Group) -> None:
             help="Share of picks that are even, which bounds the weight of a surprise.",
         ),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the picks."),
-    ]
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
-    def asked(command: Any) -> Any:
-        for option in reversed(small):
-            command = option(command)
-        return click.argument("store", type=click.Path(path_type=Path))(command)
 
-    level = click.option("--level", default=0.95, show_default=True, type=click.FloatRange(0.01, 0.999))
+def _level(command: Any) -> Any:
+    import click
+
+    of = click.FloatRange(0.01, 0.999)
+    return click.option("--level", default=0.95, show_default=True, type=of, help="Of intervals.")(command)
+
+
+def _add_choose(cli: click.Group) -> None:
+    import click
 
     @cli.command("choose")
-    @asked
+    @_asked
     @click.option("--n", required=True, type=click.IntRange(min=2), help="Documents to choose, of each task.")
     @click.option("--by", default="loss", show_default=True, type=click.Choice(WAYS), help="How they are picked.")
     @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File of the subsets.")
     @click.pass_obj
-    def choose_command(host: harness.PluginHost, /, store: Path, n: int, output: Path, **options: Any) -> None:
+    def command(host: harness.PluginHost, /, store: Path, n: int, output: Path, **options: Any) -> None:
         """Choose documents to run on a large checkpoint, by what the small ones of STORE made of them."""
         subsets = choose(harness.open_store(store, registries=host), n, **options)
         harness.save_subsets(subsets, output)
         for subset in subsets:
             click.echo(f"{subset.name}: {n} of {subset.n_items} documents", err=True)
 
+
+def _add_estimate(cli: click.Group) -> None:
+    import click
+
     @cli.command("estimate")
     @click.argument("store", type=click.Path(path_type=Path))
     @click.argument("subsets", type=click.Path(path_type=Path))
     @click.option("--metric", help="What is estimated: a mean over documents; that of the choice by default.")
-    @level
+    @_level
     @harness.table_options
     @click.pass_obj
-    def estimate_command(
+    def command(
         host: harness.PluginHost, /, store: Path, subsets: Path, suffix: str, output: Path | None, **options: Any
     ) -> None:
         """Estimate whole tasks from the SUBSETS of them (of harness choose) that checkpoints of STORE scored."""
         found = estimate(harness.open_store(store, registries=host), harness.load_subsets(subsets), **options)
         harness.print_tables(found, host, suffix=suffix, output=output)
 
+
+def _add_subsets(cli: click.Group) -> None:
+    import click
+
     @cli.command("subsets")
-    @asked
-    @click.option("--n", "sizes", multiple=True, type=click.IntRange(min=2), help=f"Documents; by default {SIZES}.")
+    @_asked
+    @click.option(
+        "--n",
+        "sizes",
+        multiple=True,
+        type=click.IntRange(min=2),
+        default=SIZES,
+        show_default=True,
+        help="Documents to choose.",
+    )
     @click.option("--target", metavar="EXPR", help="Checkpoints to estimate; the largest of each family by default.")
     @click.option("--draws", default=400, show_default=True, type=click.IntRange(min=10), help="Subsets of each kind.")
-    @level
+    @_level
     @harness.table_options
     @click.pass_obj
-    def subsets_command(
-        host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any
-    ) -> None:
+    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
         """Say how near subsets come to whole tasks that were scored, by every way to choose them."""
-        options["sizes"] = options["sizes"] or SIZES
         found = rehearse(harness.open_store(store, registries=host), **options)
         harness.print_tables(found, host, suffix=suffix, output=output)

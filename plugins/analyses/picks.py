@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import Floats, Ints, UsageError
-from harness_plugins.analyses.estimators import Ends, lures, shares, stratified, widened
+from harness_plugins.analyses.estimators import Ends, lures
+from harness_plugins.analyses.shares import shares, stratified, widened
 
 BINS = 5  # strata of the predicted loss
 FEWEST = 2  # documents of a stratum, below which it has no variance

@@ -79,7 +79,8 @@ def rehearse(
 
     The other parameters are those of `choose`. The tables: `active` (errors, and whether intervals hold the truth, for
     each number of documents) and `active_tasks` (how many documents it takes until the error is as small as the
-    standard error of the whole task). Raises UsageError where no target or no smaller checkpoint is left.
+    standard error of the whole task). Raises UsageError where no target or no smaller checkpoint is left, or no size is
+    below the number of documents.
     """
     rng = np.random.default_rng(seed)
     pools = list(read_pools(store, task, metric))
@@ -94,6 +95,10 @@ def rehearse(
         for way in WAYS
         for trial in _trials(one, way, sizes=sizes, uniform=uniform, draws=draws, level=level, rng=rng)
     ]
+    if not trials:
+        most = max(len(one.losses) for one in told)
+        sizes_found = ", ".join(map(str, sizes))
+        raise UsageError(f"a subset is smaller than its task, {most} documents at the most; found --n {sizes_found}")
     same = [f"{one.pool.task} {_label(one)}" for one in found if not one.variance]
     notes = (f"Left out, as all documents have the same loss: {', '.join(same)}.",) if same else ()
     return [_by_size(trials, draws, level, notes), _by_task(trials, notes)]

@@ -18,9 +18,9 @@ from harness.points import PointStore
 from harness.tasks import fingerprint
 from harness_plugins.analyses import picks
 from harness_plugins.analyses.active import choose, estimate
-from harness_plugins.analyses.estimators import shares, stratified
 from harness_plugins.analyses.picks import ACQUISITIONS, WAYS, Outlook
 from harness_plugins.analyses.rehearsals import rehearse
+from harness_plugins.analyses.shares import shares, stratified
 from tests.test_sampling import host_with, make_task
 
 SMALL = "size == 'w32l2'"
@@ -171,8 +171,8 @@ def test_groups_of_different_sizes_count_alike(tmp_path: Path, fake_host: Plugin
     store = harness.open_store(tmp_path / "store", registries=fake_host)
     value = store.points(metrics=["p_choices"])["value"].iloc[0]
     one = store.points(metrics=["p_choices"], unit="document").set_index("doc_id")
-    for n, by in ((12, "strata"), (40, "loss")):
-        subsets = choose(store, n, by=by, strata="group", metric="p_choices")
+    for n, by, strata in ((12, "strata", "group"), (40, "loss", None)):
+        subsets = choose(store, n, by=by, strata=strata, metric="p_choices")
         assert set(subsets[0].weights) == {40 / (2 * 30), 40 / (2 * 10)}
         harness.evaluate([model(tmp_path)], [task], tmp_path / "store", subset=subsets, **run).check()
         found = estimate(harness.open_store(store.path, registries=fake_host), subsets)[0].rows[0]
@@ -213,6 +213,12 @@ def test_what_cannot_be_chosen_or_estimated_is_said(nano_store: PointStore):
         choose(nano_store, 10, task="nano_text")
     with pytest.raises(UsageError, match="documents have no 'colour'; stratify by one of digits, group, or by none"):
         choose(nano_store, 10, by="strata", strata="colour", task="nano_addition")
+    with pytest.raises(
+        UsageError, match="documents are stratified by group where they are chosen by strata, not by loss"
+    ):
+        choose(nano_store, 10, strata="group", task="nano_addition")
+    with pytest.raises(UsageError, match="smaller than its task, 60 documents at the most; found --n 60, 80"):
+        rehearse(nano_store, (60, 80), where=SMALL, target="size == 'w64l2'", task="nano_addition")
     with pytest.raises(UsageError, match="no checkpoint is left"):
         choose(nano_store, 10, where="params < 5", task="nano_addition")
     with pytest.raises(StoreError, match="no records of task nano_flag"):
