@@ -29,6 +29,7 @@ from harness.records import Cell
 from harness.registries import Registries
 from harness.samples import Samples, Scored
 from harness.samplestore import SampleStore
+from harness.subsets import Subset
 from harness.types import Floats, Metric
 
 UNITS = ("checkpoint", "document", "choice")
@@ -43,9 +44,13 @@ class PointStore(SampleStore):
         self.registries = registries or default_host()
 
     def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
-        """Return the cells of a task and a family (None: all); raise StoreError where there are none."""
+        """Return the cells of a task and a family (None: all); raise StoreError where there are none.
+
+        Subsets of tasks, whose means are not those of the tasks, are there for those who name them.
+        """
         cells = self.cells()
-        chosen = [c for c in cells if task in (None, c.task) and family in (None, c.checkpoint.family)]
+        wanted = [c for c in cells if (Subset.MARK not in c.task if task is None else c.task == task)]
+        chosen = [c for c in wanted if family in (None, c.checkpoint.family)]
         if not chosen:
             raise StoreError(
                 f"{self.path} holds no records of task {task or '(any)'} and family {family or '(any)'}; it holds "

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import harness
 from harness import Floats, Ints, Samples, Scores, UsageError
 from harness.errors import choose
 from harness_plugins.analyses.items import refuse_doubles
@@ -85,8 +84,6 @@ def read_pools(store: PointStore, task: str | None, metric: str | None) -> Itera
     left, there = [], False
     for fingerprint, own in sorted(cells.items(), key=lambda item: (item[1][0].task, item[0])):
         name = metric or store.task_meta[fingerprint]["metric"]
-        if harness.Subset.MARK in own[0].task:
-            continue
         if not is_mean(store, name, store.load_any(own[0].id)):
             left.append(f"{own[0].task} ({name})")
             continue

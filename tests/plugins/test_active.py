@@ -145,6 +145,7 @@ def test_from_a_store_to_an_estimate(tmp_path: Path, nano_store: PointStore, by:
     assert row["off by"] == pytest.approx(row["estimate"] - measured, abs=2e-6)
     assert row["estimate low"] < row["estimate"] < row["estimate high"]
     assert row["estimate low"] - 0.1 < measured < row["estimate high"] + 0.1
+    assert not any("#" in cell.task for cell in harness.open_store(store).select())  # no table mixes it in
     again = choose(harness.open_store(store), 30, by=by, task="nano_addition", where=SMALL)
     assert again == harness.load_subsets(file)  # the subset in the store is none to choose from
 
