@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,6 +70,13 @@ class Samples:
     def n_truncated(self) -> int:
         """Documents whose prompts lost their left."""
         return int(self.truncated.sum())
+
+    def take(self, docs: Ints) -> Samples:
+        """Return the samples of some documents, in the order of their numbers `docs` (k,)."""
+        rows = np.concatenate([np.arange(self.first[d], self.first[d] + self.drawn[d]) for d in docs])
+        per_doc = {name: getattr(self, name)[docs] for name in ("doc_ids", "group", "truncated")}
+        first = np.concatenate([[0], np.cumsum(self.drawn[docs])[:-1]])
+        return replace(self, first=first, outcome=self.outcome[rows], n_tokens=self.n_tokens[rows], **per_doc)
 
     def pass_rates(self) -> Floats:
         """Return an unbiased estimate of the rate at which each document passes (n,).

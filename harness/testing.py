@@ -27,11 +27,12 @@ from harness.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
 from harness.metrics import evaluate, per_document
 from harness.procedures import ProcedureFit
 from harness.registries import expect_law, make_metric
+from harness.samples import Samples, Scored
 from harness.scores import Scores
 from harness.taskfiles import read_task_file
 from harness.tasks import load_task
 from harness.tokens import Encoder, encode_task
-from harness.types import Floats, Metric, Sampler, Task
+from harness.types import OUTCOMES, Floats, Metric, Sampler, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,15 +102,30 @@ def check_sampler(sampler: Sampler) -> None:
     raise AssertionError(f"it draws {drawn.max()} samples of a document; at_most is {sampler.at_most}")
 
 
-def check_metric(metric: Metric | Callable[..., Any], scores: Scores | None = None, **registered: Any) -> None:
+def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
+    """Return made-up samples of n documents, `each` of every one, of all outcomes."""
+    rng = np.random.default_rng(seed)
+    outcome = rng.choice(OUTCOMES, size=n * each, p=[0.3, 0.5, 0.1, 0.1])
+    return Samples(
+        doc_ids=np.array([str(i) for i in range(n)]),
+        first=np.arange(n) * each,
+        outcome=outcome,
+        n_tokens=rng.integers(1, 9, size=n * each),
+        group=np.full(n, None, dtype=object),
+        truncated=np.zeros(n, dtype=np.bool_),
+    )
+
+
+def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = None, **registered: Any) -> None:
     """Check a metric: one finite value a document, the same whatever else is scored with it, and an aggregate.
 
     `metric` is a function with what it is registered with (needs=, aggregate= ...), or a registered Metric. `scores`
-    replaces the made-up multiple-choice scores that it is tried on.
+    replaces the made-up multiple-choice scores, or samples, that it is tried on.
     """
     metric = _checked_metric(metric, registered)
-    scores = scores or example_scores()
-    _check_needs(metric, scores)
+    scores = scores or (example_samples() if "samples" in metric.needs else example_scores())
+    if isinstance(scores, Scores):
+        _check_needs(metric, scores)
     whole = per_document(metric, scores).columns
     order = np.random.default_rng(1).permutation(len(scores))
     shuffled = per_document(metric, scores.take(order)).columns
@@ -290,6 +306,7 @@ __all__ = [
     "check_metric",
     "check_sampler",
     "check_task",
+    "example_samples",
     "example_scores",
     "inspect_fake",
     "open_fake",

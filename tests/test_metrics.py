@@ -11,7 +11,7 @@ from scipy import stats
 from harness import MetricError, Scores
 from harness.host import PluginHost
 from harness.metrics import applicable, document_weights, evaluate, paired_difference, per_document, reweighted
-from harness.testing import check_metric, example_scores
+from harness.testing import check_metric, example_samples, example_scores
 from harness.types import Metric
 
 
@@ -169,7 +169,8 @@ def test_all_shipped_metrics_pass_the_check(host: PluginHost):
     several = replace(example_scores(), is_gold=is_gold)
     single = scores(*[[x] for x in -np.arange(1.0, 9.0)], is_greedy=np.arange(8) % 2 == 0)
     tried = set()
-    for own in (example_scores(), several, replace(single, kind="cloze"), replace(single, kind="text")):
+    texts = (example_samples(), replace(example_samples(), until=3))
+    for own in (example_scores(), several, replace(single, kind="cloze"), replace(single, kind="text"), *texts):
         for metric in applicable(own, host):
             check_metric(metric, own)
             tried.add(metric.name)
