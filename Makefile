@@ -35,7 +35,7 @@ check:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cog --check --diff README.md harness/README.md plugins/README.md
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 docs:
 	$(BIN)/cog -r README.md harness/README.md plugins/README.md
