@@ -113,6 +113,8 @@ def _steps(
         steps = (fit_procedure(law, ladder, resamples, value=value, options=options),)
         return {"via": "", "negated": False, "steps": steps}
     chain = Chain.of(law, value, via)
+    for name in chain.columns:
+        column(ladder, name)  # what is not there is said before documents are resampled
     resamples = _resamples(ladder, chain, options, store) if weights is None else _given(weights, len(ladder))
     return {"via": chain.via, "negated": chain.negated(ladder), "steps": chain.fit(ladder, resamples, options)}
 

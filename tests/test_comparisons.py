@@ -75,6 +75,18 @@ def test_the_compute_to_reach_a_score_is_where_the_law_crosses_it(host: PluginHo
     assert crossing(found, 0.95) is None
 
 
+def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
+    """A law that needs log-probabilities is left out for tasks that have none, with a note."""
+    families = ["aster:w32l2@100", "aster:w32l2@1600", "aster:w64l2@1600", "aster:w96l3@1600"]
+    harness.evaluate(families, ["nano_addition_gen", "nano_flag"], tmp_path / "s", limit=8, registries=host).check()
+    tables = {table.name: table for table in compare(harness.open_store(tmp_path / "s", registries=host))}
+    assert [row[:2] for row in tables["families"].rows] == [("nano_addition_gen", "pass_rate"), ("nano_flag", "acc")]
+    told = [note for note in tables["predictions"].notes if note.startswith("nano_addition_gen, aster, two_step")]
+    assert len(told) == 1
+    assert "the points have no column 'logp_gold'" in told[0]
+    assert "nano_addition_gen" not in " ".join(tables["compute"].notes)
+
+
 def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore, host: PluginHost):
     path = shutil.copytree(nano_store.path, tmp_path / "store")
     store = PointStore(path, registries=host)
