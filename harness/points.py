@@ -145,14 +145,19 @@ def open_store(path: str | Path, *, create: bool = False, registries: Registries
 def read_points(
     path: Path, task: str | None, metrics: Sequence[str | None], registries: Registries
 ) -> tuple[pd.DataFrame, str | None, PointStore | None]:
-    """Return the points of a store or of a CSV or Parquet file, the task's own metric, and the store."""
+    """Return the points of a store or of a CSV or Parquet file, the task's own metric, and the store.
+
+    Of `metrics`, the first must apply to the task of a store; those behind it are left out where they do not.
+    """
     if path.is_dir():
         store = open_store(path, registries=registries)
-        tasks = sorted({cell.task for cell in store.select(task)})
+        cells = store.select(task)
+        tasks = sorted({cell.task for cell in cells})
         if len(tasks) > 1:
             raise UsageError(f"{path} holds {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
         own = next(meta["metric"] for meta in store.task_meta.values() if meta["name"] == tasks[0])
-        names = {name for name in [own, *metrics] if name in registries.metrics}
+        there = {metric.name for metric in applicable(store.load_any(cells[0].id), registries)}
+        names = {name for name in [own, *metrics[:1]] if name in registries.metrics} | there.intersection(metrics[1:])
         return store.points(tasks[0], metrics=sorted(names)), own, store
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

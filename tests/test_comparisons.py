@@ -11,9 +11,10 @@ import pytest
 
 import harness
 from harness import DamagedFile, LawError, StoreError, UsageError
+from harness.back_tests import back_test_file
 from harness.comparisons import compare
 from harness.crossings import crossing, reach
-from harness.fits import fit
+from harness.fits import fit, fit_file
 from harness.host import PluginHost
 from harness.points import PointStore
 
@@ -85,6 +86,12 @@ def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
     assert len(told) == 1
     assert "the points have no column 'logp_gold'" in told[0]
     assert "nano_addition_gen" not in " ".join(tables["compute"].notes)
+    arguments = {"task": "nano_addition_gen", "registries": host}
+    (found,), errors = fit_file(tmp_path / "s", law="power", objective="least_squares", **arguments)
+    assert (found.value, errors) == ("pass_rate", [])
+    with_steps = fit_file(tmp_path / "s", law="two_step", **arguments)
+    assert "the points have no column 'logp_gold'" in with_steps[1][0]
+    assert set(back_test_file(tmp_path / "s", first=2, **arguments).rows["task"]) == {"nano_addition_gen"}
 
 
 def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore, host: PluginHost):
