@@ -63,7 +63,7 @@ def test_it_is_the_wheel_that_runs(python: Path, tmp_path: Path):
 
 def test_plugins_tasks_and_families_are_in_it(python: Path, tmp_path: Path):
     assert "error" in run(python, tmp_path, "harness", "plugins")
-    assert run(python, tmp_path, "harness", "ls", "tasks").count("| nano_") == 8
+    assert run(python, tmp_path, "harness", "ls", "tasks").count("| nano_") == 10
     assert "| aster  | w32l2, w64l2, w96l3, w128l4, w192l5 | 17 " in run(python, tmp_path, "harness", "ls", "families")
 
 
