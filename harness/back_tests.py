@@ -274,14 +274,14 @@ def back_test_file(
     registries: Registries | None = None,
     **arguments: Any,
 ) -> BackTest:
-    """Back-test laws on a store (one task, or every task of choices) or a table file; arguments as of `back_test`.
+    """Back-test laws on a store (one task, or all with right answers) or a table file; arguments as of `back_test`.
 
     `renames` and `params_column` are as of `harness.fits.fit_file`.
     """
     registries = registries or default_host()
     names = list(laws) or list(registries.laws)
     via = [arguments.get("via"), *(getattr(registries.laws[name], "via", None) for name in names)]
-    tasks = [task] if task or not path.is_dir() else _tasks_of_choices(path, registries)
+    tasks = [task] if task or not path.is_dir() else _scored_tasks(path, registries)
     found = []
     for name in tasks:
         points, own, store = read_points(path, name, [metric or value, *via], registries)
@@ -295,9 +295,12 @@ def back_test_file(
     return joined(found)
 
 
-def _tasks_of_choices(path: Path, registries: Registries) -> list[str]:
-    points = open_store(path, registries=registries).points()
-    return sorted(points[points["chance"].notna()]["task"].unique())
+def _scored_tasks(path: Path, registries: Registries) -> list[str]:
+    """Return the tasks of a store that have right answers: choices, and texts that pass or fail."""
+    store = open_store(path, registries=registries)
+    return sorted(
+        {c.task for c in store.select() if store.task_meta[c.id.fingerprint]["kind"] in {"choice", "generate"}}
+    )
 
 
 def joined(found: Sequence[BackTest]) -> BackTest:

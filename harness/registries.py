@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import PluginError, UsageError, choose
 from harness.hookspecs import Register
-from harness.types import Checker, EngineType, Family, Metric, Task
+from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Task
 
 Registrar = Callable[["Registries", str], Register]
 
@@ -20,8 +20,7 @@ NEEDS = (
     "greedy",
     "one_gold",
     "samples",
-    "samples_10",
-    "samples_100",
+    *(f"samples_{k}" for k in PASS_AT),
     "several_gold",
     "text",
     "unconditional",

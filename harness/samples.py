@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from harness.errors import MetricError
 from harness.scores import Scores
-from harness.types import Bools, Floats, Ints
-
-KS = (10, 100)  # pass@k is offered where every document has so many samples
+from harness.types import PASS_AT, Bools, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Samples:
     @property
     def offers(self) -> frozenset[str]:
         """What a metric may need and these samples have; pass@k needs a number of samples fixed beforehand."""
-        fixed = KS if self.until is None else ()
+        fixed = PASS_AT if self.until is None else ()
         return frozenset({"samples"} | {f"samples_{k}" for k in fixed if self.drawn.min() >= k})
 
     @property

@@ -102,10 +102,17 @@ class SampleStore(Store):
 
     def check(self, name: str) -> None:
         """Read a cell whole; a damaged file is set aside and named by DamagedFile."""
-        if not self._seal(name).exists():
+        if self._seal(name).exists():
+            self._sealed(name)
+        else:
             super().check(name)
-        elif len(self.read_samples(name).get("doc", ())) != self.provenance(name).get("rows"):
+
+    def _sealed(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the samples of a whole cell, and what its seal says."""
+        rows, sealed = self.read_samples(name), self.provenance(name)
+        if len(rows.get("doc", ())) != sealed.get("rows"):
             raise self._set_aside(self._seal(name), "samples are missing")
+        return rows, sealed
 
     def is_sampled(self, cell: CellId) -> bool:
         """Say whether a cell holds texts that were drawn."""
@@ -113,8 +120,7 @@ class SampleStore(Store):
 
     def load_samples(self, cell: CellId) -> Samples:
         """Return the samples of a whole cell, joined with its documents."""
-        self.check(cell.name)
-        rows, docs, sealed = self.read_samples(cell.name), self.docs(cell.fingerprint), self.provenance(cell.name)
+        (rows, sealed), docs = self._sealed(cell.name), self.docs(cell.fingerprint)
         until = self.settings[cell.settings].sampling.get("successes")
         which, first = counted(rows, len(docs.doc_ids), until)
         truncated = np.zeros(len(docs.doc_ids), dtype=np.bool_)

@@ -45,7 +45,6 @@ class Sampling:
 
     name: str
     sampler: Sampler
-    options: Mapping[str, Any] = field(default_factory=dict)
     temperature: float | None = None
     top_p: float | None = None
     seed: int = 0
@@ -71,7 +70,7 @@ class Sampling:
         generation, checker = self.of(task), self.checkers[task.name]
         return {
             "sampler": self.name,
-            **self.options,
+            **vars(self.sampler),
             "temperature": generation.temperature,
             "top_p": generation.top_p,
             "seed": self.seed,
@@ -107,7 +106,7 @@ def make_sampling(
             )
     prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
     notes = sorted({note for verify in prepare for note in verify()})
-    found = Sampling(sampler, made, vars(made), checkers=checkers, notes=tuple(notes), **chosen)
+    found = Sampling(sampler, made, checkers=checkers, notes=tuple(notes), **chosen)
     for task in tasks:
         if task.generation:
             found.of(task)

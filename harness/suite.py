@@ -134,8 +134,9 @@ class Suite:
             self.store.put_task(task)
         for job in self.plan.jobs:
             self.store.put_checkpoint(job.digest, job.checkpoint)
-            for task, _ in job.cells:
-                self.store.put_settings(self.slot.setup.settings_of(job.settings, task))
+        used = {cell.settings: (job, task) for job in self.plan.jobs for task, cell in job.cells}
+        for job, task in used.values():
+            self.store.put_settings(self.slot.setup.settings_of(job.settings, task))
 
     def _open_cells(self, job: Job) -> list[tuple[Task, CellId]]:
         """Return the cells of a job that are neither in the store nor failed."""

@@ -198,6 +198,7 @@ class Sample:
 
 
 OUTCOMES = ("passed", "failed", "timed out", "crashed")
+PASS_AT = (10, 100)  # the k of pass@k: samples of every document that metrics may need
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 import harness
 from harness import Samples
+from harness.types import PASS_AT
 from harness_plugins.analyses.estimators import pass_at_k
 
 
@@ -46,7 +47,7 @@ def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""
     register(pass_rate, needs=["samples"])
     register(solved, needs=["samples"])
-    for k in (10, 100):
+    for k in PASS_AT:
         register(pass_at(k), name=f"pass_at_{k}", needs=["samples", f"samples_{k}"])
     register(timed_out, needs=["samples"], aggregate="ratio", higher_is_better=False)
     register(crashed, needs=["samples"], aggregate="ratio", higher_is_better=False)
