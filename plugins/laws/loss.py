@@ -8,6 +8,7 @@ import harness
 from harness import Floats
 
 UNKNOWN = "formula unverified"  # known from memory, checked by recovery of its own simulations only
+EXPONENT = 0.35  # of parameters and of tokens, about as Hoffmann et al. 2022 found: where searches begin
 
 
 class Power:
@@ -41,6 +42,16 @@ class Power:
     def derived(self, E: Floats, a: Floats, alpha: Floats) -> dict[str, Floats]:
         """Return A = e^a."""
         return {"A": np.exp(a)}
+
+
+def split_evenly(y: Floats, *features: Floats) -> tuple[float, list[float]]:
+    """Return where to begin with E + sum of e^a / x^EXPONENT: E at 90 % of the smallest value (n,), and a for each x.
+
+    What the median is above E is split evenly between the features at their medians.
+    """
+    E = 0.9 * float(y.min())
+    share = np.log(float(np.median(y)) - E) - np.log(len(features))
+    return E, [share + EXPONENT * float(np.log(np.median(x))) for x in features]
 
 
 class Chinchilla:
@@ -89,10 +100,8 @@ class Chinchilla:
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
         """Split what is above 90 % of the smallest value evenly between parameters and tokens."""
-        E = 0.9 * float(y.min())
-        half = np.log(float(np.median(y)) - E) - np.log(2)
-        a, b = (half + 0.35 * float(np.log(np.median(x))) for x in (params, tokens))
-        return {"E": E, "a": a, "alpha": 0.35, "b": b, "beta": 0.35}
+        E, (a, b) = split_evenly(y, params, tokens)
+        return {"E": E, "a": a, "alpha": EXPONENT, "b": b, "beta": EXPONENT}
 
     def derived(self, E: Floats, a: Floats, alpha: Floats, b: Floats, beta: Floats) -> dict[str, Floats]:
         """Return A, B, and the exponent of compute with which the best N grows."""

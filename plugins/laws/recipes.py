@@ -8,7 +8,7 @@ import numpy as np
 
 import harness
 from harness import Floats, LawError
-from harness_plugins.laws.loss import UNKNOWN
+from harness_plugins.laws.loss import EXPONENT, UNKNOWN, split_evenly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +51,9 @@ class Precision:
 
     def guess(self, y: Floats, params: Floats, tokens: Floats, bits: Floats) -> dict[str, float]:
         """Split what is above 90 % of the smallest value evenly between parameters and tokens."""
-        E = 0.9 * float(y.min())
-        half = np.log(float(np.median(y)) - E) - np.log(2)
-        a, b = (half + 0.35 * float(np.log(np.median(x))) for x in (params, tokens))
-        return {"E": E, "a": a, "alpha": 0.35, "b": b, "beta": 0.35, "gamma": float(np.median(bits)) / 3}
+        E, (a, b) = split_evenly(y, params, tokens)
+        gamma = float(np.median(bits)) / 3
+        return {"E": E, "a": a, "alpha": EXPONENT, "b": b, "beta": EXPONENT, "gamma": gamma}
 
 
 class ParallelStreams:
@@ -121,10 +120,8 @@ class WidthDepth:
 
     def guess(self, y: Floats, width: Floats, depth: Floats, tokens: Floats) -> dict[str, float]:
         """Split what is above 90 % of the smallest value evenly between width, depth and tokens."""
-        E = 0.9 * float(y.min())
-        third = np.log(float(np.median(y)) - E) - np.log(3)
-        a, b, c = (third + 0.35 * float(np.log(np.median(x))) for x in (width, depth, tokens))
-        return {"E": E, "a": a, "alpha": 0.35, "b": b, "beta": 0.35, "c": c, "gamma": 0.35}
+        E, (a, b, c) = split_evenly(y, width, depth, tokens)
+        return {"E": E, "a": a, "alpha": EXPONENT, "b": b, "beta": EXPONENT, "c": c, "gamma": EXPONENT}
 
 
 class LrAnnealing:
