@@ -8,7 +8,8 @@ Every fit starts from many places and says how many agree. Uncertainty comes fro
 says), all solved as one batch, plus the scatter of the points around the law (Student's t). The points of few runs are
 redrawn around the fitted law: weights cannot move a fit at its ends, where the points themselves hold it, and gave 75 %
 where 90 % was said. Ten runs a parameter or more get the random weights of a Bayesian bootstrap, which need no equal
-scatter. Held-out points are never seen by the fit.
+scatter; where squares are minimised, a run's weight varies the more the more the fit follows it. Held-out points are
+never seen by the fit.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ from harness.checks import warn
 from harness.columns import check_units, completed, renamed
 from harness.errors import LawError, UsageError, choose
 from harness.host import default_host
-from harness.ladders import Resamples, column, label, point_weights, query, scattered, split, units_of, widen
+from harness.ladders import (
+    Resamples,
+    column,
+    freedom,
+    label,
+    point_weights,
+    query,
+    scattered,
+    split,
+    student,
+    units_of,
+    widen,
+)
 from harness.lawfits import LawFit
 from harness.laws import Law, ProcedureLaw, configured, steps_of
 from harness.points import PointStore, read_points
@@ -235,11 +248,11 @@ def _resamples(ladder: pd.DataFrame, chain: Chain, options: Options, store: Poin
     units = units_of(ladder, unit)
     p = max(len(step.parameters) for step in chain.steps)
     redrawn = unit != "documents" and len(set(units)) < FEW_UNITS * p
+    columns = _documents(ladder, chain.columns, options, store)
     if redrawn or unit == "documents":
-        weights = np.ones((options.bootstrap, len(ladder)))
-    else:
-        weights = point_weights(units, p, options.bootstrap, options.level, rng)
-    return Resamples(weights, _documents(ladder, chain.columns, options, store), units, rng if redrawn else None)
+        return Resamples(np.ones((options.bootstrap, len(ladder))), columns, units, rng if redrawn else None)
+    power = student(freedom(len(ladder), p, len(set(units))), options.level)
+    return Resamples(point_weights(units, options.bootstrap, rng), columns, units, power=power)
 
 
 def _given(weights: Floats, n: int) -> Resamples:

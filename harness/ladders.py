@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import gamma
 
 from harness.errors import LawError, UsageError, choose
 from harness.types import Bools, Floats, Ints
@@ -16,6 +17,7 @@ from harness.types import Bools, Floats, Ints
 IDENTITY = ("family", "size", "step", "seed", "task", "checkpoint", "fingerprint", "settings")
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
 COUNTS = ("flops", "params", "tokens")  # of which laws take logarithms
+MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample
 UNITS = ("runs", "checkpoints", "seeds", "documents", "joint")
 
 
@@ -138,17 +140,31 @@ class Resamples:
     """R resamples of n points: weights (R, n) of the points, and the values (R, n) of columns that are resampled.
 
     `units` (n,) numbers what is independent. Where `noise` is there, all weights are 1, and points are redrawn with it
-    around the fitted law.
+    around the fitted law. Weights with a `power` are raised to it, the more the more a unit holds the fit (`raised`).
     """
 
     weights: Floats
     columns: dict[str, Floats]
     units: Ints
     noise: np.random.Generator | None = None
+    power: float = 0.0
 
     def of(self, name: str, values: Floats) -> Floats:
         """Return a column in every resample (R, n)."""
         return self.columns.get(name, np.broadcast_to(values, self.weights.shape))
+
+    def raised(self, leverage: Floats) -> Floats:
+        """Return the weights (R, n) of mean 1 to the power / (1 - h) for units of leverage h (G,).
+
+        Exponential weights to the power c vary about c^2 as much, so that the spread of weighted fits is that of the
+        jackknife, HC3 (MacKinnon and White 1985). Plain ones leave out that a fit follows the points at its ends.
+        """
+        if not self.power:
+            return self.weights
+        power = np.minimum(self.power / (1 - np.minimum(leverage, 0.9)), MOST_POWER)[self.units]
+        found = self.weights**power / gamma(1 + power)
+        weights: Floats = found / found.mean(axis=1, keepdims=True)
+        return weights
 
 
 def units_of(frame: pd.DataFrame, unit: str) -> Ints:
@@ -188,19 +204,18 @@ def freedom(n: int, free: int, units: int) -> int:
     return max(min(n - free, units - 1), 0)
 
 
-def point_weights(units: Ints, p: int, count: int, level: float, rng: np.random.Generator) -> Floats:
-    """Return weights (count, n) of mean 1: a Bayesian bootstrap (Rubin 1981) over units (n,), for p parameters.
+def point_weights(units: Ints, count: int, rng: np.random.Generator) -> Floats:
+    """Return exponential weights (count, n) of units (n,): a Bayesian bootstrap (Rubin 1981).
 
-    Every unit keeps a positive weight, so that a ladder of four runs is still four runs in every resample. Weights
-    vary more than Rubin's: by G / (G - p) for G units, as a fit has used up p degrees of freedom, and by the square of
-    Student's quantile over the normal one, as percentiles of resamples know nothing of it.
+    Every unit keeps a positive weight, so that a ladder of four runs is still four runs in every resample.
     """
-    n, g = len(units), int(units.max()) + 1
-    t = stats.t.ppf((1 + level) / 2, max(freedom(n, p, g), 1)) / stats.norm.ppf((1 + level) / 2)
-    factor = float(g / max(g - p, 1) * t**2)
-    drawn = rng.gamma(1 / factor, factor, size=(count, g))
-    weights: Floats = (drawn / drawn.mean(axis=1, keepdims=True))[:, units]
-    return weights
+    return rng.exponential(size=(count, int(units.max()) + 1))[:, units]
+
+
+def student(dof: int, level: float) -> float:
+    """Return Student's quantile over the normal one, which percentiles of resamples know nothing of."""
+    tail = (1 + level) / 2
+    return float(stats.t.ppf(tail, max(dof, 1)) / stats.norm.ppf(tail))
 
 
 def scattered(frame: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator) -> dict[str, Floats]:

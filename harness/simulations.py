@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,22 @@ import numpy as np
 import pandas as pd
 
 from harness.fits import fit
-from harness.laws import FormulaLaw, curve
+from harness.laws import ComposedLaw, FormulaLaw, curve, steps_of
 from harness.objectives import objective_of
 from harness.types import Floats
 
 TRIALS = 1000  # of each point, where successes are counted
-RANGES = {"flops": (1e18, 1e22), "params": (1e7, 1e10), "tokens": (1e9, 1e12), "k": (1.0, 1e3), "s1": (0.5, 5.0)}
+RANGES = {
+    "flops": (1e18, 1e22),
+    "params": (1e7, 1e10),
+    "tokens": (1e9, 1e12),
+    "width": (64.0, 8192.0),
+    "depth": (2.0, 64.0),
+    "bits": (3.0, 16.0),
+    "streams": (1.0, 16.0),
+    "k": (1.0, 1e3),
+    "s2": (0.1, 1.0),
+}
 OTHERS = (0.5, 5.0)
 
 
@@ -52,7 +62,7 @@ def measured(law: FormulaLaw, y: Floats, scale: float, rng: np.random.Generator)
 
 
 def coverage(
-    law: FormulaLaw,
+    law: FormulaLaw | ComposedLaw,
     truth: Mapping[str, float],
     x: Mapping[str, Floats],
     *,
@@ -62,22 +72,42 @@ def coverage(
 ) -> Coverage:
     """Fit a law to points (n,) with noise `count` times, and count the intervals that hold the truth.
 
-    `options` are those of `harness.fit`; points are independent.
+    `truth` are its parameters, those of both steps for a composed law. `options` are those of `harness.fit`; points are
+    independent.
     """
-    values = np.array([[truth[name] for name in law.parameters]])
+    steps, columns = [step for step in steps_of(law) if isinstance(step, FormulaLaw)], ("via", "y")
     ends = pd.DataFrame({k: [np.median(v), 2 * v.max()] for k, v in x.items()})
-    y, at_ends = curve(law, values, x)[0], curve(law, values, {k: ends[k].to_numpy() for k in x})[0]
-    held, inside = dict.fromkeys(law.parameters, 0), np.zeros(3, dtype=np.int64)
+    at_ends = _made(steps, truth, {k: ends[k].to_numpy() for k in x})[-1]
+    held, inside = dict.fromkeys(truth, 0), np.zeros(3, dtype=np.int64)
     for seed in range(count):
         rng = np.random.default_rng([seed, 7])
-        points = pd.DataFrame({**x, "y": measured(law, y, scale, rng), "trials": float(TRIALS)})
-        found = fit(points, law, value="y", seed=seed, resample="checkpoints", **options)
-        for name, (low, high) in found.steps[0].intervals(found.options.level).items():  # type: ignore[union-attr]
-            if name in held:
-                held[name] += low <= truth[name] <= high
+        made = dict(zip(columns[-len(steps) :], _made(steps, truth, x, scale, rng), strict=True))
+        points = pd.DataFrame({**x, **made, "trials": float(TRIALS)})
+        found = fit(points, law, value="y", via="via", seed=seed, resample="checkpoints", **options)
+        for step in found.steps:
+            for name, (low, high) in step.intervals(found.options.level).items():  # type: ignore[union-attr]
+                if name in held:
+                    held[name] += low <= truth[name] <= high
         tail = (1 - found.options.level) / 2
         low, high = np.quantile(found.draws(found.steps[0].read(ends)), [tail, 1 - tail], axis=0)
         inside[:2] += (low <= at_ends) & (at_ends <= high)
-        new, row = measured(law, at_ends[1:], scale, rng)[0], found.predict(ends).iloc[1]
-        inside[2] += row["low"] <= new <= row["high"]
+        beyond = {k: ends[k].to_numpy()[1:] for k in x}
+        new, predicted = _made(steps, truth, beyond, scale, rng)[-1][0], found.predict(ends).iloc[1]
+        inside[2] += predicted["low"] <= new <= predicted["high"]
     return Coverage(count, held, *map(int, inside))
+
+
+def _made(
+    steps: Sequence[FormulaLaw],
+    truth: Mapping[str, float],
+    x: Mapping[str, Floats],
+    scale: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> list[Floats]:
+    """Return the values (n,) of every step, each from those of the step before; measured, where there is an rng."""
+    made: list[Floats] = []
+    for step in steps:
+        features = {step.features[0]: made[-1]} if made else x
+        y = curve(step, np.array([[truth[name] for name in step.parameters]]), features)[0]
+        made.append(y if rng is None else measured(step, y, scale, rng))
+    return made

@@ -100,6 +100,20 @@ class Problem:
         with np.errstate(invalid="ignore"):
             return np.moveaxis((moved[0] - moved[1]) / run, 0, 1)
 
+    def leverage(self, params: Floats, units: Ints) -> Floats:
+        """Return how much of a shift of all points of a unit the fit at params (p,) follows (G,), 0 to 1.
+
+        `units` (m,) numbers those of the first m residuals. It is the diagonal of the hat matrix where every point is a
+        unit of its own; parameters at a bound do not move. For squares, not for Huber's loss.
+        """
+        slopes = self.linearised(params[None], np.zeros(1, dtype=np.int64))[1][0]
+        free = (params > self.lower) & (params < self.upper)
+        basis = np.linalg.qr(slopes[free].T)[0][: len(units)]  # (m, p)
+        sums = np.zeros((int(units.max()) + 1, basis.shape[1]))
+        np.add.at(sums, units, basis)
+        found: Floats = np.square(sums).sum(1) / np.bincount(units)
+        return found
+
     def rank(self, params: Floats) -> int:
         """Return how many directions of the parameters (p,) the residuals determine, columns scaled alike."""
         jacobian = self.linearised(params[None], np.zeros(1, dtype=np.int64))[1][0].T  # (n, p)

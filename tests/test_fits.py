@@ -210,12 +210,24 @@ def test_resampling_units():
     assert units_of(points.assign(seed=0), "runs").tolist() == [0, 0, 1, 1]
     assert units_of(points, "seeds").tolist() == [0, 1, 0, 1]
     assert units_of(points, "checkpoints").tolist() == [0, 1, 2, 3]
-    weights = point_weights(units_of(points.assign(seed=0), "runs"), 2, 100, 0.9, np.random.default_rng(0))
+    weights = point_weights(units_of(points.assign(seed=0), "runs"), 2000, np.random.default_rng(0))
     assert (weights[:, 0] == weights[:, 1]).all()
-    assert (weights >= 0).all()
-    assert weights.mean() == pytest.approx(1)
+    assert (weights > 0).all()
+    assert weights.mean() == pytest.approx(1, abs=0.05)
     with pytest.raises(UsageError, match="resample='rows' is none of"):
         units_of(points, "rows")
+
+
+def test_weights_vary_more_where_a_unit_holds_the_fit():
+    """About as 1 / (1 - h)^2; points of one unit alike, and the mean of every resample is 1."""
+    units, leverage = np.arange(400) // 2, np.append(np.zeros(199), 0.5)
+    drawn = harness.ladders.point_weights(units, 20_000, np.random.default_rng(0))
+    found = harness.ladders.Resamples(drawn, {}, units, power=1.0).raised(leverage)
+    assert (found[:, 0] == found[:, 1]).all()
+    assert np.allclose(found.mean(axis=1), 1)
+    assert found[:, 0].var() == pytest.approx(1, rel=0.1)
+    assert found[:, -1].var() == pytest.approx(5, rel=0.2)  # (1 / (1 - h))^2 = 4, and Weibull's 5
+    assert (harness.ladders.Resamples(drawn, {}, units).raised(leverage) == drawn).all()
 
 
 def test_documents_are_resampled_from_the_store(nano_store: PointStore, host: PluginHost):

@@ -99,3 +99,17 @@ def test_rank_tells_how_many_parameters_are_determined():
     )
     assert flat.rank(np.array([0.3, 0.4])) == 1
     assert problem(noisy()).rank(np.array([0.3, 2.0, 0.8])) == 3
+
+
+def test_leverage_is_the_diagonal_of_the_hat_matrix():
+    """Of a straight line: 1 / n + (x - mean)^2 / sum of squares; of units of two points alike, that of their mean."""
+    line = Problem(lambda p, _: p[:, :1] + p[:, 1:] * X, -INF[:2], INF[:2], X[None])
+    off = X - X.mean()
+    expected = 1 / len(X) + off**2 / (off**2).sum()
+    assert line.leverage(np.array([0.0, 1.0]), np.arange(len(X))) == pytest.approx(expected)
+    assert expected.sum() == pytest.approx(2)
+    units = np.arange(len(X)) // 2
+    means = off.reshape(-1, 2).mean(axis=1)
+    assert line.leverage(np.array([0.0, 1.0]), units) == pytest.approx(2 / len(X) + 2 * means**2 / (off**2).sum())
+    held = Problem(lambda p, _: p[:, :1] + p[:, 1:] * X, np.array([0.0, -np.inf]), INF[:2], X[None])
+    assert held.leverage(np.array([0.0, 1.0]), np.arange(len(X))) == pytest.approx(X**2 / (X**2).sum())
