@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +236,34 @@ def test_memory_is_free_when_an_engine_closes(host: PluginHost):
         list(engine.score(requests()))
         module = weakref.ref(engine.model)
     assert module() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in their own way")
+def test_on_a_cpu_memory_is_kept_for_the_next_batch_and_given_back_at_the_end():
+    """In a process of its own, as it is a setting of the whole process."""
+    run = """
+import resource, torch
+from harness.families import locate, select
+from harness.host import default_host
+from harness_plugins.engines.transformers import open_engine
+
+def faults():
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+checkpoint, folder = locate(select("birch:w64l2", default_host())[0])
+with open_engine(checkpoint, folder):
+    torch.ones(2**24)
+    print(min(faults() for _ in range(5)) < 16)
+    held = resident()
+print(held - resident() > 2**25)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", run], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_weights_whose_names_do_not_fit_are_loaded_anew(host: PluginHost):
