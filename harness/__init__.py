@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from harness.host import PluginHost, load_plugins
     from harness.lawfits import LawFit, load_fits
     from harness.laws import Fitted
-    from harness.outputs import print_tables, table_options
+    from harness.outputs import interval_options, print_tables, table_options
     from harness.points import PointStore, open_store
     from harness.samples import Samples
     from harness.scores import PerDoc, Scores
@@ -120,6 +120,7 @@ __all__ = [
     "fit",
     "fit_families",
     "hookimpl",
+    "interval_options",
     "load_fits",
     "load_plugins",
     "load_subsets",
@@ -142,7 +143,7 @@ _MODULES = {
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "lawfits": "LawFit load_fits",
-    "outputs": "print_tables table_options",
+    "outputs": "interval_options print_tables table_options",
     "laws": "Fitted",
     "points": "PointStore open_store",
     "samples": "Samples",

@@ -13,7 +13,7 @@ import click
 
 from harness.errors import HarnessError, UsageError
 from harness.host import PluginHost, load_plugins
-from harness.outputs import FORMAT, OUTPUT, print_tables
+from harness.outputs import FORMAT, OUTPUT, interval_options, print_tables
 
 if TYPE_CHECKING:
     from harness.lawfits import LawFit
@@ -257,14 +257,7 @@ def _features(pairs: Iterable[str]) -> dict[str, Any]:
     "--resample",
     help="runs, checkpoints, seeds, documents or joint (runs and documents: a store's default; else runs).",
 )
-@click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=10), help="Resamples.")
-@click.option(
-    "--level",
-    default=0.9,
-    show_default=True,
-    type=click.FloatRange(0.01, 0.999),
-    help="Level of the intervals.",
-)
+@interval_options
 @click.option(
     "--starts",
     default="32",

@@ -1,4 +1,4 @@
-"""How commands print tables: one option --format, and -o to keep them as files.
+"""How commands print tables: one option --format, -o to keep them as files, and the options of their intervals.
 
 A command of a plugin prints as ours do:
 
@@ -27,6 +27,15 @@ FORMAT = click.option(
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write every table to this folder, as md and csv."
 )
+BOOTSTRAP = click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=10), help="Resamples.")
+LEVEL = click.option(
+    "--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Level of the intervals."
+)
+
+
+def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options --bootstrap (resamples) and --level of its intervals."""
+    return BOOTSTRAP(LEVEL(command))
 
 
 def table_options(command: Callable[..., Any]) -> Callable[..., Any]:

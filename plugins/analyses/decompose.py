@@ -195,8 +195,7 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRELATIONS)),
         help="What says where the relation to scale is lost.",
     )
-    @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
-    @click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=10), help="Resamples.")
+    @harness.interval_options
     @harness.table_options
     @click.pass_obj
     def command(host: harness.PluginHost, /, source: Path, suffix: str, output: Path | None, **asked: Any) -> None:
