@@ -14,6 +14,7 @@ import click
 from harness.errors import HarnessError, UsageError
 from harness.host import PluginHost, load_plugins
 from harness.outputs import FORMAT, OUTPUT, interval_options, print_tables
+from harness.samplingoptions import sampling_options, take_sampling
 
 if TYPE_CHECKING:
     from harness.lawfits import LawFit
@@ -127,17 +128,7 @@ def main(**_: Any) -> None:
 )
 @click.option("--truncation", default="left", show_default=True, help="left (keeps BOS) or lm_eval (loses it).")
 @click.option("--rehash", is_flag=True, help="Read weight files again to tell whether they changed.")
-@click.option(
-    "--sampler", help="Texts of each document: n (--n, 1 by default), pass_until (--successes, --max-samples)."
-)
-@click.option("--n", type=click.IntRange(min=1), help="Texts to draw of each document.")
-@click.option("--successes", type=click.IntRange(min=2), help="Texts of a document that must pass before it is done.")
-@click.option("--max-samples", type=click.IntRange(min=2), help="Texts of a document that are drawn at the most.")
-@click.option("--temperature", type=click.FloatRange(min=0), help="Of texts; the task's own by default, mostly 0.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Of texts; the task's own by default.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of texts; 0 by default.")
-@click.option("--no-texts", is_flag=True, help="Keep what became of texts, and not the texts.")
-@click.option("--allow-code-execution", is_flag=True, help="Run the programs that models write.")
+@sampling_options
 @click.option("--dry-run", is_flag=True, help="Print cells, documents, tokens and FLOPs, and stop.")
 @click.pass_obj
 def evaluate(
@@ -154,7 +145,7 @@ def evaluate(
 
     max_length = settings.pop("max_length")
     settings["options"] = _options(settings["options"]) | ({"max_length": max_length} if max_length else {})
-    settings["sampling"] = _sampling(settings)
+    settings["sampling"] = take_sampling(settings)
     names = [name for name in tasks.split(",") if name]
     if dry_run:
         _dry_run(host, families, names, store, settings)
@@ -184,15 +175,6 @@ def _dry_run(
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:
         sys.exit(1)
-
-
-def _sampling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Take what is asked of texts out of the settings; nothing where nothing is."""
-    names = ("sampler", "temperature", "top_p", "seed", "allow_code_execution")
-    found = {name: value for name in names if (value := settings.pop(name)) not in (None, False)}
-    options = {name: value for name in ("n", "successes", "max_samples") if (value := settings.pop(name)) is not None}
-    texts = {"keep_texts": False} if settings.pop("no_texts") else {}
-    return found | ({"options": options} if options else {}) | texts
 
 
 def _options(pairs: Iterable[str]) -> dict[str, Any]:

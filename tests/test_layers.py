@@ -23,7 +23,7 @@ LAYERS = [
     {"stepdata"},
     {"steps", "progress"},
     {"procedures"},
-    {"checks", "outputs", "reports"},
+    {"checks", "outputs", "reports", "samplingoptions"},
     {"fits", "lawfits"},
     {"allocations", "back_tests", "crossings", "simulations"},
     {"comparisons", "diffs", "checkerchecks", "enginechecks", "fakes", "listings"},

@@ -7,14 +7,12 @@ they differ, the plain pass does the work, and says so. Batches have a budget of
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import os
 import platform
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain, compress, groupby, islice, starmap
@@ -29,6 +27,7 @@ from harness.identity import config_digest, tokenizer_digest, weight_files
 from harness.weights import read_config
 from harness_plugins.engines.forwards import Answer, Forwards, Sharing, rows_of, sharing_of
 from harness_plugins.engines.generation import Generator
+from harness_plugins.engines.memory import give_back, keep_freed
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, runs
 
 WINDOW = 256  # requests looked at together: sorted, batched, and given back before the next window
@@ -41,7 +40,6 @@ ROW = (
     128,
     512,
 )  # tokens of a row that several trees are packed in: a quarter of the model's width, within these bounds
-MALLOC = {-1: 2**31 - 1, -3: 2**30}  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes
 
 
 class HFTokenizer:
@@ -153,30 +151,13 @@ class Settings:
         return self.device.split(":")[0]
 
 
-@lru_cache(maxsize=1)
-def _keep_memory() -> None:
-    """Let this process keep the memory that tensors free, in huge pages where Linux lends them.
-
-    On a CPU a tenth of the time goes into giving back the pages of large tensors, and getting and clearing them again.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first large tensor
-    for setting, size in MALLOC.items():
-        _libc("mallopt", setting, size)
-
-
-def _libc(name: str, *arguments: int) -> None:
-    """Call a function of the C library where it is there; other libraries than glibc have none of these."""
-    with suppress(AttributeError, OSError, TypeError):
-        getattr(ctypes.CDLL(None), name)(*arguments)
-
-
 class TransformersEngine:
     """A causal language model of transformers, asked for log-probabilities."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.settings = settings
         if settings.device_type == "cpu":
-            _keep_memory()
+            keep_freed()
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the module that is there, or the next module
         self.model: Any = None
@@ -201,7 +182,7 @@ class TransformersEngine:
         self.model = self.forwards = None
         if module() is not None:
             gc.collect()
-        _libc("malloc_trim", 0)
+        give_back()
 
     def describe(self) -> Mapping[str, Any]:
         """Return versions, device and batch size; notes say where the engine left its usual path."""
