@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +241,8 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path,
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "-m", "harness", "eval", "birch:w32l2", "-t", "nano_*", "-o", str(tmp_path / "s")]
     command += ["--engine", "vllm", "-O", "enforce_eager=true", "-O", "max_num_seqs=1", "--limit", "60"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell runs behind & would not hear it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:  # noqa: PLW1509
         line = ""
         while "documents/s" not in line:  # it has begun to score
             line = process.stderr.readline()
