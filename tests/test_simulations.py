@@ -28,3 +28,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_no_oftener(host: Plug
         assert all(least <= n <= most for n in (*found.parameters.values(), found.curve, found.beyond, found.new)), (
             found
         )
+
+
+def test_steps_are_simulated_one_behind_the_other(host: PluginHost):
+    """Accuracy follows from the loss as it was measured; both steps have their parameters counted."""
+    law = host.laws["two_step"]
+    truth = {"E": 1.7, "a": 7.0, "alpha": 0.15, "p": -0.7, "x0": 2.6, "k": 4.0, "q": 1.0}
+    found = coverage(law, truth, places(law.steps[0], 50), count=30, bootstrap=80, starts=2)
+    assert set(found.parameters) == set(truth)
+    assert all(22 <= n <= 30 for n in (found.curve, found.beyond, found.new))
