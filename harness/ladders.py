@@ -161,7 +161,7 @@ class Resamples:
         """
         if not self.power:
             return self.weights
-        power = np.minimum(self.power / (1 - np.minimum(leverage, 0.9)), MOST_POWER)[self.units]
+        power = (self.power / np.maximum(1 - leverage, self.power / MOST_POWER))[self.units]
         found = self.weights**power / gamma(1 + power)
         weights: Floats = found / found.mean(axis=1, keepdims=True)
         return weights

@@ -188,7 +188,7 @@ def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[St
     spread = float(np.square(data.objective.forward(data.y.values)).sum()) / data.delta**2
     effort = Effort(RESAMPLE_ITERATIONS, tolerance=1e-6, floor=1e-6 * spread)
     weights = resamples.weights
-    if data.objective.delta is None:  # Huber's loss follows no point far, and plain weights cover
+    if resamples.power and data.objective.delta is None:  # Huber's loss follows no point far, and plain weights cover
         weights = resamples.raised(data.of_points(1).leverage(best, resamples.units))
     draws = minimise(data.of_resamples(weights), np.tile(best, (len(weights), 1)), effort).params
     stderr = _spread(draws, redrawn=resamples.noise is not None) if found.dof else np.full(len(best), np.nan)
