@@ -7,6 +7,7 @@ The small checkpoints of a store say which documents matter; LURE takes the bias
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import harness
 from harness import Range, Table, UsageError
 from harness_plugins.analyses import picks
 from harness_plugins.analyses.outlooks import best, is_mean, read_pools, strata_of, values_of
-from harness_plugins.analyses.picks import ACQUISITIONS, WAYS, Picks
+from harness_plugins.analyses.picks import WAYS, Picks
 from harness_plugins.analyses.rehearsals import SIZES, rehearse
 
 if TYPE_CHECKING:
@@ -64,13 +65,9 @@ def choose(
         if n > len(pool.doc_ids):
             raise UsageError(f"{pool.task} has {len(pool.doc_ids)} documents, of which {n} cannot be chosen; lower --n")
         outlook = pool.outlook(pool.largest(where, rungs))
-        if by == "strata":
-            numbers, names = strata_of(store, pool, outlook, strata)
-            drawn = picks.draw_strata(numbers, n, count=1, rng=rng)
-            found.append(_subset(pool, drawn, names, by=by, seed=seed))
-        else:
-            first = picks.probabilities(ACQUISITIONS[by](outlook), uniform)
-            found.append(_subset(pool, picks.draw(first, n, count=1, rng=rng), [], by=by, seed=seed))
+        numbers, names = strata_of(store, pool, outlook, strata) if by == "strata" else (None, [])
+        drawn = picks.pick(outlook, by, n, strata=numbers, uniform=uniform, count=1, rng=rng)
+        found.append(_subset(pool, drawn, names, by=by, seed=seed))
     return found
 
 
@@ -116,7 +113,7 @@ def estimate(
 
 
 def _estimates(store: PointStore, cells: Sequence[Any], subset: Subset, metric: str, level: float) -> list[Any]:
-    rows = []
+    rows, there = [], {cell.id for cell in cells}
     for cell in cells:
         if cell.task != subset.name:
             continue
@@ -124,9 +121,8 @@ def _estimates(store: PointStore, cells: Sequence[Any], subset: Subset, metric: 
         if not is_mean(store, metric, scores):
             raise UsageError(f"{metric} of {subset.task} is no mean over documents, which a subset would tell")
         value = _estimate(store, subset, scores, metric=metric, level=level)
-        whole = [c for c in cells if c.id == _whole(cell.id, subset)][:1]
-        full = [store.registries.metrics[metric], store.load_any(whole[0].id)] if whole else []
-        measured = _measure(*full, average=store.task_meta[subset.fingerprint]["average"]) if full else None
+        whole = replace(cell.id, fingerprint=subset.fingerprint)
+        measured = _measured(store, whole, metric) if whole in there else None
         own = cell.checkpoint
         rows.append(
             (
@@ -137,16 +133,11 @@ def _estimates(store: PointStore, cells: Sequence[Any], subset: Subset, metric: 
     return rows
 
 
-def _whole(cell: Any, subset: Subset) -> Any:
-    from dataclasses import replace
-
-    return replace(cell, fingerprint=subset.fingerprint)
-
-
-def _measure(metric: Any, scores: Any, *, average: str) -> float:
+def _measured(store: PointStore, cell: Any, metric: str) -> float:
     from harness.metrics import evaluate
 
-    return evaluate(metric, scores, average).value
+    average = store.task_meta[cell.fingerprint]["average"]
+    return evaluate(store.registries.metrics[metric], store.load_any(cell), average).value
 
 
 def _estimate(store: PointStore, subset: Subset, scores: Any, *, metric: str, level: float) -> Range:

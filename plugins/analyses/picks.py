@@ -117,6 +117,15 @@ def draw_strata(strata: Ints, size: int, *, count: int, rng: np.random.Generator
     return Picks(documents, np.broadcast_to(q, documents.shape), np.repeat(np.arange(len(sizes)), shared), sizes)
 
 
+def pick(
+    outlook: Outlook, by: str, size: int, *, strata: Ints | None, uniform: float, count: int, rng: np.random.Generator
+) -> Picks:
+    """Draw `count` subsets of `size` documents: from strata (N,) where there are any, else by an acquisition."""
+    if strata is not None:
+        return draw_strata(strata, size, count=count, rng=rng)
+    return draw(probabilities(ACQUISITIONS[by](outlook), uniform), size, count=count, rng=rng)
+
+
 def bins(predicted: Floats) -> Ints:
     """Return the number (N,) of each document's stratum: fifths of the predicted loss, or fewer for few documents."""
     order = np.argsort(np.argsort(predicted, kind="stable"), kind="stable")

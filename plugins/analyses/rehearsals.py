@@ -14,7 +14,7 @@ import numpy as np
 from harness import Floats, Ints, Measured, Table, UsageError
 from harness_plugins.analyses import picks
 from harness_plugins.analyses.outlooks import Pool, read_pools, strata_of
-from harness_plugins.analyses.picks import ACQUISITIONS, WAYS, Outlook
+from harness_plugins.analyses.picks import WAYS, Outlook
 
 if TYPE_CHECKING:
     from harness import PointStore
@@ -127,14 +127,11 @@ def _trials(
     rng: np.random.Generator,
 ) -> Iterator[Trial]:
     n, truth = len(target.losses), target.losses.mean()
+    strata = target.strata if way == "strata" else None
     for size in sizes:
         if size >= n:
             continue
-        if way == "strata":
-            drawn = picks.draw_strata(target.strata, size, count=draws, rng=rng)
-        else:
-            first = picks.probabilities(ACQUISITIONS[way](target.outlook), uniform)
-            drawn = picks.draw(first, size, count=draws, rng=rng)
+        drawn = picks.pick(target.outlook, way, size, strata=strata, uniform=uniform, count=draws, rng=rng)
         value, low, high = picks.estimate(target.losses[drawn.documents], drawn, n, by=way, level=level)
         yield Trial(target, way, size, (value - truth) ** 2, (low <= truth + 1e-9) & (truth - 1e-9 <= high))
 
