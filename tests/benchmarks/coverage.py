@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import islice
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from harness.host import default_host
 from harness.laws import ComposedLaw, FormulaLaw, ProcedureLaw, steps_of
 from harness.simulations import coverage, places
 from harness.tables import Table
-from harness_plugins.laws.families import FamilySkill
 from harness_plugins.laws.isoflop import IsoFlop
 from harness_plugins.laws.observational import Observational
 from tests.plugins import test_families, test_isoflop, test_observational
@@ -55,18 +53,8 @@ def row(case: tuple[str, float], count: int) -> tuple[str, ...]:
 
 def families(seed: int) -> dict[str, list[bool]]:
     """Predict the largest model of eight families, and all of a ninth, with family_skill."""
-    law, rng = FamilySkill(scale="identity"), np.random.default_rng(seed)
-    table = test_families.models(rng)
-    ladder, target = (table[table["last"] == held].reset_index(drop=True) for held in (False, True))
-    found = law.fit(ladder, "z", rng)
-    draws = [law.sample(one, target, rng) for one in islice(law.resamples(ladder, "z", found, rng), 100)]
-    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-    held = (low <= target["z"]) & (target["z"] <= high)
-    known = target["family"] != "f8"
-    return {
-        "family_skill, the next model of a family": list(held[known]),
-        "family_skill, a new family": list(held[~known]),
-    }
+    held = test_families.held(seed, 100)
+    return {"family_skill, the next model of a family": held["known"], "family_skill, a new family": held["new"]}
 
 
 def capabilities(seed: int) -> dict[str, list[bool]]:
