@@ -121,8 +121,8 @@ def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
 
 
 def _damaged(store: PointStore) -> list[str]:
-    """Return a note on records that were set aside and not computed again since."""
-    lost = {path.stem for path in (store.path / "damaged").glob("*-*-*.parquet")} - store.cell_names()
+    """Return a note on files that were set aside and not written again since."""
+    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in store.lost()}  # once per cell
     said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"
     return [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
 

@@ -19,12 +19,17 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "spiece.model",
 )  # fmt: skip
+OPTIONAL = {"chat_template", "system_prompt", "adapter", "sampling"}  # of settings: empty where they are not used
 VOLATILE = {"transformers_version", "_name_or_path"}  # of config.json: say nothing of what the model computes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the numbers beside weights and prompts; part of the identity of a cell."""
+    """What changes the numbers beside weights and prompts; part of the identity of a cell.
+
+    `chat_template` is the digest of a template and of how it is applied, `system_prompt` that of a text, `adapter` that
+    of the files of an adapter; each is empty where it is not used.
+    """
 
     engine: str
     dtype: str
@@ -32,12 +37,15 @@ class Settings:
     bos: str
     max_length: int
     truncation: str
+    chat_template: str = ""
+    system_prompt: str = ""
+    adapter: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)  # of texts: sampler, its options, temperature, checker
 
     @property
     def digest(self) -> str:
-        """Return the digest of all of them; where nothing is sampled, nothing is said of it."""
-        return digest_of({name: value for name, value in asdict(self).items() if name != "sampling" or value})
+        """Return the digest of all of them; those that are not used (OPTIONAL) do not change it."""
+        return digest_of({name: value for name, value in asdict(self).items() if name not in OPTIONAL or value})
 
 
 @dataclass(frozen=True, order=True)

@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "files", "types"},
     {"hookspecs", "templates", "weights"},
     {"registries"},
-    {"host", "identity", "documents", "hub", "prompts", "scores", "tables"},
+    {"host", "identity", "documents", "hub", "prompts", "scores", "storefiles", "storemarks", "tables"},
     {"families", "taskfiles", "tasks", "tokens", "samples", "metrics", "records", "samplestore"},
     {"plan", "points", "laws", "objectives", "duals", "solve", "tallies", "sampling", "subsets"},
     {"suite", "columns", "ladders", "starts"},

@@ -110,7 +110,7 @@ def test_a_damaged_file_is_named_and_set_aside(store: Store, damage: str):
     with pytest.raises(DamagedFile, match=f"{CELL.name}.parquet is damaged"):
         store.read(CELL.name)
     assert store.cell_names() == set()
-    assert (store.path / "damaged" / path.name).exists()
+    assert (store.path / "damaged" / "records" / path.name).exists()
 
 
 def test_every_flipped_byte_of_a_column_is_noticed(store: Store):
@@ -155,7 +155,7 @@ def test_opening_what_is_no_store_says_so(tmp_path, store: Store):
     with pytest.raises(StoreError, match="neither empty nor a store"):
         Store(tmp_path, create=True)
     (store.path / "store.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(StoreError, match="has schema 99, this harness reads 1"):
+    with pytest.raises(StoreError, match="has schema 99, this harness reads 1 and 2"):
         Store(store.path)
 
 
