@@ -121,7 +121,14 @@ class Store:
 
     def provenance(self, name: str) -> dict[str, Any]:
         """Return how a cell came about: versions, device, counts."""
-        return dict(self.read(name).provenance or {})
+        if name not in self._provenance:
+            self._provenance[name] = self.files.read_table(_record(name)).meta
+        return dict(self._provenance[name])
+
+    @cached_property
+    def _provenance(self) -> dict[str, dict[str, Any]]:
+        """Provenance of cells that were loaded, so that none is read twice."""
+        return {}
 
     def check(self, name: str) -> None:
         """Read a cell whole; a damaged file is set aside and named by DamagedFile."""
@@ -155,7 +162,7 @@ class Store:
 
     def load(self, cell: CellId) -> Scores:
         """Return the scores of a cell, joined with its documents."""
-        table, _ = self.files.read_table(_record(cell.name))
+        table, self._provenance[cell.name] = self.files.read_table(_record(cell.name))
         docs, meta, columns = self.docs(cell.fingerprint), self.task_meta[cell.fingerprint], _columns(table)
         if not table["doc_id"].combine_chunks().equals(docs.row_doc_ids):
             raise self.files.damaged(self.files.table(_record(cell.name)), "its documents are not those of its task")

@@ -67,14 +67,14 @@ class SampleStore(Store):
     def _is_sealed(self, name: str) -> bool:
         return self.files.json(_seal(name)).is_file()
 
-    def _parts(self, name: str) -> list[str]:
+    def parts(self, name: str) -> list[str]:
         """Return the names of the parts of a cell, in their order."""
         found = (self.path / _folder(name)).glob("*.parquet")
         return [f"{_folder(name)}/{file.stem}" for file in sorted(found) if PART_NAME.fullmatch(file.stem)]
 
     def add_samples(self, name: str, rows: Sequence[Drawn]) -> None:
         """Keep more samples of a cell, as a part; the caller holds its lock."""
-        last = self._parts(name)[-1:]
+        last = self.parts(name)[-1:]
         number = 1 + (int(Path(last[0]).name) if last else 0)
         columns = {column: [getattr(row, column) for row in rows] for column in COLUMNS}
         columns["text"] = pa.array(columns["text"], pa.string())
@@ -82,7 +82,7 @@ class SampleStore(Store):
 
     def seal_samples(self, name: str, provenance: Mapping[str, Any]) -> None:
         """Say that the samples of a cell are all there; the caller holds its lock."""
-        parts = {Path(part).name: self.files.digest(part) for part in self._parts(name)}
+        parts = {Path(part).name: self.files.digest(part) for part in self.parts(name)}
         self.files.write_json(_seal(name), {**provenance, "parts": parts})
 
     def read_samples(self, name: str) -> dict[str, NDArray[Any]]:
@@ -91,7 +91,7 @@ class SampleStore(Store):
         A damaged part is set aside, the seal is broken, and DamagedFile names it.
         """
         tables = list[pa.Table]()
-        for part in self._parts(name):
+        for part in self.parts(name):
             try:
                 tables.append(self.files.read_table(part).table)
             except DamagedFile as error:
@@ -125,7 +125,7 @@ class SampleStore(Store):
     def _sealed(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the samples of a whole cell, and what its seal says."""
         rows, sealed = self.read_samples(name), self.files.read_json(_seal(name))
-        found = {Path(part).name: self.files.digest(part) for part in self._parts(name)} if "parts" in sealed else None
+        found = {Path(part).name: self.files.digest(part) for part in self.parts(name)} if "parts" in sealed else None
         if found != sealed.get("parts") or len(rows.get("doc", ())) != sealed.get("rows"):
             raise self.files.damaged(self.files.json(_seal(name)), "samples are missing, or are not those it sealed")
         return rows, sealed

@@ -18,7 +18,7 @@ LAYERS = [
     {"registries"},
     {"host", "identity", "documents", "hub", "prompts", "scores", "storefiles", "storemarks", "tables"},
     {"families", "taskfiles", "tasks", "tokens", "samples", "metrics", "records", "samplestore"},
-    {"plan", "points", "laws", "objectives", "duals", "solve", "tallies", "sampling", "subsets"},
+    {"plan", "points", "storechecks", "laws", "objectives", "duals", "solve", "tallies", "sampling", "subsets"},
     {"suite", "columns", "ladders", "starts"},
     {"stepdata"},
     {"steps", "progress"},

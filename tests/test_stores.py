@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import harness
 from harness import DamagedFile, StoreError
+from harness.cli import main
 from harness.identity import Settings
 from harness.points import PointStore
 from harness.records import Store
+from harness.storechecks import check_store
 from harness.storefiles import StoreFiles, pack_json, pack_table, unpack_json, unpack_table
 from harness.suite import prepare
 from tests.test_records import CELL, CHECKPOINT, SETTINGS, TASK, records
@@ -125,6 +128,33 @@ def test_a_damaged_mark_is_said_and_written_again(store: Store):
         Store(store.path)
     assert Store(store.path, create=True).cell_names() == {CELL.name}
     assert len(Store(store.path).cells()) == 1
+
+
+def test_check_names_everything_that_is_wrong_and_changes_nothing(store: Store):
+    assert check_store(store.path) == []
+    lost = replace(CELL, settings="0" * 16)
+    store.write(lost, records())
+    (store.path / "records" / f"{CELL.name}.parquet").write_bytes(b"")
+    (store.path / "records" / "copy of x.parquet").write_bytes(b"x")
+    next((store.path / "checkpoints").iterdir()).write_bytes(b"{}")
+    before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
+    found = {(finding.kind, finding.path.split("/")[0]) for finding in check_store(store.path)}
+    assert found == {
+        ("damaged", "records"),
+        ("damaged", "checkpoints"),
+        ("missing", "checkpoints"),
+        ("missing", "settings"),
+        ("strange", "records"),
+    }
+    assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
+
+
+def test_the_command_check_prints_what_is_wrong(store: Store):
+    assert CliRunner().invoke(main, ["check", str(store.path)]).exit_code == 0
+    next((store.path / "settings").iterdir()).write_bytes(b"")
+    result = CliRunner().invoke(main, ["check", str(store.path)])
+    assert result.exit_code == 1
+    assert f"settings/{SETTINGS.digest}.json is damaged (it is empty)" in result.output
 
 
 # --- schema 1 --------------------------------------------------------------------------------------------------------
