@@ -246,9 +246,11 @@ def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dic
 def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return rows as a frame; what a row lacks is NaN, and columns with a None keep it."""
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name, np.nan) for row in rows] for name in names}
-    types = {name: object if any(value is None for value in values) else None for name, values in columns.items()}
-    return pd.DataFrame({name: pd.Series(values, dtype=types[name]) for name, values in columns.items()})
+    return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    return pd.Series(values, dtype="object") if any(value is None for value in values) else pd.Series(values)
 
 
 def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:

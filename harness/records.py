@@ -111,6 +111,7 @@ class Store:
         if records.is_greedy is not None:
             columns["is_greedy"] = pa.array(records.is_greedy, pa.bool_())
         name, provenance = _record(cell.name), dict(records.provenance or {})
+        self._provenance.pop(cell.name, None)
         self.files.write_table(name, columns, provenance, temporary=f".{cell.name}.tmp")
 
     def read(self, name: str) -> Records:

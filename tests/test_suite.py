@@ -606,3 +606,24 @@ def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
     monkeypatch.setattr(SampleStore, "cell_names", lambda self: (listed.append(1), cell_names(self))[1])
     run([family], [make_task(name) for name in "abcd"], tmp_path / "s", fake_host)
     assert len(listed) == 1
+
+
+def test_compare_takes_a_folder_of_which_neither_size_nor_compute_is_known(tmp_path, family, fake_host):
+    """TypeError: float() argument must be a string or a real number, not 'NoneType'."""
+    folder = Family("model", (Checkpoint("model", "model", None, 0, family.checkpoints[0].source),))
+    run([folder], [make_task("a")], tmp_path / "s", fake_host)
+    families, ladder, *_ = harness.compare(harness.open_store(tmp_path / "s", registries=fake_host))
+    assert families.rows[0][:2] == ("a", "acc")
+    assert ladder.rows[0][:4] == ("model", "model", None, None)
+
+
+def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, family, fake_host):
+    """Where the checkpoint differs, compare does not advise to choose by settings, which are equal."""
+    retrained = replace(family.checkpoints[0], source=family.checkpoints[1].source)
+    for checkpoint in (family.checkpoints[0], retrained):
+        run([Family("fam", (checkpoint,))], [make_task("a")], tmp_path / "s", fake_host)
+    store = harness.open_store(tmp_path / "s", registries=fake_host)
+    with pytest.raises(
+        StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
+    ):
+        harness.compare(store)
