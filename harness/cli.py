@@ -203,6 +203,23 @@ def _features(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+@main.command("check")
+@click.argument("store", type=FOLDER)
+@FORMAT
+@click.pass_obj
+def check(host: PluginHost, /, store: Path, suffix: str) -> None:
+    """Read every file of a store and list what is damaged, missing or strange; change nothing.
+
+    Exits with 1 where anything is damaged or missing.
+    """
+    from harness.storechecks import findings_table
+
+    table = findings_table(store)
+    print_tables([table], host, suffix=suffix)
+    if any(kind in {"damaged", "missing"} for kind, *_ in table.rows):
+        sys.exit(1)
+
+
 @main.command("fit")
 @click.argument("points", type=click.Path(path_type=Path))
 @click.option("--law", help="Name of the law (harness ls laws); several, with commas, in a back-test.")

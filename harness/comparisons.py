@@ -101,10 +101,16 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
         raise StoreError(f"the store mixes engines ({choose(engines)}); choose one with --where, or pass --mix-engines")
     twice = points[points.duplicated(["family", "size", "step", "seed", "task", "metric"], keep=False)]
     if len(twice):
-        row, prompts, settings = twice.iloc[0], choose(set(twice["fingerprint"])), choose(set(twice["settings"]))
+        row = twice.iloc[0]
+        keys = ["family", "size", "seed", "task", "metric"]
+        same = twice[(twice[keys] == row[keys]).all(axis=1) & (twice["step"].isna() | (twice["step"] == row["step"]))]
+        differing = {name: set(same[name]) for name in ("checkpoint", "fingerprint", "settings")}
+        differing = {name: found for name, found in differing.items() if len(found) > 1}
+        said = "; ".join(f"{name} {choose(found)}" for name, found in differing.items())
+        name, found = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
         raise StoreError(
-            f"{row['family']}:{row['size']} has {row['task']} more than once (fingerprints {prompts}; settings "
-            f"{settings}); choose with --where \"fingerprint == '...'\", or settings"
+            f"{row['family']}:{row['size']} has {row['task']} more than once ({said}); choose with "
+            f"--where \"{name} == '{min(found)}'\""
         )
 
 
@@ -121,8 +127,8 @@ def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
 
 
 def _damaged(store: PointStore) -> list[str]:
-    """Return a note on records that were set aside and not computed again since."""
-    lost = {path.stem for path in (store.path / "damaged").glob("*-*-*.parquet")} - store.cell_names()
+    """Return a note on files that were set aside and not written again since."""
+    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in store.lost()}  # once per cell
     said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"
     return [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
 
@@ -134,7 +140,8 @@ def _shown(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _largest(shown: pd.DataFrame) -> pd.DataFrame:
-    return shown[shown["params"] == shown.groupby("family")["params"].transform("max")]
+    params = shown["params"].astype(float).fillna(0.0)  # unknown for weights that are no safetensors
+    return shown[params == params.groupby(shown["family"]).transform("max")]
 
 
 def _measured(rows: pd.DataFrame) -> Measured | None:
@@ -173,11 +180,10 @@ def _ladder(shown: pd.DataFrame) -> Table:
         (
             family,
             size,
-            float(own["params"].iloc[0]),
-            float(own["flops"].iloc[0]),
+            *(None if pd.isna(own[name].iloc[0]) else float(own[name].iloc[0]) for name in ("params", "flops")),
             *(_measured(own[own["task"] == t]) for t in tasks),
         )
-        for (family, _, size), own in shown.groupby(["family", "params", "size"])
+        for (family, _, size), own in shown.groupby(["family", "params", "size"], dropna=False)
     ]
     columns = ("family", "size", "params", "FLOPs", *tasks)
     return Table(

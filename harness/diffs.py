@@ -205,7 +205,7 @@ def _described(side: Side, shared: Sequence[Key]) -> Iterator[str]:
         provenance = dict(side.store.read(cell.id.name).provenance or {})
         remarks |= set(provenance.pop("notes", ()))
         for name, value in {**provenance, **asdict(cell.settings)}.items():
-            if name not in COUNTS:
+            if name not in COUNTS and value != "":  # settings that are not used
                 known.setdefault(name, set()).add(str(value))
     yield f"{side.name} is {side.store.path}: " + ", ".join(
         f"{name} {' / '.join(sorted(known[name]))}" for name in known

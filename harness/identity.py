@@ -17,14 +17,19 @@ from harness.weights import read_config
 
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "tokenizer.model", "spiece.model",
+    "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
+OPTIONAL = {"chat_template", "system_prompt", "adapter", "sampling"}  # of settings: empty where they are not used
 VOLATILE = {"transformers_version", "_name_or_path"}  # of config.json: say nothing of what the model computes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the numbers beside weights and prompts; part of the identity of a cell."""
+    """What changes the numbers beside weights and prompts; part of the identity of a cell.
+
+    `chat_template` is the digest of a template and of how it is applied, `system_prompt` that of a text, `adapter` that
+    of the files of an adapter; each is empty where it is not used.
+    """
 
     engine: str
     dtype: str
@@ -32,12 +37,15 @@ class Settings:
     bos: str
     max_length: int
     truncation: str
+    chat_template: str = ""
+    system_prompt: str = ""
+    adapter: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)  # of texts: sampler, its options, temperature, checker
 
     @property
     def digest(self) -> str:
-        """Return the digest of all of them; where nothing is sampled, nothing is said of it."""
-        return digest_of({name: value for name, value in asdict(self).items() if name != "sampling" or value})
+        """Return the digest of all of them; those that are not used (OPTIONAL) do not change it."""
+        return digest_of({name: value for name, value in asdict(self).items() if name not in OPTIONAL or value})
 
 
 @dataclass(frozen=True, order=True)
@@ -84,15 +92,41 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
-    """Return the digest of weights, config.json and tokenizer.
+def code_files(folder: Path) -> list[Path]:
+    """Return the Python files of a checkpoint whose config.json or tokenizer names some as its own model's code."""
+    configs = (folder / name for name in ("config.json", "tokenizer_config.json"))
+    if not any(b'"auto_map"' in config.read_bytes() for config in configs if config.is_file()):
+        return []
+    return sorted(folder.glob("*.py"))
 
-    Digests of weight files are remembered by path, size and time of change; `rehash` reads them again.
+
+FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with what changes when a file does
+
+
+def state_of(folder: Path) -> FileStates:
+    """Return the state of all files that the digest of a checkpoint is made of; reads none of the large ones."""
+    small = [folder / name for name in ("config.json", *TOKENIZER)]
+    files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
+    return tuple((file.name, _stamp(file)) for file in files)
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Return size, times and inode: `cp -p` and `rsync -t` keep the first two, and no program can set the third."""
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
+    """Return the digest of weights, config.json, tokenizer and the model's own code.
+
+    Digests of weight files are remembered by path, size, times and inode; `rehash` reads them again.
     """
     cache = DigestCache()
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
     cache.save()
-    return digest_of({"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)})
+    code = {file.name: _sha256(file) for file in code_files(folder)}
+    parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
+    return digest_of(parts | ({"code": code} if code else {}))
 
 
 class DigestCache:
@@ -113,12 +147,15 @@ class DigestCache:
         blob = file.resolve().name
         if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) and not rehash:
             return blob
-        state = file.stat()
-        key, stamp = str(file.resolve()), [state.st_size, state.st_mtime_ns]
-        if rehash or self.known.get(key, {}).get("stamp") != stamp:
-            self.known[key] = {"stamp": stamp, "sha256": _sha256(file)}
-            self.changed = True
-        return str(self.known[key]["sha256"])
+        key, stamp = str(file.resolve()), list(_stamp(file))
+        if not rehash and self.known.get(key, {}).get("stamp") == stamp:
+            return str(self.known[key]["sha256"])
+        digest = _sha256(file)
+        if list(_stamp(file)) != stamp:
+            raise FamilyError(f"{file} changes while it is read; evaluate it when it is written")
+        self.known[key] = {"stamp": stamp, "sha256": digest}
+        self.changed = True
+        return digest
 
     def save(self) -> None:
         """Write what was learnt; a folder that cannot be written to costs time, not correctness."""

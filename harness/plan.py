@@ -11,7 +11,15 @@ from typing import Any
 
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, describe
 from harness.families import complete, inference_flops, locate
-from harness.identity import CellId, Settings, checkpoint_digest, config_digest, tokenizer_digest
+from harness.identity import (
+    CellId,
+    FileStates,
+    Settings,
+    checkpoint_digest,
+    config_digest,
+    state_of,
+    tokenizer_digest,
+)
 from harness.samplestore import SampleStore
 from harness.sampling import Sampling
 from harness.tables import Table
@@ -28,6 +36,7 @@ class Job:
     info: EngineInfo
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
+    files: FileStates  # before the digest was computed
 
     @property
     def digest(self) -> str:
@@ -122,9 +131,9 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
         max_length=info.max_length,
         truncation=setup.truncation,
     )
-    digest = checkpoint_digest(folder, rehash=setup.rehash)
+    files, digest = state_of(folder), checkpoint_digest(folder, rehash=setup.rehash)
     cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
-    return Job(known, folder, info, settings, cells)
+    return Job(known, folder, info, settings, cells, files)
 
 
 def check_options(setup: Setup) -> None:

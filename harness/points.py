@@ -96,16 +96,16 @@ class PointStore(SampleStore):
             raise UsageError(f"unit {unit!r} is none of {choose(UNITS)}")
         if unit == "choice":
             return self.scores(task, family)
-        rows = _point_frame if unit == "checkpoint" else _document_frame
-        frames = []
+        made = _point if unit == "checkpoint" else _document_frame
+        rows: list[Any] = []
         for cell in self.select(task, family):
             scores = self.load_any(cell.id)
             for metric in self._metrics(metrics, scores, named_task=task is not None):
-                frames.append(rows(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
-        if not frames:
+                rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
+        if not rows:
             raise MetricError(f"no task in {self.path} offers what the metrics {choose(metrics or ())} need")
-        keys = [*KEYS, "task", "metric"]
-        return pd.concat(frames, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)
+        frame = _frame(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True)
+        return frame.sort_values([*KEYS, "task", "metric"], kind="stable", ignore_index=True)
 
     def replicates(
         self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
@@ -226,7 +226,8 @@ def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Score
     return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
-def _point_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
+def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
+    """Return a row of points; a frame for each would cost more than all else where there are many."""
     average = store.task_meta[cell.id.fingerprint]["average"]
     point = {
         "metric": metric.name,
@@ -238,7 +239,18 @@ def _point_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) 
         point |= _counts(scores, point["value"], point["stderr"])
         if metric.name == "pass_rate" and not point["passed"]:
             point["high"] = scores.most
-    return _labelled(pd.DataFrame([point]), cell)
+    known = checkpoint_columns(cell)
+    return known | {f"doc_{name}" if name in known else name: value for name, value in point.items()}
+
+
+def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows as a frame; what a row lacks is NaN, and columns with a None keep it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    return pd.Series(values, dtype="object") if any(value is None for value in values) else pd.Series(values)
 
 
 def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:

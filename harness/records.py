@@ -1,43 +1,51 @@
-"""The store: one Parquet file a cell, written whole or not at all.
+"""The store: one file per cell, written whole or not at all, with a digest of all its bytes.
 
     STORE/
       store.json                   the schema version
       records/CELL.parquet         rows: doc_id, choice, logprob (nats), n_tokens, truncated, and where there are any
                                    is_greedy, logprob_unconditional
+      samples/CELL/                texts that were drawn, in numbered parts, and a seal when all are there
+      tokens/CELL.parquet          reserved: log-probabilities of single tokens, where they are asked for
       tasks/FINGERPRINT.parquet    doc_id, group, contexts, continuations, choices, n_chars, n_bytes, gold, attributes
       checkpoints/DIGEST-SOURCE.json   all attributes of a checkpoint, names included
-      samples/CELL/                texts that were drawn, in parts, and a seal when all are there (samplestore.py)
-      settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, sampling
-      damaged/                     files that failed their checksum
+      settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, chat_template,
+                                   system_prompt, adapter, sampling
+      points/NAME.parquet          reserved: imported points, with their origin
+      damaged/                     files that were damaged, under the path that they had
 
 CELL is CHECKPOINT-FINGERPRINT-SETTINGS, digests all three: listing the store opens no file, and names live only in
-tasks/ and checkpoints/, from where they are joined on reading. A text is one row whose choice is 0. Parquet's own page
-checksums are written, and verified at every reading.
+tasks/ and checkpoints/, from where they are joined on reading. A text is one row whose choice is 0. Every file carries
+its name (the path above without suffix) and a digest of all its bytes, both verified at every reading: storefiles.py.
+Files of other names in these folders are not read; `harness check` lists them.
+
+Schema 1 (version 0.1) had neither names nor digests in its files. Such stores can be read, but not extended.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import BaseFileLock, FileLock
 
 from harness.errors import DamagedFile, StoreError
-from harness.files import write_whole
 from harness.identity import CellId, Settings, digest_of
 from harness.scores import Scores
+from harness.storefiles import AGAIN, OLD, StoreFiles
+from harness.storemarks import read_schema, write_mark
 from harness.types import Bools, Checkpoint, Floats, Ints, Task
 
-SCHEMA = 1
-FOLDERS = ("records", "samples", "tasks", "checkpoints", "settings", "damaged", ".locks")
+DIGEST = re.compile(r"[0-9a-f]{16}")
+CHECKPOINT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
+CELL_NAME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16}){2}")
+V = TypeVar("V", Checkpoint, Settings)
 
 
 @dataclass(frozen=True)
@@ -67,37 +75,26 @@ class Cell:
 class Store:
     """A folder of records. Open one with `harness.open_store`."""
 
-    def __init__(self, path: str | Path, *, create: bool = False) -> None:
+    def __init__(self, path: str | Path, *, create: bool = False, sets_aside: bool = True) -> None:
+        """Open a store; `create` makes or mends its folders first, `sets_aside` lets readings move damaged files."""
         self.path = Path(path)
-        mark = self.path / "store.json"
-        if create and not mark.exists():
-            self._create(mark)
-        schema = _read_json(mark).get("schema") if mark.exists() else None
-        if schema is None:
-            raise StoreError(f"{self.path} is not a store; harness eval ... -o {self.path} makes one")
-        if schema != SCHEMA:
-            raise StoreError(
-                f"{self.path} has schema {schema}, this harness reads {SCHEMA}; use the version that wrote it"
-            )
-
-    def _create(self, mark: Path) -> None:
-        try:
-            if self.path.is_dir() and any(_is_strange(file.name) for file in self.path.iterdir()):
-                raise StoreError(f"{self.path} is neither empty nor a store; name another folder")
-            for folder in FOLDERS:
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"no store can be made at {self.path}: {error.strerror}; name another folder") from error
-        write_whole(mark, json.dumps({"schema": SCHEMA}).encode())
+        schema = write_mark(self.path) if create else read_schema(self.path)
+        self.files = StoreFiles(self.path, schema=schema, sets_aside=sets_aside)
 
     # --- cells ---------------------------------------------------------------------------------------------------
 
     def cell_names(self) -> set[str]:
         """Return the names of all cells that are there; opens no file."""
-        return {file.stem for file in (self.path / "records").glob("*.parquet")}
+        stems = (file.stem for file in (self.path / "records").glob("*.parquet"))
+        return {stem for stem in stems if CELL_NAME.fullmatch(stem)}
+
+    def has(self, cell: CellId) -> bool:
+        """Say whether a cell is there; one look-up, opens no file."""
+        return self.files.table(_record(cell.name)).is_file()
 
     def lock(self, cell: CellId) -> BaseFileLock:
         """Return the lock of a cell; the kernel frees it when its process dies."""
+        (self.path / ".locks").mkdir(exist_ok=True)
         return FileLock(self.path / ".locks" / f"{cell.name}.lock", timeout=0)
 
     def write(self, cell: CellId, records: Records) -> None:
@@ -113,111 +110,134 @@ class Store:
             columns["logprob_unconditional"] = pa.array(records.logprob_unconditional, pa.float64())
         if records.is_greedy is not None:
             columns["is_greedy"] = pa.array(records.is_greedy, pa.bool_())
-        path = self._record(cell.name)
-        write_table(path, columns, dict(records.provenance or {}), temporary=path.with_name(f".{cell.name}.tmp"))
+        name, provenance = _record(cell.name), dict(records.provenance or {})
+        self._provenance.pop(cell.name, None)
+        self.files.write_table(name, columns, provenance, temporary=f".{cell.name}.tmp")
 
     def read(self, name: str) -> Records:
         """Return the records of a cell; a damaged file is set aside and named by DamagedFile."""
-        path = self._record(name)
-        if not path.exists():
-            raise StoreError(f"{path} is not there; run harness eval again")
-        table, provenance = self._read_table(path)
-        optional = {
-            name: table[name].to_numpy()
-            for name in ("logprob_unconditional", "is_greedy")
-            if name in table.column_names
-        }
-        return Records(
-            doc_ids=tuple(table["doc_id"].to_pylist()),
-            choices=table["choice"].to_numpy().astype(np.int64),
-            logprob=table["logprob"].to_numpy(),
-            n_tokens=table["n_tokens"].to_numpy().astype(np.int64),
-            truncated=table["truncated"].to_numpy(),
-            provenance=provenance,
-            **optional,
-        )
+        table, provenance = self.files.read_table(_record(name))
+        doc_ids = tuple(table["doc_id"].to_pylist())
+        return Records(doc_ids=doc_ids, provenance=provenance, **_columns(table))
 
     def provenance(self, name: str) -> dict[str, Any]:
         """Return how a cell came about: versions, device, counts."""
-        return dict(self.read(name).provenance or {})
+        if name not in self._provenance:
+            self._provenance[name] = self.files.read_table(_record(name)).meta
+        return dict(self._provenance[name])
+
+    @cached_property
+    def _provenance(self) -> dict[str, dict[str, Any]]:
+        """Provenance of cells that were loaded, so that none is read twice."""
+        return {}
 
     def check(self, name: str) -> None:
         """Read a cell whole; a damaged file is set aside and named by DamagedFile."""
         self.read(name)
 
     def cells(self) -> list[Cell]:
-        """Return all cells with their names joined; cells whose names were deleted are left out."""
+        """Return all cells with their names joined; raise StoreError where a file that names one is missing."""
         found = []
         for name in sorted(self.cell_names()):
             cell = CellId.of(name)
-            task, settings = self.task_meta.get(cell.fingerprint), self.settings.get(cell.settings)
-            if task and settings:
-                found += [Cell(cell, c, task["name"], settings) for c in self.checkpoints.get(cell.checkpoint, ())]
+            self._expect_names(cell)
+            task, settings = self.task_meta[cell.fingerprint]["name"], self.settings[cell.settings]
+            found += [Cell(cell, checkpoint, task, settings) for checkpoint in self.checkpoints[cell.checkpoint]]
         return found
+
+    def _expect_names(self, cell: CellId) -> None:
+        there = {
+            f"tasks/{cell.fingerprint}.parquet": cell.fingerprint in self.task_meta,
+            f"settings/{cell.settings}.json": cell.settings in self.settings,
+            f"checkpoints/{cell.checkpoint}-*.json": cell.checkpoint in self.checkpoints,
+        }
+        lost = [str(self.path / path) for path, is_there in there.items() if not is_there]
+        if lost:
+            raise StoreError(f"{lost[0]} is missing, which names the cell {cell.name}; {AGAIN}, or remove the cell")
+
+    def lost(self) -> list[Path]:
+        """Return the paths, within the store, of files that were set aside and have not been written again since."""
+        aside = self.path / "damaged"
+        found = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+        return sorted(path for path in found if path.parent.name and not (self.path / path).exists())
 
     def load(self, cell: CellId) -> Scores:
         """Return the scores of a cell, joined with its documents."""
-        records, docs = self.read(cell.name), self.docs(cell.fingerprint)
-        meta = self.task_meta[cell.fingerprint]
-        if records.doc_ids != docs.row_doc_ids:
-            raise self._set_aside(self._record(cell.name), "its documents are not those of its task")
+        table, self._provenance[cell.name] = self.files.read_table(_record(cell.name))
+        docs, meta, columns = self.docs(cell.fingerprint), self.task_meta[cell.fingerprint], _columns(table)
+        if not table["doc_id"].combine_chunks().equals(docs.row_doc_ids):
+            raise self.files.damaged(self.files.table(_record(cell.name)), "its documents are not those of its task")
         return Scores(
             kind=meta["kind"],
             doc_ids=docs.doc_ids,
             first=docs.first,
-            logprob=records.logprob,
             is_gold=docs.is_gold,
-            n_tokens=records.n_tokens,
             n_chars=docs.n_chars,
             n_bytes=docs.n_bytes,
-            truncated=records.truncated,
             group=docs.group,
-            logprob_unconditional=records.logprob_unconditional,
-            is_greedy=records.is_greedy,
+            **{name: column for name, column in columns.items() if name != "choices"},
         )
 
     # --- names ---------------------------------------------------------------------------------------------------
 
     def put_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
         """Keep the names and attributes of a checkpoint; those it had before under the same source are replaced."""
-        path = self.path / "checkpoints" / f"{digest}-{digest_of(checkpoint.source)}.json"
-        write_whole(path, json.dumps(asdict(checkpoint), indent=1).encode())
+        self.files.write_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
         self.__dict__.pop("checkpoints", None)
 
     @cached_property
     def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Checkpoints by digest; more than one where equal weights lie in several places under different names."""
         found: dict[str, dict[str, Checkpoint]] = {}
-        for file in sorted((self.path / "checkpoints").glob("*.json"), key=lambda f: f.stat().st_mtime_ns):
-            checkpoint = Checkpoint(**_read_json(file))
+        files = (file for file in (self.path / "checkpoints").glob("*.json") if CHECKPOINT_NAME.fullmatch(file.stem))
+        for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
+            checkpoint = self._value(Checkpoint, f"checkpoints/{file.stem}")
             found.setdefault(file.stem.split("-")[0], {})[checkpoint.label] = checkpoint
         return {digest: list(named.values()) for digest, named in found.items()}
 
     def put_settings(self, settings: Settings) -> None:
         """Keep what a settings digest stands for."""
-        path = self.path / "settings" / f"{settings.digest}.json"
-        if not path.exists():
-            write_whole(path, json.dumps(asdict(settings), indent=1).encode())
-            self.__dict__.pop("settings", None)
+        name, value = f"settings/{settings.digest}", asdict(settings)
+        try:
+            is_there = self.files.json(name).exists() and self.files.read_json(name) == json.loads(json.dumps(value))
+        except DamagedFile:
+            is_there = False
+        if not is_there:
+            self.files.write_json(name, value)
+        self.__dict__.pop("settings", None)
 
     @cached_property
     def settings(self) -> dict[str, Settings]:
         """Settings by digest."""
-        return {f.stem: Settings(**_read_json(f)) for f in (self.path / "settings").glob("*.json")}
+        stems = (file.stem for file in (self.path / "settings").glob("*.json"))
+        return {stem: self._value(Settings, f"settings/{stem}") for stem in stems if DIGEST.fullmatch(stem)}
+
+    def _value(self, kind: type[V], name: str) -> V:
+        """Return a JSON file as a Checkpoint or as Settings."""
+        value = self.files.read_json(name)
+        try:
+            return kind(**value)
+        except TypeError as error:
+            path = self.files.json(name)
+            if self.files.schema == OLD:
+                raise self.files.damaged(path, str(error)) from error
+            raise StoreError(f"{path}: {error}; update the harness, a later version wrote it") from error
 
     def put_task(self, task: Task) -> None:
         """Keep the documents of a task, with its name and how it is shown."""
-        path = self.path / "tasks" / f"{task.fingerprint}.parquet"
         keys = ("name", "kind", "unconditional", "metric", "average", "about")
-        meta = {key: getattr(task, key) for key in keys}
-        columns = _task_columns(task)
-        if not path.exists() or self._task_differs(path, columns, meta):
-            write_table(path, columns, meta)
+        meta, columns, name = (
+            {key: getattr(task, key) for key in keys},
+            _task_columns(task),
+            f"tasks/{task.fingerprint}",
+        )
+        if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
+            self.files.write_table(name, columns, meta)
         self.__dict__.pop("task_meta", None)
 
-    def _task_differs(self, path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+    def _task_differs(self, name: str, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         try:
-            table, old = self._read_table(path)
+            table, old = self.files.read_table(name)
         except DamagedFile:
             return True
         return old != meta or table["attributes"].to_pylist() != columns["attributes"].to_pylist()
@@ -225,47 +245,32 @@ class Store:
     @cached_property
     def task_meta(self) -> dict[str, dict[str, Any]]:
         """Name, kind, metric, average ... of tasks, by fingerprint."""
-        return {f.stem: self._schema(f) for f in (self.path / "tasks").glob("*.parquet")}
+        stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
+        return {stem: self.files.read_table(f"tasks/{stem}").meta for stem in stems if DIGEST.fullmatch(stem)}
 
     def docs(self, fingerprint: str) -> Docs:
         """Return the documents of a task."""
         if fingerprint not in self._docs:
-            table, _ = self._read_table(self.path / "tasks" / f"{fingerprint}.parquet")
-            self._docs[fingerprint] = Docs(table)
+            self._docs[fingerprint] = Docs(self.files.read_table(f"tasks/{fingerprint}").table)
         return self._docs[fingerprint]
 
     @cached_property
     def _docs(self) -> dict[str, Docs]:
         return {}
 
-    # --- files ---------------------------------------------------------------------------------------------------
 
-    def _record(self, name: str) -> Path:
-        return self.path / "records" / f"{name}.parquet"
-
-    def _read_table(self, path: Path) -> tuple[pa.Table, dict[str, Any]]:
-        try:
-            table = pq.ParquetFile(path, page_checksum_verification=True).read()
-            meta = _metadata(table.schema)
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise self._set_aside(path, str(error).splitlines()[0]) from error
-        return table, meta
-
-    def _schema(self, path: Path) -> dict[str, Any]:
-        try:
-            return _metadata(pq.read_schema(path))
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise self._set_aside(path, str(error).splitlines()[0]) from error
-
-    def _set_aside(self, path: Path, why: str) -> DamagedFile:
-        aside = self.path / "damaged" / path.name
-        path.replace(aside)
-        return DamagedFile(f"{path} is damaged ({why}); it was moved to {aside}: run harness eval again")
+def _record(name: str) -> str:
+    return f"records/{name}"
 
 
-def _is_strange(name: str) -> bool:
-    """Say whether a name is none that making a store leaves, finished, killed or under way in another process."""
-    return name not in FOLDERS and not name.lstrip(".").startswith("store.json")
+def _columns(table: pa.Table) -> dict[str, Any]:
+    """Return the columns of records but doc_id as arrays (m,), by the names that Records and Scores give them."""
+    optional = [name for name in ("logprob_unconditional", "is_greedy") if name in table.column_names]
+    return {
+        "choices": table["choice"].to_numpy().astype(np.int64),
+        "n_tokens": table["n_tokens"].to_numpy().astype(np.int64),
+        **{name: table[name].to_numpy() for name in ("logprob", "truncated", *optional)},
+    }
 
 
 class Docs:
@@ -282,7 +287,7 @@ class Docs:
         self.is_gold = np.zeros(counts.sum(), dtype=np.bool_)
         for first, gold in zip(self.first, table["gold"].to_pylist(), strict=True):
             self.is_gold[first + np.array(gold)] = True
-        self.row_doc_ids = tuple(np.repeat(self.doc_ids, counts).tolist())
+        self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
 
     @property
     def attributes(self) -> list[dict[str, Any]]:
@@ -308,26 +313,3 @@ def _task_columns(task: Task) -> dict[str, Any]:
         "gold": pa.array([list(d.gold) for d in docs], pa.list_(pa.int16())),
         "attributes": pa.array([json.dumps(dict(d.attributes)) for d in docs], pa.string()),
     }
-
-
-def write_table(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any], temporary: Path | None = None) -> None:
-    """Write columns as a Parquet file with checksums, whole or not at all."""
-    table = pa.table(dict(columns))
-    table = table.replace_schema_metadata({"harness": json.dumps({"schema": SCHEMA, **meta})})
-    buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    write_whole(path, buffer.getvalue(), temporary=temporary)
-
-
-def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    meta = json.loads((schema.metadata or {})[b"harness"])
-    if meta.pop("schema") != SCHEMA:
-        raise ValueError("another schema version")
-    return dict(meta)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: {error}; remove it and run harness eval again") from error

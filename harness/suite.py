@@ -18,14 +18,14 @@ from filelock import Timeout
 from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
 from harness.families import select
 from harness.host import default_host
-from harness.identity import CellId
+from harness.identity import CellId, FileStates, checkpoint_digest, state_of
 from harness.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
 from harness.registries import Registries
 from harness.samplestore import SampleStore
 from harness.sampling import SampleRun, make_sampling
 from harness.subsets import Subset, load_subsets, take_all
 from harness.tallies import Claim, Tally, check_all_came, requests_of
-from harness.tasks import find_tasks
+from harness.tasks import find_tasks, fingerprinted
 from harness.tokens import TRUNCATION
 from harness.types import Checkpoint, Engine, Family, Task
 
@@ -80,7 +80,26 @@ class EngineSlot:
         """Return an engine that serves the job's checkpoint."""
         if self.engine is not None and job.digest == self.digest:
             return self.engine
+        before = self._expect_planned(job)
+        engine = self._load(job)
+        if state_of(job.folder) != before:
+            self.close()
+            raise _changed(job, "while it was loaded")
+        self.shape, self.digest = job.info.shape, job.digest
+        return engine
+
+    def _expect_planned(self, job: Job) -> FileStates:
+        """Return the state of a checkpoint's files; raise EngineError where they are not those that were planned."""
+        state = state_of(job.folder)
+        if state != job.files:
+            self.close()  # what it has read ahead may be neither
+            if checkpoint_digest(job.folder) != job.digest:
+                raise _changed(job, "since the plan was made")
+        return state
+
+    def _load(self, job: Job) -> Engine:
         if self.engine is not None and job.info.shape and job.info.shape == self.shape:
+            self.digest = ""  # a swap that fails leaves weights of which nothing is known
             self.engine.swap(job.checkpoint, job.folder)
         else:
             self.close()
@@ -89,18 +108,27 @@ class EngineSlot:
             if not isinstance(engine, Engine):
                 raise EngineError(f"engine {self.setup.engine.name!r} opened {engine!r}; expected a harness.Engine")
             self.engine = engine
-        self.shape, self.digest = job.info.shape, job.digest
         return self.engine
 
     def expect(self, job: Job | None) -> None:
         """Let the engine read ahead what comes next, if it will be swapped in."""
         if self.engine is not None and job is not None and job.info.shape == self.shape != "":
-            self.engine.prefetch(job.checkpoint, job.folder)
+            try:
+                self.engine.prefetch(job.checkpoint, job.folder)
+            except Exception:  # noqa: S110  # only a hint: what is wrong with the next is said at its own turn
+                pass
 
     def close(self) -> None:
         """Free the engine."""
         self.engine, self.digest = None, ""
         self.stack.close()
+
+
+def _changed(job: Job, when: str) -> EngineError:
+    return EngineError(
+        f"{job.folder} has changed {when}: its files no longer have the digest {job.digest}; "
+        "run harness eval again when nothing writes there any more"
+    )
 
 
 class Suite:
@@ -140,12 +168,16 @@ class Suite:
 
     def _open_cells(self, job: Job) -> list[tuple[Task, CellId]]:
         """Return the cells of a job that are neither in the store nor failed."""
-        there, failed = self.store.cell_names(), {failure.where for failure in self.summary.failures}
+        failed = {failure.where for failure in self.summary.failures}
         return [
             (task, cell)
             for task, cell in job.cells
-            if cell.name not in there and not {job.checkpoint.label, _where(job, task)} & failed
+            if not self._is_there(cell) and not {job.checkpoint.label, _where(job, task)} & failed
         ]
+
+    def _is_there(self, cell: CellId) -> bool:
+        """Say whether a cell was there when the plan was made, or has been written since: at most two look-ups."""
+        return cell.name in self.plan.there or self.store.has(cell)
 
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Do the cells of each job that no other process holds."""
@@ -162,7 +194,7 @@ class Suite:
                 locks.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 continue  # another process has it; _wait_for_others comes back
-            if cell.name not in self.store.cell_names():  # or it was written meanwhile
+            if not self.store.has(cell):  # or it was written meanwhile
                 yield Claim(task, cell, lock)
 
     def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Any]]:
@@ -356,7 +388,7 @@ def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | Non
             raise UsageError(
                 f"task {task.name}: there is no metric {task.metric!r}; there are: {choose(registries.metrics)}"
             )
-    return list({task.name: task for task in found}.values())
+    return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
 
 
 def evaluate(

@@ -117,6 +117,12 @@ def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation:
     return digest_of([kind, rows, [dict(d.attributes) for d in docs], own])
 
 
+def fingerprinted(task: Task) -> Task:
+    """Return a task with the fingerprint of its content, whatever its author gave it."""
+    own = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
+    return task if task.fingerprint == own else replace(task, fingerprint=own)
+
+
 def find_tasks(
     patterns: Sequence[str], registries: Registries, data: Path | None = None, limit: int | None = None
 ) -> list[Task]:
@@ -164,7 +170,4 @@ def _from_source(name: str, registries: Registries) -> Task:
 
 
 def _limited_task(task: Task, limit: int | None) -> Task:
-    if limit is None:
-        return task
-    docs = tuple(_limited(task.docs, limit))
-    return replace(task, docs=docs, fingerprint=fingerprint(task.kind, task.unconditional, docs, task.generation))
+    return fingerprinted(task if limit is None else replace(task, docs=tuple(_limited(task.docs, limit))))

@@ -110,7 +110,7 @@ def test_a_damaged_file_is_named_and_set_aside(store: Store, damage: str):
     with pytest.raises(DamagedFile, match=f"{CELL.name}.parquet is damaged"):
         store.read(CELL.name)
     assert store.cell_names() == set()
-    assert (store.path / "damaged" / path.name).exists()
+    assert (store.path / "damaged" / "records" / path.name).exists()
 
 
 def test_every_flipped_byte_of_a_column_is_noticed(store: Store):
@@ -155,7 +155,7 @@ def test_opening_what_is_no_store_says_so(tmp_path, store: Store):
     with pytest.raises(StoreError, match="neither empty nor a store"):
         Store(tmp_path, create=True)
     (store.path / "store.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(StoreError, match="has schema 99, this harness reads 1"):
+    with pytest.raises(StoreError, match="has schema 99, this harness reads 1 and 2"):
         Store(store.path)
 
 
@@ -224,17 +224,49 @@ def test_the_digest_is_of_content_and_not_of_place(tmp_path):
     assert checkpoint_digest(first) not in others
 
 
-def test_rehash_reads_weights_that_changed_behind_size_and_time(tmp_path):
+def test_weights_of_the_same_size_and_time_are_read_again(tmp_path):
+    """`cp -p` and `rsync -t` keep size and mtime; a digest cache that looked at these alone would be stale."""
     import os
 
     (tmp_path / "config.json").write_text("{}")
-    weights = tmp_path / "model.safetensors"
+    weights, other = tmp_path / "model.safetensors", tmp_path / "other"
     weights.write_bytes(b"one")
     before, stamp = checkpoint_digest(tmp_path), weights.stat()
     weights.write_bytes(b"two")
     os.utime(weights, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert checkpoint_digest(tmp_path) == before
-    assert checkpoint_digest(tmp_path, rehash=True) != before
+    in_place = checkpoint_digest(tmp_path)
+    other.write_bytes(b"six")
+    os.utime(other, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    other.replace(weights)
+    assert len({before, in_place, checkpoint_digest(tmp_path)}) == 3
+
+
+def test_a_digest_is_remembered_while_the_file_is_the_same(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    first, read = checkpoint_digest(tmp_path), list[Path]()
+    monkeypatch.setattr("harness.identity._sha256", lambda file: (read.append(file), "0")[1])
+    assert checkpoint_digest(tmp_path) == first
+    assert read == []
+    assert checkpoint_digest(tmp_path, rehash=True) != first
+    assert read == [weights]
+    weights.touch()  # another mtime
+    checkpoint_digest(tmp_path)
+    assert read == [weights, weights]
+
+
+def test_code_that_comes_with_a_checkpoint_is_part_of_its_digest(tmp_path):
+    """Only where config.json names it; a training script beside the weights is not."""
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    (tmp_path / "config.json").write_text("{}")
+    digests = [checkpoint_digest(tmp_path)]
+    (tmp_path / "modeling.py").write_text("one")
+    assert checkpoint_digest(tmp_path) == digests[0]
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.Model"}}')
+    digests.append(checkpoint_digest(tmp_path))
+    (tmp_path / "modeling.py").write_text("two")
+    assert len({*digests, checkpoint_digest(tmp_path)}) == 3
 
 
 def test_a_folder_without_weights_is_named(tmp_path):

@@ -207,6 +207,27 @@ def test_a_damaged_part_is_set_aside_and_drawn_again(family, tmp_path, monkeypat
     assert texts(store) == before
 
 
+@pytest.mark.parametrize("harm", ["copied over another", "duplicated", "deleted", "damaged seal", "empty seal"])
+def test_eval_repairs_parts_and_seals(family, tmp_path, monkeypatch, harm: str):
+    """Once repaired, the texts are those of before, and the next run has nothing to do."""
+    monkeypatch.setattr("harness.sampling.PART_ROWS", 20)
+    _, store = draw(family, tmp_path / "s", **UNTIL)
+    before, parts = texts(store), sorted((tmp_path / "s" / "samples").glob("*/*.parquet"))
+    seal = parts[0].with_name("seal.json")
+    new = parts[0].with_name("0099.parquet")
+    {
+        "copied over another": lambda: parts[1].write_bytes(parts[0].read_bytes()),
+        "duplicated": lambda: new.write_bytes(parts[0].read_bytes()),
+        "deleted": parts[1].unlink,
+        "damaged seal": lambda: seal.write_bytes(seal.read_bytes().replace(b'"rows": ', b'"rows": 1')),
+        "empty seal": lambda: seal.write_bytes(b""),
+    }[harm]()
+    assert draw(family, tmp_path / "s", **UNTIL)[0].written == 1
+    summary, store = draw(family, tmp_path / "s", **UNTIL)
+    assert (summary.written, summary.there) == (0, 1)
+    assert texts(store) == before
+
+
 def test_equal_seeds_draw_equal_texts_and_others_do_not(family, tmp_path):
     """Documents have seeds of their own, so that equal prompts do not give equal texts."""
     _, first = draw(family, tmp_path / "a", options={"n": 4})

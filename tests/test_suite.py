@@ -20,7 +20,8 @@ from harness.families import select
 from harness.host import load_plugins
 from harness.plan import Failure, Plan, Setup, costs, make_plan
 from harness.records import Store
-from harness.suite import Progress, evaluate, prepare
+from harness.samplestore import SampleStore
+from harness.suite import Progress, Suite, evaluate, prepare
 from harness.tasks import fingerprint
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from harness.types import Request
@@ -519,3 +520,110 @@ def test_the_engine_that_a_plugin_prefers_is_used_where_none_is_named(tmp_path, 
     assert setup.engine.name == "transformers"
     _, setup = prepare(["aster:w32l2"], [make_task("a")], registries=load_plugins())
     assert setup.engine.name == "transformers"
+
+
+def test_weights_that_change_after_the_plan_are_not_stored_under_the_old_digest(tmp_path, family, fake_host):
+    plan, setup = prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
+    weights = Path(family.checkpoints[1].source) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes().replace(b"2", b"9"))
+    summary = Suite(plan, setup, SampleStore(tmp_path / "s"), Recorder()).run()
+    (failure,) = summary.failures
+    assert summary.written == 2
+    assert "has changed since the plan was made" in str(failure)
+
+
+def test_files_that_were_only_touched_after_the_plan_are_scored(tmp_path, family, fake_host):
+    plan, setup = prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
+    (Path(family.checkpoints[1].source) / "model.safetensors").touch()
+    assert Suite(plan, setup, SampleStore(tmp_path / "s"), Recorder()).run().written == 3
+
+
+def test_weights_that_change_while_they_are_loaded_are_not_stored(tmp_path, family):
+    class Replaced(FakeEngine):
+        def swap(self, checkpoint, folder):
+            super().swap(checkpoint, folder)
+            if checkpoint.step == 2:
+                (folder / "config.json").write_text('{"step": 9}')
+
+    @contextmanager
+    def open_replaced(checkpoint, folder):
+        yield Replaced(checkpoint.label)
+
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", host_with("r", open_replaced), "r")
+    assert summary.written == 2
+    assert "has changed while it was loaded" in progress.failures[0]
+
+
+def test_a_checkpoint_that_is_deleted_while_another_is_scored_fails_alone(tmp_path, family):
+    """Reading ahead finds it gone; that is not the fault of the one that is being scored."""
+
+    class ReadsAhead(FakeEngine):
+        def prefetch(self, checkpoint, folder):
+            if checkpoint.step == 2:
+                (folder / "model.safetensors").unlink(missing_ok=True)
+                (folder / "model.safetensors").read_bytes()
+
+    @contextmanager
+    def open_ahead(checkpoint, folder):
+        yield ReadsAhead(checkpoint.label)
+
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", host_with("ahead", open_ahead), "ahead")
+    assert summary.written == 2
+    assert [failure.split(": ")[0] for failure in progress.failures] == ["fam:s@2"]
+
+
+@pytest.mark.parametrize("how", ["python", "hook", "source"])
+def test_gold_that_changed_is_another_cell_whatever_fingerprint_its_author_gave(tmp_path, family, how):
+    """A task made in Python, by register_tasks or by a source: fingerprints are computed from the content."""
+
+    def summary_of(gold: int):
+        doc = Doc("0", ("Q",), (" yes", " no"), ("yes", "no"), (gold,))
+        task = Task("own", "choice", (doc,), "f" * 16)
+
+        class Plugin:
+            @staticmethod
+            @harness.hookimpl
+            def register_tasks(register):
+                register(task)
+
+            @staticmethod
+            @harness.hookimpl
+            def register_sources(register):
+                register("mine", lambda name: task, lambda: ["own"])
+
+        host = host_with("fake", open_fake)
+        host.add(Plugin, "mine")
+        asked = {"python": task, "hook": "own", "source": "mine:own"}[how]
+        return run([family], [asked], tmp_path / "s", host)[0]
+
+    assert [summary_of(gold).written for gold in (0, 1, 1)] == [3, 3, 0]
+
+
+def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
+    """Whether a cell is done is a look-up; the store is listed once, for the plan."""
+    listed: list[int] = []
+    cell_names = SampleStore.cell_names
+    monkeypatch.setattr(SampleStore, "cell_names", lambda self: (listed.append(1), cell_names(self))[1])
+    run([family], [make_task(name) for name in "abcd"], tmp_path / "s", fake_host)
+    assert len(listed) == 1
+
+
+def test_compare_takes_a_folder_of_which_neither_size_nor_compute_is_known(tmp_path, family, fake_host):
+    """TypeError: float() argument must be a string or a real number, not 'NoneType'."""
+    folder = Family("model", (Checkpoint("model", "model", None, 0, family.checkpoints[0].source),))
+    run([folder], [make_task("a")], tmp_path / "s", fake_host)
+    families, ladder, *_ = harness.compare(harness.open_store(tmp_path / "s", registries=fake_host))
+    assert families.rows[0][:2] == ("a", "acc")
+    assert ladder.rows[0][:4] == ("model", "model", None, None)
+
+
+def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, family, fake_host):
+    """Where the checkpoint differs, compare does not advise to choose by settings, which are equal."""
+    retrained = replace(family.checkpoints[0], source=family.checkpoints[1].source)
+    for checkpoint in (family.checkpoints[0], retrained):
+        run([Family("fam", (checkpoint,))], [make_task("a")], tmp_path / "s", fake_host)
+    store = harness.open_store(tmp_path / "s", registries=fake_host)
+    with pytest.raises(
+        StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
+    ):
+        harness.compare(store)

@@ -1,0 +1,217 @@
+"""Files of a store: written whole, with their name and a digest of all their bytes, and verified at every reading.
+
+The name of a file is its path within the store without the suffix, such as `records/CELL`. Name and digest are in the
+file itself, so that a file is one atomic write and damage, truncation and files under each other's names are found:
+
+    Parquet   key-value metadata `harness` (JSON: schema, name, provenance) and `harness.digest` (32 hexadecimal digits)
+    JSON      {"digest": ..., "schema": 2, "name": ..., "content": {...}}
+
+The digest is the first half of the SHA-256 of all bytes of the file but its own 32 digits. Parquet files stay readable
+by any other program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import DamagedFile, StoreError
+from harness.files import write_whole
+
+SCHEMA = 2
+OLD = 1  # readable: no names and digests in files, only the checksums of Parquet's pages
+AGAIN = "run harness eval again"  # the end of messages on files that eval computes again
+DIGITS = 32
+TABLE_MARK = b"\x18\x0eharness.digest\x18\x20"  # Thrift: a key of 14 bytes, then the length of a value of 32
+JSON_MARK = b'{\n "digest": "'
+UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError)  # what reading a damaged file may raise
+
+
+class Content(NamedTuple):
+    """A table of the store with the JSON value that was written with it."""
+
+    table: pa.Table
+    meta: dict[str, Any]
+
+
+# --- content <-> bytes -------------------------------------------------------------------------------------------
+
+
+def pack_table(name: str, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
+    """Return columns and a JSON value as a Parquet file that carries its name and digest."""
+    table, buffer = pa.table(dict(columns)), BytesIO()
+    kept = {"schema": SCHEMA, "name": name, "content": dict(meta)}
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"harness": json.dumps(kept), "harness.digest": "0" * DIGITS})
+    return _with_digest(buffer.getvalue(), TABLE_MARK)
+
+
+def unpack_table(content: bytes, name: str) -> Content:
+    """Return what pack_table was given; raise ValueError, saying what is wrong, for any other bytes or name."""
+    verify(content, TABLE_MARK)
+    table = pq.read_table(BytesIO(content))
+    return Content(table, _expected(json.loads(table.schema.metadata[b"harness"]), name))
+
+
+def pack_json(name: str, value: Mapping[str, Any]) -> bytes:
+    """Return a JSON value as a file that carries its name and digest."""
+    kept = {"digest": "0" * DIGITS, "schema": SCHEMA, "name": name, "content": dict(value)}
+    return _with_digest(json.dumps(kept, indent=1).encode(), JSON_MARK)
+
+
+def unpack_json(content: bytes, name: str) -> dict[str, Any]:
+    """Return what pack_json was given; raise ValueError, saying what is wrong, for any other bytes or name."""
+    verify(content, JSON_MARK)
+    return _expected(json.loads(content), name)
+
+
+def verify(content: bytes, mark: bytes) -> str:
+    """Return the digest that a file carries; raise ValueError where there is none, or its bytes have another."""
+    start = content.rfind(mark) + len(mark)
+    if start < len(mark) or len(content) < start + DIGITS:
+        raise ValueError("it is empty" if not content else "its digest is missing: truncated, or not of this store")
+    found, expected = content[start : start + DIGITS], _digest(content, start)
+    if found != expected:
+        raise ValueError(f"its bytes have the digest {expected.decode()}, not {found.decode('ascii', 'replace')}")
+    return expected.decode()
+
+
+def _with_digest(content: bytes, mark: bytes) -> bytes:
+    start = content.rindex(mark) + len(mark)
+    return content[:start] + _digest(content, start) + content[start + DIGITS :]
+
+
+def _digest(content: bytes, start: int) -> bytes:
+    """Return the digest of all bytes but the DIGITS from `start` on."""
+    view = memoryview(content)
+    digest = hashlib.sha256(view[:start])
+    digest.update(view[start + DIGITS :])
+    return digest.hexdigest()[:DIGITS].encode()
+
+
+def _expected(kept: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if kept["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {kept['schema']}, its store {SCHEMA}")
+    if kept["name"] != name:
+        raise ValueError(f"it is {kept['name']} under another name")
+    return dict(kept["content"])
+
+
+def unpack_old_table(content: bytes) -> Content:
+    """Return a table of schema 1, whose pages have checksums."""
+    table = pq.ParquetFile(BytesIO(content), page_checksum_verification=True).read()
+    meta = json.loads(table.schema.metadata[b"harness"])
+    if meta.pop("schema") != OLD:
+        raise ValueError("another schema version")
+    return Content(table, dict(meta))
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+class StoreFiles:
+    """The files of one store, by name. Damaged ones are moved to damaged/, unless `sets_aside` is false."""
+
+    def __init__(self, path: Path, *, schema: int = SCHEMA, sets_aside: bool = True) -> None:
+        self.path, self.schema = path, schema
+        self.sets_aside = sets_aside and schema == SCHEMA
+
+    def table(self, name: str) -> Path:
+        """Return the path of a table."""
+        return self.path / f"{name}.parquet"
+
+    def json(self, name: str) -> Path:
+        """Return the path of a JSON file."""
+        return self.path / f"{name}.json"
+
+    def read_table(self, name: str) -> Content:
+        """Return a table; raise DamagedFile, which names it, where it is damaged, StoreError where it is missing."""
+        path = self.table(name)
+        content = self._bytes(path)
+        try:
+            return unpack_table(content, name) if self.schema == SCHEMA else unpack_old_table(content)
+        except UNREADABLE as error:
+            raise self.damaged(path, _first_line(error)) from error
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return a JSON value; raises as read_table does."""
+        path = self.json(name)
+        content = self._bytes(path)
+        try:
+            return unpack_json(content, name) if self.schema == SCHEMA else dict(json.loads(content))
+        except UNREADABLE as error:
+            raise self.damaged(path, _first_line(error)) from error
+
+    def digest(self, name: str) -> str:
+        """Return the digest that a table carries; raises as read_table does."""
+        path = self.table(name)
+        content = self._bytes(path)
+        try:
+            return verify(content, TABLE_MARK)
+        except ValueError as error:
+            raise self.damaged(path, str(error)) from error
+
+    def write_table(
+        self, name: str, columns: Mapping[str, Any], meta: Mapping[str, Any], *, temporary: str | None = None
+    ) -> str:
+        """Write a table, whole or not at all, and return its digest; `temporary` is that of write_whole."""
+        self.expect_current()
+        content = pack_table(name, columns, meta)
+        self._write(self.table(name), content, temporary)
+        return verify(content, TABLE_MARK)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON value, whole or not at all."""
+        self.expect_current()
+        self._write(self.json(name), pack_json(name, value), None)
+
+    def expect_current(self) -> None:
+        """Raise StoreError where the store is of a schema that is only read."""
+        if self.schema != SCHEMA:
+            raise StoreError(
+                f"{self.path} has schema {self.schema}, which this version reads but does not extend; evaluate into "
+                "another folder with -o"
+            )
+
+    def damaged(self, path: Path, why: str) -> DamagedFile:
+        """Set a damaged file aside, where that can be done, and return the error that says so."""
+        if self.schema != SCHEMA:
+            return DamagedFile(f"{path} is damaged ({why}); evaluate its cell into another folder with -o")
+        if not self.sets_aside:
+            return DamagedFile(f"{path} is damaged ({why}); {AGAIN}")
+        aside = self.path / "damaged" / path.relative_to(self.path)
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(aside)
+        except OSError as error:
+            return DamagedFile(f"{path} is damaged ({why}) and cannot be moved to {aside} ({error.strerror}); {AGAIN}")
+        return DamagedFile(f"{path} is damaged ({why}); it was moved to {aside}: {AGAIN}")
+
+    def _write(self, path: Path, content: bytes, temporary: str | None) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path.parent} cannot be made: {error.strerror}; name another place") from error
+        write_whole(path, content, temporary=path.with_name(temporary) if temporary else None)
+
+    def _bytes(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} is not there; {AGAIN}") from error
+        except PermissionError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}; allow it, or copy the store") from error
+        except OSError as error:
+            raise self.damaged(path, str(error.strerror or error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
