@@ -224,9 +224,10 @@ def find_family(text: str, registries: Registries) -> Family:
 
 
 def select(text: str, registries: Registries) -> list[Checkpoint]:
-    """Return the checkpoints that FAMILY[:SIZE][@STEPS] names.
+    """Return the checkpoints that FAMILY[:SIZE][@STEPS] names, in the order of the family.
 
-    SIZE may hold wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS is a range as in a family file, or `last`.
+    SIZE may hold wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS are steps and ranges as in a family file,
+    or `last`. Raises UsageError where one of the sizes, or one of the steps at one of them, selects no checkpoint.
     """
     match = re.fullmatch(r"(?P<family>[^:@]+)(:(?P<sizes>[^@]*))?(@(?P<steps>.+))?", text)
     if not match:
@@ -235,20 +236,22 @@ def select(text: str, registries: Registries) -> list[Checkpoint]:
     taken = {name for c in family.checkpoints for name in c.features} & set(registries.metrics)
     if taken:
         raise FamilyError(f"family {family.name}: feature {choose(taken)} is the name of a metric; choose another one")
-    patterns = (match["sizes"] or "*").split(",")
-    chosen = [c for c in family.checkpoints if any(fnmatch(c.size, pattern) for pattern in patterns)]
-    if match["steps"]:
-        chosen = _at_steps(chosen, match["steps"])
-    if not chosen:
-        raise UsageError(
-            f"{text!r} names no checkpoint; {family.name} has: {', '.join(c.label for c in family.checkpoints)}"
-        )
-    return chosen
+    sizes, items = (match["sizes"] or "*").split(","), (match["steps"] or "").split(",")
+    chosen: set[str] = set()
+    for size, steps in itertools.product(sizes, items):
+        named = [c for c in family.checkpoints if fnmatch(c.size, size)]
+        named = _at_steps(named, steps) if match["steps"] else named
+        if not named:
+            part = f"{family.name}:{size}" + (f"@{steps}" if match["steps"] else "")
+            known = ", ".join(c.label for c in family.checkpoints)
+            raise UsageError(f"{text!r}: there is no checkpoint {part}; {family.name} has: {known}")
+        chosen |= {c.label for c in named}
+    return [c for c in family.checkpoints if c.label in chosen]
 
 
 def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:
-    if steps == "last":
-        last = {c.size: c.step for c in sorted(checkpoints, key=lambda c: c.step or 0)}
+    if steps.strip() == "last":
+        last = {c.size: c.step for c in sorted(checkpoints, key=lambda c: -1 if c.step is None else c.step)}
         return [c for c in checkpoints if c.step == last[c.size]]
     try:
         wanted = parse_steps(steps)
@@ -286,12 +289,13 @@ def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
 def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """Fill in what the family file leaves out, from config.json and the safetensors headers."""
     found = measure(folder)
-    params = checkpoint.params or found.params
-    body = checkpoint.params_non_embedding or found.params_non_embedding
+    params = found.params if checkpoint.params is None else checkpoint.params
+    body = checkpoint.params_non_embedding
+    body = found.params_non_embedding if body is None else body
     flops = checkpoint.flops
     counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + found.head}
     n = counted.get(checkpoint.flops_convention)
-    if flops is None and n and checkpoint.tokens:
+    if flops is None and n and checkpoint.tokens is not None:
         flops = training_flops(n, checkpoint.tokens)
     return replace(
         checkpoint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,7 @@ def test_selection_by_size_and_step(host: PluginHost):
     assert labels("aster:w64l2@400..1600 *2") == ["aster:w64l2@400", "aster:w64l2@800", "aster:w64l2@1600"]
     assert labels("aster:w*2@last") == ["aster:w32l2@1600", "aster:w64l2@1600"]
     assert labels("aster@100") == ["aster:w32l2@100", "aster:w64l2@100", "aster:w96l3@100"]
+    assert labels("aster:w32l2@800,100,400..1600 *4,last") == [f"aster:w32l2@{n}" for n in (100, 400, 800, 1600)]
     assert len(labels("birch")) == 5
 
 
@@ -139,6 +141,26 @@ def test_selecting_what_is_not_there_lists_what_is(host: PluginHost, text):
     with pytest.raises((UsageError, FamilyError)) as caught:
         select(text, host)
     assert "aster" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("birch:w32l2@100,1600", "birch:w32l2@100"),
+        ("aster:w32l2,w999@100", "aster:w999@100"),
+        ("aster:w32l2,w192l5@400", "aster:w192l5@400"),
+        ("aster@last,17", r"aster:\*@17"),
+    ],
+)
+def test_no_step_or_size_that_was_asked_for_is_left_out_silently(host: PluginHost, text, missing):
+    with pytest.raises(UsageError, match=f"there is no checkpoint {missing}; .*1600"):
+        select(text, host)
+
+
+def test_counts_of_zero_are_not_taken_for_missing(host: PluginHost):
+    known, folder = locate(select("aster:w32l2@100", host)[0])
+    assert complete(replace(known, tokens=0), folder).flops == 0
+    assert complete(replace(known, params=0), folder).params == 0
 
 
 def test_a_folder_with_a_checkpoint_is_a_family(host: PluginHost):

@@ -15,6 +15,7 @@ from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, S
 from harness.host import PluginHost, load_plugins
 from harness.identity import Settings, digest_of
 from harness.samples import counted
+from harness.samplingoptions import OF_SAMPLERS, OF_TEXTS, take_sampling
 from harness.suite import Progress
 from harness.taskfiles import read_task_file
 from harness.tasks import fingerprint, load_task
@@ -402,3 +403,15 @@ def test_attributes_are_what_checkers_look_at(tmp_path):
     first = load_task(read_task_file(folder)).fingerprint
     (folder / "docs.jsonl").write_text('{"q": "1 + 1 =", "a": "2", "how": "otherwise"}\n')
     assert load_task(read_task_file(folder)).fingerprint != first
+
+
+def test_temperature_0_and_seed_0_count_as_given():
+    """0 equals False: `--temperature 0` once left a task its own temperature."""
+    asked = dict.fromkeys((*OF_TEXTS, *OF_SAMPLERS)) | {"allow_code_execution": False, "no_texts": False}
+    assert take_sampling({**asked, "temperature": 0.0, "seed": 0}) == {"temperature": 0.0, "seed": 0}
+    assert take_sampling(dict(asked)) == {}
+
+
+def test_temperature_0_replaces_that_of_the_task(family, tmp_path):
+    _, store = draw(family, tmp_path / "s", make_task(temperature=0.8), options={"n": 1}, temperature=0.0)
+    assert {cell.settings.sampling["temperature"] for cell in store.cells()} == {0.0}
