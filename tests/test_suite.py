@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from harness.suite import Progress, evaluate, prepare
 from harness.tasks import fingerprint
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from harness.types import Request
+from tests.conftest import run_together
 
 
 def make_task(name: str, n: int = 3, **settings) -> Task:
@@ -316,9 +316,8 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
         sys.executable, "-m", "harness", "eval", "aster:w32l2", "-t", "nano_job,nano_flag,nano_addition",
         "--limit", "40", "-o", str(tmp_path / "s"),
     ]  # fmt: skip
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    logs = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    statuses, logs = run_together([command, command])
+    assert statuses == [0, 0], logs
     lines = [line for log in logs for line in log.splitlines() if "documents/s" in line]
     written = [line.split()[1] + line.split()[2] for line in lines]
     there = [int(log.split()[0]) for log in logs]
