@@ -26,13 +26,15 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from harness.distribution import how_to_install, missing
 from harness.errors import FamilyError, UsageError, choose
 from harness.registries import Registries
+from harness.reserved import reserved
 from harness.types import Checkpoint, Family
 from harness.weights import measure
 
@@ -47,10 +49,6 @@ SETTINGS = {
     "features", "params", "params_non_embedding", "loss",
 }  # fmt: skip
 COUNTS = ("tokens_per_step", "tokens", "flops", "params", "params_non_embedding", "loss")
-COLUMNS = {field.name for field in fields(Checkpoint)} | {
-    "task", "metric", "value", "stderr", "low", "high", "n", "ties", "truncated", "chance", "engine", "dtype",
-    "settings", "fingerprint", "checkpoint", "doc_id", "group", "choice", "is_gold", "logprob", "origin",
-}  # fmt: skip  # of scores and points: no feature may take their place
 
 
 def training_flops(params: float, tokens: float) -> float:
@@ -143,8 +141,7 @@ def _check(size: str, settings: Mapping[str, Any]) -> None:
     for name, value in settings["features"].items():
         if not _is_number(value):
             raise FamilyError(f"size {size}: feature {name} = {value!r}; expected a finite number")
-    taken = set(settings["features"]) & COLUMNS
-    if taken:
+    if taken := reserved(settings["features"]):
         raise FamilyError(f"size {size}: feature {choose(taken)} would hide a column of that name; choose another name")
     _check_counts(size, settings)
 
@@ -223,6 +220,16 @@ def find_family(text: str, registries: Registries) -> Family:
     )
 
 
+def check_features(checkpoints: Iterable[Checkpoint], registries: Registries) -> None:
+    """Raise FamilyError where a feature has the name of a column of points, or of one that a metric fills."""
+    for checkpoint in checkpoints:
+        if taken := reserved(checkpoint.features, registries.metrics):
+            raise FamilyError(
+                f"{checkpoint.label}: feature {choose(taken)} would hide a column or a metric of that name; choose "
+                "another name"
+            )
+
+
 def select(text: str, registries: Registries) -> list[Checkpoint]:
     """Return the checkpoints that FAMILY[:SIZE][@STEPS] names, in the order of the family.
 
@@ -233,9 +240,6 @@ def select(text: str, registries: Registries) -> list[Checkpoint]:
     if not match:
         raise UsageError(f"{text!r}: expected FAMILY[:SIZE][@STEPS], such as aster:w64l2@100..1600 *2")
     family = find_family(match["family"], registries)
-    taken = {name for c in family.checkpoints for name in c.features} & set(registries.metrics)
-    if taken:
-        raise FamilyError(f"family {family.name}: feature {choose(taken)} is the name of a metric; choose another one")
     sizes, items = (match["sizes"] or "*").split(","), (match["steps"] or "").split(",")
     chosen: set[str] = set()
     for size, steps in itertools.product(sizes, items):
@@ -275,6 +279,8 @@ def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
 
 
 def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
+    if missing(["huggingface_hub"]):
+        raise FamilyError(f"{checkpoint.label}: huggingface_hub is not installed: {how_to_install('transformers')}")
     from huggingface_hub import snapshot_download
 
     name, _, revision = checkpoint.source.removeprefix("hub:").partition("@")

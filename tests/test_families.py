@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness import FamilyError, UsageError
+import harness
+from harness import Checkpoint, Family, FamilyError, UsageError
 from harness.families import complete, find_family, load_family, locate, parse_steps, select, training_flops
 from harness.host import PluginHost
 from harness.weights import measure, tensor_shapes
@@ -110,6 +111,7 @@ def test_settings_of_a_size_go_before_those_of_the_family(tmp_path):
         ("source = 'x'\n[features]\na = 'b'\n[sizes.a]\n", "feature a = 'b'; expected a finite number"),
         ("source = 'x'\n[features]\na = nan\n[sizes.a]\n", "feature a = nan; expected a finite number"),
         ("source = 'x'\n[features]\nvalue = 7\n[sizes.a]\n", "feature value would hide a column"),
+        ("source = 'x'\n[features]\ntrials = 7\n[sizes.a]\n", "feature trials would hide a column"),
         ("source = 'x'\ntokens = -5\n[sizes.a]\n", "tokens = -5; expected a finite number that is not negative"),
         ("source = 'x'\ntokens = 'many'\n[sizes.a]\n", "tokens = 'many'; expected a number without quotes"),
         ("source = 'x'\nloss = {1 = inf}\n[sizes.a]\n", "loss = inf; expected"),
@@ -230,10 +232,12 @@ def test_training_flops_are_6nd():
     assert training_flops(7e9, 2e12) == 8.4e22
 
 
-def test_a_feature_with_the_name_of_a_metric_is_refused(tmp_path, host: PluginHost):
-    text = "source = 'x'\n[features]\nlogp_gold = 1\n[sizes.a]\n"
-    with pytest.raises(FamilyError, match="feature logp_gold is the name of a metric"):
-        select(str(write_family(tmp_path, text)), host)
+@pytest.mark.parametrize("feature", ["acc", "acc_stderr", "acc_n", "trials", "passed"])
+def test_a_feature_with_the_name_of_a_column_is_refused_wherever_the_family_comes_from(tmp_path, host, feature):
+    """A feature `trials` of a family made in Python once replaced the trials that were counted."""
+    checkpoint = Checkpoint("mine", "s", 1, 0, str(tmp_path), features={feature: 7.0})
+    with pytest.raises(FamilyError, match=f"mine:s@1: feature {feature} would hide a column or a metric"):
+        harness.evaluate([Family("mine", (checkpoint,))], ["nano_job"], tmp_path / "s", registries=host)
 
 
 def test_weights_that_are_cut_off_are_known_before_they_are_read(tmp_path, host: PluginHost):
