@@ -67,7 +67,7 @@ def run_together(commands: Sequence[Sequence[str]], **settings: Any) -> tuple[li
     try:
         for command in commands:
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **settings)
-            running.append(process)  # noqa: PERF401  # one that was started is known when the next one does not start
+            running.append(process)  # one that was started is known when the next one does not start
         with ThreadPoolExecutor(len(running)) as pool:  # all pipes are read, or one that is full would stop its process
             logs = list(pool.map(lambda process: process.communicate()[1], running))
         return [process.returncode for process in running], logs

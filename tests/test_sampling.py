@@ -292,7 +292,7 @@ def test_a_checker_that_fails_fails_its_cell_alone(family, tmp_path):
     host = host_with(check=moody)
     summary = harness.evaluate([family], [make_task(), other], tmp_path / "s", engine="fake", registries=host)
     assert [str(failure) for failure in summary.failures] == [
-        "fam:s@1 texts: checker 'vowel', document 3: ValueError: not this one"
+        "fam:s@1 texts: plugin 'fake', checker 'vowel': ValueError: not this one (document 3)"
     ]
     assert summary.written == 1
 

@@ -174,7 +174,7 @@ def test_a_failing_checkpoint_is_reported_and_the_others_go_on(tmp_path, family)
             yield engine
 
     summary, progress = run([family], [make_task("a")], tmp_path / "s", host_with("moody", moody), "moody")
-    assert progress.failures == ["fam:s@2: RuntimeError: cannot swap this one"]
+    assert progress.failures == ["fam:s@2: plugin 'moody', engine 'moody': RuntimeError: cannot swap this one"]
     assert [label for label, _ in progress.cells] == ["fam:s@1", "fam:s@3"]
     with pytest.raises(SuiteError, match="1 failed, 2 cells written"):
         summary.check()
@@ -214,7 +214,7 @@ class Broken(FakeEngine):
     ("how", "message"),
     [
         ("nan", "fam:s@1 a: document 2, choice 0: the log-probability is nan"),
-        ("dies", "fam:s@1: RuntimeError: the device fell off"),
+        ("dies", "fam:s@1: plugin 'broken', engine 'broken': RuntimeError: the device fell off"),
         ("forgets", "fam:s@1: a: 1 of 3 results did not come"),
     ],
 )
