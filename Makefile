@@ -42,11 +42,13 @@ docs:
 
 .venv/demo: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip uninstall --quiet --yes harness  # the name of the distribution in 0.1
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[transformers]'
 	touch $@
 
 .venv/test: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip uninstall --quiet --yes harness
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
 	touch $@ .venv/demo
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from harness.errors import PluginError, describe
+from harness.errors import PluginError
+from harness.origins import describe
 from harness.registries import make_checker
 from harness.types import Checker, Doc, Outcome
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.exceptions import Abort, Exit
 
-from harness.errors import HarnessError, UsageError
+from harness import distribution
+from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
+from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
 from harness.outputs import FORMAT, OUTPUT, interval_options, print_tables
 from harness.samplingoptions import sampling_options, take_sampling
 
@@ -23,6 +27,16 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End with the status of shells after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        click.echo("harness: interrupted", err=True)
+        raise Exit(INTERRUPTED) from error
 
 
 class Cli(click.Group):
@@ -43,6 +57,26 @@ class Cli(click.Group):
                 raise
             click.echo(f"harness: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             sys.exit(1)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments of the group; Ctrl-C ends with 130 here too."""
+        with _interruptible():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error or exit of a plugin's code becomes one line that names plugin and object."""
+        with _interruptible():
+            try:
+                return super().invoke(ctx)
+            except (HarnessError, click.ClickException, Exit, Abort, BrokenPipeError):
+                raise
+            except PLUGIN_ERRORS as error:
+                find = ctx.obj.origin_of if ctx.obj else lambda _: None
+                if is_interrupt(error):
+                    raise KeyboardInterrupt from error
+                if isinstance(error, SystemExit) or origin_of(error, find):
+                    raise PluginError(describe(error, find)) from error
+                raise
 
     def _host(self, ctx: click.Context) -> PluginHost:
         """Load plugins once, as -p and HARNESS_PLUGINS say, and let them add commands."""
@@ -66,6 +100,13 @@ class Cli(click.Group):
         return name, command, rest
 
 
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the version of the distribution, with its name, and end."""
+    if value:
+        click.echo(f"harness, version {distribution.version()} ({distribution.name()})")
+        ctx.exit()
+
+
 @click.group("harness", cls=Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "-p",
@@ -76,7 +117,7 @@ class Cli(click.Group):
     help="Load a plugin (module or file.py); no:NAME leaves one out.",
 )
 @click.option("--traceback", is_flag=True, help="Show where an error came from.")
-@click.version_option(package_name="harness")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def main(**_: Any) -> None:
     """Evaluate ladders of language models, keep the log-probability of every choice, and fit laws that predict how
     larger models will do.
@@ -155,7 +196,7 @@ def evaluate(
             summary = run(families, names, store, progress=progress, registries=host, **settings)
         except KeyboardInterrupt:
             progress.note("interrupted; the same command goes on with what is missing")
-            sys.exit(INTERRUPTED)
+            raise Exit(INTERRUPTED) from None
     summary.check()
     click.echo(f"{summary.written} cells written, {summary.there} were there", err=True)
 
@@ -174,7 +215,7 @@ def _dry_run(
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:
-        sys.exit(1)
+        raise Exit(1)
 
 
 def _options(pairs: Iterable[str]) -> dict[str, Any]:
@@ -292,7 +333,7 @@ def fit(host: PluginHost, /, points: Path, back_test: bool, as_json: bool, outpu
     for error in errors:
         click.echo(f"harness: {error}", err=True)
     if errors:
-        sys.exit(1)
+        raise Exit(1)
 
 
 def _back_test(host: PluginHost, points: Path, asked: dict[str, Any]) -> list[Table]:
@@ -471,4 +512,4 @@ def plugins(host: PluginHost, /, as_json: bool) -> None:
     infos = [asdict(info) for info in host.plugins()]
     click.echo(json.dumps(infos, indent=1) if as_json else host.reporters["md"]([plugin_table(host)]))
     if host.errors:
-        sys.exit(1)
+        raise Exit(1)

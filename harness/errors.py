@@ -74,11 +74,6 @@ class SuiteError(HarnessError):
     """Some cells failed; the others are stored."""
 
 
-def describe(error: BaseException) -> str:
-    """Return the kind of an error that is not ours, and the first line of what it says."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-
-
 def choose(names: Iterable[object]) -> str:
     """Return a readable list of names, for the last part of a message."""
     return ", ".join(sorted(str(name) for name in names)) or "none"

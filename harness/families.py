@@ -26,13 +26,15 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from harness.distribution import how_to_install, missing
 from harness.errors import FamilyError, UsageError, choose
 from harness.registries import Registries
+from harness.reserved import reserved
 from harness.types import Checkpoint, Family
 from harness.weights import measure
 
@@ -47,10 +49,6 @@ SETTINGS = {
     "features", "params", "params_non_embedding", "loss",
 }  # fmt: skip
 COUNTS = ("tokens_per_step", "tokens", "flops", "params", "params_non_embedding", "loss")
-COLUMNS = {field.name for field in fields(Checkpoint)} | {
-    "task", "metric", "value", "stderr", "low", "high", "n", "ties", "truncated", "chance", "engine", "dtype",
-    "settings", "fingerprint", "checkpoint", "doc_id", "group", "choice", "is_gold", "logprob", "origin",
-}  # fmt: skip  # of scores and points: no feature may take their place
 
 
 def training_flops(params: float, tokens: float) -> float:
@@ -143,8 +141,7 @@ def _check(size: str, settings: Mapping[str, Any]) -> None:
     for name, value in settings["features"].items():
         if not _is_number(value):
             raise FamilyError(f"size {size}: feature {name} = {value!r}; expected a finite number")
-    taken = set(settings["features"]) & COLUMNS
-    if taken:
+    if taken := reserved(settings["features"]):
         raise FamilyError(f"size {size}: feature {choose(taken)} would hide a column of that name; choose another name")
     _check_counts(size, settings)
 
@@ -223,32 +220,42 @@ def find_family(text: str, registries: Registries) -> Family:
     )
 
 
-def select(text: str, registries: Registries) -> list[Checkpoint]:
-    """Return the checkpoints that FAMILY[:SIZE][@STEPS] names.
+def check_features(checkpoints: Iterable[Checkpoint], registries: Registries) -> None:
+    """Raise FamilyError where a feature has the name of a column of points, or of one that a metric fills."""
+    for checkpoint in checkpoints:
+        if taken := reserved(checkpoint.features, registries.metrics):
+            raise FamilyError(
+                f"{checkpoint.label}: feature {choose(taken)} would hide a column or a metric of that name; choose "
+                "another name"
+            )
 
-    SIZE may hold wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS is a range as in a family file, or `last`.
+
+def select(text: str, registries: Registries) -> list[Checkpoint]:
+    """Return the checkpoints that FAMILY[:SIZE][@STEPS] names, in the order of the family.
+
+    SIZE may hold wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS are steps and ranges as in a family file,
+    or `last`. Raises UsageError where one of the sizes, or one of the steps at one of them, selects no checkpoint.
     """
     match = re.fullmatch(r"(?P<family>[^:@]+)(:(?P<sizes>[^@]*))?(@(?P<steps>.+))?", text)
     if not match:
         raise UsageError(f"{text!r}: expected FAMILY[:SIZE][@STEPS], such as aster:w64l2@100..1600 *2")
     family = find_family(match["family"], registries)
-    taken = {name for c in family.checkpoints for name in c.features} & set(registries.metrics)
-    if taken:
-        raise FamilyError(f"family {family.name}: feature {choose(taken)} is the name of a metric; choose another one")
-    patterns = (match["sizes"] or "*").split(",")
-    chosen = [c for c in family.checkpoints if any(fnmatch(c.size, pattern) for pattern in patterns)]
-    if match["steps"]:
-        chosen = _at_steps(chosen, match["steps"])
-    if not chosen:
-        raise UsageError(
-            f"{text!r} names no checkpoint; {family.name} has: {', '.join(c.label for c in family.checkpoints)}"
-        )
-    return chosen
+    sizes, items = (match["sizes"] or "*").split(","), (match["steps"] or "").split(",")
+    chosen: set[str] = set()
+    for size, steps in itertools.product(sizes, items):
+        named = [c for c in family.checkpoints if fnmatch(c.size, size)]
+        named = _at_steps(named, steps) if match["steps"] else named
+        if not named:
+            part = f"{family.name}:{size}" + (f"@{steps}" if match["steps"] else "")
+            known = ", ".join(c.label for c in family.checkpoints)
+            raise UsageError(f"{text!r}: there is no checkpoint {part}; {family.name} has: {known}")
+        chosen |= {c.label for c in named}
+    return [c for c in family.checkpoints if c.label in chosen]
 
 
 def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:
-    if steps == "last":
-        last = {c.size: c.step for c in sorted(checkpoints, key=lambda c: c.step or 0)}
+    if steps.strip() == "last":
+        last = {c.size: c.step for c in sorted(checkpoints, key=lambda c: -1 if c.step is None else c.step)}
         return [c for c in checkpoints if c.step == last[c.size]]
     try:
         wanted = parse_steps(steps)
@@ -272,6 +279,8 @@ def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
 
 
 def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
+    if missing(["huggingface_hub"]):
+        raise FamilyError(f"{checkpoint.label}: huggingface_hub is not installed: {how_to_install('transformers')}")
     from huggingface_hub import snapshot_download
 
     name, _, revision = checkpoint.source.removeprefix("hub:").partition("@")
@@ -286,12 +295,13 @@ def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
 def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """Fill in what the family file leaves out, from config.json and the safetensors headers."""
     found = measure(folder)
-    params = checkpoint.params or found.params
-    body = checkpoint.params_non_embedding or found.params_non_embedding
+    params = found.params if checkpoint.params is None else checkpoint.params
+    body = checkpoint.params_non_embedding
+    body = found.params_non_embedding if body is None else body
     flops = checkpoint.flops
     counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + found.head}
     n = counted.get(checkpoint.flops_convention)
-    if flops is None and n and checkpoint.tokens:
+    if flops is None and n and checkpoint.tokens is not None:
         flops = training_flops(n, checkpoint.tokens)
     return replace(
         checkpoint,

@@ -71,10 +71,12 @@ def register_families(register: Register) -> None:
 def register_engines(register: Register) -> None:
     """Offer an engine. Called once at start.
 
-    :param register: `register(name, open_engine, inspect, preferred=bool)`. `inspect(checkpoint, folder, **options)`
-        returns a `harness.EngineInfo` and reads no weights; `open_engine(checkpoint, folder, **options)` is a context
-        manager that yields a `harness.Engine` and frees everything at exit; `preferred()` says whether this engine is
-        the one to use on this machine where the user names none.
+    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None)`.
+        `inspect(checkpoint, folder, **options)` returns a `harness.EngineInfo` and reads no weights;
+        `open_engine(checkpoint, folder, **options)` is a context manager that yields a `harness.Engine` and frees
+        everything at exit; `preferred()` says whether this engine is the one to use on this machine where the user
+        names none. `modules` names what must be importable; where it is not, nothing is begun, and the error has the
+        command that `install()` returns.
 
     Minimal implementation::
 
@@ -219,7 +221,8 @@ def register_reporters(register: Register) -> None:
 def register_commands(cli: click.Group) -> None:
     """Add sub-commands to the command line. Called once at start, before arguments are parsed.
 
-    :param cli: the click group; add commands with `@cli.command()`.
+    :param cli: the click group; add commands with `@cli.command()`. A command ends with another status than 0 by
+        raising a `harness.HarnessError` (1) or `click.exceptions.Exit(status)`; `sys.exit` is taken for a mistake.
 
     Minimal implementation::
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pluggy
 
-from harness import hookspecs
+from harness import distribution, hookspecs
 from harness.errors import PluginError, choose
+from harness.origins import PLUGIN_ERRORS, Origin, describe, marked
 from harness.registries import REGISTRARS, Registries
 
 GROUP = "harness"
@@ -71,6 +72,7 @@ class Candidate:
     load: Callable[[], object]
     distribution: str = ""
     version: str = ""
+    is_built_in: bool = False  # of our own distribution, which takes long to find, and is asked for where it is shown
 
 
 class PluginHost(Registries):
@@ -92,7 +94,7 @@ class PluginHost(Registries):
         self.candidates[name] = candidate
         try:
             self.add(candidate.load(), name)
-        except Exception as error:  # a plugin may fail in any way, at import or in a hook; the run must name it
+        except PLUGIN_ERRORS as error:  # a plugin may fail in any way, at import or in a hook; the run must name it
             self.errors[name] = _why(error)
 
     def add(self, plugin: object, name: str) -> None:
@@ -108,10 +110,16 @@ class PluginHost(Registries):
     def add_commands(self, cli: Any) -> None:
         """Let plugins add sub-commands to a click group."""
         for call in self.manager.hook.register_commands.get_hookimpls():
+            before = dict(getattr(cli, "commands", {}))
             try:
                 call.function(cli)
-            except Exception as error:  # as in load
+            except PLUGIN_ERRORS as error:  # as in load
                 self.errors[call.plugin_name] = _why(error)
+            for name, command in getattr(cli, "commands", {}).items():
+                if command is not before.get(name):
+                    origin = Origin(call.plugin_name, "command", name)
+                    command.make_context = marked(command.make_context, origin)
+                    command.invoke = marked(command.invoke, origin)
 
     def check(self) -> None:
         """Raise PluginError if a plugin did not load."""
@@ -127,15 +135,17 @@ class PluginHost(Registries):
         callers = (self.manager.get_hookcallers(plugin) if plugin is not None else None) or []
         return PluginInfo(
             name=candidate.name,
-            distribution=candidate.distribution,
-            version=candidate.version,
+            distribution=distribution.name() if candidate.is_built_in else candidate.distribution,
+            version=distribution.version() if candidate.is_built_in else candidate.version,
             hooks=tuple(sorted(caller.name for caller in callers)),
             error=self.errors.get(candidate.name),
         )
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     """Return an error as one line."""
+    if isinstance(error, SystemExit):
+        return describe(error)
     return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -176,10 +186,9 @@ def default_host() -> PluginHost:
 
 
 def _built_in() -> Iterator[Candidate]:
-    version = importlib.metadata.version("harness")
     for target in BUILT_IN:
         name = target.removeprefix("harness_plugins.")
-        yield Candidate(name, partial(importlib.import_module, target), "harness", version)
+        yield Candidate(name, partial(importlib.import_module, target), is_built_in=True)
 
 
 def _installed() -> Iterator[Candidate]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.distribution import how_to_install
 from harness.errors import TaskError
 
 
@@ -36,7 +37,7 @@ def _rows(source: HubDataset, name: str | None, split: str) -> Iterator[dict[str
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
     except ImportError as error:
-        raise _unread(source, name, "the package datasets is not installed: pip install 'harness[hub]'") from error
+        raise _unread(source, name, f"the package datasets is not installed: {how_to_install('hub')}") from error
     try:
         return iter(load_dataset(source.dataset, name, split=split, revision=source.revision))
     except (DatasetsError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: a dataset that is a script

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, describe
+from harness.distribution import missing
+from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose
 from harness.families import complete, inference_flops, locate
 from harness.identity import (
     CellId,
@@ -20,6 +21,7 @@ from harness.identity import (
     state_of,
     tokenizer_digest,
 )
+from harness.origins import PLUGIN_ERRORS, describe
 from harness.samplestore import SampleStore
 from harness.sampling import Sampling
 from harness.tables import Table
@@ -49,7 +51,7 @@ class Failure:
     """A checkpoint, or one task on it, that could not be evaluated."""
 
     where: str
-    error: Exception
+    error: BaseException
 
     def __str__(self) -> str:
         text = str(self.error).removeprefix(f"{self.where}: ")
@@ -110,7 +112,7 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
     for checkpoint in checkpoints:
         try:
             plan.jobs.append(_job(checkpoint, tasks, setup))
-        except Exception as error:  # an engine may fail in any way at what it was not made for
+        except PLUGIN_ERRORS as error:  # an engine may fail in any way at what it was not made for
             plan.failures.append(Failure(checkpoint.label, error))
     plan.jobs = _by_shape(plan.jobs)
     plan.notes += _equal_weights(plan.jobs)
@@ -137,7 +139,12 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
 
 
 def check_options(setup: Setup) -> None:
-    """Refuse an option that the engine does not know, before a night is spent without it."""
+    """Refuse an engine whose modules are not installed, and an option that it does not know, before any cell."""
+    if absent := missing(setup.engine.modules):
+        raise EngineError(
+            f"engine {setup.engine.name!r} needs {choose(absent)}, not installed here: "
+            f"{setup.engine.install() if setup.engine.install else 'pip install ' + ' '.join(absent)}"
+        )
     for function in (setup.engine.inspect, setup.engine.open_engine):
         parameters = inspect.signature(function).parameters.values()
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -238,7 +245,7 @@ def _encode(job: Job, task: Task) -> Encoded:
     settings = job.settings
     try:
         tokenizer = job.info.load_tokenizer()
-    except Exception as error:  # tokenizers raise errors of many libraries
+    except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
         raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
     encode = encode_prompts if task.generation else encode_task
     return encode(task, Encoder(tokenizer, settings.max_length, settings.bos, settings.truncation))

@@ -25,8 +25,9 @@ from harness.errors import MetricError, StoreError, UsageError, choose
 from harness.host import default_host
 from harness.identity import CellId
 from harness.metrics import applicable, document_weights, evaluate, per_document, reweighted
-from harness.records import Cell
+from harness.records import Cell, Docs
 from harness.registries import Registries
+from harness.reserved import renamed
 from harness.samples import Samples, Scored
 from harness.samplestore import SampleStore
 from harness.subsets import Subset
@@ -175,7 +176,7 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
     return {
         **known,
-        **features,
+        **renamed(features, "feature_"),  # refused since 0.2; a store of 0.1 may have one
         **(how if cell.settings.sampling else {}),
         "task": cell.task,
         "engine": cell.settings.engine,
@@ -203,8 +204,7 @@ def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
             **{name: column for name, column in optional.items() if column is not None},
         }
     )
-    attributes = pd.DataFrame(docs.attributes).iloc[scores.doc].reset_index(drop=True)
-    return _labelled(pd.concat([frame, attributes], axis=1), cell)
+    return _labelled(pd.concat([frame, _attributes(docs, scores.doc)], axis=1), cell)
 
 
 def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
@@ -213,8 +213,7 @@ def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
     frame.insert(0, "doc_id", docs.doc_ids[frame["doc"]])
     frame = frame.sort_values(["doc", "sample"], kind="stable", ignore_index=True)
     frame = frame.rename(columns={"seed": "sample_seed"})
-    attributes = pd.DataFrame(docs.attributes).iloc[frame["doc"]].reset_index(drop=True)
-    return _labelled(pd.concat([frame.drop(columns="doc"), attributes], axis=1), cell)
+    return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"])], axis=1), cell)
 
 
 def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
@@ -222,8 +221,8 @@ def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Score
     columns = per_document(metric, scores).columns
     value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
     frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
-    attributes = pd.DataFrame(store.docs(cell.id.fingerprint).attributes)
-    return _labelled(pd.concat([frame, attributes], axis=1), cell)
+    docs = store.docs(cell.id.fingerprint)
+    return _labelled(pd.concat([frame, _attributes(docs, np.arange(len(scores)))], axis=1), cell)
 
 
 def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
@@ -262,6 +261,13 @@ def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
     drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
     trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
     return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
+
+
+def _attributes(docs: Docs, which: Any) -> pd.DataFrame:
+    """Return the attributes of some documents, a row each; those with the name of a column become doc_NAME."""
+    rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
+    found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
+    return found
 
 
 def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from harness.errors import PluginError, UsageError, choose
 from harness.hookspecs import Register
+from harness.marks import is_frame_of, mark_checker, mark_engine, mark_metric
+from harness.origins import Origin, marked
 from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Task
 
 Registrar = Callable[["Registries", str], Register]
@@ -58,6 +61,10 @@ class Registry:
             raise UsageError(f"there is no {name!r} in {self.kind}; there are: {choose(self.entries)}")
         return self.entries[name].value
 
+    def origin(self, name: str) -> Origin:
+        """Return whose a thing is, for messages."""
+        return Origin(self.entries[name].plugin, self.kind.removesuffix("s"), name)
+
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
@@ -79,6 +86,13 @@ class Registries:
     laws: Registry = field(default_factory=lambda: Registry("laws"))
     executors: Registry = field(default_factory=lambda: Registry("executors"))
     reporters: Registry = field(default_factory=lambda: Registry("reporters"))
+
+    def origin_of(self, frame: FrameType) -> Origin | None:
+        """Return whose law a frame runs; other things are marked (see marks)."""
+        for name, entry in self.laws.entries.items():
+            if any(is_frame_of(frame, law) for law in (entry.value, *getattr(entry.value, "steps", ()))):
+                return self.laws.origin(name)
+        return None
 
 
 def _path_or(value_type: type, registry: str) -> Registrar:
@@ -104,15 +118,17 @@ def _file_name(path: Path) -> str:
 
 def _sources(registries: Registries, plugin: str) -> Register:
     def register(prefix: str, resolve: Callable[[str], Task], list_names: Callable[[], Iterable[str]]) -> None:
-        source = (_callable(resolve, prefix), _callable(list_names, prefix))
+        origin = Origin(plugin, "source", prefix)
+        source = tuple(marked(_callable(function, prefix), origin) for function in (resolve, list_names))
         registries.sources.add(prefix, source, plugin)
 
     return register
 
 
 def _engines(registries: Registries, plugin: str) -> Register:
-    def register(name: str, open_engine: Any, inspect: Any, preferred: Any = bool) -> None:
-        engine = EngineType(name, _callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
+    def register(name: str, open_engine: Any, inspect: Any, preferred: Any = bool, **needs: Any) -> None:
+        functions = (_callable(function, name) for function in (open_engine, inspect, preferred))
+        engine = mark_engine(EngineType(name, *functions, **needs), Origin(plugin, "engine", name))
         registries.engines.add(name, engine, plugin)
 
     return register
@@ -139,7 +155,7 @@ def make_metric(
 def _metrics(registries: Registries, plugin: str) -> Register:
     def register(fn: Callable[..., Any], name: str | None = None, **settings: Any) -> None:
         metric = make_metric(fn, name, **settings)
-        registries.metrics.add(metric.name, metric, plugin)
+        registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
 
     return register
 
@@ -158,7 +174,8 @@ def make_checker(name: str, check: Callable[..., Any], **settings: Any) -> Check
 
 def _checkers(registries: Registries, plugin: str) -> Register:
     def register(name: str, check: Callable[..., Any], version: str = "1", **settings: Any) -> None:
-        registries.checkers.add(name, make_checker(name, check, version=version, **settings), plugin)
+        checker = make_checker(name, check, version=version, **settings)
+        registries.checkers.add(name, mark_checker(checker, Origin(plugin, "checker", name)), plugin)
 
     return register
 
@@ -209,7 +226,8 @@ def _named(registry: str) -> Registrar:
 
     def registrar(registries: Registries, plugin: str) -> Register:
         def register(name: str, function: Callable[..., Any]) -> None:
-            getattr(registries, registry).add(name, _callable(function, name), plugin)
+            origin = Origin(plugin, registry.removesuffix("s"), name)
+            getattr(registries, registry).add(name, marked(_callable(function, name), origin), plugin)
 
         return register
 

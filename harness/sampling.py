@@ -8,7 +8,6 @@ document and i; it is the same text whenever and beside whatever it is drawn.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import time
 from collections import deque
@@ -19,7 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import EngineError, PluginError, UsageError, describe
+from harness.distribution import version
+from harness.errors import EngineError, PluginError, UsageError
+from harness.origins import PLUGIN_ERRORS, Origin, describe, run
 from harness.registries import Registries, find_checker
 from harness.samplestore import Drawn, SampleStore
 from harness.tallies import Claim
@@ -28,6 +29,7 @@ from harness.types import Checker, Engine, Generation, Outcome, Sample, Sampler,
 
 PART_ROWS = 50_000  # samples after which a part is written
 PART_SECONDS = 10.0  # and seconds
+NOBODY = Origin("-", "sampler", "-")
 SEED_BYTES = 6  # of the seed of a document's first sample; those behind it follow one by one
 
 
@@ -51,6 +53,7 @@ class Sampling:
     keep_texts: bool = True
     checkers: Mapping[str, Checker] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # of checkers, on how safely they run programs
+    origin: Origin = NOBODY  # whose sampler it is
 
     def of(self, task: Task) -> Generation:
         """Return how a task draws texts in this suite; raise UsageError where equal samples would be drawn."""
@@ -106,7 +109,9 @@ def make_sampling(
             )
     prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
     notes = sorted({note for verify in prepare for note in verify()})
-    found = Sampling(sampler, made, checkers=checkers, notes=tuple(notes), **chosen)
+    found = Sampling(
+        sampler, made, checkers=checkers, notes=tuple(notes), origin=registries.samplers.origin(sampler), **chosen
+    )
     for task in tasks:
         if task.generation:
             found.of(task)
@@ -191,7 +196,12 @@ class SampleRun:
         idle = np.array([doc for doc in docs if self.came[doc] == self.asked[doc]], dtype=np.int64)
         if not len(idle):
             return
-        more = np.asarray(self.sampling.sampler.more(self.asked[idle], self.passed[idle]), dtype=np.int64)
+        sampling = self.sampling
+        try:
+            more = run(sampling.origin, sampling.sampler.more, self.asked[idle], self.passed[idle])
+        except PLUGIN_ERRORS as error:  # a plugin may fail in any way
+            raise PluginError(describe(error)) from error
+        more = np.asarray(more, dtype=np.int64)
         if more.shape != idle.shape or (more < 0).any():
             raise PluginError(
                 f"sampler {self.sampling.name!r} asks for {more} more samples; expected {len(idle)} numbers from 0 on"
@@ -218,8 +228,8 @@ class SampleRun:
         where = f"checker {self.checker.name!r}, document {document.doc_id}"
         try:
             outcome = self.checker.check(document, text)
-        except Exception as error:  # a plugin may fail in any way
-            raise PluginError(f"{where}: {describe(error)}") from error
+        except PLUGIN_ERRORS as error:  # a plugin may fail in any way
+            raise PluginError(f"{describe(error)} (document {document.doc_id})") from error
         if not isinstance(outcome, Outcome):
             raise PluginError(f"{where} returned {outcome!r}; expected a harness.Outcome")
         return outcome
@@ -250,5 +260,4 @@ class SampleRun:
     def seal(self, provenance: Mapping[str, Any]) -> None:
         """Say that the cell is whole."""
         counts = {"rows": self.stored, "truncated": np.flatnonzero(self.encoded.truncated).tolist()}
-        version = importlib.metadata.version("harness")
-        self.store.seal_samples(self.claim.cell.name, {**provenance, **counts, "harness": version})
+        self.store.seal_samples(self.claim.cell.name, {**provenance, **counts, "harness": version()})

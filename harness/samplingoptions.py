@@ -35,7 +35,7 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def take_sampling(asked: dict[str, Any]) -> dict[str, Any]:
     """Take these options out of what was asked of a command, as settings of `harness.evaluate`; none where none is."""
-    found = {name: value for name in OF_TEXTS if (value := asked.pop(name)) not in (None, False)}
+    found = {name: value for name in OF_TEXTS if (value := asked.pop(name)) is not None and value is not False}
     options = {name: value for name in OF_SAMPLERS if (value := asked.pop(name)) is not None}
     texts = {"keep_texts": False} if asked.pop("no_texts") else {}
     return found | ({"options": options} if options else {}) | texts

@@ -16,9 +16,10 @@ from typing import Any
 from filelock import Timeout
 
 from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
-from harness.families import select
+from harness.families import check_features, select
 from harness.host import default_host
 from harness.identity import CellId, FileStates, checkpoint_digest, state_of
+from harness.origins import PLUGIN_ERRORS, is_interrupt
 from harness.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
 from harness.registries import Registries
 from harness.samplestore import SampleStore
@@ -63,7 +64,7 @@ class Summary:
             raise SuiteError(
                 f"{len(self.failures)} failed, {self.written} cells written, {self.there} were there; "
                 f"first failure: {self.failures[0]}"
-            )
+            ) from self.failures[0].error
 
 
 class EngineSlot:
@@ -151,6 +152,7 @@ class Suite:
         try:
             self._pass([job for job in self.plan.jobs if self._open_cells(job)])
             self._wait_for_others()
+            self._expect_all()
         finally:
             self.slot.close()
         return self.summary
@@ -206,7 +208,7 @@ class Suite:
             except EngineError as error:
                 self._fail(job.checkpoint.label, error)
                 return  # its tokenizer does not load
-            except Exception as error:  # one task that fails must not stop the others
+            except PLUGIN_ERRORS as error:  # one task that fails must not stop the others
                 self._fail(_where(job, claim.task), error)
             else:
                 if after:
@@ -231,7 +233,7 @@ class Suite:
             self._tell(job, engine)
         except StoreError:
             raise  # what cannot be kept need not be computed
-        except Exception as error:  # an engine may fail in any way; the other checkpoints go on
+        except PLUGIN_ERRORS as error:  # an engine may fail in any way; the other checkpoints go on
             self.slot.close()
             self._fail(job.checkpoint.label, error)
 
@@ -294,12 +296,18 @@ class Suite:
         self.summary.written += 1
         self.progress.cell(job.checkpoint, tally.task)
 
-    def _fail(self, where: str, error: Exception) -> None:
-        if _is_interrupt(error):
+    def _fail(self, where: str, error: BaseException) -> None:
+        if is_interrupt(error):
             raise KeyboardInterrupt from error
         failure = Failure(where, error)
         self.summary.failures.append(failure)
         self.progress.failed(failure)
+
+    def _expect_all(self) -> None:
+        """Fail what is not in the store although nothing said so: a run is done only when every cell is there."""
+        for job in self.plan.jobs:
+            for task, _ in self._open_cells(job):
+                self._fail(_where(job, task), SuiteError("no record was written, and no error was raised"))
 
     def _wait_for_others(self) -> None:
         """Wait for cells that other processes hold, one by one; do what a process that died left undone."""
@@ -311,13 +319,6 @@ class Suite:
                     with self.store.lock(cell).acquire(timeout=-1):
                         pass
                     self._pass([alone])
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether an error is what a library made of Ctrl-C, as compiled modules do while they are imported."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _where(job: Job, task: Task) -> str:
@@ -351,6 +352,7 @@ def prepare(
     if truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
     checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
+    check_features(checkpoints, registries)
     found = _tasks(tasks, registries, Path(data) if data else None, limit)
     if subset is not None:
         found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from filelock import BaseFileLock
 
+from harness.distribution import version
 from harness.errors import EngineError
 from harness.identity import CellId
 from harness.records import Records
@@ -86,7 +86,7 @@ class Tally:
             truncated=self.encoded.truncated,
             logprob_unconditional=self.unconditional,
             is_greedy=self.is_greedy,
-            provenance={**provenance, **counts, "harness": importlib.metadata.version("harness")},
+            provenance={**provenance, **counts, "harness": version()},
         )
 
 

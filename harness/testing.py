@@ -20,11 +20,12 @@ import numpy as np
 
 from harness.checkerchecks import check_checker
 from harness.enginechecks import check_engine
-from harness.errors import MetricError, PluginError, describe
+from harness.errors import MetricError, PluginError
 from harness.fakes import ByteTokenizer, FakeEngine, inspect_fake, open_fake
 from harness.host import default_host
 from harness.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
 from harness.metrics import evaluate, per_document
+from harness.origins import describe
 from harness.procedures import ProcedureFit
 from harness.registries import expect_law, make_metric
 from harness.samples import Samples, Scored

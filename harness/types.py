@@ -306,13 +306,16 @@ class InspectCheckpoint(Protocol):
 class EngineType:
     """An engine as registered: its name, how to look before opening, how to open.
 
-    `preferred()` says whether it is the one to use on this machine where the user names none.
+    `preferred()` says whether it is the one to use on this machine where the user names none. `modules` must be
+    importable, and `install()` returns the command that makes them so.
     """
 
     name: str
     open_engine: OpenEngine
     inspect: InspectCheckpoint
     preferred: Callable[[], bool] = bool
+    modules: tuple[str, ...] = ()
+    install: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +59,22 @@ def nano_store(tmp_path_factory: pytest.TempPathFactory, host: PluginHost) -> Po
     tasks = ["nano_addition", "nano_birthplace", "nano_saying", "nano_text"]
     harness.evaluate(families, tasks, path, limit=60, registries=host).check()
     return harness.open_store(path, registries=host)
+
+
+def run_together(commands: Sequence[Sequence[str]], **settings: Any) -> tuple[list[int], list[str]]:
+    """Run processes at once, however long it takes; return statuses and standard errors. None outlives a failure."""
+    running = []
+    try:
+        for command in commands:
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **settings)
+            running.append(process)  # one that was started is known when the next one does not start
+        with ThreadPoolExecutor(len(running)) as pool:  # all pipes are read, or one that is full would stop its process
+            logs = list(pool.map(lambda process: process.communicate()[1], running))
+        return [process.returncode for process in running], logs
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def published(*parts: str) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness import FamilyError, UsageError
+import harness
+from harness import Checkpoint, Family, FamilyError, UsageError
 from harness.families import complete, find_family, load_family, locate, parse_steps, select, training_flops
 from harness.host import PluginHost
 from harness.weights import measure, tensor_shapes
@@ -109,6 +111,7 @@ def test_settings_of_a_size_go_before_those_of_the_family(tmp_path):
         ("source = 'x'\n[features]\na = 'b'\n[sizes.a]\n", "feature a = 'b'; expected a finite number"),
         ("source = 'x'\n[features]\na = nan\n[sizes.a]\n", "feature a = nan; expected a finite number"),
         ("source = 'x'\n[features]\nvalue = 7\n[sizes.a]\n", "feature value would hide a column"),
+        ("source = 'x'\n[features]\ntrials = 7\n[sizes.a]\n", "feature trials would hide a column"),
         ("source = 'x'\ntokens = -5\n[sizes.a]\n", "tokens = -5; expected a finite number that is not negative"),
         ("source = 'x'\ntokens = 'many'\n[sizes.a]\n", "tokens = 'many'; expected a number without quotes"),
         ("source = 'x'\nloss = {1 = inf}\n[sizes.a]\n", "loss = inf; expected"),
@@ -131,6 +134,7 @@ def test_selection_by_size_and_step(host: PluginHost):
     assert labels("aster:w64l2@400..1600 *2") == ["aster:w64l2@400", "aster:w64l2@800", "aster:w64l2@1600"]
     assert labels("aster:w*2@last") == ["aster:w32l2@1600", "aster:w64l2@1600"]
     assert labels("aster@100") == ["aster:w32l2@100", "aster:w64l2@100", "aster:w96l3@100"]
+    assert labels("aster:w32l2@800,100,400..1600 *4,last") == [f"aster:w32l2@{n}" for n in (100, 400, 800, 1600)]
     assert len(labels("birch")) == 5
 
 
@@ -139,6 +143,26 @@ def test_selecting_what_is_not_there_lists_what_is(host: PluginHost, text):
     with pytest.raises((UsageError, FamilyError)) as caught:
         select(text, host)
     assert "aster" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("birch:w32l2@100,1600", "birch:w32l2@100"),
+        ("aster:w32l2,w999@100", "aster:w999@100"),
+        ("aster:w32l2,w192l5@400", "aster:w192l5@400"),
+        ("aster@last,17", r"aster:\*@17"),
+    ],
+)
+def test_no_step_or_size_that_was_asked_for_is_left_out_silently(host: PluginHost, text, missing):
+    with pytest.raises(UsageError, match=f"there is no checkpoint {missing}; .*1600"):
+        select(text, host)
+
+
+def test_counts_of_zero_are_not_taken_for_missing(host: PluginHost):
+    known, folder = locate(select("aster:w32l2@100", host)[0])
+    assert complete(replace(known, tokens=0), folder).flops == 0
+    assert complete(replace(known, params=0), folder).params == 0
 
 
 def test_a_folder_with_a_checkpoint_is_a_family(host: PluginHost):
@@ -208,10 +232,12 @@ def test_training_flops_are_6nd():
     assert training_flops(7e9, 2e12) == 8.4e22
 
 
-def test_a_feature_with_the_name_of_a_metric_is_refused(tmp_path, host: PluginHost):
-    text = "source = 'x'\n[features]\nlogp_gold = 1\n[sizes.a]\n"
-    with pytest.raises(FamilyError, match="feature logp_gold is the name of a metric"):
-        select(str(write_family(tmp_path, text)), host)
+@pytest.mark.parametrize("feature", ["acc", "acc_stderr", "acc_n", "trials", "passed"])
+def test_a_feature_with_the_name_of_a_column_is_refused_wherever_the_family_comes_from(tmp_path, host, feature):
+    """A feature `trials` of a family made in Python once replaced the trials that were counted."""
+    checkpoint = Checkpoint("mine", "s", 1, 0, str(tmp_path), features={feature: 7.0})
+    with pytest.raises(FamilyError, match=f"mine:s@1: feature {feature} would hide a column or a metric"):
+        harness.evaluate([Family("mine", (checkpoint,))], ["nano_job"], tmp_path / "s", registries=host)
 
 
 def test_weights_that_are_cut_off_are_known_before_they_are_read(tmp_path, host: PluginHost):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import PluginError, UsageError
+from harness import PluginError, UsageError, distribution
 from harness.hookspecs import HOOKS
 from harness.host import BUILT_IN, Candidate, PluginHost, load_plugins
 
@@ -29,7 +29,9 @@ def test_everything_that_ships_goes_through_hooks(host: PluginHost):
     assert {"exact", "last_number", "letter", "regex"} <= set(host.checkers)
     assert {"power", "sigmoid", "two_step"} <= set(host.laws)
     assert set(host.reporters) == {"csv", "json", "md", "tex"}
-    assert all(info.distribution == "harness" and info.version for info in host.plugins())
+    assert {(info.distribution, info.version) for info in host.plugins()} == {
+        (distribution.name(), distribution.version())
+    }
 
 
 def test_a_plugin_that_implements_every_hook_loads():

@@ -13,8 +13,8 @@ import harness
 from tests.conftest import REPOSITORY
 
 LAYERS = [
-    {"errors", "files", "types"},
-    {"hookspecs", "templates", "weights"},
+    {"distribution", "errors", "files", "origins", "types"},
+    {"hookspecs", "marks", "reserved", "templates", "weights"},
     {"registries"},
     {"host", "identity", "documents", "hub", "prompts", "scores", "storefiles", "storemarks", "tables"},
     {"families", "taskfiles", "tasks", "tokens", "samples", "metrics", "records", "samplestore"},

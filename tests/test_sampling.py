@@ -14,7 +14,10 @@ import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
 from harness.host import PluginHost, load_plugins
 from harness.identity import Settings, digest_of
+from harness.points import UNITS
+from harness.reserved import COLUMNS
 from harness.samples import counted
+from harness.samplingoptions import OF_SAMPLERS, OF_TEXTS, take_sampling
 from harness.suite import Progress
 from harness.taskfiles import read_task_file
 from harness.tasks import fingerprint, load_task
@@ -310,7 +313,7 @@ def test_a_checker_that_fails_fails_its_cell_alone(family, tmp_path):
     host = host_with(check=moody)
     summary = harness.evaluate([family], [make_task(), other], tmp_path / "s", engine="fake", registries=host)
     assert [str(failure) for failure in summary.failures] == [
-        "fam:s@1 texts: checker 'vowel', document 3: ValueError: not this one"
+        "fam:s@1 texts: plugin 'fake', checker 'vowel': ValueError: not this one (document 3)"
     ]
     assert summary.written == 1
 
@@ -423,3 +426,37 @@ def test_attributes_are_what_checkers_look_at(tmp_path):
     first = load_task(read_task_file(folder)).fingerprint
     (folder / "docs.jsonl").write_text('{"q": "1 + 1 =", "a": "2", "how": "otherwise"}\n')
     assert load_task(read_task_file(folder)).fingerprint != first
+
+
+def test_temperature_0_and_seed_0_count_as_given():
+    """0 equals False: `--temperature 0` once left a task its own temperature."""
+    asked = dict.fromkeys((*OF_TEXTS, *OF_SAMPLERS)) | {"allow_code_execution": False, "no_texts": False}
+    assert take_sampling({**asked, "temperature": 0.0, "seed": 0}) == {"temperature": 0.0, "seed": 0}
+    assert take_sampling(dict(asked)) == {}
+
+
+def test_temperature_0_replaces_that_of_the_task(family, tmp_path):
+    _, store = draw(family, tmp_path / "s", make_task(temperature=0.8), options={"n": 1}, temperature=0.0)
+    assert {cell.settings.sampling["temperature"] for cell in store.cells()} == {0.0}
+
+
+def test_all_columns_that_a_store_fills_are_reserved(family, tmp_path, nano_store):
+    """One list for features, attributes and metrics: a new column of points must be added to it."""
+    _, store = draw(family, tmp_path / "s", options={"n": 12})
+    frames = [store.points(), store.samples(), *(nano_store.points(unit=unit) for unit in UNITS)]
+    assert {name for frame in frames for name in frame.columns} - COLUMNS == {"width", "depth", "i", "digits"}
+
+
+def test_an_old_feature_or_an_attribute_with_the_name_of_a_column_does_not_replace_it(family, tmp_path):
+    docs = tuple(Doc(str(i), ("q",), (" y",), ("y",), (0,), attributes={"outcome": 9, "value": i}) for i in range(3))
+    task = replace(make_task(), docs=docs, fingerprint="f" * 16)
+    _, store = draw(family, tmp_path / "s", task, options={"n": 12})
+    (file,) = (tmp_path / "s" / "checkpoints").glob("*.json")
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({**known, "features": {"trials": 7.0}}))
+    point = store.points(metrics=["pass_rate"]).iloc[0]
+    assert point["feature_trials"] == 7
+    assert point["trials"] != 7
+    assert set(store.samples()["outcome"]) <= {"passed", "failed"}
+    assert set(store.samples()["doc_outcome"]) == {9}
+    assert list(store.points(metrics=["pass_rate"], unit="document")["doc_value"]) == [0, 1, 2]

@@ -15,7 +15,7 @@ import pytest
 
 import harness
 from harness.tables import differences, read_csv
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_together
 
 pytestmark = pytest.mark.soak
 KEYS = ["family", "size", "step", "task", "doc_id", "choice"]
@@ -96,18 +96,10 @@ def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
 def test_four_processes_on_one_store(tmp_path: Path):
     """Started at once and at random; together they do every cell once."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = []
-    for _ in range(4):
-        processes.append(
-            subprocess.Popen(
-                command(tmp_path / "s", "aster:w32l2,w64l2", limit=100),
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-        )
-        time.sleep(random.Random(len(processes)).uniform(0, 2))
-    logs = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4
+    own = command(tmp_path / "s", "aster:w32l2,w64l2", limit=100)
+    late = ["sh", "-c", 'sleep "$0"; exec "$@"']
+    waits = [random.Random(number).uniform(0, 2) for number in range(4)]
+    statuses, logs = run_together([[*late, f"{wait:.2f}", *own] for wait in waits], env=environment)
+    assert statuses == [0] * 4, logs
     written = [line.split()[1:3] for log in logs for line in log.splitlines() if "documents/s" in line]
     assert len(written) == len({tuple(cell) for cell in written}) == 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from harness.suite import Progress, Suite, evaluate, prepare
 from harness.tasks import fingerprint
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from harness.types import Request
+from tests.conftest import run_together
 
 
 def make_task(name: str, n: int = 3, **settings) -> Task:
@@ -175,7 +175,7 @@ def test_a_failing_checkpoint_is_reported_and_the_others_go_on(tmp_path, family)
             yield engine
 
     summary, progress = run([family], [make_task("a")], tmp_path / "s", host_with("moody", moody), "moody")
-    assert progress.failures == ["fam:s@2: RuntimeError: cannot swap this one"]
+    assert progress.failures == ["fam:s@2: plugin 'moody', engine 'moody': RuntimeError: cannot swap this one"]
     assert [label for label, _ in progress.cells] == ["fam:s@1", "fam:s@3"]
     with pytest.raises(SuiteError, match="1 failed, 2 cells written"):
         summary.check()
@@ -215,7 +215,7 @@ class Broken(FakeEngine):
     ("how", "message"),
     [
         ("nan", "fam:s@1 a: document 2, choice 0: the log-probability is nan"),
-        ("dies", "fam:s@1: RuntimeError: the device fell off"),
+        ("dies", "fam:s@1: plugin 'broken', engine 'broken': RuntimeError: the device fell off"),
         ("forgets", "fam:s@1: a: 1 of 3 results did not come"),
     ],
 )
@@ -317,9 +317,8 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
         sys.executable, "-m", "harness", "eval", "aster:w32l2", "-t", "nano_job,nano_flag,nano_addition",
         "--limit", "40", "-o", str(tmp_path / "s"),
     ]  # fmt: skip
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    logs = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    statuses, logs = run_together([command, command])
+    assert statuses == [0, 0], logs
     lines = [line for log in logs for line in log.splitlines() if "documents/s" in line]
     written = [line.split()[1] + line.split()[2] for line in lines]
     there = [int(log.split()[0]) for log in logs]

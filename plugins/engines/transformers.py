@@ -23,6 +23,7 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
+from harness.distribution import how_to_install
 from harness.identity import config_digest, tokenizer_digest, weight_files
 from harness.weights import read_config
 from harness_plugins.engines.forwards import Answer, Forwards, Sharing, rows_of, sharing_of
@@ -380,4 +381,5 @@ def _is_out_of_memory(error: BaseException) -> bool:
 @harness.hookimpl
 def register_engines(register: harness.Register) -> None:
     """Register it."""
-    register("transformers", open_engine, inspect)
+    modules = ("safetensors", "tokenizers", "torch", "transformers")
+    register("transformers", open_engine, inspect, modules=modules, install=lambda: how_to_install("transformers"))

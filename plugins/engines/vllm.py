@@ -22,6 +22,7 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
+from harness.distribution import how_to_install
 from harness.identity import config_digest, weight_files
 from harness.weights import read_config
 from harness_plugins.engines.processes import WINDOW, Batch, Child, ChildDied
@@ -338,4 +339,4 @@ class Failed(EngineError):
 @harness.hookimpl
 def register_engines(register: harness.Register) -> None:
     """Register it."""
-    register("vllm", open_engine, inspect, is_preferred)
+    register("vllm", open_engine, inspect, is_preferred, modules=("vllm",), install=lambda: how_to_install("vllm"))

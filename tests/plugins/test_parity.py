@@ -193,7 +193,7 @@ def test_truncation_as_lm_eval_has_it(lm, tmp_path, host: PluginHost):
     frame = ours(task, tmp_path / "store", host, max_length=48, truncation="lm_eval").scores()
     expected = theirs(lm, task, max_length=48)
     assert frame["truncated"].mean() > 0.3
-    assert frame["logprob"].to_numpy() == pytest.approx([logprob for logprob, _ in expected], abs=1e-4)
+    assert frame["logprob"].to_numpy() == pytest.approx([logprob for logprob, _ in expected], abs=1e-4, rel=FLOAT32)
 
 
 def test_bits_per_byte_equal_lm_evals_rolling_loglikelihood(lm, tmp_path, host: PluginHost):
@@ -213,4 +213,4 @@ def test_bits_per_byte_equal_lm_evals_rolling_loglikelihood(lm, tmp_path, host: 
         expected = lm.loglikelihood_rolling(requests, disable_tqdm=True)
     finally:
         lm.add_bos_token = True
-    assert frame["logprob"].to_numpy() == pytest.approx(expected, abs=1e-4)
+    assert frame["logprob"].to_numpy() == pytest.approx(expected, abs=1e-4, rel=FLOAT32)  # up to 10,000 nats

@@ -1,0 +1,46 @@
+"""The installed distribution that this package came with: its name is not that of the package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+
+COMMAND = "harness.cli:main"  # the console script, by which the distribution is known
+
+
+@cache
+def distribution() -> importlib.metadata.Distribution | None:
+    """Return the distribution, editable ones too; None where the package runs from its source, not installed."""
+    found = [d for d in importlib.metadata.distributions() if any(e.value == COMMAND for e in d.entry_points)]
+    return max(found, key=lambda dist: dist.read_text("RECORD") is not None, default=None)
+
+
+def name() -> str:
+    """Return the name that pip knows; `.` where the package runs from its source."""
+    found = distribution()
+    return found.name if found else "."
+
+
+def version() -> str:
+    """Return the version that is installed."""
+    found = distribution()
+    return found.version if found else "unknown"
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs what an extra of this distribution names."""
+    return f"pip install '{name()}[{extra}]'"
+
+
+def missing(modules: Sequence[str]) -> list[str]:
+    """Return the modules that cannot be imported, without importing them."""
+    return [module for module in modules if not _is_there(module)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # sys.modules says that it is not to be imported
+        return False

@@ -1,0 +1,32 @@
+"""The reserved columns of points, scores and samples: no feature, attribute or metric may take the name of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from harness.types import Checkpoint
+
+COLUMNS = frozenset(field.name for field in fields(Checkpoint)) | {
+    # of a cell
+    "task", "engine", "dtype", "quantisation", "max_length", "truncation", "sampling", "settings", "fingerprint",
+    "checkpoint", "origin",
+    # of a value
+    "metric", "value", "stderr", "low", "high", "n", "ties", "truncated", "chance",
+    "drawn", "passed", "trials", "successes",
+    # of a document, a choice or a text
+    "doc", "doc_id", "group", "choice", "is_gold", "logprob", "logprob_unconditional", "is_greedy",
+    "n_tokens", "n_chars", "n_bytes", "sample", "sample_seed", "text", "finish", "outcome", "detail",
+}  # fmt: skip
+OF_METRICS = ("", "_stderr", "_n")  # endings of the columns of a metric in wide points
+
+
+def reserved(names: Iterable[str], metrics: Iterable[str] = ()) -> set[str]:
+    """Return those of some names that are columns already, of every store or of a metric in wide points."""
+    return set(names) & (COLUMNS | {f"{metric}{ending}" for metric in metrics for ending in OF_METRICS})
+
+
+def renamed(columns: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return columns with a prefix before the names that are reserved: `value` becomes `doc_value`."""
+    return {f"{prefix}{name}" if name in COLUMNS else name: column for name, column in columns.items()}
