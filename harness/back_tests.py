@@ -12,7 +12,7 @@ intervals hold the truth as often as they say, and whether it beats laws that kn
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.columns import completed, renamed
+from harness.columns import renamed
 from harness.errors import LawError, UsageError, choose
-from harness.fits import chosen, fit
+from harness.fits import by_family, fit, prepared
 from harness.host import default_host
-from harness.ladders import column, label, widen
+from harness.ladders import column
 from harness.lawfits import LawFit
 from harness.laws import ComposedLaw, Law, steps_of
 from harness.points import open_store, read_points
 from harness.registries import Registries
+from harness.runs import along, label
 from harness.tables import Measured, Range, Table
 
 FIRST = 3  # sizes that the first prediction has before it
@@ -49,15 +50,17 @@ class BackTest:
     value: str
     level: float
     missing: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return why laws made no prediction, a line a law: the first reason, and how many more there are."""
+        """Return notes on the points, and the first reason why each law made no prediction, of how many."""
         why: dict[str, list[str]] = {}
         for law, reason in self.missing:
             why.setdefault(law, []).append(reason)
         more = {law: f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "" for law, reasons in why.items()}
-        return tuple(f"{law} makes no prediction: {reasons[0]}{more[law]}" for law, reasons in sorted(why.items()))
+        failed = (f"{law} makes no prediction: {reasons[0]}{more[law]}" for law, reasons in sorted(why.items()))
+        return (*self.said, *failed)
 
     def summary(self) -> Table:
         """Return a row a law, best mean rank first."""
@@ -158,7 +161,7 @@ def back_test(
     smaller ones in its family, or no law makes any prediction.
     """
     registries = registries or default_host()
-    frame = _with_rungs(chosen(completed(widen(points), value), where), first)
+    frame = _with_rungs(prepared(points, None, value, where), first)
     named: list[Law] = [registries.laws[law] if isinstance(law, str) else law for law in laws or registries.laws]
     able = [law for law in named if laws or not _lacks(law, frame, value, via)]
     tests = list(_tests(frame, first))
@@ -187,7 +190,8 @@ def _of_task(frame: pd.DataFrame) -> str:
 
 def _with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
     """Return points with the number of their size in their family, from 1; raise LawError where there are too few."""
-    families = frame["family"] if "family" in frame.columns else pd.Series("", index=frame.index)
+    names = {position: name for name, own in by_family(frame) for position in own.index}
+    families = pd.Series(names, dtype=object).reindex(frame.index)
     params = pd.Series(column(frame, "params"), index=frame.index)
     frame = frame.assign(
         point=np.arange(len(frame)), rung=params.groupby(families).rank(method="dense").astype(int), of_family=families
@@ -211,11 +215,10 @@ def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
 
 def _tests(frame: pd.DataFrame, first: int) -> Iterator[pd.DataFrame]:
     """Yield, for each k, the sizes up to k of all families, and the last checkpoint of the next, if there is one."""
-    order = [name for name in ("tokens", "step", "flops") if name in frame.columns]
     for k in range(first, int(frame["rung"].max())):
-        following = frame[frame["rung"] == k + 1].sort_values(order, kind="stable")
-        seeds = ["of_family", *(["seed"] if "seed" in frame.columns else [])]
-        targets = following.groupby(seeds, sort=False).tail(1)
+        following = frame[frame["rung"] == k + 1]
+        targets = following.iloc[along(following)]
+        targets = targets.groupby([name for name in ("of_family", "seed") if name in frame], sort=False).tail(1)
         test = pd.concat([frame[frame["rung"] <= k], targets], ignore_index=True)
         yield test.assign(is_target=test["rung"] > k)
 
@@ -271,12 +274,14 @@ def back_test_file(
     value: str | None = None,
     renames: Sequence[str] = (),
     params_column: str | None = None,
+    run: str | None = None,
+    drop_duplicates: bool = False,
     registries: Registries | None = None,
     **arguments: Any,
 ) -> BackTest:
     """Back-test laws on a store (one task, or all with right answers) or a table file; arguments as of `back_test`.
 
-    `renames` and `params_column` are as of `harness.fits.fit_file`.
+    `renames`, `params_column`, `run` and `drop_duplicates` are as of `harness.fits.fit_file`.
     """
     registries = registries or default_host()
     names = list(laws) or list(registries.laws)
@@ -284,14 +289,15 @@ def back_test_file(
     tasks = [task] if task or not path.is_dir() else _scored_tasks(path, registries)
     found = []
     for name in tasks:
-        points, own, store = read_points(path, name, [metric or value, *via], registries)
-        points = renamed(points, renames, params_column)
-        wanted = metric or value or own
+        read = read_points(path, name, [metric or value, *via], registries, drop_duplicates=drop_duplicates)
+        points = renamed(read.points, renames, params_column, run)
+        wanted = metric or value or read.metric
         if wanted is None:
             raise UsageError(f"{path} has columns {choose(points.columns)}; name the one to predict with --value")
         if arguments.get("resample") in {"documents", "joint"}:
-            arguments["store"] = store
-        found.append(back_test(points, laws or None, value=wanted, registries=registries, **arguments))
+            arguments["store"] = read.store
+        tested = back_test(points, laws or None, value=wanted, registries=registries, **arguments)
+        found.append(replace(tested, said=read.notes))
     return joined(found)
 
 
@@ -307,4 +313,6 @@ def joined(found: Sequence[BackTest]) -> BackTest:
     """Return the back-tests of several tasks as one."""
     values = list(dict.fromkeys(own.value for own in found))
     rows = pd.concat([own.rows for own in found], ignore_index=True)
-    return BackTest(rows, " and ".join(values), found[0].level, tuple(pair for own in found for pair in own.missing))
+    missing = tuple(pair for own in found for pair in own.missing)
+    said = tuple(dict.fromkeys(note for own in found for note in own.said))
+    return BackTest(rows, " and ".join(values), found[0].level, missing, said)

@@ -12,6 +12,7 @@ from harness.ladders import column
 from harness.laws import bounds
 from harness.objectives import objective_of
 from harness.procedures import ProcedureFit
+from harness.runs import ORDER, ends, numeric
 from harness.steps import StepFit
 from harness.types import Floats
 
@@ -25,6 +26,7 @@ BEHIND = 10.0  # factor beyond the largest loss fitted where a second step is ta
 NEAR = 2.0  # standard errors within which a value counts as chance
 TESTED = 3  # points more than parameters from which on a constant is tested against the law
 UNSURE = 0.05  # p value above which a constant does as well as a law
+SAME_LENGTH = 0.99  # of the longest training or the most compute: runs from there on are compared as equals
 FAR = 10.0  # extrapolation by more than this factor is said
 
 
@@ -105,47 +107,71 @@ def _of_sample(fit: LawFit) -> Iterator[str]:
 
 
 def rungs(ladder: pd.DataFrame, value: str) -> tuple[Floats, Floats]:
-    """Return values (k,) and standard errors (k,) of the last checkpoint of each size, by size; none without sizes."""
+    """Return values (k,) and standard errors (k,) of the last checkpoints of each size, by size; none without sizes.
+
+    The runs of a size that were trained longest are averaged, whatever the order of rows.
+    """
     key = next((k for k in ("size", "params") if k in ladder.columns), None)
     by = next((k for k in ("params", "flops") if k in ladder.columns), None)
     if key is None or by is None:
         return np.empty(0), np.empty(0)
-    order = ladder.sort_values([by] + [k for k in ("tokens", "step") if k in ladder.columns], kind="stable")
-    last = order.groupby(key, sort=False).tail(1)
+    last = ladder[ends(ladder)]
+    length = next((numeric(last, k) for k in ORDER if k in last and np.isfinite(numeric(last, k)).all()), None)
+    if length is not None:
+        longest = pd.Series(length, index=last.index).groupby(last[key]).transform("max")
+        last = last[length >= SAME_LENGTH * longest]
     errors = last.get(f"{value}_stderr", pd.Series(np.nan, index=last.index))
-    return column(last, value), np.asarray(errors, dtype=np.float64)
+    columns = {"scale": numeric(last, by), "value": column(last, value), "square": np.nan_to_num(errors) ** 2, "n": 1.0}
+    sizes = pd.DataFrame(columns).groupby(last[key].to_numpy())
+    mean, total = sizes.mean(), sizes.sum()
+    order = np.argsort(mean["scale"].to_numpy(), kind="stable")
+    return mean["value"].to_numpy()[order], (np.sqrt(total["square"]) / total["n"]).to_numpy()[order]
+
+
+def _families(ladder: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the points of each family, and how a warning names it; no name for one family alone."""
+    if "family" not in ladder.columns or ladder["family"].nunique(dropna=False) < 2:
+        return [("", ladder)]
+    return [(f"{name}: ", own) for name, own in ladder.groupby("family", dropna=False)]
 
 
 def _of_trend(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
-    """Find the largest step back against the overall direction, beyond noise; two features have no one order."""
-    values, errors = rungs(ladder, fit.value)
-    if len(values) < 3 or len(fit.features) > 1 or np.ptp(values) == 0:
+    """Find the largest step back of each family against its direction, beyond noise; two features have no one order."""
+    if len(fit.features) > 1:
         return
-    signed = values if values[-1] >= values[0] else -values
-    back = signed[:, None] - signed[None, :]  # back[i, j] > 0 for i < j: the value turned back
-    noise = np.sqrt(np.nan_to_num(errors) ** 2 + np.nan_to_num(errors)[:, None] ** 2)
-    beyond = (back > REVERSAL * noise) & (back > 0.05 * np.ptp(values)) & np.triu(np.ones_like(back, dtype=bool), 1)
-    if beyond.any():
-        i, j = np.unravel_index(np.argmax(np.where(beyond, back, -np.inf)), back.shape)
-        yield (
-            f"the trend is not monotone: {fit.value} goes from {values[i]:.3g} to {values[j]:.3g} between sizes "
-            f"{i + 1} and {j + 1}; do not extrapolate it with this law"
-        )
+    for name, own in _families(ladder):
+        values, errors = rungs(own, fit.value)
+        if len(values) < 3 or np.ptp(values) == 0:
+            continue
+        signed = values if values[-1] >= values[0] else -values
+        back = signed[:, None] - signed[None, :]  # back[i, j] > 0 for i < j: the value turned back
+        noise = np.sqrt(errors**2 + errors[:, None] ** 2)
+        later = np.triu(np.ones_like(back, dtype=bool), 1)
+        beyond = (back > REVERSAL * noise) & (back > 0.05 * np.ptp(values)) & later
+        if beyond.any():
+            i, j = np.unravel_index(np.argmax(np.where(beyond, back, -np.inf)), back.shape)
+            yield (
+                f"{name}the trend is not monotone: {fit.value} goes from {values[i]:.3g} to {values[j]:.3g} between "
+                f"sizes {i + 1} and {j + 1}; do not extrapolate it with this law"
+            )
 
 
 def _of_largest(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
-    """Say when the largest rung leaves the law by more than the others' scatter."""
-    if "flops" not in ladder.columns or len(ladder) < 5:
+    """Say when the points of most compute of a family leave the law by more than the scatter of its others."""
+    if "flops" not in ladder.columns:
         return
-    ordered = ladder.sort_values("flops", kind="stable")
-    residuals = column(ordered, fit.value) - fit.curve(fit.steps[0].read(ordered))
-    scatter = float(np.sqrt(np.mean(residuals[:-1] ** 2)))
-    error = float(np.nan_to_num(ordered.get(f"{fit.value}_stderr", pd.Series([0.0])).iloc[-1]))
-    if abs(residuals[-1]) > REVERSAL * float(np.hypot(scatter, error)):
-        yield (
-            f"the largest rung lies {residuals[-1]:+.3g} off the law, the others within {scatter:.2g}: "
-            "the law breaks there"
-        )
+    for name, own in _families(ladder):
+        flops = column(own, "flops")
+        top = flops >= SAME_LENGTH * flops.max()
+        if len(own) < 5 or (~top).sum() < 2:
+            continue
+        residuals = column(own, fit.value) - fit.curve(fit.steps[0].read(own))
+        off, scatter = float(residuals[top].mean()), float(np.sqrt(np.mean(residuals[~top] ** 2)))
+        errors = np.nan_to_num(own.get(f"{fit.value}_stderr", pd.Series(0.0, index=own.index)).to_numpy(dtype=float))
+        error = float(np.sqrt((errors[top] ** 2).sum())) / int(top.sum())
+        if abs(off) > REVERSAL * float(np.hypot(scatter, error)):
+            what = "the law breaks there" if top.sum() > 1 else "one point does not tell a break of the law from noise"
+            yield f"{name}the largest rung lies {off:+.3g} off the law, the others within {scatter:.2g}: {what}"
 
 
 def _of_turn(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:

@@ -17,7 +17,7 @@ from harness import distribution
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
-from harness.outputs import FORMAT, OUTPUT, interval_options, print_tables
+from harness.outputs import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.samplingoptions import sampling_options, take_sampling
 
 if TYPE_CHECKING:
@@ -273,10 +273,12 @@ def check(host: PluginHost, /, store: Path, suffix: str) -> None:
     "renames",
     multiple=True,
     metavar="THEIRS=OURS",
-    help="Rename a column of a table, or compute it: n_params=params, 'tokens_b * 1e9=tokens'.",
+    help="Rename a column of a table, or compute it from columns, those mapped before included: n_params=params, "
+    "'tokens_b * 1e9=tokens'.",
 )
 @click.option("--params-column", help="Column that counts as params, such as params_non_embedding.")
-@click.option("--where", help="Expression over columns; other points are left out.")
+@row_options
+@click.option("--where", help="Expression over columns, of rows and of points; other points are left out.")
 @click.option("--hold-out", help="What is only predicted: an expression, largest, or a share (those of most FLOPs).")
 @click.option(
     "--back-test",

@@ -22,8 +22,11 @@ from harness.lawfits import LawFit
 from harness.laws import ComposedLaw, Law, steps_of
 from harness.points import PointStore
 from harness.registries import Registries
+from harness.runs import ends, label, largest
 from harness.steps import Options
 from harness.tables import Measured, Range, Table
+
+CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
     engines = set(points["engine"])
     if len(engines) > 1 and not mix_engines:
         raise StoreError(f"the store mixes engines ({choose(engines)}); choose one with --where, or pass --mix-engines")
-    twice = points[points.duplicated(["family", "size", "step", "seed", "task", "metric"], keep=False)]
+    twice = points[points.duplicated([*CELL, "metric"], keep=False)]
     if len(twice):
         row = twice.iloc[0]
         keys = ["family", "size", "seed", "task", "metric"]
@@ -109,8 +112,7 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
         said = "; ".join(f"{name} {choose(found)}" for name, found in differing.items())
         name, found = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
         raise StoreError(
-            f"{row['family']}:{row['size']} has {row['task']} more than once ({said}); choose with "
-            f"--where \"{name} == '{min(found)}'\""
+            f"{label(row)} has {row['task']} more than once ({said}); choose with --where \"{name} == '{min(found)}'\""
         )
 
 
@@ -136,12 +138,7 @@ def _damaged(store: PointStore) -> list[str]:
 def _shown(points: pd.DataFrame) -> pd.DataFrame:
     """Return the shown metric of the last step of every size."""
     shown = points[points["shown"]].sort_values(["family", "params", "size", "seed", "step"], kind="stable")
-    return shown.groupby(["family", "size", "seed", "task"], sort=False).tail(1)
-
-
-def _largest(shown: pd.DataFrame) -> pd.DataFrame:
-    params = shown["params"].astype(float).fillna(0.0)  # unknown for weights that are no safetensors
-    return shown[params == params.groupby(shown["family"]).transform("max")]
+    return shown[ends(shown, "task")]
 
 
 def _measured(rows: pd.DataFrame) -> Measured | None:
@@ -152,16 +149,17 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str]) -> Table:
-    largest = _largest(shown)
-    families = sorted(largest["family"].unique())
+    known = shown.assign(params=shown["params"].astype(float).fillna(0.0))  # unknown without safetensors
+    last = shown[largest(known)]
+    families = sorted(last["family"].unique())
     rows = []
-    for (task, metric), own in largest.groupby(["task", "metric"]):
+    for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         rows.append((task, metric, *values, int(own["n"].max()), int(own["truncated"].sum()), _total(own["ties"])))
-    sizes = ", ".join(f"{f} {largest[largest['family'] == f]['size'].iloc[0]}" for f in families)
+    sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
-    return Table("families", "Families side by side", columns, tuple(rows), (about, *_certain(largest), *notes))
+    return Table("families", "Families side by side", columns, tuple(rows), (about, *_certain(last), *notes))
 
 
 def _certain(rows: pd.DataFrame) -> list[str]:

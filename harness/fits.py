@@ -26,24 +26,13 @@ from harness.checks import warn
 from harness.columns import check_units, completed, renamed
 from harness.errors import LawError, UsageError, choose
 from harness.host import default_host
-from harness.ladders import (
-    Resamples,
-    column,
-    freedom,
-    label,
-    point_weights,
-    query,
-    scattered,
-    split,
-    student,
-    units_of,
-    widen,
-)
+from harness.ladders import Ladder, Resamples, column, freedom, is_long, point_weights, query, scattered, student, widen
 from harness.lawfits import LawFit
 from harness.laws import Law, ProcedureLaw, configured, steps_of
 from harness.points import PointStore, read_points
 from harness.procedures import fit_procedure
 from harness.registries import Registries
+from harness.runs import label, refuse_twice
 from harness.steps import Chain, Options
 from harness.types import Floats
 
@@ -86,29 +75,31 @@ def fit(
     if weights is not None:
         options |= {"resample": "weights", "bootstrap": len(weights)}
     settings = Options(**options)
-    frame = chosen(_read(points, law, value), where)
-    check_units(frame, [name for step in steps_of(law) for name in step.features])
-    ladder, target = split(frame.reset_index(drop=True), hold_out)
+    frame = prepared(points, law, value, where)
+    doubts = check_units(frame, [name for step in steps_of(law) for name in step.features])
+    ladder = Ladder.of(frame, hold_out)
     found = LawFit(
         law=law.name,
         value=value,
         options=settings,
-        runs=len(set(units_of(ladder, "runs"))),
+        runs=ladder.runs.count,
+        sizes=ladder.runs.sizes,
+        told_apart=ladder.runs.columns,
         law_options=dict(law_options or {}),
         labels={
-            k: str(ladder[k].iloc[0])
-            for k in ("family", "task", "flops_convention")
-            if k in ladder and len(set(ladder[k])) == 1
+            k: str(ladder.points[k].iloc[0])
+            for k in ("family", "task", "flops_convention", "tokens_convention")
+            if k in ladder.points and len(set(ladder.points[k])) == 1
         },
         **_steps(law, ladder, settings, value=value, via=via, store=store, weights=weights),
     )
-    found = replace(found, hold_out=tuple(_held(found, target)))
-    return replace(found, warnings=tuple(warn(found, ladder, target)))
+    found = replace(found, hold_out=tuple(_held(found, ladder.target)))
+    return replace(found, warnings=(*doubts, *warn(found, ladder.points, ladder.target)))
 
 
 def _steps(
     law: Law,
-    ladder: pd.DataFrame,
+    ladder: Ladder,
     options: Options,
     *,
     value: str,
@@ -117,41 +108,54 @@ def _steps(
     weights: Floats | None,
 ) -> dict[str, Any]:
     """Return the steps of a fit, and the column between them."""
+    points = ladder.points
     if isinstance(law, ProcedureLaw):
         if weights is not None:
             raise UsageError(f"law {law.name!r} is a procedure; weights are for formulas")
-        units = units_of(ladder, str(options.resample))
-        drawn = _documents(ladder, [value], options, store)
-        resamples = Resamples(np.ones((options.bootstrap, len(ladder))), drawn, units)
-        steps = (fit_procedure(law, ladder, resamples, value=value, options=options),)
+        units = ladder.units(str(options.resample))
+        drawn = _documents(points, [value], options, store)
+        resamples = Resamples(np.ones((options.bootstrap, len(points))), drawn, units)
+        steps = (fit_procedure(law, points, resamples, value=value, options=options),)
         return {"via": "", "negated": False, "steps": steps}
     chain = Chain.of(law, value, via)
     for name in chain.columns:
-        column(ladder, name)  # what is not there is said before documents are resampled
-    resamples = _resamples(ladder, chain, options, store) if weights is None else _given(weights, len(ladder))
-    return {"via": chain.via, "negated": chain.negated(ladder), "steps": chain.fit(ladder, resamples, options)}
+        column(points, name)  # what is not there is said before documents are resampled
+    resamples = _resamples(ladder, chain, options, store) if weights is None else _given(weights, len(points))
+    return {"via": chain.via, "negated": chain.negated(points), "steps": chain.fit(points, resamples, options)}
 
 
-def _read(points: pd.DataFrame, law: Law, value: str) -> pd.DataFrame:
-    """Return wide points, with the columns that follow from others."""
-    prepare = getattr(steps_of(law)[0], "prepare", None)
-    frame = completed(widen(points), value)
-    return prepare(frame) if prepare else frame
+def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | None = None) -> pd.DataFrame:
+    """Return wide points to fit: completed, filtered, pivoted, and checked, in that order.
 
-
-def chosen(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    """Return the points to fit; raise LawError where there are none."""
-    kept = query(frame, where) if where else frame
-    if kept.empty:
+    `where` applies to the rows of long points, so that it can choose between rows of one checkpoint, and to wide points
+    with the columns of their metrics; it must be applicable to one of them. Raises LawError where nothing is left, or
+    two rows are of one checkpoint.
+    """
+    first = steps_of(law)[0] if law else None
+    prepare = getattr(first, "prepare", None)
+    rows = completed(points) if is_long(points) else points
+    kept = _where(rows, where) if is_long(points) else None
+    wide = rows if kept is None else kept
+    if not wide.empty:
+        wide = completed(widen(wide), value)
+        wide = prepare(wide) if prepare else wide
+        again = _where(wide, where)
+        wide = again if again is not None else wide if kept is not None else query(wide, str(where))
+    if wide.empty:
         raise LawError(
-            f"there are no points to fit: {f'none of {len(frame)} has {where}' if where else 'none is there'}"
+            f"there are no points to fit: {f'none of {len(points)} has {where}' if where else 'none is there'}"
         )
-    return kept
+    wide = wide.reset_index(drop=True)
+    refuse_twice(wide, getattr(first, "features", ()))
+    return wide
 
 
-def _pools(law: str | Law, registries: Registries | None = None) -> bool:
-    """Say whether a law is fitted to all families together."""
-    return bool(getattr(_named(law, registries), "pools", False))
+def _where(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
+    """Return the rows for which an expression holds; None where its columns are not those of the frame."""
+    try:
+        return query(frame, where) if where else frame
+    except UsageError:
+        return None
 
 
 def _named(law: str | Law, registries: Registries | None) -> Law:
@@ -168,16 +172,28 @@ def fit_families(points: pd.DataFrame, law: str | Law, **arguments: Any) -> Iter
     before families are told apart. Raises LawError where no points are left.
     """
     law = _named(law, arguments.get("registries"))
-    frame = chosen(_read(points, law, arguments["value"]), arguments.pop("where", None))
-    if "family" in frame.columns and frame["family"].isna().any():
-        rows = ", ".join(map(str, frame.index[frame["family"].isna()][:5]))
-        raise LawError(f"family is missing in rows {rows}; name it, leave them out, or fit all points together (pool)")
-    apart = "family" in frame.columns and not _pools(law, arguments.get("registries"))
-    for family in sorted(set(frame["family"])) if apart else [""]:
+    frame = prepared(points, law, arguments["value"], arguments.pop("where", None))
+    for family, own in by_family(frame) if not getattr(law, "pools", False) else [("", frame)]:
         try:
-            yield family, fit(frame[frame["family"] == family] if family else frame, law, **arguments)
+            yield family, fit(own, law, **arguments)
         except LawError as error:
             yield family, error
+
+
+def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the points of each family, whatever its name is; all of them as "" where there is no column family.
+
+    Raises LawError where the family of some points is missing.
+    """
+    if "family" not in frame.columns:
+        return [("", frame)]
+    if frame["family"].isna().any():
+        rows = ", ".join(map(str, frame.index[frame["family"].isna()][:5]))
+        raise LawError(
+            f"family is missing in rows {rows} ({int(frame['family'].isna().sum())} of {len(frame)}); name it, leave "
+            "them out, or fit all points together (pool)"
+        )
+    return sorted(((str(name), own) for name, own in frame.groupby("family", sort=False)), key=lambda own: own[0])
 
 
 def fit_file(
@@ -190,30 +206,32 @@ def fit_file(
     pool: bool = False,
     renames: Sequence[str] = (),
     params_column: str | None = None,
+    run: str | None = None,
+    drop_duplicates: bool = False,
     registries: Registries | None = None,
     **arguments: Any,
 ) -> tuple[list[LawFit], list[str]]:
     """Fit a law to the points of a store or a table file, family by family unless `pool`.
 
-    `renames` are pairs theirs=ours (`harness.columns.renamed`), `params_column` the column that counts as params.
-    Returns the fits, and what went wrong with the families that could not be fitted.
+    `renames` are pairs theirs=ours (`harness.columns.renamed`), `params_column` the column that counts as params, `run`
+    the one that tells runs apart; `drop_duplicates` keeps one of equal rows of a file. Returns the fits, and what went
+    wrong with the families that could not be fitted.
     """
     registries = registries or default_host()
-    points, named, store = read_points(
-        path, task, [metric or value, arguments.get("via"), _via(law, registries)], registries
-    )
-    points = renamed(points, renames, params_column)
-    wanted = metric or value or named
+    metrics = [metric or value, arguments.get("via"), _via(law, registries)]
+    read = read_points(path, task, metrics, registries, drop_duplicates=drop_duplicates)
+    points = renamed(read.points, renames, params_column, run)
+    wanted = metric or value or read.metric
     if wanted is None:
         raise UsageError(
             f"{path} has columns {choose(points.columns)}; name the one that the law describes with --value"
         )
-    arguments |= {"value": wanted, "store": store, "registries": registries}
+    arguments |= {"value": wanted, "store": read.store, "registries": registries}
     if pool:
-        return [fit(points, law, **arguments)], []
+        return [replace(fit(points, law, **arguments), notes=read.notes)], []
     found = list(fit_families(points, law, **arguments))
     errors = [f"{family or path}: {result}" for family, result in found if isinstance(result, LawError)]
-    return [result for _, result in found if isinstance(result, LawFit)], errors
+    return [replace(result, notes=read.notes) for _, result in found if isinstance(result, LawFit)], errors
 
 
 def _via(law: str, registries: Registries) -> str | None:
@@ -242,16 +260,16 @@ def _held(found: LawFit, target: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def _resamples(ladder: pd.DataFrame, chain: Chain, options: Options, store: PointStore | None) -> Resamples:
+def _resamples(ladder: Ladder, chain: Chain, options: Options, store: PointStore | None) -> Resamples:
     """Redraw the points of few units around the law, weight many units, and resample documents where asked for."""
     unit, rng = str(options.resample), np.random.default_rng(options.seed)
-    units = units_of(ladder, unit)
+    units, n = ladder.units(unit), len(ladder.points)
     p = max(len(step.parameters) for step in chain.steps)
     redrawn = unit != "documents" and len(set(units)) < FEW_UNITS * p
-    columns = _documents(ladder, chain.columns, options, store)
+    columns = _documents(ladder.points, chain.columns, options, store)
     if redrawn or unit == "documents":
-        return Resamples(np.ones((options.bootstrap, len(ladder))), columns, units, rng if redrawn else None)
-    power = student(freedom(len(ladder), p, len(set(units))), options.level)
+        return Resamples(np.ones((options.bootstrap, n)), columns, units, rng if redrawn else None)
+    power = student(freedom(n, p, len(set(units))), options.level)
     return Resamples(point_weights(units, options.bootstrap, rng), columns, units, power=power)
 
 

@@ -11,66 +11,107 @@ import pandas as pd
 from scipy import stats
 from scipy.special import gamma
 
+from harness.columns import floats
 from harness.errors import LawError, UsageError, choose
+from harness.runs import DESCRIBES, Runs, largest, runs_of, some, two_points
 from harness.types import Bools, Floats, Ints
 
-IDENTITY = ("family", "size", "step", "seed", "task", "checkpoint", "fingerprint", "settings")
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
 COUNTS = ("flops", "params", "tokens")  # of which laws take logarithms
 MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample
 UNITS = ("runs", "checkpoints", "seeds", "documents", "joint")
 
 
-def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a checkpoint and task, with a column a metric, and METRIC_stderr and METRIC_n beside it.
+@dataclass(frozen=True)
+class Ladder:
+    """Points that a law is fitted to (`points`, n rows) and those held out (`target`); `runs` are those of `points`."""
 
-    Points that are wide already come back as they are.
+    points: pd.DataFrame
+    target: pd.DataFrame
+    runs: Runs
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, hold_out: str | float | None) -> Ladder:
+        """Split wide points; runs are told apart before, as the held-out points help to do so."""
+        held, runs = held_out(frame, hold_out), runs_of(frame)
+        fitted = frame[~held].reset_index(drop=True)
+        number = np.unique(runs.number[~held], return_inverse=True)[1]
+        own = Runs(np.asarray(number, dtype=np.int64), runs_of(fitted).sizes, runs.columns)
+        return cls(fitted, frame[held].reset_index(drop=True), own)
+
+    def units(self, unit: str) -> Ints:
+        """Return the number of the unit that each point belongs to (n,); see `units_of`."""
+        return units_of(self.points, unit, self.runs)
+
+
+def widen(points: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per checkpoint and task, with a column per metric, and METRIC_stderr and METRIC_n beside it.
+
+    Points that are wide already come back as they are. Raises LawError where a checkpoint has two values of a metric.
     """
-    if not {"metric", "value"} <= set(points.columns):
-        return points.reset_index(drop=True)
-    identity = [name for name in IDENTITY if name in points.columns]
+    points = points.reset_index(drop=True)
+    if not is_long(points):
+        return points
+    identity = [name for name in DESCRIBES if name in points.columns and name != "metric"]
+    _refuse_two(points, [*identity, "metric"])
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for point in points.to_dict("records"):
         key = tuple(str(point[name]) for name in identity)
         row = rows.setdefault(key, {str(k): v for k, v in point.items() if k not in OF_METRIC})
         if point["metric"] in row:
-            raise LawError(f"two points of {point['metric']} for {', '.join(key)}; keep one of them")
+            raise LawError(f"the metric {point['metric']} has the name of a column of the points; rename one of them")
         row[point["metric"]] = point["value"]
         row[f"{point['metric']}_stderr"] = point.get("stderr", np.nan)
         row |= {f"{point['metric']}_n": point["n"]} if "n" in point else {}
     return pd.DataFrame(list(rows.values()))
 
 
+def is_long(points: pd.DataFrame) -> bool:
+    """Say whether points have one row per metric."""
+    return {"metric", "value"} <= set(points.columns)
+
+
+def _refuse_two(points: pd.DataFrame, keys: list[str]) -> None:
+    """Raise LawError where two rows are of one checkpoint, task and metric, whether they are equal or not."""
+    if points.duplicated(keys).any():
+        raise LawError(two_points(points, keys))
+
+
 def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
-    """Return the rows for which a pandas expression holds."""
+    """Return the rows for which a pandas expression holds; whole numbers count as float64, so products are exact."""
+    numbers = floats(frame) if frame.index.is_unique else floats(frame).reset_index(drop=True)
     try:
-        return frame.query(expression)
+        kept = numbers.index.isin(numbers.query(expression).index)
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
         raise UsageError(f"{expression!r} cannot be applied: {error}; columns are: {choose(frame.columns)}") from error
+    return frame[kept]
 
 
 def split(frame: pd.DataFrame, hold_out: str | float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (ladder, target): what is fitted, and what is held out and only predicted.
+    """Return (ladder, target): what is fitted, and what is held out and only predicted; see `held_out`."""
+    held = held_out(frame, hold_out)
+    return frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
+
+
+def held_out(frame: pd.DataFrame, hold_out: str | float | None) -> Bools:
+    """Mark the held-out rows (n,); raise LawError for none or all of them.
 
     `hold_out` is an expression, "largest" (all rows of the most params in each family), a fraction (that share of the
     rows, those of the most flops), or None.
     """
     if hold_out is None:
-        return frame, frame.iloc[:0]
-    held = _held_out(frame, hold_out)
+        return np.zeros(len(frame), dtype=bool)
+    held = _held_out(frame, hold_out).to_numpy(dtype=bool)
     if held.all():
         raise LawError(f"hold_out={hold_out!r} holds out all {len(frame)} points; none is left to fit")
     if not held.any():
         raise LawError(f"hold_out={hold_out!r} holds out none of {len(frame)} points; columns: {choose(frame.columns)}")
-    return frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
+    return held
 
 
 def _held_out(frame: pd.DataFrame, hold_out: str | float) -> pd.Series[bool]:
     if hold_out == "largest":
-        if "params" not in frame.columns:
-            raise LawError("hold_out='largest' needs a column params")
-        families = frame["family"] if "family" in frame.columns else pd.Series("", index=frame.index)
-        return frame["params"] == frame.groupby(families)["params"].transform("max")
+        return largest(frame)
     share = _fraction(hold_out)
     if share is None:
         return pd.Series(frame.index.isin(query(frame, str(hold_out)).index), index=frame.index)
@@ -84,17 +125,6 @@ def _fraction(hold_out: str | float) -> float | None:
         return float(hold_out)
     except ValueError:
         return None
-
-
-def label(row: pd.Series[Any]) -> str:
-    """Name a point for a message: family:size@step as far as it has them."""
-    family, size, step = (row.get(name) for name in ("family", "size", "step"))
-    step = "" if step is None or pd.isna(step) else f"@{int(step)}"
-    return (
-        f"{'' if family is None else family}:{'' if size is None else size}{step}"
-        if family or size
-        else f"row {row.name}"
-    )
 
 
 def column(frame: pd.DataFrame, name: str) -> Floats:
@@ -131,8 +161,7 @@ def trials(frame: pd.DataFrame, name: str) -> Floats:
 def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:
     """Raise LawError where some points are bad, naming the first five."""
     if bad.any():
-        labels = [label(row) for _, row in frame[bad].iterrows()]
-        raise LawError(f"{why} for {', '.join(labels[:5])}; mend it, or choose where {without!r}")
+        raise LawError(f"{why} for {some(frame, bad)}; mend it, or choose where {without!r}")
 
 
 @dataclass(frozen=True)
@@ -167,19 +196,16 @@ class Resamples:
         return weights
 
 
-def units_of(frame: pd.DataFrame, unit: str) -> Ints:
-    """Return the number of the unit each point belongs to (n,): a run is one (family, size, seed)."""
+def units_of(frame: pd.DataFrame, unit: str, runs: Runs | None = None) -> Ints:
+    """Return the number of the unit each point belongs to (n,): runs (`runs_of`), points or seeds."""
     if unit not in UNITS:
         raise UsageError(f"resample={unit!r} is none of {choose(UNITS)}")
-    keys = {
-        "runs": ("family", "size", "seed"),
-        "joint": ("family", "size", "seed"),
-        "seeds": ("family", "seed"),
-    }.get(unit)
-    there = [key for key in keys or () if key in frame.columns]
-    if not there:
+    if unit in {"runs", "joint"}:
+        return (runs or runs_of(frame)).number
+    keys = [name for name in ("family", "seed") if name in frame.columns]
+    if unit != "seeds" or not keys:
         return np.arange(len(frame))
-    return np.asarray(frame.groupby(there, dropna=False).ngroup(), dtype=np.int64)
+    return np.asarray(frame.groupby(keys, dropna=False).ngroup(), dtype=np.int64)
 
 
 def shared(residuals: Floats, units: Ints) -> float:

@@ -37,6 +37,9 @@ class LawFit:
     labels: Mapping[str, str] = field(default_factory=dict)
     hold_out: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    sizes: int | None = None
+    told_apart: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -100,7 +103,8 @@ class LawFit:
         steps = tuple(_step(own, step) for own, step in zip(steps_of(law), table["steps"], strict=True))
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
-        return cls(**{**table, **read, "warnings": tuple(table["warnings"])})
+        lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes")}
+        return cls(**{**table, **read, **lists})
 
     def __str__(self) -> str:
         from harness.reports import fit_report
@@ -137,10 +141,18 @@ def _step(law: FormulaLaw | ProcedureLaw, table: Mapping[str, Any]) -> StepFit |
 
 
 def _beyond(x: Floats, domain: tuple[float, float]) -> Floats:
-    """Return by which factor features lie outside the fitted range; 1 inside."""
+    """Return by which factor features lie outside the fitted range; 1 inside, infinity where no factor leads there.
+
+    A range with values of 0 or less has no factors: there it is 1 plus the distance from the range, in its widths.
+    """
     low, high = domain
     with np.errstate(all="ignore"):
-        return np.nan_to_num(np.maximum(1.0, np.maximum(x / high, low / x)), nan=1.0)
+        if low > 0:
+            factor = np.where(x > 0, np.maximum(x / high, low / x), np.where(np.isnan(x), np.nan, np.inf))
+        else:
+            distance = np.maximum(np.maximum(low - x, x - high), 0.0)
+            factor = 1.0 + np.where(distance > 0, distance / (high - low), distance)
+    return np.nan_to_num(np.maximum(1.0, factor), nan=1.0, posinf=np.inf)
 
 
 def save_fits(fits: Sequence[LawFit], path: Path) -> None:

@@ -32,6 +32,16 @@ LEVEL = click.option(
     "--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Level of the intervals."
 )
 
+RUN = click.option("--run", metavar="COLUMN", help="Column of a table that tells runs apart (default: run).")
+DROP_DUPLICATES = click.option(
+    "--drop-duplicates", is_flag=True, help="Keep one of the rows of a table that are equal in every column."
+)
+
+
+def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options --run and --drop-duplicates, of what the rows of a table are."""
+    return RUN(DROP_DUPLICATES(command))
+
 
 def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options --bootstrap (resamples) and --level of its intervals."""

@@ -14,13 +14,14 @@ their successes (as many tries at one rate as the standard error is worth).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.columns import read_table
 from harness.errors import MetricError, StoreError, UsageError, choose
 from harness.host import default_host
 from harness.identity import CellId
@@ -143,12 +144,28 @@ def open_store(path: str | Path, *, create: bool = False, registries: Registries
     return PointStore(path, create=create, registries=registries)
 
 
+@dataclass(frozen=True)
+class Read:
+    """Points as they were read: the task's own metric and the store, where there is one, and notes on the rows."""
+
+    points: pd.DataFrame
+    metric: str | None = None
+    store: PointStore | None = None
+    notes: tuple[str, ...] = ()
+
+
 def read_points(
-    path: Path, task: str | None, metrics: Sequence[str | None], registries: Registries
-) -> tuple[pd.DataFrame, str | None, PointStore | None]:
-    """Return the points of a store or of a CSV or Parquet file, the task's own metric, and the store.
+    path: Path,
+    task: str | None,
+    metrics: Sequence[str | None],
+    registries: Registries,
+    *,
+    drop_duplicates: bool = False,
+) -> Read:
+    """Read the points of a store or of a CSV or Parquet file.
 
     Of `metrics`, the first must apply to the task of a store; those behind it are left out where they do not.
+    `drop_duplicates` keeps one of equal rows of a file; a store has none.
     """
     if path.is_dir():
         store = open_store(path, registries=registries)
@@ -159,14 +176,11 @@ def read_points(
         own = next(meta["metric"] for meta in store.task_meta.values() if meta["name"] == tasks[0])
         there = {metric.name for metric in applicable(store.load_any(cells[0].id), registries)}
         names = {name for name in [own, *metrics[:1]] if name in registries.metrics} | there.intersection(metrics[1:])
-        return store.points(tasks[0], metrics=sorted(names)), own, store
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
+        return Read(store.points(tasks[0], metrics=sorted(names)), own, store)
+    table, notes = read_table(path, drop_duplicates=drop_duplicates)
     if task and "task" in table.columns:
         table = table[table["task"] == task]
-    return table, None, None
+    return Read(table, notes=notes)
 
 
 def checkpoint_columns(cell: Cell) -> dict[str, Any]:

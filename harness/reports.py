@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.columns import FILLED
+from harness.columns import FILLED, FILLED_TOKENS
 from harness.errors import UsageError, choose
 from harness.families import training_flops
 from harness.procedures import ProcedureFit
@@ -30,6 +30,7 @@ def _lines(fit: LawFit) -> Iterator[str]:
     yield f"{fit.law}: {fit.value} from {', '.join(fit.features)}{chain}" + (f"  ({names})" if names else "")
     for step in fit.steps:
         yield from _procedure_lines(step) if isinstance(step, ProcedureFit) else _step_lines(step)
+    yield f"  {_runs(fit)}"
     o = fit.options
     resamples = f"{o.bootstrap} resamples of {o.resample} (seed {o.seed})"
     yield f"  intervals: {o.level:.0%}, {resamples} and scatter"
@@ -41,8 +42,19 @@ def _lines(fit: LawFit) -> Iterator[str]:
         )
     if fit.labels.get("flops_convention") == FILLED and "flops" in fit.features:
         yield "  note: the points have no flops; they are 6 x params x tokens"
+    if fit.labels.get("tokens_convention") == FILLED_TOKENS and "tokens" in fit.features:
+        yield "  note: the points have no tokens; they are flops / (6 x params)"
+    yield from (f"  note: {note}" for note in fit.notes)
     for warning in fit.warnings:
         yield f"  warning: {warning}"
+
+
+def _runs(fit: LawFit) -> str:
+    """Say how many runs of how many sizes were found, and from which columns."""
+    sizes = "" if fit.sizes is None else f" of {fit.sizes} size{'s'[: fit.sizes != 1]}"
+    if not fit.told_apart:
+        return f"runs: {fit.runs}{sizes}; every point counts as one, as no column run, size or step tells runs apart"
+    return f"runs: {fit.runs}{sizes}, told apart by {', '.join(fit.told_apart)}"
 
 
 def _step_lines(step: StepFit) -> Iterator[str]:

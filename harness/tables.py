@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,12 @@ class Table:
             next((type(row[i]) for row in self.rows if isinstance(row[i], (Measured, Range))), None)
             for i in range(len(self.columns))
         ]
+
+
+def noted(tables: Sequence[Table], notes: Sequence[str]) -> list[Table]:
+    """Return tables with notes below the first."""
+    first, *others = tables
+    return [replace(first, notes=(*first.notes, *notes)), *others]
 
 
 def _names(column: str, kind: type | None) -> tuple[str, ...]:

@@ -18,6 +18,11 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
+def checkpoint_label(family: object, size: object, step: object = None, seed: object = None) -> str:
+    """Return family:size@step, as the command line names a checkpoint, and #seed where it is not 0."""
+    return f"{family}:{size}" + ("" if step is None else f"@{step}") + (f"#{seed}" if seed else "")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One set of weights and what is known of their training.
@@ -45,8 +50,7 @@ class Checkpoint:
     @property
     def label(self) -> str:
         """Name the checkpoint as the command line does: family:size@step, and #seed where it is not 0."""
-        step = "" if self.step is None else f"@{self.step}"
-        return f"{self.family}:{self.size}{step}" + (f"#{self.seed}" if self.seed else "")
+        return checkpoint_label(self.family, self.size, self.step, self.seed)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from harness.cli import main
 from harness.columns import FILLED, check_units, completed, renamed
 from harness.fits import fit
 from harness.host import PluginHost
+from harness.ladders import query
+from tests.conftest import published
 
 N, D = (x.ravel() for x in np.meshgrid(np.geomspace(1e8, 1e10, 4), np.geomspace(1e9, 1e11, 4)))
 LOSS = 1.8 + 480 * N**-0.35 + 2100 * D**-0.37
@@ -99,3 +101,47 @@ def test_laws_are_listed_and_unverified_formulas_marked():
     assert "experimental" not in line["chinchilla"]
     assert "Hoffmann et al. 2022" in line["chinchilla"]
     assert "chinchilla -> accuracy_from_loss" in line["two_step_nd"]
+
+
+def test_flops_computed_from_columns_of_whole_numbers_do_not_overflow():
+    """6 N D of a 7B model on 139B tokens exceeds 64-bit integers: products were negative."""
+    points = pd.DataFrame({"n": [6_889_672_704, 1_439_795_200], "d": [137_793_454_080, 28_795_904_000]})
+    found = renamed(points, ["n=params", "d=tokens", "6 * params * tokens=flops"])
+    assert found["flops"].tolist() == pytest.approx([5.6961e21, 2.4876e20], rel=1e-4)
+    assert len(query(found, "6 * n * d > 1e21")) == 1
+    assert found["params"].tolist() == points["n"].tolist()
+
+
+def test_a_pair_sees_the_columns_mapped_before_it():
+    found = renamed(THEIRS, ["n=params", "d_b * 1e9=tokens", "6 * params * tokens=flops"])
+    assert found["flops"].to_numpy() == pytest.approx(6 * N * D)
+
+
+def test_the_published_table_whose_flops_overflow_is_refused():
+    points = pd.read_csv(published("laws", "gadre", "redpajama_models_35.csv"))
+    points = points.rename(columns={"n_params": "params", "n_tokens": "tokens", "model_name": "size"})
+    wrapped = points.assign(flops=6 * points["params"] * points["tokens"])
+    with pytest.raises(LawError, match="9 of 35 rows are off by a factor of more than 100, or not above 0.*overflow"):
+        check_units(wrapped, ["flops"])
+    assert check_units(renamed(points, ["6 * params * tokens=flops"]), ["flops"]) == ()
+
+
+def test_flops_that_conventions_do_not_explain_are_said(host: PluginHost):
+    """A factor of 3 is that of a forward pass; of two ways to count parameters, the nearer one counts."""
+    points = pd.DataFrame({"params": N, "tokens": D, "loss": LOSS, "flops": 2 * N * D})
+    assert check_units(points, ["flops"]) == ()
+    points["flops"] = 6 * 8 * N * D
+    (warning,) = check_units(points, ["flops"])
+    assert warning.startswith("flops are 8 to 8 times 6 x params x tokens in 16 of 16 rows")
+    assert warning in fit(points, "power", value="loss", registries=host, bootstrap=10).warnings
+    assert check_units(points.assign(params_non_embedding=8 * N), ["flops"]) == ()
+    with pytest.raises(LawError, match="1e\\+03 times 6 x params x tokens; 16 of 16 rows"):
+        check_units(points.assign(flops=6e3 * N * D), ["flops"])
+
+
+def test_tokens_follow_from_flops_and_params_and_the_fit_says_so(host: PluginHost):
+    points = pd.DataFrame({"params": N, "flops": 6 * N * D, "loss": LOSS})
+    assert completed(points)["tokens"].to_numpy() == pytest.approx(D)
+    found = fit(points, "chinchilla", value="loss", registries=host, bootstrap=10)
+    assert found.steps[0].parameters["alpha"] == pytest.approx(0.35, rel=1e-2)
+    assert "note: the points have no tokens; they are flops / (6 x params)" in str(found)

@@ -360,7 +360,7 @@ def test_bad_points_stop_with_a_reason(host: PluginHost, points, message):
 
 def test_two_points_of_one_checkpoint_are_refused(host: PluginHost):
     long = pd.DataFrame({"family": "f", "size": "s", "metric": "acc", "value": [0.1, 0.2], "flops": 1.0})
-    with pytest.raises(LawError, match="two points of acc for f, s"):
+    with pytest.raises(LawError, match="two points of acc for f:s"):
         quick(long, "sigmoid", host, value="acc")
 
 
@@ -513,7 +513,9 @@ def test_trends_are_looked_for_along_sizes_only(host: PluginHost):
     points["tokens"] = np.tile([1e11, 1e10, 1e9], 3)
     points["y"] = 1.8 + 500 * points["params"] ** -0.35 + 2000 * points["tokens"] ** -0.37
     assert "monotone" not in warnings_of(points, "chinchilla", host)
-    rows = pd.DataFrame({"x": np.tile([1.0, 2.0, 3.0], 3)}).assign(y=lambda t: 3 - 2 * t["x"])
+    rows = pd.DataFrame({"x": np.tile([1.0, 2.0, 3.0], 3), "seed": np.repeat([0, 1, 2], 3)}).assign(
+        y=lambda t: 3 - 2 * t["x"]
+    )
     assert "monotone" not in warnings_of(rows, OneAtATime(), host)
     sizes = pd.DataFrame({"flops": FLOPS, "y": power(FLOPS), "size": np.repeat(["s", "m", "l"], 4)})
     assert len(harness.checks.rungs(sizes, "y")[0]) == 3
@@ -582,9 +584,69 @@ def test_resamples_of_ones_own_take_the_place_of_ours(host: PluginHost):
     assert found.steps[0].draws.shape == (3, 3)
     for draw, count in zip(found.steps[0].draws, counts, strict=True):
         rows = np.repeat(np.arange(12), count)
-        again = quick(table(y[rows], FLOPS[rows]), "power", host, objective="log_least_squares")
+        again = quick(table(y[rows], FLOPS[rows], seed=np.arange(12)), "power", host, objective="log_least_squares")
         assert curve(host.laws["power"], draw[None], {"flops": FLOPS})[0] == pytest.approx(
             again.curve({"flops": FLOPS}), rel=1e-4
         )
     with pytest.raises(UsageError, match=r"weights of shape \(3, 4\): expected \(resamples, 12\)"):
         quick(table(y), "power", host, weights=np.ones((3, 4)))
+
+
+def test_a_warning_of_the_trend_does_not_depend_on_the_order_of_seeds(host: PluginHost):
+    """The last row of a size was compared, whichever seed it was of; their mean is."""
+    sizes = [f"s{i}" for i in range(6)]
+    y = np.array([0.3, 0.5, 0.7, 0.8, 0.8, 0.9])
+    first = pd.DataFrame({"flops": FLOPS[:6], "params": FLOPS[:6], "size": sizes, "y": y, "y_stderr": 0.01, "seed": 0})
+    second = first.assign(seed=1, y=y - 0.5 * (np.arange(6) == 4))
+    texts = [warnings_of(pd.concat(order), "sigmoid", host) for order in ((first, second), (second, first))]
+    assert texts[0] == texts[1]
+    assert "y goes from 0.8 to 0.55 between sizes 4 and 5" in texts[0]
+
+
+def test_a_trend_is_looked_for_in_each_family_by_itself(host: PluginHost):
+    """Two families that rise, one above the other, do not turn back."""
+    rising = pd.DataFrame({"flops": FLOPS[:6], "params": FLOPS[:6], "y": np.linspace(0.2, 0.5, 6), "y_stderr": 0.01})
+    both = pd.concat([rising.assign(family="a"), rising.assign(family="b", params=3 * FLOPS[:6], y=rising["y"] + 0.3)])
+    assert "monotone" not in warnings_of(both, "sigmoid", host)
+    fallen = both.assign(y=both["y"].where((both["family"] != "b") | (both["flops"] < FLOPS[5]), 0.5))
+    assert "b: the trend is not monotone: y goes from 0.74 to 0.5" in warnings_of(fallen, "sigmoid", host)
+
+
+def test_one_point_off_the_law_is_not_called_a_break(host: PluginHost):
+    y = power(FLOPS)
+    y[-1] *= 1.1
+    alone = warnings_of(table(y), "power", host)
+    assert "off the law, the others within" in alone
+    assert "one point does not tell a break of the law from noise" in alone
+    seeds = pd.concat([table(y, seed=seed, size=[f"s{i}" for i in range(12)]) for seed in (0, 1)])
+    assert "the law breaks there" in warnings_of(seeds, "power", host)
+
+
+@pytest.mark.parametrize(
+    ("domain", "x", "beyond"),
+    [
+        ((-5.0, -1.0), [-3, -1, 1, -9], [1, 1, 1.5, 2]),
+        ((-1.0, 1.0), [0, 2, -3], [1, 1.5, 2]),
+        ((1.0, 10.0), [5, 100, 0.1, 0, -1, np.nan], [1, 10, 10, np.inf, np.inf, 1]),
+        ((0.0, 0.0), [0, 1], [1, np.inf]),
+    ],
+)
+def test_how_far_beyond_the_range_is_right_for_negative_features(domain, x, beyond):
+    from harness.lawfits import _beyond
+
+    assert _beyond(np.array(x, dtype=float), domain).tolist() == pytest.approx(beyond)
+
+
+def test_anchors_keep_their_weight_in_every_resample(host: PluginHost):
+    """A resample without its anchors is fitted to other data than the points."""
+    from harness.objectives import objective_of
+    from harness.stepdata import Sampled, StepData
+
+    law = host.laws["accuracy_from_loss"]
+    x, y = np.linspace(1, 4, 8), np.linspace(0.9, 0.3, 8)
+    data = StepData.of(law, objective_of(law, None), {law.features[0]: Sampled(x)}, Sampled(y))
+    weights = data.of_resamples(np.full((3, 8), 0.5)).weights
+    assert weights is not None
+    assert weights.shape == (3, 8 + len(law.anchors))
+    assert (weights[:, 8:] == 1).all()
+    assert len(law.anchors) > 0

@@ -166,15 +166,33 @@ def capabilities(
     missing = {"family", "flops"} - set(points.columns)
     if missing:
         raise LawError(f"the points have no column {', '.join(sorted(missing))}; a row a model needs both")
-    found, space = coordinates(points.reset_index(drop=True), benchmarks)
+    from harness.runs import refuse_twice
+    from harness.tables import noted
+
+    points = points.reset_index(drop=True)
+    refuse_twice(points)
+    found, space = coordinates(points, benchmarks)
     lines = efficiency(found)
-    tables = [_components(space, benchmarks), _families(lines)]
+    tables = [_components(space, benchmarks), *noted([_families(lines)], _left_out(points, lines))]
     if reference:
         tables.append(_equivalents(found, lines, reference, level))
     if count:
         kept = found[[f"pc{k}" for k in range(1, components + 1)]].to_numpy()
         tables.append(_selection(found, *select(kept, count), components))
     return tables
+
+
+def _left_out(points: pd.DataFrame, lines: Lines) -> tuple[str, ...]:
+    """Say how many models have no part in the lines, and why."""
+    known, named = points["flops"] > 0, points["family"].notna()
+    few = known & named & ~points["family"].astype(str).isin(lines.names)
+    why = {
+        "of unknown flops": int((~known).sum()),
+        "of unknown family": int((known & ~named).sum()),
+        f"of families with fewer than {FEWEST} budgets": int(few.sum()),
+    }
+    left = ", ".join(f"{count} {what}" for what, count in why.items() if count)
+    return (f"Left out of the lines, of {len(points)} models: {left}.",) if left else ()
 
 
 def _components(space: Space, benchmarks: Sequence[str]) -> Table:
@@ -224,13 +242,20 @@ def _selection(points: pd.DataFrame, chosen: Sequence[int], loss: float, compone
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return str(row.get("model") or f"{row.get('family')}:{row.get('size', '')}")
+    import pandas as pd
+
+    from harness.runs import label
+
+    model = row.get("model")
+    return label(pd.Series(row)) if model is None or pd.isna(model) else str(model)
 
 
 @harness.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Add harness capabilities."""
     import click
+
+    from harness.outputs import DROP_DUPLICATES
 
     @cli.command("capabilities")
     @click.argument("points", type=click.Path(path_type=Path))
@@ -242,11 +267,12 @@ def register_commands(cli: click.Group) -> None:
     @click.option("--components", default=3, show_default=True, type=click.IntRange(1, 5), help="Of the selection.")
     @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit.")
     @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
+    @DROP_DUPLICATES
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, points: Path, benchmarks: str, renames: Sequence[str], suffix: str,
-        output: Path | None, **asked: Any,
+        host: harness.PluginHost, /, points: Path, benchmarks: str, renames: Sequence[str], drop_duplicates: bool,
+        suffix: str, output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
         """Put models of many families on the capabilities that their benchmarks share, and compare what families make
         of compute.
@@ -255,7 +281,9 @@ def register_commands(cli: click.Group) -> None:
         """
         from harness.columns import renamed
         from harness.points import read_points
+        from harness.tables import noted
 
-        table = renamed(read_points(points, None, [], host)[0], renames)
+        read = read_points(points, None, [], host, drop_duplicates=drop_duplicates)
         names = [name.strip() for name in benchmarks.split(",") if name.strip()]
-        harness.print_tables(capabilities(table, names, **asked), host, suffix=suffix, output=output)
+        tables = capabilities(renamed(read.points, renames), names, **asked)
+        harness.print_tables(noted(tables, read.notes), host, suffix=suffix, output=output)

@@ -95,15 +95,12 @@ def _last(points: pd.DataFrame) -> pd.DataFrame:
     return points.sort_values([c for c in order if c in points.columns], kind="stable").reset_index(drop=True)
 
 
-def _ends(points: pd.DataFrame) -> pd.Series[bool]:
-    """Mark the last checkpoint of every run."""
-    return ~points.duplicated(["family", "size", "seed"], keep="last")
-
-
 def large_rows(points: pd.DataFrame, large: str) -> pd.Series[bool]:
     """Mark the last checkpoints of the large size of every family."""
+    from harness.runs import ends, largest
+
     if large == "largest":
-        return _ends(points) & (points["params"] == points.groupby("family")["params"].transform("max"))
+        return ends(points) & largest(points)
     return _matching(points, large)
 
 
@@ -112,9 +109,10 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
     import pandas as pd
 
     from harness.ladders import query
+    from harness.runs import ends
 
     kept = query(points, expression)
-    kept = kept[_ends(kept)]
+    kept = kept[ends(kept)]
     for family in sorted(set(points["family"])):
         sizes = set(kept[kept["family"] == family]["size"])
         if len(sizes) != 1:
@@ -127,10 +125,12 @@ def _small(points: pd.DataFrame, asked: Asked) -> Iterator[tuple[str, pd.Series[
     if asked.small:
         yield from ((expression, _matching(points, expression)) for expression in asked.small)
         return
+    from harness.runs import ends
+
     rung = points.groupby("family")["params"].rank(method="dense").astype(int)
     large = int(rung[large_rows(points, asked.large)].min())
     for number in range(1, large):
-        yield f"rung {number} of {large}", _ends(points) & (rung == number)
+        yield f"rung {number} of {large}", ends(points) & (rung == number)
 
 
 def _scale(

@@ -11,7 +11,7 @@ import numpy as np
 import harness
 from harness import Floats, UsageError
 from harness.errors import choose
-from harness_plugins.analyses.items import RUN, refuse_doubles
+from harness_plugins.analyses.items import refuse_doubles, refuse_unnamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +137,7 @@ def _of_table(
         stderr = frame.get(f"{metric}_stderr")
         frame = frame.assign(metric=metric, value=frame[metric], **({} if stderr is None else {"stderr": stderr}))
     frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
+    refuse_unnamed(frame, ("task", "family", "metric"))
     for (name, family, own), points in frame.groupby(["task", "family", "metric"], sort=True):
         if task in (None, name) and metric in (None, own):
             last = _last(points, scale)
@@ -159,17 +160,13 @@ def _curve(
 
 
 def _last(points: pd.DataFrame, scale: str) -> pd.DataFrame:
-    """Return the last checkpoint of each run, ordered by scale; rows without sizes are a run each."""
+    """Return the last checkpoint of each run, ordered by scale."""
+    from harness.runs import ends, refuse_twice
+
     if scale not in points.columns:
         raise UsageError(f"points have no {scale!r}; choose --scale among: {choose(points.columns)}")
-    order = [name for name in ("tokens", "step", "flops") if name in points.columns]
-    run = [name for name in RUN if name in points.columns]
-    last = (
-        points.sort_values(order, kind="stable").groupby(run, sort=False, dropna=False).tail(1)
-        if run and order
-        else points
-    )
-    return last.sort_values(scale, kind="stable").reset_index(drop=True)
+    refuse_twice(points, [scale])
+    return points[ends(points)].sort_values(scale, kind="stable").reset_index(drop=True)
 
 
 def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:

@@ -175,10 +175,14 @@ def _noise(contests: Sequence[Contest], asked: Asked) -> Table:
 
 def _late(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
     """Yield the last checkpoints of the runs of each family's largest size that has several."""
-    counts = points.groupby(["family", "size", "seed"])["params"].transform("size")
-    several = points[counts > 1]
-    largest = several[several["params"] == several.groupby("family")["params"].transform("max")]
-    for _, run in largest.groupby(["family", "size", "seed"], sort=True):
+    import numpy as np
+
+    from harness.runs import largest, runs_of
+
+    runs = runs_of(points).number
+    several = points[np.bincount(runs)[runs] > 1]
+    several = several[largest(several)]
+    for _, run in several.groupby(runs_of(several).number, sort=True):
         yield run.tail(late)
 
 

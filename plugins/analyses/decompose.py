@@ -10,6 +10,7 @@ import numpy as np
 
 import harness
 from harness import HarnessError, LawError, Measured, Range, Table
+from harness.tables import noted
 from harness_plugins.analyses.chains import Loss, by_chance, correlations, predictability_lost
 from harness_plugins.analyses.choices import Joint, predict_accuracy
 from harness_plugins.analyses.items import FEWEST, Items, open_source, over_documents, read_items
@@ -42,6 +43,12 @@ def decompose(
     """
     every = list(read_items(source, **chosen))
     notes = [f"{i.task}, {i.family}: {len(i.x)} checkpoints; {FEWEST} are needed" for i in every if len(i.x) < FEWEST]
+    notes += [
+        f"{i.task}, {i.family}: {i.left_out} of {i.left_out + len(i.groups)} documents have no value at some "
+        "checkpoint, and are left out"
+        for i in every
+        if i.left_out
+    ]
     kept = [items for items in every if len(items.x) >= FEWEST]
     tables = [_steps(kept, level), _lost(kept, correlation, level, notes)]
     if not isinstance(source, harness.PointStore):
@@ -180,6 +187,7 @@ def register_commands(cli: click.Group) -> None:
     """Add harness decompose."""
     import click
 
+    from harness.outputs import row_options
     from harness_plugins.analyses.shapes import CORRELATIONS
 
     @cli.command("decompose")
@@ -195,15 +203,19 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRELATIONS)),
         help="What says where the relation to scale is lost.",
     )
+    @row_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, source: Path, suffix: str, output: Path | None, **asked: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, source: Path, run: str | None, drop_duplicates: bool, suffix: str,
+        output: Path | None, **asked: Any,
+    ) -> None:  # fmt: skip
         """Say at which step from log-probability to accuracy the relation to scale is lost, and predict accuracy from a
         law for every choice.
 
         SOURCE is a store, or a CSV or Parquet table with a row a checkpoint and document (doc_id, the scale, and any of
         logp_gold, p_vocab, p_choices, brier, acc).
         """
-        tables = decompose(open_source(source, host), **asked)
-        harness.print_tables(tables, host, suffix=suffix, output=output)
+        opened, notes = open_source(source, host, run=run, drop_duplicates=drop_duplicates)
+        harness.print_tables(noted(decompose(opened, **asked), notes), host, suffix=suffix, output=output)

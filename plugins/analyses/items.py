@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CHAIN = ("logp_gold", "p_vocab", "p_choices", "brier", "acc")  # from log-probability to accuracy, step by step
 FEWEST = 3  # checkpoints that a correlation is computed from
-RUN = ["size", "seed"]
+CHECKPOINT = ("family", "run", "size", "seed", "step", "model")  # columns that name a checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Items:
     `points` has a row (M) for each checkpoint, `x` (M,) is the logarithm (base 10) of its scale; `chain` holds the
     values (n, M) of each step from log-probability to accuracy, higher being better; `groups` (n,) numbers documents
     that are not independent. `scores` has the choices at each checkpoint, or is empty where only the steps are known.
+    `left_out` counts documents without a value at some checkpoint, which are not among the n.
     """
 
     task: str
@@ -39,14 +40,14 @@ class Items:
     chain: dict[str, Floats]
     groups: Ints
     scores: tuple[Scores, ...] = field(default=(), repr=False)
+    left_out: int = 0
 
     @property
     def runs(self) -> Ints:
-        """The number of the training run (size and seed) of each checkpoint (M,)."""
-        there = [name for name in RUN if name in self.points.columns]
-        if not there:
-            return np.arange(len(self.x))
-        return np.asarray(self.points.groupby(there, dropna=False).ngroup(), dtype=np.int64)
+        """The number of the training run of each checkpoint (M,)."""
+        from harness.runs import runs_of
+
+        return runs_of(self.points).number
 
 
 def read_items(
@@ -102,12 +103,13 @@ def _of_store(
 
 def refuse_doubles(points: pd.DataFrame, task: str) -> None:
     """Raise StoreError where a checkpoint has a task more than once, as with several engines, dtypes or prompts."""
-    key = [name for name in ("family", *RUN, "step") if name in points.columns]
+    from harness.runs import label
+
+    key = [name for name in CHECKPOINT if name in points.columns]
     twice = points[points.duplicated(key, keep=False)]
     if len(twice):
-        row = twice.iloc[0]
         raise StoreError(
-            f"{row['family']}:{row['size']} has {task} more than once; choose with --where, by fingerprint, settings, "
+            f"{label(twice.iloc[0])} has {task} more than once; choose with --where, by fingerprint, settings, "
             "engine or dtype"
         )
 
@@ -137,6 +139,7 @@ def _of_table(
             f"{choose(frame.columns)}"
         )
     frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
+    refuse_unnamed(frame, ("task", "family", "doc_id"))
     for (name, own), rows in frame.groupby(["task", "family"], sort=True):
         if task in (None, name) and family in (None, own):
             yield _items((str(name), str(own)), rows, there, scale)
@@ -144,7 +147,7 @@ def _of_table(
 
 def _items(names: tuple[str, str], rows: pd.DataFrame, there: list[str], scale: str) -> Items:
     """Turn rows a checkpoint and document into columns; documents that some checkpoint lacks are left out."""
-    key = [name for name in (*RUN, "step", "model") if name in rows.columns] or [scale]
+    key = [name for name in CHECKPOINT if name in rows.columns and name != "family"] or [scale]
     rows = rows.assign(checkpoint=rows.groupby(key, dropna=False, sort=False).ngroup())
     if rows.duplicated(["checkpoint", "doc_id"]).any():
         twice = rows[rows.duplicated(["checkpoint", "doc_id"])].iloc[0]
@@ -163,7 +166,19 @@ def _items(names: tuple[str, str], rows: pd.DataFrame, there: list[str], scale: 
     if "group" in rows.columns:
         of_document = rows.drop_duplicates("doc_id").set_index("doc_id")["group"]
         groups = np.unique(of_document.loc[wide[there[0]].index].astype(str), return_inverse=True)[1]
-    return Items(*names, points, _logarithm(points, scale), chain, _units(groups[complete]))
+    lost = int((~complete).sum())
+    return Items(*names, points, _logarithm(points, scale), chain, _units(groups[complete]), left_out=lost)
+
+
+def refuse_unnamed(frame: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise UsageError where rows lack a name that they are grouped by."""
+    for name in names:
+        missing = int(frame[name].isna().sum())
+        if missing:
+            raise UsageError(
+                f"{name} is missing in {missing} of {len(frame)} rows; name it, or leave these rows out with --where "
+                f"'{name} == {name}'"
+            )
 
 
 def _units(groups: Ints) -> Ints:
@@ -208,16 +223,19 @@ def over_documents(values: Floats, units: Ints, level: float) -> Range:
     return Range(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
 
 
-def open_source(path: Path, registries: Any) -> PointStore | pd.DataFrame:
-    """Open a store, or read a CSV or Parquet table; raise UsageError where it is neither."""
-    import pandas as pd
+def open_source(
+    path: Path, registries: Any, *, run: str | None = None, drop_duplicates: bool = False
+) -> tuple[PointStore | pd.DataFrame, tuple[str, ...]]:
+    """Open a store, or read a CSV or Parquet table, with notes on its rows; raise UsageError where it is neither.
+
+    `run` is the column of a table that tells runs apart; `drop_duplicates` keeps one of equal rows.
+    """
+    from harness.columns import read_table, renamed
 
     if path.is_dir():
-        return harness.open_store(path, registries=registries)
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
+        return harness.open_store(path, registries=registries), ()
+    table, notes = read_table(path, drop_duplicates=drop_duplicates)
+    return renamed(table, run=run), notes
 
 
 def check_scores(items: Items) -> tuple[Scores, ...]:

@@ -58,11 +58,10 @@ class Pool:
         Raises UsageError where there are none.
         """
         from harness.ladders import query
+        from harness.runs import ends, largest
 
         points = query(self.points, where) if where else self.points
-        points = points[~points.duplicated(["family", "size", "seed"], keep="last")]
-        rank = points.groupby("family")["params"].rank(method="dense", ascending=False)
-        found = points.index[rank <= rungs].to_numpy()
+        found = points.index[ends(points) & largest(points, rungs)].to_numpy()
         if not len(found):
             raise UsageError(f"{self.task}: no checkpoint is left of those that scored it; change --where {where!r}")
         return np.asarray(found, dtype=np.int64)

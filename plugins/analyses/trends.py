@@ -10,6 +10,7 @@ import numpy as np
 
 import harness
 from harness import HarnessError, LawError, Measured, Range, Table
+from harness.tables import noted
 from harness_plugins.analyses.curves import Curve, read_curves
 from harness_plugins.analyses.emergence import emergence_table
 from harness_plugins.analyses.items import open_source
@@ -160,6 +161,8 @@ def register_commands(cli: click.Group) -> None:
     """Add harness trends."""
     import click
 
+    from harness.outputs import row_options
+
     @cli.command("trends")
     @click.argument("points", type=click.Path(path_type=Path))
     @click.option("--task", help="The one task that counts; all by default.")
@@ -174,12 +177,17 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRECTIONS)),
         help="For many tests: holm (no false finding) or bh (few among the findings).",
     )
+    @row_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, points: Path, suffix: str, output: Path | None, **asked: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, points: Path, run: str | None, drop_duplicates: bool, suffix: str,
+        output: Path | None, **asked: Any,
+    ) -> None:  # fmt: skip
         """Say whether scores rise with scale, fall, turn or break, and whether a sudden rise is one of accuracy alone.
 
         POINTS is a store, or a CSV or Parquet table with a row a checkpoint.
         """
-        harness.print_tables(trends(open_source(points, host), **asked), host, suffix=suffix, output=output)
+        source, notes = open_source(points, host, run=run, drop_duplicates=drop_duplicates)
+        harness.print_tables(noted(trends(source, **asked), notes), host, suffix=suffix, output=output)

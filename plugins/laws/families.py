@@ -61,9 +61,10 @@ class FamilySkill:
         """Average over the posterior."""
         model = self._model(points, value)
         common, sigma, spread, families = model.mean()
-        runs = [name for name in ("family", "size", "seed") if name in points.columns]
+        from harness.runs import runs_of
+
         notes = []
-        if len(runs) > 1 and points.duplicated(runs).any():
+        if runs_of(points).count < len(points):
             notes.append("several checkpoints of one run are taken for independent; leave all but the last out")
         if len(model.names) < 5:
             notes.append(f"{len(model.names)} families: how much families differ is hardly known")

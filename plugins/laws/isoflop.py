@@ -58,8 +58,16 @@ class Minimum:
 def exponent(flops: Floats, best: Floats, stderr: Floats | None = None) -> tuple[float, float]:
     """Return slope and intercept of ln N* on ln C, by least squares over budgets (B,).
 
-    With `stderr`, standard errors (B,) of ln N*, budgets are weighted by 1 / stderr^2.
+    With `stderr`, standard errors (B,) of ln N*, budgets are weighted by 1 / stderr^2. Raises LawError where budgets
+    lack a value.
     """
+    known = (flops > 0) & (best > 0) & np.isfinite(flops) & np.isfinite(best)
+    known = known if stderr is None else known & (stderr > 0) & np.isfinite(stderr)
+    if not known.all():
+        raise LawError(
+            f"isoflop: {int((~known).sum())} of {len(known)} budgets have no flops, size or standard error above 0; "
+            "leave them out"
+        )
     weights = None if stderr is None else 1 / stderr
     slope, intercept = np.polyfit(np.log(flops), np.log(best), 1, w=weights)
     return float(slope), float(intercept)

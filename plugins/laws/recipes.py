@@ -157,7 +157,7 @@ class LrAnnealing:
 
 
 def areas(curve: pd.DataFrame, memory: float = MEMORY) -> pd.DataFrame:
-    """Add to a table with columns step and learning_rate the areas s1 and s2, run by run (family, size, seed).
+    """Add to a table with columns step and learning_rate the areas s1 and s2, run by run.
 
     s1 is the sum of the learning rates of steps up to this one; between rows they are interpolated. s2 counts what
     the learning rate has fallen by, carried on with momentum `memory` (lambda), from the step of its maximum on:
@@ -166,13 +166,15 @@ def areas(curve: pd.DataFrame, memory: float = MEMORY) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from harness.runs import runs_of
+
     missing = {"step", "learning_rate"} - set(curve.columns)
     if missing:
         raise LawError(
             f"the areas s1 and s2 need columns step and learning_rate; {', '.join(sorted(missing))} is missing"
         )
-    keys = [key for key in ("family", "size", "seed") if key in curve.columns]
-    runs = [run for _, run in curve.groupby(keys, dropna=False)] if keys else [curve]
+    told = runs_of(curve)
+    runs = [run for _, run in curve.groupby(told.number)] if told.columns else [curve]
     return pd.concat([_areas(run.sort_values("step"), memory) for run in runs]).loc[curve.index]
 
 

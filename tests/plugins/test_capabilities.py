@@ -64,6 +64,16 @@ def test_families_of_two_models_and_unknown_compute_have_no_line():
         efficiency(points.groupby("family").head(2))
 
 
+def test_models_that_have_no_part_in_the_lines_are_counted():
+    table = models()
+    table.loc[[0, 7], "flops"] = np.nan
+    table.loc[14, "family"] = None
+    notes = capabilities(table, NAMES)[1].notes
+    assert "Left out of the lines, of 15 models: 2 of unknown flops, 1 of unknown family." in notes
+    with pytest.raises(LawError, match="equal in every column"):
+        capabilities(pd.concat([models(), models().head(1)]), NAMES)
+
+
 def test_the_models_that_are_chosen_are_the_best_there_are():
     """Of twelve models the four chosen leave the least variance of all 495 choices of four, within a hundredth."""
     x = np.random.default_rng(0).normal(size=(12, 2))

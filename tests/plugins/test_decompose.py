@@ -58,6 +58,9 @@ def test_documents_that_a_checkpoint_lacks_are_left_out_and_doubles_refused():
     table = pd.DataFrame({"params": [1.0, 2, 3] * 3, "doc_id": list("aaabbbccc"), "acc": [0, 1, 1] * 3})
     (items,) = read_items(table.drop(index=4), scale="params")
     assert items.chain["acc"].shape == (2, 3)
+    assert items.left_out == 1
+    with pytest.raises(UsageError, match="doc_id is missing in 3 of 9 rows"):
+        list(read_items(table.assign(doc_id=table["doc_id"].where(table["doc_id"] != "c")), scale="params"))
     with pytest.raises(UsageError, match="document c is there twice at params 3"):
         list(read_items(pd.concat([table, table.tail(1)]), scale="params"))
     with pytest.raises(UsageError, match="has no column flops; it has: acc, doc_id, params"):

@@ -137,3 +137,12 @@ def test_published_minima_are_those_of_the_interpolated_curves(setting):
     assert np.array([m.n for m in found]) == pytest.approx(np.log(pairs["n_params_opt"].to_numpy()), abs=0.015)
     slope, _ = exponent(pairs["budget_flop"].to_numpy(), pairs["n_params_opt"].to_numpy())
     assert np.polyfit([m.c for m in found], [m.n for m in found], 1)[0] == pytest.approx(slope, abs=2e-3)
+
+
+def test_a_budget_without_a_best_size_is_an_error_of_the_exponent():
+    """A missing value made the exponent NaN without a word."""
+    flops, best = np.geomspace(1e18, 1e20, 5), np.geomspace(1e8, 1e9, 5)
+    with pytest.raises(LawError, match="1 of 5 budgets have no flops, size or standard error above 0; leave them out"):
+        exponent(flops, np.where(flops > 9e19, np.nan, best))
+    with pytest.raises(LawError, match="2 of 5 budgets"):
+        exponent(flops, best, np.array([0.1, np.nan, 0.1, 0.0, 0.1]))
