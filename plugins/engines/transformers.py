@@ -23,10 +23,11 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
-from harness.identity import config_digest, tokenizer_digest, weight_files
+from harness.identity import config_digest, tokenizer_digest
 from harness.weights import read_config
 from harness_plugins.engines.forwards import Answer, Forwards, Sharing, rows_of, sharing_of
 from harness_plugins.engines.generation import Generator
+from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, runs
 
@@ -203,22 +204,7 @@ class TransformersEngine:
     # --- weights ---------------------------------------------------------------------------------------------------
 
     def _load(self, folder: Path) -> Any:
-        import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        settings = {"dtype": getattr(torch, self.settings.dtype), "trust_remote_code": self.settings.trust_remote_code}
-        try:
-            model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
-        except Exception as error:  # transformers raises errors of many libraries
-            raise EngineError(f"{folder} does not load in transformers: {error}") from error
-        missing = sorted(found["missing_keys"])
-        if missing:  # transformers has put random numbers there
-            raise EngineError(
-                f"{folder} lacks the weights {', '.join(missing[:3])} ({len(missing)} in all); copy it again"
-            )
-        return model.eval()
+        return load_module(folder, self.settings.dtype, trust_remote_code=self.settings.trust_remote_code)
 
     def _serve(self, model: Any) -> None:
         """Score with a module and its weights from now on, in the ways that are exact for them."""
@@ -241,14 +227,14 @@ class TransformersEngine:
         transformers builds modules of half precision under a default dtype that all threads see, so those wait.
         """
         if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
-            self.ahead = (folder, self.reader.submit(_read_tensors, folder))
+            self.ahead = (folder, self.reader.submit(read_tensors, folder))
         elif self.settings.dtype == "float32":
             self.ahead = (folder, self.reader.submit(self._load, folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
         """Serve another checkpoint: copy its weights into the module, take the one built ahead, or load anew."""
         read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
-        if isinstance(read, Mapping) and self._copy(read):
+        if isinstance(read, Mapping) and copy_tensors(self.model, read):
             self._serve(self.model)
             return
         self._free()
@@ -265,21 +251,6 @@ class TransformersEngine:
         except Exception:
             return None
         return read if ahead and ahead[0] == folder else None
-
-    def _copy(self, tensors: Mapping[str, Any]) -> bool:
-        """Copy tensors into the module if every parameter is among them, tied ones once; else change nothing."""
-        import torch
-
-        own = self.model.state_dict(keep_vars=True)
-        tied = {name: tensor.data_ptr() for name, tensor in own.items()}
-        filled = {tied[name] for name in tensors if name in own}
-        fits = all(name in own and own[name].shape == tensor.shape for name, tensor in tensors.items())
-        if not fits or filled != set(tied.values()):
-            return False
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                own[name].copy_(tensor)
-        return True
 
     # --- scores ----------------------------------------------------------------------------------------------------
 
@@ -365,12 +336,6 @@ def _scores(batch: Batch, answer: Answer) -> Iterator[ChoiceScore]:
     logprobs, greedy = answer.read()
     for request, choices in batch.slices():
         yield ChoiceScore(request.key, logprobs[choices], greedy[choices])
-
-
-def _read_tensors(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
