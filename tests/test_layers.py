@@ -37,6 +37,7 @@ HEAVY = {
         "plugins/engines/generation.py",
         "plugins/engines/loading.py",
         "plugins/engines/transformers.py",
+        "plugins/engines/upcast.py",
         "plugins/nano/models.py",
         "plugins/nano/train.py",
     },

@@ -165,7 +165,7 @@ def test_nothing_is_shared_where_that_is_not_exact(tmp_path, kind):
 
 def test_trees_longer_than_a_window_are_not_packed(tmp_path):
     """A packed mask would show a token what its own sliding window hides."""
-    model = saved(tmp_path, transformers.MistralConfig(**WIDE, sliding_window=160))
+    model = saved(tmp_path, transformers.MistralConfig(**WIDE | {"max_position_embeddings": 256}, sliding_window=160))
     asked = few_shot(3, vocabulary=200, shared=170) + few_shot(3, vocabulary=200, shared=40)
     with open_engine(CHECKPOINT, tmp_path) as engine:
         assert engine.sharing.reach == 160
