@@ -47,15 +47,17 @@ HEAVY = {
     "torch": {
         "plugins/engines/forwards.py",
         "plugins/engines/generation.py",
+        "plugins/engines/loading.py",
         "plugins/engines/transformers.py",
+        "plugins/engines/upcast.py",
         "plugins/nano/models.py",
         "plugins/nano/train.py",
     },
-    "transformers": {"plugins/engines/generation.py", "plugins/engines/transformers.py"}
+    "transformers": {f"plugins/engines/{x}.py" for x in ("generation", "loading", "transformers")}
     | {f"plugins/nano/{x}.py" for x in ("models", "text", "train")},
     "datasets": {"harness/hub.py"},
     "tokenizers": {"plugins/nano/text.py"},
-    "safetensors": {"plugins/engines/transformers.py"},
+    "safetensors": {"plugins/engines/loading.py"},
     "huggingface_hub": {"harness/families.py"},
     "vllm": {"plugins/engines/vllm_worker.py"},
     "lm_eval": set(),

@@ -1,8 +1,8 @@
 """Forward passes of a transformers module: from token ids to the log-probability (nats) of what is scored.
 
-The output head runs only on the positions that are scored, log-softmax is float32, sums are float64. The plain pass is
-the reference: a row a sequence, no mask, no cache. The packed pass reads a batch of trees (packing.py) behind what they
-share, whose keys and values are kept.
+The output head runs only on the positions that are scored, in float32 like the log-softmax; sums are float64. The plain
+pass is the reference: a row a sequence, no mask, no cache. The packed pass reads a batch of trees (packing.py) behind
+what they share, whose keys and values are kept.
 """
 
 from __future__ import annotations
@@ -15,14 +15,9 @@ import numpy as np
 
 from harness import Request
 from harness.types import Bools, Floats
-from harness_plugins.engines.packing import Batch, Run, extent, grow, pack
+from harness_plugins.engines.packing import Batch
+from harness_plugins.engines.upcast import Float32Head, in_float32
 
-LONGEST = 4096  # tokens of a tree that is packed; the mask grows with their square
-WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")  # how far a layer may look
-TOLERANCE = {
-    "float32": 5e-5
-}  # share of a log-probability by which two exact passes may differ, rounding being what it is
-TOLERANCE_OF_HALVES = 0.02
 CHUNK = {"cpu": 64, "cuda": 4096}  # rows of logits that are summed up at once: on a CPU, what its cache holds
 
 
@@ -48,18 +43,6 @@ class Answer:
         return logprobs, misses == 0
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """What a module may share: trees of at most `reach` tokens, and what runs of requests begin with."""
-
-    reach: int = 0
-    prefixes: bool = False
-    why_not: str = ""
-
-    def __str__(self) -> str:
-        return "contexts and what they begin with" if self.prefixes else "contexts" if self.reach else "nothing"
-
-
 def rows_of(requests: Sequence[Request]) -> list[Row]:
     """Return a row for each continuation, the longest first."""
     rows = [
@@ -76,9 +59,47 @@ class Forwards:
     def __init__(self, model: Any, device: str) -> None:
         self.model, self.device = model, device
         self.chunk = CHUNK[device.split(":", maxsplit=1)[0]]
-        self.shared: tuple[int, ...] = ()
+        self.head = Float32Head(model)
+        self.gathers = True
+        self.shared: tuple[Any, ...] = ()  # tokens and their precision
         self.new_cache: Any = None
         self.kept: list[tuple[Any, Any]] = []  # keys and values of `shared`, a pair a layer: (1, heads, p, d)
+
+    @property
+    def dtype(self) -> Any:
+        """Return the precision that the module computes in now."""
+        return next(tensor.dtype for tensor in self.model.parameters() if tensor.is_floating_point())
+
+    def settle_head(self) -> str:
+        """Choose the fastest and most exact head that gives the module's own logits; return why it is not the usual.
+
+        Usual is a head that sees the scored positions alone, in float32. Both are compared with the logits of all
+        positions, the first in float32, the second up to the rounding of the module's own precision.
+        """
+        import torch
+
+        ids = np.random.default_rng(0).integers(self.model.config.get_text_config().vocab_size, size=(2, 12))
+        inputs, at = {"input_ids": self._tensor(ids), "use_cache": False}, self._tensor(np.arange(3, 24, 4))
+        with torch.inference_mode():
+            try:
+                with in_float32(self.model):
+                    self.gathers = _agree(self._logits(inputs, at), self._all_logits(inputs, at))
+            except Exception:  # a module may fail in any way at a precision that it was not made for
+                self.gathers = _agree(self._logits(inputs, at), self._all_logits(inputs, at))
+            why_not = "" if self.gathers else "its head gives other logits for single positions"
+            if not self.head.applies:
+                return why_not
+            own = self._all_logits(inputs, at)
+            self.head.install()
+            logits = self._logits(inputs, at)
+        if logits.dtype == torch.float32 and _agree(logits, own):
+            return why_not
+        self.head.remove()
+        return f"its head gives other logits in float32 ({str(logits.dtype).removeprefix('torch.')})"
+
+    def close(self) -> None:
+        """Leave the module as it was."""
+        self.head.remove()
 
     def plain(self, rows: Sequence[Row], *, whole: bool = False) -> Answer:
         """Score rows that come longest first, padded on the right: what a causal model reads needs no mask.
@@ -123,7 +144,7 @@ class Forwards:
         tree, branch = self._tensor(batch.tree), self._tensor(batch.branch)
         seen = (tree[:, :, None] == tree[:, None, :]).tril_()
         seen &= (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
-        mask = torch.full(seen.shape, torch.finfo(self.model.dtype).min, dtype=self.model.dtype, device=self.device)
+        mask = torch.full(seen.shape, torch.finfo(self.dtype).min, dtype=self.dtype, device=self.device)
         return torch.nn.functional.pad(mask.masked_fill_(seen, 0), (shared, 0))[:, None]
 
     def behind(self, shared: tuple[int, ...], rows: int) -> Any:
@@ -131,9 +152,9 @@ class Forwards:
         import torch
 
         with torch.inference_mode():
-            if shared != self.shared:
+            if (shared, self.dtype) != self.shared:
                 cache = self.model.base_model(input_ids=self._tensor([shared]), use_cache=True).past_key_values
-                self.shared, self.kept = shared, [(layer.keys, layer.values) for layer in cache.layers]
+                self.shared, self.kept = (shared, self.dtype), [(layer.keys, layer.values) for layer in cache.layers]
                 self.new_cache = type(cache)
             cache = self.new_cache()
             for i, pair in enumerate(self.kept):
@@ -168,9 +189,9 @@ class Forwards:
             return (arguments[0].flatten(0, 1)[at][None], *arguments[1:])
 
         head = self.model.get_output_embeddings()
-        if head is None:
+        if head is None or not self.gathers:
             return self._all_logits(inputs, at)
-        handle = head.register_forward_pre_hook(gather)
+        handle = head.register_forward_pre_hook(gather, prepend=True)
         try:
             logits = self.model(**inputs).logits
         finally:
@@ -189,56 +210,11 @@ def _top_and_total(logits: Any) -> Any:
     return torch.stack([top, top + (logits - top[:, None]).exp_().sum(-1).log_()])
 
 
-def sharing_of(forwards: Forwards) -> Sharing:
-    """Decide what a module with these weights may share, by comparing each way with the plain pass on a few trees.
+def _agree(logits: Any, own: Any) -> bool:
+    """Tell whether logits (t, V) are the module's own ones, up to the rounding of those."""
+    import torch
 
-    Neither the name of the architecture nor a version is asked: state-space layers, ALiBi and whatever else counts
-    tokens by their place in the row give other numbers, or fail. Layers that look back over a window of tokens do so in
-    a mask that packing replaces, so trees longer than the window are never packed.
-    """
-    config = forwards.model.config.get_text_config()
-    requests, skip = _canary(config.vocab_size)
-    expected = _plain_logprobs(forwards, requests)
-    why_not = _differs(forwards, Run(requests), expected)
-    if why_not:
-        return Sharing(why_not=why_not)
-    why_not = _differs(forwards, Run(requests, requests[0].context[:skip]), expected)
-    windows = (getattr(config, name, None) for name in WINDOWS)
-    return Sharing(min([LONGEST, *(n for n in windows if isinstance(n, int))]), not why_not, why_not)
-
-
-def _canary(vocabulary: int) -> tuple[list[Request], int]:
-    """Return requests with all that trees have, and how many tokens they share: branches, forks, last tokens only."""
-    rng = np.random.default_rng(0)
-
-    def ids(n: int) -> tuple[int, ...]:
-        return tuple(rng.integers(vocabulary, size=n).tolist())
-
-    shared, fork = ids(8), ids(2)
-    ends = (
-        (ids(1), (*fork, *ids(1)), (*fork, *ids(1)), (*fork, *ids(3))),
-        ((*fork, *ids(2)), ids(3)),
-        (ids(1), ids(1)),
-    )
-    return [Request(i, shared + ids(1 + 2 * i), ends[i]) for i in range(len(ends))], len(shared)
-
-
-def _plain_logprobs(forwards: Forwards, requests: Sequence[Request]) -> Floats:
-    rows = rows_of(requests)
-    logprobs, _ = forwards.plain(rows, whole=True).read()
-    return logprobs[sorted(range(len(rows)), key=lambda i: (rows[i].request, rows[i].choice))]
-
-
-def _differs(forwards: Forwards, run: Run, expected: Floats) -> str:
-    """Return how the packed pass differs from what is expected; nothing where it does not."""
-    size = sum(map(extent, run.requests))
-    batch = pack([grow(request, len(run.shared)) for request in run.requests], size, size, size)
-    try:
-        found, _ = forwards.packed(batch, run.shared).read()
-    except Exception as error:  # a module may fail in any way at what it was not made for
-        return f"it fails there: {error}".splitlines()[0]
-    dtype = str(forwards.model.dtype).removeprefix("torch.")
-    off = np.abs(found - expected) / (1 + np.abs(expected))
-    if (off <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES)).all():
-        return ""
-    return f"log-probabilities differ by {np.abs(found - expected).max():.2g} nats from those of the plain pass"
+    rounding = {torch.float32: 64, torch.float64: 64}.get(own.dtype, 4) * torch.finfo(own.dtype).eps
+    most = own.float().nan_to_num(neginf=0).abs().amax(-1, keepdim=True)
+    off = torch.where(logits == own, 0, (logits.float() - own.float()).abs())
+    return bool((off <= rounding * most).all())

@@ -82,6 +82,11 @@ def extent(request: Request) -> int:
     return len(request.context) + sum(map(len, request.continuations))
 
 
+def path(request: Request) -> int:
+    """Return the tokens of the longest sequence of a request."""
+    return len(request.context) + max(map(len, request.continuations))
+
+
 def runs(window: Sequence[Request]) -> Iterator[Run]:
     """Cut a window of requests where what neighbours share changes.
 

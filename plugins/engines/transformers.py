@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, compress, groupby, islice, starmap
 from pathlib import Path
@@ -24,12 +24,14 @@ import numpy as np
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
 from harness.distribution import how_to_install
-from harness.identity import config_digest, tokenizer_digest, weight_files
+from harness.identity import config_digest, tokenizer_digest
 from harness.weights import read_config
-from harness_plugins.engines.forwards import Answer, Forwards, Sharing, rows_of, sharing_of
+from harness_plugins.engines.forwards import Answer, Forwards, rows_of
 from harness_plugins.engines.generation import Generator
+from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
-from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, runs
+from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
+from harness_plugins.engines.sharing import Sharing, length_of, real_tree_differs, rope_switch, sharing_of
 
 WINDOW = 256  # requests looked at together: sorted, batched, and given back before the next window
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -86,7 +88,7 @@ def inspect(
     dtype = (own if _device(device) == "cuda" else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise EngineError(f"{checkpoint.label}: dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    own_length = next((config[key] for key in LENGTHS if isinstance(config.get(key), int)), None)
+    own_length = length_of(config, LENGTHS)
     if max_length and own_length and max_length > own_length and not _is_rotary(config):
         raise EngineError(f"{checkpoint.label}: max_length {max_length} exceeds its {own_length} learnt positions")
     quantisation = (config.get("quantization_config") or {}).get("quant_method", "none")
@@ -204,22 +206,7 @@ class TransformersEngine:
     # --- weights ---------------------------------------------------------------------------------------------------
 
     def _load(self, folder: Path) -> Any:
-        import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        settings = {"dtype": getattr(torch, self.settings.dtype), "trust_remote_code": self.settings.trust_remote_code}
-        try:
-            model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
-        except Exception as error:  # transformers raises errors of many libraries
-            raise EngineError(f"{folder} does not load in transformers: {error}") from error
-        missing = sorted(found["missing_keys"])
-        if missing:  # transformers has put random numbers there
-            raise EngineError(
-                f"{folder} lacks the weights {', '.join(missing[:3])} ({len(missing)} in all); copy it again"
-            )
-        return model.eval()
+        return load_module(folder, self.settings.dtype, trust_remote_code=self.settings.trust_remote_code)
 
     def _serve(self, model: Any) -> None:
         """Score with a module and its weights from now on, in the ways that are exact for them."""
@@ -227,14 +214,24 @@ class TransformersEngine:
             self.batch_tokens = self.settings.batch_tokens or BUDGET[self.settings.device_type]
             self.notes: list[str] = []
         self.model = model.to(self.settings.device)
+        if self.forwards:
+            self.forwards.close()
         self.forwards = Forwards(self.model, self.settings.device)
-        self.sharing = sharing_of(self.forwards) if self.settings.share else Sharing()
         config = model.config.get_text_config()
+        name = type(model).__name__
+        self.context = max(length_of(config.to_dict(), LENGTHS) or 0, self.settings.max_length)
+        self.rope_switch = rope_switch(config.to_dict()) or self.context
+        if why_not := self.forwards.settle_head():
+            self._note(f"{name} computes logits in its own way, since {why_not}")
+        self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
+        self.proven: dict[tuple[bool, str], int] = {}
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
-        self.row = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1])
+        self.row = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:
-            note = f"{type(model).__name__} shares {self.sharing}, since elsewhere {self.sharing.why_not}"
-            self.notes += [note] if note not in self.notes else []
+            self._note(f"{name} shares {self.sharing}, since elsewhere {self.sharing.why_not}")
+
+    def _note(self, note: str) -> None:
+        self.notes += [note] if note not in self.notes else []
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
         """Start to read what will be swapped in next: weights for the module that is there, or another module.
@@ -242,14 +239,14 @@ class TransformersEngine:
         transformers builds modules of half precision under a default dtype that all threads see, so those wait.
         """
         if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
-            self.ahead = (folder, self.reader.submit(_read_tensors, folder))
+            self.ahead = (folder, self.reader.submit(read_tensors, folder))
         elif self.settings.dtype == "float32":
             self.ahead = (folder, self.reader.submit(self._load, folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
         """Serve another checkpoint: copy its weights into the module, take the one built ahead, or load anew."""
         read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
-        if isinstance(read, Mapping) and self._copy(read):
+        if isinstance(read, Mapping) and copy_tensors(self.model, read):
             self._serve(self.model)
             return
         self._free()
@@ -267,21 +264,6 @@ class TransformersEngine:
             return None
         return read if ahead and ahead[0] == folder else None
 
-    def _copy(self, tensors: Mapping[str, Any]) -> bool:
-        """Copy tensors into the module if every parameter is among them, tied ones once; else change nothing."""
-        import torch
-
-        own = self.model.state_dict(keep_vars=True)
-        tied = {name: tensor.data_ptr() for name, tensor in own.items()}
-        filled = {tied[name] for name in tensors if name in own}
-        fits = all(name in own and own[name].shape == tensor.shape for name, tensor in tensors.items())
-        if not fits or filled != set(tied.values()):
-            return False
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                own[name].copy_(tensor)
-        return True
-
     # --- scores ----------------------------------------------------------------------------------------------------
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
@@ -291,10 +273,26 @@ class TransformersEngine:
                 short = [extent(request) <= self.sharing.reach for request in window]
                 packed = list(compress(window, short))
                 for run in runs(packed) if self.sharing.prefixes else [Run(packed)]:
-                    yield from self._score_run(run)
+                    yield from self._score_run(run) if self._is_proven(run) else self._score_plain(run.requests)
                 yield from self._score_plain(
                     [request for request, is_short in zip(window, short, strict=True) if not is_short]
                 )
+
+    def _is_proven(self, run: Run) -> bool:
+        """Tell whether trees as long as those of a run are exact; the longest yet is compared with rows of its own."""
+        for name, length in (("extent", extent), ("path", path)):
+            longest = max(run.requests, key=length, default=None)
+            known = (bool(run.shared), name)
+            if longest is None or length(longest) <= self.proven.get(known, 0):
+                continue
+            if why_not := real_tree_differs(self.forwards, longest, run.shared):
+                self.sharing = replace(self.sharing, reach=min(self.proven.get(known, 0), self.sharing.reach))
+                self._note(f"trees of {length(longest)} tokens are not shared, since there {why_not}")
+                return False
+            for shorter, measure in (("extent", extent), ("path", path)):
+                place = (bool(run.shared), shorter)
+                self.proven[place] = max(self.proven.get(place, 0), measure(longest))
+        return True
 
     def _score_run(self, run: Run) -> Iterator[ChoiceScore]:
         """Score the trees of a run behind what they share, the longest first.
@@ -303,10 +301,11 @@ class TransformersEngine:
         """
         trees = [grow(request, len(run.shared)) for request in run.requests]
         trees.sort(key=lambda tree: len(tree.ids), reverse=True)
+        row = min(self.row, self.context - len(run.shared))
         read = self.row / max(self.row, (len(run.shared) + self.row) / 2)  # every row has its copy of the cache
         under_way: list[tuple[Batch, Answer]] = []
         while trees:
-            batch = pack(trees, self.row, int(self.batch_tokens * read), self.scored)
+            batch = pack(trees, row, int(self.batch_tokens * read), self.scored)
             alone = batch.ids.size if len(batch.trees) == 1 else 0
             try:
                 answer = self._or_halve(partial(self.forwards.packed, batch, run.shared), alone)
@@ -327,6 +326,8 @@ class TransformersEngine:
         found: dict[tuple[int, int], tuple[float, bool]] = {}
         while rows:
             batch = rows[: max(1, min(self.batch_tokens // len(rows[0].ids), self.scored // most))]
+            if len(batch[0].ids) - 1 > self.rope_switch:  # shorter ones have other frequencies when they are alone
+                batch = [row for row in batch if len(row.ids) - 1 > self.rope_switch]
             alone = len(batch[0].ids) if len(batch) == 1 else 0
             answer = self._or_halve(partial(self.forwards.plain, batch), alone)
             if answer:
@@ -366,12 +367,6 @@ def _scores(batch: Batch, answer: Answer) -> Iterator[ChoiceScore]:
     logprobs, greedy = answer.read()
     for request, choices in batch.slices():
         yield ChoiceScore(request.key, logprobs[choices], greedy[choices])
-
-
-def _read_tensors(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -104,7 +104,7 @@ def make_llama(folder: Path, sizes: Mapping[str, int] = LLAMA, **settings: Any) 
 def ours(folder: Path, task: Task, warm_up: Task) -> tuple[float, list[float]]:
     """Return seconds and log-probabilities of our engine."""
     from harness.tokens import Encoder, encode_task
-    from harness_plugins.engines.forwards import sharing_of
+    from harness_plugins.engines.sharing import sharing_of
     from harness_plugins.engines.transformers import inspect, open_engine
 
     checkpoint = Checkpoint("benchmark", "s", None, 0, str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from harness.families import complete, locate, select
 from harness.host import PluginHost
 from harness.testing import check_engine
 from harness_plugins.engines.forwards import Forwards
+from harness_plugins.engines.loading import copy_tensors
 from harness_plugins.engines.transformers import inspect, open_engine
 
 CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")
@@ -163,7 +165,7 @@ def test_nothing_is_shared_where_that_is_not_exact(tmp_path, kind):
 
 def test_trees_longer_than_a_window_are_not_packed(tmp_path):
     """A packed mask would show a token what its own sliding window hides."""
-    model = saved(tmp_path, transformers.MistralConfig(**WIDE, sliding_window=160))
+    model = saved(tmp_path, transformers.MistralConfig(**WIDE | {"max_position_embeddings": 256}, sliding_window=160))
     asked = few_shot(3, vocabulary=200, shared=170) + few_shot(3, vocabulary=200, shared=40)
     with open_engine(CHECKPOINT, tmp_path) as engine:
         assert engine.sharing.reach == 160
@@ -270,9 +272,9 @@ def test_weights_whose_names_do_not_fit_are_loaded_anew(host: PluginHost):
     with open_engine(*located(host, "aster:w64l2@1600")) as engine:
         before = engine.model.state_dict()["model.norm.weight"].clone()
         tensors = {name: torch.zeros_like(t) for name, t in engine.model.state_dict().items()}
-        assert not engine._copy({**tensors, "surprise": torch.zeros(1)})
-        assert not engine._copy({k: v for k, v in tensors.items() if k != "model.norm.weight"})
-        assert not engine._copy({**tensors, "model.norm.weight": torch.zeros(3)})
+        assert not copy_tensors(engine.model, {**tensors, "surprise": torch.zeros(1)})
+        assert not copy_tensors(engine.model, {k: v for k, v in tensors.items() if k != "model.norm.weight"})
+        assert not copy_tensors(engine.model, {**tensors, "model.norm.weight": torch.zeros(3)})
         assert (engine.model.state_dict()["model.norm.weight"] == before).all()
 
 
@@ -340,6 +342,65 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_scored(tmp_path, host: PluginHo
         open_engine(checkpoint, tmp_path).__enter__()
     with open_engine(checkpoint, folder) as engine, pytest.raises(EngineError, match="lacks the weights"):
         engine.swap(checkpoint, tmp_path)
+
+
+def changed(folder: Path, config, change, **settings) -> Path:
+    """Write a random model whose file and config.json were then changed."""
+    from safetensors.torch import load_file, save_file
+
+    saved(folder, config)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", metadata={"format": "pt"})
+    own = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**own, **settings}))
+    return folder
+
+
+def test_a_config_of_one_layer_for_a_file_of_two_is_not_scored(tmp_path):
+    """transformers leaves the second layer out with a warning."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    saved(whole, SHARING["llama"])
+    changed(cut, SHARING["llama"], dict, num_hidden_layers=1)
+    said = r"does not use: model.layers.1.input_layernorm.weight, .* \(9 in all\); check config.json"
+    with pytest.raises(EngineError, match=said):
+        open_engine(CHECKPOINT, cut).__enter__()
+    with open_engine(CHECKPOINT, whole) as engine:
+        engine.prefetch(CHECKPOINT, cut)
+        with pytest.raises(EngineError, match=said):
+            engine.swap(CHECKPOINT, cut)
+
+
+def test_a_tensor_of_an_unknown_name_is_not_left_out(tmp_path):
+    changed(tmp_path, SHARING["llama"], lambda tensors: {**tensors, "adapter.weight": torch.ones(2)})
+    with pytest.raises(EngineError, match=r"adapter.weight \(1 in all\)"):
+        open_engine(CHECKPOINT, tmp_path).__enter__()
+
+
+def test_buffers_of_older_versions_and_equal_copies_of_tied_heads_are_no_surprise(tmp_path):
+    def older(tensors):
+        buffers = {"masked_bias": torch.tensor(-1e4), "bias": torch.ones(1, 1, 64, 64)}
+        tensors |= {f"transformer.h.0.attn.{name}": tensor for name, tensor in buffers.items()}
+        return {**tensors, "lm_head.weight": tensors["transformer.wte.weight"].clone()}
+
+    gpt2 = changed(tmp_path / "gpt2", SHARING["gpt2"], older)
+    inverse = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    llama = changed(tmp_path / "llama", SHARING["llama"], lambda tensors: tensors | inverse)
+    for folder in (gpt2, llama):
+        with open_engine(CHECKPOINT, folder) as engine:
+            assert len(list(engine.score(requests(2, vocabulary=200)))) == 2
+
+
+def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_not_scored(tmp_path):
+    """Neither at the first load, nor as the next checkpoint, whose tensors are read ahead."""
+    tied = transformers.LlamaConfig(**TINY, tie_word_embeddings=True)
+    first, second = tmp_path / "first", tmp_path / "second"
+    saved(first, tied)
+    changed(second, tied, lambda tensors: {**tensors, "lm_head.weight": torch.ones(200, 32)})
+    with pytest.raises(EngineError, match="the output head of the file differs from its embedding"):
+        open_engine(CHECKPOINT, second).__enter__()
+    with open_engine(CHECKPOINT, first) as engine:
+        engine.prefetch(CHECKPOINT, second)
+        with pytest.raises(EngineError, match="the output head of the file differs from its embedding"):
+            engine.swap(CHECKPOINT, second)
 
 
 def test_a_broken_checkpoint_is_an_engine_error(tmp_path, host: PluginHost):

@@ -1,0 +1,96 @@
+"""Weights of a checkpoint as a transformers module: exactly the tensors of the file, or an error.
+
+transformers fills missing tensors with random numbers and leaves unexpected ones out, both with a warning alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import EngineError
+from harness.identity import weight_files
+
+# Buffers that older versions of transformers saved; they are computed, not trained.
+BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$|\.(attn|attention|self_attn|self_attention)\.bias$")
+
+
+def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) -> Any:
+    """Return the module of a checkpoint folder; raise EngineError where file and architecture differ."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    settings = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
+    except Exception as error:  # transformers raises errors of many libraries
+        raise EngineError(f"{folder} does not load in transformers: {error}") from error
+    _check_names(folder, found)
+    _check_ties(folder, model)
+    return model.eval()
+
+
+def _check_names(folder: Path, found: Mapping[str, Any]) -> None:
+    """Raise EngineError where tensors are missing, or unexpected ones are no known buffers.
+
+    transformers has already left out the names that the model class ignores (`_keys_to_ignore_on_load_unexpected`).
+    """
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise EngineError(f"{folder} lacks the weights {_some(missing)}; copy it again")
+    unexpected = sorted(name for name in found["unexpected_keys"] if not BUFFERS.search(name))
+    if unexpected:
+        raise EngineError(
+            f"{folder} has weights that the model of its config.json does not use: {_some(unexpected)}; "
+            "check config.json (number of layers, architecture), or remove these tensors from the file"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])} ({len(names)} in all)"
+
+
+def _check_ties(folder: Path, model: Any) -> None:
+    """Raise EngineError where config.json ties head and embedding, but the file has two different matrices."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    ties = getattr(model.config.get_text_config(), "tie_word_embeddings", False) and model._tied_weights_keys
+    places = {module.weight.data_ptr() for module in (head, embedding) if hasattr(module, "weight")}
+    if ties and len(places) > 1:
+        raise EngineError(
+            f"{folder}: config.json says tie_word_embeddings, but the output head of the file differs from its "
+            "embedding; set tie_word_embeddings to false if the head was trained, or else remove it from the file"
+        )
+
+
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """Return the tensors of a checkpoint's safetensors files by name."""
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
+
+
+def copy_tensors(model: Any, tensors: Mapping[str, Any]) -> bool:
+    """Copy tensors into a module if they are its parameters, all of them; else return False and change nothing.
+
+    Tied parameters are expected once, or as equal tensors.
+    """
+    import torch
+
+    own = model.state_dict(keep_vars=True)
+    if any(name not in own or own[name].shape != tensor.shape for name, tensor in tensors.items()):
+        return False
+    places: dict[int, list[str]] = {}
+    for name in tensors:
+        places.setdefault(own[name].data_ptr(), []).append(name)
+    if set(places) != {tensor.data_ptr() for tensor in own.values()}:
+        return False
+    if not all(torch.equal(tensors[names[0]], tensors[name]) for names in places.values() for name in names[1:]):
+        return False
+    with torch.no_grad():
+        for first, *_ in places.values():
+            own[first].copy_(tensors[first])
+    return True

@@ -1,0 +1,208 @@
+"""Small random models of many architectures: a choice scores the same with whatever it shares a pass, or alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from harness import Request
+from harness_plugins.engines.transformers import open_engine
+from tests.plugins.test_transformers import CHECKPOINT, GPT, PLAIN, SHARING, SMALL, TINY, WIDE, located, requests, saved
+
+MAMBA2 = {"mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
+EXPERTS = {"num_experts_per_tok": 2}
+MORE: dict[str, Any] = {
+    "bamba": transformers.BambaConfig(
+        **TINY, **MAMBA2, mamba_n_heads=4, mamba_d_head=16, mamba_expand=2, attn_layer_indices=[1]
+    ),
+    "biogpt": transformers.BioGptConfig(**SMALL, intermediate_size=48, max_position_embeddings=128),
+    "cohere": transformers.CohereConfig(**TINY),
+    "falcon_h1": transformers.FalconH1Config(**WIDE, **MAMBA2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
+    "falcon_rotary": transformers.FalconConfig(**SMALL, alibi=False),
+    "glm": transformers.GlmConfig(**WIDE, pad_token_id=0),
+    "gpt_bigcode": transformers.GPTBigCodeConfig(**GPT),
+    "gpt_neo": transformers.GPTNeoConfig(
+        vocab_size=200, hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
+        window_size=64, max_position_embeddings=128,
+    ),
+    "granite": transformers.GraniteConfig(**TINY, logits_scaling=4.0),
+    "jamba": transformers.JambaConfig(
+        **TINY, mamba_d_state=4, attn_layer_period=2, attn_layer_offset=1, num_experts=2, use_mamba_kernels=False
+    ),
+    "lfm2": transformers.Lfm2Config(**TINY, layer_types=["conv", "full_attention"]),
+    "mamba2": transformers.Mamba2Config(
+        vocab_size=200, hidden_size=32, num_hidden_layers=2, state_size=4, num_heads=4, head_dim=16, n_groups=1
+    ),
+    "mixtral": transformers.MixtralConfig(**TINY, num_local_experts=4, **EXPERTS),
+    "olmoe": transformers.OlmoeConfig(**TINY, num_experts=4, **EXPERTS),
+    "phi3": transformers.Phi3Config(**TINY, pad_token_id=0),
+    "recurrent_gemma": transformers.RecurrentGemmaConfig(
+        **SMALL, intermediate_size=96, num_key_value_heads=1, lru_width=32, attention_window_size=64,
+        block_types=["recurrent", "attention"],
+    ),
+    "stablelm": transformers.StableLmConfig(**TINY),
+    "starcoder2": transformers.Starcoder2Config(**TINY),
+}  # fmt: skip
+ALL = {**SHARING, **{f"{kind}_plain": config for kind, config in PLAIN.items()}, **MORE}
+HANDFUL = ["falcon_h1", "granite", "lfm2", "mpt_plain"]
+
+
+def asked() -> list[Request]:
+    """Requests that share 33 tokens, with choices that fork, differ in their last token, or are long."""
+    rng = np.random.default_rng(3)
+
+    def ids(size: int) -> tuple[int, ...]:
+        return tuple(rng.integers(1, 200, size=size).tolist())
+
+    shared, fork = ids(33), ids(3)
+    ends = [(ids(1), ids(1)), ((*fork, *ids(4)), (*fork, *ids(3)), ids(2)), (ids(9), ids(5))]
+    return [Request(i, shared + ids(1 + i % 4), ends[i % 3]) for i in range(8)]
+
+
+def scored(folder: Path, requests: list[Request], dtype: str, **settings: Any) -> dict[object, np.ndarray]:
+    with open_engine(CHECKPOINT, folder, dtype=dtype, **settings) as engine:
+        return {score.key: score.logprobs for score in engine.score(requests)}
+
+
+def alone(requests: list[Request]) -> list[Request]:
+    """Every choice in a request of its own."""
+    return [
+        replace(request, key=(request.key, k), continuations=(continuation,))
+        for request in requests
+        for k, continuation in enumerate(request.continuations)
+    ]
+
+
+def check(folder: Path, config: Any) -> None:
+    """Check that sharing moves no score: by rounding in float32, in bfloat16 no further than that rounds anyway."""
+    saved(folder, config)
+    wanted = asked()
+    exact = scored(folder, alone(wanted), "float32", share=False, batch_tokens=1)
+    expected = np.array(list(exact.values()))
+    for dtype in ("float32", "bfloat16"):
+        plain = scored(folder, alone(wanted), dtype, share=False, batch_tokens=1)
+        shared = scored(folder, wanted, dtype)
+        found = np.array([shared[key][k] for key, k in exact])
+        rounding = np.abs(np.array([plain[place] for place in exact]).ravel() - expected.ravel())
+        off = np.abs(found - expected.ravel())
+        slack = 5e-5 * (1 + np.abs(expected)).max()
+        assert off.mean() <= 2 * rounding.mean() + slack, dtype
+        assert off.max() <= 3 * rounding.max() + slack, dtype
+
+
+@pytest.mark.parametrize("kind", HANDFUL)
+def test_sharing_moves_no_score_of_a_difficult_architecture(tmp_path, kind):
+    """State-space layers beside attention, short convolutions, ALiBi, scaled logits."""
+    check(tmp_path, ALL[kind])
+
+
+@pytest.mark.architectures
+@pytest.mark.parametrize("kind", sorted(set(ALL) - set(HANDFUL)))
+def test_sharing_moves_no_score(tmp_path, kind):
+    check(tmp_path, ALL[kind])
+
+
+def with_longer_choices() -> list[Request]:
+    """Contexts and choices whose tree is longer than the 64 positions of the model, while every row fits."""
+    rng = np.random.default_rng(4)
+
+    def ids(size: int) -> tuple[int, ...]:
+        return tuple(rng.integers(1, 200, size=size).tolist())
+
+    return [Request(i, ids(12), tuple(ids(20) for _ in range(4))) for i in range(3)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mpt_with_alibi_in_half_precision_is_not_shared_and_long_choices_do_not_crash_it(tmp_path, dtype):
+    """ALiBi counts tokens by their place in the row, which the rounding of bfloat16 hid."""
+    saved(tmp_path, transformers.MptConfig(vocab_size=200, d_model=32, n_layers=2, n_heads=2, max_seq_len=64))
+    with open_engine(CHECKPOINT, tmp_path, dtype=dtype) as engine:
+        assert not engine.sharing.reach
+        assert "in float32" in engine.notes[0] or "fails there" in engine.notes[0]
+        assert len(list(engine.score(with_longer_choices()))) == 3
+
+
+def test_batches_never_exceed_the_context_of_the_model(tmp_path):
+    saved(tmp_path, SHARING["gpt2"])
+    with open_engine(CHECKPOINT, tmp_path) as engine:
+        assert engine.sharing.prefixes
+        assert engine.row == engine.sharing.reach == engine.context == 64
+        found = {score.key: score.logprobs for score in engine.score(with_longer_choices())}
+    plain = scored(tmp_path, with_longer_choices(), "float32", share=False)
+    assert all((found[key] == plain[key]).all() for key in plain)
+
+
+@pytest.mark.parametrize("kind", ["falcon_h1", "jamba", "recurrent_gemma", "mamba2", "bamba"])
+def test_layers_with_a_state_share_nothing(tmp_path, kind):
+    saved(tmp_path, MORE[kind])
+    with open_engine(CHECKPOINT, tmp_path) as engine:
+        assert str(engine.sharing) == "nothing"
+        assert "carry a state from token to token" in engine.notes[0]
+
+
+def test_frequencies_of_long_sequences_in_a_batch_do_not_change_the_short_ones(tmp_path):
+    """longrope takes other frequencies for the whole batch where one sequence exceeds the original context."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "rope_theta": 1e4}
+    settings = {"original_max_position_embeddings": 32, "rope_parameters": rope, "pad_token_id": 0}
+    saved(tmp_path, transformers.Phi3Config(**{**TINY, "max_position_embeddings": 128}, **settings))
+    requests = [replace(r, key=i) for i, r in enumerate(asked()[:3] + with_longer_choices())]
+    requests += [Request(i, r.context[:9], r.continuations[:1]) for i, r in enumerate(asked(), 6)]
+    one_by_one = scored(tmp_path, requests, "float32", share=False, batch_tokens=1)
+    together = scored(tmp_path, requests, "float32")
+    assert all(together[key] == pytest.approx(one_by_one[key], abs=1e-4) for key in one_by_one)
+
+
+CAPPED = transformers.Gemma2Config(**WIDE, query_pre_attn_scalar=16, final_logit_softcapping=1.0)
+
+
+@pytest.mark.parametrize(
+    "config", [CAPPED, MORE["cohere"], MORE["granite"], SHARING["phi"]], ids=["capped", "scaled", "divided", "biased"]
+)
+def test_a_head_in_float32_gives_the_logits_of_the_model(tmp_path, config):
+    """Soft caps, scales and biases apply as in the model itself, which rounds its logits to bfloat16."""
+    saved(tmp_path, config)
+    found = scored(tmp_path, asked(), "bfloat16", share=False)
+    with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
+        assert engine.forwards.head.handles
+        assert not engine.notes
+        engine.forwards.close()
+        own = {score.key: score.logprobs for score in engine.score(asked())}
+    assert all(found[key] == pytest.approx(own[key], rel=0.01, abs=0.02) for key in own)
+    assert any((found[key] != own[key]).any() for key in own)
+
+
+def test_a_head_that_computes_otherwise_in_float32_is_left_as_it_is_and_said(tmp_path, monkeypatch):
+    saved(tmp_path, SHARING["llama"])
+    forward = transformers.LlamaForCausalLM.forward
+
+    def rounds_afterwards(self, *arguments, **settings):
+        output = forward(self, *arguments, **settings)
+        output.logits = output.logits.to(torch.bfloat16)
+        return output
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", rounds_afterwards)
+    with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
+        assert not engine.forwards.head.handles
+        assert "its head gives other logits in float32 (bfloat16)" in engine.notes[0]
+
+
+def test_scores_of_bfloat16_are_nearer_to_float32_with_the_same_weights_by_a_float32_head(host, tmp_path):
+    """The weights are those of bfloat16 in both; the head in bfloat16 made errors of hundredths of a nat a token."""
+    _, folder = located(host, "aster:w64l2@1600")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    wanted = requests(30)
+    exact = scored(tmp_path, wanted, "float32", share=False)
+    errors = []
+    with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
+        for _ in range(2):
+            found = {score.key: score.logprobs for score in engine.score(wanted)}
+            errors.append(np.mean([np.abs(found[key] - exact[key]) / [1, 3, 7] for key in exact]))
+            engine.forwards.close()  # the head computes in bfloat16 from here on
+    assert errors[0] < 0.8 * errors[1]
