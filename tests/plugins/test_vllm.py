@@ -208,7 +208,10 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path, host: PluginHost):
+def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path, host: PluginHost, monkeypatch):
+    """With small windows: at the 31st document at most 62 of 100 requests were sent, so that there is more to do."""
+    monkeypatch.setattr("harness_plugins.engines.vllm.WINDOW", 16)
+    monkeypatch.setattr("harness_plugins.engines.processes.WINDOW", 16)
     killed: list[int] = []
     others = workers_of(os.getpid())  # of engines that other tests share
 
@@ -250,9 +253,9 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
         (worker,) = workers_of(process.pid)
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()
-        assert process.wait(timeout=60) == 130
+        assert process.wait() == 130
     assert "interrupted" in told
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while _is_alive(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _is_alive(worker)
