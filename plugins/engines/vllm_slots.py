@@ -84,7 +84,12 @@ def _raise_for_hidden_tensors(name: str, module: Any) -> None:
     """Raise Unclear for weights that a module may keep outside its parameters."""
     import torch
 
-    hidden = [key for key, value in vars(module).items() if isinstance(value, torch.Tensor) and not CACHES.match(key)]
+    known = ["weight"] if getattr(module, "has_weight", True) is False else []  # ones, of norms without weights
+    hidden = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and not CACHES.match(key) and key not in known
+    ]
     method = type(getattr(module, "quant_method", None)).__name__
     if hidden:
         raise Unclear(f"{name} ({type(module).__name__}) keeps tensors of its own: {listed(hidden)}")
