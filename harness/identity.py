@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import FamilyError, StoreError
 from harness.files import write_whole
-from harness.weights import read_config
+from harness.weights import read_config, tensor_headers
 
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -82,6 +82,12 @@ def tokenizer_digest(folder: Path) -> str:
     """Return the digest of the tokenizer's files."""
     files = [folder / name for name in TOKENIZER if (folder / name).is_file()]
     return digest_of({file.name: _sha256(file) for file in files})
+
+
+def tensors_digest(folder: Path) -> str:
+    """Return the digest of names, dtypes and shapes of all tensors in safetensors, equal between steps of a run."""
+    headers = (tensor_headers(file) for file in folder.glob("*.safetensors"))
+    return digest_of(sorted(item for header in headers for item in header.items()))
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -44,17 +44,23 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor in a safetensors file, from its header; raise FamilyError if it is cut off."""
+    return {name: shape for name, (_, shape) in tensor_headers(file).items()}
+
+
+def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of every tensor in a safetensors file; raise FamilyError if it is cut off."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        headers = {name: (str(tensor["dtype"]), tuple(tensor["shape"])) for name, tensor in header.items()}
     except (OSError, ValueError, MemoryError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise FamilyError(f"{file}: not a safetensors file ({error}); copy it again") from error
     if file.stat().st_size != end:
         raise FamilyError(f"{file}: holds {file.stat().st_size} bytes, {end} by its header; copy it again")
-    return {name: tuple(tensor["shape"]) for name, tensor in header.items()}
+    return headers
 
 
 def measure(folder: Path) -> Sizes:

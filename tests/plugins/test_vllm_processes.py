@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from harness import Checkpoint, EngineError, OutOfMemory, Request, SampleRequest
 from harness.fakes import FakeEngine
 from harness_plugins.engines.processes import _is_alive
-from harness_plugins.engines.vllm import Settings, VllmEngine
+from harness_plugins.engines.vllm import Settings, VllmEngine, inspect
 
 WORKER = (sys.executable, "-m", "tests.plugins.stand_in")
 CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")
@@ -193,11 +194,57 @@ def test_a_later_swap_that_changes_nothing_is_noticed(start, tmp_path):
     (second / "swaps").write_text("nothing")
     after = pids(engine, others)
     assert len({before, *after}) == 3
-    assert engine.describe()["notes"][-1].endswith(": a later swap left the weights as they were")
+    told = "a later swap was wrong: the weights in use are not the checkpoint's in lm_head.weight"
+    assert engine.describe()["notes"][-1].endswith(told)
+
+
+def test_a_model_whose_weights_cannot_be_verified_is_not_swapped(start, tmp_path):
+    why = "weights are quantised (fp8)"
+    first, *others = [make_folder(tmp_path / name, unchecked=why) for name in "abc"]
+    engine = start(first)
+    assert len(set(pids(engine, others))) == 2
+    told = "weights are not swapped, each checkpoint has an engine of its own: "
+    assert engine.describe()["notes"] == [told + why]
+
+
+def test_a_fresh_engine_that_does_not_serve_its_checkpoint_is_an_error(start, tmp_path):
+    """Where engines of the same kind were verified before."""
+    first = make_folder(tmp_path / "a")
+    wrong = make_folder(tmp_path / "b", unchecked="the weights in use are not the checkpoint's in lm_head.weight")
+    engine = start(first)
+    with pytest.raises(EngineError, match=r"does not serve the weights of .*b: the weights in use are not"):
+        engine.swap(CHECKPOINT, wrong)
+    assert engine.child is None
+
+
+def test_checkpoints_whose_tensors_differ_have_different_shapes(tmp_path):
+    """So that no swap leads from one to the other."""
+    layer = {"layers.0.weight": ("F32", [2, 2]), "layers.0.bias": ("F32", [2])}
+    one = write_tensors(make_folder(tmp_path / "a"), layer)
+    assert one == write_tensors(make_folder(tmp_path / "b"), dict(reversed(layer.items())))
+    others = [
+        {"layers.0.weight": ("F32", [2, 2])},
+        layer | {"layers.0.bias": ("F32", [4])},
+        layer | {"layers.0.bias": ("F16", [2])},
+        {"layers.0.weight": ("F32", [2, 2]), "layers.0.gain": ("F32", [2])},
+    ]
+    for i, tensors in enumerate(others):
+        assert write_tensors(make_folder(tmp_path / str(i)), tensors) != one
+
+
+def write_tensors(folder: Path, tensors: dict[str, tuple[str, list[int]]]) -> str:
+    """Write safetensors of zeros; return the shape of the checkpoint."""
+    header, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + int(np.prod(shape)) * {"F32": 4, "F16": 2}[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+    return inspect(CHECKPOINT, folder).shape
 
 
 def test_equal_weights_under_two_names_are_no_wrong_swap(start, tmp_path):
-    """Canary scores that do not change are compared with a fresh engine's, which are the same."""
+    """A canary that scores the same after a verified swap is no cause for a fresh engine."""
     first, second = (make_folder(tmp_path / name) for name in "ab")
     same = tmp_path / "elsewhere" / "b"
     same.parent.mkdir()
