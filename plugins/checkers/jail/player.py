@@ -54,7 +54,11 @@ class Player:
         self.module = types.ModuleType("program")
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
-        self.does = {**WORK, "define": self.define, "global": lambda name: getattr(self.module, name)}
+        self.does: dict[str, Callable[..., Any]] = {
+            **WORK,
+            "define": self.define,
+            "global": lambda name: getattr(self.module, name),
+        }
         sys.modules["program"] = self.module
 
     def run(self, source: str) -> None:

@@ -6,18 +6,17 @@ import ast
 import builtins
 import os
 import random
-import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from .player import Player
 from .values import Decoder, Encoder
-from .walls import MOST_FILES, set_dumpable
+from .walls import MOST_FILES, die_with_parent, limit_program
 from .wire import WireError, read_message, write_message
 
 PATIENCE = 0.3  # seconds for a program that closed its line to end
@@ -76,7 +75,7 @@ for _name in ("bool", "len", "iter", "hash", "str", "repr", "getitem", "setitem"
     setattr(Remote, f"__{_name}__", _there(_name))
 for _name in ("eq", "lt", "le", "gt", "ge"):
     setattr(Remote, f"__{_name}__", _there(_name, with_value=True))
-Remote.__setattr__ = _there("set")  # type: ignore[method-assign]  last, as it applies to the class's instances
+Remote.__setattr__ = _there("set")  # type: ignore[method-assign]  # from now on, of instances
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,10 @@ class Line:
                 decoder.fill(decoder.shared[number], items)
             if kind == "value":
                 return found
-            error = _error([str(name) for name in content[0]], str(content[1]), found)
+            raised = _error([str(name) for name in content[0]], str(content[1]), found)
         except (OSError, WireError, TypeError, ValueError, LookupError, RecursionError) as error:
             raise Ended from error
-        raise error
+        raise raised
 
     def remote(self, number: int) -> Remote:
         """Return the object of a number, the same every time."""
@@ -141,11 +140,15 @@ def _error(names: list[str], text: str, arguments: Any) -> Exception:
     return error
 
 
-def referee(verdict: int) -> NoReturn:
-    """Follow the orders on standard input; write the verdict, as JSON after its length, and end."""
+def referee(verdict: int, restrict: Callable[[int], None]) -> NoReturn:
+    """Follow the orders on standard input; write the verdict, as JSON after its length, and end.
+
+    `restrict` refuses the process, here and of the player, all that is not needed but signals to a process.
+    """
     write_message(verdict, "ready")
     program = read_message(0)
-    line, pid = _start(program)
+    line, pid = _start(program, restrict)
+    restrict(pid)
     tests = read_message(0)
     try:
         outcome, detail = _judge(line, tests)
@@ -158,18 +161,21 @@ def referee(verdict: int) -> NoReturn:
     os._exit(0)
 
 
-def _start(program: Mapping[str, Any]) -> tuple[Line, int]:
+def _start(program: Mapping[str, Any], restrict: Callable[[int], None]) -> tuple[Line, int]:
     """Fork the player, who keeps nothing but his end of the line."""
     random.seed(0)  # here and of the player: the same program has the same outcome
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
+        die_with_parent()
+        if os.getppid() != parent:  # which was faster
+            os._exit(1)
         os.dup2(theirs.fileno(), 3)
         for fd in (0, 1, 2):
             os.dup2(os.open(os.devnull, os.O_RDWR), fd)
         os.closerange(4, MOST_FILES)  # among them the pipe of the verdict
-        set_dumpable(True)
-        resource.setrlimit(resource.RLIMIT_CPU, (program["cpu"], program["cpu"] + 1))
+        limit_program(program["cpu"], program["threads"])
+        restrict(os.getpid())
         Player(3).run(program["source"])
         os._exit(0)
     theirs.close()

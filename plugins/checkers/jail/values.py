@@ -73,6 +73,12 @@ CONTAINERS: dict[type, Container] = {
     bytearray: Container(lambda _: bytearray(), _refill_slice, bytearray.__iter__),
 }
 NAMES = {kind.__name__: kind for kind in CONTAINERS}
+
+
+def _of_parts(kind: Any) -> Callable[[list[Any]], Any]:
+    return lambda parts: kind(*parts)
+
+
 FIXED: dict[type, Callable[[Any], Iterable[Any]]] = {
     **{kind: kind.__iter__ for kind in (tuple, frozenset)},
     **dict.fromkeys(VIEWS.values(), list),
@@ -84,9 +90,9 @@ MADE: Mapping[str, Callable[[list[Any]], Any]] = {
     "frozenset": frozenset,
     "dict_keys": lambda items: dict.fromkeys(items).keys(),
     "dict_items": lambda items: dict(items).items(),
-    "complex": lambda parts: complex(*parts),
-    "range": lambda parts: range(*parts),
-    **{name: lambda parts, kind=kind: kind(*parts) for name, kind in REMADE.items()},
+    "complex": _of_parts(complex),
+    "range": _of_parts(range),
+    **{name: _of_parts(kind) for name, kind in REMADE.items()},
 }
 
 
@@ -149,7 +155,7 @@ class Encoder:
         return value.tobytes().hex()
 
     def _numpy(self, value: Any, is_array: bool) -> Any:
-        if isinstance(value, (str, bytes)):
+        if value.dtype.kind in "SU" and not is_array:
             return self.encode(value.item())
         if not NUMERIC.fullmatch(value.dtype.str):
             return ["object", self.name(value)]
@@ -197,7 +203,8 @@ class Decoder:
         value[...] = _array(value.dtype.str, value.shape, items)
 
     def _numpy(self, kind: str, header: Any, items: str) -> Any:
-        value = _array(*header, items)
+        dtype, shape = header
+        value = _array(dtype, shape, items)
         if kind == "scalar":
             return value[()]
         self.shared.append(value)
