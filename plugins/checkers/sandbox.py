@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -44,20 +43,27 @@ LATE = {"outcome": "timed out", "detail": "wall clock", "cpu": None}
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A way to build walls: "namespaces" or "bubblewrap"; launchers that are idle are kept for the next program."""
+    """A way to build walls: "namespaces" or, where these cannot be made, "landlock".
+
+    Launchers that are idle are kept for the next program. Tests leave walls out, to show what each is good for.
+    """
 
     walls: str
+    without: tuple[str, ...] = ()
     idle: SimpleQueue[Launcher] = field(default_factory=SimpleQueue, compare=False, repr=False)
 
     def run(self, program: str, tests: CodeTests, limits: Limits = LIMITS) -> Verdict:
         """Run a program and its tests; raise EngineError where the walls cannot be built."""
         launcher = self._launcher()
         try:
-            found = launcher.run([asdict(limits), {"source": program, "cpu": limits.cpu}, asdict(tests)], limits.wall)
+            found = launcher.run(
+                [asdict(limits), {"source": program, "cpu": limits.cpu, "threads": limits.threads}, asdict(tests)],
+                limits.wall,
+            )
         except BaseException:
             launcher.end()
             raise
-        if found["cpu"] is None or self.walls == "bubblewrap":
+        if found["cpu"] is None:
             launcher.end()
         else:
             self.idle.put(launcher)
@@ -67,7 +73,7 @@ class Sandbox:
         try:
             return self.idle.get_nowait()
         except Empty:
-            return Launcher(self.walls)
+            return Launcher(self.walls, self.without)
 
     def close(self) -> None:
         """End the launchers that are idle."""
@@ -76,22 +82,20 @@ class Sandbox:
                 self.idle.get_nowait().end()
 
 
-def command(walls: str) -> list[str]:
+def command(walls: str, without: Sequence[str] = ()) -> list[str]:
     """Return the command of a launcher."""
     libraries = _libraries()
     visible = [name for name in (*SYSTEM, sys.base_prefix, *libraries) if os.path.lexists(name)]
-    config = {"walls": walls, "visible": visible, "libraries": libraries}
-    start = [sys.executable, "-s", "-S", "-P", "-B", "-c", START, str(JAIL), json.dumps(config)]
-    return [*_bubblewrap(visible), *start] if walls == "bubblewrap" else start
+    config = {"walls": walls, "without": without, "visible": visible, "libraries": libraries}
+    return [sys.executable, "-s", "-S", "-P", "-B", "-c", START, str(JAIL), json.dumps(config)]
 
 
 class Launcher:
     """The process outside of the walls that has programs run behind them, one after the other."""
 
-    def __init__(self, walls: str) -> None:
-        self.keeps_time = walls != "bubblewrap"
-        self.process = subprocess.Popen(  # noqa: S603  our own interpreter, or bubblewrap
-            command(walls),
+    def __init__(self, walls: str, without: Sequence[str] = ()) -> None:
+        self.process = subprocess.Popen(  # noqa: S603  our own interpreter
+            command(walls, without),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,7 +108,7 @@ class Launcher:
 
     def run(self, order: list[Any], wall: float) -> dict[str, Any]:
         """Send an order and return the verdict; `cpu` is None where the launcher ends with the program."""
-        until = time.monotonic() + wall + (GRACE if self.keeps_time else 0)
+        until = time.monotonic() + wall + GRACE
         try:
             for message in order:
                 write_message(self._fd("stdin"), message)
@@ -138,20 +142,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
     process.kill()
     process.wait()
-
-
-def _bubblewrap(visible: Sequence[str]) -> list[str]:
-    """Return the command of bubblewrap that builds the same walls as jail/walls.py, for one program."""
-    program = shutil.which("bwrap")
-    if program is None:
-        raise EngineError("bwrap is not installed")
-    shown = [word for name in (*visible, str(JAIL / "jail")) for word in ("--ro-bind", name, name)]
-    devices = [word for name in ("null", "zero", "urandom") for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]
-    return [
-        program, "--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1", "--die-with-parent",
-        "--new-session", "--cap-drop", "ALL", *shown, *devices, "--size", str(LIMITS.folder), "--tmpfs", "/jail",
-        "--remount-ro", "/", "--chdir", "/jail",
-    ]  # fmt: skip
 
 
 def _libraries() -> list[str]:

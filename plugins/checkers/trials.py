@@ -9,14 +9,17 @@ from harness import Outcome
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use: CPU and wall clock seconds, bytes of memory (each process), processes and threads (with
-    that of its tests), bytes of a file and of its folder, which is in memory.
+    """What a program may use: CPU and wall clock seconds, bytes of memory, threads (with those of its tests), bytes of
+    a file and of its folder, which is in memory.
+
+    A program is one process, as others are refused, so that these are limits of all that it starts. Its tests, in a
+    process of their own, have the same bytes of memory again.
     """
 
     cpu: int = 5
     wall: int = 30
     memory: int = 1 << 30
-    processes: int = 8
+    threads: int = 8
     file_size: int = 16 << 20
     folder: int = 64 << 20
 

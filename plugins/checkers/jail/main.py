@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from . import walls
+from . import landlock, syscalls, walls
 from .referee import referee
 from .wire import WireError, read_message, write_message
 
@@ -25,35 +25,37 @@ def main() -> None:
     config = json.loads(sys.argv[2])
     sys.argv = [""]
     sys.path = [*sys.path[1:], *config["libraries"]]
-    os.environ.pop("PWD", None)  # which bubblewrap sets
     walls.be_first_to_go()
+    try:
+        if "keys" not in config["without"]:
+            walls.leave_keys()
+    except OSError as error:
+        _leave({"error": str(error)})
     while True:
         try:
             limits = read_message(0)
         except WireError:
             return
-        if config["walls"] == "bubblewrap":  # which made this process number 1, for one program
-            _referee(limits)
         pid = os.fork()
         if pid == 0:
-            _launch(config["visible"], limits)
+            _launch(config, limits)
         if os.waitpid(pid, 0)[1] != 0:
             return
 
 
-def _launch(visible: list[str], limits: Mapping[str, int]) -> NoReturn:
-    """Build walls, start the referee behind them, and end what takes too long."""
+def _launch(config: Mapping[str, Any], limits: Mapping[str, int]) -> NoReturn:
+    """Start the referee behind walls, and end what takes too long."""
+    has_folder, without = config["walls"] == "namespaces", config["without"]
     try:
-        walls.enter_namespaces()
+        if has_folder:
+            walls.enter_namespaces(without)
+        pid = os.fork()
+        if pid == 0:
+            if has_folder:
+                walls.build(config["visible"], limits["folder"], without)
+            _referee(config, limits)
     except OSError as error:
         _leave({"error": str(error)})
-    pid = os.fork()
-    if pid == 0:
-        try:
-            walls.build(visible, limits["folder"])
-        except OSError as error:
-            _leave({"error": str(error)})
-        _referee(limits)
     fate = _wait(pid, limits["wall"])
     if fate:
         _leave({"outcome": fate, "detail": "wall clock" if fate == "timed out" else "with its tests", "cpu": None})
@@ -66,7 +68,7 @@ def _leave(message: Any) -> NoReturn:
 
 
 def _wait(pid: int, seconds: int) -> str:
-    """Wait until process 1 has ended, and with it all that it started; say so if it had to be ended."""
+    """Wait until the referee has ended, and with it all that it started; say so if it had to be ended."""
     process = os.pidfd_open(pid)
     waiting = select.poll()
     waiting.register(process, select.POLLIN)
@@ -79,15 +81,24 @@ def _wait(pid: int, seconds: int) -> str:
     return "timed out" if is_late else "crashed" if status else ""
 
 
-def _referee(limits: Mapping[str, int]) -> NoReturn:
-    os.chdir("/jail")
-    walls.give_up_rights()
+def _referee(config: Mapping[str, Any], limits: Mapping[str, int]) -> NoReturn:
+    has_folder, without = config["walls"] == "namespaces", config["without"]
+    os.chdir("/jail" if has_folder and "files" not in without else "/")
+    walls.give_up_rights(without)
     walls.die_with_parent()
+    if not has_folder:
+        landlock.restrict(config["visible"], without)
     walls.set_limits(limits)
     verdict = fcntl.fcntl(1, fcntl.F_DUPFD, 10)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    walls.set_dumpable(False)
+    if "rights" not in without:
+        walls.set_dumpable(False)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which process 1 does not get from behind the walls
-    referee(verdict)
+
+    def restrict(pid: int) -> None:
+        if "calls" not in without:
+            syscalls.restrict(pid, has_folder=has_folder)
+
+    referee(verdict, restrict)

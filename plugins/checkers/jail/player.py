@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import operator
 import os
 import random
 import sys
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from .wire import WireError, decode, encode, read_message, write_message
+from .values import Decoder, Encoder
+from .wire import WireError, read_message, write_message
+
+
+def _next(iterator: Iterator[Any]) -> tuple[Any, ...]:
+    """Return the next value in a tuple, or an empty one at the end."""
+    try:
+        return (next(iterator),)
+    except StopIteration:
+        return ()
+
+
+LONGEST_TEXT = 10_000
+WORK: dict[str, Callable[..., Any]] = {
+    "call": lambda function, arguments, keywords: function(*arguments, **keywords),
+    "get": getattr,
+    "set": setattr,
+    "next": _next,
+    "setitem": operator.setitem,
+    "getitem": operator.getitem,
+    **{work.__name__: work for work in (bool, len, iter, hash, str, repr)},
+    **{name: getattr(operator, name) for name in ("eq", "lt", "le", "gt", "ge")},
+}
+
+
+def _described(error: BaseException, encoder: Encoder) -> list[Any]:
+    """Return the names of an error's classes, its text and what it is made of."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    try:
+        return [names, str(error)[:LONGEST_TEXT], encoder.encode(error.args)]
+    except Exception:  # the program's own class
+        return [names, "", encoder.encode(())]
 
 
 class Player:
@@ -19,56 +53,65 @@ class Player:
         self.pid = os.getpid()
         self.module = types.ModuleType("program")
         self.objects: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.does: dict[str, Callable[..., Any]] = {
+            **WORK,
+            "define": self.define,
+            "global": lambda name: getattr(self.module, name),
+        }
         sys.modules["program"] = self.module
 
     def run(self, source: str) -> None:
         """Run the program, and answer until nobody asks."""
         random.seed(0)
-        self.answer(lambda: self.define(source))
+        self.answer("define", Encoder(self.name).encode((source,)))
         while True:
             try:
-                operation, *arguments = read_message(self.fd)
+                self.answer(*read_message(self.fd))
             except WireError:
                 return
-            self.answer(lambda: getattr(self, f"do_{operation}")(*arguments))  # noqa: B023  called at once
 
-    def answer(self, work: Any) -> None:
-        """Do some work and send what it returns or raises; a process that the program made does not answer."""
+    def answer(self, name: str, message: Any) -> None:
+        """Do some work; send what it returns or raises, and how it changed its arguments.
+
+        A process that the program made does not answer.
+        """
         try:
-            message = ["value", encode(work(), self.name)]
-        except BaseException as error:  # SystemExit too: the program's errors are what is asked for
-            message = ["raised", type(error).__name__, str(error)[:200]]
+            found = self.work(name, message)
+        except BaseException as error:  # what came or what goes is no value, such as one without end
+            found = ["raised", *_described(error, Encoder(self.name)), []]
         if os.getpid() != self.pid:
             os._exit(0)
-        write_message(self.fd, message)
+        write_message(self.fd, found)
+
+    def work(self, name: str, message: Any) -> list[Any]:
+        """Return what the work gives, as a message."""
+        decoder = Decoder(self.objects.__getitem__)
+        arguments = decoder.decode(message)
+        shared = decoder.shared
+        before = self.contents(shared)
+        encoder = Encoder(self.name, shared)
+        try:
+            found = ["value", encoder.encode(self.does[name](*arguments))]
+        except BaseException as error:  # SystemExit too: the program's errors are what is asked for
+            encoder = Encoder(self.name, shared)
+            found = ["raised", *_described(error, encoder)]
+        after = [[number, encoder.contents(value)] for number, value in enumerate(shared)]
+        return [*found, [item for item, old in zip(after, before, strict=True) if json.dumps(item[1]) != old]]
+
+    def contents(self, containers: list[Any]) -> list[str]:
+        """Return the contents of containers, to be compared."""
+        encoder = Encoder(self.name, containers)
+        return [json.dumps(encoder.contents(value)) for value in containers]
 
     def name(self, value: Any) -> int:
         """Keep an object and return its number."""
-        self.objects.append(value)
-        return len(self.objects) - 1
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = len(self.objects)
+            self.objects.append(value)
+        return self.numbers[id(value)]
 
     def define(self, source: str) -> list[str]:
         """Run the program and return the names it defines."""
         exec(compile(source, "<program>", "exec"), self.module.__dict__)  # noqa: S102  that is what the jail is for
         return [name for name in vars(self.module) if not name.startswith("__")]
-
-    def do_global(self, name: str) -> Any:
-        """Return what the program calls `name`."""
-        return getattr(self.module, name)
-
-    def do_call(self, number: int, arguments: Any, keywords: Any) -> Any:
-        """Call an object."""
-        look_up = self.objects.__getitem__
-        return self.objects[number](*decode(arguments, look_up), **decode(keywords, look_up))
-
-    def do_get(self, number: int, attribute: str) -> Any:
-        """Return an attribute of an object."""
-        return getattr(self.objects[number], attribute)
-
-    def do_set(self, number: int, attribute: str, value: Any) -> None:
-        """Set an attribute of an object."""
-        setattr(self.objects[number], attribute, decode(value, self.objects.__getitem__))
-
-    def do_list(self, number: int) -> list[Any]:
-        """Return what an object yields."""
-        return list(self.objects[number])

@@ -6,20 +6,19 @@ import ast
 import builtins
 import os
 import random
-import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from .player import Player
-from .walls import MOST_FILES, set_dumpable
-from .wire import WireError, decode, encode, read_message, write_message
+from .values import Decoder, Encoder
+from .walls import MOST_FILES, die_with_parent, limit_program
+from .wire import WireError, read_message, write_message
 
-TAKE_MORE = (UnicodeError, BaseExceptionGroup)  # errors that are not made of one text
 PATIENCE = 0.3  # seconds for a program that closed its line to end
 
 
@@ -36,7 +35,10 @@ class FromProgram:
 
 
 class Remote:
-    """An object of the program: calls, attributes and iteration happen there, and here it equals nothing."""
+    """An object of the program: what it does happens there; here it equals no value, only objects of the program.
+
+    Nothing that compares it with a value is asked of the program, as an answer could claim to equal everything.
+    """
 
     def __init__(self, line: Line, number: int) -> None:
         object.__setattr__(self, "_line", line)
@@ -44,19 +46,36 @@ class Remote:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Call it there."""
-        encoded = (encode(value, self._line.number) for value in (arguments, keywords))
-        return self._line.ask("call", self._number, *encoded)
+        return self._line.ask("call", self, arguments, keywords)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # by which numpy, say, would take memory addresses
             raise AttributeError(name)
-        return self._line.ask("get", self._number, name)
+        return self._line.ask("get", self, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._line.ask("set", self._number, name, encode(value, self._line.number))
+    def __next__(self) -> Any:
+        found = self._line.ask("next", self)
+        if not found:
+            raise StopIteration
+        return found[0]
 
-    def __iter__(self) -> Any:
-        return iter(self._line.ask("list", self._number))
+
+def _there(name: str, *, with_value: bool = False) -> Any:
+    """Return a method that happens in the program; one that compares does so with other objects of the program only."""
+
+    def method(self: Remote, *values: Any) -> Any:
+        if with_value and not isinstance(values[0], Remote):
+            return NotImplemented
+        return self._line.ask(name, self, *values)
+
+    return method
+
+
+for _name in ("bool", "len", "iter", "hash", "str", "repr", "getitem", "setitem"):
+    setattr(Remote, f"__{_name}__", _there(_name))
+for _name in ("eq", "lt", "le", "gt", "ge"):
+    setattr(Remote, f"__{_name}__", _there(_name, with_value=True))
+Remote.__setattr__ = _there("set")  # type: ignore[method-assign]  # from now on, of instances
 
 
 @dataclass(frozen=True)
@@ -64,25 +83,39 @@ class Line:
     """The line to the player."""
 
     fd: int
+    remotes: dict[int, Remote] = field(default_factory=dict)
 
-    def ask(self, *message: Any) -> Any:
-        """Ask and return the answer; raise what the program raised, or Ended."""
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """Ask and return the answer; raise what the program raised, or Ended.
+
+        What the program changed in its arguments is changed here.
+        """
+        encoder = Encoder(self.number)
+        message = [name, encoder.encode(arguments)]
         try:
             write_message(self.fd, message)
         except OSError as error:
             raise Ended from error
-        return self.answer()
+        return self.answer(encoder.shared)
 
-    def answer(self) -> Any:
-        """Return the next answer."""
+    def answer(self, shared: Iterable[Any] = ()) -> Any:
+        """Return the next answer; `shared` are the containers that the question had."""
+        decoder = Decoder(self.remote, shared)
         try:
-            kind, *content = read_message(self.fd)
+            kind, *content, changes = read_message(self.fd)
+            found = decoder.decode(content[-1])
+            for number, items in changes:
+                decoder.fill(decoder.shared[number], items)
             if kind == "value":
-                return decode(content[0], lambda number: Remote(self, int(number)))
-            name, text = map(str, content)
-        except (OSError, WireError, TypeError, ValueError, IndexError, RecursionError) as error:
+                return found
+            raised = _error([str(name) for name in content[0]], str(content[1]), found)
+        except (OSError, WireError, TypeError, ValueError, LookupError, RecursionError) as error:
             raise Ended from error
-        raise _error(name, text)
+        raise raised
+
+    def remote(self, number: int) -> Remote:
+        """Return the object of a number, the same every time."""
+        return self.remotes.setdefault(number, Remote(self, int(number)))
 
     @staticmethod
     def number(value: Any) -> int:
@@ -92,20 +125,30 @@ class Line:
         raise TypeError(f"the tests pass {value!r}, which is no plain value")
 
 
-def _error(name: str, text: str) -> Exception:
-    """Return the program's error as the class of its name, so that tests can expect it."""
-    known = getattr(builtins, name, None)
-    is_error = isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, TAKE_MORE)
-    kind: Any = known if is_error else ProgramError
-    error: Exception = type(name if name.isidentifier() else "Error", (kind, FromProgram), {})(text[:200])
+def _error(names: list[str], text: str, arguments: Any) -> Exception:
+    """Return the program's error as the first of its classes that Python has, so that tests can expect it."""
+    known = (getattr(builtins, name, None) for name in names)
+    kind: Any = next((k for k in known if isinstance(k, type) and issubclass(k, Exception)), ProgramError)
+    if issubclass(kind, (StopIteration, StopAsyncIteration)):  # which would end a loop of the tests
+        kind = RuntimeError
+    name = names[0] if names and names[0].isidentifier() else "Error"
+    body = {"__str__": lambda _: text}
+    try:
+        error: Exception = type(name, (kind, FromProgram), body)(*arguments)
+    except (TypeError, ValueError):  # a class that is not made of these
+        error = type(name, (ProgramError, FromProgram), body)()
     return error
 
 
-def referee(verdict: int) -> NoReturn:
-    """Follow the orders on standard input; write the verdict, as JSON behind its length, and end."""
+def referee(verdict: int, restrict: Callable[[int], None]) -> NoReturn:
+    """Follow the orders on standard input; write the verdict, as JSON after its length, and end.
+
+    `restrict` refuses the process, here and of the player, all that is not needed but signals to a process.
+    """
     write_message(verdict, "ready")
     program = read_message(0)
-    line, pid = _start(program)
+    line, pid = _start(program, restrict)
+    restrict(pid)
     tests = read_message(0)
     try:
         outcome, detail = _judge(line, tests)
@@ -118,18 +161,21 @@ def referee(verdict: int) -> NoReturn:
     os._exit(0)
 
 
-def _start(program: Mapping[str, Any]) -> tuple[Line, int]:
+def _start(program: Mapping[str, Any], restrict: Callable[[int], None]) -> tuple[Line, int]:
     """Fork the player, who keeps nothing but his end of the line."""
     random.seed(0)  # here and of the player: the same program has the same outcome
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
+        die_with_parent()
+        if os.getppid() != parent:  # which was faster
+            os._exit(1)
         os.dup2(theirs.fileno(), 3)
         for fd in (0, 1, 2):
             os.dup2(os.open(os.devnull, os.O_RDWR), fd)
         os.closerange(4, MOST_FILES)  # among them the pipe of the verdict
-        set_dumpable(True)
-        resource.setrlimit(resource.RLIMIT_CPU, (program["cpu"], program["cpu"] + 1))
+        limit_program(program["cpu"], program["threads"])
+        restrict(os.getpid())
         Player(3).run(program["source"])
         os._exit(0)
     theirs.close()
@@ -146,7 +192,7 @@ def _judge(line: Line, tests: Mapping[str, Any]) -> tuple[str, str]:
     except Ended:
         raise
     except BaseException as error:
-        text = f"{type(error).__name__}: {error}".strip(": ")
+        text = _text(error)
         if isinstance(error, FromProgram):
             return "crashed", text[:200]
         if isinstance(error, MemoryError):
@@ -170,6 +216,14 @@ def _space(line: Line, tests: Mapping[str, Any], offered: set[Any]) -> dict[str,
     for name in tests["entry_points"]:
         space[name] = line.ask("global", name)
     return space
+
+
+def _text(error: BaseException) -> str:
+    """Return an error's class and text, which may be that of an object of the program."""
+    try:
+        return f"{type(error).__name__}: {error}".strip(": ")
+    except Exception:
+        return type(error).__name__
 
 
 def _failed_line(error: BaseException, source: str) -> str:

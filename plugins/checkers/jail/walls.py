@@ -1,65 +1,70 @@
-"""Walls around a process: namespaces of Linux, limits, a user without rights.
+"""Walls around a process: namespaces of Linux, limits, a user without rights, no keys.
 
-Nothing here believes that it worked: `sandbox.py` tries to break out before the first program.
+Nothing here believes that it worked: `probes.py` tries to break out before the first program. `without` names walls
+that are left out, so that tests can show what each is good for.
 """
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
 import resource
 import signal
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from .syscalls import OTHERS, numbers
+from .system import call
 
 MOST_FILES = 64  # open at a time
 NOBODY = 65534
 OWN_USERS = 2_000_000_000  # as root, a program gets a user of its own: processes are counted by user
 
 # <sched.h>, <sys/mount.h>, <linux/mount.h>, <sys/prctl.h>, <linux/capability.h>
-NEW_USER, NEW_NET, NEW_OTHERS = 0x10000000, 0x40000000, 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000
+NEW_USER, NEW_NET = 0x10000000, 0x40000000
+NEW = {"files": 0x00020000, "names": 0x02000000 | 0x04000000, "ipc": 0x08000000, "processes": 0x20000000}
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 0x40000, 0x2, 0x4
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, RDONLY_NOSUID_NODEV = 442, -100, 0x8000, 0x1 | 0x2 | 0x4
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CAPABILITY_VERSION_3 = 0x20080522
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(name: str, *arguments: Any) -> None:
-    """Call a function of the C library; raise OSError, naming it, where it fails."""
-    words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    if getattr(LIBC, name)(*words) == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
+JOIN_SESSION_KEYRING = 1  # <linux/keyctl.h>
 
 
 def set_dumpable(is_dumpable: bool) -> None:
     """Let other processes of the same user read this one's memory, or keep them from it."""
-    _call("prctl", PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0)
+    call("prctl", PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0)
 
 
 def die_with_parent() -> None:
     """Be killed when the parent ends."""
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def enter_namespaces() -> None:
+def leave_keys() -> None:
+    """Have a keyring of one's own, without the caller's keys, where the system has any or lets one near them."""
+    try:
+        call("syscall", numbers(OTHERS)["keyctl"], JOIN_SESSION_KEYRING, None)
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EPERM}:
+            raise
+
+
+def enter_namespaces(without: Collection[str] = ()) -> None:
     """Leave the system's processes, network, mounts and names behind; the next child is process 1.
 
     Root needs no namespace of users for that, and must not have one yet, so as to show what only root can read. Where
-    there can be no network of one's own, the system's stays: probes tell.
+    there can be no network of one's own, the system's stays, to which system calls are refused.
     """
     user, group, is_root = os.geteuid(), os.getegid(), os.geteuid() == 0
-    flags = NEW_OTHERS | (0 if is_root else NEW_USER)
+    new = sum(flag for name, flag in NEW.items() if name not in without)
+    flags = new | (0 if is_root else NEW_USER)
     try:
-        _call("unshare", flags | NEW_NET)
+        call("unshare", flags | (0 if "network" in without else NEW_NET))
     except OSError:
-        _call("unshare", flags)
+        call("unshare", flags)
     if not is_root:
         with _folder("/proc") as proc:
             _map_user(proc, user, group)
@@ -88,12 +93,13 @@ def _map_user(proc: int, user: int, group: int) -> None:
         os.close(fd)
 
 
-def build(visible: Sequence[str], folder_bytes: int) -> None:
+def build(visible: Sequence[str], folder_bytes: int, without: Collection[str] = ()) -> None:
     """Build the walls of process 1: a root of its own, a user without rights."""
     with _folder("/proc") as proc:
         user = _own_user()
-        build_root(visible, folder_bytes)
-        if os.geteuid() == 0:
+        if "files" not in without:
+            build_root(visible, folder_bytes)
+        if os.geteuid() == 0 and "rights" not in without:
             _become(user, proc)
 
 
@@ -111,7 +117,7 @@ def _become(user: int, proc: int) -> None:
     os.setresuid(user, user, user)
     set_dumpable(True)  # or one's own /proc/self is root's
     try:
-        _call("unshare", NEW_USER)
+        call("unshare", NEW_USER)
     except OSError:
         return  # then programs cannot make one either
     _map_user(proc, user, user)
@@ -132,13 +138,13 @@ def build_root(visible: Sequence[str], folder_bytes: int) -> None:
     for device in devices:
         (root / device).touch()
     attributes = struct.pack("QQQQ", RDONLY_NOSUID_NODEV, 0, 0, 0)
-    _call("syscall", MOUNT_SETATTR, AT_FDCWD, os.fsencode(root), AT_RECURSIVE, attributes, len(attributes))
+    call("syscall", MOUNT_SETATTR, AT_FDCWD, os.fsencode(root), AT_RECURSIVE, attributes, len(attributes))
     for device in devices:
         _mount(Path("/") / device, root / device, None, MS_BIND)
     _mount("tmpfs", root / "jail", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=777,size={folder_bytes},nr_inodes=1000")
     os.chdir(root)
-    _call("pivot_root", b".", b".")
-    _call("umount2", b".", MNT_DETACH)
+    call("pivot_root", b".", b".")
+    call("umount2", b".", MNT_DETACH)
 
 
 def _show(path: Path, root: Path) -> None:
@@ -156,13 +162,14 @@ def _show(path: Path, root: Path) -> None:
 
 def _mount(source: object, target: object, kind: str | None, flags: int, options: str = "") -> None:
     texts = [None if text is None else os.fsencode(str(text)) for text in (source, target, kind)]
-    _call("mount", *texts, flags, os.fsencode(options))
+    call("mount", *texts, flags, os.fsencode(options))
 
 
-def give_up_rights() -> None:
+def give_up_rights(without: Collection[str] = ()) -> None:
     """Have no capability, and never gain one."""
-    _call("capset", struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24))
-    _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if "rights" not in without:
+        call("capset", struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24))
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def be_first_to_go() -> None:
@@ -172,10 +179,9 @@ def be_first_to_go() -> None:
 
 
 def set_limits(limits: Mapping[str, int]) -> None:
-    """Limit memory (bytes a process), processes (all together), files (bytes of one) and seconds of CPU."""
+    """Limit memory, open files, bytes of a file, and seconds of CPU, which the program has fewer of."""
     for name, value in {
         "AS": limits["memory"],
-        "NPROC": limits["processes"],
         "FSIZE": limits["file_size"],
         "NOFILE": MOST_FILES,
         "CPU": limits["wall"] + limits["cpu"],
@@ -184,3 +190,9 @@ def set_limits(limits: Mapping[str, int]) -> None:
         "MSGQUEUE": 0,
     }.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+
+def limit_program(cpu: int, threads: int) -> None:
+    """Limit the program's own seconds of CPU, and its threads with those of the tests."""
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
