@@ -18,6 +18,7 @@ IDENTITY = ("family", "size", "step", "seed", "task", "checkpoint", "fingerprint
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
 COUNTS = ("flops", "params", "tokens")  # of which laws take logarithms
 MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample
+TALLIES = ("k", "trials", "successes", "drawn", "passed", "n")  # whole numbers that name no set of samples
 UNITS = ("runs", "checkpoints", "seeds", "documents", "joint")
 
 
@@ -168,7 +169,10 @@ class Resamples:
 
 
 def units_of(frame: pd.DataFrame, unit: str) -> Ints:
-    """Return the number of the unit each point belongs to (n,): a run is one (family, size, seed)."""
+    """Return the number of the unit each point belongs to (n,): a run is one (family, size, seed).
+
+    Points at several k (pass@k) of one set of samples are one run, whatever columns name it.
+    """
     if unit not in UNITS:
         raise UsageError(f"resample={unit!r} is none of {choose(UNITS)}")
     keys = {
@@ -177,6 +181,9 @@ def units_of(frame: pd.DataFrame, unit: str) -> Ints:
         "seeds": ("family", "seed"),
     }.get(unit)
     there = [key for key in keys or () if key in frame.columns]
+    if not there and keys and "k" in frame.columns:
+        there = [name for name in frame.columns if name not in TALLIES and frame[name].dtype.kind not in "fcb"]
+        return np.asarray(frame.groupby(there, dropna=False).ngroup()) if there else np.zeros(len(frame), np.int64)
     if not there:
         return np.arange(len(frame))
     return np.asarray(frame.groupby(there, dropna=False).ngroup(), dtype=np.int64)

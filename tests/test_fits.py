@@ -200,6 +200,21 @@ def test_a_loss_column_can_stand_between_the_steps(host: PluginHost):
         quick(points, "two_step", host, value="acc")
 
 
+def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
+    """34 values of k were fitted as 34 runs, with an interval that 57 of 67 later points missed."""
+    from harness.ladders import units_of
+
+    k = np.unique(np.geomspace(1, 100, 20).round())
+    one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
+    found = quick(one, "pass_at_k", host, value="y")
+    assert found.runs == 1
+    assert found.predict(k=[1000.0])[["low", "high"]].isna().all(axis=None)
+    assert "nothing is left to tell an error from" in " ".join(found.warnings)
+    two = pd.concat([one.assign(model="a", trials=200), one.assign(model="b", trials=300)])
+    assert set(units_of(two, "runs")) == {0, 1}
+    assert len(set(units_of(one, "checkpoints"))) == len(one)
+
+
 def test_resampling_units():
     from harness.ladders import point_weights, units_of
 
