@@ -172,6 +172,7 @@ class Store:
             n_bytes=docs.n_bytes,
             truncated=records.truncated,
             group=docs.group,
+            clustered=meta.get("groups") == "clusters",
             logprob_unconditional=records.logprob_unconditional,
             is_greedy=records.is_greedy,
         )
@@ -208,7 +209,7 @@ class Store:
     def put_task(self, task: Task) -> None:
         """Keep the documents of a task, with its name and how it is shown."""
         path = self.path / "tasks" / f"{task.fingerprint}.parquet"
-        keys = ("name", "kind", "unconditional", "metric", "average", "about")
+        keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
         meta = {key: getattr(task, key) for key in keys}
         columns = _task_columns(task)
         if not path.exists() or self._task_differs(path, columns, meta):

@@ -13,7 +13,7 @@ import harness
 from tests.conftest import REPOSITORY
 
 LAYERS = [
-    {"errors", "files", "types"},
+    {"errors", "files", "intervals", "types"},
     {"hookspecs", "templates", "weights"},
     {"registries"},
     {"host", "identity", "documents", "hub", "prompts", "scores", "tables"},
