@@ -30,6 +30,7 @@ from harness.ladders import (
     Resamples,
     column,
     freedom,
+    in_common,
     label,
     point_weights,
     query,
@@ -38,6 +39,7 @@ from harness.ladders import (
     student,
     units_of,
     widen,
+    worth,
 )
 from harness.lawfits import LawFit
 from harness.laws import Law, ProcedureLaw, configured, steps_of
@@ -89,12 +91,15 @@ def fit(
     frame = chosen(_read(points, law, value), where)
     check_units(frame, [name for step in steps_of(law) for name in step.features])
     ladder, target = split(frame.reset_index(drop=True), hold_out)
+    if getattr(law, "uses_unscored", False) and value in target:
+        target = target[target[value].notna()].reset_index(drop=True)
     found = LawFit(
         law=law.name,
         value=value,
         options=settings,
         runs=len(set(units_of(ladder, "runs"))),
         law_options=dict(law_options or {}),
+        worth=worth(ladder, value) if getattr(steps_of(law)[-1], "value_range", None) == (0.0, 1.0) else float("nan"),
         labels={
             k: str(ladder[k].iloc[0])
             for k in ("family", "task", "flops_convention")
@@ -121,7 +126,7 @@ def _steps(
         if weights is not None:
             raise UsageError(f"law {law.name!r} is a procedure; weights are for formulas")
         units = units_of(ladder, str(options.resample))
-        drawn = _documents(ladder, [value], options, store)
+        drawn = _alike(_documents(ladder, [value], options, store), ladder, options)
         resamples = Resamples(np.ones((options.bootstrap, len(ladder))), drawn, units)
         steps = (fit_procedure(law, ladder, resamples, value=value, options=options),)
         return {"via": "", "negated": False, "steps": steps}
@@ -252,7 +257,15 @@ def _resamples(ladder: pd.DataFrame, chain: Chain, options: Options, store: Poin
     if redrawn or unit == "documents":
         return Resamples(np.ones((options.bootstrap, len(ladder))), columns, units, rng if redrawn else None)
     power = student(freedom(len(ladder), p, len(set(units))), options.level)
-    return Resamples(point_weights(units, options.bootstrap, rng), columns, units, power=power)
+    weights = point_weights(units, options.bootstrap, rng)
+    return Resamples(weights, _alike(columns, ladder, options), units, power=power)
+
+
+def _alike(columns: dict[str, Floats], ladder: pd.DataFrame, options: Options) -> dict[str, Floats]:
+    """Return resampled documents beside resampled runs, which contain the noise of documents at single points."""
+    if options.resample != "joint":
+        return columns
+    return {name: in_common(draws, column(ladder, name)) for name, draws in columns.items()}
 
 
 def _given(weights: Floats, n: int) -> Resamples:
