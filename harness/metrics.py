@@ -28,6 +28,7 @@ from harness.types import Floats, Ints, Metric
 
 RESAMPLES = 1000
 SMALLEST_SHAPE = 0.1  # of gamma weights, for two documents or clusters
+ROUNDING = 1e-12  # share of the largest residual that is rounding alone
 BATCH = 50  # resamples of documents at a time
 
 
@@ -79,6 +80,7 @@ class Groups:
         if counts.min() < 2:
             return float("nan")
         off = residuals - (np.bincount(self.strata, residuals) / counts)[self.strata]
+        off[np.abs(off) < ROUNDING * np.abs(residuals).max()] = 0.0  # an error of 0 is exactly 0
         return float(np.sqrt((np.bincount(self.strata, off**2) * counts / (counts - 1)).sum()))
 
 
@@ -168,9 +170,10 @@ def _linearised(metric: Metric, columns: tuple[Floats, ...]) -> tuple[float, Flo
 
 
 def _mean(values: Floats, groups: Groups, average: str) -> tuple[float, float]:
-    shares = groups.shares(average)
-    value = float(shares @ values)
-    return value, groups.error(shares * (values - value))
+    value = float(values.mean())
+    if average == "macro" and np.ptp(groups.numbers):
+        value = float((np.bincount(groups.numbers, values) / np.bincount(groups.numbers)).mean())
+    return value, groups.error(groups.shares(average) * (values - value))
 
 
 def _ratio(top: Floats, bottom: Floats, groups: Groups, _average: str) -> tuple[float, float]:
