@@ -35,12 +35,18 @@ def warn(fit: LawFit, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[st
     for step in fit.steps:
         yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
     yield from _of_sample(fit)
+    ladder = _scored(fit, ladder)
     yield from _of_flat(fit, ladder)
     yield from _of_trend(fit, ladder)
     yield from _of_largest(fit, ladder)
     if len(fit.steps) > 1:
         yield from _of_turn(fit, ladder)
     yield from _of_target(fit, target)
+
+
+def _scored(fit: LawFit, ladder: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that have a value; a law may learn from others too."""
+    return ladder[ladder[fit.value].notna()] if getattr(fit.steps[0].law, "uses_unscored", False) else ladder
 
 
 def _of_step(step: StepFit) -> Iterator[str]:
@@ -202,6 +208,25 @@ def _of_target(fit: LawFit, target: pd.DataFrame) -> Iterator[str]:
         yield f"the held-out points lie {beyond:.3g} times beyond those fitted"
     if beyond == 1:
         yield "all held-out points lie inside the range fitted: their errors are those of interpolation"
+    yield from _of_constant(fit)
     outside = sum(row["inside"] is False for row in fit.hold_out)
     if outside:
         yield f"{outside} of {len(fit.hold_out)} held-out points lie outside the {fit.options.level:.0%} interval"
+
+
+def against_constant(fit: LawFit) -> tuple[float, float, float]:
+    """Return the squared error of held-out points, that of their own mean, and R2; NaN where they are all alike."""
+    measured = np.array([row["measured"] for row in fit.hold_out])
+    error, constant = float(np.mean([row["error"] ** 2 for row in fit.hold_out])), float(measured.var())
+    return error, constant, 1 - error / constant if constant else float("nan")
+
+
+def _of_constant(fit: LawFit) -> Iterator[str]:
+    """Say when a law of many models predicts those held out worse than a constant would."""
+    if pools_many(fit) and not against_constant(fit)[2] >= 0:
+        yield "the held-out points are predicted no better than by a constant, their mean (R2 < 0)"
+
+
+def pools_many(fit: LawFit) -> bool:
+    """Say whether models of all families were fitted together, and enough held out to tell R2 from."""
+    return bool(getattr(fit.steps[0].law, "pools", False)) and len(fit.hold_out) >= FEW_RUNS

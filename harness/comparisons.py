@@ -17,6 +17,7 @@ import pandas as pd
 from harness.crossings import REACH, reach
 from harness.errors import LawError, StoreError, UsageError, choose
 from harness.fits import fit_families
+from harness.intervals import shown_error
 from harness.ladders import query
 from harness.lawfits import LawFit
 from harness.laws import ComposedLaw, Law, steps_of
@@ -27,6 +28,10 @@ from harness.steps import Options
 from harness.tables import Measured, Range, Table
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
+FEW_CLUSTERS = 10
+ALL_AGREE = (
+    "Where all documents agree, the standard error is 0; ± then is the width of the 95 % interval (Wilson's) / 3.92."
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ def compare(
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
     comparison.options.setdefault("store", store)
+    notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_damaged(store)]
     return [
-        _families(_shown(points), [*_mixed_versions(store, points), *_damaged(store)]),
+        _families(_shown(points), notes),
         _ladder(_shown(points)),
         _predictions(points, comparison),
         _compute(points, comparison, store.registries),
@@ -145,7 +151,8 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
     """Return the value of one checkpoint, or the mean of its seeds."""
     if rows.empty:
         return None
-    return Measured(float(rows["value"].mean()), float(np.sqrt((rows["stderr"] ** 2).sum()) / len(rows)))
+    errors = np.array([shown_error(*ends) for ends in zip(rows["stderr"], rows["low"], rows["high"], strict=True)])
+    return Measured(float(rows["value"].mean()), float(np.sqrt((errors**2).sum()) / len(rows)))
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str]) -> Table:
@@ -163,9 +170,20 @@ def _families(shown: pd.DataFrame, notes: Sequence[str]) -> Table:
 
 
 def _certain(rows: pd.DataFrame) -> list[str]:
-    """Say what a standard error of 0 means: all documents agree, which leaves an interval all the same."""
-    width = (rows["high"] - rows["low"])[rows["stderr"] == 0].max()
-    return [] if np.isnan(width) else [f"± 0: all documents agree; the 95 % interval is still {width:.2g} wide."]
+    """Say what stands behind ± where all documents agree, so that a standard error would be 0."""
+    return [ALL_AGREE] if (rows["stderr"] == 0).any() else []
+
+
+def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
+    """Return a note for each task whose errors rest on few clusters."""
+    notes = []
+    for fingerprint, own in shown.groupby("fingerprint"):
+        meta, groups = store.task_meta[str(fingerprint)], store.docs(str(fingerprint)).group.astype(str)
+        count = len(np.unique(groups))
+        if meta.get("groups") == "clusters" and count < FEW_CLUSTERS:
+            task = own["task"].iloc[0]
+            notes.append(f"{task}: {count} clusters of documents; standard errors from so few are rough")
+    return notes
 
 
 def _total(column: pd.Series[Any]) -> int | None:
@@ -189,7 +207,7 @@ def _ladder(shown: pd.DataFrame) -> Table:
         "Every size at its last step",
         columns,
         tuple(rows),
-        ("Values ± standard error over documents.",),
+        ("Values ± standard error over documents.", *_certain(shown)),
     )
 
 

@@ -26,7 +26,20 @@ from harness.checks import warn
 from harness.columns import check_units, completed, renamed
 from harness.errors import LawError, UsageError, choose
 from harness.host import default_host
-from harness.ladders import Ladder, Resamples, column, freedom, is_long, point_weights, query, scattered, student, widen
+from harness.ladders import (
+    Ladder,
+    Resamples,
+    column,
+    freedom,
+    in_common,
+    is_long,
+    point_weights,
+    query,
+    scattered,
+    student,
+    widen,
+    worth,
+)
 from harness.lawfits import LawFit
 from harness.laws import Law, ProcedureLaw, configured, steps_of
 from harness.points import PointStore, read_points
@@ -78,6 +91,8 @@ def fit(
     frame = prepared(points, law, value, where)
     doubts = check_units(frame, [name for step in steps_of(law) for name in step.features])
     ladder = Ladder.of(frame, hold_out)
+    if getattr(law, "uses_unscored", False) and value in ladder.target:
+        ladder = replace(ladder, target=ladder.target[ladder.target[value].notna()].reset_index(drop=True))
     found = LawFit(
         law=law.name,
         value=value,
@@ -86,6 +101,9 @@ def fit(
         sizes=ladder.runs.sizes,
         told_apart=ladder.runs.columns,
         law_options=dict(law_options or {}),
+        worth=worth(ladder.points, value)
+        if getattr(steps_of(law)[-1], "value_range", None) == (0.0, 1.0)
+        else float("nan"),
         labels={
             k: str(ladder.points[k].iloc[0])
             for k in ("family", "task", "flops_convention", "tokens_convention")
@@ -113,7 +131,7 @@ def _steps(
         if weights is not None:
             raise UsageError(f"law {law.name!r} is a procedure; weights are for formulas")
         units = ladder.units(str(options.resample))
-        drawn = _documents(points, [value], options, store)
+        drawn = _alike(_documents(points, [value], options, store), points, options)
         resamples = Resamples(np.ones((options.bootstrap, len(points))), drawn, units)
         steps = (fit_procedure(law, points, resamples, value=value, options=options),)
         return {"via": "", "negated": False, "steps": steps}
@@ -270,7 +288,15 @@ def _resamples(ladder: Ladder, chain: Chain, options: Options, store: PointStore
     if redrawn or unit == "documents":
         return Resamples(np.ones((options.bootstrap, n)), columns, units, rng if redrawn else None)
     power = student(freedom(n, p, len(set(units))), options.level)
-    return Resamples(point_weights(units, options.bootstrap, rng), columns, units, power=power)
+    weights = point_weights(units, options.bootstrap, rng)
+    return Resamples(weights, _alike(columns, ladder.points, options), units, power=power)
+
+
+def _alike(columns: dict[str, Floats], points: pd.DataFrame, options: Options) -> dict[str, Floats]:
+    """Return resampled documents for use with resampled runs, whose scatter already contains their noise per point."""
+    if options.resample != "joint":
+        return columns
+    return {name: in_common(draws, column(points, name)) for name, draws in columns.items()}
 
 
 def _given(weights: Floats, n: int) -> Resamples:

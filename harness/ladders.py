@@ -13,6 +13,7 @@ from scipy.special import gamma
 
 from harness.columns import floats
 from harness.errors import LawError, UsageError, choose
+from harness.intervals import shown_error
 from harness.runs import DESCRIBES, Runs, largest, runs_of, some, two_points
 from harness.types import Bools, Floats, Ints
 
@@ -61,7 +62,7 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
         if point["metric"] in row:
             raise LawError(f"the metric {point['metric']} has the name of a column of the points; rename one of them")
         row[point["metric"]] = point["value"]
-        row[f"{point['metric']}_stderr"] = point.get("stderr", np.nan)
+        row[f"{point['metric']}_stderr"] = shown_error(*(point.get(k, np.nan) for k in ("stderr", "low", "high")))
         row |= {f"{point['metric']}_n": point["n"]} if "n" in point else {}
     return pd.DataFrame(list(rows.values()))
 
@@ -242,6 +243,30 @@ def student(dof: int, level: float) -> float:
     """Return Student's quantile over the normal one, which percentiles of resamples know nothing of."""
     tail = (1 + level) / 2
     return float(stats.t.ppf(tail, max(dof, 1)) / stats.norm.ppf(tail))
+
+
+def worth(frame: pd.DataFrame, name: str) -> float:
+    """Return how many independent documents the rates of a column are worth, by their standard errors; NaN if unknown.
+
+    p (1 - p) / stderr^2 of the median point between 0 and 1; the number of documents where all points are 0 or 1.
+    """
+    if not {f"{name}_n", f"{name}_stderr"} <= set(frame.columns):
+        return float("nan")
+    p, n, errors = (pd.to_numeric(frame[c]).to_numpy(np.float64) for c in (name, f"{name}_n", f"{name}_stderr"))
+    inside = (p > 0) & (p < 1) & (errors > 0)
+    if ((p < 0) | (p > 1)).any() or not np.isfinite(n).all():
+        return float("nan")
+    return float(np.median(p[inside] * (1 - p[inside]) / errors[inside] ** 2) if inside.any() else np.median(n))
+
+
+def in_common(draws: Floats, values: Floats) -> Floats:
+    """Return values (n,) moved by what resampled documents change at all points alike (R, n).
+
+    What they change at single points is in the residuals, so resamples of runs already contain it.
+    """
+    moved = values + (draws - values).mean(axis=1, keepdims=True)
+    found: Floats = np.clip(moved, draws.min(axis=0), draws.max(axis=0))
+    return found
 
 
 def scattered(frame: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator) -> dict[str, Floats]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from harness.errors import HarnessError, LawError, UsageError
 from harness.files import write_whole
 from harness.host import default_host
+from harness.intervals import wilson
 from harness.laws import FormulaLaw, Law, ProcedureLaw, configured, steps_of
 from harness.procedures import ProcedureFit
 from harness.registries import Registries
@@ -40,6 +42,7 @@ class LawFit:
     sizes: int | None = None
     told_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    worth: float = float("nan")  # independent documents behind each measured rate, where known
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -56,9 +59,18 @@ class LawFit:
         draws = self._chain(x, np.random.default_rng(self.options.seed))
         tail = (1 - self.options.level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+        low, high = self._at_least(self.curve(x), low, high)
         domain = self.steps[0].domain
         beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
         return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond})
+
+    def _at_least(self, value: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Return ends (n,) of intervals of rates that are no narrower than a measurement allows (Wilson's)."""
+        if not np.isfinite(self.worth):
+            return low, high
+        z = NormalDist().inv_cdf((1 + self.options.level) / 2)
+        ends = np.array([wilson(float(np.clip(v, 0, 1)), self.worth, z) for v in value])
+        return np.minimum(low, ends[:, 0]), np.maximum(high, ends[:, 1])
 
     def optimal(self, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
         """Return params and tokens of least loss at budgets of training FLOPs, with intervals; see allocations."""
@@ -103,6 +115,7 @@ class LawFit:
         steps = tuple(_step(own, step) for own, step in zip(steps_of(law), table["steps"], strict=True))
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
+        read |= {"worth": _number(table.get("worth"))}
         lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes")}
         return cls(**{**table, **read, **lists})
 

@@ -113,6 +113,7 @@ class ProcedureLaw(Protocol):
     - `objective`, `value_range`: as of formulas; the scale on which scatter is alike, and the possible values;
     - `options`: name -> meaning; the law is then a dataclass with these fields, which `law_options` replace;
     - `pools`: True where all families are fitted together;
+    - `uses_unscored`: True where `fit` also learns from points whose value is missing (NaN), which others refuse;
     - `baseline`: True where it is part of every back-test, even if it is flat;
     - `settled(fitted)`: the law as it is fitted to resamples, with what was chosen from the points kept;
     - `fit_all(tables, value, rng)`: a Fitted for each of many tables, where that is faster than one by one;

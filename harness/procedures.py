@@ -125,17 +125,19 @@ def fit_procedure(
     Units are drawn with replacement, unless the law resamples by itself; columns of `resamples` (documents) are taken
     along.
     """
-    y, features = column(frame, value), {name: readable(frame, name) for name in law.features}
+    features = {name: readable(frame, name) for name in law.features}
+    scored = frame[value].notna().to_numpy() if value in frame and getattr(law, "uses_unscored", False) else slice(None)
+    y, units = column(frame.loc[scored], value), resamples.units[scored]
     missing = set(getattr(law, "needs", ())) - set(frame.columns)
     if missing:
         raise LawError(f"law {law.name!r} needs columns {choose(missing)}; the points have: {choose(frame.columns)}")
     found = law.fit(frame, value, np.random.default_rng(options.seed))
     objective = objective_of(law, options.objective)
-    residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame)))
+    residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame.loc[scored])))
     fits = list(_refits(law, found, frame, resamples, value=value, options=options))
     draws = tuple(fit for fit in fits if fit is not None)
     draws = draws if len(draws) >= min(FEW_FITS, options.bootstrap) else ()
-    free, runs = len(found.parameters) if found.free is None else found.free, len(set(resamples.units))
+    free, runs = len(found.parameters) if found.free is None else found.free, len(set(units))
     dof = freedom(len(y), free, runs)
     return ProcedureFit(
         law=law,
@@ -145,7 +147,9 @@ def fit_procedure(
         failed=len(fits) - len(draws),
         objective=objective.name,
         cost=float((residuals**2).sum() / 2),
-        scatter=residual_scatter(residuals, free, shared(residuals, resamples.units), runs) if dof else 0.0,
+        scatter=residual_scatter(residuals, free, shared(residuals, np.unique(units, return_inverse=True)[1]), runs)
+        if dof
+        else 0.0,
         dof=dof,
         n=len(y),
         domain={k: (float(np.nanmin(v)), float(np.nanmax(v))) for k, v in features.items() if _is_numeric(v)},

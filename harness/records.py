@@ -175,6 +175,7 @@ class Store:
             n_chars=docs.n_chars,
             n_bytes=docs.n_bytes,
             group=docs.group,
+            clustered=meta.get("groups") == "clusters",
             **{name: column for name, column in columns.items() if name != "choices"},
         )
 
@@ -225,7 +226,7 @@ class Store:
 
     def put_task(self, task: Task) -> None:
         """Keep the documents of a task, with its name and how it is shown."""
-        keys = ("name", "kind", "unconditional", "metric", "average", "about")
+        keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
         meta, columns, name = (
             {key: getattr(task, key) for key in keys},
             _task_columns(task),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.checks import against_constant, pools_many
 from harness.columns import FILLED, FILLED_TOKENS
 from harness.errors import UsageError, choose
 from harness.families import training_flops
@@ -40,6 +41,9 @@ def _lines(fit: LawFit) -> Iterator[str]:
             f"predicted {row['predicted']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
             f"error {row['error']:+.4f} ({row['beyond']:.3g}x beyond)"
         )
+    if pools_many(fit):
+        error, constant, r2 = against_constant(fit)
+        yield f"  held out: squared error {error:.3g}, of their mean {constant:.3g}; R2 {r2:.3g}"
     if fit.labels.get("flops_convention") == FILLED and "flops" in fit.features:
         yield "  note: the points have no flops; they are 6 x params x tokens"
     if fit.labels.get("tokens_convention") == FILLED_TOKENS and "tokens" in fit.features:

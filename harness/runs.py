@@ -22,6 +22,7 @@ HOW = ("model", "task", "metric", "fingerprint", "settings", "engine", "dtype", 
 DESCRIBES = ("family", *CHECKPOINT, *SCALE, *HOW)  # two rows equal in all of these are of one checkpoint
 ORDER = ("tokens", "step", "flops")  # along a run
 RATIO = "tokens per parameter"
+TALLIES = ("k", "trials", "successes", "drawn", "passed", "n")  # whole numbers that name no set of samples
 SAME = 0.01  # in ln: lengths of training nearer than this are equal
 
 
@@ -62,6 +63,11 @@ def runs_of(frame: pd.DataFrame) -> Runs:
 
 
 def _rows(frame: pd.DataFrame) -> Runs:
+    """Return a run per row; but points at several k (pass@k) of one set of samples are one run."""
+    if "k" in frame.columns:
+        named = [name for name in frame.columns if name not in TALLIES and frame[name].dtype.kind not in "fcb"]
+        number = _numbers(frame, named) if named else np.zeros(len(frame), dtype=np.int64)
+        return Runs(number, _sizes(frame), tuple(map(str, named)))
     told = [name for name in ("family", "seed", "params", "tokens") if name in frame.columns]
     unique = {"params", "tokens"} <= set(told) and not frame.duplicated(told).any()
     columns = (*told[:-1], RATIO) if unique else ()

@@ -32,6 +32,7 @@ class Samples:
     truncated: Bools
     until: int | None = None
     kind: str = "generate"
+    clustered: bool = False  # groups are a sample of groups, not strata
     chance: float = 0.0  # nobody guesses a text
 
     def __len__(self) -> int:

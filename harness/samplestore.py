@@ -147,6 +147,7 @@ class SampleStore(Store):
             outcome=rows["outcome"][which].astype(str),
             n_tokens=rows["n_tokens"][which].astype(np.int64),
             group=docs.group,
+            clustered=self.task_meta[cell.fingerprint].get("groups") == "clusters",
             truncated=truncated,
             until=until,
         )

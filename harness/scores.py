@@ -28,7 +28,8 @@ class Scores:
     """Log-probabilities (nats) of every choice of n documents, m rows in all.
 
     `first` (n,) is the first row of each document; `logprob`, `is_gold`, `n_tokens`, `n_chars`, `n_bytes`,
-    `truncated` and, where there are any, `logprob_unconditional` and `is_greedy` are (m,); `group` is (n,).
+    `truncated` and, where there are any, `logprob_unconditional` and `is_greedy` are (m,); `group` is (n,): strata, or
+    a sample of groups where `clustered`.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Scores:
     group: NDArray[np.object_]
     logprob_unconditional: Floats | None = None
     is_greedy: Bools | None = None
+    clustered: bool = False
 
     def __post_init__(self) -> None:
         if not len(self):
@@ -104,7 +106,7 @@ class Scores:
         rows = np.concatenate([np.arange(self.first[d], self.first[d] + self.n_choices[d]) for d in docs])
         per_doc = {"doc_ids", "group"}
         first = np.concatenate([[0], np.cumsum(self.n_choices[docs])[:-1]])
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"kind", "first"}}
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"kind", "first", "clustered"}}
         cut: dict[str, Any] = {
             name: column[docs] if name in per_doc else column[rows]
             for name, column in columns.items()

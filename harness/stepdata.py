@@ -91,7 +91,8 @@ class StepData:
 
         Noise is Gaussian after the objective's transform, with the scatter of the points, itself drawn from what its
         degrees of freedom say of it; points of one unit have as much of it in common as their residuals do. What
-        resampled documents change is added; counted successes are drawn again from their trials.
+        resampled documents change is added, and what it contributes to the scatter is taken out, so that it counts
+        once; counted successes are drawn again from their trials, which contain it.
         """
         points, objective, units, count = self.points, self.objective, resamples.units, len(resamples.weights)
         x = {k: (v.values if v.draws is None else v.draws)[..., : self.n] for k, v in self.x.items()}
@@ -101,9 +102,9 @@ class StepData:
         common = rng.normal(size=(count, int(units.max()) + 1))[:, units]
         noise = np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(count, self.n))
         with np.errstate(all="ignore"):
-            again = objective.noisy(law, scatter, noise)
-            if points.draws is not None:
-                moved = objective.forward(points.draws) - objective.forward(points.values)
+            moved = None if points.draws is None else objective.forward(points.draws) - objective.forward(points.values)
+            again = objective.noisy(law, scatter * _rest(moved, found.scatter), noise)
+            if moved is not None and self.trials is None:
                 again = objective.inverse(objective.forward(again) + moved)
             if self.trials is not None:
                 again = rng.binomial(np.int64(self.trials[: self.n]), np.clip(again, 0, 1)) / self.trials[: self.n]
@@ -153,6 +154,15 @@ class StepData:
         lower, upper = bounds(law)
         huber = objective.delta is not None
         return Problem(residuals, lower, upper, target, weights, huber, slopes)
+
+
+def _rest(moved: Floats | None, scatter: float) -> float:
+    """Return the share of a scatter that is left without what resampled documents change (R, n) at single points."""
+    if moved is None or scatter <= 0 or moved.shape[1] < 2:
+        return 1.0
+    alone = moved - moved.mean(axis=1, keepdims=True)
+    variance = float(np.nanmean(alone**2)) * moved.shape[1] / (moved.shape[1] - 1)
+    return float(np.sqrt(max(1 - variance / scatter**2, 0.0)))
 
 
 def _check_range(law: FormulaLaw, y: Floats) -> None:

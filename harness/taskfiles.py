@@ -27,7 +27,7 @@ FILE_KEYS = {
 }  # where documents lie and how they are read, without the hub
 GENERATION_KEYS = {f.name for f in fields(Generation)}  # of kind: generate alone
 TASK_KEYS = FILE_KEYS | GENERATION_KEYS | {
-    "about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average",
+    "about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average", "groups",
 }  # fmt: skip
 HUB_KEYS = {"dataset", "revision", "name", "split", "fewshot"}
 METRICS = {
@@ -74,6 +74,7 @@ class TaskFile:
     average: str = "macro"
     about: str = ""
     generation: Generation | None = None
+    groups: str = "strata"
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +117,7 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         average=_one_of(table.get("average", "macro"), "average", ("macro", "micro")),
         about=str(table.get("about", "")),
         generation=_generation(table, prompt.kind),
+        groups=_one_of(table.get("groups", "strata"), "groups", ("strata", "clusters")),
     )
 
 

@@ -49,6 +49,7 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
         average=file.average,
         about=file.about,
         generation=file.generation,
+        groups=file.groups,
     )
 
 

@@ -59,7 +59,7 @@ def check_task(path: str | Path, data: str | Path | None = None) -> Task:
     return task
 
 
-def example_scores(n: int = 12, *, groups: int = 1, seed: int = 0) -> Scores:
+def example_scores(n: int = 12, *, groups: int = 1, seed: int = 0, clustered: bool = False) -> Scores:
     """Return made-up scores of n documents with two to five choices, one of them gold; everything is offered."""
     rng = np.random.default_rng(seed)
     n_choices = rng.integers(2, 6, size=n)
@@ -81,6 +81,7 @@ def example_scores(n: int = 12, *, groups: int = 1, seed: int = 0) -> Scores:
         group=np.array([f"group {i % groups}" if groups > 1 else None for i in range(n)], dtype=object),
         logprob_unconditional=-rng.exponential(4.0, size=rows) - 0.1,
         is_greedy=rng.random(rows) < 0.3,
+        clustered=clustered,
     )
 
 

@@ -104,7 +104,8 @@ class Task:
 
     `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text) or "generate" (texts
     are drawn and checked, as `generation` says). `metric` is the one shown in tables; `average` is "macro" or "micro"
-    over groups.
+    over groups. `groups` are "strata" (all there are: subjects, paradigms) or "clusters" (a sample of what there might
+    be: passages), which decides the standard errors.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Task:
     average: str = "macro"
     about: str = ""
     generation: Generation | None = None
+    groups: str = "strata"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,17 @@ def test_the_largest_of_each_family_is_shown_with_its_error(tables, nano_store: 
     assert "aster w64l2, birch w96l3" in table.notes[0]
 
 
+def test_no_table_shows_an_error_of_0(tables):
+    """All documents right is 1 +- the width of Wilson's interval / 3.92, and the note says so."""
+    from harness.comparisons import ALL_AGREE
+    from harness.tables import Measured
+
+    for name in ("families", "ladder"):
+        cells = [cell for row in tables[name].rows for cell in row if isinstance(cell, Measured)]
+        assert min(cell.stderr for cell in cells) > 0
+        assert (ALL_AGREE in tables[name].notes) == any(cell.value in {0.0, 1.0} for cell in cells)
+
+
 def test_every_size_is_on_the_ladder(tables):
     rows = tables["ladder"].rows
     assert [row[:2] for row in rows] == [

@@ -13,7 +13,7 @@ import harness
 from harness import LawError, UsageError
 from harness.fits import fit, fit_families
 from harness.host import PluginHost, load_plugins
-from harness.lawfits import check_output, load_fits, save_fits
+from harness.lawfits import LawFit, check_output, load_fits, save_fits
 from harness.laws import curve
 from harness.points import PointStore
 from harness.testing import check_law
@@ -198,6 +198,53 @@ def test_a_loss_column_can_stand_between_the_steps(host: PluginHost):
     assert (found.via, found.negated) == ("loss", False)
     with pytest.raises(LawError, match="no column 'logp_gold'"):
         quick(points, "two_step", host, value="acc")
+
+
+def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
+    """34 values of k were fitted as 34 runs, with an interval that 57 of 67 later points missed."""
+    from harness.ladders import units_of
+
+    k = np.unique(np.geomspace(1, 100, 20).round())
+    one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
+    found = quick(one, "pass_at_k", host, value="y")
+    assert found.runs == 1
+    assert found.predict(k=[1000.0])[["low", "high"]].isna().all(axis=None)
+    assert "nothing is left to tell an error from" in " ".join(found.warnings)
+    two = pd.concat([one.assign(model="a", trials=200), one.assign(model="b", trials=300)])
+    assert set(units_of(two, "runs")) == {0, 1}
+    assert len(set(units_of(one, "checkpoints"))) == len(one)
+
+
+def rates(seed: int, n: int = 400) -> pd.DataFrame:
+    """Return 12 budgets where n documents each are right or wrong, and nothing else varies."""
+    flops = np.geomspace(1e18, 1e22, 12)
+    p = 0.2 + 0.7 / (1 + np.exp(-1.5 * (np.log10(flops) - 20)))
+    y = np.random.default_rng([seed, 3]).binomial(n, p) / n
+    return pd.DataFrame({"flops": flops, "y": y, "y_stderr": np.sqrt(y * (1 - y) / n), "y_n": n})
+
+
+def test_joint_resamples_count_the_noise_of_documents_once(host: PluginHost):
+    """On a ladder whose only noise is that of documents, errors were 1.4 times as wide as the spread of fits."""
+    at, found = {"flops": np.array([1e19, 1e20, 1e21])}, []
+    for seed in range(40):
+        one = quick(rates(seed), "sigmoid", host, value="y", resample="joint", bootstrap=60, starts=2, seed=seed)
+        draws = one.draws(at)
+        found.append((one.curve(at), draws.std(axis=0)))
+    curves, errors = (np.array(own) for own in zip(*found, strict=True))
+    assert 0.75 < np.mean(errors.mean(axis=0) / curves.std(axis=0, ddof=1)) < 1.25
+
+
+def test_a_prediction_of_an_accuracy_is_not_narrower_than_its_binomial_limit(host: PluginHost):
+    """400 documents at the ceiling gave [0.99999999999, 1]; Wilson's 90 % interval of 400 of 400 begins at 0.9933."""
+    flops = np.geomspace(1e18, 1e22, 12)
+    y = 0.2 + 0.8 / (1 + np.exp(-3 * (np.log10(flops) - 19)))
+    points = pd.DataFrame({"flops": flops, "y": y, "y_stderr": np.sqrt(y * (1 - y) / 400), "y_n": 400})
+    found = quick(points, "sigmoid", host, value="y", resample="checkpoints")
+    ends = found.predict(flops=[1e24]).iloc[0]
+    assert ends["low"] == pytest.approx(0.9933, abs=2e-4)
+    assert ends["high"] == pytest.approx(1)
+    again = LawFit.from_json(json.loads(json.dumps(found.to_json())), host)
+    assert again.predict(flops=[1e24]).equals(found.predict(flops=[1e24]))
 
 
 def test_resampling_units():

@@ -13,7 +13,7 @@ import harness
 from tests.conftest import REPOSITORY
 
 LAYERS = [
-    {"distribution", "errors", "files", "origins", "types"},
+    {"distribution", "errors", "files", "intervals", "origins", "types"},
     {"hookspecs", "marks", "reserved", "templates", "weights"},
     {"registries"},
     {"host", "identity", "documents", "hub", "prompts", "scores", "storefiles", "storemarks", "tables"},

@@ -197,15 +197,44 @@ def test_interval_of_a_share_is_wilsons_and_does_not_collapse(host: PluginHost):
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_groups_are_averaged_and_errors_are_clustered(host: PluginHost):
+def test_groups_are_averaged_and_errors_of_clusters_are_clustered(host: PluginHost):
     """Group a has four documents, all right; group b two, all wrong."""
     right, wrong = [-1.0, -2.0], [-2.0, -1.0]
-    own = scores(*[right] * 4, *[wrong] * 2, group=np.array(["a"] * 4 + ["b"] * 2, dtype=object))
+    own = scores(*[right] * 4, *[wrong] * 2, group=np.array(["a"] * 4 + ["b"] * 2, dtype=object), clustered=True)
     macro, micro = (evaluate(host.metrics["acc"], own, average) for average in ("macro", "micro"))
     assert (macro.value, micro.value) == pytest.approx((0.5, 4 / 6))
     assert macro.stderr == pytest.approx(np.std([1, 0], ddof=1) / np.sqrt(2))
     residuals = np.array([4 * (1 - 4 / 6), 2 * (0 - 4 / 6)])
     assert micro.stderr == pytest.approx(np.sqrt((residuals**2).sum() * 2) / 6)
+    assert 0 <= macro.low < 0.05 < 0.95 < macro.high <= 1
+
+
+@pytest.mark.parametrize("average", ["macro", "micro"])
+def test_two_strata_have_the_error_of_their_documents_and_not_of_two_groups(average, host: PluginHost):
+    """60 documents at 0.63 and 60 at 0.40: it was 0.517 +- 0.117 with the interval [-0.97, 2.00]."""
+    right = np.concatenate([np.arange(60) < 38, np.arange(60) < 24])
+    group = np.repeat(np.array(["a", "b"], dtype=object), 60)
+    found = evaluate(host.metrics["acc"], sure_of(np.full(120, 0.9), right, group=group), average)
+    assert found.value == pytest.approx(62 / 120)
+    own = [38 / 60, 24 / 60]
+    assert found.stderr == pytest.approx(np.sqrt(sum(p * (1 - p) / 59 for p in own)) / 2)
+    assert (found.low, found.high) == pytest.approx((0.430, 0.6025), abs=2e-3)
+
+
+def test_strata_that_all_agree_leave_an_interval_within_the_range(host: PluginHost):
+    group = np.repeat(np.array(["a", "b"], dtype=object), 20)
+    half = evaluate(host.metrics["acc"], sure_of(np.full(40, 0.9), np.arange(40) < 20, group=group))
+    assert 0.42 < half.low < 0.48 < 0.52 < half.high < 0.58
+    for clustered, low in ((False, 0.91), (True, 0.0)):
+        found = evaluate(host.metrics["acc"], sure_of(np.full(40, 0.9), np.ones(40), group=group, clustered=clustered))
+        assert low <= found.low < 0.95
+        assert found.high == pytest.approx(1)
+
+
+def test_strata_of_one_document_are_taken_together(host: PluginHost):
+    own = replace(example_scores(40), group=np.array([str(i) for i in range(40)], dtype=object))
+    metric = host.metrics["margin"]
+    assert evaluate(metric, own).stderr == pytest.approx(evaluate(metric, example_scores(40)).stderr)
 
 
 def test_the_error_of_a_ratio_covers_its_spread(host: PluginHost):
@@ -269,7 +298,7 @@ def test_the_error_of_a_paired_difference_is_that_of_the_documents_differences(h
 @pytest.mark.parametrize("average", ["macro", "micro"])
 def test_a_paired_error_is_clustered_by_group(average, host: PluginHost):
     """All documents of a group change alike, so there are 5 of them, not 100."""
-    a = example_scores(100, groups=5)
+    a = example_scores(100, groups=5, clustered=True)
     metric = Metric("mean_logprob", lambda own: own.sum(own.logprob) / own.n_choices)
     shift = np.array([float(name.split()[1]) for name in a.group])
     b = replace(a, logprob=a.logprob - shift[a.doc])
@@ -299,10 +328,10 @@ def test_a_metric_with_an_aggregate_of_its_own_is_resampled_in_pairs(host: Plugi
     assert 0 < stderr < evaluate(metric, a).stderr
 
 
-def sure_of(confidence: np.ndarray, right: np.ndarray) -> Scores:
+def sure_of(confidence: np.ndarray, right: np.ndarray, **columns) -> Scores:
     """Return documents with two choices, picked with the given confidence, right or not."""
     rows = np.log(np.column_stack([confidence, 1 - confidence]))
-    return scores(*rows, gold=[[0] if r else [1] for r in right])
+    return scores(*rows, gold=[[0] if r else [1] for r in right], **columns)
 
 
 def test_the_interval_of_the_calibration_error_holds_the_truth(host: PluginHost):
@@ -324,21 +353,22 @@ def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_lower_one(host: Plugin
     assert calibration_error(confidence, np.array([1.0, 0.0])) == pytest.approx(abs(17.5 / 15 - 1) / 2)
 
 
-def test_intervals_over_few_groups_are_students(host: PluginHost):
-    """Over 300 samples of four groups of unlike means, 95 % intervals hold the truth; the normal ones did in 83 %."""
+def test_intervals_over_few_clusters_are_students(host: PluginHost):
+    """Over 300 samples of four clusters of unlike means, 95 % intervals hold the truth; the normal ones did in 83 %."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.array(["a", "b", "c", "d"], dtype=object), 10)
     inside = 0
     for _ in range(300):
         margins = np.repeat(rng.normal(size=4), 10) + rng.normal(size=40)
-        own = scores(*[[m, 0.0] for m in margins], group=groups)
+        own = scores(*[[m, 0.0] for m in margins], group=groups, clustered=True)
         found = evaluate(host.metrics["margin"], own)
         inside += found.low <= 0 <= found.high
     assert 0.92 <= inside / 300 <= 0.98
 
 
+@pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("groups", [1, 3, 4, 10])
-def test_reweighted_documents_vary_by_the_standard_error(host: PluginHost, groups):
-    own = example_scores(40, groups=groups)
+def test_reweighted_documents_vary_by_the_standard_error(host: PluginHost, groups, clustered):
+    own = example_scores(40, groups=groups, clustered=clustered)
     drawn = reweighted(host.metrics["margin"], own, document_weights(own, 4000, np.random.default_rng(0)))
     assert drawn.std() == pytest.approx(evaluate(host.metrics["margin"], own).stderr, rel=0.06)

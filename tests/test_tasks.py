@@ -379,3 +379,16 @@ def test_documents_in_another_encoding_are_named(tmp_path):
     (path / "docs.jsonl").write_bytes('{"q": "\u00e9"}'.encode("latin-1"))
     with pytest.raises(TaskError, match="docs.jsonl: .*expected text in UTF-8"):
         load_task(read_task_file(path))
+
+
+def test_groups_are_strata_unless_the_task_calls_them_clusters(tmp_path):
+    """The key is no part of the fingerprint: prompts are the same, only errors differ."""
+    rows = [{"q": "a", "c": ["x", "y"], "g": 0, "s": "one"}, {"q": "b", "c": ["x", "y"], "g": 1, "s": "two"}]
+    strata, clusters = (
+        check_task(write_task(tmp_path / name, CHOICE + 'group: "{s}"\n' + more, rows))
+        for name, more in (("a", ""), ("b", "groups: clusters\n"))
+    )
+    assert (strata.groups, clusters.groups) == ("strata", "clusters")
+    assert strata.fingerprint == clusters.fingerprint
+    with pytest.raises(TaskError, match="groups: 'blocks' is none of clusters, strata"):
+        check_task(write_task(tmp_path / "c", CHOICE + "groups: blocks\n", rows))

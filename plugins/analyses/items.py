@@ -97,7 +97,7 @@ def _of_store(
         scores = tuple(store.load(cells[i].id) for i in ordered["cell"])
         if "choices" in scores[0].offers:
             chain = {step: _values(store, step, scores) for step in CHAIN if _applies(store, step, scores[0])}
-            groups = np.unique(scores[0].group.astype(str), return_inverse=True)[1]
+            groups = np.unique(scores[0].group.astype(str), return_inverse=True)[1] * scores[0].clustered
             yield Items(str(name), str(own), ordered, _logarithm(ordered, scale), chain, _units(groups), scores)
 
 

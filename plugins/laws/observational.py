@@ -30,7 +30,8 @@ class Observational:
 
     Ruan et al. 2024, eq. 7: models of all families are fitted together; gaps in benchmarks are filled by their first
     component; components are those of the scores as they are, not standardised; 0 <= c <= 0.2. All of it comes from the
-    models that are fitted, those to be predicted are only projected. Needs scores from 0 to 1 of ten models or more.
+    models that are fitted, those to be predicted are only projected. Models without a value of the task take part in
+    gaps and components, as published, but not in the sigmoid. Needs scores from 0 to 1 of ten models or more.
     The task itself, or a benchmark that contains it, must not be among the benchmarks. `measure` puts log10 of flops or
     of params in place of the components, for comparison.
     """
@@ -47,6 +48,7 @@ class Observational:
     }
     value_range = (0.0, 1.0)
     pools = True
+    uses_unscored = True
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -72,10 +74,11 @@ class Observational:
 
         self._check(tables[0], value)
         spaces = [self._space(table) for table in tables]
+        scored = [table.loc[table[value].notna()] if value in table else table for table in tables]
         coordinates = [
-            self._coordinates(space, table)[:, : self._count] for space, table in zip(spaces, tables, strict=True)
+            self._coordinates(space, own)[:, : self._count] for space, own in zip(spaces, scored, strict=True)
         ]
-        values = [column(table, value) for table in tables]
+        values = [column(own, value) for own in scored]
         notes: tuple[str, ...] = ()
         if self.components == "auto" and self.measure == "components":
             chosen, notes = self._choose(tables[0], value)
@@ -153,11 +156,12 @@ class Observational:
         """
         from harness.ladders import column
 
-        y, scores = column(points, value), self._scores(points)
+        scored = points[value].notna().to_numpy()
+        y, scores, others = column(points[scored], value), self._scores(points[scored]), self._scores(points[~scored])
         fold = np.argsort(np.argsort(Space.of(scores).coordinates(scores)[:, 0], kind="stable")) % FOLDS
         x, own, held = [], [], []
         for i in range(min(FOLDS, len(y))):
-            space = Space.of(scores[fold != i])
+            space = Space.of(np.vstack([scores[fold != i], others]))
             near, away = space.coordinates(scores[fold != i]), space.coordinates(scores[fold == i])
             for k in range(1, near.shape[1] + 1):
                 x.append(near[:, :k])
@@ -166,9 +170,25 @@ class Observational:
         squares = np.zeros(max(k for k, _, _ in held))
         for weights, (k, away, truth) in zip(fit_sigmoids(x, own), held, strict=True):
             squares[k - 1] += ((sigmoid(weights[None], away[None])[0] - truth) ** 2).sum()
-        chosen = int(np.argmin(squares)) + 1
-        table = ", ".join(f"{k}: {e / len(y):.4f}" for k, e in enumerate(squares, 1))
-        return chosen, (f"{chosen} components, chosen on the ladder (cross-validated squared error {table})",)
+        return _told(squares / len(y), _of_constant(y, fold))
+
+
+def _of_constant(y: Floats, fold: Ints) -> float:
+    """Return the mean squared error of the mean of the other folds (n,)."""
+    means = np.array([y[fold != i].mean() for i in fold])
+    return float(((means - y) ** 2).mean())
+
+
+def _told(errors: Floats, constant: float) -> tuple[int, tuple[str, ...]]:
+    """Return the number of components with the smallest error (K,), and what a reader should know of the choice."""
+    chosen = int(np.argmin(errors)) + 1
+    table = ", ".join(f"{k}: {error:.3g}" for k, error in enumerate(errors, 1))
+    r2 = 1 - float(errors.min()) / constant if constant else float("nan")
+    said = f"cross-validated squared error {table}; of a constant {constant:.3g}; R2 on the rows left out {r2:.3g}"
+    notes = [f"{chosen} components, chosen on the ladder ({said})"]
+    if not r2 >= 0:
+        notes.append("the components predict rows left out no better than a constant (R2 < 0); do not rely on this fit")
+    return chosen, tuple(notes)
 
 
 COUNTED = {"flops", "params"}

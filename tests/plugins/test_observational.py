@@ -43,6 +43,32 @@ def test_gaps_are_filled_as_the_other_scores_say():
         space.filled(np.full((1, 3), np.nan))
 
 
+def test_models_without_the_task_take_part_in_gaps_and_components():
+    """They were refused, and had to be dropped before; only the sigmoid needs a value."""
+    table = models(60)
+    known = table.assign(task=table["task"].where(table.index % 3 > 0))
+    law = Observational(NAMES, components=2)
+    found = fit(known, law, value="task", hold_out="index > 49", bootstrap=20)
+    everything, scored = Space.of(table.loc[:49, list(NAMES)].to_numpy()), found.steps[0]
+    assert np.asarray(scored.found.state["space"]["centre"]) == pytest.approx(everything.centre)
+    assert scored.n == int(known.loc[:49, "task"].notna().sum())
+    assert len(found.hold_out) == int(known.loc[50:, "task"].notna().sum())
+    assert "; R2 0.9" in str(found)
+    assert "no better than by a constant" not in str(found)
+
+
+def test_the_choice_of_components_is_told_with_digits_and_against_a_constant():
+    table = models().assign(task=lambda t: t["task"] * 1e-3)
+    notes = Observational(NAMES).fit(table, "task", np.random.default_rng(0)).notes
+    assert "0.0000" not in notes[0]
+    assert "of a constant" in notes[0]
+    noise = table.assign(task=np.random.default_rng(4).uniform(0.4, 0.6, len(table)))
+    assert (
+        "no better than a constant (R2 < 0)"
+        in Observational(NAMES).fit(noise, "task", np.random.default_rng(0)).notes[1]
+    )
+
+
 def test_new_models_do_not_move_the_plane():
     table = models()
     found = Observational(NAMES, components=2).fit(table, "task", np.random.default_rng(0))
