@@ -206,7 +206,7 @@ def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
 
     k = np.unique(np.geomspace(1, 100, 20).round())
     one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
-    found = quick(one, "pass_at_k", host, value="y")
+    found = quick(one, "pass_at_k", host, value="y", resample="runs")
     assert found.runs == 1
     assert found.predict(k=[1000.0])[["low", "high"]].isna().all(axis=None)
     assert "nothing is left to tell an error from" in " ".join(found.warnings)

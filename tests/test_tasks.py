@@ -385,10 +385,10 @@ def test_groups_are_strata_unless_the_task_calls_them_clusters(tmp_path):
     """The key is no part of the fingerprint: prompts are the same, only errors differ."""
     rows = [{"q": "a", "c": ["x", "y"], "g": 0, "s": "one"}, {"q": "b", "c": ["x", "y"], "g": 1, "s": "two"}]
     strata, clusters = (
-        check_task(write_task(tmp_path / name, CHOICE + 'group: "{s}"\n' + more, rows))
+        check_task(write_task(tmp_path, CHOICE + 'group: "{s}"\n' + more, rows, name))
         for name, more in (("a", ""), ("b", "groups: clusters\n"))
     )
     assert (strata.groups, clusters.groups) == ("strata", "clusters")
     assert strata.fingerprint == clusters.fingerprint
     with pytest.raises(TaskError, match="groups: 'blocks' is none of clusters, strata"):
-        check_task(write_task(tmp_path / "c", CHOICE + "groups: blocks\n", rows))
+        check_task(write_task(tmp_path, CHOICE + "groups: blocks\n", rows, "c"))

@@ -132,7 +132,7 @@ class _Variances:
 def _residual(own: Floats) -> float:
     """Return the variance of the mean of (S, n) that neither seeds nor documents explain."""
     rest = own - own.mean(axis=1, keepdims=True) - own.mean(axis=0) + own.mean()
-    return float((rest**2).sum()) / (own.size * (own.shape[0] - 1) * (own.shape[1] - 1))
+    return float((rest**2).sum() / (own.size * (own.shape[0] - 1) * (own.shape[1] - 1)))
 
 
 def _student(value: float, stderr: float, dof: float, *, level: float, least: float) -> tuple[float, float, float]:
