@@ -13,10 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.back_tests import BackTest, back_test
-    from harness.comparisons import compare
-    from harness.crossings import crossing, crossovers
-    from harness.diffs import Diff, diff
+    from harness.cli.output import interval_options, print_tables, table_options
     from harness.errors import (
         DamagedFile,
         EngineError,
@@ -32,17 +29,20 @@ if TYPE_CHECKING:
         TokenError,
         UsageError,
     )
-    from harness.fits import fit, fit_families
+    from harness.evaluation.suite import evaluate
+    from harness.fitting.crossings import crossing, crossovers
+    from harness.fitting.fit import fit, fit_families
+    from harness.fitting.laws import Fitted
+    from harness.fitting.result import LawFit, load_fits
     from harness.hookspecs import Register, hookimpl
     from harness.host import PluginHost, load_plugins
-    from harness.lawfits import LawFit, load_fits
-    from harness.laws import Fitted
-    from harness.outputs import interval_options, print_tables, table_options
-    from harness.points import PointStore, open_store
-    from harness.samples import Samples
-    from harness.scores import PerDoc, Scores
-    from harness.subsets import Subset, load_subsets, save_subsets
-    from harness.suite import evaluate
+    from harness.metrics.samples import Samples
+    from harness.metrics.scores import PerDoc, Scores
+    from harness.reports.back_test import BackTest, back_test
+    from harness.reports.compare import compare
+    from harness.reports.diff import Diff, diff
+    from harness.store.points import PointStore, open_store
+    from harness.store.subsets import Subset, load_subsets, save_subsets
     from harness.tables import Measured, Range, Table
     from harness.types import (
         Bools,
@@ -131,25 +131,25 @@ __all__ = [
 ]
 
 _MODULES = {
-    "back_tests": "BackTest back_test",
-    "comparisons": "compare",
-    "crossings": "crossing crossovers",
-    "diffs": "Diff diff",
+    "reports.back_test": "BackTest back_test",
+    "reports.compare": "compare",
+    "fitting.crossings": "crossing crossovers",
+    "reports.diff": "Diff diff",
     "errors": (
         "DamagedFile EngineError FamilyError HarnessError LawError MetricError OutOfMemory PluginError StoreError "
         "SuiteError TaskError TokenError UsageError"
     ),
-    "fits": "fit fit_families",
+    "fitting.fit": "fit fit_families",
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
-    "lawfits": "LawFit load_fits",
-    "outputs": "interval_options print_tables table_options",
-    "laws": "Fitted",
-    "points": "PointStore open_store",
-    "samples": "Samples",
-    "scores": "PerDoc Scores",
-    "subsets": "Subset load_subsets save_subsets",
-    "suite": "evaluate",
+    "fitting.result": "LawFit load_fits",
+    "cli.output": "interval_options print_tables table_options",
+    "fitting.laws": "Fitted",
+    "store.points": "PointStore open_store",
+    "metrics.samples": "Samples",
+    "metrics.scores": "PerDoc Scores",
+    "store.subsets": "Subset load_subsets save_subsets",
+    "evaluation.suite": "evaluate",
     "tables": "Measured Range Table",
     "types": (
         "Bools Checker Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Generation Ints Outcome Request "

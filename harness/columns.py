@@ -1,156 +1,32 @@
-"""Columns of points by our names: renamed, filled in where they follow from others, and looked at for their units."""
+"""The reserved columns of points, scores and samples: no feature, attribute or metric may take the name of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
-import numpy as np
-import pandas as pd
+from harness.types import Checkpoint
 
-from harness.errors import LawError, UsageError, choose
-from harness.families import training_flops
-from harness.runs import label
-from harness.types import Floats
-
-FILLED = "6ND, filled in"  # the convention of FLOPs that were computed here
-FILLED_TOKENS = "C / 6N, filled in"  # the convention of tokens that were computed here
-DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
-ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
-FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # where the largest value lies below, the unit is wrong
-WHAT = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
-
-
-def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a CSV or Parquet table, and notes on it; `drop_duplicates` keeps one of rows equal in every column.
-
-    Raises UsageError where the file is neither.
-    """
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
-    twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
-    if not twice.any():
-        return table, ()
-    dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column, and were dropped"
-    return table[~twice].reset_index(drop=True), (dropped,)
+COLUMNS = frozenset(field.name for field in fields(Checkpoint)) | {
+    # of a cell
+    "task", "engine", "dtype", "quantisation", "max_length", "truncation", "sampling", "settings", "fingerprint",
+    "checkpoint", "origin",
+    # of a value
+    "metric", "value", "stderr", "low", "high", "n", "ties", "truncated", "chance",
+    "drawn", "passed", "trials", "successes",
+    # of a document, a choice or a text
+    "doc", "doc_id", "group", "choice", "is_gold", "logprob", "logprob_unconditional", "is_greedy",
+    "n_tokens", "n_chars", "n_bytes", "sample", "sample_seed", "text", "finish", "outcome", "detail",
+}  # fmt: skip
+OF_METRICS = ("", "_stderr", "_n")  # endings of the columns of a metric in wide points
 
 
-def floats(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with whole numbers as float64: 6 params tokens of large models exceeds 64-bit integers."""
-    whole = [name for name in frame.columns if pd.api.types.is_integer_dtype(frame[name].dtype)]
-    kinds = {name: "float64" if isinstance(frame[name].dtype, np.dtype) else "Float64" for name in whole}
-    return frame.astype(kinds)
+def reserved(names: Iterable[str], metrics: Iterable[str] = ()) -> set[str]:
+    """Return those of some names that are columns already, of every store or of a metric in wide points."""
+    return set(names) & (COLUMNS | {f"{metric}{ending}" for metric in metrics for ending in OF_METRICS})
 
 
-def renamed(
-    points: pd.DataFrame, pairs: Sequence[str] = (), params_column: str | None = None, run: str | None = None
-) -> pd.DataFrame:
-    """Return points with columns renamed as `theirs=ours` says, or computed where `theirs` is an expression.
-
-    `tokens_b * 1e9=tokens` sets tokens; a pair sees the columns that pairs before it set. `params_column` names the
-    column that counts as params, `run` the one that tells runs apart. Expressions are computed in float64. Raises
-    UsageError for a pair or a column that is none.
-    """
-    found = points.copy()
-    named = [f"{theirs}={ours}" for theirs, ours in ((params_column, "params"), (run, "run")) if theirs]
-    for pair in [*pairs, *named]:
-        theirs, sign, ours = (part.strip() for part in pair.rpartition("="))
-        if not (theirs and sign and ours.isidentifier()):
-            raise UsageError(f"--map {pair!r}: expected THEIRS=OURS, such as n_params=params")
-        found = found.assign(**{ours: _theirs(found, theirs)})
-    return found
-
-
-def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
-    if theirs in points.columns:
-        return points[theirs]
-    try:
-        return pd.Series(floats(points).eval(theirs), index=points.index)
-    except Exception as error:  # pandas raises errors of many kinds for a bad expression
-        there = choose(points.columns)
-        raise UsageError(
-            f"{theirs!r} is no column, and no expression of columns: {there}; --map is THEIRS=OURS, as n_params=params"
-        ) from error
-
-
-def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
-    """Return points with columns that follow from others: flops (6 N D) or tokens (C / 6 N), and rates.
-
-    A column is filled in where it is missing altogether; its convention is then FILLED, or FILLED_TOKENS. Rates
-    (successes / trials) take the name `value`.
-    """
-    found = points
-    if _absent(found, "flops") and {"params", "tokens"} <= set(found.columns):
-        params, tokens = (_numbers(found, name) for name in ("params", "tokens"))
-        found = found.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
-    elif _absent(found, "tokens") and {"params", "flops"} <= set(found.columns):
-        params, flops = (_numbers(found, name) for name in ("params", "flops"))
-        tokens = flops / (training_flops(1.0, 1.0) * params.where(params > 0))
-        found = found.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
-    if value and value not in found.columns and {"successes", "trials"} <= set(found.columns):
-        found = found.assign(**{value: found["successes"] / found["trials"]})
-    return found
-
-
-def _absent(points: pd.DataFrame, name: str) -> bool:
-    return name not in points.columns or bool(points[name].isna().all())
-
-
-def _numbers(points: pd.DataFrame, name: str) -> pd.Series[float]:
-    return pd.to_numeric(points[name], errors="coerce").astype(np.float64)
-
-
-def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """Raise LawError where a count cannot be what its column says; return warnings of FLOPs that are far from 6 N D.
-
-    Such as tokens in billions, parameters in millions, or FLOPs that overflowed.
-    """
-    warnings = _check_flops(points) if "flops" in names else ()
-    for name in set(names) & set(FEWEST) & set(points.columns):
-        values = pd.to_numeric(points[name], errors="coerce").to_numpy(dtype=np.float64)
-        most = float(np.nanmax(values)) if np.isfinite(values).any() else np.inf
-        if 0 < most < FEWEST[name]:
-            raise LawError(
-                f"{name} are {np.nanmin(values):.4g} to {most:.4g}; expected {WHAT[name]}, which are more; where they "
-                f"are counted in billions, say --map '{name} * 1e9={name}'"
-            )
-    return warnings
-
-
-def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:
-    """Compare FLOPs with 6 N D: raise LawError where no convention explains the factor, else return warnings."""
-    if not {"flops", "params", "tokens"} <= set(points.columns):
-        return ()
-    ratio = _conventional(points)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.exp(np.abs(np.log(np.maximum(ratio, 0.0))))
-    absurd, doubtful = factor > ABSURD, factor > DOUBTFUL
-    if absurd.any():
-        row = points[absurd].iloc[0]
-        raise LawError(
-            f"flops are {row['flops']:.4g} for {label(row)}, {ratio[absurd][0]:.3g} times 6 x params x tokens; "
-            f"{int(absurd.sum())} of {len(points)} rows are off by a factor of more than {ABSURD:g}, or not above 0. "
-            "No convention explains that, but a wrong unit or an integer overflow does; mend the column, or compute it "
-            "with --map '6 * params * tokens=flops'"
-        )
-    if not doubtful.any():
-        return ()
-    warning = (
-        f"flops are {ratio[doubtful].min():.3g} to {ratio[doubtful].max():.3g} times 6 x params x tokens in "
-        f"{int(doubtful.sum())} of {len(points)} rows; conventions for dense models explain a factor of up to "
-        f"{DOUBTFUL:g}, so check the units, or count active params only"
-    )
-    return (warning,)
-
-
-def _conventional(points: pd.DataFrame) -> Floats:
-    """Return FLOPs over 6 N D (n,), NaN where unknown; of all parameters and those outside embeddings, the nearer."""
-    flops, tokens = (_numbers(points, name) for name in ("flops", "tokens"))
-    names = [name for name in ("params", "params_non_embedding") if name in points.columns]
-    products = [training_flops(1.0, 1.0) * _numbers(points, name) * tokens for name in names]
-    ratios = np.array([(flops / product.where(product > 0)).to_numpy() for product in products])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = np.nan_to_num(np.abs(np.log(np.maximum(ratios, 0.0))), nan=np.inf)
-    return np.asarray(ratios[np.argmin(distance, axis=0), np.arange(len(points))])
+def renamed(columns: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return columns with a prefix before the names that are reserved: `value` becomes `doc_value`."""
+    return {f"{prefix}{name}" if name in COLUMNS else name: column for name, column in columns.items()}

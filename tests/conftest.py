@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import harness
 from harness.host import PluginHost, load_plugins
-from harness.points import PointStore
+from harness.store.points import PointStore
 from harness.testing import inspect_fake, open_fake
 
 REPOSITORY = Path(__file__).parent.parent

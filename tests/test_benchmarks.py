@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness import Task, TaskError
-from harness.hub import HubDataset, read_hub
-from harness.listings import listing
-from harness.taskfiles import TaskFile, read_task_file
-from harness.tasks import load_task
+from harness.reports.listings import listing
+from harness.tasks.hub import HubDataset, read_hub
+from harness.tasks.loading import load_task
+from harness.tasks.task_files import TaskFile, read_task_file
 from tests.benchmark_rows import EXAMPLES
 from tests.conftest import REPOSITORY, published
 

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from harness.documents import find_files
-from harness.families import SETTINGS
-from harness.taskfiles import PROMPT_KEYS, TASK_KEYS, _task_file
+from harness.checkpoints.families import SETTINGS
+from harness.tasks.documents import find_files
+from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY
 from tests.test_layers import sources
 
@@ -42,7 +42,7 @@ def test_the_examples_of_the_task_guide_are_valid(tmp_path):
 
 
 def test_every_setting_of_a_family_file_is_in_its_documentation():
-    import harness.families
+    import harness.checkpoints.families
 
     for setting in SETTINGS:
         assert setting in (harness.families.__doc__ or ""), setting

@@ -13,7 +13,7 @@ import harness
 from harness import SuiteError, distribution
 from harness.cli import main
 from harness.host import PluginHost, load_plugins
-from harness.points import PointStore
+from harness.store.points import PointStore
 
 PLUGIN = '''
 import sys
@@ -154,8 +154,8 @@ def test_an_engine_that_fails_at_inspection_is_named(plugin, tmp_path):
 
 
 def test_a_run_that_leaves_a_cell_out_without_an_error_fails(fake_host: PluginHost, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.suite.Suite._pass", lambda *_: None)
-    monkeypatch.setattr("harness.suite.Suite._wait_for_others", lambda *_: None)
+    monkeypatch.setattr("harness.evaluation.suite.Suite._pass", lambda *_: None)
+    monkeypatch.setattr("harness.evaluation.suite.Suite._wait_for_others", lambda *_: None)
     summary = harness.evaluate(["aster:w32l2@100"], ["nano_job"], tmp_path / "s", engine="fake", registries=fake_host)
     with pytest.raises(SuiteError, match="aster:w32l2@100 nano_job: no record was written"):
         summary.check()
@@ -182,9 +182,9 @@ def test_sys_exit_at_import_does_not_load(plugin, tmp_path):
 @pytest.mark.parametrize(
     ("place", "command"),
     [
-        ("harness.comparisons.compare", "compare s"),
-        ("harness.plan.make_plan", "eval aster:w32l2 -t nano_job -o s"),
-        ("harness.suite.prepare", "eval aster:w32l2 -t nano_job -o s --dry-run"),
+        ("harness.reports.compare.compare", "compare s"),
+        ("harness.evaluation.plan.make_plan", "eval aster:w32l2 -t nano_job -o s"),
+        ("harness.evaluation.suite.prepare", "eval aster:w32l2 -t nano_job -o s --dry-run"),
         ("harness.cli.load_plugins", "ls laws"),
     ],
 )
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_any_command_with_130(tmp_path, monkeypatch, place, command)
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "store.json").write_text('{"schema": 1}')
     monkeypatch.setattr(place, interrupted)
-    monkeypatch.setattr("harness.suite.make_plan", interrupted)
+    monkeypatch.setattr("harness.evaluation.suite.make_plan", interrupted)
     monkeypatch.chdir(tmp_path)
     result = run(*command.split())
     assert (result.exit_code, result.stdout) == (130, "")

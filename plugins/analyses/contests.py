@@ -65,8 +65,8 @@ class Contest:
 
 def read_contests(store: PointStore, task: str | None, where: str | None, asked: Asked) -> Iterator[Contest]:
     """Yield every task whose metric can rank families; raise UsageError for one family alone."""
-    from harness.ladders import query, widen
-    from harness.metrics import applicable
+    from harness.fitting.ladder import query, widen
+    from harness.metrics.aggregation import applicable
 
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
     cells = {cell.task: cell for cell in store.select(task)}
@@ -97,7 +97,7 @@ def _last(points: pd.DataFrame) -> pd.DataFrame:
 
 def large_rows(points: pd.DataFrame, large: str) -> pd.Series[bool]:
     """Mark the last checkpoints of the large size of every family."""
-    from harness.runs import ends, largest
+    from harness.fitting.runs import ends, largest
 
     if large == "largest":
         return ends(points) & largest(points)
@@ -108,8 +108,8 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
     """Mark the last checkpoints for which an expression holds; raise UsageError unless it is one size a family."""
     import pandas as pd
 
-    from harness.ladders import query
-    from harness.runs import ends
+    from harness.fitting.ladder import query
+    from harness.fitting.runs import ends
 
     kept = query(points, expression)
     kept = kept[ends(kept)]
@@ -125,7 +125,7 @@ def _small(points: pd.DataFrame, asked: Asked) -> Iterator[tuple[str, pd.Series[
     if asked.small:
         yield from ((expression, _matching(points, expression)) for expression in asked.small)
         return
-    from harness.runs import ends
+    from harness.fitting.runs import ends
 
     rung = points.groupby("family")["params"].rank(method="dense").astype(int)
     large = int(rung[large_rows(points, asked.large)].min())

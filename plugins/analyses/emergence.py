@@ -120,8 +120,8 @@ def _row(one: Emergence, p: dict[str, float], alpha: float) -> tuple[Any, ...]:
 
 def _of_store(store: PointStore, curve: Curve, level: float) -> Emergence:
     """Compute the other metrics of a curve's runs, in resamples that all share."""
-    from harness.identity import CellId
-    from harness.metrics import applicable
+    from harness.metrics.aggregation import applicable
+    from harness.store.identity import CellId
 
     cells = curve.points[CELL]
     there = applicable(store.load_any(CellId(*cells.iloc[0])), store.registries)

@@ -18,10 +18,10 @@ from functools import partial
 
 import numpy as np
 
-from harness.fits import fit
+from harness.fitting.fit import fit
+from harness.fitting.laws import ComposedLaw, FormulaLaw, ProcedureLaw, steps_of
+from harness.fitting.simulations import coverage, places
 from harness.host import default_host
-from harness.laws import ComposedLaw, FormulaLaw, ProcedureLaw, steps_of
-from harness.simulations import coverage, places
 from harness.tables import Table
 from harness_plugins.laws.isoflop import IsoFlop
 from harness_plugins.laws.observational import Observational

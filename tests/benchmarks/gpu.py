@@ -32,9 +32,9 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, Family, Task
+from harness.evaluation.tokens import Encoder, encode_task
 from harness.host import default_host
 from harness.tables import Table
-from harness.tokens import Encoder, encode_task
 from tests.benchmarks.throughput import LLAMA, SHAPES, WARM_UP, make_llama, make_task, processor, timed
 
 BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 20, "num_attention_heads": 16}

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from harness import Checkpoint, Doc, Task
-from harness.families import locate, select
+from harness.checkpoints.families import locate, select
 from harness.host import default_host
 from harness.tables import Table
-from harness.tasks import find_task, fingerprint
+from harness.tasks.loading import find_task, fingerprint
 
 BATCH_SIZES = (1, 16, 64)
 REPEATS = 3
@@ -103,7 +103,7 @@ def make_llama(folder: Path, sizes: Mapping[str, int] = LLAMA, **settings: Any) 
 
 def ours(folder: Path, task: Task, warm_up: Task) -> tuple[float, list[float]]:
     """Return seconds and log-probabilities of our engine."""
-    from harness.tokens import Encoder, encode_task
+    from harness.evaluation.tokens import Encoder, encode_task
     from harness_plugins.engines.sharing import sharing_of
     from harness_plugins.engines.transformers import inspect, open_engine
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from harness.points import PointStore
+from harness.store.points import PointStore
 
 
 def many_sizes(store: PointStore, path: Path) -> PointStore:

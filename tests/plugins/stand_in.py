@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import Request
-from harness.fakes import FakeEngine
+from harness.testing.fake_engine import FakeEngine
 from harness_plugins.engines.processes import Parent
 from harness_plugins.engines.vllm_worker import Answer, Worker
 

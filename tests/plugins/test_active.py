@@ -14,14 +14,14 @@ import harness
 from harness import Checkpoint, Doc, Family, StoreError, Task, UsageError
 from harness.cli import main
 from harness.host import PluginHost
-from harness.points import PointStore
-from harness.tasks import fingerprint
+from harness.store.points import PointStore
+from harness.tasks.loading import fingerprint
 from harness_plugins.analyses import picks
 from harness_plugins.analyses.active import choose, estimate
 from harness_plugins.analyses.picks import ACQUISITIONS, WAYS, Outlook
 from harness_plugins.analyses.rehearsals import rehearse
 from harness_plugins.analyses.shares import shares, stratified
-from tests.test_sampling import host_with, make_task
+from tests.evaluation.test_sampling import host_with, make_task
 
 SMALL = "size == 'w32l2'"
 

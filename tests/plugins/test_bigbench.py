@@ -12,8 +12,8 @@ from click.testing import CliRunner
 import harness
 from harness import PluginHost, Task, TaskError, UsageError
 from harness.cli import main
-from harness.listings import prompts
-from harness.tasks import find_task, find_tasks
+from harness.reports.listings import prompts
+from harness.tasks.loading import find_task, find_tasks
 
 EXAMPLES = [
     {"input": "Is snow white?", "target_scores": {"yes": 1, "no": 0}},

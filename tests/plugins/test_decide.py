@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from harness import LawError, UsageError
 from harness.cli import main
-from harness.crossings import crossovers
-from harness.fits import fit
+from harness.fitting.crossings import crossovers
+from harness.fitting.fit import fit
 from harness.host import PluginHost
-from harness.points import PointStore
+from harness.store.points import PointStore
 from harness_plugins.analyses.decide import decide
 from harness_plugins.analyses.decisions import agreement, decision_accuracy, signal_to_noise
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from harness import LawError, UsageError
 from harness.cli import main
-from harness.points import PointStore
+from harness.store.points import PointStore
 from harness_plugins.analyses.chains import by_chance, correlations, predictability_lost
 from harness_plugins.analyses.choices import accuracy, fit_choices, predict_accuracy
 from harness_plugins.analyses.decompose import decompose

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from harness import LawError, UsageError
 from harness.cli import main
-from harness.fits import fit
+from harness.fitting.fit import fit
 from harness.testing import check_law
 from harness_plugins.laws.families import FamilySkill
 

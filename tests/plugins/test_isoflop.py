@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness import LawError, UsageError
-from harness.fits import fit
+from harness.fitting.fit import fit
 from harness.testing import check_law
 from harness_plugins.laws.isoflop import IsoFlop, curves, exponent, minimum
 from tests.reproductions.targets import read

@@ -15,11 +15,11 @@ import pytest
 
 import harness
 from harness import Doc, Task
-from harness.families import locate, select
+from harness.checkpoints.families import locate, select
 from harness.host import PluginHost, default_host
-from harness.points import PointStore
-from harness.taskfiles import read_task_file
-from harness.tasks import find_task, load_task
+from harness.store.points import PointStore
+from harness.tasks.loading import find_task, load_task
+from harness.tasks.task_files import read_task_file
 from tests.conftest import REPOSITORY, published
 
 pytestmark = pytest.mark.parity

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness import Doc, Task
-from harness.taskfiles import read_task_file
-from harness.tasks import load_task
+from harness.tasks.loading import load_task
+from harness.tasks.task_files import read_task_file
 from tests.benchmark_rows import EXAMPLES
 from tests.conftest import REPOSITORY, published
 from tests.test_benchmarks import shipped, write_files

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness import LawError
-from harness.fits import fit
+from harness.fitting.fit import fit
 from harness.host import PluginHost
 from harness_plugins.laws.recipes import areas
 

@@ -18,7 +18,7 @@ import transformers
 
 import harness
 from harness import Checkpoint, EngineError, OutOfMemory, Request
-from harness.families import complete, locate, select
+from harness.checkpoints.families import complete, locate, select
 from harness.host import PluginHost
 from harness.testing import check_engine
 from harness_plugins.engines.forwards import Forwards
@@ -245,7 +245,7 @@ def test_on_a_cpu_memory_is_kept_for_the_next_batch_and_given_back_at_the_end():
     """In a process of its own, as it is a setting of the whole process."""
     run = """
 import resource, torch
-from harness.families import locate, select
+from harness.checkpoints.families import locate, select
 from harness.host import default_host
 from harness_plugins.engines.transformers import open_engine
 

@@ -12,15 +12,15 @@ from click.testing import CliRunner
 
 from harness import Checkpoint, Family, LawError, StoreError, UsageError
 from harness.cli import main
-from harness.points import PointStore
+from harness.store.points import PointStore
 from harness_plugins.analyses.curves import Curve, read_curves
 from harness_plugins.analyses.decide import decide
 from harness_plugins.analyses.emergence import emergence
 from harness_plugins.analyses.items import read_items
 from harness_plugins.analyses.trends import trends
 from harness_plugins.analyses.turns import trend
+from tests.evaluation.test_sampling import draw, make_task
 from tests.plugins.ladders import many_sizes
-from tests.test_sampling import draw, make_task
 
 
 def curve_of(y, error=None, x=None) -> Curve:

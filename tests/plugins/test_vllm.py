@@ -20,9 +20,9 @@ import pytest
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, Request, SampleRequest
-from harness.families import locate, select
+from harness.checkpoints.families import locate, select
+from harness.evaluation.suite import Progress
 from harness.host import PluginHost, default_host
-from harness.suite import Progress
 from harness.testing import check_engine
 from harness_plugins.engines.processes import _is_alive
 from harness_plugins.engines.transformers import open_engine as open_transformers

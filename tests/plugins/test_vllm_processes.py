@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness import Checkpoint, EngineError, OutOfMemory, Request, SampleRequest
-from harness.fakes import FakeEngine
+from harness.testing.fake_engine import FakeEngine
 from harness_plugins.engines.processes import _is_alive
 from harness_plugins.engines.vllm import Settings, VllmEngine, inspect
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.back_tests import BackTest, back_test, back_test_file, joined
-from harness.outputs import write_tables
+from harness.cli.output import write_tables
+from harness.reports.back_test import BackTest, back_test, back_test_file, joined
 from harness.tables import Table
 from harness_plugins.laws.families import FamilySkill
 from tests.conftest import REPOSITORY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.lawfits import LawFit
+from harness.fitting.result import LawFit
 from tests.reproductions.targets import Numbers, Target, parameters, quick, read
 
 BUDGET = 5.76e23  # FLOPs of Gopher, for which Hoffmann et al. chose a model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.lawfits import LawFit
-from harness.laws import curve
+from harness.fitting.laws import curve
+from harness.fitting.result import LawFit
 from harness.types import Floats
 from harness_plugins.laws.recipes import areas
 from tests.reproductions.targets import Numbers, Target, host, parameters, quick

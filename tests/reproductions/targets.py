@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from harness.fits import fit
+from harness.fitting.fit import fit
+from harness.fitting.result import LawFit
 from harness.host import load_plugins
-from harness.lawfits import LawFit
 from tests.conftest import published
 
 host = cache(load_plugins)

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from harness.crossings import crossovers
-from harness.lawfits import LawFit
+from harness.fitting.crossings import crossovers
+from harness.fitting.result import LawFit
 from harness.types import Floats
 from harness_plugins.analyses import estimators, shapes
 from harness_plugins.analyses.chains import Step, correlations

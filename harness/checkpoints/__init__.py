@@ -1,0 +1,1 @@
+"""Checkpoints: families, weight files and training FLOPs."""

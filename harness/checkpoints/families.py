@@ -1,0 +1,312 @@
+"""Families: a TOML file becomes checkpoints. The only place that knows 6 N D.
+
+about = "what this family is"
+source = "weights/{size}/step-{step}"    # folders, relative to this file; or hub = "org/name-{size}"
+revision = "step{step}"                  # with hub: branch, tag or commit, resolved to a commit
+bos = "auto"                             # auto | always | never: auto is what the tokenizer adds by itself
+step = "100, 200, 400..3200 *2"          # or 1000..5000 +1000, a number, or a list
+seed = [0, 1]
+tokens_per_step = 65536                  # or tokens = a number, or a table from step to number
+flops = "6ND"                            # a convention of FLOPS, a number, or a table from step to number
+annealed = "last"                        # true, false, or "last": only the last step of each size
+
+[features]                               # any numbers; they become columns of points
+batch = 256
+
+[sizes.small]                            # one table a size; every key above may be set here too
+params = 59552                           # left out, params and params_non_embedding are counted in the
+                                         # safetensors headers
+loss = { 800 = 1.3956, 1600 = 1.3487 }   # training or validation loss, nats a token: a number or a table
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.weights import measure
+from harness.columns import reserved
+from harness.distribution import how_to_install, missing
+from harness.errors import FamilyError, UsageError, choose
+from harness.registries import Registries
+from harness.types import Checkpoint, Family
+
+FLOPS = {
+    "6ND": "6 x all parameters x tokens (Hoffmann 2022)",
+    "6ND_non_embedding": "6 x parameters outside embeddings x tokens (Kaplan 2020)",
+    "6ND_head": "6 x (parameters outside embeddings + output head) x tokens: the matrix products that are done",
+}
+BOS = ("auto", "always", "never")
+SETTINGS = {
+    "source", "hub", "revision", "bos", "step", "seed", "tokens_per_step", "tokens", "flops", "annealed",
+    "features", "params", "params_non_embedding", "loss",
+}  # fmt: skip
+COUNTS = ("tokens_per_step", "tokens", "flops", "params", "params_non_embedding", "loss")
+
+
+def training_flops(params: float, tokens: float) -> float:
+    """Return 6 N D: training FLOPs of a dense transformer with N = `params` on D = `tokens` (Kaplan 2020, sec. 2.1)."""
+    return 6.0 * params * tokens
+
+
+def inference_flops(params: float, tokens: float) -> float:
+    """Return 2 N D: FLOPs of the forward pass over `tokens` (Kaplan 2020, sec. 2.1)."""
+    return 2.0 * params * tokens
+
+
+def parse_steps(text: str | int | Iterable[int]) -> tuple[int, ...]:
+    """Expand a range of steps, in ascending order and without repeats.
+
+    >>> parse_steps("100, 200, 400..3200 *2")
+    (100, 200, 400, 800, 1600, 3200)
+    >>> parse_steps("0..3000 +1000")
+    (0, 1000, 2000, 3000)
+    """
+    if isinstance(text, int):
+        return (text,)
+    if not isinstance(text, str):
+        if not all(isinstance(step, int) for step in text):
+            raise FamilyError(f"steps {list(text)!r}: expected whole numbers, or a range such as 100..3200 *2")
+        return tuple(sorted(set(text)))
+    return tuple(sorted(set(itertools.chain.from_iterable(map(_expand, text.split(","))))))
+
+
+def _expand(item: str) -> list[int]:
+    match = re.fullmatch(r"\s*(\d+)\s*(?:\.\.\s*(\d+)\s*([*+])\s*(\d+))?\s*", item)
+    if not match:
+        raise FamilyError(f"step range {item.strip()!r}: expected 100, or 100..3200 *2, or 1000..5000 +1000")
+    start, stop, sign, by = match.groups()
+    if stop is None:
+        return [int(start)]
+    first, last, stride = int(start), int(stop), int(by)
+    if stride < 1 or (sign == "*" and (stride < 2 or first < 1)):
+        raise FamilyError(f"step range {item.strip()!r} never ends: expected *2 or more from 1 or more, or +1 or more")
+    if first > last:
+        raise FamilyError(f"step range {item.strip()!r} goes down; expected the first step before the last")
+    steps = [first]
+    while (step := steps[-1] * stride if sign == "*" else steps[-1] + stride) <= last:
+        steps.append(step)
+    return steps
+
+
+def load_family(path: Path) -> Family:
+    """Read a family file; raise FamilyError, naming the file, when it is wrong."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise FamilyError(f"{path}: {error}") from error
+    about, sizes = table.pop("about", ""), table.pop("sizes", {})
+    if not sizes or not all(isinstance(size, dict) for size in sizes.values()):
+        raise FamilyError(f"{path}: expected at least one table [sizes.NAME], found {choose(sizes)}")
+    try:
+        rungs = [
+            checkpoint for size, own in sizes.items() for checkpoint in _checkpoints(path, size, _merge(table, own))
+        ]
+    except FamilyError as error:
+        raise FamilyError(f"{path}: {error}") from error
+    return Family(path.stem, tuple(rungs), about)
+
+
+def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the settings of one size over those of the family."""
+    unknown = (set(shared) | set(own)) - SETTINGS
+    if unknown:
+        raise FamilyError(f"unknown setting {choose(unknown)}; there are: {choose(SETTINGS)}")
+    features = {**shared.get("features", {}), **own.get("features", {})}
+    return {"bos": "auto", "seed": 0, "flops": "6ND", **shared, **own, "features": features}
+
+
+def _checkpoints(path: Path, size: str, settings: dict[str, Any]) -> list[Checkpoint]:
+    """Return the checkpoints of one size, step by step and seed by seed."""
+    _check(size, settings)
+    steps: tuple[int | None, ...] = parse_steps(settings["step"]) if "step" in settings else (None,)
+    seeds = parse_steps(settings["seed"])
+    return [_checkpoint(path, size, step, seed, steps[-1], settings) for step in steps for seed in seeds]
+
+
+def _check(size: str, settings: Mapping[str, Any]) -> None:
+    if ("source" in settings) == ("hub" in settings):
+        raise FamilyError(f"size {size}: expected either source = (a folder) or hub = (org/name)")
+    if settings["bos"] not in BOS:
+        raise FamilyError(f"size {size}: bos = {settings['bos']!r} is none of {choose(BOS)}")
+    if isinstance(settings["flops"], str) and settings["flops"] not in FLOPS:
+        raise FamilyError(f"size {size}: flops = {settings['flops']!r} is none of {choose(FLOPS)}, and no number")
+    for name, value in settings["features"].items():
+        if not _is_number(value):
+            raise FamilyError(f"size {size}: feature {name} = {value!r}; expected a finite number")
+    if taken := reserved(settings["features"]):
+        raise FamilyError(f"size {size}: feature {choose(taken)} would hide a column of that name; choose another name")
+    _check_counts(size, settings)
+
+
+def _check_counts(size: str, settings: Mapping[str, Any]) -> None:
+    for key in COUNTS:
+        value = settings.get(key)
+        numbers = value.values() if isinstance(value, dict) else [value]
+        for number in numbers:
+            if number is not None and not isinstance(value, str) and not (_is_number(number) and number >= 0):
+                raise FamilyError(f"size {size}: {key} = {number!r}; expected a finite number that is not negative")
+        if isinstance(value, str) and key != "flops":
+            raise FamilyError(f"size {size}: {key} = {value!r}; expected a number without quotes")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _checkpoint(
+    path: Path, size: str, step: int | None, seed: int, last: int | None, settings: dict[str, Any]
+) -> Checkpoint:
+    names = {"size": size, "step": step, "seed": seed}
+    tokens = _at(settings.get("tokens"), step)
+    if tokens is None and step is not None and "tokens_per_step" in settings:
+        tokens = step * settings["tokens_per_step"]
+    annealed = settings.get("annealed")
+    convention = settings["flops"] if isinstance(settings["flops"], str) else "given"
+    return Checkpoint(
+        family=path.stem,
+        size=size,
+        step=step,
+        seed=seed,
+        source=_source(path, settings, names),
+        bos=settings["bos"],
+        params=settings.get("params"),
+        params_non_embedding=settings.get("params_non_embedding"),
+        tokens=tokens,
+        flops=_at(settings["flops"], step) if convention == "given" else None,
+        flops_convention=convention,
+        loss=_at(settings.get("loss"), step),
+        annealed=step == last if annealed == "last" else annealed,
+        features=settings["features"],
+    )
+
+
+def _at(value: Any, step: int | None) -> float | None:
+    """Return a number, or the entry of a table from step to number."""
+    return value.get(str(step)) if isinstance(value, dict) else value
+
+
+def _source(path: Path, settings: Mapping[str, Any], names: Mapping[str, Any]) -> str:
+    try:
+        if "hub" in settings:
+            revision = str(settings.get("revision", "main")).format(**names)
+            return f"hub:{settings['hub'].format(**names)}@{revision}"
+        return str((path.parent / settings["source"].format(**names)).resolve())
+    except (KeyError, IndexError) as error:
+        raise FamilyError(f"source or revision names {error}; it may use {{size}}, {{step}} and {{seed}}") from error
+
+
+def find_family(text: str, registries: Registries) -> Family:
+    """Return a family by its name, by the path of its file, or from a folder that holds one checkpoint."""
+    path = Path(text)
+    if text in registries.families:
+        found = registries.families[text]
+        return found if isinstance(found, Family) else load_family(Path(found))
+    if path.suffix == ".toml" and path.is_file():
+        return load_family(path)
+    if (path / "config.json").is_file():
+        name = path.resolve().name
+        return Family(name, (Checkpoint(name, name, None, 0, str(path.resolve())),), "one checkpoint")
+    raise UsageError(
+        f"there is no family {text!r}: expected a name ({choose(registries.families)}), "
+        "a family file (NAME.toml), or a folder with config.json"
+    )
+
+
+def check_features(checkpoints: Iterable[Checkpoint], registries: Registries) -> None:
+    """Raise FamilyError where a feature has the name of a column of points, or of one that a metric fills."""
+    for checkpoint in checkpoints:
+        if taken := reserved(checkpoint.features, registries.metrics):
+            raise FamilyError(
+                f"{checkpoint.label}: feature {choose(taken)} would hide a column or a metric of that name; choose "
+                "another name"
+            )
+
+
+def select(text: str, registries: Registries) -> list[Checkpoint]:
+    """Return the checkpoints that FAMILY[:SIZE][@STEPS] names, in the order of the family.
+
+    SIZE may hold wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS are steps and ranges as in a family file,
+    or `last`. Raises UsageError where one of the sizes, or one of the steps at one of them, selects no checkpoint.
+    """
+    match = re.fullmatch(r"(?P<family>[^:@]+)(:(?P<sizes>[^@]*))?(@(?P<steps>.+))?", text)
+    if not match:
+        raise UsageError(f"{text!r}: expected FAMILY[:SIZE][@STEPS], such as aster:w64l2@100..1600 *2")
+    family = find_family(match["family"], registries)
+    sizes, items = (match["sizes"] or "*").split(","), (match["steps"] or "").split(",")
+    chosen: set[str] = set()
+    for size, steps in itertools.product(sizes, items):
+        named = [c for c in family.checkpoints if fnmatch(c.size, size)]
+        named = _at_steps(named, steps) if match["steps"] else named
+        if not named:
+            part = f"{family.name}:{size}" + (f"@{steps}" if match["steps"] else "")
+            known = ", ".join(c.label for c in family.checkpoints)
+            raise UsageError(f"{text!r}: there is no checkpoint {part}; {family.name} has: {known}")
+        chosen |= {c.label for c in named}
+    return [c for c in family.checkpoints if c.label in chosen]
+
+
+def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:
+    if steps.strip() == "last":
+        last = {c.size: c.step for c in sorted(checkpoints, key=lambda c: -1 if c.step is None else c.step)}
+        return [c for c in checkpoints if c.step == last[c.size]]
+    try:
+        wanted = parse_steps(steps)
+    except FamilyError as error:
+        raise UsageError(f"{error}, or last") from error
+    return [c for c in checkpoints if c.step in wanted]
+
+
+def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
+    """Return the checkpoint with its revision resolved to a commit, and the folder of its files.
+
+    Raises FamilyError where there is no such folder. Hub ids go through huggingface_hub and its cache, which honours
+    HF_HUB_OFFLINE.
+    """
+    if checkpoint.source.startswith("hub:"):
+        return _locate_on_hub(checkpoint)
+    folder = Path(checkpoint.source)
+    if not (folder / "config.json").is_file():
+        raise FamilyError(f"{checkpoint.label}: there is no config.json in {folder}; mend source in the family file")
+    return checkpoint, folder
+
+
+def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
+    if missing(["huggingface_hub"]):
+        raise FamilyError(f"{checkpoint.label}: huggingface_hub is not installed: {how_to_install('transformers')}")
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = checkpoint.source.removeprefix("hub:").partition("@")
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # huggingface_hub raises errors of many libraries
+        raise FamilyError(f"{checkpoint.label}: {name} at {revision} is not to be had: {error}") from error
+    return replace(checkpoint, source=f"hub:{name}@{folder.name}"), folder  # a snapshot is named by its commit
+
+
+def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Fill in what the family file leaves out, from config.json and the safetensors headers."""
+    found = measure(folder)
+    params = found.params if checkpoint.params is None else checkpoint.params
+    body = checkpoint.params_non_embedding
+    body = found.params_non_embedding if body is None else body
+    flops = checkpoint.flops
+    counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + found.head}
+    n = counted.get(checkpoint.flops_convention)
+    if flops is None and n and checkpoint.tokens is not None:
+        flops = training_flops(n, checkpoint.tokens)
+    return replace(
+        checkpoint,
+        params=params,
+        params_non_embedding=body,
+        flops=flops,
+        features={**found.features, **checkpoint.features},
+    )

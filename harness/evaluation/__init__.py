@@ -1,0 +1,1 @@
+"""Evaluation: which cells are missing, what they cost, and how they are scored."""

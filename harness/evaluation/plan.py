@@ -1,0 +1,251 @@
+"""Which cells a suite wants, which of them are in the store, and what the others will cost."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.families import complete, inference_flops, locate
+from harness.distribution import missing
+from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose
+from harness.evaluation.sampling import Sampling
+from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
+from harness.origins import PLUGIN_ERRORS, describe
+from harness.store.identity import (
+    CellId,
+    FileStates,
+    Settings,
+    checkpoint_digest,
+    config_digest,
+    state_of,
+    tokenizer_digest,
+)
+from harness.store.sample_records import SampleStore
+from harness.tables import Table
+from harness.types import Checkpoint, EngineInfo, EngineType, Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint, ready to be opened, and the cell of each task on it."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    info: EngineInfo
+    settings: Settings
+    cells: tuple[tuple[Task, CellId], ...]
+    files: FileStates  # before the digest was computed
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the checkpoint."""
+        return self.cells[0][1].checkpoint
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A checkpoint, or one task on it, that could not be evaluated."""
+
+    where: str
+    error: BaseException
+
+    def __str__(self) -> str:
+        text = str(self.error).removeprefix(f"{self.where}: ")
+        return f"{self.where}: {text if isinstance(self.error, HarnessError) else describe(self.error)}"
+
+
+@dataclass
+class Plan:
+    """All jobs of a suite; `there` holds the names of cells that the store has already."""
+
+    jobs: list[Job] = field(default_factory=list)
+    there: set[str] = field(default_factory=set)
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    samples: int = 1  # the most that are drawn of a document
+
+    def look_into(self, store: SampleStore) -> None:
+        """Find the cells that are there and whole; a damaged one is set aside, said in a note, and missing."""
+        wanted = {cell.name for job in self.jobs for _, cell in job.cells}
+        for name in sorted(wanted & store.cell_names()):
+            try:
+                store.check(name)
+                self.there.add(name)
+            except DamagedFile as error:
+                self.notes.append(str(error).replace("run harness eval again", "it will be computed again"))
+
+    def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
+        """Yield what is still to be computed, equal cells once."""
+        seen = set(self.there)
+        for job in self.jobs:
+            for task, cell in job.cells:
+                if cell.name not in seen:
+                    seen.add(cell.name)
+                    yield job, task, cell
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a suite wants its checkpoints to be evaluated; `greedy` names the metrics that ask what is greedy."""
+
+    engine: EngineType
+    options: Mapping[str, Any] = field(default_factory=dict)
+    truncation: str = "left"
+    rehash: bool = False
+    greedy: frozenset[str] = frozenset()
+    sampling: Sampling | None = None
+
+    def settings_of(self, settings: Settings, task: Task) -> Settings:
+        """Return the settings of a task's cell: those of the checkpoint, and how texts are drawn."""
+        if self.sampling is None or task.generation is None:
+            return settings
+        return replace(settings, sampling=self.sampling.settings(task))
+
+
+def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
+    """Look at every checkpoint without reading its weights; one that cannot be used is a failure of the plan."""
+    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1)
+    for checkpoint in checkpoints:
+        try:
+            plan.jobs.append(_job(checkpoint, tasks, setup))
+        except PLUGIN_ERRORS as error:  # an engine may fail in any way at what it was not made for
+            plan.failures.append(Failure(checkpoint.label, error))
+    plan.jobs = _by_shape(plan.jobs)
+    plan.notes += _equal_weights(plan.jobs)
+    return plan
+
+
+def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
+    located, folder = locate(checkpoint)
+    known = complete(located, folder)
+    info = setup.engine.inspect(known, folder, **setup.options)
+    if not isinstance(info, EngineInfo):
+        raise EngineError(f"inspect of engine {setup.engine.name!r} returned {info!r}; expected a harness.EngineInfo")
+    settings = Settings(
+        engine=setup.engine.name,
+        dtype=info.dtype,
+        quantisation=info.quantisation,
+        bos=known.bos,
+        max_length=info.max_length,
+        truncation=setup.truncation,
+    )
+    files, digest = state_of(folder), checkpoint_digest(folder, rehash=setup.rehash)
+    cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
+    return Job(known, folder, info, settings, cells, files)
+
+
+def check_options(setup: Setup) -> None:
+    """Refuse an engine whose modules are not installed, and an option that it does not know, before any cell."""
+    if absent := missing(setup.engine.modules):
+        raise EngineError(
+            f"engine {setup.engine.name!r} needs {choose(absent)}, not installed here: "
+            f"{setup.engine.install() if setup.engine.install else 'pip install ' + ' '.join(absent)}"
+        )
+    for function in (setup.engine.inspect, setup.engine.open_engine):
+        parameters = inspect.signature(function).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            continue
+        known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        unknown = set(setup.options) - known
+        if unknown:
+            raise UsageError(f"engine {setup.engine.name!r} has no option {choose(unknown)}; it has: {choose(known)}")
+
+
+def _by_shape(jobs: Sequence[Job]) -> list[Job]:
+    """Bring checkpoints of one shape together, so that one engine serves them, and among them those of one config."""
+    first: dict[Hashable, int] = {}
+    keys = [(job.info.shape or number, config_digest(job.folder)) for number, job in enumerate(jobs)]
+    for number, (shape, config) in enumerate(keys):
+        first.setdefault(shape, number)
+        first.setdefault((shape, config), number)
+    order = sorted(range(len(jobs)), key=lambda i: (first[keys[i][0]], first[keys[i]]))
+    return [jobs[i] for i in order]
+
+
+def _equal_weights(jobs: Sequence[Job]) -> list[str]:
+    owners: dict[str, list[str]] = {}
+    for job in jobs:
+        owners.setdefault(job.digest, []).append(job.checkpoint.label)
+    return [f"{' and '.join(labels)} are the same weights" for labels in owners.values() if len(set(labels)) > 1]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the missing cells of one task will take: documents and tokens over all checkpoints, forward FLOPs."""
+
+    task: str
+    cells: int
+    documents: int
+    tokens: int
+    flops: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.task,
+            self.cells + other.cells,
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+        )
+
+
+def costs(plan: Plan) -> list[Cost]:
+    """Return the cost of a plan, a row a task; reads tokenizers, but no weights. Raises TokenError as a run would."""
+    pool, found = EncoderPool(), dict[str, Cost]()
+    for job, task, _ in plan.missing():
+        tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
+        cell = Cost(task.name, 1, len(task.docs), tokens, inference_flops(job.checkpoint.params or 0, tokens))
+        found[task.name] = found[task.name] + cell if task.name in found else cell
+    return sorted(found.values(), key=lambda cost: cost.task)
+
+
+def cost_table(plan: Plan) -> Table:
+    """Return what a plan will take, a row a task and their sum."""
+    rows = costs(plan)
+    everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
+    there = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are there."
+    about = "Tokens count each choice with its context, and texts as if all were drawn to their end; "
+    about += "FLOPs are 2 x parameters x tokens."
+    columns = ("task", "cells", "documents", "tokens", "FLOPs")
+    cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
+    return Table("plan", "To be done", columns, cells, (there, about, *plan.notes))
+
+
+Encoded = EncodedTask | EncodedPrompts
+
+
+class EncoderPool:
+    """Tasks as token ids, kept for checkpoints that share tokenizer and settings; one thread works ahead."""
+
+    def __init__(self) -> None:
+        self.key: tuple[object, ...] = ()
+        self.encoded: dict[str, Future[Encoded]] = {}
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
+
+    def encode(self, job: Job, task: Task) -> Encoded:
+        """Return a task's requests for a job's checkpoint; raise TokenError or EngineError."""
+        return self.ahead(job, task).result()
+
+    def ahead(self, job: Job, task: Task) -> Future[Encoded]:
+        """Begin to encode a task, unless that was begun before."""
+        settings = job.settings
+        key = (tokenizer_digest(job.folder), settings.bos, settings.max_length, settings.truncation)
+        if key != self.key:
+            self.key, self.encoded = key, {}
+        if task.fingerprint not in self.encoded:
+            self.encoded[task.fingerprint] = self.thread.submit(_encode, job, task)
+        return self.encoded[task.fingerprint]
+
+
+def _encode(job: Job, task: Task) -> Encoded:
+    settings = job.settings
+    try:
+        tokenizer = job.info.load_tokenizer()
+    except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
+        raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
+    encode = encode_prompts if task.generation else encode_task
+    return encode(task, Encoder(tokenizer, settings.max_length, settings.bos, settings.truncation))

@@ -1,0 +1,263 @@
+"""Draw the samples of a cell: as many of each document as its sampler asks for, checked and kept as they come.
+
+Documents do not wait for each other: whoever has all samples that were asked for asks for more, while others are still
+under way, so that an engine stays full. Sample i of a document has a seed of its own, from the suite's seed, the
+document and i; it is the same text whenever and beside whatever it is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.distribution import version
+from harness.errors import EngineError, PluginError, UsageError
+from harness.evaluation.scoring import Claim
+from harness.evaluation.tokens import EncodedPrompts
+from harness.origins import PLUGIN_ERRORS, Origin, describe, run
+from harness.registries import Registries, find_checker
+from harness.store.sample_records import Drawn, SampleStore
+from harness.types import Checker, Engine, Generation, Outcome, Sample, Sampler, SampleRequest, Task
+
+PART_ROWS = 50_000  # samples after which a part is written
+PART_SECONDS = 10.0  # and seconds
+NOBODY = Origin("-", "sampler", "-")
+SEED_BYTES = 6  # of the seed of a document's first sample; those behind it follow one by one
+
+
+class Run(NamedTuple):
+    """Samples first, first + 1 ... first + n - 1 of document number `doc`."""
+
+    doc: int
+    first: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a suite draws texts: a sampler with its options, and what replaces the tasks' own way to choose tokens."""
+
+    name: str
+    sampler: Sampler
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    keep_texts: bool = True
+    checkers: Mapping[str, Checker] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # of checkers, on how safely they run programs
+    origin: Origin = NOBODY  # whose sampler it is
+
+    def of(self, task: Task) -> Generation:
+        """Return how a task draws texts in this suite; raise UsageError where equal samples would be drawn."""
+        if task.generation is None:
+            raise UsageError(f"task {task.name} draws no texts")
+        own: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
+        found = replace(task.generation, **{name: value for name, value in own.items() if value is not None})
+        if self.sampler.at_most > 1 and found.temperature == 0:
+            raise UsageError(
+                f"task {task.name}: all samples of a document are equal at temperature 0; pass --temperature, such as "
+                "1, or draw one sample"
+            )
+        return found
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """Return what is part of a cell's identity."""
+        generation, checker = self.of(task), self.checkers[task.name]
+        return {
+            "sampler": self.name,
+            **vars(self.sampler),
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "seed": self.seed,
+            "checker": f"{checker.name} {checker.version}",
+        }
+
+
+def make_sampling(
+    tasks: list[Task],
+    registries: Registries,
+    *,
+    sampler: str = "n",
+    options: Mapping[str, Any] | None = None,
+    allow_code_execution: bool = False,
+    **chosen: Any,
+) -> Sampling:
+    """Return how texts are drawn for some tasks; raise UsageError for options that do not exist, a checker that is not
+    there, or one that runs code where that is not allowed.
+    """
+    make, options = registries.samplers[sampler], dict(options or {})
+    try:
+        made = make(**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"sampler {sampler!r} cannot be made with {options}: {error}") from error
+    if not isinstance(made, Sampler):
+        raise PluginError(f"sampler {sampler!r} made {made!r}; expected more() and at_most (harness.Sampler)")
+    checkers = {task.name: find_checker(task.generation.checker, registries) for task in tasks if task.generation}
+    for name, checker in checkers.items():
+        if checker.executes_code and not allow_code_execution:
+            raise UsageError(
+                f"task {name} runs programs that a model wrote (checker {checker.name!r}); pass --allow-code-execution "
+                "if this machine may do that"
+            )
+    prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
+    notes = sorted({note for verify in prepare for note in verify()})
+    found = Sampling(
+        sampler, made, checkers=checkers, notes=tuple(notes), origin=registries.samplers.origin(sampler), **chosen
+    )
+    for task in tasks:
+        if task.generation:
+            found.of(task)
+    return found
+
+
+class SampleRun:
+    """The samples of one cell while they are drawn. Those that are in the store already are not drawn again."""
+
+    def __init__(self, claim: Claim, encoded: EncodedPrompts, sampling: Sampling, store: SampleStore) -> None:
+        self.claim, self.encoded, self.sampling, self.store = claim, encoded, sampling, store
+        self.generation, self.checker = sampling.of(claim.task), sampling.checkers[claim.task.name]
+        n = len(claim.task.docs)
+        self.asked, self.came, self.passed = (np.zeros(n, dtype=np.int64) for _ in range(3))  # samples of each document
+        self.open = set(range(n))  # documents that are not done
+        self.queue: deque[Run] = deque()  # what is to be drawn next
+        self.rows: list[Drawn] = []
+        self.stored, self.written = 0, time.monotonic()
+        self.pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check")
+        self.checks: dict[Future[Outcome], tuple[Run, Sample]] = {}
+        self._resume()
+
+    def _resume(self) -> None:
+        """Take in what an earlier run left, and ask again for what was under way."""
+        rows = self.store.read_samples(self.claim.cell.name)
+        there: list[set[int]] = [set() for _ in self.came]
+        for doc, sample, outcome in zip(*(rows.get(name, ()) for name in ("doc", "sample", "outcome")), strict=True):
+            there[doc].add(int(sample))
+            self.passed[doc] += outcome == "passed"
+        for doc, samples in enumerate(there):
+            self.came[doc], self.asked[doc] = len(samples), max(samples, default=-1) + 1
+            self.queue += [Run(doc, i, 1) for i in range(self.asked[doc]) if i not in samples]
+        self.stored = int(self.came.sum())
+        self._decide(range(len(self.came)))
+
+    # --- drawing ---------------------------------------------------------------------------------------------------
+
+    def run(self, engine: Engine) -> Iterator[int]:
+        """Draw until every document is done; yield how many documents were finished by what came back.
+
+        Raises EngineError where samples that were asked for do not come.
+        """
+        try:
+            while self.open:
+                if not self.queue:
+                    raise EngineError(f"{self.claim.task.name}: samples did not come for {len(self.open)} documents")
+                left = len(self.open)
+                for sample in engine.generate(self._requests()):
+                    self._take(sample)
+                    self._keep(enough=PART_ROWS, seconds=PART_SECONDS)
+                    yield left - len(self.open)
+                    left = len(self.open)
+                self._finish_checks(wait=True)
+                yield left - len(self.open)
+        finally:
+            self._finish_checks(wait=True)
+            self._keep()
+            self.pool.shutdown()
+
+    def _requests(self) -> Iterator[SampleRequest]:
+        """Yield what is to be drawn, as far as it is known when an engine has room for it."""
+        while self.queue:
+            run, generation = self.queue.popleft(), self.generation
+            yield SampleRequest(
+                key=run,
+                prompt=self.encoded.prompts[run.doc],
+                max_tokens=generation.max_tokens,
+                n=run.n,
+                temperature=generation.temperature,
+                top_p=generation.top_p,
+                stop=generation.stop,
+                seed=self._seed(run.doc) + run.first,
+                cell=self.claim.cell.name,
+            )
+
+    def _seed(self, doc: int) -> int:
+        text = f"{self.sampling.seed} {self.claim.task.docs[doc].doc_id}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:SEED_BYTES], "big")
+
+    def _decide(self, docs: Sequence[int]) -> None:
+        """Ask the sampler about documents whose samples all came; those that need no more are done."""
+        idle = np.array([doc for doc in docs if self.came[doc] == self.asked[doc]], dtype=np.int64)
+        if not len(idle):
+            return
+        sampling = self.sampling
+        try:
+            more = run(sampling.origin, sampling.sampler.more, self.asked[idle], self.passed[idle])
+        except PLUGIN_ERRORS as error:  # a plugin may fail in any way
+            raise PluginError(describe(error)) from error
+        more = np.asarray(more, dtype=np.int64)
+        if more.shape != idle.shape or (more < 0).any():
+            raise PluginError(
+                f"sampler {self.sampling.name!r} asks for {more} more samples; expected {len(idle)} numbers from 0 on"
+            )
+        self.queue += [Run(int(doc), int(self.asked[doc]), int(n)) for doc, n in zip(idle, more, strict=True) if n]
+        self.asked[idle] += more
+        self.open -= {int(doc) for doc in idle[more == 0]}
+
+    # --- checking --------------------------------------------------------------------------------------------------
+
+    def _take(self, sample: Sample) -> None:
+        """Check a sample; programs run beside each other, while more texts are drawn."""
+        run: Any = sample.key
+        future: Future[Outcome] = Future()
+        if self.checker.executes_code:
+            future = self.pool.submit(self._check, run.doc, sample.text)
+        else:
+            future.set_result(self._check(run.doc, sample.text))
+        self.checks[future] = (run, sample)
+        self._finish_checks(wait=False)
+
+    def _check(self, doc: int, text: str) -> Outcome:
+        document = self.claim.task.docs[doc]
+        where = f"checker {self.checker.name!r}, document {document.doc_id}"
+        try:
+            outcome = self.checker.check(document, text)
+        except PLUGIN_ERRORS as error:  # a plugin may fail in any way
+            raise PluginError(f"{describe(error)} (document {document.doc_id})") from error
+        if not isinstance(outcome, Outcome):
+            raise PluginError(f"{where} returned {outcome!r}; expected a harness.Outcome")
+        return outcome
+
+    def _finish_checks(self, *, wait: bool) -> None:
+        for future in [future for future in self.checks if wait or future.done()]:
+            run, sample = self.checks.pop(future)
+            found = future.result()
+            text = sample.text if self.sampling.keep_texts else None
+            number, size = run.first + sample.index, len(sample.ids)
+            self.rows.append(
+                Drawn(run.doc, number, sample.seed, text, size, sample.finish, found.outcome, found.detail)
+            )
+            self.came[run.doc] += 1
+            self.passed[run.doc] += found.outcome == "passed"
+            self._decide([run.doc])
+
+    # --- keeping ---------------------------------------------------------------------------------------------------
+
+    def _keep(self, *, enough: int = 1, seconds: float = float("inf")) -> None:
+        """Write a part if there are enough new samples, or some and so many seconds have passed."""
+        passed = time.monotonic() - self.written
+        if self.rows and (len(self.rows) >= enough or passed > seconds):
+            self.store.add_samples(self.claim.cell.name, self.rows)
+            self.stored += len(self.rows)
+            self.rows, self.written = [], time.monotonic()
+
+    def seal(self, provenance: Mapping[str, Any]) -> None:
+        """Say that the cell is whole."""
+        counts = {"rows": self.stored, "truncated": np.flatnonzero(self.encoded.truncated).tolist()}
+        self.store.seal_samples(self.claim.cell.name, {**provenance, **counts, "harness": version()})

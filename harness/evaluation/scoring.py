@@ -1,0 +1,105 @@
+"""The records of cells while they are computed: what is claimed, what is asked, and what has come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from filelock import BaseFileLock
+
+from harness.distribution import version
+from harness.errors import EngineError
+from harness.evaluation.tokens import EncodedTask
+from harness.store.identity import CellId
+from harness.store.records import Records
+from harness.types import Bools, ChoiceScore, Floats, Request, Task
+
+
+@dataclass
+class Claim:
+    """A cell that this process has locked."""
+
+    task: Task
+    cell: CellId
+    lock: BaseFileLock
+
+
+@dataclass
+class Tally:
+    """The records of a cell while its scores come in; `greedy` says whether its metric asks what is greedy."""
+
+    claim: Claim
+    encoded: EncodedTask
+    greedy: bool = True
+    left: int = field(init=False)
+    logprob: Floats = field(init=False)
+    unconditional: Floats | None = field(init=False)
+    is_greedy: Bools | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = len(self.encoded.n_tokens)
+        self.left = len(self.encoded.requests)
+        self.logprob = np.zeros(rows)
+        self.unconditional = np.zeros(rows) if self.task.unconditional else None
+        self.is_greedy = np.ones(rows, dtype=np.bool_)
+
+    @property
+    def documents(self) -> int:
+        """Return the documents that the last result stands for, so that those of a cell add up."""
+        total, docs = len(self.encoded.requests), len(self.task.docs)
+        done = total - self.left
+        return docs * done // total - docs * (done - 1) // total
+
+    @property
+    def task(self) -> Task:
+        """Return the task of the cell."""
+        return self.claim.task
+
+    def add(self, request: int, score: ChoiceScore) -> None:
+        """Put one result where it belongs."""
+        self.left -= 1
+        piece = self.encoded.pieces[request]
+        if piece.unconditional and self.unconditional is not None:
+            self.unconditional[piece.rows] += score.logprobs[piece.which]
+            return
+        self.logprob[piece.rows] += score.logprobs[piece.which]
+        if score.is_greedy is None or self.is_greedy is None:
+            self.is_greedy = None
+        else:
+            self.is_greedy[piece.rows] &= score.is_greedy[piece.which]
+
+    def records(self, provenance: Mapping[str, Any]) -> Records:
+        """Return the finished records; raise EngineError where a score is not finite."""
+        for column in (self.logprob, self.unconditional):
+            if column is not None and not np.isfinite(column).all():
+                row = int(np.flatnonzero(~np.isfinite(column))[0])
+                where = f"document {self.encoded.doc_ids[row]}, choice {self.encoded.choices[row]}"
+                raise EngineError(f"{where}: the log-probability is {column[row]}; nothing is stored for this task")
+        counts = {"truncated": int(self.encoded.truncated.sum()), "joined": self.encoded.joined}
+        return Records(
+            doc_ids=self.encoded.doc_ids,
+            choices=self.encoded.choices,
+            logprob=self.logprob,
+            n_tokens=self.encoded.n_tokens,
+            truncated=self.encoded.truncated,
+            logprob_unconditional=self.unconditional,
+            is_greedy=self.is_greedy,
+            provenance={**provenance, **counts, "harness": version()},
+        )
+
+
+def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Request]:
+    """Chain the requests of several cells, each in `begun` before its first; keys say which cell and which request."""
+    for number, tally in enumerate(tallies):
+        begun.append(tally)
+        for request in tally.encoded.requests:
+            yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy)
+
+
+def check_all_came(tallies: Sequence[Tally]) -> None:
+    """Raise EngineError where an engine gave back fewer results than it was asked for."""
+    for tally in tallies:
+        if tally.left:
+            raise EngineError(f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results did not come")

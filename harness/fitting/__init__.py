@@ -1,0 +1,1 @@
+"""Laws and fits: from points to predictions with intervals."""

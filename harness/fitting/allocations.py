@@ -1,0 +1,103 @@
+"""How a compute budget is best split between parameters and tokens, by any law of loss in both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.checkpoints.families import training_flops
+from harness.errors import LawError, choose
+from harness.fitting.formula import StepFit
+from harness.fitting.laws import Fitted, curve
+from harness.fitting.procedures import ProcedureFit
+from harness.fitting.result import LawFit
+from harness.tables import Range, Table
+from harness.types import Floats
+
+SMALLEST = 1e3  # parameters, and tokens, of the smallest model and run that are looked at
+GRID = 241  # models that are looked at, even in log params
+ZOOM, ROUNDS = 21, 6  # then between the neighbours of the best one, six times
+
+
+def optimal(found: LawFit, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return params and tokens, 6 N D = flops, of least loss at each budget, a row each, with intervals.
+
+    Columns: flops, params, params_low, params_high, tokens, tokens_low, tokens_high, then those of `predict` at the
+    best place. Intervals are those of the place of the optimum over resamples, at the level of the fit; `at` gives
+    other features. Hoffmann et al. 2022, eq. 4, has the solution for their law alone; here the minimum of any law is
+    searched. Raises LawError for a law of other features, and where the loss has no minimum inside a budget.
+    """
+    step, rest = found.steps[0], dict(at or {})
+    if isinstance(step, ProcedureFit) and hasattr(step.law, "optimal"):
+        return pd.concat([_own(found, step, float(budget)) for budget in np.atleast_1d(flops)], ignore_index=True)
+    missing = set(step.law.features) - {"params", "tokens", *rest}
+    if not isinstance(step, StepFit) or missing or not {"params", "tokens"} <= set(step.law.features):
+        raise LawError(
+            f"law {found.law!r} is one of {', '.join(step.law.features)}; the best split of a budget needs a formula "
+            "of params and tokens, such as chinchilla" + (f", and values of {choose(missing)}" if missing else "")
+        )
+    return pd.concat([_budget(found, step, float(budget), rest) for budget in np.atleast_1d(flops)], ignore_index=True)
+
+
+def _budget(found: LawFit, step: StepFit, flops: float, rest: Mapping[str, float]) -> pd.DataFrame:
+    best = np.array([list(step.parameters.values())])
+    (params,) = _minimum(step, best, flops, rest)
+    if not np.isfinite(params):
+        raise LawError(f"law {found.law!r} has no least loss at {flops:.4g} FLOPs: it falls to the end of all splits")
+    draws = _minimum(step, step.draws, flops, rest)
+    tail = (1 - found.options.level) / 2
+    low, high = np.nanquantile(draws, [tail, 1 - tail]) if step.dof else (np.nan, np.nan)
+    place: dict[str, Any] = {"flops": flops, "params": params, "params_low": low, "params_high": high}
+    ends = {"tokens": params, "tokens_low": high, "tokens_high": low}
+    place |= {name: flops / training_flops(end, 1.0) for name, end in ends.items()}
+    predicted = found.predict(pd.DataFrame([{**place, **rest}]))
+    return pd.DataFrame([place]).join(predicted.drop(columns=["params", "tokens"]))
+
+
+def _own(found: LawFit, step: ProcedureFit, flops: float) -> pd.DataFrame:
+    """Return the best place that a procedure itself finds, with that of its resamples."""
+    of: Callable[[Fitted, float], dict[str, float]] = step.law.optimal  # type: ignore[attr-defined]
+    place, tail = {"flops": flops}, (1 - found.options.level) / 2
+    draws = [of(draw, flops) for draw in step.draws]
+    for name, value in of(step.found, flops).items():
+        low, high = np.quantile([draw[name] for draw in draws], [tail, 1 - tail]) if draws else (np.nan, np.nan)
+        place |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    predicted = found.predict(pd.DataFrame([place]))
+    return pd.DataFrame([place]).join(predicted.drop(columns=["params", "flops"]))
+
+
+def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, float]) -> Floats:
+    """Return the params (R,) of least loss for parameters of the law (R, p); NaN where it lies at an end."""
+    low, high = np.log(SMALLEST), np.log(flops / training_flops(1.0, SMALLEST))
+    if low >= high:
+        raise LawError(f"{flops:.4g} FLOPs train no model of {SMALLEST:g} parameters on as many tokens")
+    grid = np.broadcast_to(np.linspace(low, high, GRID), (len(draws), GRID))
+    inner = np.ones(len(draws), dtype=bool)
+    for turn in range(ROUNDS + 1):
+        params = np.exp(grid)
+        tokens = flops / training_flops(1.0, 1.0) / params
+        others = {name: np.full(grid.shape, value) for name, value in rest.items()}
+        loss = curve(step.law, draws, {"params": params, "tokens": tokens, **others})
+        at = np.argmin(np.where(np.isfinite(loss), loss, np.inf), axis=1)
+        if not turn:
+            inner = (at > 0) & (at < GRID - 1)
+        left, right = (grid[np.arange(len(grid)), np.clip(at + d, 0, grid.shape[1] - 1)] for d in (-1, 1))
+        middle = (left + right) / 2
+        grid = np.linspace(left, right, ZOOM, axis=1)
+    return np.where(inner, np.exp(middle), np.nan)
+
+
+def allocation_table(fits: Sequence[LawFit], flops: float, at: Mapping[str, float]) -> Table:
+    """Return the best split of a budget by each fit, as a table."""
+    rows = []
+    for found in fits:
+        (row,) = optimal(found, flops, at).to_dict("records")
+        ranges = [Range(row[n], row[f"{n}_low"], row[f"{n}_high"]) for n in ("params", "tokens")]
+        value = Range(row["value"], row["low"], row["high"])
+        rows.append((found.labels.get("family", "-"), found.law, *ranges, value, row["beyond"]))
+    columns = ("family", "law", "params", "tokens", "predicted", "times beyond")
+    notes = tuple(f"{found.law}: {warning}" for found in fits for warning in found.warnings)
+    return Table("optimum", f"Best use of {flops:.4g} FLOPs (6 N D)", columns, tuple(rows), notes)

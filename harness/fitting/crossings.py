@@ -1,0 +1,118 @@
+"""Where a law of compute passes a score, or another law, with an interval."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.errors import LawError
+from harness.fitting.result import LawFit
+from harness.tables import Range
+from harness.types import Floats
+
+GRID = 2000  # steps of log compute in which a crossing is looked for
+EQUAL = 1e-12  # difference below which two laws count as equal
+REACH = 100.0  # factor beyond the fitted compute up to which a crossing is looked for
+
+
+def reach(found: LawFit, score: float, *, rises: bool = True) -> tuple[Range | None, str]:
+    """Return the training FLOPs at which a law passes a score, and a remark; `rises` says that higher is better."""
+    low, high = _budgets(found)
+    sign = 1 if rises else -1
+    if sign * found.curve({"flops": np.array([low])})[0] >= sign * score:
+        return None, f"{'above' if rises else 'below'} it from the smallest budget on"
+    reached = crossing(found, score, rises=rises)
+    if reached is None:
+        return None, "not reached"
+    if not np.isfinite(reached.value):
+        return reached, "not reached by the best curve"
+    return reached, "" if reached.value <= high else f"extrapolated {reached.value / high:.2g} times"
+
+
+def crossing(found: LawFit, score: float, *, rises: bool = True) -> Range | None:
+    """Return the training FLOPs at which a law of compute first passes a score, with its interval, or None.
+
+    It passes upwards where it `rises`, downwards otherwise. Resamples that do not reach the score count as infinite,
+    those past it from the start as the smallest budget; where the best curve does not reach it, but more resamples
+    than the interval leaves out do, the value is infinite and the lower end is not. Raises LawError for a law of other
+    features than flops.
+    """
+    low, high = _budgets(found)
+    flops, sign = np.geomspace(low, high * REACH, GRID), 1 if rises else -1
+    value = _first(sign * found.curve({"flops": flops})[None], flops, sign * score)[0]
+    draws = _first(sign * found.draws({"flops": flops}), flops, sign * score)
+    tail = (1 - found.options.level) / 2
+    bounds = np.quantile(draws, [tail, 1 - tail], method="nearest")
+    return Range(float(value), float(bounds[0]), float(bounds[1])) if np.isfinite([value, bounds[0]]).any() else None
+
+
+def crossovers(a: LawFit, b: LawFit) -> tuple[list[Range], float]:
+    """Return every training compute at which two laws are equal, and the share of resamples in which they are anywhere.
+
+    Looked for in the compute that both were fitted to. Resample r of one goes with resample r of the other, so that
+    what they share (documents) is paired; fits of the same runs need the same seed, fits of different runs different
+    ones. The interval holds the nearest crossing of each resample in the same direction; where there is none it counts
+    as the smallest budget or as infinite, whichever side is ahead. Raises LawError for laws of other features than
+    flops, no common range, or different numbers of resamples.
+    """
+    (low_a, high_a), (low_b, high_b) = _budgets(a), _budgets(b)
+    low, high = max(low_a, low_b), min(high_a, high_b)
+    if low >= high or a.options.bootstrap != b.options.bootstrap:
+        raise LawError(
+            f"the laws were fitted to {low_a:.3g} to {high_a:.3g} and {low_b:.3g} to {high_b:.3g} FLOPs, with "
+            f"{a.options.bootstrap} and {b.options.bootstrap} resamples: expected a common range, and as many resamples"
+        )
+    flops = np.geomspace(low, high, GRID)
+    apart = a.curve({"flops": flops}) - b.curve({"flops": flops})
+    best = _ahead(apart[None])
+    draws = _ahead(a.draws({"flops": flops}) - b.draws({"flops": flops}))
+    tail = (1 - a.options.level) / 2
+    found = []
+    for place in np.flatnonzero(best[0, :-1] * best[0, 1:] < 0):
+        nearest = _nearest(draws, flops, int(place), int(best[0, place]))
+        bounds = np.quantile(nearest, [tail, 1 - tail], method="nearest")
+        share = apart[place] / (apart[place] - apart[place + 1])
+        value = flops[place] * (flops[place + 1] / flops[place]) ** share
+        found.append(Range(float(value), float(bounds[0]), float(bounds[1])))
+    return found, float((draws[:, :-1] * draws[:, 1:] < 0).any(axis=1).mean())
+
+
+def _ahead(difference: Floats) -> Floats:
+    """Return which law is ahead (R, n), 1 or -1; where they are equal, which was before (0 where none was)."""
+    sign = np.where(np.abs(difference) < EQUAL, 0.0, np.sign(np.nan_to_num(difference)))
+    known = np.maximum.accumulate(np.where(sign != 0, np.arange(sign.shape[1]), 0), axis=1)
+    return np.take_along_axis(sign, known, axis=1)
+
+
+def _nearest(ahead: Floats, x: Floats, place: int, before: int) -> Floats:
+    """Return where each resample (R,) crosses from `before` to the other side, nearest to a place on the grid."""
+    crosses = (ahead[:, :-1] == before) & (ahead[:, 1:] == -before)
+    distance = np.where(crosses, np.abs(np.arange(len(x) - 1) - place), len(x))
+    never = np.where(ahead[:, place] == -before, x[0], np.inf)
+    i = distance.argmin(axis=1)
+    return np.where(crosses.any(axis=1), np.sqrt(x[i] * x[i + 1]), never)
+
+
+def _budgets(found: LawFit) -> tuple[float, float]:
+    """Return the smallest and largest FLOPs that a law was fitted to."""
+    if found.features != ("flops",):
+        raise LawError(
+            f"law {found.law!r} is a function of {', '.join(found.features)}; a score is reached at some flops: take a "
+            "law of flops alone, such as sigmoid"
+        )
+    return found.steps[0].domain["flops"]
+
+
+def _first(curves: Floats, x: Floats, score: float) -> Floats:
+    """Return where each curve (R, n) first rises through a score, by interpolation in log x; inf where none does.
+
+    Behind a gap in a curve (NaN) it is the first point that is known.
+    """
+    above = curves >= score
+    crosses = ~above[:, :-1] & above[:, 1:]
+    i = np.argmax(crosses, axis=1)
+    rows = np.arange(len(curves))
+    left, right = curves[rows, i], curves[rows, i + 1]
+    with np.errstate(all="ignore"):  # curves that do not cross give nonsense here, and are left out below
+        share = np.nan_to_num((score - left) / (right - left), nan=1.0)
+        found = np.exp(np.log(x[i]) + share * (np.log(x[i + 1]) - np.log(x[i])))
+    return np.where(above[:, 0], x[0], np.where(crosses.any(axis=1), found, np.inf))

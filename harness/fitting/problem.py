@@ -1,0 +1,177 @@
+"""What one formula is fitted to: points, in every resample, the law's anchors, and the problems that they pose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import LawError
+from harness.fitting.derivatives import differentiate
+from harness.fitting.ladder import Resamples, shared
+from harness.fitting.laws import FormulaLaw, bounds, curve
+from harness.fitting.objectives import Objective
+from harness.fitting.solver import Problem
+from harness.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from harness.fitting.formula import StepFit
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A column (n,) and its value in every resample (R, n)."""
+
+    values: Floats
+    draws: Floats | None = None
+
+    def with_anchors(self, anchors: Floats) -> Sampled:
+        """Return the column with points added that no resample changes."""
+        if not len(anchors):
+            return self
+        draws = self.draws
+        if draws is not None:
+            draws = np.hstack([draws, np.broadcast_to(anchors, (len(draws), len(anchors)))])
+        return Sampled(np.append(self.values, anchors), draws)
+
+
+@dataclass(frozen=True)
+class StepData:
+    """What one formula is fitted to: n points and, behind them, the law's anchors; trials of counted successes."""
+
+    law: FormulaLaw
+    objective: Objective
+    x: Mapping[str, Sampled]
+    y: Sampled
+    n: int
+    trials: Floats | None = None
+
+    @classmethod
+    def of(cls, law: FormulaLaw, objective: Objective, x: Mapping[str, Sampled], y: Sampled) -> StepData:
+        """Check the points and add the anchors; raise LawError for points that the law cannot be fitted to."""
+        n, p = len(y.values), len(law.parameters)
+        if n < p:
+            raise LawError(
+                f"law {law.name!r} has {p} parameters, and there are {n} points; add points, or take a simpler law"
+            )
+        objective.check(law.name, y.values)
+        _check_range(law, y.values)
+        for name, sampled in x.items():
+            if np.ptp(sampled.values) == 0:
+                raise LawError(
+                    f"law {law.name!r}: {name} is {sampled.values[0]:.6g} at all {n} points; a law of {name} needs "
+                    "several values of it, or take one without it"
+                )
+        anchors = getattr(law, "anchors", ())
+        x = {k: v.with_anchors(np.array([float(at[k]) for at, _ in anchors])) for k, v in x.items()}
+        return cls(law, objective, x, y.with_anchors(np.array([float(value) for _, value in anchors])), n)
+
+    def with_trials(self, trials: Floats | None) -> StepData:
+        """Return the points with their trials (n,); an anchor counts as one."""
+        if trials is None:
+            return self
+        return replace(self, trials=np.append(trials, np.ones(len(self.y.values) - self.n)))
+
+    def residuals(self, parameters: Mapping[str, float]) -> Floats:
+        """Return the residuals of points and anchors after the objective's transform."""
+        best = np.array([list(parameters.values())])
+        residuals: Floats = self.delta * self.of_points(1).residuals(best, np.zeros(1, dtype=np.int64))[0]
+        return residuals
+
+    @property
+    def points(self) -> Sampled:
+        """Return the values without the anchors."""
+        draws = self.y.draws
+        return Sampled(self.y.values[: self.n], None if draws is None else draws[:, : self.n])
+
+    def redrawn(self, found: StepFit, resamples: Resamples, rng: np.random.Generator) -> StepData:
+        """Return the points as they would come again (R, n): the law at the features of each resample, and noise.
+
+        Noise is Gaussian after the objective's transform, with the scatter of the points, itself drawn from what its
+        degrees of freedom say of it; points of one unit have as much of it in common as their residuals do. What
+        resampled documents change is added, and what it contributes to the scatter is taken out, so that it counts
+        once; counted successes are drawn again from their trials, which contain it.
+        """
+        points, objective, units, count = self.points, self.objective, resamples.units, len(resamples.weights)
+        x = {k: (v.values if v.draws is None else v.draws)[..., : self.n] for k, v in self.x.items()}
+        law = curve(self.law, np.tile(list(found.parameters.values()), (count, 1)), x)
+        scatter = found.scatter * np.sqrt(found.dof / rng.chisquare(max(found.dof, 1), size=(count, 1)))
+        share = shared(self.residuals(found.parameters)[: self.n], units)
+        common = rng.normal(size=(count, int(units.max()) + 1))[:, units]
+        noise = np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(count, self.n))
+        with np.errstate(all="ignore"):
+            moved = None if points.draws is None else objective.forward(points.draws) - objective.forward(points.values)
+            again = objective.noisy(law, scatter * _rest(moved, found.scatter), noise)
+            if moved is not None and self.trials is None:
+                again = objective.inverse(objective.forward(again) + moved)
+            if self.trials is not None:
+                again = rng.binomial(np.int64(self.trials[: self.n]), np.clip(again, 0, 1)) / self.trials[: self.n]
+            drawn = Sampled(points.values, again)
+        return replace(self, y=drawn.with_anchors(self.y.values[self.n :]))
+
+    @property
+    def delta(self) -> float:
+        """Residuals are in units of Huber's delta, so that its corner is at 1 and tolerances keep their meaning."""
+        return self.objective.delta or 1.0
+
+    def of_points(self, size: int) -> Problem:
+        """Return the problem of fitting all points, `size` times over: one a start."""
+        target = np.broadcast_to(self.objective.forward(self.y.values), (size, len(self.y.values)))
+        return self._problem({k: v.values for k, v in self.x.items()}, target, None)
+
+    def of_resamples(self, weights: Floats) -> Problem:
+        """Return the problems of fitting each resample (R, n); anchors keep weight 1."""
+        size, anchors = len(weights), len(self.y.values) - self.n
+        target = self.of_points(size).target if self.y.draws is None else self.objective.forward(self.y.draws)
+        features = {k: v.values if v.draws is None else v.draws for k, v in self.x.items()}
+        return self._problem(features, target, np.hstack([weights, np.ones((size, anchors))]))
+
+    def _problem(self, features: Mapping[str, Floats], target: Floats, weights: Floats | None) -> Problem:
+        law, objective, trials = self.law, self.objective, self.trials
+        names = list(law.parameters)
+
+        def own(which: Ints) -> dict[str, Floats]:
+            return {k: v if v.ndim == 1 else v[which] for k, v in features.items()}
+
+        def residuals(params: Floats, which: Ints) -> Floats:
+            value = curve(law, params, own(which))
+            with np.errstate(all="ignore"):
+                found: Floats = objective.residuals(value, target[which], trials) / self.delta
+            return found
+
+        def slopes(params: Floats, which: Ints) -> tuple[Floats, Floats] | None:
+            found = differentiate(law.formula, own(which), {k: params[:, j : j + 1] for j, k in enumerate(names)})
+            if found is None:
+                return None
+            value, by_parameter = found
+            with np.errstate(all="ignore"):
+                missed = objective.residuals(value, target[which], trials)
+                by_value = objective.slopes(value, missed, target[which], trials) / self.delta
+                return missed / self.delta, by_parameter * by_value[:, None]
+
+        lower, upper = bounds(law)
+        huber = objective.delta is not None
+        return Problem(residuals, lower, upper, target, weights, huber, slopes)
+
+
+def _rest(moved: Floats | None, scatter: float) -> float:
+    """Return the share of a scatter that is left without what resampled documents change (R, n) at single points."""
+    if moved is None or scatter <= 0 or moved.shape[1] < 2:
+        return 1.0
+    alone = moved - moved.mean(axis=1, keepdims=True)
+    variance = float(np.nanmean(alone**2)) * moved.shape[1] / (moved.shape[1] - 1)
+    return float(np.sqrt(max(1 - variance / scatter**2, 0.0)))
+
+
+def _check_range(law: FormulaLaw, y: Floats) -> None:
+    """Raise LawError for values (n,) that the law does not describe; noise may carry a tenth of its range beyond it."""
+    low, high = getattr(law, "value_range", (-np.inf, np.inf))
+    slack = 0.1 * (high - low) if np.isfinite(high - low) else 0.0
+    if y.min() < low - slack or y.max() > high + slack:
+        percent = "; divide percentages by 100" if high == 1 and y.min() >= 0 else ""
+        raise LawError(
+            f"law {law.name!r} describes values from {low:g} to {high:g}, found values {y.min():.4g} to {y.max():.4g}"
+            f"{percent}"
+        )

@@ -1,0 +1,203 @@
+"""Fit a law that is more than one formula: again to every resample of its units, and predict with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import LawError, choose
+from harness.fitting.formula import Options, residual_scatter
+from harness.fitting.ladder import Resamples, column, freedom, readable, shared
+from harness.fitting.laws import Fitted, ProcedureLaw, clipped
+from harness.fitting.objectives import objective_of
+from harness.types import Floats
+
+FEW_FITS = 10  # resamples that must be fitted, or there are no intervals
+
+
+@dataclass(frozen=True)
+class ProcedureFit:
+    """A fitted procedure, and its fits to the resamples (`draws`), of which `failed` could not be fitted.
+
+    `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of freedom;
+    `domain` the range of each numeric feature that was seen.
+    """
+
+    law: ProcedureLaw
+    found: Fitted
+    stderr: Mapping[str, float]
+    draws: tuple[Fitted, ...]
+    failed: int
+    objective: str
+    cost: float
+    scatter: float
+    dof: int
+    n: int
+    domain: Mapping[str, tuple[float, float]]
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Return what was fitted."""
+        return self.found.parameters
+
+    def read(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """Return the features of points, (n,) each; numbers may be missing where the law fills them in."""
+        return {name: readable(frame, name) for name in self.law.features}
+
+    def value(self, features: Mapping[str, Any]) -> Floats:
+        """Return predictions (n,)."""
+        return clipped(self.law, self.law.predict(self.found, pd.DataFrame(features)))
+
+    def curves(self, features: Mapping[str, Any]) -> Floats:
+        """Return the predictions of every resample (R, n)."""
+        frame = pd.DataFrame(features)
+        if not self.draws:
+            return np.full((1, len(frame)), np.nan)
+        return clipped(self.law, np.array([self.law.predict(draw, frame) for draw in self.draws]))
+
+    def sample(self, features: Mapping[str, Any], rng: np.random.Generator) -> Floats:
+        """Return values (R, n) as they would be measured: the predictions of each resample and scatter around them."""
+        own = getattr(self.law, "sample", None)
+        if own and self.draws:
+            frame = pd.DataFrame(features)
+            return clipped(self.law, np.array([own(draw, frame, rng) for draw in self.draws]))
+        objective, curves = objective_of(self.law, self.objective), self.curves(features)
+        noise = self.scatter * rng.standard_t(self.dof, size=(len(curves), 1)) if self.dof > 0 else np.nan
+        with np.errstate(over="ignore", invalid="ignore"):  # t of one degree of freedom has no bounds
+            return clipped(self.law, objective.inverse(objective.forward(curves) + noise))
+
+    def doubts(self) -> Iterator[str]:
+        """Yield what the procedure notes, and resamples that could not be fitted."""
+        yield from (f"{self.law.name}: {note}" for note in self.found.notes)
+        tried = self.failed + len(self.draws)
+        if not self.draws:
+            yield f"{self.law.name}: {tried} resamples, of which fewer than {FEW_FITS} can be fitted; no intervals"
+        elif self.failed:
+            yield f"{self.law.name}: {self.failed} of {tried} resamples cannot be fitted; intervals rest on the others"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        table = {**vars(self), "law": self.law.name, "found": asdict(self.found)}
+        return _plain({**table, "draws": [asdict(draw) for draw in self.draws]})  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, law: ProcedureLaw, table: Mapping[str, Any]) -> ProcedureFit:
+        """Read it back."""
+        read = {
+            "law": law,
+            "found": _fitted(table["found"]),
+            "stderr": _numbers(table["stderr"]),
+            "draws": tuple(_fitted(draw) for draw in table["draws"]),
+            "domain": {name: (float(low), float(high)) for name, (low, high) in table["domain"].items()},
+        }
+        return cls(**{**table, **read})
+
+
+def _plain(value: Any) -> Any:
+    """Turn arrays into lists and numpy's numbers into Python's, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _plain(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(own) for own in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
+    """Read numbers back, of which JSON has no NaN."""
+    return {name: float("nan") if value is None else float(value) for name, value in table.items()}
+
+
+def _fitted(table: Mapping[str, Any]) -> Fitted:
+    return Fitted(_numbers(table["parameters"]), table["state"], tuple(table["notes"]), table["free"])
+
+
+def fit_procedure(
+    law: ProcedureLaw, frame: pd.DataFrame, resamples: Resamples, *, value: str, options: Options
+) -> ProcedureFit:
+    """Fit a procedure to points (n,) and to every resample of their units; raise LawError where the points do not do.
+
+    Units are drawn with replacement, unless the law resamples by itself; columns of `resamples` (documents) are taken
+    along.
+    """
+    features = {name: readable(frame, name) for name in law.features}
+    scored = frame[value].notna().to_numpy() if value in frame and getattr(law, "uses_unscored", False) else slice(None)
+    y, units = column(frame.loc[scored], value), resamples.units[scored]
+    missing = set(getattr(law, "needs", ())) - set(frame.columns)
+    if missing:
+        raise LawError(f"law {law.name!r} needs columns {choose(missing)}; the points have: {choose(frame.columns)}")
+    found = law.fit(frame, value, np.random.default_rng(options.seed))
+    objective = objective_of(law, options.objective)
+    residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame.loc[scored])))
+    fits = list(_refits(law, found, frame, resamples, value=value, options=options))
+    draws = tuple(fit for fit in fits if fit is not None)
+    draws = draws if len(draws) >= min(FEW_FITS, options.bootstrap) else ()
+    free, runs = len(found.parameters) if found.free is None else found.free, len(set(units))
+    dof = freedom(len(y), free, runs)
+    return ProcedureFit(
+        law=law,
+        found=found,
+        stderr={name: _spread([draw.parameters.get(name, np.nan) for draw in draws]) for name in found.parameters},
+        draws=draws,
+        failed=len(fits) - len(draws),
+        objective=objective.name,
+        cost=float((residuals**2).sum() / 2),
+        scatter=residual_scatter(residuals, free, shared(residuals, np.unique(units, return_inverse=True)[1]), runs)
+        if dof
+        else 0.0,
+        dof=dof,
+        n=len(y),
+        domain={k: (float(np.nanmin(v)), float(np.nanmax(v))) for k, v in features.items() if _is_numeric(v)},
+    )
+
+
+def _is_numeric(values: Any) -> bool:
+    return bool(values.dtype.kind == "f" and not np.isnan(values).all())
+
+
+def _spread(values: list[float]) -> float:
+    known = np.array(values)[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")
+
+
+def _refits(
+    law: ProcedureLaw, found: Fitted, frame: pd.DataFrame, resamples: Resamples, *, value: str, options: Options
+) -> Iterator[Fitted | None]:
+    """Yield the fit to each resample, None where there is none."""
+    rng, count = np.random.default_rng([options.seed, 2]), len(resamples.weights)
+    own = getattr(law, "resamples", None)
+    if own:
+        yield from islice(own(frame, value, found, rng), count)
+        return
+    law = getattr(law, "settled", lambda _: law)(found)
+    tables = list(_tables(frame, resamples, rng, stay=options.resample == "documents"))
+    many = getattr(law, "fit_all", None)
+    if many:
+        with suppress(LawError, np.linalg.LinAlgError):
+            yield from many(tables, value, rng)
+            return
+    for table in tables:
+        try:
+            yield law.fit(table, value, rng)
+        except (LawError, np.linalg.LinAlgError):
+            yield None
+
+
+def _tables(
+    frame: pd.DataFrame, resamples: Resamples, rng: np.random.Generator, *, stay: bool
+) -> Iterator[pd.DataFrame]:
+    """Yield the points of every resample: units drawn with replacement, unless they `stay`, and columns redrawn."""
+    members = [np.flatnonzero(resamples.units == unit) for unit in range(int(resamples.units.max()) + 1)]
+    for r in range(len(resamples.weights)):
+        moved = frame.assign(**{name: drawn[r] for name, drawn in resamples.columns.items()})
+        picked = [members[unit] for unit in rng.integers(len(members), size=len(members))]
+        yield (
+            frame
+            if stay and not resamples.columns
+            else moved.iloc[np.arange(len(frame)) if stay else np.concatenate(picked)].reset_index(drop=True)
+        )

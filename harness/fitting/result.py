@@ -1,0 +1,196 @@
+"""A fitted law: what it predicts, and the file that keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import HarnessError, LawError, UsageError
+from harness.files import write_whole
+from harness.fitting.formula import Options, StepFit
+from harness.fitting.laws import FormulaLaw, Law, ProcedureLaw, configured, steps_of
+from harness.fitting.procedures import ProcedureFit
+from harness.host import default_host
+from harness.metrics.intervals import wilson
+from harness.registries import Registries
+from harness.types import Floats
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """A law fitted to a ladder. Prints itself; `predict` gives values with intervals; `to_json` keeps it."""
+
+    law: str
+    value: str
+    via: str
+    negated: bool
+    steps: tuple[StepFit | ProcedureFit, ...]
+    options: Options
+    runs: int
+    law_options: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    hold_out: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    sizes: int | None = None
+    told_apart: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    worth: float = float("nan")  # independent documents behind each measured rate, where known
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the features that a prediction needs."""
+        return tuple(self.steps[0].law.features)
+
+    def predict(self, points: pd.DataFrame | None = None, **features: Any) -> pd.DataFrame:
+        """Return value, low, high (at the level of the fit) and how far each feature lies beyond those fitted.
+
+        Features come as columns of a frame, or by name: `fit.predict(flops=[1e20, 1e21])`.
+        """
+        frame = pd.DataFrame({k: np.atleast_1d(v) for k, v in features.items()}) if points is None else points
+        x = self.steps[0].read(frame)
+        draws = self._chain(x, np.random.default_rng(self.options.seed))
+        tail = (1 - self.options.level) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+        low, high = self._at_least(self.curve(x), low, high)
+        domain = self.steps[0].domain
+        beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
+        return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond})
+
+    def _at_least(self, value: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Return ends (n,) of intervals of rates that are no narrower than a measurement allows (Wilson's)."""
+        if not np.isfinite(self.worth):
+            return low, high
+        z = NormalDist().inv_cdf((1 + self.options.level) / 2)
+        ends = np.array([wilson(float(np.clip(v, 0, 1)), self.worth, z) for v in value])
+        return np.minimum(low, ends[:, 0]), np.maximum(high, ends[:, 1])
+
+    def optimal(self, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
+        """Return params and tokens of least loss at budgets of training FLOPs, with intervals; see allocations."""
+        from harness.fitting.allocations import optimal
+
+        return optimal(self, flops, at)
+
+    def curve(self, x: Mapping[str, Floats]) -> Floats:
+        """Return the law's best curve (n,) at features (n,)."""
+        for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
+            y = step.value(x)
+            x = {after.law.features[0]: y} if after else {}
+        return y
+
+    def draws(self, x: Mapping[str, Floats]) -> Floats:
+        """Return the curve of every resample (R, n) at features (n,), without scatter."""
+        for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
+            y = step.curves(x)
+            x = {after.law.features[0]: y} if after else {}
+        return y
+
+    def _chain(self, x: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
+        """Carry every resample through all steps (R, n)."""
+        for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
+            y = step.sample(x, rng)
+            x = {after.law.features[0]: y} if after else {}
+        return y
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values; `LawFit.from_json` reads it back."""
+        table = {**vars(self), "options": asdict(self.options), "steps": [self._step_json(step) for step in self.steps]}
+        return {key: _strict(value) for key, value in table.items()}
+
+    def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Any]:
+        table = step.to_json()
+        return table if isinstance(step, ProcedureFit) else {**table, "intervals": step.intervals(self.options.level)}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any], registries: Registries | None = None) -> LawFit:
+        """Read a fit back; raise UsageError where its law is not registered any more."""
+        law: Law = configured((registries or default_host()).laws[table["law"]], table.get("law_options"))
+        steps = tuple(_step(own, step) for own, step in zip(steps_of(law), table["steps"], strict=True))
+        held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
+        read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
+        read |= {"worth": _number(table.get("worth"))}
+        lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes")}
+        return cls(**{**table, **read, **lists})
+
+    def __str__(self) -> str:
+        from harness.fitting.summary import fit_report
+
+        return fit_report(self)
+
+
+def _strict(value: Any) -> Any:
+    """Replace numbers that JSON does not have (NaN, infinity) by None, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _strict(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(own) for own in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _number(value: Any) -> Any:
+    """Read back what `_strict` wrote: None is NaN."""
+    return float("nan") if value is None else value
+
+
+def _step(law: FormulaLaw | ProcedureLaw, table: Mapping[str, Any]) -> StepFit | ProcedureFit:
+    """Read a step back."""
+    if isinstance(law, ProcedureLaw):
+        return ProcedureFit.from_json(law, table)
+    read = {
+        "law": law,
+        "draws": np.array(table["draws"], dtype=np.float64),
+        "stderr": {name: _number(value) for name, value in table["stderr"].items()},
+        "domain": {name: (float(low), float(high)) for name, (low, high) in table["domain"].items()},
+    }
+    known = {field.name for field in fields(StepFit)}
+    return StepFit(**{**{key: value for key, value in table.items() if key in known}, **read})
+
+
+def _beyond(x: Floats, domain: tuple[float, float]) -> Floats:
+    """Return by which factor features lie outside the fitted range; 1 inside, infinity where no factor leads there.
+
+    A range with values of 0 or less has no factors: there it is 1 plus the distance from the range, in its widths.
+    """
+    low, high = domain
+    with np.errstate(all="ignore"):
+        if low > 0:
+            factor = np.where(x > 0, np.maximum(x / high, low / x), np.where(np.isnan(x), np.nan, np.inf))
+        else:
+            distance = np.maximum(np.maximum(low - x, x - high), 0.0)
+            factor = 1.0 + np.where(distance > 0, distance / (high - low), distance)
+    return np.nan_to_num(np.maximum(1.0, factor), nan=1.0, posinf=np.inf)
+
+
+def save_fits(fits: Sequence[LawFit], path: Path) -> None:
+    """Write fits as one JSON file."""
+    write_whole(path, json.dumps([found.to_json() for found in fits], allow_nan=False).encode())
+
+
+def check_output(path: Path) -> None:
+    """Raise UsageError where no file of fits can be written, before time is spent on them."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file for the fits")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: {path.parent} is not there, or nothing can be written to it")
+
+
+def load_fits(path: str | Path, registries: Registries | None = None) -> list[LawFit]:
+    """Read the fits that `harness fit -o` wrote; raise LawError where the file is none."""
+    try:
+        tables = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(tables, list):
+            raise TypeError(f"a JSON {type(tables).__name__}")
+        if not tables:
+            raise LawError(f"{path} holds no fits; harness fit ... -o writes them")
+        return [LawFit.from_json(table, registries) for table in tables]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, HarnessError):
+            raise
+        raise LawError(f"{path} is not a file of fits ({error}); harness fit ... -o writes one") from error

@@ -1,0 +1,126 @@
+"""A fit as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.checkpoints.families import training_flops
+from harness.errors import UsageError, choose
+from harness.fitting.columns import FILLED, FILLED_TOKENS
+from harness.fitting.formula import half_width
+from harness.fitting.procedures import ProcedureFit
+from harness.fitting.warnings import against_constant, pools_many
+from harness.tables import Range, Table, measured
+
+if TYPE_CHECKING:
+    from harness.fitting.formula import StepFit
+    from harness.fitting.result import LawFit
+
+
+def fit_report(fit: LawFit) -> str:
+    """Return the text of a fit: parameters with errors, how it was made, hold-out errors, warnings."""
+    return "\n".join(_lines(fit))
+
+
+def _lines(fit: LawFit) -> Iterator[str]:
+    names = ", ".join(f"{key} {fit.labels[key]}" for key in ("family", "task") if key in fit.labels)
+    chain = f" via {'-' if fit.negated else ''}{fit.via}" if fit.via else ""
+    yield f"{fit.law}: {fit.value} from {', '.join(fit.features)}{chain}" + (f"  ({names})" if names else "")
+    for step in fit.steps:
+        yield from _procedure_lines(step) if isinstance(step, ProcedureFit) else _step_lines(step)
+    yield f"  {_runs(fit)}"
+    o = fit.options
+    resamples = f"{o.bootstrap} resamples of {o.resample} (seed {o.seed})"
+    yield f"  intervals: {o.level:.0%}, {resamples} and scatter"
+    for row in fit.hold_out:
+        yield (
+            f"  held out {row['point']}: measured {measured(row['measured'], row['stderr'])}, "
+            f"predicted {row['predicted']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
+            f"error {row['error']:+.4f} ({row['beyond']:.3g}x beyond)"
+        )
+    if pools_many(fit):
+        error, constant, r2 = against_constant(fit)
+        yield f"  held out: squared error {error:.3g}, of their mean {constant:.3g}; R2 {r2:.3g}"
+    if fit.labels.get("flops_convention") == FILLED and "flops" in fit.features:
+        yield "  note: the points have no flops; they are 6 x params x tokens"
+    if fit.labels.get("tokens_convention") == FILLED_TOKENS and "tokens" in fit.features:
+        yield "  note: the points have no tokens; they are flops / (6 x params)"
+    yield from (f"  note: {note}" for note in fit.notes)
+    for warning in fit.warnings:
+        yield f"  warning: {warning}"
+
+
+def _runs(fit: LawFit) -> str:
+    """Say how many runs of how many sizes were found, and from which columns."""
+    sizes = "" if fit.sizes is None else f" of {fit.sizes} size{'s'[: fit.sizes != 1]}"
+    if not fit.told_apart:
+        return f"runs: {fit.runs}{sizes}; every point counts as one, as no column run, size or step tells runs apart"
+    return f"runs: {fit.runs}{sizes}, told apart by {', '.join(fit.told_apart)}"
+
+
+def _step_lines(step: StepFit) -> Iterator[str]:
+    doc = (type(step.law).__doc__ or "").strip().splitlines()
+    note = getattr(step.law, "experimental", "")
+    yield f"  {step.law.name}: {doc[0] if doc else ''}" + (f" [experimental: {note}]" if note else "")
+    for name, value in step.parameters.items():
+        yield f"    {name:<6} {measured(value, step.stderr[name])}"
+    for name, (value, draws) in step.derived.items():
+        yield f"    {name:<6} {measured(value, half_width(draws) if step.dof else float('nan'))} (derived)"
+    ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in step.domain.items())
+    yield (
+        f"    {step.n} points, {ranges}; {step.objective} {step.cost:.4g}, scatter {step.scatter:.3g} "
+        f"({step.dof} degrees of freedom); {step.agree} of {step.starts} starts agree"
+    )
+
+
+def _procedure_lines(step: ProcedureFit) -> Iterator[str]:
+    doc = (type(step.law).__doc__ or "").strip().splitlines()
+    yield f"  {step.law.name}: {doc[0] if doc else ''}"
+    for name, value in step.parameters.items():
+        yield f"    {name:<6} {measured(value, step.stderr[name])}"
+    ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in step.domain.items())
+    yield (
+        f"    {step.n} points, {ranges}; {step.objective} {step.cost:.4g}, scatter {step.scatter:.3g} "
+        f"({step.dof} degrees of freedom); {len(step.draws)} of {len(step.draws) + step.failed} resamples fitted"
+    )
+
+
+def prediction_table(fits: Sequence[LawFit], features: Mapping[str, Any]) -> Table:
+    """Predict one model to come with every fit; training FLOPs are 6 N D where they are not given.
+
+    Raises UsageError where a feature of a law is missing.
+    """
+    known = dict(features)
+    if "flops" not in known and {"params", "tokens"} <= set(known):
+        known["flops"] = training_flops(known["params"], known["tokens"])
+    rows, notes = [], []
+    for fit in fits:
+        missing = set(fit.features) - set(known)
+        if missing:
+            raise UsageError(
+                f"the law {fit.law} needs {choose(missing)}; give --params and --tokens, --flops, or --at NAME=VALUE"
+            )
+        found = fit.predict(pd.DataFrame({name: [known[name]] for name in fit.features})).iloc[0]
+        family, task = (fit.labels.get(key, "-") for key in ("family", "task"))
+        rows.append(
+            (
+                family,
+                task,
+                fit.law,
+                fit.value,
+                Range(found["value"], found["low"], found["high"]),
+                found["beyond"],
+            )
+        )
+        counted = fit.labels.get("flops_convention", "6ND")
+        if "flops" in fit.features and "flops" not in features and counted not in {"6ND", FILLED}:
+            notes.append(f"{family}: its FLOPs were counted as {counted}, those here as 6ND; give --flops to be exact")
+        notes += [f"{family}: {warning}" for warning in fit.warnings]
+    at = ", ".join(
+        f"{name} {value}" if isinstance(value, str) else f"{name} {value:.4g}" for name, value in known.items()
+    )
+    columns = ("family", "task", "law", "metric", "predicted", "times beyond")
+    return Table("predictions", f"Predicted at {at}", columns, tuple(rows), tuple(notes))

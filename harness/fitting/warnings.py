@@ -1,0 +1,232 @@
+"""What a fit should make its reader doubt, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from harness.fitting.formula import StepFit
+from harness.fitting.ladder import column
+from harness.fitting.laws import bounds
+from harness.fitting.objectives import objective_of
+from harness.fitting.procedures import ProcedureFit
+from harness.fitting.runs import ORDER, ends, numeric
+from harness.types import Floats
+
+if TYPE_CHECKING:
+    from harness.fitting.result import LawFit
+
+FEW_RUNS = 5
+REVERSAL = 3.0  # standard errors by which a value must turn back before the trend counts as not monotone
+TURN = 3  # points that must have left the floor of a second step before its turn counts as seen
+BEHIND = 10.0  # factor beyond the largest loss fitted where a second step is taken to be at its floor
+NEAR = 2.0  # standard errors within which a value counts as chance
+TESTED = 3  # points more than parameters from which on a constant is tested against the law
+UNSURE = 0.05  # p value above which a constant does as well as a law
+SAME_LENGTH = 0.99  # of the longest training or the most compute: runs from there on are compared as equals
+FAR = 10.0  # extrapolation by more than this factor is said
+
+
+def warn(fit: LawFit, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[str]:
+    """Yield the warnings of a fit."""
+    for step in fit.steps:
+        yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
+    yield from _of_sample(fit)
+    ladder = _scored(fit, ladder)
+    yield from _of_flat(fit, ladder)
+    yield from _of_trend(fit, ladder)
+    yield from _of_largest(fit, ladder)
+    if len(fit.steps) > 1:
+        yield from _of_turn(fit, ladder)
+    yield from _of_target(fit, target)
+
+
+def _scored(fit: LawFit, ladder: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that have a value; a law may learn from others too."""
+    return ladder[ladder[fit.value].notna()] if getattr(fit.steps[0].law, "uses_unscored", False) else ladder
+
+
+def _of_step(step: StepFit) -> Iterator[str]:
+    """A bound that an anchor implies is none to warn of: where accuracy is 1 at loss 0, its upper end is 1."""
+    lower, upper = bounds(step.law)
+    implied = {float(value) for _, value in getattr(step.law, "anchors", ())}
+    for (name, value), low, high in zip(step.parameters.items(), lower, upper, strict=True):
+        if value in (low, high) and value not in implied:
+            yield f"{step.law.name}: {name} lies at its bound {value:g}; the points do not determine it"
+    at_bound = sum(v in pair for v, pair in zip(step.parameters.values(), zip(lower, upper, strict=True), strict=True))
+    if step.rank + at_bound < len(step.parameters):
+        yield (
+            f"{step.law.name}: the points determine {step.rank} of {len(step.parameters)} parameters; "
+            "other values fit as well, and predictions far away mean nothing"
+        )
+    if not step.converged:
+        yield f"{step.law.name}: the search for the best fit was cut off before it ended; try more --starts"
+    if step.agree < 2:
+        yield f"{step.law.name}: only {step.agree} of {step.starts} starts reach the best fit; a better one may exist"
+
+
+def _of_flat(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+    """Say when the points say no more than one constant would: all at chance, or lost in their scatter."""
+    y = column(ladder, fit.value)
+    if len(y) > 2 and np.ptp(y) == 0:
+        yield f"{fit.value} is {y[0]:g} at every size; there is no trend to extrapolate"
+        return
+    if {"chance", f"{fit.value}_stderr"} <= set(ladder.columns):
+        off = np.abs(y - ladder["chance"]) / ladder[f"{fit.value}_stderr"]
+        if (off < NEAR).all():
+            yield f"{fit.value} lies within {NEAR:g} standard errors of chance at every point; nothing is learnt yet"
+            return
+    step = fit.steps[-1]
+    if isinstance(step, StepFit) and step.n - len(step.parameters) >= TESTED and (p := _constant(step, y)) > UNSURE:
+        yield (
+            f"{fit.value}: a constant fits as well as the law (F test, p = {p:.2g}); at chance, too noisy or too few "
+            "points: predictions mean nothing"
+        )
+
+
+def _constant(step: StepFit, y: Floats) -> float:
+    """Return the p value of the F test of a constant (n,) against the law, after the objective's transform."""
+    from scipy import stats
+
+    objective = objective_of(step.law, step.objective)
+    if objective.counts:
+        return 0.0  # their scatter is no variance of residuals
+    z = objective.forward(y)
+    free, extra = step.n - len(step.parameters), len(step.parameters) - 1
+    rest = step.scatter**2 * free
+    more = float(np.square(z - z.mean()).sum()) - rest
+    return float(stats.f.sf(max(more, 0.0) / extra / max(rest / free, 1e-300), extra, free)) if rest else 0.0
+
+
+def _of_sample(fit: LawFit) -> Iterator[str]:
+    if fit.runs < FEW_RUNS:
+        yield f"{fit.runs} runs: intervals from so few are rough, and usually too narrow"
+    for step in fit.steps:
+        if step.dof == 0:
+            yield (
+                f"{step.law.name}: as many free parameters as points, or points of one run or seed only; nothing is "
+                "left to tell an error from"
+            )
+
+
+def rungs(ladder: pd.DataFrame, value: str) -> tuple[Floats, Floats]:
+    """Return values (k,) and standard errors (k,) of the last checkpoints of each size, by size; none without sizes.
+
+    The runs of a size that were trained longest are averaged, whatever the order of rows.
+    """
+    key = next((k for k in ("size", "params") if k in ladder.columns), None)
+    by = next((k for k in ("params", "flops") if k in ladder.columns), None)
+    if key is None or by is None:
+        return np.empty(0), np.empty(0)
+    last = ladder[ends(ladder)]
+    length = next((numeric(last, k) for k in ORDER if k in last and np.isfinite(numeric(last, k)).all()), None)
+    if length is not None:
+        longest = pd.Series(length, index=last.index).groupby(last[key]).transform("max")
+        last = last[length >= SAME_LENGTH * longest]
+    errors = last.get(f"{value}_stderr", pd.Series(np.nan, index=last.index))
+    columns = {"scale": numeric(last, by), "value": column(last, value), "square": np.nan_to_num(errors) ** 2, "n": 1.0}
+    sizes = pd.DataFrame(columns).groupby(last[key].to_numpy())
+    mean, total = sizes.mean(), sizes.sum()
+    order = np.argsort(mean["scale"].to_numpy(), kind="stable")
+    return mean["value"].to_numpy()[order], (np.sqrt(total["square"]) / total["n"]).to_numpy()[order]
+
+
+def _families(ladder: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the points of each family, and how a warning names it; no name for one family alone."""
+    if "family" not in ladder.columns or ladder["family"].nunique(dropna=False) < 2:
+        return [("", ladder)]
+    return [(f"{name}: ", own) for name, own in ladder.groupby("family", dropna=False)]
+
+
+def _of_trend(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+    """Find the largest step back of each family against its direction, beyond noise; two features have no one order."""
+    if len(fit.features) > 1:
+        return
+    for name, own in _families(ladder):
+        values, errors = rungs(own, fit.value)
+        if len(values) < 3 or np.ptp(values) == 0:
+            continue
+        signed = values if values[-1] >= values[0] else -values
+        back = signed[:, None] - signed[None, :]  # back[i, j] > 0 for i < j: the value turned back
+        noise = np.sqrt(errors**2 + errors[:, None] ** 2)
+        later = np.triu(np.ones_like(back, dtype=bool), 1)
+        beyond = (back > REVERSAL * noise) & (back > 0.05 * np.ptp(values)) & later
+        if beyond.any():
+            i, j = np.unravel_index(np.argmax(np.where(beyond, back, -np.inf)), back.shape)
+            yield (
+                f"{name}the trend is not monotone: {fit.value} goes from {values[i]:.3g} to {values[j]:.3g} between "
+                f"sizes {i + 1} and {j + 1}; do not extrapolate it with this law"
+            )
+
+
+def _of_largest(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+    """Say when the points of most compute of a family leave the law by more than the scatter of its others."""
+    if "flops" not in ladder.columns:
+        return
+    for name, own in _families(ladder):
+        flops = column(own, "flops")
+        top = flops >= SAME_LENGTH * flops.max()
+        if len(own) < 5 or (~top).sum() < 2:
+            continue
+        residuals = column(own, fit.value) - fit.curve(fit.steps[0].read(own))
+        off, scatter = float(residuals[top].mean()), float(np.sqrt(np.mean(residuals[~top] ** 2)))
+        errors = np.nan_to_num(own.get(f"{fit.value}_stderr", pd.Series(0.0, index=own.index)).to_numpy(dtype=float))
+        error = float(np.sqrt((errors[top] ** 2).sum())) / int(top.sum())
+        if abs(off) > REVERSAL * float(np.hypot(scatter, error)):
+            what = "the law breaks there" if top.sum() > 1 else "one point does not tell a break of the law from noise"
+            yield f"{name}the largest rung lies {off:+.3g} off the law, the others within {scatter:.2g}: {what}"
+
+
+def _of_turn(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+    """Say when the second of two steps was fitted where hardly anything happens yet, or is followed far beyond it."""
+    step, name = fit.steps[-1], fit.steps[-1].law.features[0]
+    low, high = step.domain[name]
+    floor = float(step.value({name: np.array([BEHIND * high])})[0])
+    left = int((np.abs(column(ladder, fit.value) - floor) > REVERSAL * step.scatter).sum())
+    if left < TURN:
+        yield (
+            f"{step.law.name}: {left} of {step.n} points have left {floor:.3g}, where it begins; where it turns is a "
+            "guess, and so are its intervals"
+        )
+    seen = step.value({name: np.array([low, high])})
+    predicted = np.array([row["predicted"] for row in fit.hold_out])
+    if len(predicted) and (np.abs(predicted - seen[0]) > np.ptp(seen)).any() and np.ptp(seen) > 0:
+        yield (
+            f"{step.law.name}: the held-out points are predicted further from the last value fitted ({seen[0]:.3g}) "
+            "than this one is from the first; expect intervals that are too narrow"
+        )
+
+
+def _of_target(fit: LawFit, target: pd.DataFrame) -> Iterator[str]:
+    if target.empty:
+        return
+    beyond = float(fit.predict(target)["beyond"].max())
+    if beyond > FAR:
+        yield f"the held-out points lie {beyond:.3g} times beyond those fitted"
+    if beyond == 1:
+        yield "all held-out points lie inside the range fitted: their errors are those of interpolation"
+    yield from _of_constant(fit)
+    outside = sum(row["inside"] is False for row in fit.hold_out)
+    if outside:
+        yield f"{outside} of {len(fit.hold_out)} held-out points lie outside the {fit.options.level:.0%} interval"
+
+
+def against_constant(fit: LawFit) -> tuple[float, float, float]:
+    """Return the squared error of held-out points, that of their own mean, and R2; NaN where they are all alike."""
+    measured = np.array([row["measured"] for row in fit.hold_out])
+    error, constant = float(np.mean([row["error"] ** 2 for row in fit.hold_out])), float(measured.var())
+    return error, constant, 1 - error / constant if constant else float("nan")
+
+
+def _of_constant(fit: LawFit) -> Iterator[str]:
+    """Say when a law of many models predicts those held out worse than a constant would."""
+    if pools_many(fit) and not against_constant(fit)[2] >= 0:
+        yield "the held-out points are predicted no better than by a constant, their mean (R2 < 0)"
+
+
+def pools_many(fit: LawFit) -> bool:
+    """Say whether models of all families were fitted together, and enough held out to tell R2 from."""
+    return bool(getattr(fit.steps[0].law, "pools", False)) and len(fit.hold_out) >= FEW_RUNS

@@ -1,0 +1,296 @@
+"""Aggregate a metric over documents, with a standard error and an interval.
+
+A value over documents without groups is their mean. With groups it is the mean of the groups' means (`macro`) or of all
+documents (`micro`). Groups are strata by default: these subjects or paradigms are all there are, and only documents
+within them are a sample (Cochran 1977, ch. 5). Where the task calls them clusters (passages with several questions),
+they are a sample themselves, and errors are clustered (Miller 2024, eq. 4), with Student's t over groups. Intervals are
+95 %: Wilson's for shares of documents, with as many documents as the standard error is worth, normal otherwise. For
+metrics with an aggregate of their own, a bootstrap over documents (within strata, or of whole clusters) says by how
+much the value may be off: the basic interval, which takes most of a bias out that the percentiles of a bootstrap would
+put in twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from harness.errors import MetricError, choose
+from harness.metrics.intervals import Z, wilson
+from harness.metrics.samples import Scored
+from harness.metrics.scores import PerDoc
+from harness.registries import Registries
+from harness.types import Floats, Ints, Metric
+
+RESAMPLES = 1000
+SMALLEST_SHAPE = 0.1  # of gamma weights, for two documents or clusters
+ROUNDING = 1e-12  # share of the largest residual that is rounding alone
+BATCH = 50  # resamples of documents at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error and 95 % interval over `n` documents, of which `ties` have tied best choices."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    n: int
+    ties: int | None = None
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How documents (n,) are grouped: `numbers` of their groups, which are `clustered` or fixed.
+
+    `strata` are the groups among whose documents variances are taken: groups of one document are taken together.
+    """
+
+    numbers: Ints
+    strata: Ints
+    clustered: bool
+
+    @classmethod
+    def of(cls, scores: Scored) -> Groups:
+        """Number the groups of documents; one cluster alone counts as no cluster."""
+        names, numbers = np.unique(scores.group.astype(str), return_inverse=True)
+        numbers = numbers.astype(np.int64)
+        return cls(numbers, _collapsed(numbers), scores.clustered and len(names) > 1)
+
+    def shares(self, average: str) -> Floats:
+        """Return the share of each document in the mean (n,)."""
+        n = len(self.numbers)
+        if average == "micro":
+            return np.full(n, 1 / n)
+        counts = np.bincount(self.numbers)
+        shares: Floats = 1 / (len(counts) * counts[self.numbers])
+        return shares
+
+    def error(self, residuals: Floats) -> float:
+        """Return the standard error of a sum of residuals (n,); NaN where it is of one document."""
+        if self.clustered:
+            sums = np.bincount(self.numbers, residuals)
+            return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)))
+        counts = np.bincount(self.strata)
+        if counts.min() < 2:
+            return float("nan")
+        off = residuals - (np.bincount(self.strata, residuals) / counts)[self.strata]
+        off[np.abs(off) < ROUNDING * np.abs(residuals).max()] = 0.0  # an error of 0 is exactly 0
+        return float(np.sqrt((np.bincount(self.strata, off**2) * counts / (counts - 1)).sum()))
+
+
+def _collapsed(numbers: Ints) -> Ints:
+    """Return strata (n,) of two documents or more: groups of one are put together, and a last one to the largest."""
+    counts = np.bincount(numbers)
+    strata = np.where(counts[numbers] < 2, len(counts), numbers)
+    if (strata == len(counts)).sum() == 1:
+        strata = np.where(strata == len(counts), counts.argmax(), strata)
+    return np.unique(strata, return_inverse=True)[1].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a metric says per document (n,): values, or the columns of a ratio or of an aggregate of its own."""
+
+    columns: tuple[Floats, ...]
+    ties: int | None = None
+
+
+def applicable(scores: Scored, registries: Registries) -> list[Metric]:
+    """Return the metrics whose needs these scores meet, by name."""
+    metrics: list[Metric] = [registries.metrics[name] for name in registries.metrics]
+    return [metric for metric in metrics if set(metric.needs) <= scores.offers]
+
+
+def per_document(metric: Metric, scores: Scored) -> Values:
+    """Apply a metric to every document; raise MetricError where its needs are not met or its values are not finite."""
+    missing = set(metric.needs) - scores.offers
+    if missing:
+        raise MetricError(f"metric {metric.name!r} needs {choose(missing)}; these scores offer {choose(scores.offers)}")
+    result = metric.fn(scores)
+    ties = int(result.tied.sum()) if isinstance(result, PerDoc) else None
+    found = result.values if isinstance(result, PerDoc) else result
+    columns = tuple(np.asarray(c, dtype=np.float64) for c in (found if isinstance(found, tuple) else (found,)))
+    _check(metric, columns, scores)
+    return Values(columns, ties)
+
+
+def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
+    expected = 2 if metric.aggregate in {"ratio", "exp_ratio"} else 1 if metric.aggregate == "mean" else len(columns)
+    if len(columns) != expected or any(column.shape != (len(scores),) for column in columns):
+        shapes = ", ".join(str(column.shape) for column in columns)
+        raise MetricError(f"metric {metric.name!r} returned {shapes}; expected {expected} of ({len(scores)},)")
+    for column in columns:
+        bad = np.flatnonzero(~np.isfinite(column))
+        if len(bad):
+            raise MetricError(f"metric {metric.name!r} is {column[bad[0]]} for document {scores.doc_ids[bad[0]]}")
+
+
+def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate:
+    """Return the value of a metric over all documents, with its uncertainty."""
+    values = per_document(metric, scores)
+    groups = Groups.of(scores)
+    aggregate = AGGREGATES.get(metric.aggregate) if isinstance(metric.aggregate, str) else None
+    if aggregate is None:
+        return _bootstrapped(metric, values, groups)
+    value, stderr = aggregate(*values.columns, groups, average)
+    low, high = _interval(metric, values, (value, stderr), groups, average)
+    return Estimate(value, stderr, low, high, len(scores), values.ties)
+
+
+def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:
+    """Return the value of a metric on `b` minus that on `a`, scores of the same documents, and its standard error.
+
+    The error is that of paired differences (Miller 2024), within strata or by clusters as the metric's own.
+    """
+    first, second = per_document(metric, a).columns, per_document(metric, b).columns
+    groups = Groups.of(a)
+    if metric.aggregate == "mean":
+        return _mean(second[0] - first[0], groups, average)
+    if isinstance(metric.aggregate, str):
+        (before, residuals_a), (after, residuals_b) = (_linearised(metric, columns) for columns in (first, second))
+        return after - before, groups.error(residuals_b - residuals_a)
+    draws = _draws(metric, second, groups) - _draws(metric, first, groups)  # of the same documents: the seed is fixed
+    return float(metric.aggregate(*second) - metric.aggregate(*first)), float(np.std(draws, ddof=1))
+
+
+def _linearised(metric: Metric, columns: tuple[Floats, ...]) -> tuple[float, Floats]:
+    """Return a ratio, or its exponential, and what each document adds to its error (n,)."""
+    top, bottom = columns
+    value = top.sum() / bottom.sum()
+    residuals = (top - value * bottom) / bottom.sum()
+    if metric.aggregate == "exp_ratio":
+        return float(np.exp(value)), np.exp(value) * residuals
+    return float(value), residuals
+
+
+def _mean(values: Floats, groups: Groups, average: str) -> tuple[float, float]:
+    value = float(values.mean())
+    if average == "macro" and np.ptp(groups.numbers):
+        value = float((np.bincount(groups.numbers, values) / np.bincount(groups.numbers)).mean())
+    return value, groups.error(groups.shares(average) * (values - value))
+
+
+def _ratio(top: Floats, bottom: Floats, groups: Groups, _average: str) -> tuple[float, float]:
+    """Return sum over sum, with the error of its linearisation (Cochran 1977, sec. 6.4)."""
+    value = top.sum() / bottom.sum()
+    return float(value), groups.error((top - value * bottom) / bottom.sum())
+
+
+def _exp_ratio(top: Floats, bottom: Floats, groups: Groups, average: str) -> tuple[float, float]:
+    value, stderr = _ratio(top, bottom, groups, average)
+    return float(np.exp(value)), float(np.exp(value) * stderr)
+
+
+AGGREGATES: dict[str, Callable[..., tuple[float, float]]] = {
+    "mean": _mean,
+    "ratio": _ratio,
+    "exp_ratio": _exp_ratio,
+}
+
+
+def document_weights(scores: Scored, count: int, rng: np.random.Generator) -> Floats:
+    """Return weights of documents (count, n): a Bayesian bootstrap (Rubin 1981), within strata or of whole clusters.
+
+    Weights are gamma with shape (G - 2) / G for G documents (or clusters), not Rubin's 1: the weighted mean then varies
+    by the squared standard error, s^2 / G; with Rubin's it is (G - 1) / (G + 1) of that, 40 % too little for 4 of them.
+    The weights of a stratum have the mean 1, so that its share does not vary.
+    """
+    groups = Groups.of(scores)
+    if groups.clustered:
+        size = int(groups.numbers.max()) + 1
+        return _gamma(size, count, rng)[:, groups.numbers]
+    weights = np.empty((count, len(scores)))
+    for stratum in range(int(groups.strata.max()) + 1):
+        members = np.flatnonzero(groups.strata == stratum)
+        drawn = _gamma(len(members), count, rng)
+        weights[:, members] = drawn / drawn.mean(axis=1, keepdims=True)
+    return weights
+
+
+def _gamma(size: int, count: int, rng: np.random.Generator) -> Floats:
+    return rng.gamma(max((size - 2) / size, SMALLEST_SHAPE), size=(count, size))
+
+
+def reweighted(metric: Metric, scores: Scored, weights: Floats, average: str = "macro") -> Floats:
+    """Return the value of a metric for each row of document weights (R, n); raise MetricError where it has none."""
+    if not isinstance(metric.aggregate, str):
+        raise MetricError(
+            f"metric {metric.name!r} has an aggregate of its own, which takes no weights; resample runs instead"
+        )
+    columns, groups = per_document(metric, scores).columns, Groups.of(scores)
+    if metric.aggregate != "mean":
+        ratio = (weights @ columns[0]) / (weights @ columns[1])
+        return np.exp(ratio) if metric.aggregate == "exp_ratio" else ratio
+    weights = weights * groups.shares(average)
+    value: Floats = (weights @ columns[0]) / weights.sum(axis=1)
+    return value
+
+
+def _interval(
+    metric: Metric, values: Values, found: tuple[float, float], groups: Groups, average: str
+) -> tuple[float, float]:
+    """Return the 95 % interval of (value, standard error)."""
+    value, stderr = found
+    wide = float(t.ppf(0.975, groups.numbers.max())) if groups.clustered else Z
+    column = values.columns[0]
+    if metric.aggregate == "mean" and bool(np.isin(column, (0.0, 1.0)).all()):
+        return wilson(value, _worth(column, found, groups, average), wide)
+    return value - wide * stderr, value + wide * stderr
+
+
+def _worth(column: Floats, found: tuple[float, float], groups: Groups, average: str) -> float:
+    """Return how many independent documents a share (value, standard error) of documents is worth.
+
+    Where all of a group agree, an error of 0 says nothing; half a right and half a wrong one are then added to each.
+    """
+    (value, stderr), shares = found, groups.shares(average)
+    if not groups.clustered and np.ptp(groups.numbers) == 0:
+        return float(len(column))
+    of_groups = np.bincount(groups.numbers, shares)
+    if value in (0.0, 1.0):
+        return float(1 / (of_groups**2).sum() if groups.clustered else 1 / (shares**2).sum())
+    if not stderr > 0:
+        counts = np.bincount(groups.numbers)
+        rates = (np.bincount(groups.numbers, column) + 0.5) / (counts + 1)
+        stderr = float(np.sqrt((of_groups**2 * rates * (1 - rates) / counts).sum()))
+    return float(value * (1 - value) / stderr**2)
+
+
+def _bootstrapped(metric: Metric, values: Values, groups: Groups) -> Estimate:
+    """Resample documents, or whole clusters, around an aggregate of the metric's own."""
+    aggregate: Callable[..., Any] = metric.aggregate  # type: ignore[assignment]  # AGGREGATES holds the names
+    value = float(aggregate(*values.columns))
+    draws = _draws(metric, values.columns, groups)
+    low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
+    low = max(low, 0.0) if draws.min() >= 0 else low  # what is never below 0 stays so
+    n = len(values.columns[0])
+    return Estimate(value, float(draws.std(ddof=1)), float(min(low, value)), float(max(high, value)), n, values.ties)
+
+
+def _draws(metric: Metric, columns: tuple[Floats, ...], groups: Groups) -> Floats:
+    """Return the aggregate of a metric's own in resamples of documents (R,), the same ones at every call."""
+    aggregate: Callable[..., Any] = metric.aggregate  # type: ignore[assignment]  # AGGREGATES holds the names
+    rng = np.random.default_rng(0)
+    resamples = _clusters(groups.numbers, rng) if groups.clustered else _documents(groups.strata, rng)
+    return np.concatenate([aggregate(*(column[rows] for column in columns)) for rows in resamples])
+
+
+def _documents(strata: Ints, rng: np.random.Generator) -> Iterator[Ints]:
+    """Yield numbers of documents (b, n), drawn within strata, in batches that fit into memory."""
+    members = [np.flatnonzero(strata == stratum) for stratum in range(int(strata.max()) + 1)]
+    for begin in range(0, RESAMPLES, BATCH):
+        count = min(BATCH, RESAMPLES - begin)
+        yield np.hstack([own[rng.integers(len(own), size=(count, len(own)))] for own in members])
+
+
+def _clusters(groups: Ints, rng: np.random.Generator) -> Iterator[Ints]:
+    """Yield the documents (1, m) of as many groups as there are, drawn with replacement."""
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    for _ in range(RESAMPLES):
+        yield np.concatenate([members[group] for group in rng.integers(len(members), size=len(members))])[None]

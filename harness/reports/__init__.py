@@ -1,0 +1,1 @@
+"""Tables that compare families, checkpoints and laws."""

@@ -1,0 +1,288 @@
+"""Families side by side: what they score, how well the largest was predicted, and the compute each needs.
+
+Four tables: `families` (the largest checkpoint of each family on every task), `ladder` (every size), `predictions`
+(the largest size predicted from the smaller ones, against its measurement), `compute` (training FLOPs at which each
+family reaches a score).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import LawError, StoreError, UsageError, choose
+from harness.fitting.crossings import REACH, reach
+from harness.fitting.fit import fit_families
+from harness.fitting.formula import Options
+from harness.fitting.ladder import query
+from harness.fitting.laws import ComposedLaw, Law, steps_of
+from harness.fitting.result import LawFit
+from harness.fitting.runs import ends, label, largest
+from harness.metrics.intervals import shown_error
+from harness.registries import Registries
+from harness.store.points import PointStore
+from harness.tables import Measured, Range, Table
+
+CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
+FEW_CLUSTERS = 10
+ALL_AGREE = (
+    "Where all documents agree, the standard error is 0; ± then is the width of the 95 % interval (Wilson's) / 3.92."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` is asked for; documented there."""
+
+    laws: Sequence[str] = ("two_step", "sigmoid")
+    reach: str = "sigmoid"
+    hold_out: str = "largest"
+    score: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def compare(
+    store: PointStore,
+    *,
+    where: str | None = None,
+    metrics: dict[str, str] | None = None,
+    mix_engines: bool = False,
+    **asked: Any,
+) -> list[Table]:
+    """Return tables that put the families of a store side by side.
+
+    :param where: an expression over points; others are left out.
+    :param metrics: the metric shown for a task, where it is not the one its task.yaml names.
+    :param mix_engines: allow scores of different engines in one table.
+    :param asked: laws (to predict held-out sizes with), reach (the law for the compute table), hold_out, score (half
+        way between chance and 1 by default, for accuracies), options (of `harness.fit`).
+
+    Raises StoreError where one checkpoint and task is there twice, or engines are mixed; UsageError where `reach` is
+    no law of flops, a task of `metrics` is not there, or nothing is left.
+    """
+    comparison = Comparison(**asked)
+    laws: list[Law] = [store.registries.laws[name] for name in (*comparison.laws, comparison.reach)]
+    if tuple(steps_of(laws[-1])[0].features) != ("flops",):
+        raise UsageError(f"{comparison.reach} is no law of flops alone; a score is reached at some flops: try sigmoid")
+    via = {law.via for law in laws if isinstance(law, ComposedLaw)}
+    points = _points(store, metrics or {}, via)
+    points = _where(points, where) if where else points
+    _refuse_mixtures(points, mix_engines=mix_engines)
+    comparison.options.setdefault("store", store)
+    notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_damaged(store)]
+    return [
+        _families(_shown(points), notes),
+        _ladder(_shown(points)),
+        _predictions(points, comparison),
+        _compute(points, comparison, store.registries),
+    ]
+
+
+def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the points that are asked for; raise UsageError where none of those shown is left."""
+    chosen = query(points, where)
+    if not chosen["shown"].any():
+        raise UsageError(f"none of {len(points)} points has {where}; columns are: {choose(points.columns)}")
+    return chosen
+
+
+def _points(store: PointStore, metrics: dict[str, str], via: set[str]) -> pd.DataFrame:
+    """Return the points of all tasks; `shown` marks the one metric of each task that tables show."""
+    own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
+    if set(metrics) - set(own):
+        raise UsageError(f"{store.path} holds no task {choose(set(metrics) - set(own))}; it holds {choose(own)}")
+    named = own | metrics
+    points = store.points(metrics=sorted({*named.values(), *via}))
+    points["shown"] = points["metric"] == points["task"].map(named)
+    for task in {cell.task for cell in store.select()} - set(points[points["shown"]]["task"]):
+        raise StoreError(f"the scores of {task} do not offer what the metric {named[task]!r} needs; choose another")
+    return points
+
+
+def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
+    """Raise StoreError where engines are mixed, or one checkpoint and task is there twice."""
+    engines = set(points["engine"])
+    if len(engines) > 1 and not mix_engines:
+        raise StoreError(f"the store mixes engines ({choose(engines)}); choose one with --where, or pass --mix-engines")
+    twice = points[points.duplicated([*CELL, "metric"], keep=False)]
+    if len(twice):
+        row = twice.iloc[0]
+        keys = ["family", "size", "seed", "task", "metric"]
+        same = twice[(twice[keys] == row[keys]).all(axis=1) & (twice["step"].isna() | (twice["step"] == row["step"]))]
+        differing = {name: set(same[name]) for name in ("checkpoint", "fingerprint", "settings")}
+        differing = {name: found for name, found in differing.items() if len(found) > 1}
+        said = "; ".join(f"{name} {choose(found)}" for name, found in differing.items())
+        name, found = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
+        raise StoreError(
+            f"{label(row)} has {row['task']} more than once ({said}); choose with --where \"{name} == '{min(found)}'\""
+        )
+
+
+def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
+    """Return a note for each library of which records hold more than one version."""
+    names = points[["checkpoint", "fingerprint", "settings"]].drop_duplicates()
+    versions: dict[str, set[str]] = {}
+    for name in names.itertuples(index=False):
+        provenance = store.provenance("-".join(name))
+        for key in ("harness", provenance.get("engine", ""), "torch"):
+            if key in provenance:
+                versions.setdefault(key, set()).add(str(provenance[key]))
+    return [f"records of {key} {choose(found)} are mixed" for key, found in versions.items() if len(found) > 1]
+
+
+def _damaged(store: PointStore) -> list[str]:
+    """Return a note on files that were set aside and not written again since."""
+    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in store.lost()}  # once per cell
+    said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"
+    return [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
+
+
+def _shown(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the shown metric of the last step of every size."""
+    shown = points[points["shown"]].sort_values(["family", "params", "size", "seed", "step"], kind="stable")
+    return shown[ends(shown, "task")]
+
+
+def _measured(rows: pd.DataFrame) -> Measured | None:
+    """Return the value of one checkpoint, or the mean of its seeds."""
+    if rows.empty:
+        return None
+    errors = np.array([shown_error(*ends) for ends in zip(rows["stderr"], rows["low"], rows["high"], strict=True)])
+    return Measured(float(rows["value"].mean()), float(np.sqrt((errors**2).sum()) / len(rows)))
+
+
+def _families(shown: pd.DataFrame, notes: Sequence[str]) -> Table:
+    known = shown.assign(params=shown["params"].astype(float).fillna(0.0))  # unknown without safetensors
+    last = shown[largest(known)]
+    families = sorted(last["family"].unique())
+    rows = []
+    for (task, metric), own in last.groupby(["task", "metric"]):
+        values = [_measured(own[own["family"] == family]) for family in families]
+        rows.append((task, metric, *values, int(own["n"].max()), int(own["truncated"].sum()), _total(own["ties"])))
+    sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
+    columns = ("task", "metric", *families, "documents", "truncated", "ties")
+    about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
+    return Table("families", "Families side by side", columns, tuple(rows), (about, *_certain(last), *notes))
+
+
+def _certain(rows: pd.DataFrame) -> list[str]:
+    """Say what stands behind ± where all documents agree, so that a standard error would be 0."""
+    return [ALL_AGREE] if (rows["stderr"] == 0).any() else []
+
+
+def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
+    """Return a note for each task whose errors rest on few clusters."""
+    notes = []
+    for fingerprint, own in shown.groupby("fingerprint"):
+        meta, groups = store.task_meta[str(fingerprint)], store.docs(str(fingerprint)).group.astype(str)
+        count = len(np.unique(groups))
+        if meta.get("groups") == "clusters" and count < FEW_CLUSTERS:
+            task = own["task"].iloc[0]
+            notes.append(f"{task}: {count} clusters of documents; standard errors from so few are rough")
+    return notes
+
+
+def _total(column: pd.Series[Any]) -> int | None:
+    return None if column.isna().all() else int(column.sum())
+
+
+def _ladder(shown: pd.DataFrame) -> Table:
+    tasks = sorted(shown["task"].unique())
+    rows = [
+        (
+            family,
+            size,
+            *(None if pd.isna(own[name].iloc[0]) else float(own[name].iloc[0]) for name in ("params", "flops")),
+            *(_measured(own[own["task"] == t]) for t in tasks),
+        )
+        for (family, _, size), own in shown.groupby(["family", "params", "size"], dropna=False)
+    ]
+    columns = ("family", "size", "params", "FLOPs", *tasks)
+    return Table(
+        "ladder",
+        "Every size at its last step",
+        columns,
+        tuple(rows),
+        ("Values ± standard error over documents.", *_certain(shown)),
+    )
+
+
+def _each_fit(points: pd.DataFrame, law: str, **arguments: Any) -> Iterator[tuple[str, str, LawFit | LawError]]:
+    """Yield (task, family, fit or error) for the shown metric of every task of choices."""
+    for task, own in points[points["chance"].notna()].groupby("task"):
+        metric = own[own["shown"]]["metric"].iloc[0]
+        for family, found in fit_families(own, law, value=metric, **arguments):
+            yield str(task), family, found
+
+
+def _predictions(points: pd.DataFrame, asked: Comparison) -> Table:
+    """Predict what is held out with every law, family by family."""
+    rows: list[tuple[Any, ...]] = []
+    notes: list[str] = []
+    for law in asked.laws:
+        for task, family, found in _each_fit(points, law, hold_out=asked.hold_out, **asked.options):
+            if isinstance(found, LawError):
+                notes.append(f"{task}, {family}, {law}: {found}")
+                continue
+            rows += [(task, family, law, *_prediction(held), len(found.warnings)) for held in found.hold_out]
+    columns = ("task", "family", "law", "target", "measured", "predicted", "error", "inside", "warnings")
+    about = (
+        f"Fitted without the {asked.hold_out} size of each family, which is predicted with a "
+        f"{asked.options.get('level', Options.level):.0%} interval; warnings counts what `harness fit` says in words."
+    )
+    return Table(
+        "predictions",
+        "Predicted from the smaller sizes, and measured",
+        columns,
+        _sorted(rows),
+        (about, *notes),
+    )
+
+
+def _prediction(held: Mapping[str, Any]) -> tuple[Any, ...]:
+    measured = Measured(held["measured"], held["stderr"])
+    return (
+        held["point"],
+        measured,
+        Range(held["predicted"], held["low"], held["high"]),
+        held["error"],
+        held["inside"],
+    )
+
+
+def _sorted(rows: list[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+    """Order rows by task and family; laws stay in the order in which they were asked for."""
+    return tuple(sorted(rows, key=lambda row: row[:2]))
+
+
+def _compute(points: pd.DataFrame, asked: Comparison, registries: Registries) -> Table:
+    """Find the training FLOPs at which each family's law reaches a score."""
+    rows: list[tuple[Any, ...]] = []
+    notes: list[str] = []
+    for task, family, found in _each_fit(points, asked.reach, **asked.options):
+        if isinstance(found, LawError):
+            notes.append(f"{task}, {family}: {found}")
+            continue
+        score = _half_way(points, task) if asked.score is None else asked.score
+        if score is None:
+            notes.append(f"{task}, {family}: {found.value} is no accuracy; name the score to reach with --score")
+            continue
+        rises = registries.metrics[found.value].higher_is_better
+        rows.append((task, family, score, *reach(found, score, rises=rises)))
+    about = (
+        f"Where the law {asked.reach}, fitted to all points of a family, passes the score (half way from chance to 1 "
+        f"unless asked otherwise); looked for up to {REACH:g} times the compute fitted."
+    )
+    columns = ("task", "family", "score", "FLOPs", "remark")
+    return Table("compute", "Training compute to reach a score", columns, _sorted(rows), (about, *notes))
+
+
+def _half_way(points: pd.DataFrame, task: str) -> float | None:
+    """Return the score half way from chance to 1; None for a metric that is no accuracy (which has ties or trials)."""
+    shown = points[(points["task"] == task) & points["shown"]]
+    counted = shown[[name for name in ("ties", "trials") if name in shown.columns]].notna().any(axis=1)
+    return (1 + float(shown["chance"].iloc[0])) / 2 if counted.all() else None

@@ -1,0 +1,133 @@
+"""What there is, for a person: families, tasks, laws, metrics, checkers, engines, plugins; and prompts of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from harness.checkpoints.families import find_family
+from harness.fitting.laws import describe
+from harness.host import PluginHost
+from harness.tables import Table
+from harness.tasks.documents import look_for
+from harness.tasks.task_files import TaskFile, read_task_file
+from harness.types import Checker, Doc, Metric, Task
+
+BOUNDARY = "┃"
+
+
+def listing(kind: str, host: PluginHost) -> Table:
+    """Return the table of one kind of thing."""
+    columns, rows = LISTS[kind](host)
+    return Table(kind, kind.capitalize(), columns, tuple(rows))
+
+
+Listed = tuple[tuple[str, ...], list[tuple[object, ...]]]
+
+
+def _families(host: PluginHost) -> Listed:
+    found = [find_family(name, host) for name in host.families]
+    rows: list[tuple[object, ...]] = [
+        (f.name, ", ".join(dict.fromkeys(c.size for c in f.checkpoints)), len(f.checkpoints), f.about) for f in found
+    ]
+    return ("family", "sizes", "checkpoints", "about"), rows
+
+
+def _tasks(host: PluginHost) -> Listed:
+    rows: list[tuple[object, ...]] = []
+    for name in host.tasks:
+        value = host.tasks[name]
+        task = value if isinstance(value, Task) else read_task_file(Path(value))
+        kind = task.kind if isinstance(task, Task) else task.prompt.kind
+        rows.append((name, kind, task.metric, "shipped" if isinstance(task, Task) else _origin(task), task.about))
+    for prefix in host.sources:
+        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix][1]()]
+    return ("task", "kind", "metric", "documents", "about"), rows
+
+
+def _origin(file: TaskFile) -> str:
+    """Say where the documents of a task come from."""
+    if look_for(file.documents, [file.path.parent]):
+        return "shipped"
+    return "--data or hub" if file.hub else "--data"
+
+
+def _laws(host: PluginHost) -> Listed:
+    found = [describe(host.laws[name]) for name in host.laws]
+    columns = ("law", "features", "parameters", "about")
+    return columns, [tuple(", ".join(v) if isinstance(v, list) else v for v in law.values()) for law in found]
+
+
+def _metrics(host: PluginHost) -> Listed:
+    metrics: list[Metric] = [host.metrics[name] for name in host.metrics]
+    rows: list[tuple[object, ...]] = [
+        (
+            m.name,
+            ", ".join(m.needs),
+            "higher" if m.higher_is_better else "lower",
+            (m.fn.__doc__ or "").strip().split("\n")[0],
+        )
+        for m in metrics
+    ]
+    return ("metric", "needs", "better", "about"), rows
+
+
+def _checkers(host: PluginHost) -> Listed:
+    checkers: list[Checker] = [host.checkers[name] for name in host.checkers]
+    rows: list[tuple[object, ...]] = [
+        (
+            f"{c.name}:{c.takes.split()[-1].upper()}" if c.takes else c.name,
+            c.version,
+            "yes" if c.executes_code else "no",
+            (c.check.__doc__ or "").strip().split("\n")[0],
+        )
+        for c in checkers
+    ]
+    return ("checker", "version", "executes code", "about"), rows
+
+
+def _engines(host: PluginHost) -> Listed:
+    return ("engine", "plugin"), [(name, host.engines.entries[name].plugin) for name in host.engines]
+
+
+LISTS = {
+    "families": _families,
+    "tasks": _tasks,
+    "laws": _laws,
+    "metrics": _metrics,
+    "checkers": _checkers,
+    "engines": _engines,
+}
+
+
+def plugin_table(host: PluginHost) -> Table:
+    """Return the table of all plugins."""
+    rows = tuple(
+        (info.name, info.distribution or "-", info.version or "-", ", ".join(info.hooks), info.error or "-")
+        for info in host.plugins()
+    )
+    return Table("plugins", "Plugins", ("plugin", "distribution", "version", "hooks", "error"), rows)
+
+
+def prompts(task: Task, n: int) -> str:
+    """Return the exact prompts of the first documents; `┃` stands between context and continuation."""
+    head = f"{task.name}: {task.kind}, {len(task.docs)} documents, metric {task.metric}, fingerprint {task.fingerprint}"
+    return "\n".join([head, *(line for doc in islice(task.docs, n) for line in _prompt_lines(doc))])
+
+
+def _prompt_lines(doc: Doc) -> Iterator[str]:
+    group = f" ({doc.group})" if doc.group else ""
+    attributes = "".join(f", {name} {value}" for name, value in doc.attributes.items())
+    yield f"\ndocument {doc.doc_id}{group}{attributes}"
+    if len(doc.contexts) == 1:
+        yield _visible(doc.contexts[0]) + BOUNDARY
+    for k in range(len(doc.choices)):
+        context, continuation = doc.prompt(k)
+        before = _visible(context) if len(doc.contexts) > 1 else ""
+        yield f"  {'*' if k in doc.gold else ' '} {k} {before}{BOUNDARY}{_visible(continuation)}{BOUNDARY}"
+
+
+def _visible(text: str) -> str:
+    """Show ends of lines and tabs."""
+    return text.replace("\t", "⇥").replace("\n", "⏎\n")

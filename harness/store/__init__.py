@@ -1,0 +1,1 @@
+"""The store: records, samples, identity of a cell, points and subsets."""

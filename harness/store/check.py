@@ -1,0 +1,125 @@
+"""Read every file of a store and say what is wrong with it, without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import StoreError
+from harness.store.files import SCHEMA
+from harness.store.identity import CellId
+from harness.store.records import CELL_NAME, CHECKPOINT_NAME, DIGEST, Store
+from harness.store.sample_records import PART_NAME, SampleStore
+from harness.tables import Table
+
+NAMES = {
+    "records": (CELL_NAME, ".parquet"),
+    "tokens": (CELL_NAME, ".parquet"),
+    "tasks": (DIGEST, ".parquet"),
+    "checkpoints": (CHECKPOINT_NAME, ".json"),
+    "settings": (DIGEST, ".json"),
+}  # of the files of each folder; of points/, any
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong: `kind` is damaged, missing, unsealed, strange or set aside; `path` is in the store."""
+
+    kind: str
+    path: str
+    what: str
+
+
+def check_store(path: str | Path) -> list[Finding]:
+    """Return all that is wrong with a store, sorted; changes nothing.
+
+    Raises StoreError where the folder is no store, or its mark is damaged.
+    """
+    store = SampleStore(path, sets_aside=False)
+    found = [*_cells(store), *_names(store), *_strange(store)]
+    found += [
+        Finding("set aside", str(path), "it was damaged, and has not been computed again") for path in store.lost()
+    ]
+    return sorted(set(found))
+
+
+def findings_table(path: str | Path) -> Table:
+    """Return what check_store finds as a table."""
+    store, found = SampleStore(path, sets_aside=False), check_store(path)
+    schema = "" if store.files.schema == SCHEMA else f" of schema {store.files.schema}, whose footers have no checksums"
+    note = f"{len(store.cell_names())} cells{schema}; {len(found)} findings."
+    repair = "harness eval, as it was called before, computes again what is damaged or missing."
+    rows = tuple(tuple(finding) for finding in found)
+    return Table(
+        "check", f"What is wrong with {path}", ("kind", "file", "what"), rows, (note, *([repair] * bool(rows)))
+    )
+
+
+def _cells(store: SampleStore) -> Iterator[Finding]:
+    """Read every cell with its documents, and the parts of those that are not whole."""
+    whole, recorded = store.cell_names(), Store.cell_names(store)
+    for name in sorted(whole):
+        try:
+            store.check(name)
+            if name in recorded:
+                store.load(CellId.of(name))
+        except (StoreError, KeyError) as error:
+            yield _finding(store, f"cell {name}", error)
+    for folder in sorted((store.path / "samples").glob("*")):
+        if CELL_NAME.fullmatch(folder.name) and folder.name not in whole:
+            yield Finding("unsealed", f"samples/{folder.name}", "its texts are not all drawn, or its seal is missing")
+            yield from _parts(store, folder.name)
+
+
+def _parts(store: SampleStore, name: str) -> Iterator[Finding]:
+    for part in store.parts(name):
+        try:
+            store.files.read_table(part)
+        except StoreError as error:
+            yield _finding(store, part, error)
+
+
+def _names(store: SampleStore) -> Iterator[Finding]:
+    """Read tasks, settings and checkpoints, one by one, and look for cells that none of them names."""
+    readable: dict[str, set[str]] = {"tasks": set(), "settings": set(), "checkpoints": set()}
+    for folder, read_names in readable.items():
+        pattern, suffix = NAMES[folder]
+        read = store.files.read_json if suffix == ".json" else store.files.read_table
+        for file in sorted((store.path / folder).glob(f"*{suffix}")):
+            if pattern.fullmatch(file.stem):
+                try:
+                    read(f"{folder}/{file.stem}")
+                    read_names.add(file.stem.split("-")[0])
+                except StoreError as error:
+                    yield _finding(store, f"{folder}/{file.name}", error)
+    for name in sorted(store.cell_names()):
+        cell = CellId.of(name)
+        used = {"tasks": cell.fingerprint, "settings": cell.settings, "checkpoints": cell.checkpoint}
+        for folder, digest in used.items():
+            if digest not in readable[folder]:
+                yield Finding("missing", f"{folder}/{digest}", "it names cells, and is missing or damaged")
+
+
+def _strange(store: SampleStore) -> Iterator[Finding]:
+    """Name the files that no version of the harness writes; they are not read."""
+    for file in sorted(store.path.rglob("*")):
+        inside = file.relative_to(store.path)
+        if file.is_file() and not _is_ours(inside):
+            yield Finding("strange", str(inside), "no file of the store; it is not read, and may be removed")
+
+
+def _is_ours(inside: Path) -> bool:
+    folder = inside.parts[0]
+    if folder in ("store.json", "damaged", ".locks", "points") or inside.name.startswith("."):
+        return True
+    if folder == "samples" and len(inside.parts) == 3:
+        is_part = PART_NAME.fullmatch(inside.stem) is not None and inside.suffix == ".parquet"
+        return CELL_NAME.fullmatch(inside.parts[1]) is not None and (is_part or inside.name == "seal.json")
+    pattern, suffix = NAMES.get(folder, (None, ""))
+    return pattern is not None and pattern.fullmatch(inside.stem) is not None and inside.suffix == suffix
+
+
+def _finding(store: SampleStore, where: str, error: Exception) -> Finding:
+    text = " ".join(str(error).replace(f"{store.path}/", "").split())
+    first = text.split(" ")[0]
+    return Finding("damaged", first if "/" in first else where, text)

@@ -1,0 +1,292 @@
+"""From a store to tables: the score of every choice, and points (values of metrics at checkpoints) for laws.
+
+    store = harness.open_store("results")
+    store.scores(task="nano_addition", family="aster")      a row a choice
+    store.points(task="nano_addition", metrics=["acc"])     a row a checkpoint, task and metric
+    store.points(unit="document")                           a row a checkpoint, document and metric
+
+Columns of points: family, size, step, seed, params, params_non_embedding, tokens, flops, flops_convention, loss,
+annealed, every feature, task, metric, value, stderr, low, high, n, ties, truncated, chance, engine, dtype, settings,
+fingerprint, checkpoint; of texts that were drawn also sampling (how), drawn and passed (samples), and trials with
+their successes (as many tries at one rate as the standard error is worth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.columns import renamed
+from harness.errors import MetricError, StoreError, UsageError, choose
+from harness.fitting.columns import read_table
+from harness.host import default_host
+from harness.metrics.aggregation import applicable, document_weights, evaluate, per_document, reweighted
+from harness.metrics.samples import Samples, Scored
+from harness.registries import Registries
+from harness.store.identity import CellId
+from harness.store.records import Cell, Docs
+from harness.store.sample_records import SampleStore
+from harness.store.subsets import Subset
+from harness.types import Floats, Metric
+
+UNITS = ("checkpoint", "document", "choice")
+KEYS = ["family", "size", "step", "seed"]
+
+
+class PointStore(SampleStore):
+    """A store that answers in pandas frames. Open one with `harness.open_store`."""
+
+    def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
+        super().__init__(path, create=create)
+        self.registries = registries or default_host()
+
+    def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
+        """Return the cells of a task and a family (None: all); raise StoreError where there are none.
+
+        Subsets of tasks, whose means are not those of the tasks, are there for those who name them.
+        """
+        cells = self.cells()
+        wanted = [c for c in cells if (Subset.MARK not in c.task if task is None else c.task == task)]
+        chosen = [c for c in wanted if family in (None, c.checkpoint.family)]
+        if not chosen:
+            raise StoreError(
+                f"{self.path} holds no records of task {task or '(any)'} and family {family or '(any)'}; it holds "
+                f"tasks {choose({c.task for c in cells})} and families {choose({c.checkpoint.family for c in cells})}"
+            )
+        return chosen
+
+    def scores(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+        """Return a row for every choice of every document, with checkpoint, task, group and attributes.
+
+        Raises StoreError where texts were drawn and there is none to show: `samples` has those.
+        """
+        cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
+        if not cells:
+            raise StoreError(f"{task or 'every task here'} draws texts, and scores no choices; see samples()")
+        frames = [_choice_frame(self, cell) for cell in cells]
+        return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
+
+    def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+        """Return a row a text that was drawn: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
+
+        Raises StoreError where none were drawn.
+        """
+        cells = [cell for cell in self.select(task, family) if self.is_sampled(cell.id)]
+        if not cells:
+            raise StoreError(f"{task or 'every task here'} scores choices, and draws no texts; see scores()")
+        return pd.concat([_sample_frame(self, cell) for cell in cells], ignore_index=True)
+
+    def points(
+        self,
+        task: str | None = None,
+        family: str | None = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        unit: str = "checkpoint",
+    ) -> pd.DataFrame:
+        """Return values of metrics: a row a checkpoint and task, a row a document, or (no metric) a row a choice.
+
+        `metrics` defaults to all whose needs the scores meet. Raises MetricError where a named metric does not apply
+        to `task`, or to any task where none is named.
+        """
+        if unit not in UNITS:
+            raise UsageError(f"unit {unit!r} is none of {choose(UNITS)}")
+        if unit == "choice":
+            return self.scores(task, family)
+        made = _point if unit == "checkpoint" else _document_frame
+        rows: list[Any] = []
+        for cell in self.select(task, family):
+            scores = self.load_any(cell.id)
+            for metric in self._metrics(metrics, scores, named_task=task is not None):
+                rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
+        if not rows:
+            raise MetricError(f"no task in {self.path} offers what the metrics {choose(metrics or ())} need")
+        frame = _frame(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True)
+        return frame.sort_values([*KEYS, "task", "metric"], kind="stable", ignore_index=True)
+
+    def replicates(
+        self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
+    ) -> dict[str, Floats]:
+        """Return metrics of wide points in resamples of their documents: (count, n) each.
+
+        All checkpoints of a task share the resamples, as they share the documents. Names that are no metrics (a loss
+        from a family file) are left out.
+        """
+        weights: dict[str, Floats] = {}
+        found = {name: np.empty((count, len(points))) for name in names if name in self.registries.metrics}
+        names_of_cells = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
+        for i, (checkpoint, fingerprint, settings) in enumerate(names_of_cells):
+            scores, average = (
+                self.load_any(CellId(checkpoint, fingerprint, settings)),
+                self.task_meta[fingerprint]["average"],
+            )
+            if fingerprint not in weights:
+                weights[fingerprint] = document_weights(scores, count, rng)
+            for name, column in found.items():
+                column[:, i] = reweighted(self.registries.metrics[name], scores, weights[fingerprint], average)
+        return found
+
+    def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
+        there = applicable(scores, self.registries)
+        if names is None:
+            return there
+        wanted: list[Metric] = [self.registries.metrics[name] for name in names]
+        return wanted if named_task else [metric for metric in wanted if metric in there]
+
+
+def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
+    """Open a store; raise StoreError where there is none, unless `create`."""
+    return PointStore(path, create=create, registries=registries)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Points as they were read: the task's own metric and the store, where there is one, and notes on the rows."""
+
+    points: pd.DataFrame
+    metric: str | None = None
+    store: PointStore | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_points(
+    path: Path,
+    task: str | None,
+    metrics: Sequence[str | None],
+    registries: Registries,
+    *,
+    drop_duplicates: bool = False,
+) -> Read:
+    """Read the points of a store or of a CSV or Parquet file.
+
+    Of `metrics`, the first must apply to the task of a store; those behind it are left out where they do not.
+    `drop_duplicates` keeps one of equal rows of a file; a store has none.
+    """
+    if path.is_dir():
+        store = open_store(path, registries=registries)
+        cells = store.select(task)
+        tasks = sorted({cell.task for cell in cells})
+        if len(tasks) > 1:
+            raise UsageError(f"{path} holds {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
+        own = next(meta["metric"] for meta in store.task_meta.values() if meta["name"] == tasks[0])
+        there = {metric.name for metric in applicable(store.load_any(cells[0].id), registries)}
+        names = {name for name in [own, *metrics[:1]] if name in registries.metrics} | there.intersection(metrics[1:])
+        return Read(store.points(tasks[0], metrics=sorted(names)), own, store)
+    table, notes = read_table(path, drop_duplicates=drop_duplicates)
+    if task and "task" in table.columns:
+        table = table[table["task"] == task]
+    return Read(table, notes=notes)
+
+
+def checkpoint_columns(cell: Cell) -> dict[str, Any]:
+    """Return what is known of a cell's checkpoint and settings, a column each."""
+    known = asdict(cell.checkpoint)
+    features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
+    how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
+    return {
+        **known,
+        **renamed(features, "feature_"),  # refused since 0.2; a store of 0.1 may have one
+        **(how if cell.settings.sampling else {}),
+        "task": cell.task,
+        "engine": cell.settings.engine,
+        "dtype": cell.settings.dtype,
+        "settings": cell.id.settings,
+        "fingerprint": cell.id.fingerprint,
+        "checkpoint": cell.id.checkpoint,
+    }
+
+
+def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
+    scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
+    optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
+    frame = pd.DataFrame(
+        {
+            "doc_id": scores.doc_ids[scores.doc],
+            "group": scores.group[scores.doc],
+            "choice": np.arange(len(scores.doc)) - scores.first[scores.doc],
+            "is_gold": scores.is_gold,
+            "logprob": scores.logprob,
+            "n_tokens": scores.n_tokens,
+            "n_chars": scores.n_chars,
+            "n_bytes": scores.n_bytes,
+            "truncated": scores.truncated,
+            **{name: column for name, column in optional.items() if column is not None},
+        }
+    )
+    return _labelled(pd.concat([frame, _attributes(docs, scores.doc)], axis=1), cell)
+
+
+def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
+    docs = store.docs(cell.id.fingerprint)
+    frame = pd.DataFrame(store.read_samples(cell.id.name))
+    frame.insert(0, "doc_id", docs.doc_ids[frame["doc"]])
+    frame = frame.sort_values(["doc", "sample"], kind="stable", ignore_index=True)
+    frame = frame.rename(columns={"seed": "sample_seed"})
+    return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"])], axis=1), cell)
+
+
+def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
+    """A row a document; the value of a ratio is that of the document alone."""
+    columns = per_document(metric, scores).columns
+    value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
+    frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
+    docs = store.docs(cell.id.fingerprint)
+    return _labelled(pd.concat([frame, _attributes(docs, np.arange(len(scores)))], axis=1), cell)
+
+
+def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
+    """Return a row of points; a frame for each would cost more than all else where there are many."""
+    average = store.task_meta[cell.id.fingerprint]["average"]
+    point = {
+        "metric": metric.name,
+        **asdict(evaluate(metric, scores, average)),
+        "truncated": scores.n_truncated,
+        "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
+    }
+    if isinstance(scores, Samples):
+        point |= _counts(scores, point["value"], point["stderr"])
+        if metric.name == "pass_rate" and not point["passed"]:
+            point["high"] = scores.most
+    known = checkpoint_columns(cell)
+    return known | {f"doc_{name}" if name in known else name: value for name, value in point.items()}
+
+
+def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows as a frame; what a row lacks is NaN, and columns with a None keep it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    return pd.Series(values, dtype="object") if any(value is None for value in values) else pd.Series(values)
+
+
+def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
+    """Return the samples that were drawn and that passed, and the trials, with their successes, that a rate is worth.
+
+    Documents differ, and drawing until some pass draws most of those that hardly ever do; so trials are as many tries
+    at one rate as have its standard error. Where nothing or everything passed, they are the samples.
+    """
+    drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
+    trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
+    return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
+
+
+def _attributes(docs: Docs, which: Any) -> pd.DataFrame:
+    """Return the attributes of some documents, a row each; those with the name of a column become doc_NAME."""
+    rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
+    found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
+    return found
+
+
+def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """Put the columns of the checkpoint before those of the frame."""
+    known = checkpoint_columns(cell)
+    left = pd.DataFrame({name: [value] * len(frame) for name, value in known.items()})
+    clashes = set(left) & set(frame)
+    return pd.concat([left, frame.rename(columns={name: f"doc_{name}" for name in clashes})], axis=1)

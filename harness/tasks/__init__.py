@@ -1,0 +1,1 @@
+"""Tasks: task.yaml and documents become prompts."""

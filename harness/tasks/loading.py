@@ -1,0 +1,174 @@
+"""Tasks: a folder with task.yaml becomes documents with exact prompts, and a fingerprint of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import HarnessError, TaskError, UsageError, choose
+from harness.registries import Registries
+from harness.store.identity import digest_of
+from harness.tasks.documents import find_files, look_for, read_rows
+from harness.tasks.hub import read_hub
+from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
+from harness.tasks.task_files import HubTask, TaskFile, read_task_file
+from harness.tasks.templates import Row, look_up
+from harness.types import Doc, Generation, Task
+
+
+class Material(NamedTuple):
+    """What documents are made of: rows, and how prompts are made from their fields."""
+
+    prompt: PromptSpec
+    rows: Iterable[Row]
+
+
+def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None) -> Task:
+    """Read the documents of a task and make their prompts.
+
+    Documents are looked for in DATA/NAME, in DATA and beside task.yaml, in this order, and then on the hub, where the
+    task names a dataset. `limit` keeps the first documents of each group. Raises TaskError, naming the task.
+    """
+    try:
+        prompt, rows = _material(file, data)
+        docs = sorted(make_docs(prompt, rows, file.leave_out), key=lambda doc: doc.group or "")
+        docs = list(_limited(docs, limit))
+        _check(docs)
+    except TaskError as error:
+        raise TaskError(f"task {file.name}: {error}") from error
+    return Task(
+        name=file.name,
+        kind=prompt.kind,
+        docs=tuple(docs),
+        fingerprint=fingerprint(prompt.kind, file.unconditional, docs, file.generation),
+        unconditional=file.unconditional,
+        metric=file.metric,
+        average=file.average,
+        about=file.about,
+        generation=file.generation,
+        groups=file.groups,
+    )
+
+
+def _material(file: TaskFile, data: Path | None) -> Material:
+    inside = [data / file.name, data / file.folder, data] if data else []
+    folders = list(dict.fromkeys([*inside, file.path.parent]))
+    if file.hub and not look_for(file.documents, folders):
+        return _from_hub(file.hub)
+    return _from_files(file, folders)
+
+
+def _from_files(file: TaskFile, folders: Sequence[Path]) -> Material:
+    def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> list[Row]:
+        found = (row for path in find_files(patterns, folders) for row in read_rows(path, columns, file.rows))
+        return [row for row in found if _counts(row, only)]
+
+    shots = file.fewshot
+    solved = rows((shots.documents,), shots.columns or file.columns, shots.only) if shots else ()
+    return Material(_shown(file.prompt, shots, solved), rows(file.documents, file.columns, file.only))
+
+
+def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
+    """Say whether the numbers in some fields of a row lie between a first and a last one."""
+    try:
+        return all(first <= int(look_up(name, row)) <= last for name, (first, last) in only.items())
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"only: a document has no whole number in {choose(only)}: {error}") from error
+
+
+def _from_hub(hub: HubTask) -> Material:
+    solved = read_hub(hub.source, hub.fewshot.split) if hub.fewshot else ()
+    return Material(_shown(hub.prompt, hub.fewshot, solved), read_hub(hub.source, hub.split))
+
+
+def _shown(prompt: PromptSpec, shots: FewShot | None, solved: Iterable[Row]) -> PromptSpec:
+    return replace(prompt, examples=examples(prompt, shots, solved)) if shots else prompt
+
+
+def _limited(docs: Iterable[Doc], limit: int | None) -> Iterator[Doc]:
+    seen: dict[str | None, int] = {}
+    for doc in docs:
+        seen[doc.group] = seen.get(doc.group, 0) + 1
+        if limit is None or seen[doc.group] <= limit:
+            yield doc
+
+
+def _check(docs: Sequence[Doc]) -> None:
+    if not docs:
+        raise TaskError("there are no documents")
+    seen: set[str] = set()
+    for doc in docs:
+        if doc.doc_id in seen:
+            raise TaskError(f"two documents have the id {doc.doc_id!r}; mend id: or group: in task.yaml")
+        seen.add(doc.doc_id)
+
+
+def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation: Generation | None = None) -> str:
+    """Return the digest of everything that is scored and counted: prompts, choices, gold, groups.
+
+    Attributes are not among them, unless texts are drawn: checkers look at them.
+    """
+    rows = [(d.doc_id, d.contexts, d.continuations, d.choices, d.gold, d.group) for d in docs]
+    if generation is None:
+        return digest_of([kind, unconditional, rows])
+    own = (generation.checker, generation.max_tokens, generation.stop)
+    return digest_of([kind, rows, [dict(d.attributes) for d in docs], own])
+
+
+def fingerprinted(task: Task) -> Task:
+    """Return a task with the fingerprint of its content, whatever its author gave it."""
+    own = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
+    return task if task.fingerprint == own else replace(task, fingerprint=own)
+
+
+def find_tasks(
+    patterns: Sequence[str], registries: Registries, data: Path | None = None, limit: int | None = None
+) -> list[Task]:
+    """Return the tasks that names, wildcards, prefix:NAME or paths of task folders name, each once."""
+    names = list(dict.fromkeys(name for pattern in patterns for name in _expand(pattern, registries)))
+    return [find_task(name, registries, data, limit) for name in names]
+
+
+def _expand(pattern: str, registries: Registries) -> list[str]:
+    if (Path(pattern) / "task.yaml").is_file() or Path(pattern).name == "task.yaml" or ":" in pattern:
+        return [pattern]
+    names = [name for name in registries.tasks if fnmatch(name, pattern)]
+    if not names:
+        raise UsageError(
+            f"there is no task {pattern!r}; there are: {choose(registries.tasks)}, or a folder with task.yaml"
+        )
+    return names
+
+
+def find_task(name: str, registries: Registries, data: Path | None = None, limit: int | None = None) -> Task:
+    """Return one task by its name, as prefix:NAME of a source, or by the path of its folder."""
+    if name in registries.tasks:
+        found = registries.tasks[name]
+    elif ":" in name:
+        return _limited_task(_from_source(name, registries), limit)
+    else:
+        found = Path(name)
+    return (
+        _limited_task(found, limit) if isinstance(found, Task) else load_task(read_task_file(Path(found)), data, limit)
+    )
+
+
+def _from_source(name: str, registries: Registries) -> Task:
+    prefix, _, rest = name.partition(":")
+    resolve, _ = registries.sources[prefix]
+    try:
+        task = resolve(rest)
+    except HarnessError:
+        raise
+    except KeyError as error:
+        raise UsageError(f"the source {prefix!r} has no task {rest!r}; see harness ls tasks") from error
+    if not isinstance(task, Task):
+        raise TaskError(f"the source {prefix!r} returned {task!r} for {rest!r}; expected a harness.Task")
+    return task
+
+
+def _limited_task(task: Task, limit: int | None) -> Task:
+    return fingerprinted(task if limit is None else replace(task, docs=tuple(_limited(task.docs, limit))))

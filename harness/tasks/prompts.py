@@ -1,0 +1,212 @@
+"""From rows to documents: contexts, continuations, choices and the gold answer, as task.yaml describes them."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.errors import TaskError, choose
+from harness.tasks.templates import Row, fill, fill_list, look_up
+from harness.types import Doc
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Where solved examples come from: `n` of `documents`, or of a `split` of the hub's dataset, the first or drawn."""
+
+    n: int
+    documents: str = ""
+    split: str = ""
+    seed: int | None = None
+    group: str | None = None
+    columns: tuple[str, ...] = ()
+    only: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """What task.yaml says of prompts (tasks/README.md explains every key)."""
+
+    kind: str = "choice"
+    query: str = ""
+    choices: Any = None
+    gold: Any = None
+    correct: Any = None
+    wrong: Any = None
+    contexts: Any = ()
+    continuation: str = ""
+    text: str = ""
+    answers: Any = None
+    id: str | None = None
+    group: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
+    delimiter: str = " "
+    formulation: str = "cloze"
+    option: str = "\n{letter}. {choice}"
+    answer: str = "\nAnswer:"
+    description: str = ""
+    separator: str = "\n\n"
+    examples: Mapping[str | None, str] = field(default_factory=dict)  # solved examples, ready to put before, by group
+
+
+def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] = ()) -> Iterator[Doc]:
+    """Yield the document of each row, less those that are left out by their id.
+
+    A document's id is its number where the spec names none, counted within its group. Raises TaskError.
+    """
+    seen: Counter[str | None] = Counter()
+    found: set[str] = set()
+    for row in rows:
+        row = _with_fields(spec, row)
+        group = fill(spec.group, row) if spec.group else None
+        number = seen[group]
+        seen[group] += 1
+        doc_id = fill(spec.id, row) if spec.id else f"{group}/{number}" if group else str(number)
+        if doc_id not in leave_out:
+            yield _make_doc(spec, row, doc_id, group)
+        found.add(doc_id)
+    if not found.issuperset(leave_out):
+        raise TaskError(f"leave_out: there is no document {choose(set(leave_out) - found)}")
+
+
+def _with_fields(spec: PromptSpec, row: Row) -> Row:
+    made = dict(row)
+    for name, template in spec.fields.items():
+        made[name] = fill(template, made)
+    return made
+
+
+def _make_doc(spec: PromptSpec, row: Row, doc_id: str, group: str | None) -> Doc:
+    try:
+        doc = MAKERS[spec.kind](spec, row, doc_id)
+        attributes = {name: look_up(name, row) for name in spec.attributes}
+        before = fill(spec.description, row) + _examples_of(spec, group)
+    except TaskError as error:
+        raise TaskError(f"document {doc_id}: {error}") from error
+    contexts = tuple(before + context for context in doc.contexts)
+    return replace(doc, contexts=contexts, group=group, attributes=attributes)
+
+
+def _examples_of(spec: PromptSpec, group: str | None) -> str:
+    if spec.examples and group not in spec.examples:
+        raise TaskError(f"few-shot: there are no examples of group {group!r}")
+    return spec.examples.get(group, "")
+
+
+def _text(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
+    text = fill(spec.text, row)
+    return Doc(doc_id, ("",), (_filled(text, "text"),), (text,), (0,))
+
+
+def _cloze(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
+    target = _filled(fill(spec.continuation, row), "continuation")
+    return Doc(doc_id, (fill(spec.query, row),), (spec.delimiter + target,), (target,), (0,))
+
+
+def _generate(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
+    """A prompt, the answers that are accepted, and a solution for solved examples, by default the first answer."""
+    answers = tuple(dict.fromkeys(fill_list(spec.answers, row)))
+    if not answers:
+        raise TaskError("there are no answers; expected one or more that are accepted")
+    solution = fill(spec.continuation, row) if spec.continuation else answers[0]
+    gold = tuple(range(len(answers)))
+    return Doc(doc_id, (_filled(fill(spec.query, row), "query"),), (spec.delimiter + solution,), answers, gold)
+
+
+def _choice(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
+    choices, gold = _choices_and_gold(spec, row)
+    if len(choices) < 2:
+        raise TaskError(f"{len(choices)} choices; expected two or more (kind: cloze scores a single continuation)")
+    if spec.contexts:
+        return _shared_continuation(spec, row, doc_id, gold)
+    query = fill(spec.query, row)
+    if spec.formulation == "letter":
+        letters = string.ascii_uppercase[: len(choices)]
+        options = zip(letters, choices, strict=True)
+        query += "".join(fill(spec.option, {"letter": x, "choice": c}) for x, c in options) + fill(spec.answer, row)
+        choices = list(letters)
+    continuations = tuple(spec.delimiter + _filled(choice, f"choice {k}") for k, choice in enumerate(choices))
+    return Doc(doc_id, (query,), continuations, tuple(choices), gold)
+
+
+def _shared_continuation(spec: PromptSpec, row: Row, doc_id: str, gold: tuple[int, ...]) -> Doc:
+    """Contexts that differ, as in WinoGrande: the choice lies in the context, the continuation is shared."""
+    contexts = tuple(fill_list(spec.contexts, row))
+    continuation = _filled(fill(spec.continuation, row), "continuation")
+    return Doc(doc_id, contexts, (spec.delimiter + continuation,), (continuation,) * len(contexts), gold)
+
+
+MAKERS = {"choice": _choice, "cloze": _cloze, "text": _text, "generate": _generate}
+
+
+def _filled(text: str, what: str) -> str:
+    if not text:
+        raise TaskError(f"{what} is empty; every continuation must hold text to score")
+    return text
+
+
+def _choices_and_gold(spec: PromptSpec, row: Row) -> tuple[list[str], tuple[int, ...]]:
+    if spec.correct is not None:
+        correct = fill_list(spec.correct, row)
+        choices = list(dict.fromkeys(correct + (fill_list(spec.wrong, row) if spec.wrong is not None else [])))
+        return choices, _in_range(range(len(set(correct))), len(choices))
+    choices = fill_list(spec.contexts or spec.choices, row)
+    return choices, _in_range(_gold(spec.gold, row), len(choices))
+
+
+def _gold(form: Any, row: Row) -> Sequence[int]:
+    """Return the indices of the correct choices from a field that holds an index, a list of them, a label, or flags."""
+    labels: list[str] | None = None
+    if isinstance(form, dict) and "flags" in form:
+        return [k for k, flag in enumerate(fill_list(form["flags"], row)) if flag == "1"]
+    if isinstance(form, dict):
+        labels = form["labels"] if isinstance(form["labels"], list) else fill_list(form["labels"], row)
+        form = form["field"]
+    value = look_up(form, row) if isinstance(form, str) else form
+    values = value if isinstance(value, list) else [value]
+    return [_label(item, labels) if labels else _index(item) for item in values]
+
+
+def _label(value: Any, labels: Sequence[Any]) -> int:
+    names, name = [str(label) for label in labels], str(value).strip()
+    if name not in names:
+        raise TaskError(f"gold is {value!r}, which is none of the labels {', '.join(names)}")
+    return names.index(name)
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TaskError(f"gold is {value!r}; expected the index of a choice (from 0), or labels: in task.yaml")
+    return value
+
+
+def _in_range(gold: Sequence[int], n: int) -> tuple[int, ...]:
+    if not gold or not all(0 <= index < n for index in gold):
+        raise TaskError(f"gold is {list(gold)}, but there are {n} choices (0 to {n - 1})")
+    if len(set(gold)) == n > 1:
+        raise TaskError(f"all {n} choices are gold; expected at least one wrong choice")
+    return tuple(gold)
+
+
+def examples(spec: PromptSpec, shots: FewShot, rows: Iterable[Row]) -> dict[str | None, str]:
+    """Return the block of solved examples of each group: prompt and right answer, joined by the separator."""
+    docs: dict[str | None, list[Doc]] = {}
+    for doc in make_docs(replace(spec, group=shots.group, description="", id=None), rows):
+        docs.setdefault(doc.group, []).append(doc)
+    return {group: _block(pool, shots, spec.separator) for group, pool in docs.items()}
+
+
+def _block(pool: list[Doc], shots: FewShot, separator: str) -> str:
+    if len(pool) < shots.n:
+        raise TaskError(
+            f"few-shot: {shots.n} examples wanted, {len(pool)} documents in {shots.documents or shots.split}"
+        )
+    chosen = pool[: shots.n] if shots.seed is None else random.Random(shots.seed).sample(pool, shots.n)  # noqa: S311  # no secret
+    return "".join("".join(doc.prompt(doc.gold[0])) + separator for doc in chosen)

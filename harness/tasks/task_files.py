@@ -1,0 +1,221 @@
+"""Task files: task.yaml as read and checked, before any document is read.
+
+tasks/README.md explains every key. There is no Python in it and no inheritance: a task is read whole in one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import TaskError, choose
+from harness.tasks.hub import HubDataset
+from harness.tasks.prompts import MAKERS, FewShot, PromptSpec
+from harness.types import Generation
+
+PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples"}
+FILE_KEYS = {
+    "documents",
+    "folder",
+    "columns",
+    "rows",
+    "only",
+}  # where documents lie and how they are read, without the hub
+GENERATION_KEYS = {f.name for f in fields(Generation)}  # of kind: generate alone
+TASK_KEYS = FILE_KEYS | GENERATION_KEYS | {
+    "about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average", "groups",
+}  # fmt: skip
+HUB_KEYS = {"dataset", "revision", "name", "split", "fewshot"}
+METRICS = {
+    "choice": "acc",
+    "cloze": "greedy_match",
+    "text": "bits_per_byte",
+    "generate": "pass_rate",
+}  # shown in tables where none is named
+TEXTS = {f.name for f in fields(PromptSpec) if str(f.type).startswith("str")}
+REQUIRED = {
+    "choice": "choices and gold; or correct and wrong; or contexts, continuation and gold",
+    "cloze": "query and continuation",
+    "text": "text",
+    "generate": "query, answers, checker and max_tokens",
+}
+
+
+@dataclass(frozen=True)
+class HubTask:
+    """The same task on the rows of a dataset of the hub, whose fields have other names."""
+
+    source: HubDataset
+    split: str
+    prompt: PromptSpec
+    fewshot: FewShot | None = None
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A task.yaml as read and checked: where its documents lie and how prompts are made from them."""
+
+    path: Path
+    documents: tuple[str, ...]
+    prompt: PromptSpec
+    folder: str = ""
+    columns: tuple[str, ...] = ()
+    rows: str = ""
+    only: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    hub: HubTask | None = None
+    leave_out: frozenset[str] = frozenset()
+    fewshot: FewShot | None = None
+    unconditional: bool = False
+    metric: str = "acc"
+    average: str = "macro"
+    about: str = ""
+    generation: Generation | None = None
+    groups: str = "strata"
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.path.parent.name)
+
+
+def read_task_file(path: Path) -> TaskFile:
+    """Read a task.yaml, or that of a folder; raise TaskError, naming the file, when it is wrong."""
+    path = path / "task.yaml" if path.is_dir() else path
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _task_file(path.resolve(), table)
+    except yaml.YAMLError as error:
+        raise TaskError(f"{path}: {' '.join(str(error).split())}") from error
+    except (OSError, TaskError, TypeError, ValueError) as error:
+        raise TaskError(f"{path}: {error}") from error
+
+
+def _task_file(path: Path, table: Any) -> TaskFile:
+    if not isinstance(table, dict):
+        raise TaskError(
+            f"expected keys and values, found {table!r}" if table else "expected keys and values, found nothing"
+        )
+    _known(table, PROMPT_KEYS | TASK_KEYS)
+    documents = _names(table.get("documents"), "documents", "a file, or a wildcard")
+    prompt = _prompt(table)
+    return TaskFile(
+        path=path,
+        documents=documents,
+        prompt=prompt,
+        folder=str(table.get("folder", "")),
+        columns=tuple(table.get("columns", ())),
+        rows=str(table.get("rows", "")),
+        only=_only(table.get("only", {})),
+        hub=_hub(table, documents),
+        leave_out=frozenset(table.get("leave_out", ())),
+        fewshot=_fewshot(table.get("fewshot"), "documents", documents),
+        unconditional=_one_of(table.get("unconditional", False), "unconditional", (True, False)),
+        metric=str(table.get("metric", METRICS[prompt.kind])),
+        average=_one_of(table.get("average", "macro"), "average", ("macro", "micro")),
+        about=str(table.get("about", "")),
+        generation=_generation(table, prompt.kind),
+        groups=_one_of(table.get("groups", "strata"), "groups", ("strata", "clusters")),
+    )
+
+
+def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
+    """Read how texts are drawn and checked; raise TaskError where the task draws none."""
+    found = {key: table[key] for key in GENERATION_KEYS if key in table}
+    if kind != "generate":
+        if found:
+            raise TaskError(f"{choose(found)}: only of kind: generate")
+        return None
+    if "checker" not in found or not isinstance(found.get("max_tokens"), int):
+        raise TaskError(f"kind: generate needs {REQUIRED[kind]}")
+    if "stop" in found:
+        found["stop"] = _names(found["stop"], "stop", "a text that ends a sample")
+    return Generation(**found)
+
+
+def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
+    unknown = set(table) - keys
+    if unknown:
+        raise TaskError(f"{where}unknown key {choose(unknown)}; there are: {choose(keys)}")
+
+
+def _names(value: Any, key: str, what: str) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise TaskError(f"expected {key}: the name of {what}, or a list of them")
+    return tuple(names)
+
+
+def _prompt(table: Mapping[str, Any]) -> PromptSpec:
+    settings: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in table.items() if key in PROMPT_KEYS
+    }
+    for key in TEXTS & set(settings):
+        if not isinstance(settings[key], (str, type(None))):
+            raise TaskError(f"{key}: {settings[key]!r}; expected text: put it in quotes")
+    prompt = PromptSpec(**settings)
+    _one_of(prompt.kind, "kind", tuple(MAKERS))
+    _one_of(prompt.formulation, "formulation", ("cloze", "letter"))
+    complete = {
+        "choice": prompt.correct is not None
+        or (prompt.gold is not None and bool(prompt.choices is not None or (prompt.contexts and prompt.continuation))),
+        "cloze": bool(prompt.query and prompt.continuation),
+        "text": bool(prompt.text),
+        "generate": bool(prompt.query and prompt.answers is not None),
+    }
+    if not complete[prompt.kind]:
+        raise TaskError(f"kind: {prompt.kind} needs {REQUIRED[prompt.kind]}")
+    return prompt
+
+
+def _hub(table: Mapping[str, Any], documents: tuple[str, ...]) -> HubTask | None:
+    """Read the block hub: its keys replace those of the task, because a row of the hub has other fields."""
+    hub = table.get("hub")
+    if hub is None:
+        return None
+    if not isinstance(hub, dict) or not {"dataset", "revision", "split"} <= set(hub):
+        raise TaskError("hub: expected dataset:, revision: and split:")
+    _known(hub, HUB_KEYS | PROMPT_KEYS, "hub: ")
+    shots = {**(table.get("fewshot") or {}), **(hub.get("fewshot") or {})}
+    return HubTask(
+        source=HubDataset(hub["dataset"], str(hub["revision"]), _configurations(hub), documents),
+        split=hub["split"],
+        prompt=_prompt({**table, **hub}),
+        fewshot=_fewshot(shots or None, "split", (hub["split"],)),
+    )
+
+
+def _configurations(hub: Mapping[str, Any]) -> tuple[str | None, ...]:
+    return _names(hub["name"], "hub: name", "a configuration") if "name" in hub else (None,)
+
+
+def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
+    """Read the block fewshot; `place` is the key that says where the examples lie, apart from what is scored."""
+    if table is None:
+        return None
+    if not isinstance(table, dict) or not {place, "n"} <= set(table):
+        raise TaskError(f"fewshot: expected {place}: and n:")
+    if table["n"] and table[place] in scored and "only" not in table:
+        raise TaskError("fewshot: examples from the documents that are scored; name others")
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+    settings["only"] = _only(table.get("only", {}))
+    return FewShot(**settings) if table["n"] else None
+
+
+def _only(table: Any) -> dict[str, tuple[int, int]]:
+    """Read which documents count: fields that hold whole numbers, with the first and the last, as 11..510."""
+    found = {}
+    for name, text in (table if isinstance(table, dict) else {"": table}).items():
+        first, dots, last = str(text).partition("..")
+        if not (dots and first.isdigit() and last.isdigit()):
+            raise TaskError(f"only: {table!r}; expected a field and a range, such as {{task_id: 11..510}}")
+        found[str(name)] = (int(first), int(last))
+    return found
+
+
+def _one_of(value: Any, key: str, allowed: Sequence[Any]) -> Any:
+    if value not in allowed:
+        raise TaskError(f"{key}: {value!r} is none of {choose(allowed)}")
+    return value

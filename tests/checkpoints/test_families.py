@@ -1,0 +1,248 @@
+"""Families: TOML to checkpoints, step ranges, sizes read from files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import harness
+from harness import Checkpoint, Family, FamilyError, UsageError
+from harness.checkpoints.families import complete, find_family, load_family, locate, parse_steps, select, training_flops
+from harness.checkpoints.weights import measure, tensor_shapes
+from harness.host import PluginHost
+
+
+def write_family(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("100, 200, 400..3200 *2", (100, 200, 400, 800, 1600, 3200)),
+        ("1000..5000 +2000", (1000, 3000, 5000)),
+        ("3..20 *3", (3, 9)),
+        ("7", (7,)),
+        ("2, 1, 2", (1, 2)),
+        (5, (5,)),
+        ([30, 10], (10, 30)),
+    ],
+)
+def test_step_ranges_expand(text, steps):
+    assert parse_steps(text) == steps
+
+
+@pytest.mark.parametrize("text", ["100..200", "a", "1..9 *1", "0..9 *2", "1..9 +0", "", "100-200"])
+def test_a_bad_step_range_says_what_was_expected(text):
+    with pytest.raises(FamilyError, match="expected"):
+        parse_steps(text)
+
+
+def test_nano_families_have_the_published_sizes(host: PluginHost):
+    """Parameters, tokens and FLOPs equal those that were written when the ladder was trained."""
+    known = {}
+    for name in ("aster", "birch", "cedar"):
+        for checkpoint in find_family(name, host).checkpoints:
+            done = complete(*locate(checkpoint))
+            known[done.label] = (done.params, done.params_non_embedding, done.tokens, done.flops)
+    assert len(known) == 27
+    assert known["aster:w32l2@100"] == (59552, 26784, 6553600, 2341679923200)
+    assert known["aster:w192l5@1600"] == (2456640, 2260032, 104857600, 1545584246784000)
+    assert known["birch:w96l3@1600"] == (434016, 335712, 104857600, 273059256729600)
+    assert known["cedar:w192l5@1600"] == (2470464, 2224704, 104857600, 1523357791027200)
+
+
+def test_nano_checkpoints_carry_loss_and_features(host: PluginHost):
+    checkpoint = complete(*locate(select("aster:w64l2@100", host)[0]))
+    assert (checkpoint.loss, checkpoint.annealed) == (1.9889, False)
+    assert checkpoint.features == {"width": 64.0, "depth": 2.0}
+    assert select("aster:w64l2@last", host)[0].annealed is True
+
+
+def test_settings_of_a_size_go_before_those_of_the_family(tmp_path):
+    path = write_family(
+        tmp_path,
+        """
+        source = "w/{size}/{step}/{seed}"
+        step = "1..4 *2"
+        tokens_per_step = 10
+        bos = "never"
+        flops = "6ND"
+        [features]
+        batch = 8
+        [sizes.a]
+        params = 100
+        seed = [0, 1]
+        [sizes.b]
+        step = 9
+        tokens = 5e9
+        bos = "always"
+        flops = 1e20
+        features = { rate = 0.1, batch = 9 }
+        """,
+    )
+    family = load_family(path)
+    labels = [c.label for c in family.checkpoints]
+    assert labels == ["mine:a@1", "mine:a@1#1", "mine:a@2", "mine:a@2#1", "mine:a@4", "mine:a@4#1", "mine:b@9"]
+    last = family.checkpoints[-1]
+    assert (last.tokens, last.bos, last.flops, last.flops_convention) == (5e9, "always", 1e20, "given")
+    assert last.features == {"rate": 0.1, "batch": 9}
+    assert family.checkpoints[3].source == str(tmp_path / "w" / "a" / "2" / "1")
+    assert family.checkpoints[2].tokens == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[sizes.a]\nsourcce = 'x'", "unknown setting sourcce"),
+        ("[sizes.a]\n", "either source"),
+        ("source = 'x'\nhub = 'y'\n[sizes.a]\n", "either source"),
+        ("source = 'x'", "at least one table"),
+        ("source = 'x'\nbos = 'maybe'\n[sizes.a]\n", "bos = 'maybe' is none of"),
+        ("source = 'x'\nflops = '7ND'\n[sizes.a]\n", "flops = '7ND' is none of"),
+        ("source = 'x/{width}'\n[sizes.a]\n", "may use"),
+        ("source = 'x'\n[features]\na = 'b'\n[sizes.a]\n", "feature a = 'b'; expected a finite number"),
+        ("source = 'x'\n[features]\na = nan\n[sizes.a]\n", "feature a = nan; expected a finite number"),
+        ("source = 'x'\n[features]\nvalue = 7\n[sizes.a]\n", "feature value would hide a column"),
+        ("source = 'x'\n[features]\ntrials = 7\n[sizes.a]\n", "feature trials would hide a column"),
+        ("source = 'x'\ntokens = -5\n[sizes.a]\n", "tokens = -5; expected a finite number that is not negative"),
+        ("source = 'x'\ntokens = 'many'\n[sizes.a]\n", "tokens = 'many'; expected a number without quotes"),
+        ("source = 'x'\nloss = {1 = inf}\n[sizes.a]\n", "loss = inf; expected"),
+        ("source = 'x'\nstep = '7..1 *2'\n[sizes.a]\n", "step range '7..1 .2' goes down"),
+        ("source = 'x'\nstep = ['a']\n[sizes.a]\n", "expected whole numbers"),
+        ("source = 'x'\nstep = '1..'\n[sizes.a]\n", "step range"),
+        ("source = ", "mine.toml"),
+    ],
+)
+def test_a_wrong_family_file_is_named_with_what_is_wrong(tmp_path, text, message):
+    with pytest.raises(FamilyError, match=message) as caught:
+        load_family(write_family(tmp_path, text))
+    assert "mine.toml" in str(caught.value)
+
+
+def test_selection_by_size_and_step(host: PluginHost):
+    def labels(text):
+        return [c.label for c in select(text, host)]
+
+    assert labels("aster:w64l2@400..1600 *2") == ["aster:w64l2@400", "aster:w64l2@800", "aster:w64l2@1600"]
+    assert labels("aster:w*2@last") == ["aster:w32l2@1600", "aster:w64l2@1600"]
+    assert labels("aster@100") == ["aster:w32l2@100", "aster:w64l2@100", "aster:w96l3@100"]
+    assert labels("aster:w32l2@800,100,400..1600 *4,last") == [f"aster:w32l2@{n}" for n in (100, 400, 800, 1600)]
+    assert len(labels("birch")) == 5
+
+
+@pytest.mark.parametrize("text", ["astor", "aster:w1", "aster@17", "aster:w32l2@5", ":", ""])
+def test_selecting_what_is_not_there_lists_what_is(host: PluginHost, text):
+    with pytest.raises((UsageError, FamilyError)) as caught:
+        select(text, host)
+    assert "aster" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("birch:w32l2@100,1600", "birch:w32l2@100"),
+        ("aster:w32l2,w999@100", "aster:w999@100"),
+        ("aster:w32l2,w192l5@400", "aster:w192l5@400"),
+        ("aster@last,17", r"aster:\*@17"),
+    ],
+)
+def test_no_step_or_size_that_was_asked_for_is_left_out_silently(host: PluginHost, text, missing):
+    with pytest.raises(UsageError, match=f"there is no checkpoint {missing}; .*1600"):
+        select(text, host)
+
+
+def test_counts_of_zero_are_not_taken_for_missing(host: PluginHost):
+    known, folder = locate(select("aster:w32l2@100", host)[0])
+    assert complete(replace(known, tokens=0), folder).flops == 0
+    assert complete(replace(known, params=0), folder).params == 0
+
+
+def test_a_folder_with_a_checkpoint_is_a_family(host: PluginHost):
+    source = find_family("aster", host).checkpoints[0].source
+    (checkpoint,) = select(source, host)
+    assert complete(*locate(checkpoint)).params == 59552
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    path = write_family(tmp_path, "source = 'nowhere'\n[sizes.a]\n")
+    with pytest.raises(FamilyError, match="no config.json in .*nowhere"):
+        locate(load_family(path).checkpoints[0])
+
+
+def write_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], **config) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 4, "num_hidden_layers": 1, **config}))
+    save_file({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_an_untied_head_is_counted_but_not_among_non_embedding_parameters(tmp_path):
+    shapes = {"embed_in.weight": (10, 4), "embed_out.weight": (10, 4), "layer.dense.weight": (4, 4)}
+    sizes = measure(write_checkpoint(tmp_path, shapes))
+    assert (sizes.params, sizes.params_non_embedding, sizes.head) == (96, 16, 40)
+
+
+def test_buffers_of_older_versions_are_not_parameters(tmp_path):
+    shapes = {
+        "wte.weight": (10, 4),
+        "wpe.weight": (8, 4),
+        "h.0.attn.bias": (1, 1, 8, 8),
+        "h.0.attn.c_attn.bias": (12,),
+        "h.0.attn.masked_bias": (1,),
+        "rotary_emb.inv_freq": (2,),
+    }
+    sizes = measure(write_checkpoint(tmp_path, shapes))
+    assert (sizes.params, sizes.params_non_embedding, sizes.head) == (84, 12, 40)
+
+
+def test_a_broken_safetensors_file_is_named(tmp_path):
+    write_checkpoint(tmp_path, {"wte.weight": (2, 2)})
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(FamilyError, match="model.safetensors: not a safetensors file"):
+        measure(tmp_path)
+
+
+def test_a_hub_revision_is_resolved_to_its_commit_without_a_network(tmp_path, monkeypatch):
+    """The cache of huggingface_hub, laid out as it does, answers for `step1` with the commit it stands for."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "models--org--tiny"
+    write_checkpoint(repo / "snapshots" / commit, {"wte.weight": (10, 4)})
+    (repo / "refs").mkdir()
+    (repo / "refs" / "step1").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    text = "hub = 'org/{size}'\nrevision = 'step{step}'\nstep = [1, 2]\n[sizes.tiny]\n"
+    first, second = load_family(write_family(tmp_path, text)).checkpoints
+    located, folder = locate(first)
+    assert located.source == f"hub:org/tiny@{commit}"
+    assert complete(located, folder).params == 40
+    with pytest.raises(FamilyError, match="org/tiny at step2 is not to be had"):
+        locate(second)
+
+
+def test_training_flops_are_6nd():
+    assert training_flops(7e9, 2e12) == 8.4e22
+
+
+@pytest.mark.parametrize("feature", ["acc", "acc_stderr", "acc_n", "trials", "passed"])
+def test_a_feature_with_the_name_of_a_column_is_refused_wherever_the_family_comes_from(tmp_path, host, feature):
+    """A feature `trials` of a family made in Python once replaced the trials that were counted."""
+    checkpoint = Checkpoint("mine", "s", 1, 0, str(tmp_path), features={feature: 7.0})
+    with pytest.raises(FamilyError, match=f"mine:s@1: feature {feature} would hide a column or a metric"):
+        harness.evaluate([Family("mine", (checkpoint,))], ["nano_job"], tmp_path / "s", registries=host)
+
+
+def test_weights_that_are_cut_off_are_known_before_they_are_read(tmp_path, host: PluginHost):
+    _, folder = locate(select("aster:w32l2@100", host)[0])
+    whole = (folder / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FamilyError, match=f"holds {len(whole) // 2} bytes, {len(whole)} by its header; copy it again"):
+        tensor_shapes(tmp_path / "model.safetensors")

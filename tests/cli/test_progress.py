@@ -1,0 +1,90 @@
+"""How a run is shown: lines in a log, one live display on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.progress import TextColumn
+
+from harness.cli.progress import Lines, Live
+from harness.evaluation.plan import Failure, Job, Plan
+from harness.types import Checkpoint, Doc, Task
+
+DOCS = tuple(Doc(str(i), ("Q",), (" a", " b"), ("a", "b"), (0,)) for i in range(10))
+TASK = Task("t", "choice", DOCS, "f")
+SMALL = Checkpoint("fam", "s", 1, 0, "", params=0)
+LARGE = Checkpoint("fam", "l", 1, 0, "", params=9_000_000)
+
+
+class Work:
+    """A plan of one task on a small and a large checkpoint."""
+
+    jobs = (SMALL, LARGE)
+    there = frozenset({"a"})
+    notes = ("mind this",)
+
+    def missing(self):
+        for checkpoint in self.jobs:
+            job = Job.__new__(Job)
+            object.__setattr__(job, "checkpoint", checkpoint)
+            yield job, TASK, None
+
+
+def test_lines_tell_what_is_there_what_was_done_and_how_long_the_rest_takes(capsys, monkeypatch):
+    clock = iter([0.0, 0.0, 1.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock, 1.0))
+    lines = Lines()
+    lines.start(Work())  # type: ignore[arg-type]  # as much of a plan as is looked at
+    lines.documents(SMALL, 10)
+    lines.cell(SMALL, TASK)
+    lines.failed(Failure("fam:l@1", RuntimeError("no")))
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 3 cells were there",
+        "note: mind this",
+        "1/2 fam:s@1 t  10 documents/s, 0:00:10 left",  # the large one is ten times the work
+        "failed: fam:l@1: RuntimeError: no",
+    ]
+
+
+def test_the_live_display_shows_cells_rate_and_time_left():
+    screen = io.StringIO()
+    columns = [TextColumn("{task.fields[cells]} {task.fields[pace]} {task.description}")]
+    with RichProgress(*columns, console=Console(file=screen, force_terminal=True, width=100)) as bar:
+        live = Live(bar)
+        live.start(Work())  # type: ignore[arg-type]
+        live.documents(SMALL, 10)
+        live.cell(SMALL, TASK)
+        live.note("waiting")
+    assert "1 of 3 cells were there" in screen.getvalue()
+    assert "note: waiting" in screen.getvalue()
+    assert "1/2 cells" in screen.getvalue()
+    assert "documents/s" in screen.getvalue()
+    assert "fam:s@1 t" in screen.getvalue()
+
+
+def test_a_terminal_gets_the_live_display(tmp_path):
+    """The real command with a pseudo-terminal for standard error: the bar moves in place."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "harness", "eval", "aster:w32l2@100", "-t", "nano_job", "--limit", "5"]
+    with subprocess.Popen([*command, "-o", str(tmp_path / "s")], stderr=slave, stdin=slave) as process:
+        os.close(slave)
+        seen = b""
+        try:
+            while part := os.read(master, 4096):
+                seen += part
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    assert process.returncode == 0
+    assert b"1/1 cells" in seen
+    assert b"1 cells written, 0 were there" in seen
+
+
+def test_a_plan_of_nothing_is_shown(capsys):
+    Lines().start(Plan())
+    assert capsys.readouterr().err == "0 of 0 cells were there\n"

@@ -1,0 +1,138 @@
+"""Back-tests: every size predicted from the smaller ones, by every law that applies, against laws that know nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness import LawError
+from harness.cli import main
+from harness.reports.back_test import back_test
+from harness.store.points import PointStore
+from harness.testing import check_law
+
+QUICK = {"bootstrap": 30, "starts": 8}
+
+
+def ladder(families: int = 2, noise: float = 0.0) -> pd.DataFrame:
+    """Losses of six sizes and two checkpoints each, a power law of compute."""
+    rng, rows = np.random.default_rng(0), []
+    for family in range(families):
+        for size, params in enumerate(np.geomspace(1e7, 3e9, 6)):
+            for tokens in (10 * params, 20 * params):
+                loss = (1.7 + 0.1 * family + 40 * (6 * params * tokens) ** -0.09) * np.exp(noise * rng.normal())
+                rows.append((f"f{family}", f"s{size}", params, tokens, 6 * params * tokens, loss))
+    return pd.DataFrame(rows, columns=["family", "size", "params", "tokens", "flops", "loss"])
+
+
+def test_the_law_behind_the_points_wins_against_those_that_know_nothing():
+    found = back_test(ladder(noise=0.002), ["power", "line", "last"], value="loss", **QUICK)
+    assert [row[0] for row in found.summary().rows] == ["power", "line", "last"]
+    errors = found.rows.groupby("law")["error"].apply(lambda e: e.abs().mean())
+    assert errors["power"] < 0.5 * errors["line"] < 0.5 * errors["last"]
+    assert len(found.rows) == 2 * 3 * 3  # families, sizes 4 to 6, laws
+
+
+def test_only_smaller_sizes_are_fitted_and_only_the_next_one_is_predicted():
+    """Whatever the sizes from k + 1 on measured, the prediction of size k + 1 is the same."""
+    table = ladder(1)
+    spoilt = table.assign(loss=table["loss"].where(table["size"] < "s3", 99.0))
+    plain, again = (back_test(t, ["power"], value="loss", **QUICK).rows for t in (table, spoilt))
+    assert plain["target"].tolist() == ["f0:s3", "f0:s4", "f0:s5"]
+    assert plain["sizes"].tolist() == [3, 4, 5]
+    assert again["predicted"][0] == plain["predicted"][0]
+    assert again["predicted"][1] != plain["predicted"][1]
+    assert plain["beyond"][0] == pytest.approx((3e9 / 1e7) ** 0.4)  # compute grows as the square of size
+
+
+def test_laws_that_do_not_apply_are_left_out_and_named():
+    """Without tokens there is no law of N and D; an accuracy is beyond laws that only fall, which are flat on it."""
+    table = ladder(1).drop(columns="tokens").assign(acc=lambda t: 1 - 0.3 * t["loss"]).drop(columns="loss")
+    found = back_test(table, value="acc", **QUICK)
+    laws = set(found.rows["law"])
+    assert {"sigmoid", "line", "last"} <= laws
+    assert not {"chinchilla", "two_step", "observational", "power"} & laws
+    assert "power makes no prediction: flat on every ladder" in "\n".join(found.summary().notes)
+
+
+def test_laws_that_fail_have_the_last_rank():
+    """Five parameters and three points: no prediction, and no place in front of those who made one."""
+    table = ladder(1).groupby("size").tail(1)
+    found = back_test(table, ["chinchilla", "line"], value="loss", **QUICK)
+    summary = {row[0]: row for row in found.summary().rows}
+    assert summary["chinchilla"][1] == "1 of 3"
+    assert summary["line"][1] == "3 of 3"
+    assert found.notes[0].startswith(
+        "chinchilla makes no prediction: f0 up to size 3: law 'chinchilla' has 5 parameters"
+    )
+    assert found.notes[0].endswith("(and 1 more)")
+    assert summary["chinchilla"][-2] == pytest.approx((1 + 2 * 2) / 3)
+
+
+def test_points_without_names_are_told_apart():
+    """Without sizes and steps every point of a family is labelled alike; each is a test of its own all the same."""
+    table = ladder().drop(columns="size").query("tokens == 20 * params")
+    found = back_test(table, ["line", "last"], value="loss", resample="checkpoints", **QUICK)
+    assert len(found.rows) == 2 * 3 * 2
+    assert {row[1] for row in found.summary().rows} == {"6 of 6"}
+    assert sum(row[-3] for row in found.summary().rows) == 6
+
+
+def test_too_few_sizes_are_named():
+    with pytest.raises(LawError, match="the largest family has 3 sizes; a back-test from 3 sizes needs 4"):
+        back_test(ladder().query("params < 2e8"), ["line"], value="loss")
+    with pytest.raises(LawError, match="no law makes any prediction of loss; tried: sigmoid"):
+        back_test(ladder().assign(flops=1e19).assign(loss=np.inf), ["sigmoid"], value="loss")
+
+
+def test_baselines_pass_the_check():
+    from harness_plugins.laws.baselines import Last, Line
+
+    check_law(Line())
+    with pytest.raises(AssertionError, match="give points="):
+        check_law(Last())
+
+
+def test_the_last_value_changes_as_it_did_before():
+    table = ladder(1).groupby("size").tail(1)
+    found = harness.fit(table, "last", value="loss", hold_out="largest", bootstrap=2000, resample="checkpoints")
+    ends = table["loss"].to_numpy()[:-1]
+    assert found.hold_out[0]["predicted"] == ends[-1]
+    step = np.sqrt(np.mean(np.diff(ends) ** 2))
+    width = found.hold_out[0]["high"] - found.hold_out[0]["low"]
+    assert width == pytest.approx(2 * 2.13 * step, rel=0.15)  # Student's t of 4 degrees of freedom, 90 %
+
+
+def test_the_command_line_prints_and_keeps_both_tables(tmp_path):
+    ladder().to_csv(tmp_path / "points.csv", index=False)
+    arguments = ["fit", str(tmp_path / "points.csv"), "--back-test", "--value", "loss", "--law", "power,last"]
+    arguments += ["--bootstrap", "20", "--starts", "4"]
+    done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "tables")])
+    assert done.exit_code == 0, done.output
+    assert "| power | 6 of 6" in done.output
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        f"back_test{what}.{suffix}" for what in ("", "_predictions") for suffix in ("md", "csv")
+    }
+    read = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert len(read["back_test_predictions"]["rows"]) == 12
+    both = CliRunner().invoke(main, [*arguments, "--hold-out", "largest"])
+    assert both.exit_code == 2
+    assert "leave out --hold-out" in both.output
+    assert "name a law with --law" in CliRunner().invoke(main, arguments[:2]).output
+
+
+def test_a_store_is_tested_on_all_its_tasks_of_choices(nano_store: PointStore):
+    """Two of the store's families have two and three sizes: from two sizes on, birch alone is tested."""
+    from harness.reports.back_test import back_test_file
+
+    found = back_test_file(
+        nano_store.path, laws=["last", "line"], first=2, bootstrap=20, registries=nano_store.registries
+    )
+    assert set(found.rows["family"]) == {"birch"}
+    assert set(found.rows["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
+    assert found.value == "acc"
