@@ -10,8 +10,7 @@ from typing import Any
 
 from harness.errors import PluginError, UsageError, choose
 from harness.hookspecs import Register
-from harness.marks import is_frame_of, mark_checker, mark_engine, mark_metric
-from harness.origins import Origin, marked
+from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
 from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Task
 
 Registrar = Callable[["Registries", str], Register]

@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 LAYERS = [
     {"distribution", "errors", "files", "intervals", "origins", "types"},
-    {"hookspecs", "marks", "reserved", "templates", "weights"},
+    {"hookspecs", "reserved", "templates", "weights"},
     {"registries"},
     {"host", "identity", "documents", "hub", "prompts", "scores", "storefiles", "storemarks", "tables"},
     {"families", "runs", "taskfiles", "tasks", "tokens", "samples", "metrics", "records", "samplestore"},

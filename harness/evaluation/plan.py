@@ -9,21 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.families import complete, inference_flops, locate
+from harness.checkpoints.digests import FileStates, checkpoint_digest, config_digest, state_of, tokenizer_digest
+from harness.checkpoints.families import complete, locate
+from harness.checkpoints.flops import inference_flops
 from harness.distribution import missing
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose
 from harness.evaluation.sampling import Sampling
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
 from harness.origins import PLUGIN_ERRORS, describe
-from harness.store.identity import (
-    CellId,
-    FileStates,
-    Settings,
-    checkpoint_digest,
-    config_digest,
-    state_of,
-    tokenizer_digest,
-)
+from harness.store.identity import CellId, Settings
 from harness.store.sample_records import SampleStore
 from harness.tables import Table
 from harness.types import Checkpoint, EngineInfo, EngineType, Task

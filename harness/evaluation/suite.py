@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from harness.checkpoints.digests import FileStates, checkpoint_digest, state_of
 from harness.checkpoints.families import check_features, select
 from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
 from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
@@ -24,7 +25,7 @@ from harness.evaluation.tokens import TRUNCATION
 from harness.host import default_host
 from harness.origins import PLUGIN_ERRORS, is_interrupt
 from harness.registries import Registries
-from harness.store.identity import CellId, FileStates, checkpoint_digest, state_of
+from harness.store.identity import CellId
 from harness.store.sample_records import SampleStore
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.checkpoints.families import training_flops
+from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, choose
-from harness.fitting.formula import StepFit
+from harness.fitting.fit_view import FitView
+from harness.fitting.fitted_formula import StepFit
 from harness.fitting.laws import Fitted, curve
 from harness.fitting.procedures import ProcedureFit
-from harness.fitting.result import LawFit
 from harness.tables import Range, Table
 from harness.types import Floats
 
@@ -22,7 +22,7 @@ GRID = 241  # models that are looked at, even in log params
 ZOOM, ROUNDS = 21, 6  # then between the neighbours of the best one, six times
 
 
-def optimal(found: LawFit, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
+def optimal(found: FitView, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Return params and tokens, 6 N D = flops, of least loss at each budget, a row each, with intervals.
 
     Columns: flops, params, params_low, params_high, tokens, tokens_low, tokens_high, then those of `predict` at the
@@ -42,7 +42,7 @@ def optimal(found: LawFit, flops: Sequence[float] | float, at: Mapping[str, floa
     return pd.concat([_budget(found, step, float(budget), rest) for budget in np.atleast_1d(flops)], ignore_index=True)
 
 
-def _budget(found: LawFit, step: StepFit, flops: float, rest: Mapping[str, float]) -> pd.DataFrame:
+def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, float]) -> pd.DataFrame:
     best = np.array([list(step.parameters.values())])
     (params,) = _minimum(step, best, flops, rest)
     if not np.isfinite(params):
@@ -57,7 +57,7 @@ def _budget(found: LawFit, step: StepFit, flops: float, rest: Mapping[str, float
     return pd.DataFrame([place]).join(predicted.drop(columns=["params", "tokens"]))
 
 
-def _own(found: LawFit, step: ProcedureFit, flops: float) -> pd.DataFrame:
+def _own(found: FitView, step: ProcedureFit, flops: float) -> pd.DataFrame:
     """Return the best place that a procedure itself finds, with that of its resamples."""
     of: Callable[[Fitted, float], dict[str, float]] = step.law.optimal  # type: ignore[attr-defined]
     place, tail = {"flops": flops}, (1 - found.options.level) / 2
@@ -90,7 +90,7 @@ def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, floa
     return np.where(inner, np.exp(middle), np.nan)
 
 
-def allocation_table(fits: Sequence[LawFit], flops: float, at: Mapping[str, float]) -> Table:
+def allocation_table(fits: Sequence[FitView], flops: float, at: Mapping[str, float]) -> Table:
     """Return the best split of a budget by each fit, as a table."""
     rows = []
     for found in fits:

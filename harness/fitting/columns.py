@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from harness.checkpoints.families import training_flops
+from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, UsageError, choose
 from harness.fitting.runs import label
 from harness.types import Floats
@@ -19,22 +18,6 @@ DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed acti
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
 FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # where the largest value lies below, the unit is wrong
 WHAT = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
-
-
-def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a CSV or Parquet table, and notes on it; `drop_duplicates` keeps one of rows equal in every column.
-
-    Raises UsageError where the file is neither.
-    """
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
-    twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
-    if not twice.any():
-        return table, ()
-    dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column, and were dropped"
-    return table[~twice].reset_index(drop=True), (dropped,)
 
 
 def floats(frame: pd.DataFrame) -> pd.DataFrame:
@@ -154,3 +137,13 @@ def _conventional(points: pd.DataFrame) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.nan_to_num(np.abs(np.log(np.maximum(ratios, 0.0))), nan=np.inf)
     return np.asarray(ratios[np.argmin(distance, axis=0), np.arange(len(points))])
+
+
+def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
+    """Return the rows for which a pandas expression holds; whole numbers count as float64, so products are exact."""
+    numbers = floats(frame) if frame.index.is_unique else floats(frame).reset_index(drop=True)
+    try:
+        kept = numbers.index.isin(numbers.query(expression).index)
+    except Exception as error:  # pandas raises errors of many kinds for a bad expression
+        raise UsageError(f"{expression!r} cannot be applied: {error}; columns are: {choose(frame.columns)}") from error
+    return frame[kept]

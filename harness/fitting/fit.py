@@ -23,24 +23,12 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.columns import check_units, completed, renamed
+from harness.fitting.columns import check_units, completed, query, renamed
 from harness.fitting.formula import Chain, Options
-from harness.fitting.ladder import (
-    Ladder,
-    Resamples,
-    column,
-    freedom,
-    in_common,
-    is_long,
-    point_weights,
-    query,
-    scattered,
-    student,
-    widen,
-    worth,
-)
+from harness.fitting.ladder import Ladder, column, is_long, widen, worth
 from harness.fitting.laws import Law, ProcedureLaw, configured, steps_of
 from harness.fitting.procedures import fit_procedure
+from harness.fitting.resampling import Resamples, freedom, in_common, point_weights, scattered, student
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label, refuse_twice
 from harness.fitting.warnings import warn

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError
-from harness.fitting.ladder import Resamples, column, freedom, shared, trials
-from harness.fitting.laws import ComposedLaw, FormulaLaw, clipped, curve
+from harness.fitting.fitted_formula import TAIL, StepFit
+from harness.fitting.ladder import column, trials
+from harness.fitting.laws import ComposedLaw, FormulaLaw
 from harness.fitting.objectives import objective_of
 from harness.fitting.problem import Sampled, StepData
+from harness.fitting.resampling import Resamples, freedom, shared
 from harness.fitting.solver import Effort, Solution, minimise
 from harness.fitting.starts import PUBLISHED, generic_starts, project, published_starts
 from harness.types import Floats, Ints
 
 RESAMPLE_ITERATIONS = 60  # a resample begins at the best fit; the few that are still under way then are near enough
-TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distribution, on either side
 EXACT = 1e-9  # share of the squares of all values below which a cost is as good as none
 AGREE = 1e-3  # starts whose cost is within this share of the best are counted as agreeing
 
@@ -42,95 +41,6 @@ class Options:
             raise UsageError(f"bootstrap={self.bootstrap}: expected 2 resamples or more")
         if self.starts != PUBLISHED and not (str(self.starts).isdigit() and int(self.starts) >= 1):
             raise UsageError(f"starts={self.starts}: expected 1 or more, or {PUBLISHED!r}")
-
-
-@dataclass(frozen=True)
-class StepFit:
-    """One fitted formula: parameters (p,) with standard errors, and draws (R, p) from the resamples.
-    `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of
-    freedom (with counted successes: the root of rho in the variance rho p (1 - p) beyond that of counts); `domain` the
-    range of each feature that was seen; `agree` of `starts` reached the best cost; `converged`: its search has ended;
-    `trials` is the median number of those behind a rate, 0 where none are counted.
-    """
-
-    law: FormulaLaw
-    parameters: Mapping[str, float]
-    stderr: Mapping[str, float]
-    draws: Floats
-    objective: str
-    cost: float
-    scatter: float
-    dof: int
-    n: int
-    rank: int
-    starts: int
-    agree: int
-    domain: Mapping[str, tuple[float, float]]
-    converged: bool = True
-    trials: int = 0
-
-    @property
-    def derived(self) -> dict[str, tuple[float, Floats]]:
-        """Return what follows from the parameters, as the law says: value and draws (R,) of each quantity."""
-        of = getattr(self.law, "derived", None)
-        if of is None:
-            return {}
-        everything = np.vstack([list(self.parameters.values()), self.draws])
-        with np.errstate(all="ignore"):
-            found = of(**{name: everything[:, j : j + 1] for j, name in enumerate(self.law.parameters)})
-        return {name: (float(x[0, 0]), x[1:, 0]) for name, x in found.items()}
-
-    def intervals(self, level: float) -> dict[str, tuple[float, float]]:
-        """Return lower and upper end of each parameter, and of what is derived, over the resamples."""
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        draws = dict(zip(self.parameters, self.draws.T, strict=True))
-        draws |= {name: own for name, (_, own) in self.derived.items()}
-        if not self.dof:
-            return dict.fromkeys(draws, (float("nan"), float("nan")))
-        return {
-            name: (float(low), float(high)) for name, own in draws.items() for low, high in [_quantiles(own, tails)]
-        }
-
-    def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
-        """Return the features of points, (n,) each; raise LawError for what is missing."""
-        prepare = getattr(self.law, "prepare", None)
-        frame = prepare(frame) if prepare else frame
-        return {name: column(frame, name) for name in self.law.features}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values; the law is its name."""
-        derived = {name: value for name, (value, _) in self.derived.items()}
-        return {**vars(self), "draws": self.draws.tolist(), "law": self.law.name, "derived": derived}
-
-    def value(self, features: Mapping[str, Floats]) -> Floats:
-        """Return the curve (n,)."""
-        best = np.array([list(self.parameters.values())])
-        return np.asarray(clipped(self.law, curve(self.law, best, features))[0])
-
-    def curves(self, features: Mapping[str, Floats]) -> Floats:
-        """Return the curve of every resample (R, n)."""
-        return clipped(self.law, curve(self.law, self.draws, features))
-
-    def sample(self, features: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
-        """Return predictions (R, n): the curve of each resample and the scatter around it, successes counted in as many
-        trials as before; NaN where there is no degree of freedom to know the scatter from."""
-        objective = objective_of(self.law, self.objective)
-        size = (len(self.draws), 1)
-        z = rng.standard_t(self.dof, size=size) if self.dof > 0 else np.full(size, np.nan)
-        with np.errstate(over="ignore", invalid="ignore"):  # t of one degree of freedom has no bounds
-            values = clipped(self.law, objective.noisy(curve(self.law, self.draws, features), self.scatter, z))
-        return rng.binomial(self.trials, np.nan_to_num(values)) / self.trials if self.trials else values
-
-
-def _quantiles(draws: Floats, at: Sequence[float]) -> Floats:
-    with np.errstate(invalid="ignore"):  # infinite draws, such as 10^(a / 0)
-        return np.asarray(np.quantile(draws, at))
-
-
-def half_width(draws: Floats) -> float:
-    """Return half the range of the central 68 % of draws (R,), a standard error that wild draws do not move."""
-    low, high = _quantiles(draws, [TAIL, 1 - TAIL])
-    return float(high - low) / 2
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import numpy as np
 
 from harness.errors import LawError
 from harness.fitting.derivatives import differentiate
-from harness.fitting.ladder import Resamples, shared
 from harness.fitting.laws import FormulaLaw, bounds, curve
 from harness.fitting.objectives import Objective
+from harness.fitting.resampling import Resamples, shared
 from harness.fitting.solver import Problem
 from harness.types import Floats, Ints
 
 if TYPE_CHECKING:
-    from harness.fitting.formula import StepFit
+    from harness.fitting.fitted_formula import StepFit
 
 
 @dataclass(frozen=True)

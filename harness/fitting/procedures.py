@@ -13,9 +13,10 @@ import pandas as pd
 
 from harness.errors import LawError, choose
 from harness.fitting.formula import Options, residual_scatter
-from harness.fitting.ladder import Resamples, column, freedom, readable, shared
+from harness.fitting.ladder import column, readable
 from harness.fitting.laws import Fitted, ProcedureLaw, clipped
 from harness.fitting.objectives import objective_of
+from harness.fitting.resampling import Resamples, freedom, shared
 from harness.types import Floats
 
 FEW_FITS = 10  # resamples that must be fitted, or there are no intervals

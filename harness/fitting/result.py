@@ -15,7 +15,8 @@ import pandas as pd
 
 from harness.errors import HarnessError, LawError, UsageError
 from harness.files import write_whole
-from harness.fitting.formula import Options, StepFit
+from harness.fitting.fitted_formula import StepFit
+from harness.fitting.formula import Options
 from harness.fitting.laws import FormulaLaw, Law, ProcedureLaw, configured, steps_of
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.checkpoints.families import training_flops
+from harness.checkpoints.flops import training_flops
 from harness.errors import UsageError, choose
 from harness.fitting.columns import FILLED, FILLED_TOKENS
-from harness.fitting.formula import half_width
+from harness.fitting.fitted_formula import half_width
 from harness.fitting.procedures import ProcedureFit
 from harness.fitting.warnings import against_constant, pools_many
 from harness.tables import Range, Table, measured
 
 if TYPE_CHECKING:
-    from harness.fitting.formula import StepFit
-    from harness.fitting.result import LawFit
+    from harness.fitting.fit_view import FitView
+    from harness.fitting.fitted_formula import StepFit
 
 
-def fit_report(fit: LawFit) -> str:
+def fit_report(fit: FitView) -> str:
     """Return the text of a fit: parameters with errors, how it was made, hold-out errors, warnings."""
     return "\n".join(_lines(fit))
 
 
-def _lines(fit: LawFit) -> Iterator[str]:
+def _lines(fit: FitView) -> Iterator[str]:
     names = ", ".join(f"{key} {fit.labels[key]}" for key in ("family", "task") if key in fit.labels)
     chain = f" via {'-' if fit.negated else ''}{fit.via}" if fit.via else ""
     yield f"{fit.law}: {fit.value} from {', '.join(fit.features)}{chain}" + (f"  ({names})" if names else "")
@@ -53,7 +53,7 @@ def _lines(fit: LawFit) -> Iterator[str]:
         yield f"  warning: {warning}"
 
 
-def _runs(fit: LawFit) -> str:
+def _runs(fit: FitView) -> str:
     """Say how many runs of how many sizes were found, and from which columns."""
     sizes = "" if fit.sizes is None else f" of {fit.sizes} size{'s'[: fit.sizes != 1]}"
     if not fit.told_apart:
@@ -88,7 +88,7 @@ def _procedure_lines(step: ProcedureFit) -> Iterator[str]:
     )
 
 
-def prediction_table(fits: Sequence[LawFit], features: Mapping[str, Any]) -> Table:
+def prediction_table(fits: Sequence[FitView], features: Mapping[str, Any]) -> Table:
     """Predict one model to come with every fit; training FLOPs are 6 N D where they are not given.
 
     Raises UsageError where a feature of a law is missing.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.fitting.formula import StepFit
+from harness.fitting.fitted_formula import StepFit
 from harness.fitting.ladder import column
 from harness.fitting.laws import bounds
 from harness.fitting.objectives import objective_of
@@ -17,7 +17,7 @@ from harness.fitting.runs import ORDER, ends, numeric
 from harness.types import Floats
 
 if TYPE_CHECKING:
-    from harness.fitting.result import LawFit
+    from harness.fitting.fit_view import FitView
 
 FEW_RUNS = 5
 REVERSAL = 3.0  # standard errors by which a value must turn back before the trend counts as not monotone
@@ -30,7 +30,7 @@ SAME_LENGTH = 0.99  # of the longest training or the most compute: runs from the
 FAR = 10.0  # extrapolation by more than this factor is said
 
 
-def warn(fit: LawFit, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[str]:
+def warn(fit: FitView, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[str]:
     """Yield the warnings of a fit."""
     for step in fit.steps:
         yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
@@ -44,7 +44,7 @@ def warn(fit: LawFit, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[st
     yield from _of_target(fit, target)
 
 
-def _scored(fit: LawFit, ladder: pd.DataFrame) -> pd.DataFrame:
+def _scored(fit: FitView, ladder: pd.DataFrame) -> pd.DataFrame:
     """Return the points that have a value; a law may learn from others too."""
     return ladder[ladder[fit.value].notna()] if getattr(fit.steps[0].law, "uses_unscored", False) else ladder
 
@@ -68,7 +68,7 @@ def _of_step(step: StepFit) -> Iterator[str]:
         yield f"{step.law.name}: only {step.agree} of {step.starts} starts reach the best fit; a better one may exist"
 
 
-def _of_flat(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_flat(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
     """Say when the points say no more than one constant would: all at chance, or lost in their scatter."""
     y = column(ladder, fit.value)
     if len(y) > 2 and np.ptp(y) == 0:
@@ -101,7 +101,7 @@ def _constant(step: StepFit, y: Floats) -> float:
     return float(stats.f.sf(max(more, 0.0) / extra / max(rest / free, 1e-300), extra, free)) if rest else 0.0
 
 
-def _of_sample(fit: LawFit) -> Iterator[str]:
+def _of_sample(fit: FitView) -> Iterator[str]:
     if fit.runs < FEW_RUNS:
         yield f"{fit.runs} runs: intervals from so few are rough, and usually too narrow"
     for step in fit.steps:
@@ -141,7 +141,7 @@ def _families(ladder: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(f"{name}: ", own) for name, own in ladder.groupby("family", dropna=False)]
 
 
-def _of_trend(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
     """Find the largest step back of each family against its direction, beyond noise; two features have no one order."""
     if len(fit.features) > 1:
         return
@@ -162,7 +162,7 @@ def _of_trend(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _of_largest(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_largest(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
     """Say when the points of most compute of a family leave the law by more than the scatter of its others."""
     if "flops" not in ladder.columns:
         return
@@ -180,7 +180,7 @@ def _of_largest(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
             yield f"{name}the largest rung lies {off:+.3g} off the law, the others within {scatter:.2g}: {what}"
 
 
-def _of_turn(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_turn(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
     """Say when the second of two steps was fitted where hardly anything happens yet, or is followed far beyond it."""
     step, name = fit.steps[-1], fit.steps[-1].law.features[0]
     low, high = step.domain[name]
@@ -200,7 +200,7 @@ def _of_turn(fit: LawFit, ladder: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _of_target(fit: LawFit, target: pd.DataFrame) -> Iterator[str]:
+def _of_target(fit: FitView, target: pd.DataFrame) -> Iterator[str]:
     if target.empty:
         return
     beyond = float(fit.predict(target)["beyond"].max())
@@ -214,19 +214,19 @@ def _of_target(fit: LawFit, target: pd.DataFrame) -> Iterator[str]:
         yield f"{outside} of {len(fit.hold_out)} held-out points lie outside the {fit.options.level:.0%} interval"
 
 
-def against_constant(fit: LawFit) -> tuple[float, float, float]:
+def against_constant(fit: FitView) -> tuple[float, float, float]:
     """Return the squared error of held-out points, that of their own mean, and R2; NaN where they are all alike."""
     measured = np.array([row["measured"] for row in fit.hold_out])
     error, constant = float(np.mean([row["error"] ** 2 for row in fit.hold_out])), float(measured.var())
     return error, constant, 1 - error / constant if constant else float("nan")
 
 
-def _of_constant(fit: LawFit) -> Iterator[str]:
+def _of_constant(fit: FitView) -> Iterator[str]:
     """Say when a law of many models predicts those held out worse than a constant would."""
     if pools_many(fit) and not against_constant(fit)[2] >= 0:
         yield "the held-out points are predicted no better than by a constant, their mean (R2 < 0)"
 
 
-def pools_many(fit: LawFit) -> bool:
+def pools_many(fit: FitView) -> bool:
     """Say whether models of all families were fitted together, and enough held out to tell R2 from."""
     return bool(getattr(fit.steps[0].law, "pools", False)) and len(fit.hold_out) >= FEW_RUNS

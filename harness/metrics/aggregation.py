@@ -19,17 +19,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from harness.errors import MetricError, choose
 from harness.metrics.intervals import Z, wilson
+from harness.metrics.per_document import Values, per_document
+from harness.metrics.resampling import BATCH
 from harness.metrics.samples import Scored
-from harness.metrics.scores import PerDoc
+from harness.metrics.standard_errors import Groups
 from harness.registries import Registries
 from harness.types import Floats, Ints, Metric
 
 RESAMPLES = 1000
-SMALLEST_SHAPE = 0.1  # of gamma weights, for two documents or clusters
-ROUNDING = 1e-12  # share of the largest residual that is rounding alone
-BATCH = 50  # resamples of documents at a time
 
 
 @dataclass(frozen=True)
@@ -44,91 +42,10 @@ class Estimate:
     ties: int | None = None
 
 
-@dataclass(frozen=True)
-class Groups:
-    """How documents (n,) are grouped: `numbers` of their groups, which are `clustered` or fixed.
-
-    `strata` are the groups among whose documents variances are taken: groups of one document are taken together.
-    """
-
-    numbers: Ints
-    strata: Ints
-    clustered: bool
-
-    @classmethod
-    def of(cls, scores: Scored) -> Groups:
-        """Number the groups of documents; one cluster alone counts as no cluster."""
-        names, numbers = np.unique(scores.group.astype(str), return_inverse=True)
-        numbers = numbers.astype(np.int64)
-        return cls(numbers, _collapsed(numbers), scores.clustered and len(names) > 1)
-
-    def shares(self, average: str) -> Floats:
-        """Return the share of each document in the mean (n,)."""
-        n = len(self.numbers)
-        if average == "micro":
-            return np.full(n, 1 / n)
-        counts = np.bincount(self.numbers)
-        shares: Floats = 1 / (len(counts) * counts[self.numbers])
-        return shares
-
-    def error(self, residuals: Floats) -> float:
-        """Return the standard error of a sum of residuals (n,); NaN where it is of one document."""
-        if self.clustered:
-            sums = np.bincount(self.numbers, residuals)
-            return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)))
-        counts = np.bincount(self.strata)
-        if counts.min() < 2:
-            return float("nan")
-        off = residuals - (np.bincount(self.strata, residuals) / counts)[self.strata]
-        off[np.abs(off) < ROUNDING * np.abs(residuals).max()] = 0.0  # an error of 0 is exactly 0
-        return float(np.sqrt((np.bincount(self.strata, off**2) * counts / (counts - 1)).sum()))
-
-
-def _collapsed(numbers: Ints) -> Ints:
-    """Return strata (n,) of two documents or more: groups of one are put together, and a last one to the largest."""
-    counts = np.bincount(numbers)
-    strata = np.where(counts[numbers] < 2, len(counts), numbers)
-    if (strata == len(counts)).sum() == 1:
-        strata = np.where(strata == len(counts), counts.argmax(), strata)
-    return np.unique(strata, return_inverse=True)[1].astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Values:
-    """What a metric says per document (n,): values, or the columns of a ratio or of an aggregate of its own."""
-
-    columns: tuple[Floats, ...]
-    ties: int | None = None
-
-
 def applicable(scores: Scored, registries: Registries) -> list[Metric]:
     """Return the metrics whose needs these scores meet, by name."""
     metrics: list[Metric] = [registries.metrics[name] for name in registries.metrics]
     return [metric for metric in metrics if set(metric.needs) <= scores.offers]
-
-
-def per_document(metric: Metric, scores: Scored) -> Values:
-    """Apply a metric to every document; raise MetricError where its needs are not met or its values are not finite."""
-    missing = set(metric.needs) - scores.offers
-    if missing:
-        raise MetricError(f"metric {metric.name!r} needs {choose(missing)}; these scores offer {choose(scores.offers)}")
-    result = metric.fn(scores)
-    ties = int(result.tied.sum()) if isinstance(result, PerDoc) else None
-    found = result.values if isinstance(result, PerDoc) else result
-    columns = tuple(np.asarray(c, dtype=np.float64) for c in (found if isinstance(found, tuple) else (found,)))
-    _check(metric, columns, scores)
-    return Values(columns, ties)
-
-
-def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
-    expected = 2 if metric.aggregate in {"ratio", "exp_ratio"} else 1 if metric.aggregate == "mean" else len(columns)
-    if len(columns) != expected or any(column.shape != (len(scores),) for column in columns):
-        shapes = ", ".join(str(column.shape) for column in columns)
-        raise MetricError(f"metric {metric.name!r} returned {shapes}; expected {expected} of ({len(scores)},)")
-    for column in columns:
-        bad = np.flatnonzero(~np.isfinite(column))
-        if len(bad):
-            raise MetricError(f"metric {metric.name!r} is {column[bad[0]]} for document {scores.doc_ids[bad[0]]}")
 
 
 def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate:
@@ -192,44 +109,6 @@ AGGREGATES: dict[str, Callable[..., tuple[float, float]]] = {
     "ratio": _ratio,
     "exp_ratio": _exp_ratio,
 }
-
-
-def document_weights(scores: Scored, count: int, rng: np.random.Generator) -> Floats:
-    """Return weights of documents (count, n): a Bayesian bootstrap (Rubin 1981), within strata or of whole clusters.
-
-    Weights are gamma with shape (G - 2) / G for G documents (or clusters), not Rubin's 1: the weighted mean then varies
-    by the squared standard error, s^2 / G; with Rubin's it is (G - 1) / (G + 1) of that, 40 % too little for 4 of them.
-    The weights of a stratum have the mean 1, so that its share does not vary.
-    """
-    groups = Groups.of(scores)
-    if groups.clustered:
-        size = int(groups.numbers.max()) + 1
-        return _gamma(size, count, rng)[:, groups.numbers]
-    weights = np.empty((count, len(scores)))
-    for stratum in range(int(groups.strata.max()) + 1):
-        members = np.flatnonzero(groups.strata == stratum)
-        drawn = _gamma(len(members), count, rng)
-        weights[:, members] = drawn / drawn.mean(axis=1, keepdims=True)
-    return weights
-
-
-def _gamma(size: int, count: int, rng: np.random.Generator) -> Floats:
-    return rng.gamma(max((size - 2) / size, SMALLEST_SHAPE), size=(count, size))
-
-
-def reweighted(metric: Metric, scores: Scored, weights: Floats, average: str = "macro") -> Floats:
-    """Return the value of a metric for each row of document weights (R, n); raise MetricError where it has none."""
-    if not isinstance(metric.aggregate, str):
-        raise MetricError(
-            f"metric {metric.name!r} has an aggregate of its own, which takes no weights; resample runs instead"
-        )
-    columns, groups = per_document(metric, scores).columns, Groups.of(scores)
-    if metric.aggregate != "mean":
-        ratio = (weights @ columns[0]) / (weights @ columns[1])
-        return np.exp(ratio) if metric.aggregate == "exp_ratio" else ratio
-    weights = weights * groups.shares(average)
-    value: Floats = (weights @ columns[0]) / weights.sum(axis=1)
-    return value
 
 
 def _interval(

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, StoreError, UsageError, choose
+from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
 from harness.fitting.fit import fit_families
 from harness.fitting.formula import Options
-from harness.fitting.ladder import query
 from harness.fitting.laws import ComposedLaw, Law, steps_of
 from harness.fitting.result import LawFit
 from harness.fitting.runs import ends, label, largest

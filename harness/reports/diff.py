@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import StoreError, choose
-from harness.fitting.ladder import query
+from harness.fitting.columns import query
 from harness.metrics.aggregation import paired_difference
 from harness.metrics.scores import Scores
 from harness.registries import Registries

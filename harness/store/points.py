@@ -23,9 +23,10 @@ import pandas as pd
 
 from harness.columns import renamed
 from harness.errors import MetricError, StoreError, UsageError, choose
-from harness.fitting.columns import read_table
 from harness.host import default_host
-from harness.metrics.aggregation import applicable, document_weights, evaluate, per_document, reweighted
+from harness.metrics.aggregation import applicable, evaluate
+from harness.metrics.per_document import per_document
+from harness.metrics.resampling import document_weights, reweighted
 from harness.metrics.samples import Samples, Scored
 from harness.registries import Registries
 from harness.store.identity import CellId
@@ -290,3 +291,19 @@ def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     left = pd.DataFrame({name: [value] * len(frame) for name, value in known.items()})
     clashes = set(left) & set(frame)
     return pd.concat([left, frame.rename(columns={name: f"doc_{name}" for name in clashes})], axis=1)
+
+
+def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return a CSV or Parquet table, and notes on it; `drop_duplicates` keeps one of rows equal in every column.
+
+    Raises UsageError where the file is neither.
+    """
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
+    twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
+    if not twice.any():
+        return table, ()
+    dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column, and were dropped"
+    return table[~twice].reset_index(drop=True), (dropped,)

@@ -36,9 +36,10 @@ import pyarrow as pa
 from filelock import BaseFileLock, FileLock
 
 from harness.errors import DamagedFile, StoreError
+from harness.files import digest_of
 from harness.metrics.scores import Scores
 from harness.store.files import AGAIN, OLD, StoreFiles
-from harness.store.identity import CellId, Settings, digest_of
+from harness.store.identity import CellId, Settings
 from harness.store.marks import read_schema, write_mark
 from harness.types import Bools, Checkpoint, Floats, Ints, Task
 

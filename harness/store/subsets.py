@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.errors import UsageError, choose
-from harness.files import write_whole
-from harness.store.identity import digest_of
+from harness.files import digest_of, write_whole
 from harness.tasks.loading import fingerprint
 from harness.types import Task
 

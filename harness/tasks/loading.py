@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError, TaskError, UsageError, choose
+from harness.files import digest_of
 from harness.registries import Registries
-from harness.store.identity import digest_of
 from harness.tasks.documents import find_files, look_for, read_rows
 from harness.tasks.hub import read_hub
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs

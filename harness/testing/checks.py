@@ -23,7 +23,8 @@ from harness.evaluation.tokens import Encoder, encode_task
 from harness.fitting.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
-from harness.metrics.aggregation import evaluate, per_document
+from harness.metrics.aggregation import evaluate
+from harness.metrics.per_document import per_document
 from harness.metrics.samples import Samples, Scored
 from harness.metrics.scores import Scores
 from harness.origins import describe

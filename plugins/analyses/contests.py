@@ -65,7 +65,8 @@ class Contest:
 
 def read_contests(store: PointStore, task: str | None, where: str | None, asked: Asked) -> Iterator[Contest]:
     """Yield every task whose metric can rank families; raise UsageError for one family alone."""
-    from harness.fitting.ladder import query, widen
+    from harness.fitting.columns import query
+    from harness.fitting.ladder import widen
     from harness.metrics.aggregation import applicable
 
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
@@ -108,7 +109,7 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
     """Mark the last checkpoints for which an expression holds; raise UsageError unless it is one size a family."""
     import pandas as pd
 
-    from harness.fitting.ladder import query
+    from harness.fitting.columns import query
     from harness.fitting.runs import ends
 
     kept = query(points, expression)

@@ -170,6 +170,6 @@ def _last(points: pd.DataFrame, scale: str) -> pd.DataFrame:
 
 
 def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    from harness.fitting.ladder import query
+    from harness.fitting.columns import query
 
     return query(frame, where) if where else frame

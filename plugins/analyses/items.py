@@ -120,7 +120,7 @@ def _applies(store: PointStore, step: str, scores: Scores) -> bool:
 
 def _values(store: PointStore, step: str, scores: Sequence[Scores]) -> Floats:
     """Return a metric (n, M) of every document and checkpoint, higher being better."""
-    from harness.metrics.aggregation import per_document
+    from harness.metrics.per_document import per_document
 
     metric = store.registries.metrics[step]
     values = np.stack([per_document(metric, one).columns[0] for one in scores], axis=1)
@@ -187,7 +187,7 @@ def _units(groups: Ints) -> Ints:
 
 
 def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    from harness.fitting.ladder import query
+    from harness.fitting.columns import query
 
     return query(frame, where) if where else frame
 
@@ -230,7 +230,8 @@ def open_source(
 
     `run` is the column of a table that tells runs apart; `drop_duplicates` keeps one of equal rows.
     """
-    from harness.fitting.columns import read_table, renamed
+    from harness.fitting.columns import renamed
+    from harness.store.points import read_table
 
     if path.is_dir():
         return harness.open_store(path, registries=registries), ()

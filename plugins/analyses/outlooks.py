@@ -57,7 +57,7 @@ class Pool:
 
         Raises UsageError where there are none.
         """
-        from harness.fitting.ladder import query
+        from harness.fitting.columns import query
         from harness.fitting.runs import ends, largest
 
         points = query(self.points, where) if where else self.points
@@ -100,7 +100,7 @@ def is_mean(store: PointStore, name: str, scores: Scores | Samples) -> bool:
 
 def values_of(store: PointStore, name: str, scores: Scores | Samples) -> Floats:
     """Return the value of a metric on every document (N,)."""
-    from harness.metrics.aggregation import per_document
+    from harness.metrics.per_document import per_document
 
     return per_document(store.registries.metrics[name], scores).columns[0]
 

@@ -12,7 +12,9 @@ from safetensors.numpy import save_file
 
 import harness
 from harness import Checkpoint, Family, FamilyError, UsageError
-from harness.checkpoints.families import complete, find_family, load_family, locate, parse_steps, select, training_flops
+from harness.checkpoints.families import complete, find_family, load_family, locate, select
+from harness.checkpoints.flops import training_flops
+from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure, tensor_shapes
 from harness.host import PluginHost
 

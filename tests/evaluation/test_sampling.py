@@ -15,9 +15,10 @@ from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, S
 from harness.cli.sampling_options import OF_SAMPLERS, OF_TEXTS, take_sampling
 from harness.columns import COLUMNS
 from harness.evaluation.suite import Progress
+from harness.files import digest_of
 from harness.host import PluginHost, load_plugins
 from harness.metrics.samples import counted
-from harness.store.identity import Settings, digest_of
+from harness.store.identity import Settings
 from harness.store.points import UNITS
 from harness.tasks.loading import fingerprint, load_task
 from harness.tasks.task_files import read_task_file

@@ -11,9 +11,8 @@ from click.testing import CliRunner
 
 from harness import LawError, UsageError
 from harness.cli import main
-from harness.fitting.columns import FILLED, check_units, completed, renamed
+from harness.fitting.columns import FILLED, check_units, completed, query, renamed
 from harness.fitting.fit import fit
-from harness.fitting.ladder import query
 from harness.host import PluginHost
 from tests.conftest import published
 

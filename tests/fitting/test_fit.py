@@ -114,7 +114,7 @@ def test_checkpoints_of_few_runs_are_not_independent(host: PluginHost):
 
 
 def test_what_points_of_one_run_have_in_common_is_told_from_their_residuals():
-    from harness.fitting.ladder import shared
+    from harness.fitting.resampling import shared
 
     rng, runs = np.random.default_rng(0), np.repeat(np.arange(200), 5)
     residuals = 3 * rng.normal(size=200)[runs] + 4 * rng.normal(size=1000)
@@ -248,7 +248,8 @@ def test_a_prediction_of_an_accuracy_is_not_narrower_than_its_binomial_limit(hos
 
 
 def test_resampling_units():
-    from harness.fitting.ladder import point_weights, units_of
+    from harness.fitting.ladder import units_of
+    from harness.fitting.resampling import point_weights
 
     points = pd.DataFrame(
         {"family": ["a"] * 4, "size": ["s", "s", "t", "t"], "seed": [0, 1, 0, 1], "step": [1, 2, 1, 2]}

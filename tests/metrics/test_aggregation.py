@@ -10,14 +10,9 @@ from scipy import stats
 
 from harness import MetricError, Scores
 from harness.host import PluginHost
-from harness.metrics.aggregation import (
-    applicable,
-    document_weights,
-    evaluate,
-    paired_difference,
-    per_document,
-    reweighted,
-)
+from harness.metrics.aggregation import applicable, evaluate, paired_difference
+from harness.metrics.per_document import per_document
+from harness.metrics.resampling import document_weights, reweighted
 from harness.testing import check_metric, example_samples, example_scores
 from harness.types import Metric
 

@@ -11,7 +11,8 @@ import pytest
 
 import harness
 from harness import Checkpoint, DamagedFile, Doc, StoreError, Task
-from harness.store.identity import CellId, Settings, checkpoint_digest
+from harness.checkpoints.digests import checkpoint_digest
+from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
 from harness.store.records import Records, Store
 

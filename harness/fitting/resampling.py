@@ -1,0 +1,106 @@
+"""Resamples of points: runs, documents or both, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import gamma
+
+from harness.errors import LawError
+from harness.fitting.ladder import column
+from harness.types import Floats, Ints
+
+MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """R resamples of n points: weights (R, n) of the points, and the values (R, n) of columns that are resampled.
+
+    `units` (n,) numbers what is independent. Where `noise` is there, all weights are 1, and points are redrawn with it
+    around the fitted law. Weights with a `power` are raised to it, the more the more a unit holds the fit (`raised`).
+    """
+
+    weights: Floats
+    columns: dict[str, Floats]
+    units: Ints
+    noise: np.random.Generator | None = None
+    power: float = 0.0
+
+    def of(self, name: str, values: Floats) -> Floats:
+        """Return a column in every resample (R, n)."""
+        return self.columns.get(name, np.broadcast_to(values, self.weights.shape))
+
+    def raised(self, leverage: Floats) -> Floats:
+        """Return the weights (R, n) of mean 1 to the power / (1 - h) for units of leverage h (G,).
+
+        Exponential weights to the power c vary about c^2 as much, so that the spread of weighted fits is that of the
+        jackknife, HC3 (MacKinnon and White 1985). Plain ones leave out that a fit follows the points at its ends.
+        """
+        if not self.power:
+            return self.weights
+        power = (self.power / np.maximum(1 - leverage, self.power / MOST_POWER))[self.units]
+        found = self.weights**power / gamma(1 + power)
+        weights: Floats = found / found.mean(axis=1, keepdims=True)
+        return weights
+
+
+def shared(residuals: Floats, units: Ints) -> float:
+    """Return the share of the variance of residuals (n,) that points of one unit have in common (one-way ANOVA)."""
+    n, counts = len(residuals), np.bincount(units)
+    g = len(counts)
+    if not 1 < g < n:
+        return 0.0
+    means = np.bincount(units, residuals) / counts
+    within = float(((residuals - means[units]) ** 2).sum()) / (n - g)
+    size = (n - float((counts**2).sum()) / n) / (g - 1)
+    between = max((float((counts * means**2).sum()) / (g - 1) - within) / size, 0.0)
+    return between / (between + within) if between else 0.0
+
+
+def freedom(n: int, free: int, units: int) -> int:
+    """Return the degrees of freedom that n points of so many units leave behind `free` parameters.
+
+    Points of one unit are not independent, so they count for no more than units - 1, as in cluster-robust tests
+    (Cameron and Miller 2015, sec. VI).
+    """
+    return max(min(n - free, units - 1), 0)
+
+
+def point_weights(units: Ints, count: int, rng: np.random.Generator) -> Floats:
+    """Return exponential weights (count, n) of units (n,): a Bayesian bootstrap (Rubin 1981).
+
+    Every unit keeps a positive weight, so that a ladder of four runs is still four runs in every resample.
+    """
+    return rng.exponential(size=(count, int(units.max()) + 1))[:, units]
+
+
+def student(dof: int, level: float) -> float:
+    """Return Student's quantile over the normal one, which percentiles of resamples know nothing of."""
+    tail = (1 + level) / 2
+    return float(stats.t.ppf(tail, max(dof, 1)) / stats.norm.ppf(tail))
+
+
+def in_common(draws: Floats, values: Floats) -> Floats:
+    """Return values (n,) moved by what resampled documents change at all points alike (R, n).
+
+    What they change at single points is in the residuals, so resamples of runs already contain it.
+    """
+    moved = values + (draws - values).mean(axis=1, keepdims=True)
+    found: Floats = np.clip(moved, draws.min(axis=0), draws.max(axis=0))
+    return found
+
+
+def scattered(frame: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator) -> dict[str, Floats]:
+    """Return columns redrawn from their standard errors (count, n), where documents cannot be resampled."""
+    found = {}
+    for name in names:
+        if f"{name}_stderr" not in frame.columns:
+            raise LawError(f"resampling documents needs a store, or a column {name}_stderr beside {name}")
+        errors = column(frame, f"{name}_stderr")
+        found[name] = column(frame, name) + errors * rng.normal(size=(count, len(frame)))
+    return found

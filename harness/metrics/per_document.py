@@ -1,0 +1,44 @@
+"""Values of a metric per document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.errors import MetricError, choose
+from harness.metrics.samples import Scored
+from harness.metrics.scores import PerDoc
+from harness.types import Floats, Metric
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a metric says per document (n,): values, or the columns of a ratio or of an aggregate of its own."""
+
+    columns: tuple[Floats, ...]
+    ties: int | None = None
+
+
+def per_document(metric: Metric, scores: Scored) -> Values:
+    """Apply a metric to every document; raise MetricError where its needs are not met or its values are not finite."""
+    missing = set(metric.needs) - scores.offers
+    if missing:
+        raise MetricError(f"metric {metric.name!r} needs {choose(missing)}; these scores offer {choose(scores.offers)}")
+    result = metric.fn(scores)
+    ties = int(result.tied.sum()) if isinstance(result, PerDoc) else None
+    found = result.values if isinstance(result, PerDoc) else result
+    columns = tuple(np.asarray(c, dtype=np.float64) for c in (found if isinstance(found, tuple) else (found,)))
+    _check(metric, columns, scores)
+    return Values(columns, ties)
+
+
+def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
+    expected = 2 if metric.aggregate in {"ratio", "exp_ratio"} else 1 if metric.aggregate == "mean" else len(columns)
+    if len(columns) != expected or any(column.shape != (len(scores),) for column in columns):
+        shapes = ", ".join(str(column.shape) for column in columns)
+        raise MetricError(f"metric {metric.name!r} returned {shapes}; expected {expected} of ({len(scores)},)")
+    for column in columns:
+        bad = np.flatnonzero(~np.isfinite(column))
+        if len(bad):
+            raise MetricError(f"metric {metric.name!r} is {column[bad[0]]} for document {scores.doc_ids[bad[0]]}")

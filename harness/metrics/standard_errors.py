@@ -1,0 +1,61 @@
+"""Standard errors of means over documents: by strata or by clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.metrics.samples import Scored
+from harness.types import Floats, Ints
+
+ROUNDING = 1e-12  # share of the largest residual that is rounding alone
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How documents (n,) are grouped: `numbers` of their groups, which are `clustered` or fixed.
+
+    `strata` are the groups among whose documents variances are taken: groups of one document are taken together.
+    """
+
+    numbers: Ints
+    strata: Ints
+    clustered: bool
+
+    @classmethod
+    def of(cls, scores: Scored) -> Groups:
+        """Number the groups of documents; one cluster alone counts as no cluster."""
+        names, numbers = np.unique(scores.group.astype(str), return_inverse=True)
+        numbers = numbers.astype(np.int64)
+        return cls(numbers, _collapsed(numbers), scores.clustered and len(names) > 1)
+
+    def shares(self, average: str) -> Floats:
+        """Return the share of each document in the mean (n,)."""
+        n = len(self.numbers)
+        if average == "micro":
+            return np.full(n, 1 / n)
+        counts = np.bincount(self.numbers)
+        shares: Floats = 1 / (len(counts) * counts[self.numbers])
+        return shares
+
+    def error(self, residuals: Floats) -> float:
+        """Return the standard error of a sum of residuals (n,); NaN where it is of one document."""
+        if self.clustered:
+            sums = np.bincount(self.numbers, residuals)
+            return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)))
+        counts = np.bincount(self.strata)
+        if counts.min() < 2:
+            return float("nan")
+        off = residuals - (np.bincount(self.strata, residuals) / counts)[self.strata]
+        off[np.abs(off) < ROUNDING * np.abs(residuals).max()] = 0.0  # an error of 0 is exactly 0
+        return float(np.sqrt((np.bincount(self.strata, off**2) * counts / (counts - 1)).sum()))
+
+
+def _collapsed(numbers: Ints) -> Ints:
+    """Return strata (n,) of two documents or more: groups of one are put together, and a last one to the largest."""
+    counts = np.bincount(numbers)
+    strata = np.where(counts[numbers] < 2, len(counts), numbers)
+    if (strata == len(counts)).sum() == 1:
+        strata = np.where(strata == len(counts), counts.argmax(), strata)
+    return np.unique(strata, return_inverse=True)[1].astype(np.int64)
