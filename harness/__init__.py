@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.cli.output import interval_options, print_tables, table_options
+    from harness.cli.output import DROP_DUPLICATES, interval_options, print_tables, row_options, table_options
     from harness.errors import (
         DamagedFile,
         EngineError,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from harness.store.points import PointStore, open_store
     from harness.store.subsets import Subset, load_subsets, save_subsets
     from harness.tables import Measured, Range, Table
+    from harness.tasks.loading import fingerprint
     from harness.types import (
         Bools,
         Checker,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DROP_DUPLICATES",
     "BackTest",
     "Bools",
     "Checker",
@@ -117,6 +119,7 @@ __all__ = [
     "crossovers",
     "diff",
     "evaluate",
+    "fingerprint",
     "fit",
     "fit_families",
     "hookimpl",
@@ -126,11 +129,13 @@ __all__ = [
     "load_subsets",
     "open_store",
     "print_tables",
+    "row_options",
     "save_subsets",
     "table_options",
 ]
 
 _MODULES = {
+    "tasks.loading": "fingerprint",
     "reports.back_test": "BackTest back_test",
     "reports.compare": "compare",
     "fitting.crossings": "crossing crossovers",
@@ -143,7 +148,7 @@ _MODULES = {
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "fitting.result": "LawFit load_fits",
-    "cli.output": "interval_options print_tables table_options",
+    "cli.output": "DROP_DUPLICATES interval_options print_tables row_options table_options",
     "fitting.laws": "Fitted",
     "store.points": "PointStore open_store",
     "metrics.samples": "Samples",

@@ -8,11 +8,12 @@ import re
 
 import pytest
 
+from harness.checkpoints import families
 from harness.checkpoints.families import SETTINGS
 from harness.tasks.documents import find_files
 from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY
-from tests.test_layers import sources
+from tests.test_architecture import sources
 
 READMES = ["README.md", "harness/README.md", "tasks/README.md", "plugins/README.md"]
 
@@ -42,10 +43,9 @@ def test_the_examples_of_the_task_guide_are_valid(tmp_path):
 
 
 def test_every_setting_of_a_family_file_is_in_its_documentation():
-    import harness.checkpoints.families
 
     for setting in SETTINGS:
-        assert setting in (harness.families.__doc__ or ""), setting
+        assert setting in (families.__doc__ or ""), setting
 
 
 @pytest.mark.parametrize("path", sources("harness", "plugins"), ids=lambda path: path.stem)

@@ -183,17 +183,18 @@ def test_sys_exit_at_import_does_not_load(plugin, tmp_path):
     ("place", "command"),
     [
         ("harness.reports.compare.compare", "compare s"),
-        ("harness.evaluation.plan.make_plan", "eval aster:w32l2 -t nano_job -o s"),
+        ("harness.evaluation.suite.make_plan", "eval aster:w32l2 -t nano_job -o s"),
         ("harness.evaluation.suite.prepare", "eval aster:w32l2 -t nano_job -o s --dry-run"),
-        ("harness.cli.load_plugins", "ls laws"),
+        ("harness.cli.commands.load_plugins", "ls laws"),
     ],
 )
 def test_ctrl_c_ends_any_command_with_130(tmp_path, monkeypatch, place, command):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "store.json").write_text('{"schema": 1}')
+    if command.startswith("compare"):
+        (tmp_path / "s").mkdir()
+        (tmp_path / "s" / "store.json").write_text('{"schema": 1}')
     monkeypatch.setattr(place, interrupted)
     monkeypatch.setattr("harness.evaluation.suite.make_plan", interrupted)
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
 """The command line."""
 
-from harness.cli.main import main
+from harness.cli.commands import main
 
 __all__ = ["main"]

@@ -57,7 +57,7 @@ def runs_of(frame: pd.DataFrame) -> Runs:
         named.append("params")
     if not ({"run", "size"} & set(named) or ("step" in frame.columns and named)):
         return _rows(frame)
-    ratio = by_size and not {"run", "step"} & set(frame.columns) and _by_ratio(frame)
+    ratio = by_size and not {"run", "step", "tokens_convention"} & set(frame.columns) and _by_ratio(frame)
     told = (*named, RATIO) if ratio else tuple(named)
     return Runs(_numbers(frame, [*named, *(["tokens"] if ratio else [])]), _sizes(frame), told)
 

@@ -146,13 +146,20 @@ class Store:
             found += [Cell(cell, checkpoint, task, settings) for checkpoint in self.checkpoints[cell.checkpoint]]
         return found
 
-    def _expect_names(self, cell: CellId) -> None:
-        there = {
+    def _named(self, cell: CellId) -> dict[str, bool]:
+        """Return, for each file that names a cell, whether it is known."""
+        return {
             f"tasks/{cell.fingerprint}.parquet": cell.fingerprint in self.task_meta,
             f"settings/{cell.settings}.json": cell.settings in self.settings,
             f"checkpoints/{cell.checkpoint}-*.json": cell.checkpoint in self.checkpoints,
         }
-        lost = [str(self.path / path) for path, is_there in there.items() if not is_there]
+
+    def _expect_names(self, cell: CellId) -> None:
+        lost = [str(self.path / path) for path, is_there in self._named(cell).items() if not is_there]
+        if lost:  # the cell may have come, with its names, after this store was opened
+            for cached in ("task_meta", "settings", "checkpoints"):
+                self.__dict__.pop(cached, None)
+            lost = [str(self.path / path) for path, is_there in self._named(cell).items() if not is_there]
         if lost:
             raise StoreError(f"{lost[0]} is missing, which names the cell {cell.name}; {AGAIN}, or remove the cell")
 

@@ -134,7 +134,7 @@ def _estimates(store: PointStore, cells: Sequence[Any], subset: Subset, metric: 
 
 
 def _measured(store: PointStore, cell: Any, metric: str) -> float:
-    from harness.metrics.aggregation import evaluate
+    from harness.points import evaluate
 
     average = store.task_meta[cell.fingerprint]["average"]
     return evaluate(store.registries.metrics[metric], store.load_any(cell), average).value

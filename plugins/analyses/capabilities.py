@@ -27,7 +27,7 @@ def coordinates(points: pd.DataFrame, benchmarks: Sequence[str]) -> tuple[pd.Dat
 
     Ruan et al. 2024, sec. 3; gaps are filled. Raises LawError for scores outside 0 to 1.
     """
-    from harness.fitting.ladder import readable
+    from harness.points import readable
 
     scores = np.column_stack([readable(points, name) for name in benchmarks]).astype(np.float64)
     if np.nanmin(scores) < 0 or np.nanmax(scores) > 1:
@@ -72,7 +72,7 @@ def efficiency(points: pd.DataFrame, column: str = "pc1") -> Lines:
 
     All lines share one scatter, as three points leave a single degree of freedom. Raises LawError where there is none.
     """
-    from harness.fitting.ladder import column as values
+    from harness.points import column as values
 
     known = points[points["flops"] > 0]
     own = [(str(f), t) for f, t in known.groupby("family") if t["flops"].nunique() >= FEWEST]
@@ -166,7 +166,7 @@ def capabilities(
     missing = {"family", "flops"} - set(points.columns)
     if missing:
         raise LawError(f"the points have no column {', '.join(sorted(missing))}; a row a model needs both")
-    from harness.fitting.runs import refuse_twice
+    from harness.points import refuse_twice
     from harness.tables import noted
 
     points = points.reset_index(drop=True)
@@ -244,7 +244,7 @@ def _selection(points: pd.DataFrame, chosen: Sequence[int], loss: float, compone
 def _name(row: Mapping[str, Any]) -> str:
     import pandas as pd
 
-    from harness.fitting.runs import label
+    from harness.points import label
 
     model = row.get("model")
     return label(pd.Series(row)) if model is None or pd.isna(model) else str(model)
@@ -255,7 +255,7 @@ def register_commands(cli: click.Group) -> None:
     """Add harness capabilities."""
     import click
 
-    from harness.cli.output import DROP_DUPLICATES
+    from harness import DROP_DUPLICATES
 
     @cli.command("capabilities")
     @click.argument("points", type=click.Path(path_type=Path))
@@ -279,8 +279,7 @@ def register_commands(cli: click.Group) -> None:
 
         POINTS is a CSV or Parquet table with a row a model: family, flops, and a column a benchmark (gaps are filled).
         """
-        from harness.fitting.columns import renamed
-        from harness.store.points import read_points
+        from harness.points import read_points, renamed
         from harness.tables import noted
 
         read = read_points(points, None, [], host, drop_duplicates=drop_duplicates)

@@ -65,9 +65,7 @@ class Contest:
 
 def read_contests(store: PointStore, task: str | None, where: str | None, asked: Asked) -> Iterator[Contest]:
     """Yield every task whose metric can rank families; raise UsageError for one family alone."""
-    from harness.fitting.columns import query
-    from harness.fitting.ladder import widen
-    from harness.metrics.aggregation import applicable
+    from harness.points import applicable, query, widen
 
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
     cells = {cell.task: cell for cell in store.select(task)}
@@ -98,7 +96,7 @@ def _last(points: pd.DataFrame) -> pd.DataFrame:
 
 def large_rows(points: pd.DataFrame, large: str) -> pd.Series[bool]:
     """Mark the last checkpoints of the large size of every family."""
-    from harness.fitting.runs import ends, largest
+    from harness.points import ends, largest
 
     if large == "largest":
         return ends(points) & largest(points)
@@ -109,8 +107,7 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
     """Mark the last checkpoints for which an expression holds; raise UsageError unless it is one size a family."""
     import pandas as pd
 
-    from harness.fitting.columns import query
-    from harness.fitting.runs import ends
+    from harness.points import ends, query
 
     kept = query(points, expression)
     kept = kept[ends(kept)]
@@ -126,7 +123,7 @@ def _small(points: pd.DataFrame, asked: Asked) -> Iterator[tuple[str, pd.Series[
     if asked.small:
         yield from ((expression, _matching(points, expression)) for expression in asked.small)
         return
-    from harness.fitting.runs import ends
+    from harness.points import ends
 
     rung = points.groupby("family")["params"].rank(method="dense").astype(int)
     large = int(rung[large_rows(points, asked.large)].min())

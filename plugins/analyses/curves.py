@@ -95,7 +95,7 @@ def read_curves(
 def _of_store(
     store: PointStore, *, task: str | None, metric: str | None, where: str | None, scale: str
 ) -> Iterator[Curve]:
-    from harness.fitting.ladder import widen
+    from harness.points import widen
 
     for name, chosen in sorted(_metrics(store, task, metric).items()):
         points = _query(store.points(name, metrics=[chosen]), where)
@@ -113,7 +113,7 @@ def _of_store(
 
 def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
     """Return the metric of every task that is asked for; one that is named is left out where it does not apply."""
-    from harness.metrics.aggregation import applicable
+    from harness.points import applicable
 
     cells = {cell.task: cell for cell in store.select(task)}
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
@@ -151,7 +151,7 @@ def _of_table(
 def _curve(
     names: tuple[str, str, str], points: pd.DataFrame, scale: str, covariance: Floats | None, *, rises: bool = True
 ) -> Curve:
-    from harness.fitting.ladder import column
+    from harness.points import column
 
     sizes, values = column(points, scale), column(points, names[2])
     if not (sizes > 0).all():
@@ -161,7 +161,7 @@ def _curve(
 
 def _last(points: pd.DataFrame, scale: str) -> pd.DataFrame:
     """Return the last checkpoint of each run, ordered by scale."""
-    from harness.fitting.runs import ends, refuse_twice
+    from harness.points import ends, refuse_twice
 
     if scale not in points.columns:
         raise UsageError(f"points have no {scale!r}; choose --scale among: {choose(points.columns)}")
@@ -170,6 +170,6 @@ def _last(points: pd.DataFrame, scale: str) -> pd.DataFrame:
 
 
 def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    from harness.fitting.columns import query
+    from harness.points import query
 
     return query(frame, where) if where else frame

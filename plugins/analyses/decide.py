@@ -177,7 +177,7 @@ def _late(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
     """Yield the last checkpoints of the runs of each family's largest size that has several."""
     import numpy as np
 
-    from harness.fitting.runs import largest, runs_of
+    from harness.points import largest, runs_of
 
     runs = runs_of(points).number
     several = points[np.bincount(runs)[runs] > 1]

@@ -187,7 +187,7 @@ def register_commands(cli: click.Group) -> None:
     """Add harness decompose."""
     import click
 
-    from harness.cli.output import row_options
+    from harness import row_options
     from harness_plugins.analyses.shapes import CORRELATIONS
 
     @cli.command("decompose")

@@ -120,8 +120,7 @@ def _row(one: Emergence, p: dict[str, float], alpha: float) -> tuple[Any, ...]:
 
 def _of_store(store: PointStore, curve: Curve, level: float) -> Emergence:
     """Compute the other metrics of a curve's runs, in resamples that all share."""
-    from harness.metrics.aggregation import applicable
-    from harness.store.identity import CellId
+    from harness.points import CellId, applicable
 
     cells = curve.points[CELL]
     there = applicable(store.load_any(CellId(*cells.iloc[0])), store.registries)

@@ -45,7 +45,7 @@ class Items:
     @property
     def runs(self) -> Ints:
         """The number of the training run of each checkpoint (M,)."""
-        from harness.fitting.runs import runs_of
+        from harness.points import runs_of
 
         return runs_of(self.points).number
 
@@ -84,7 +84,7 @@ def _of_store(
 ) -> Iterator[Items]:
     import pandas as pd
 
-    from harness.store.points import checkpoint_columns
+    from harness.points import checkpoint_columns
 
     cells = [cell for cell in store.select(task, family) if not store.is_sampled(cell.id)]
     if not cells:
@@ -103,7 +103,7 @@ def _of_store(
 
 def refuse_doubles(points: pd.DataFrame, task: str) -> None:
     """Raise StoreError where a checkpoint has a task more than once, as with several engines, dtypes or prompts."""
-    from harness.fitting.runs import label
+    from harness.points import label
 
     key = [name for name in CHECKPOINT if name in points.columns]
     twice = points[points.duplicated(key, keep=False)]
@@ -120,7 +120,7 @@ def _applies(store: PointStore, step: str, scores: Scores) -> bool:
 
 def _values(store: PointStore, step: str, scores: Sequence[Scores]) -> Floats:
     """Return a metric (n, M) of every document and checkpoint, higher being better."""
-    from harness.metrics.per_document import per_document
+    from harness.points import per_document
 
     metric = store.registries.metrics[step]
     values = np.stack([per_document(metric, one).columns[0] for one in scores], axis=1)
@@ -187,7 +187,7 @@ def _units(groups: Ints) -> Ints:
 
 
 def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    from harness.fitting.columns import query
+    from harness.points import query
 
     return query(frame, where) if where else frame
 
@@ -202,7 +202,7 @@ def _by_scale(points: pd.DataFrame, scale: str) -> pd.DataFrame:
 
 
 def _logarithm(points: pd.DataFrame, scale: str) -> Floats:
-    from harness.fitting.ladder import column
+    from harness.points import column
 
     values = column(points, scale)
     if not (values > 0).all():
@@ -230,8 +230,7 @@ def open_source(
 
     `run` is the column of a table that tells runs apart; `drop_duplicates` keeps one of equal rows.
     """
-    from harness.fitting.columns import renamed
-    from harness.store.points import read_table
+    from harness.points import read_table, renamed
 
     if path.is_dir():
         return harness.open_store(path, registries=registries), ()

@@ -57,8 +57,7 @@ class Pool:
 
         Raises UsageError where there are none.
         """
-        from harness.fitting.columns import query
-        from harness.fitting.runs import ends, largest
+        from harness.points import ends, largest, query
 
         points = query(self.points, where) if where else self.points
         found = points.index[ends(points) & largest(points, rungs)].to_numpy()
@@ -100,7 +99,7 @@ def is_mean(store: PointStore, name: str, scores: Scores | Samples) -> bool:
 
 def values_of(store: PointStore, name: str, scores: Scores | Samples) -> Floats:
     """Return the value of a metric on every document (N,)."""
-    from harness.metrics.per_document import per_document
+    from harness.points import per_document
 
     return per_document(store.registries.metrics[name], scores).columns[0]
 
@@ -108,7 +107,7 @@ def values_of(store: PointStore, name: str, scores: Scores | Samples) -> Floats:
 def _pool(store: PointStore, cells: list[Any], name: str) -> Pool:
     import pandas as pd
 
-    from harness.store.points import checkpoint_columns
+    from harness.points import checkpoint_columns
 
     points = pd.DataFrame([checkpoint_columns(cell) for cell in cells]).assign(cell=range(len(cells)))
     points = points.sort_values(["family", "params", "size", "seed", "tokens", "step"], kind="stable")

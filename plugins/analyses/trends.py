@@ -161,7 +161,7 @@ def register_commands(cli: click.Group) -> None:
     """Add harness trends."""
     import click
 
-    from harness.cli.output import row_options
+    from harness import row_options
 
     @cli.command("trends")
     @click.argument("points", type=click.Path(path_type=Path))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness import EngineError, OutOfMemory, Sample, SampleRequest
-from harness.evaluation.tokens import common_prefix
+from harness.engines import common_prefix
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.packing import LEAST_SHARED
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import EngineError
-from harness.checkpoints.digests import weight_files
+from harness.engines import weight_files
 
 # Buffers that older versions of transformers saved; they are computed, not trained.
 BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$|\.(attn|attention|self_attn|self_attention)\.bias$")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import Request
-from harness.evaluation.tokens import common_prefix
+from harness.engines import common_prefix
 
 Ints = NDArray[np.int64]
 LEAST_SHARED = 32  # tokens that requests must have in common before they are read apart

@@ -23,9 +23,7 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
-from harness.checkpoints.digests import config_digest, tokenizer_digest
-from harness.checkpoints.weights import read_config
-from harness.distribution import how_to_install
+from harness.engines import config_digest, how_to_install, read_config, tokenizer_digest
 from harness_plugins.engines.forwards import Answer, Forwards, rows_of
 from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors

@@ -23,9 +23,7 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
-from harness.checkpoints.digests import config_digest, tensors_digest, weight_files
-from harness.checkpoints.weights import read_config
-from harness.distribution import how_to_install
+from harness.engines import config_digest, how_to_install, read_config, tensors_digest, weight_files
 from harness_plugins.engines.processes import WINDOW, Batch, Child, ChildDied
 from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.transformers import open_engine as open_transformers

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.weights import BUFFER, MASK
+from harness.engines import BUFFER, MASK
 from harness_plugins.engines.vllm_slots import Slot, Unclear, listed, own_heads, pattern, short, slots_of
 
 DENSE = {"float32": 1e-4}  # share of its norm by which a product may differ from the exact one

@@ -61,7 +61,7 @@ class FamilySkill:
         """Average over the posterior."""
         model = self._model(points, value)
         common, sigma, spread, families = model.mean()
-        from harness.fitting.runs import runs_of
+        from harness.points import runs_of
 
         notes = []
         if runs_of(points).count < len(points):
@@ -95,7 +95,7 @@ class FamilySkill:
         return self._back(self._z(fitted, points, drawn) + noise)
 
     def _z(self, fitted: Fitted, points: pd.DataFrame, new: Mapping[str, Floats]) -> Floats:
-        from harness.fitting.ladder import column
+        from harness.points import column
 
         p, known = fitted.parameters, {**fitted.state["families"], **new}
         own = np.array([known.get(str(name), (0.0, 0.0)) for name in points["family"]])
@@ -107,7 +107,7 @@ class FamilySkill:
         return z if self.scale == "identity" else self.floor + (1 - self.floor) * np.asarray(logistic(z))
 
     def _model(self, points: pd.DataFrame, value: str) -> Model:
-        from harness.fitting.ladder import column
+        from harness.points import column
 
         if "family" not in points.columns:
             raise LawError(f"law {self.name!r} needs a column family")

@@ -114,7 +114,7 @@ def curves(points: pd.DataFrame, value: str) -> list[Curve]:
 
     A column `budget` says what belongs together; otherwise points whose compute is nearly equal do.
     """
-    from harness.fitting.ladder import column
+    from harness.points import column
 
     flops, params, loss = (column(points, name) for name in ("flops", "params", value))
     if (loss <= 0).any():
@@ -210,7 +210,7 @@ class IsoFlop:
 
     def predict(self, fitted: Fitted, points: pd.DataFrame) -> Floats:
         """Return the loss (n,) of runs of a size and a budget."""
-        from harness.fitting.ladder import column
+        from harness.points import column
 
         p, c = fitted.parameters, np.log(column(points, "flops"))
         off = np.log(column(points, "params")) - (p["n"] + p["a"] * c)

@@ -10,7 +10,7 @@ import numpy as np
 
 import harness
 from harness import Fitted, Floats, Ints, LawError, UsageError
-from harness.fitting.solver import Effort, Problem, minimise
+from harness.laws import Effort, Problem, minimise
 from harness_plugins.laws.capabilities import MOST, Space
 from harness_plugins.laws.task import logistic
 
@@ -70,7 +70,7 @@ class Observational:
 
     def fit_all(self, tables: Sequence[pd.DataFrame], value: str, rng: np.random.Generator) -> list[Fitted]:  # noqa: ARG002  # nothing is drawn
         """Fit the weights to many tables at once."""
-        from harness.fitting.ladder import column
+        from harness.points import column
 
         self._check(tables[0], value)
         spaces = [self._space(table) for table in tables]
@@ -116,7 +116,7 @@ class Observational:
         return self.components if isinstance(self.components, int) else None
 
     def _check(self, points: pd.DataFrame, value: str) -> None:
-        from harness.fitting.ladder import readable
+        from harness.points import readable
 
         if not self.features:
             numeric = [str(name) for name in points.select_dtypes("number").columns if name != value]
@@ -133,14 +133,14 @@ class Observational:
         return None if self.measure != "components" else Space.of(self._scores(points))
 
     def _scores(self, points: pd.DataFrame) -> Floats:
-        from harness.fitting.ladder import readable
+        from harness.points import readable
 
         scores: Floats = np.column_stack([readable(points, name) for name in self.features])
         return scores
 
     def _coordinates(self, space: Space | None, points: pd.DataFrame) -> Floats:
         """Return what y is a sigmoid of, (n, K)."""
-        from harness.fitting.ladder import column
+        from harness.points import column
 
         if space is None:
             away: Floats = np.log10(column(points, self.measure))[:, None] - CENTRES[self.measure]
@@ -154,7 +154,7 @@ class Observational:
         Models are put in the order of their first component, and each fold takes every tenth, so that all hold weak and
         strong ones: where only the strong ones do a task at all, the weak half has nothing to choose by.
         """
-        from harness.fitting.ladder import column
+        from harness.points import column
 
         scored = points[value].notna().to_numpy()
         y, scores, others = column(points[scored], value), self._scores(points[scored]), self._scores(points[~scored])

@@ -166,7 +166,7 @@ def areas(curve: pd.DataFrame, memory: float = MEMORY) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from harness.fitting.runs import runs_of
+    from harness.points import runs_of
 
     missing = {"step", "learning_rate"} - set(curve.columns)
     if missing:

@@ -8,7 +8,7 @@ import numpy as np
 
 import harness
 from harness import Floats
-from harness.fitting.laws import FormulaLaw
+from harness.laws import FormulaLaw
 from harness_plugins.laws.loss import UNKNOWN, Chinchilla, OverTrained, Power
 
 

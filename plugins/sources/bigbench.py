@@ -36,7 +36,7 @@ METRICS = {
 
 def resolve(name: str) -> Task:
     """Return the task of a task.json or of a folder; raise UsageError where there is none, TaskError if it is wrong."""
-    from harness.tasks.loading import fingerprint  # not at the top: it imports yaml, and --help is quick
+    from harness import fingerprint
 
     file = _file(Path(name))
     table = _read(file)

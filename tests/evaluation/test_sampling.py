@@ -14,10 +14,11 @@ import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
 from harness.cli.sampling_options import OF_SAMPLERS, OF_TEXTS, take_sampling
 from harness.columns import COLUMNS
-from harness.evaluation.suite import Progress
+from harness.evaluation.suite import Progress, prepare
 from harness.files import digest_of
 from harness.host import PluginHost, load_plugins
 from harness.metrics.samples import counted
+from harness.store.files import pack_json, unpack_json
 from harness.store.identity import Settings
 from harness.store.points import UNITS
 from harness.tasks.loading import fingerprint, load_task
@@ -202,7 +203,7 @@ def test_a_damaged_part_is_set_aside_and_drawn_again(family, tmp_path, monkeypat
     before, parts = texts(store), sorted((tmp_path / "s" / "samples").glob("*/*.parquet"))
     assert len(parts) > 3
     parts[1].write_bytes(parts[1].read_bytes()[:-40] + bytes(40))
-    plan, _ = harness.suite.prepare(
+    plan, _ = prepare(
         [family], [make_task()], store=tmp_path / "s", engine="fake", registries=host_with(), sampling=UNTIL
     )
     assert "it will be computed again" in plan.notes[0]
@@ -453,8 +454,8 @@ def test_an_old_feature_or_an_attribute_with_the_name_of_a_column_does_not_repla
     task = replace(make_task(), docs=docs, fingerprint="f" * 16)
     _, store = draw(family, tmp_path / "s", task, options={"n": 12})
     (file,) = (tmp_path / "s" / "checkpoints").glob("*.json")
-    known = json.loads(file.read_text())
-    file.write_text(json.dumps({**known, "features": {"trials": 7.0}}))
+    name = f"checkpoints/{file.stem}"
+    file.write_bytes(pack_json(name, {**unpack_json(file.read_bytes(), name), "features": {"trials": 7.0}}))
     point = store.points(metrics=["pass_rate"]).iloc[0]
     assert point["feature_trials"] == 7
     assert point["trials"] != 7

@@ -158,7 +158,7 @@ def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore):
     store.write(replace(cell.id, settings=other.digest), store.read(cell.id.name))
     store = PointStore(store.path, registries=nano_store.registries)
     for analysis in (read_curves, decide, lambda store, task: list(read_items(store, task=task))):
-        with pytest.raises(StoreError, match=r"aster:w\d\dl2 has nano_birthplace more than once; choose with --where"):
+        with pytest.raises(StoreError, match=r"aster:w\d\dl2@\d+ has nano_birthplace more than once; choose with"):
             analysis(store, task="nano_birthplace")
     assert len(read_curves(store, task="nano_birthplace", where="engine == 'transformers'")) == 2
 

@@ -140,7 +140,7 @@ def test_another_metric_can_be_shown(nano_store: PointStore):
 def test_limits_of_one_task_are_not_mixed(tmp_path, nano_store: PointStore, host: PluginHost):
     path = shutil.copytree(nano_store.path, tmp_path / "store")
     harness.evaluate(["aster:w32l2@1600"], ["nano_addition"], path, limit=5, registries=host).check()
-    with pytest.raises(StoreError, match="aster:w32l2 has nano_addition more than once"):
+    with pytest.raises(StoreError, match="aster:w32l2@1600 has nano_addition more than once"):
         compare(PointStore(path, registries=host), **FAST)
 
 

@@ -1,0 +1,18 @@
+"""What the authors of engines use: files of a checkpoint, their digests, and token prefixes. Re-exports only."""
+
+from harness.checkpoints.digests import config_digest, tensors_digest, tokenizer_digest, weight_files
+from harness.checkpoints.weights import BUFFER, MASK, read_config
+from harness.distribution import how_to_install
+from harness.evaluation.tokens import common_prefix
+
+__all__ = [
+    "BUFFER",
+    "MASK",
+    "common_prefix",
+    "config_digest",
+    "how_to_install",
+    "read_config",
+    "tensors_digest",
+    "tokenizer_digest",
+    "weight_files",
+]

@@ -1,0 +1,31 @@
+"""What analyses use of a store and of points: reading, columns, runs, and metrics of scores. Re-exports only."""
+
+from harness.fitting.columns import query, renamed
+from harness.fitting.ladder import column, readable, widen
+from harness.fitting.runs import ends, label, largest, refuse_twice, runs_of
+from harness.metrics.aggregation import applicable, evaluate
+from harness.metrics.per_document import per_document
+from harness.store.identity import CellId
+from harness.store.points import PointStore, checkpoint_columns, open_store, read_points, read_table
+
+__all__ = [
+    "CellId",
+    "PointStore",
+    "applicable",
+    "checkpoint_columns",
+    "column",
+    "ends",
+    "evaluate",
+    "label",
+    "largest",
+    "open_store",
+    "per_document",
+    "query",
+    "read_points",
+    "read_table",
+    "readable",
+    "refuse_twice",
+    "renamed",
+    "runs_of",
+    "widen",
+]
