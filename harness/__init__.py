@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from harness.fits import fit, fit_families
+    from harness.fitting.forecasts import Forecast, forecast
     from harness.hookspecs import Register, hookimpl
     from harness.host import PluginHost, load_plugins
     from harness.lawfits import LawFit, load_fits
@@ -81,6 +82,7 @@ __all__ = [
     "FamilyError",
     "Fitted",
     "Floats",
+    "Forecast",
     "Generation",
     "HarnessError",
     "Ints",
@@ -119,6 +121,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_families",
+    "forecast",
     "hookimpl",
     "interval_options",
     "load_fits",
@@ -140,6 +143,7 @@ _MODULES = {
         "SuiteError TaskError TokenError UsageError"
     ),
     "fits": "fit fit_families",
+    "fitting.forecasts": "Forecast forecast",
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "lawfits": "LawFit load_fits",

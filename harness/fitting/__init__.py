@@ -1,0 +1,1 @@
+"""Forecasts: one calibrated predictive distribution per task and family, composed of models and laws."""

@@ -1,0 +1,106 @@
+"""A forecast as tables that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.fitting.forecast_scores import Scores
+from harness.tables import Range, Table
+
+if TYPE_CHECKING:
+    from harness.fitting.forecasts import Forecast
+
+COLUMNS = ("task", "family", "forecast", "50 %", "beyond", "verdict", "parts", "earlier rungs")
+
+
+def table(found: Forecast) -> Table:
+    """Return a row per task and family."""
+    known = bool(found.frame["measured"].notna().any())
+    rows = []
+    for row in found.frame.to_dict("records"):
+        half = f"{row['low50']:.3f} to {row['high50']:.3f}"
+        cells = [
+            row["task"],
+            row["family"],
+            Range(row["median"], row["low"], row["high"]),
+            half,
+            f"{row['beyond']:.3g}x",
+            row["verdict"],
+            _parts(row["weights"]),
+            _evidence(row["tried"], row["covered"], row["interval_score"]),
+        ]
+        rows.append(tuple([*cells[:3], row["measured"], *cells[3:]] if known else cells))
+    columns = (*COLUMNS[:3], "measured", *COLUMNS[3:]) if known else COLUMNS
+    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found))
+
+
+def notes(found: Forecast) -> tuple[str, ...]:
+    """Return what a reader has to know."""
+    about = (
+        f"Median and {found.level:.0%} interval of {found.value} on {_of(found.of)}. Beyond: how many times the FLOPs "
+        "of the ladder's largest run. Parts: weights of what the forecast is composed of, by its forecasts of earlier "
+        f"rungs. Earlier rungs: forecasts made the same way from fewer sizes, covered by {found.level:.0%} intervals, "
+        "with their interval score (width plus misses; less is better)."
+    )
+    exchangeable = "Calibration assumes that the rungs to come are like those before, distance taken into account."
+    lines = [about, f"All earlier rungs: {found.earlier}.", exchangeable, *found.notes]
+    if found.frame["measured"].notna().any():
+        lines.append(f"Targets that were measured: {found.scores} ({int(found.abstained.sum())} abstained).")
+    return tuple(lines)
+
+
+def _of(of: str) -> str:
+    return "these documents" if of == "documents" else "all documents like these"
+
+
+def _parts(weights: Mapping[str, float]) -> str:
+    shown = sorted(((w, name) for name, w in weights.items() if w >= 0.005), reverse=True)
+    return ", ".join(f"{name} {w:.2f}" for w, name in shown)
+
+
+def _evidence(tried: int, covered: int, score: float) -> str:
+    return f"{covered} of {tried}, {score:.3f}" if tried and np.isfinite(score) else "none"
+
+
+def score_rows(rows: Mapping[str, Scores]) -> Table:
+    """Return a table of scores, a row each."""
+    columns = (
+        "forecast",
+        "n",
+        "MAE",
+        "covered",
+        "95 % interval",
+        "mean width",
+        "median width",
+        "interval score",
+        "CRPS",
+    )
+    cells = tuple(
+        (
+            name,
+            own.n,
+            own.mae,
+            f"{own.coverage:.0%}",
+            f"{own.coverage_interval[0]:.0%} to {own.coverage_interval[1]:.0%}",
+            own.mean_width,
+            own.median_width,
+            own.interval_score,
+            own.crps,
+        )
+        for name, own in rows.items()
+    )
+    return Table("forecast_scores", "How forecasts did", columns, cells)
+
+
+def text(found: Forecast) -> str:
+    """Return a forecast as it is printed."""
+    own = table(found)
+    lines = [own.title, ""]
+    for row in found.frame.to_dict("records"):
+        name = ", ".join(part for part in (row["task"], row["family"]) if part) or "forecast"
+        interval = Range(row["median"], row["low"], row["high"])
+        lines.append(f"{name}: {interval} ({row['beyond']:.3g}x beyond), {row['verdict']}")
+    return "\n".join([*lines, "", *own.notes])
