@@ -1,4 +1,4 @@
-"""The models that a forecast is composed of: a saturating curve, two steps through a task loss, and no change."""
+"""The models that a forecast is composed of: curves of one ladder, no change, and regressions over many families."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import harness
 @harness.hookimpl
 def register_forecasters(register: harness.Register) -> None:
     """Register them."""
+    from harness.fitting.family_tables import Capabilities, Families
     from harness.fitting.forecast_models import Saturating, Stepwise, Walk
 
-    for forecaster in (Saturating(), Stepwise(), Walk()):
+    for forecaster in (Saturating(), Stepwise(), Walk(), Families(), Capabilities()):
         register(forecaster)

@@ -189,7 +189,7 @@ def test_misses_of_the_past_widen():
     off = special.logit(y) + 0.3 * rng.standard_normal(40)
     count = np.arange(40)
     narrow = special.expit(off[:, None] + 0.1 * z)
-    past = Cases(("one",), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, narrow[None])
+    past = Cases(("one",), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, narrow[None], count)
     assert combine(past, past.take(np.array([0, 1])), np.ones(1)).factors == pytest.approx(2.0, abs=0.3)
 
 

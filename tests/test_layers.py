@@ -26,7 +26,7 @@ LAYERS = [
     {"checks", "outputs", "reports", "samplingoptions"},
     {"fits", "lawfits"},
     {"fitting.rungs", "fitting.forecast_scores", "fitting.posteriors"},
-    {"fitting.forecast_models", "fitting.verdicts"},
+    {"fitting.family_tables", "fitting.forecast_models", "fitting.verdicts"},
     {"fitting.forecast_laws", "fitting.forecast_stack"},
     {"fitting.forecasts"},
     {"fitting.forecast_files", "fitting.forecast_tables"},

@@ -15,7 +15,8 @@ from harness.laws import ComposedLaw, Law, steps_of
 from harness.registries import Registries
 from harness.types import Floats
 
-OPTIONS = {"bootstrap": 200, "starts": 8, "resample": "runs"}
+RESAMPLES = 200
+OPTIONS = {"bootstrap": RESAMPLES, "starts": 8, "resample": "runs"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class LawForecaster:
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, R, T), the scatter of the law's points included."""
         width = batch.targets("params").shape[1]
-        found = np.full((len(batch.ladders), OPTIONS["bootstrap"], width), np.nan)
+        found = np.full((len(batch.ladders), RESAMPLES, width), np.nan)
         for p, ladder in enumerate(batch.ladders):
             if ladder.targets is None:
                 continue

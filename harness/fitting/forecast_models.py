@@ -71,7 +71,7 @@ def log_normal(z: Floats, middle: float, spread: float) -> Floats:
 
 def single(values: Floats | Bools) -> Floats:
     """Return values in single precision, in which likelihoods take half the time."""
-    return values.astype(np.float32)  # type: ignore[return-value]
+    return values.astype(np.float32)
 
 
 def span(chance: Floats, z_floor: Floats, z_ceiling: Floats) -> tuple[Floats, Floats]:
@@ -110,7 +110,7 @@ def deviate(p: Floats, sigma: Floats, rng: np.random.Generator) -> Floats:
     scale = np.sqrt((FREEDOM - 2) / FREEDOM)
     noise = scale * rng.standard_t(FREEDOM, size=p.shape)
     clipped = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
-    return special.expit(special.logit(clipped) + sigma * noise)
+    return np.asarray(special.expit(special.logit(clipped) + sigma * noise))
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,7 @@ class Saturating(Pooling):
     """
 
     name = "saturating"
+    many = False  # not for tables of many families
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Drawn:
         """Return draws (P, K, T)."""
@@ -251,6 +252,7 @@ class Stepwise(Pooling):
     """
 
     name = "stepwise"
+    many = False  # not for tables of many families
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Drawn:
         """Return draws (P, K, T); NaN for ladders without a task loss."""
@@ -325,6 +327,7 @@ class Walk:
     """
 
     name = "walk"
+    many = False  # not for tables of many families
     PRIOR = (0.15, 2.0)  # standard deviation of a change over a factor e of FLOPs, in logits, and what it is worth
 
     def __init__(self, particles: int = PARTICLES) -> None:

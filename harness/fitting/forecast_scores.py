@@ -97,7 +97,8 @@ def score(
     """Score n measured values against quantiles (n, Q); coverage counts `clusters` as what is independent."""
     n = len(y)
     if not n:
-        return Scores(0, level, *[float("nan")], 0, *[float("nan")] * 4)
+        nan = float("nan")
+        return Scores(0, level, nan, 0, nan, nan, nan, nan)
     low, high = interval(quantiles, level, levels)
     middle = np.array([np.interp(0.5, levels, own) for own in quantiles])
     inside = (low - 1e-12 <= y) & (y <= high + 1e-12)

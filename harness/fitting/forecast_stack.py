@@ -13,12 +13,13 @@ import numpy as np
 from scipy import special
 
 from harness.fitting.forecast_scores import LEVELS, crps, normal_scores
+from harness.fitting.verdicts import FEWEST
 from harness.types import Bools, Floats, Ints
 
 SHRINK = 10.0  # cases that equal weights are worth
 POWER = 4.0  # of relative CRPS in weights
-DOUBT = 10.0  # cases that a factor of 1 is worth
-FACTORS = (0.75, 2.0)
+DOUBT = 6.0  # cases that a factor of 1 is worth
+FACTORS = (0.7, 2.0)
 NEAR = 0.7  # standard deviation of ln distance at which a past case still tells something
 FEWER = 0.4  # what a case from one rung fewer is worth
 EDGE = 1e-5  # of accuracies in logits
@@ -29,7 +30,8 @@ class Cases:
     """C cases and what M models say of them: quantiles (M, C, Q) at LEVELS, NaN where a model says nothing.
 
     `ladder` numbers ladders, `rungs` counts those fitted, `target` is the rung forecast, `ahead` ln of how far it lies
-    above the ladder in FLOPs, `y` what was measured (NaN: not yet), `docs` the documents behind it.
+    above the ladder in FLOPs, `y` what was measured (NaN: not yet), `docs` the documents behind it, `cut` numbers what
+    was fitted.
     """
 
     names: tuple[str, ...]
@@ -40,10 +42,11 @@ class Cases:
     y: Floats
     docs: Floats
     quantiles: Floats
+    cut: Ints
 
     def take(self, rows: Bools | Ints) -> Cases:
         """Return some of the cases."""
-        own = {name: getattr(self, name)[rows] for name in ("ladder", "rungs", "target", "ahead", "y", "docs")}
+        own = {name: getattr(self, name)[rows] for name in ("ladder", "rungs", "target", "ahead", "y", "docs", "cut")}
         return replace(self, **own, quantiles=self.quantiles[:, rows])
 
     @property
@@ -58,12 +61,18 @@ class Cases:
 def _mean(values: Floats) -> Floats:
     """Return the mean over models (C,) of those that speak; NaN where none does."""
     known = np.isfinite(values)
-    return np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    count = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=0) / count)
 
 
-def relevance(past: Cases, rungs: int) -> Floats:
-    """Return what past cases (C,) are worth for forecasts from so many rungs: those from fewer rungs count less."""
-    return np.asarray(FEWER ** np.maximum(rungs - past.rungs - 1, 0), dtype=np.float64)
+def relevance(past: Cases, rungs: int, fewest: int) -> Floats:
+    """Return what past cases (C,) are worth for forecasts from so many rungs: those from fewer rungs count less.
+
+    Cases from less than `fewest` rungs, where a forecast abstains, count only while there are no others.
+    """
+    worth = np.asarray(FEWER ** np.maximum(rungs - past.rungs - 1, 0), dtype=np.float64)
+    made = past.rungs >= fewest
+    return np.where(made, worth, 0.0) if made.any() else worth
 
 
 def weights(past: Cases, prior: Floats, worth: Floats) -> Floats:
@@ -113,7 +122,7 @@ def factors(past: Cases, logits: Floats, worth: Floats, ahead: Floats) -> Floats
     apart = np.log(np.maximum(ahead, 0.1))[:, None] - np.log(np.maximum(past.ahead, 0.1))[None, :]
     near = np.exp(-0.5 * (apart / NEAR) ** 2) * worth
     square = (near @ z**2 + DOUBT) / (near.sum(axis=1) + DOUBT)
-    return np.clip(np.sqrt(square), *FACTORS)
+    return np.asarray(np.clip(np.sqrt(square), *FACTORS))
 
 
 def widened(logits: Floats, factor: Floats) -> Floats:
@@ -144,13 +153,13 @@ class Combined:
     factors: Floats
 
 
-def combine(past: Cases, new: Cases, prior: Floats) -> Combined:
-    """Return forecasts of new cases, from those past alone; `prior` (M,) is as of `weights`."""
+def combine(past: Cases, new: Cases, prior: Floats, fewest: int = FEWEST) -> Combined:
+    """Return forecasts of new cases, from those past alone; `prior` is as of `weights`, `fewest` as of `relevance`."""
     quantiles = np.full((len(new.y), len(LEVELS)), np.nan)
     shares, factor = np.zeros((len(new.y), len(new.names))), np.ones(len(new.y))
     for rungs in np.unique(new.rungs):
         rows = np.flatnonzero(new.rungs == rungs)
-        own, worth = new.take(rows), relevance(past, int(rungs))
+        own, worth = new.take(rows), relevance(past, int(rungs), fewest)
         weight = weights(past, prior, worth)
         factor[rows] = factors(past, averaged(past.quantiles, weight), worth, own.ahead)
         spread = special.expit(widened(averaged(own.quantiles, weight), factor[rows]))

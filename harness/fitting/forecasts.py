@@ -33,6 +33,8 @@ from harness.types import Bools, Floats
 
 LARGEST = "largest"
 SHARES = {"documents": SAME_DOCS, "population": 1.0}  # of the variance of documents that an interval has in it
+MANY = 6  # families that are forecast from one another where each has few sizes
+FEW_SIZES = 5  # per family, in the median
 FIRST = 2  # sizes of the smallest ladder whose forecast counts
 UNTRIED = 1.0  # relative CRPS that a forecaster is trusted to have before it has made a forecast
 
@@ -47,7 +49,8 @@ class Forecast:
 
     Columns of the frame: task, family, sizes, params, tokens, flops, beyond (factor of FLOPs above the ladder), median,
     low50, high50, low, high, verdict, weights (of each part), factor (by which the spread was widened), effective
-    (independent draws at least), measured (where known), and the evidence of earlier rungs: tried, covered, interval_score.
+    (independent draws at least), measured (where known), and the evidence of earlier rungs: tried, covered,
+    interval_score.
     """
 
     frame: pd.DataFrame
@@ -109,6 +112,7 @@ def forecast(
     of: str = "documents",
     laws: Sequence[str] | None = None,
     forecasters: Sequence[str] | None = None,
+    family: str | None = None,
     seed: int = 0,
     registries: Registries | None = None,
     report: Report = lambda *_: None,
@@ -123,6 +127,7 @@ def forecast(
     :param of: "documents": what will be measured on these documents; "population": on all documents like them.
     :param laws: laws that take part; by default those of plugins that do not ship with the harness.
     :param forecasters: names of registered forecasters; all by default.
+    :param family: the only family to forecast; the others keep their largest sizes, and are learnt from.
     :param report: is told what is being done, as (name, done, total).
 
     Raises LawError where there are no accuracies or no ladder has two sizes below its target.
@@ -134,14 +139,25 @@ def forecast(
     registries = registries or default_host()
     ladders = read_ladders(widen(points), value, via)
     asked = _asked(params, tokens, flops)
-    fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in ladders]
-    fitted = [ladder for ladder in fitted if ladder.rungs >= 2 and ladder.targets]
+    wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
+    if not wanted:
+        raise UsageError(f"there is no family {family!r}; there are: {choose({own.family for own in ladders})}")
+    fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in wanted]
+    many = _many(ladders)
+    first = 1 if many else FIRST
+    fitted = [ladder for ladder in fitted if ladder.rungs >= first and ladder.targets]
     if not fitted:
-        raise LawError(f"none of {len(ladders)} ladders has two sizes below its target; add sizes")
+        raise LawError(f"none of {len(wanted)} ladders has two sizes below its target; add sizes")
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
-    parts = _parts(registries, laws, forecasters)
-    run = _Run(fitted, parts, seed, SHARES[of], report)
+    others = [ladder for ladder in ladders if family not in (None, ladder.family)]
+    run = _Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
     return run.forecast(measured, level=level, of=of, value=value)
+
+
+def _many(ladders: Sequence[Ladder]) -> bool:
+    """Say whether these are many families of few sizes, which are forecast from one another."""
+    families = {ladder.family for ladder in ladders}
+    return len(families) >= MANY and float(np.median([ladder.rungs for ladder in ladders])) <= FEW_SIZES
 
 
 def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
@@ -179,11 +195,15 @@ def _measured(fitted: Ladder, ladders: Sequence[Ladder]) -> float:
     return float(whole.value[whole.tops[-1]])
 
 
-def _parts(registries: Registries, laws: Sequence[str] | None, forecasters: Sequence[str] | None) -> list[Forecaster]:
-    """Return what a forecast is composed of."""
+def _parts(
+    registries: Registries, laws: Sequence[str] | None, forecasters: Sequence[str] | None, many: bool
+) -> list[Forecaster]:
+    """Return what a forecast is composed of: the models of one ladder, or those of `many` families."""
     from harness.fitting.forecast_laws import takes_part
 
     own: list[Forecaster] = [registries.forecasters[name] for name in forecasters or registries.forecasters]
+    if not forecasters:
+        own = [part for part in own if getattr(part, "many", many) == many]
     if laws is None:
         shipped = getattr(registries, "ships", lambda _: True)
         laws = [name for name in registries.laws if not shipped(registries.laws.entries[name].plugin)]
@@ -196,23 +216,27 @@ class _Run:
     """One forecast under way: fitted ladders with targets, and what it is composed of."""
 
     ladders: list[Ladder]
+    others: list[Ladder]
     parts: list[Forecaster]
     seed: int
     share: float
     report: Report
+    first: int
+    many: bool
 
     def forecast(self, measured: Floats, *, level: float, of: str, value: str) -> Forecast:
         """Draw, weigh and calibrate; `measured` (L,) is what is known of the targets."""
-        cuts = [(i, cut) for i, ladder in enumerate(self.ladders) for cut in earlier(ladder, FIRST)]
+        cuts = [(i, cut) for i, ladder in enumerate(self.known) for cut in earlier(ladder, self.first)]
         cases, effective = self._cases([*cuts, *enumerate(self.ladders)])
-        sound, whole = self._sound(), np.array([ladder.rungs for ladder in self.ladders])
-        is_new = cases.rungs == whole[cases.ladder]
+        sound = self._sound()
+        is_new = cases.cut >= len(cuts)
         past, new = cases.take(~is_new & sound[cases.ladder]), cases.take(is_new)
         prior = np.array([getattr(part, "untried", UNTRIED) for part in self.parts])
-        made, tried = combine(past, new, prior), _earlier(past, prior)
+        fewest = self.first if self.many else FEWEST
+        made, tried = combine(past, new, prior, fewest), _earlier(past, prior, fewest)
         columns = _columns(made.quantiles, level)
         columns["verdict"] = [
-            verdict(self.ladders[i], low, high)
+            verdict(self.ladders[i], low, high, curve=not self.many)
             for i, low, high in zip(new.ladder, *interval(made.quantiles, 0.9), strict=True)
         ]
         columns["weights"] = [dict(zip(new.names, map(float, own.round(4)), strict=True)) for own in made.weights]
@@ -238,13 +262,19 @@ class _Run:
         }
 
     def _sound(self) -> Bools:
-        """Say which ladders are forecast at all (L,); the others teach nothing about these."""
-        return np.array([not verdict(ladder, 0.0, 0.0).startswith("abstain") for ladder in self.ladders])
+        """Say which of the ladders known are forecast at all; the others teach nothing about these."""
+        found = [verdict(ladder, 0.0, 0.0, curve=not self.many) for ladder in self.known]
+        return np.array([not own.startswith("abstain") for own in found])
+
+    @property
+    def known(self) -> list[Ladder]:
+        """Return the ladders to forecast, then the others."""
+        return [*self.ladders, *self.others]
 
     def _cases(self, cuts: Sequence[tuple[int, Ladder]]) -> tuple[Cases, Floats]:
         """Return what every part says of every target, and the fewest independent draws behind each cut."""
         sound = self._sound()
-        batch = Batch.of([cut for _, cut in cuts], self.ladders, pools=np.array([sound[i] for i, _ in cuts]))
+        batch = Batch.of([cut for _, cut in cuts], self.known, pools=np.array([sound[i] for i, _ in cuts]))
         drawn: list[Drawn] = []
         for number, part in enumerate(self.parts):
             self.report(part.name, number, len(self.parts))
@@ -256,7 +286,7 @@ class _Run:
         for p, (i, cut) in enumerate(cuts):
             targets = cut.targets
             assert targets is not None
-            ahead, whole = cut.beyond(targets), self.ladders[i]
+            ahead, whole = cut.beyond(targets), self.known[i]
             for t in range(len(targets)):
                 rung = cut.rungs + 1 + t
                 known = rung <= whole.rungs
@@ -267,7 +297,7 @@ class _Run:
         names = tuple(part.name for part in self.parts)
         by_part = np.swapaxes(np.array(quantiles), 0, 1)
         effective = _fewest([own.effective for own in drawn])
-        return Cases(names, ladder, rungs, target, ahead, y, docs, by_part), effective[cut_of]
+        return Cases(names, ladder, rungs, target, ahead, y, docs, by_part, cut_of), effective[cut_of]
 
 
 def _fewest(effective: Sequence[Floats]) -> Floats:
@@ -309,14 +339,14 @@ class _Earlier:
         return score(self.cases.y, self.quantiles, level=level, clusters=list(self.cases.ladder))
 
 
-def _earlier(past: Cases, prior: Floats) -> _Earlier:
-    """Return earlier forecasts from at least FEWEST rungs, or from fewer where there is no other."""
-    fewest = min(FEWEST, int(past.rungs.max())) if len(past.y) else 0
+def _earlier(past: Cases, prior: Floats, fewest: int) -> _Earlier:
+    """Return earlier forecasts from at least `fewest` rungs, or from fewer where there is no other."""
+    least = min(fewest, int(past.rungs.max())) if len(past.y) else 0
     order, found = [], []
-    for k in sorted(set(past.rungs[past.rungs >= fewest])):
+    for k in sorted(set(past.rungs[past.rungs >= least])):
         rows = np.flatnonzero(past.rungs == k)
         order.append(rows)
-        found.append(combine(past.take(past.target <= k), past.take(rows), prior).quantiles)
+        found.append(combine(past.take(past.target <= k), past.take(rows), prior, fewest).quantiles)
     if not found:
         return _Earlier(past.take(np.zeros(0, dtype=np.int64)), np.empty((0, len(LEVELS))))
     return _Earlier(past.take(np.concatenate(order)), np.concatenate(found))

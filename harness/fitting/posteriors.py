@@ -90,7 +90,7 @@ def _resample(weights: Floats, rng: np.random.Generator) -> np.ndarray[tuple[int
     ends = np.cumsum(weights, axis=1)
     ends[:, -1] = 1.0
     flat = np.searchsorted((ends + np.arange(p)[:, None]).ravel(), (at + np.arange(p)[:, None]).ravel())
-    return np.minimum(flat.reshape(p, k) - k * np.arange(p)[:, None], k - 1).astype(np.int64)
+    return np.asarray(np.minimum(flat.reshape(p, k) - k * np.arange(p)[:, None], k - 1), dtype=np.int64)
 
 
 def _move(

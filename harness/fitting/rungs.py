@@ -80,7 +80,7 @@ class Ladder:
 
     def beyond(self, targets: Targets) -> Floats:
         """Return ln of how far targets (T,) lie above the largest run, in FLOPs (or in the scale that is known)."""
-        return log_scale(targets.params, targets.tokens, targets.flops) - self.order.max()
+        return np.asarray(log_scale(targets.params, targets.tokens, targets.flops) - self.order.max())
 
 
 def log_scale(params: Floats, tokens: Floats, flops: Floats) -> Floats:
@@ -146,6 +146,10 @@ def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | No
     size = params if np.isfinite(params).all() else flops
     if not np.isfinite(size).all() or (size <= 0).any():
         raise LawError(f"{task}, {family}: params and flops are missing or not above 0; add one, or leave the rows out")
+    order = log_scale(params, tokens, flops)
+    partly = np.isfinite(flops) | np.isfinite(params * tokens)
+    if not np.isfinite(order).all() or (partly.any() and not partly.all()):
+        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known of some rows only; add them, or leave rows out")
     chance = _numbers(own, "chance")
     loss = _numbers(own, via) if via else np.array([np.nan])
     return Ladder(

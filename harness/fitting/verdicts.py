@@ -22,11 +22,6 @@ def error_of(value: Floats, docs: Floats) -> Floats:
     return np.asarray(np.sqrt(p * (1 - p) / n + (RUN * p * (1 - p)) ** 2))
 
 
-def reason(ladder: Ladder, low: float, high: float) -> str:
-    """Return why a forecast of a 90 % interval from `low` to `high` abstains, and what would help; "" otherwise."""
-    return _of_ladder(ladder) or _of_interval(ladder, low, high)
-
-
 def _of_ladder(ladder: Ladder) -> str:
     y = ladder.value[ladder.tops]
     errors = error_of(y, ladder.docs[ladder.tops])
@@ -49,12 +44,18 @@ def _of_ladder(ladder: Ladder) -> str:
 def _of_interval(ladder: Ladder, low: float, high: float) -> str:
     if high - low <= SAYS_NOTHING * _range(ladder):
         return ""
-    return f"the interval is {high - low:.2f} wide, more than half of what is possible; add a size nearer the target"
+    docs = ladder.docs[ladder.tops[-1]]
+    limit = 3.3 * np.sqrt(0.25 / docs) if np.isfinite(docs) else 0.0
+    what = "measure more documents" if limit > (high - low) / 2 else "add a size nearer the target"
+    return f"the interval is {high - low:.2f} wide, more than half of the way from chance to 1; {what}"
 
 
-def verdict(ladder: Ladder, low: float, high: float) -> str:
-    """Return forecast, wide, or abstain: why."""
-    why = reason(ladder, low, high)
+def verdict(ladder: Ladder, low: float, high: float, *, curve: bool = True) -> str:
+    """Return forecast, wide, or abstain: why a 90 % interval from `low` to `high` says nothing, and what would help.
+
+    Without a `curve`, where a family is forecast from others, its own sizes need not make one.
+    """
+    why = (_of_ladder(ladder) if curve else "") or _of_interval(ladder, low, high)
     if why:
         return f"abstain: {why}"
     return "wide" if high - low > SAYS_LITTLE * _range(ladder) else "forecast"

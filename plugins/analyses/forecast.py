@@ -98,7 +98,7 @@ def register_commands(cli: click.Group) -> None:
         wanted = target(at, {name: own for name, own in given.items() if own is not None})
         asked["laws"] = list(asked["laws"]) or None
         with bar() as report:
-            found = forecast_file(points, registries=host, report=report, **wanted, **asked)
+            found = forecast_file(points, registries=host, report=report, **{**asked, **wanted})
         found = found.of_family(family) if family else found
         if as_json:
             click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
