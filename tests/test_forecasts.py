@@ -175,7 +175,7 @@ def test_a_part_that_fails_before_loses_its_weight():
     near, far = (special.expit(special.logit(y + off)[:, None] + 0.1 * z) for off in (0.0, 0.3))
     count = np.arange(20)
     past = Cases(
-        ("near", "far"), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, np.array([near, far])
+        ("near", "far"), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, np.array([near, far]), count
     )
     found = combine(past, past.take(np.array([0])), np.ones(2))
     assert found.weights[0, 0] > 0.8
@@ -288,3 +288,19 @@ def test_a_store_is_forecast_by_its_own_metrics(nano_store, tmp_path):
     rows = json.loads(found.stdout)["rows"]
     assert {row["family"] for row in rows} == {"birch"}, "aster has two sizes: one is held out, and one is no ladder"
     assert all(row["verdict"].startswith("abstain: 2 sizes") for row in rows)
+
+
+def test_many_families_are_forecast_from_one_another():
+    """Eight families of three sizes: one line in ln FLOPs, an offset per family; the largest of one is held out."""
+    rng = np.random.default_rng(0)
+    tables = [
+        ladder(task, f"f{i}", a=a + own, b=0.5, chance=0.25, seed=100 * i + t, sizes=SIZES[i % 3 : i % 3 + 3])
+        for i, own in enumerate(0.4 * rng.standard_normal(8))
+        for t, (task, a) in enumerate((("t0", -1.0), ("t1", 0.0), ("t2", 0.5)))
+    ]
+    found = harness.forecast(pd.concat(tables, ignore_index=True), family="f2")
+    assert set(found.frame["weights"][0]) == {"families", "capability"}
+    assert found.frame["family"].eq("f2").all()
+    assert ((found.frame["measured"] - found.frame["median"]).abs() < 0.1).all()
+    assert found.earlier.n >= 40
+    assert found.earlier.coverage > 0.75

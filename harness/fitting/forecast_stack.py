@@ -13,7 +13,6 @@ import numpy as np
 from scipy import special
 
 from harness.fitting.forecast_scores import LEVELS, crps, normal_scores
-from harness.fitting.verdicts import FEWEST
 from harness.types import Bools, Floats, Ints
 
 SHRINK = 10.0  # cases that equal weights are worth
@@ -65,14 +64,9 @@ def _mean(values: Floats) -> Floats:
     return np.asarray(np.where(known, values, 0.0).sum(axis=0) / count)
 
 
-def relevance(past: Cases, rungs: int, fewest: int) -> Floats:
-    """Return what past cases (C,) are worth for forecasts from so many rungs: those from fewer rungs count less.
-
-    Cases from less than `fewest` rungs, where a forecast abstains, count only while there are no others.
-    """
-    worth = np.asarray(FEWER ** np.maximum(rungs - past.rungs - 1, 0), dtype=np.float64)
-    made = past.rungs >= fewest
-    return np.where(made, worth, 0.0) if made.any() else worth
+def relevance(past: Cases, rungs: int) -> Floats:
+    """Return what past cases (C,) are worth for forecasts from so many rungs: those from fewer rungs count less."""
+    return np.asarray(FEWER ** np.maximum(rungs - past.rungs - 1, 0), dtype=np.float64)
 
 
 def weights(past: Cases, prior: Floats, worth: Floats) -> Floats:
@@ -153,13 +147,13 @@ class Combined:
     factors: Floats
 
 
-def combine(past: Cases, new: Cases, prior: Floats, fewest: int = FEWEST) -> Combined:
-    """Return forecasts of new cases, from those past alone; `prior` is as of `weights`, `fewest` as of `relevance`."""
+def combine(past: Cases, new: Cases, prior: Floats) -> Combined:
+    """Return forecasts of new cases, from those past alone; `prior` (M,) is as of `weights`."""
     quantiles = np.full((len(new.y), len(LEVELS)), np.nan)
     shares, factor = np.zeros((len(new.y), len(new.names))), np.ones(len(new.y))
     for rungs in np.unique(new.rungs):
         rows = np.flatnonzero(new.rungs == rungs)
-        own, worth = new.take(rows), relevance(past, int(rungs), fewest)
+        own, worth = new.take(rows), relevance(past, int(rungs))
         weight = weights(past, prior, worth)
         factor[rows] = factors(past, averaged(past.quantiles, weight), worth, own.ahead)
         spread = special.expit(widened(averaged(own.quantiles, weight), factor[rows]))

@@ -233,7 +233,7 @@ class _Run:
         past, new = cases.take(~is_new & sound[cases.ladder]), cases.take(is_new)
         prior = np.array([getattr(part, "untried", UNTRIED) for part in self.parts])
         fewest = self.first if self.many else FEWEST
-        made, tried = combine(past, new, prior, fewest), _earlier(past, prior, fewest)
+        made, tried = combine(past, new, prior), _earlier(past, prior, fewest)
         columns = _columns(made.quantiles, level)
         columns["verdict"] = [
             verdict(self.ladders[i], low, high, curve=not self.many)
@@ -346,7 +346,7 @@ def _earlier(past: Cases, prior: Floats, fewest: int) -> _Earlier:
     for k in sorted(set(past.rungs[past.rungs >= least])):
         rows = np.flatnonzero(past.rungs == k)
         order.append(rows)
-        found.append(combine(past.take(past.target <= k), past.take(rows), prior, fewest).quantiles)
+        found.append(combine(past.take(past.target <= k), past.take(rows), prior).quantiles)
     if not found:
         return _Earlier(past.take(np.zeros(0, dtype=np.int64)), np.empty((0, len(LEVELS))))
     return _Earlier(past.take(np.concatenate(order)), np.concatenate(found))

@@ -207,7 +207,7 @@ def benchmarks() -> Table:
     for name in sorted(set(family)):
         new = is_top & (family == name)
         past = cases.take(~((family == name) & (cases.target == whole)))
-        quantiles[new] = combine(past, cases.take(new), np.ones(2), 1).quantiles
+        quantiles[new] = combine(past, cases.take(new), np.ones(2)).quantiles
         for i in np.flatnonzero(new):
             base[i] = shared_slope(points[points["task"] == task[i]], name, every[cases.ladder[i]])
     rows = is_top & np.isfinite(base[:, 0])
@@ -274,13 +274,12 @@ def simulate(name: str, seed: int, made: Simulated) -> None:
 
 
 def simulations(stores: int) -> Table:
-    """Simulate every setting, store by store; what is there is written every five stores."""
+    """Simulate every setting, store by store; what is there is written after each."""
     made: Simulated = {}
     for seed in range(SEED, SEED + stores):
         for name in SETTINGS:
             simulate(name, seed, made)
-        if (seed - SEED) % 5 == 4:
-            write("simulations", simulated(made, seed - SEED + 1))
+        write("simulations", simulated(made, seed - SEED + 1))
     return simulated(made, stores)
 
 
