@@ -328,6 +328,7 @@ class Walk:
 
     name = "walk"
     many = False  # not for tables of many families
+    untried = 2.0  # accuracies on ladders mostly rise
     PRIOR = (0.15, 2.0)  # standard deviation of a change over a factor e of FLOPs, in logits, and what it is worth
 
     def __init__(self, particles: int = PARTICLES) -> None:

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.forecast STORE STORES [SECTION..]     writes results/forecasts
 
 STORE is that of `make demo`; STORES how many simulated stores of eight tasks a setting has; sections are simulations,
-shapes, olmo, pythia, nano, opt and benchmarks, all by default. calibration.md joins what every section has written.
+shapes, olmo, pythia, nano, opt and benchmarks, all by default; `join` writes none. calibration.md joins what every
+section has written, after about.md, which is written by hand.
 The method was frozen on simulations with other seeds and on lower rungs; each target was then scored once.
 """
 
@@ -30,6 +31,7 @@ from harness.ladders import widen
 from harness.tables import Table
 from harness.types import Floats
 from tests.benchmarks import forecast_data as data
+from tests.benchmarks.forecast_targets import reached
 from tests.benchmarks.forecast_worlds import AHEAD, SETTINGS, TASKS, Oracle, store
 from tests.conftest import REPOSITORY
 
@@ -346,10 +348,20 @@ def main() -> None:
         "benchmarks": benchmarks,
     }
     for name in asked or made:
+        if name == "join":
+            continue
         write(name, made[name]())
         print(name, flush=True)
-    there = [(FOLDER / f"{name}.md").read_text(encoding="utf-8") for name in made if (FOLDER / f"{name}.md").is_file()]
-    (FOLDER / "calibration.md").write_text("\n\n".join(text.strip() for text in there) + "\n", encoding="utf-8")
+    join(list(made))
+
+
+def join(names: Sequence[str]) -> None:
+    """Write calibration.md: targets, how it was made, and all sections that are there."""
+    there = [FOLDER / f"{name}.md" for name in names]
+    texts = [path.read_text(encoding="utf-8").strip() for path in there if path.is_file()]
+    head = default_host().reporters["md"]([reached(FOLDER)]).strip()
+    about = (FOLDER / "about.md").read_text(encoding="utf-8").strip()
+    (FOLDER / "calibration.md").write_text("\n\n".join([head, about, *texts]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

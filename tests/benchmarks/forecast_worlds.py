@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special
+from scipy import special, stats
 
 from harness.fitting.forecast_models import Data, sigmoid, single
 from harness.fitting.forecast_scores import LEVELS
+from harness.fitting.forecast_stack import rounded
 from harness.fitting.posteriors import sample
 from harness.fitting.rungs import Batch, read_ladders
 from harness.types import Floats
@@ -104,6 +105,17 @@ def store(sizes: int, checkpoints: int, seed: int, shape: str = "") -> tuple[pd.
     return pd.concat(tables, ignore_index=True), truths
 
 
+def _own_share() -> tuple[Floats, Floats]:
+    """Return a table of the share of the variance of documents that is a model's own, by accuracy."""
+    p = np.array([0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98])
+    cut = special.ndtri(p)
+    both = stats.multivariate_normal([0, 0], [[1, SAME], [SAME, 1]]).cdf(np.column_stack([cut, cut]))
+    return p, 1 - (both - p**2) / (p * (1 - p))
+
+
+OWN = _own_share()
+
+
 class Oracle:
     """The posterior of the true law under the distribution its parameters were drawn from, with the true noise.
 
@@ -129,8 +141,9 @@ class Oracle:
             x = self._loss(first.z, np.full((tasks, 1, 1), s))[..., 0]
             x = x + RUN * rng.standard_normal(x.shape)
             p = self._accuracy(second.z, x[..., None], chance)[..., 0]
-            y = p + np.sqrt(0.5 * p * (1 - p) / DOCS) * rng.standard_normal(p.shape)
-            found.append(np.quantile(np.clip(y, 0, 1), LEVELS, axis=1).T)
+            y = p + np.sqrt(np.interp(p, *OWN) * p * (1 - p) / DOCS) * rng.standard_normal(p.shape)
+            quantiles = np.quantile(np.clip(y, 0, 1), LEVELS, axis=1).T
+            found.append(rounded(quantiles, np.full(tasks, float(DOCS))))
         return found
 
     def _loss(self, z: Floats, s: Floats) -> Floats:
@@ -148,12 +161,14 @@ class Oracle:
         cap = 0.15 * np.clip(2 * special.ndtr(z[..., 2:3]) - 1, 0, None)
         floor = chance[..., None]
         p = floor + (1 - cap - floor) * sigmoid(a + k * (1 - np.exp(log_x)))
-        shift = np.sqrt(0.5 / np.maximum(DOCS * p * (1 - p), 5)) * z[..., 3:4]  # of these documents, for all models
+        shift = (
+            np.sqrt((1 - np.interp(p, *OWN)) / np.maximum(DOCS * p * (1 - p), 5)) * z[..., 3:4]
+        )  # of these documents, for all models
         return sigmoid(np.log(np.maximum(p, 1e-6) / np.maximum(1 - p, 1e-6)) + shift)
 
     def _fit_steps(self, z: Floats, data: Data, log_x: Floats, chance: Floats) -> Floats:
         p = self._accuracy(z, log_x, chance)
-        variance = (0.5 * p * (1 - p) + 0.25 / DOCS) / DOCS
+        variance = np.interp(p, *OWN) * (p * (1 - p) + 0.5 / DOCS) / DOCS
         return -0.5 * np.einsum("pkn,pn->pk", (data.y - p) ** 2 / variance + np.log(variance), data.real)
 
 
