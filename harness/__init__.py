@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from harness.fits import fit, fit_families
-    from harness.fitting.forecasts import Forecast, forecast
+    from harness.fitting.forecast_results import Forecast
+    from harness.fitting.forecasts import forecast
     from harness.hookspecs import Register, hookimpl
     from harness.host import PluginHost, load_plugins
     from harness.lawfits import LawFit, load_fits
@@ -143,7 +144,8 @@ _MODULES = {
         "SuiteError TaskError TokenError UsageError"
     ),
     "fits": "fit fit_families",
-    "fitting.forecasts": "Forecast forecast",
+    "fitting.forecast_results": "Forecast",
+    "fitting.forecasts": "forecast",
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "lawfits": "LawFit load_fits",

@@ -12,7 +12,8 @@ import pandas as pd
 from harness.columns import completed, renamed
 from harness.errors import UsageError, choose
 from harness.fits import chosen
-from harness.fitting.forecasts import Forecast, forecast
+from harness.fitting.forecast_results import Forecast
+from harness.fitting.forecasts import forecast
 from harness.ladders import widen
 from harness.points import open_store, read_points
 from harness.registries import Registries

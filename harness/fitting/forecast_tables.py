@@ -11,7 +11,7 @@ from harness.fitting.forecast_scores import Scores
 from harness.tables import Range, Table
 
 if TYPE_CHECKING:
-    from harness.fitting.forecasts import Forecast
+    from harness.fitting.forecast_results import Forecast
 
 COLUMNS = ("task", "family", "forecast", "50 %", "beyond", "verdict", "parts", "earlier rungs")
 

@@ -23,9 +23,9 @@ from scipy import special, stats
 
 import harness
 from harness.fits import fit
+from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import LEVELS, Scores, score
 from harness.fitting.forecast_stack import combine
-from harness.fitting.forecasts import Forecast
 from harness.host import default_host
 from harness.ladders import widen
 from harness.tables import Table
@@ -191,15 +191,15 @@ def opt() -> Table:
 
 def benchmarks() -> Table:
     """Forecast the largest model of each family from its smaller ones and all other families."""
-    from harness.fitting.forecasts import _Run
+    from harness.fitting.forecast_runs import Run
     from harness.fitting.rungs import earlier, read_ladders
 
     points = data.benchmarks()
     points = points[points["flops"].notna()]
     every = [own for own in read_ladders(points, "acc") if own.rungs >= 1]
     parts = [default_host().forecasters[name] for name in ("families", "capability")]
-    run = _Run(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
-    cases, _ = run._cases([(i, cut) for i, own in enumerate(every) for cut in earlier(own, 1)])
+    run = Run(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
+    cases, _ = run.cases([(i, cut) for i, own in enumerate(every) for cut in earlier(own, 1)])
     family = np.array([every[i].family for i in cases.ladder])
     task = np.array([every[i].task for i in cases.ladder])
     whole = np.array([every[i].rungs for i in cases.ladder])

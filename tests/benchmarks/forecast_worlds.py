@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from harness.fitting.forecast_models import Data, sigmoid, single
 from harness.fitting.forecast_scores import LEVELS
 from harness.fitting.forecast_stack import rounded
+from harness.fitting.likelihoods import Data, sigmoid, single
 from harness.fitting.posteriors import sample
 from harness.fitting.rungs import Batch, read_ladders
 from harness.types import Floats
