@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -304,3 +306,13 @@ def test_many_families_are_forecast_from_one_another():
     assert ((found.frame["measured"] - found.frame["median"]).abs() < 0.1).all()
     assert found.earlier.n >= 40
     assert found.earlier.coverage > 0.75
+
+
+def test_help_does_not_import_what_forecasts_need():
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, harness.host as h; h.load_plugins(); print('scipy' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "False"

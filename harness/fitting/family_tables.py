@@ -87,7 +87,6 @@ class Families:
     """A task from FLOPs, over all families; it says nothing where there are fewer than FEWEST."""
 
     name = "families"
-    many = True  # only for tables of many families
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, R, T)."""
@@ -128,7 +127,6 @@ class Capabilities:
     """A task from a capability, and that of the model to come from FLOPs; it says nothing with fewer than 3 tasks."""
 
     name = "capability"
-    many = True  # only for tables of many families
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, R, T)."""

@@ -78,7 +78,6 @@ class Saturating(Pooling):
     """
 
     name = "saturating"
-    many = False  # not for tables of many families
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Drawn:
         """Return draws (P, K, T)."""
@@ -111,7 +110,6 @@ class Stepwise(Pooling):
     """
 
     name = "stepwise"
-    many = False  # not for tables of many families
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Drawn:
         """Return draws (P, K, T); NaN for ladders without a task loss."""
@@ -186,8 +184,6 @@ class Walk:
     """
 
     name = "walk"
-    many = False  # not for tables of many families
-    untried = 2.0  # accuracies on ladders mostly rise
     PRIOR = (0.15, 2.0)  # standard deviation of a change over a factor e of FLOPs, in logits, and what it is worth
 
     def __init__(self, particles: int = PARTICLES) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import UsageError, choose
 from harness.fitting.forecast_scores import LEVELS, Scores, interval, score
 from harness.types import Floats
 
@@ -49,13 +48,6 @@ class Forecast:
     def interval(self, level: float) -> tuple[Floats, Floats]:
         """Return the ends (rows,) of the central intervals at another level."""
         return interval(self.quantiles, level, self.levels)
-
-    def of_family(self, family: str) -> Forecast:
-        """Return the rows of one family; raise UsageError where there is none."""
-        rows = (self.frame["family"] == family).to_numpy()
-        if not rows.any():
-            raise UsageError(f"there is no family {family!r}; there are: {choose(set(self.frame['family']))}")
-        return replace(self, frame=self.frame[rows].reset_index(drop=True), quantiles=self.quantiles[rows])
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""

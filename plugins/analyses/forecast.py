@@ -51,7 +51,7 @@ def register_commands(cli: click.Group) -> None:
     @cli.command("forecast")
     @click.argument("points", type=click.Path(path_type=Path))
     @click.option("--task", help="The one task to forecast; all by default.")
-    @click.option("--family", help="The one family to show; all are used.")
+    @click.option("--family", help="The one family to forecast; all sizes of the others are learnt from.")
     @click.option("--at", help="`largest` holds out the largest size of every family and forecasts it.")
     @click.option("--params", type=float, help="Parameters of the model to forecast.")
     @click.option("--tokens", type=float, help="Training tokens of the model to forecast.")
@@ -80,7 +80,6 @@ def register_commands(cli: click.Group) -> None:
         /,
         points: Path,
         at: str | None,
-        family: str | None,
         as_json: bool,
         suffix: str,
         output: Path | None,
@@ -99,7 +98,6 @@ def register_commands(cli: click.Group) -> None:
         asked["laws"] = list(asked["laws"]) or None
         with bar() as report:
             found = forecast_file(points, registries=host, report=report, **{**asked, **wanted})
-        found = found.of_family(family) if family else found
         if as_json:
             click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
             return
