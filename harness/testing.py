@@ -22,6 +22,7 @@ from harness.checkerchecks import check_checker
 from harness.enginechecks import check_engine
 from harness.errors import MetricError, PluginError, describe
 from harness.fakes import ByteTokenizer, FakeEngine, inspect_fake, open_fake
+from harness.forecasterchecks import check_forecaster
 from harness.host import default_host
 from harness.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
 from harness.metrics import evaluate, per_document
@@ -302,6 +303,7 @@ __all__ = [
     "FakeEngine",
     "check_checker",
     "check_engine",
+    "check_forecaster",
     "check_law",
     "check_metric",
     "check_sampler",

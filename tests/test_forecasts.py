@@ -21,6 +21,7 @@ from harness.fitting.posteriors import pooled, sample
 from harness.fitting.rungs import read_ladders
 from harness.fitting.verdicts import verdict
 from harness.host import load_plugins
+from harness.testing import check_forecaster
 
 SIZES = (7e7, 1.4e8, 2.8e8, 5.6e8, 1.1e9)
 BIG = {"params": 2.2e9, "tokens": 4.4e10}
@@ -316,3 +317,32 @@ def test_help_does_not_import_what_forecasts_need():
         check=True,
     )
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["saturating", "stepwise", "walk", "families", "capability"])
+def test_models_that_ship_pass_the_check_of_forecasters(host, name):
+    check_forecaster(host.forecasters[name])
+
+
+def wanted(batch):
+    return len(batch.ladders), 100, batch.targets("params").shape[1]
+
+
+@pytest.mark.parametrize(
+    ("draw", "why"),
+    [
+        (lambda batch, rng: np.zeros(wanted(batch)[:2]), "of shape"),
+        (lambda batch, rng: 1 / 0, "forecaster 'mine' fails: ZeroDivisionError"),
+        (lambda batch, rng: np.full(wanted(batch), 80.0), "expected 0 to 1"),
+        (lambda batch, rng: np.random.default_rng().random(wanted(batch)), "other draws"),
+    ],
+)
+def test_a_forecaster_that_breaks_the_contract_is_named(draw, why):
+    class Mine:
+        name = "mine"
+
+        def draw(self, batch, rng):
+            return draw(batch, rng)
+
+    with pytest.raises(AssertionError, match=why):
+        check_forecaster(Mine())

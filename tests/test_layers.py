@@ -33,7 +33,7 @@ LAYERS = [
     {"fitting.forecasts"},
     {"fitting.forecast_files", "fitting.forecast_tables"},
     {"allocations", "back_tests", "crossings", "simulations"},
-    {"comparisons", "diffs", "checkerchecks", "enginechecks", "fakes", "listings"},
+    {"comparisons", "diffs", "checkerchecks", "enginechecks", "fakes", "forecasterchecks", "listings"},
     {"testing"},
     {"cli"},
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.errors import HarnessError, PluginError, describe
 from harness.fitting.forecast_models import Drawn, Forecaster
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import LEVELS, Scores, interval, score
@@ -17,9 +18,34 @@ from harness.fitting.rungs import Batch, Ladder, earlier
 from harness.fitting.verdicts import FEWEST, verdict
 from harness.types import Bools, Floats
 
+FEWEST_DRAWS = 50
 UNTRIED = 1.0  # relative CRPS that a forecaster is trusted to have before it has made a forecast
 
 Report = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
+
+
+def drawn_by(part: Forecaster, batch: Batch, rng: np.random.Generator) -> Drawn:
+    """Return what a forecaster draws; raise PluginError, naming it, where that is not what the contract says."""
+    count, width = len(batch.ladders), batch.targets("params").shape[1]
+    try:
+        found = part.draw(batch, rng)
+        found = found if isinstance(found, Drawn) else Drawn(np.asarray(found, dtype=float), np.full(count, np.nan))
+    except HarnessError:
+        raise
+    except Exception as error:  # a plugin may fail in any way
+        raise PluginError(f"forecaster {part.name!r} fails: {describe(error)}") from error
+    shape = found.values.shape
+    if len(shape) != 3 or (shape[0], shape[2]) != (count, width) or shape[1] < FEWEST_DRAWS:
+        raise PluginError(
+            f"forecaster {part.name!r} draws an array of shape {shape}; expected ({count}, R, {width}) with R of "
+            f"{FEWEST_DRAWS} or more: ladders, draws, targets"
+        )
+    known = found.values[np.isfinite(found.values)]
+    if known.size and (known.min() < 0 or known.max() > 1):
+        raise PluginError(
+            f"forecaster {part.name!r} draws accuracies from {known.min():.3g} to {known.max():.3g}; expected 0 to 1"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,8 +115,7 @@ class Run:
         drawn: list[Drawn] = []
         for number, part in enumerate(self.parts):
             self.report(part.name, number, len(self.parts))
-            found = part.draw(batch, np.random.default_rng([self.seed, number]))
-            drawn.append(found if isinstance(found, Drawn) else Drawn(found, np.full(len(cuts), np.nan)))
+            drawn.append(drawn_by(part, batch, np.random.default_rng([self.seed, number])))
         self.report("stacking", len(self.parts), len(self.parts))
         rng = np.random.default_rng([self.seed, 99])
         rows, quantiles = [], []
