@@ -5,7 +5,7 @@
 STORE is that of `make demo`; STORES how many simulated stores of eight tasks a setting has; sections are simulations,
 shapes, olmo, pythia, nano, opt and benchmarks, all by default; `join` writes none. calibration.md joins what every
 section has written, after about.md, which is written by hand.
-The method was frozen on simulations with other seeds and on lower rungs; each target was then scored once.
+The method was chosen on simulations with other seeds and on lower rungs; about.md says where targets were seen before.
 """
 
 from __future__ import annotations
@@ -172,10 +172,7 @@ def nano(path: Path) -> Table:
             "three rungs", "fourth rung from three", points[points["size"] != sizes[0]], sizes[1:], via=via, names=()
         ),
     ]
-    about = (
-        "Laws of 0.1.0 have all checkpoints, the forecast run ends. During development the last rung was shown by a "
-        "run of the command, before the shrinkage of weights and factors was settled on simulations."
-    )
+    about = "Laws of 0.1.0 have all checkpoints, the forecast run ends. The last rung was seen during development."
     return table("nano", "The nano ladder, seven tasks of three families", made, about)
 
 
