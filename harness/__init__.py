@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.cli.output import DROP_DUPLICATES, interval_options, print_tables, row_options, table_options
+    from harness.cli.output import duplicates_option, interval_options, print_tables, row_options, table_options
     from harness.errors import (
         DamagedFile,
         EngineError,
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from harness.evaluation.suite import evaluate
     from harness.fitting.crossings import crossing, crossovers
     from harness.fitting.fit import fit, fit_families
+    from harness.fitting.forecast_files import forecast_file
+    from harness.fitting.forecast_results import Forecast
+    from harness.fitting.forecasts import forecast
     from harness.fitting.laws import Fitted
     from harness.fitting.result import LawFit, load_fits
     from harness.hookspecs import Register, hookimpl
@@ -67,7 +70,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "DROP_DUPLICATES",
     "BackTest",
     "Bools",
     "Checker",
@@ -83,6 +85,7 @@ __all__ = [
     "FamilyError",
     "Fitted",
     "Floats",
+    "Forecast",
     "Generation",
     "HarnessError",
     "Ints",
@@ -118,10 +121,13 @@ __all__ = [
     "crossing",
     "crossovers",
     "diff",
+    "duplicates_option",
     "evaluate",
     "fingerprint",
     "fit",
     "fit_families",
+    "forecast",
+    "forecast_file",
     "hookimpl",
     "interval_options",
     "load_fits",
@@ -135,6 +141,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "fitting.forecast_files": "forecast_file",
     "tasks.loading": "fingerprint",
     "reports.back_test": "BackTest back_test",
     "reports.compare": "compare",
@@ -145,10 +152,12 @@ _MODULES = {
         "SuiteError TaskError TokenError UsageError"
     ),
     "fitting.fit": "fit fit_families",
+    "fitting.forecast_results": "Forecast",
+    "fitting.forecasts": "forecast",
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "fitting.result": "LawFit load_fits",
-    "cli.output": "DROP_DUPLICATES interval_options print_tables row_options table_options",
+    "cli.output": "duplicates_option interval_options print_tables row_options table_options",
     "fitting.laws": "Fitted",
     "store.points": "PointStore open_store",
     "metrics.samples": "Samples",

@@ -189,6 +189,32 @@ def register_laws(register: Register) -> None:
 
 
 @hookspec
+def register_forecasters(register: Register) -> None:
+    """Offer a model that takes part in `harness forecast`. Called once at start.
+
+    :param register: `register(forecaster)`: an object with a `name` and `draw(batch, rng)`, which gets a
+        `harness.fitting.rungs.Batch` of P ladders with their targets and returns draws of the accuracy of each target,
+        shape (P, R, T), without document noise; NaN where it says nothing. Its weight follows from how its forecasts of
+        earlier rungs did. An optional `untried` is the relative CRPS that it is trusted to have before it has made any
+        (1 by default; more is less weight).
+
+    Minimal implementation::
+
+        class Same:
+            name = "same"
+
+            def draw(self, batch, rng):
+                last = numpy.array([ladder.value[ladder.tops[-1]] for ladder in batch.ladders])
+                spread = 0.05 * rng.standard_normal((len(last), 200, batch.targets("params").shape[1]))
+                return numpy.clip(last[:, None, None] + spread, 0, 1)
+
+        @harness.hookimpl
+        def register_forecasters(register):
+            register(Same())
+    """
+
+
+@hookspec
 def register_executors(register: Register) -> None:
     """Offer a place where the cells of a suite run. Called once at start.
 

@@ -45,6 +45,8 @@ BUILT_IN = (
     "harness_plugins.analyses.trends",
     "harness_plugins.analyses.decide",
     "harness_plugins.analyses.active",
+    "harness_plugins.analyses.forecast",
+    "harness_plugins.forecasters",
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
     "harness_plugins.reporters",
@@ -125,6 +127,10 @@ class PluginHost(Registries):
         """Raise PluginError if a plugin did not load."""
         for name, error in self.errors.items():
             raise PluginError(f"plugin {name!r} does not load: {error}; mend it, or switch it off with -p no:{name}")
+
+    def ships(self, plugin: str) -> bool:
+        """Say whether a plugin came with the harness."""
+        return plugin in self.candidates and self.candidates[plugin].is_built_in
 
     def plugins(self) -> list[PluginInfo]:
         """List all plugins, loaded or failed, by name."""

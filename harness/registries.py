@@ -83,6 +83,7 @@ class Registries:
     checkers: Registry = field(default_factory=lambda: Registry("checkers"))
     samplers: Registry = field(default_factory=lambda: Registry("samplers"))
     laws: Registry = field(default_factory=lambda: Registry("laws"))
+    forecasters: Registry = field(default_factory=lambda: Registry("forecasters"))
     executors: Registry = field(default_factory=lambda: Registry("executors"))
     reporters: Registry = field(default_factory=lambda: Registry("reporters"))
 
@@ -220,6 +221,30 @@ def _laws(registries: Registries, plugin: str) -> Register:
     return register
 
 
+def expect_forecaster(forecaster: Any) -> None:
+    """Raise PluginError, saying what is missing, where something is not a forecaster."""
+    if isinstance(forecaster, type):
+        raise PluginError(
+            f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"
+        )
+    name = getattr(forecaster, "name", None)
+    if not name or not isinstance(name, str):
+        raise PluginError(f"the forecaster {forecaster!r} has the name {name!r}; expected text")
+    if not callable(getattr(forecaster, "draw", None)):
+        raise PluginError(f"forecaster {name!r} lacks draw; expected a method draw(batch, rng)")
+    untried = getattr(forecaster, "untried", 1.0)
+    if not isinstance(untried, (int, float)) or not untried > 0:
+        raise PluginError(f"forecaster {name!r}: untried = {untried!r}; expected a number above 0")
+
+
+def _forecasters(registries: Registries, plugin: str) -> Register:
+    def register(forecaster: Any) -> None:
+        expect_forecaster(forecaster)
+        registries.forecasters.add(forecaster.name, forecaster, plugin)
+
+    return register
+
+
 def _named(registry: str) -> Registrar:
     """Return a registrar for plain functions under a name."""
 
@@ -248,6 +273,7 @@ REGISTRARS: dict[str, Registrar] = {
     "register_checkers": _checkers,
     "register_samplers": _named("samplers"),
     "register_laws": _laws,
+    "register_forecasters": _forecasters,
     "register_executors": _named("executors"),
     "register_reporters": _named("reporters"),
 }

@@ -33,14 +33,19 @@ LEVEL = click.option(
 )
 
 RUN = click.option("--run", metavar="COLUMN", help="Column of a table that tells runs apart (default: run).")
-DROP_DUPLICATES = click.option(
+DROP = click.option(
     "--drop-duplicates", is_flag=True, help="Keep one of the rows of a table that are equal in every column."
 )
 
 
+def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the option --drop-duplicates."""
+    return DROP(command)
+
+
 def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options --run and --drop-duplicates, of what the rows of a table are."""
-    return RUN(DROP_DUPLICATES(command))
+    return RUN(DROP(command))
 
 
 def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -93,6 +93,10 @@ class LawFit:
             x = {after.law.features[0]: y} if after else {}
         return y
 
+    def sample(self, points: pd.DataFrame, rng: np.random.Generator) -> Floats:
+        """Return what every resample predicts (R, n) at points (n,), with the scatter of measured points."""
+        return self._chain(self.steps[0].read(points), rng)
+
     def _chain(self, x: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
         """Carry every resample through all steps (R, n)."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):

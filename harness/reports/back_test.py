@@ -23,6 +23,7 @@ from scipy import stats
 from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import renamed
 from harness.fitting.fit import by_family, fit, prepared
+from harness.fitting.forecast_scores import interval_score
 from harness.fitting.ladder import column
 from harness.fitting.laws import ComposedLaw, Law, steps_of
 from harness.fitting.result import LawFit
@@ -42,8 +43,8 @@ class BackTest:
     """What every law said of every size, and what was measured: `rows`, a frame with a row a law and prediction.
 
     Columns: task, family, law, sizes (fitted), target, point (its number in the points), measured, stderr, predicted,
-    low, high, error, inside, beyond, rank (1 is the nearest; laws that made no prediction come last, and are not among
-    the rows). `missing` names these laws, and why.
+    low, high, error, inside, beyond, interval_score, rank (1 is the best by interval score; laws that made no
+    prediction come last, and are not among the rows). `missing` names these laws, and why.
     """
 
     rows: pd.DataFrame
@@ -65,12 +66,16 @@ class BackTest:
     def summary(self) -> Table:
         """Return a row a law, best mean rank first."""
         rows = sorted((self._law(law) for law in self.rows["law"].unique()), key=lambda row: row[-2])
-        columns = ("law", "predictions", "mean error", "median error", "bias", "inside", "won", "mean rank", "beyond")
+        columns = (
+            *("law", "predictions", "mean error", "median error", "bias", "inside", "median width", "interval score"),
+            *("won", "mean rank", "beyond"),
+        )
         about = (
             "Fitted to the sizes up to k, for every k, and held to the last checkpoint of size k + 1. Error: absolute, "
             f"of {self.value}, ± standard error (units: families and tasks). Inside: the {self.level:.0%} interval "
-            "held what was measured, with the 95 % interval of that share. Won: nearest of all. Mean rank: a law that "
-            "made no prediction comes last. Beyond: median factor beyond what was fitted."
+            "held what was measured, with the 95 % interval of that share. Interval score: mean of "
+            "width plus misses. Won: best interval score of all. Mean rank: by interval score; a law that made no "
+            "prediction, or one without an interval, comes last. Beyond: median factor beyond what was fitted."
         )
         return Table("back_test", "Laws that had to predict the next size", columns, tuple(rows), (about, *self.notes))
 
@@ -108,6 +113,8 @@ class BackTest:
             float(size.median()),
             float(own["error"].mean()),
             _share(int(known.sum()), len(known)),
+            float((own["high"] - own["low"]).median()),
+            float(own["interval_score"].mean()),
             int((own["rank"] == 1).sum()),
             float(rank),
             float(own["beyond"].median()),
@@ -179,8 +186,12 @@ def back_test(
     if not rows:
         raise LawError(f"no law makes any prediction of {value}; tried: {choose(law.name for law in able)}")
     table = pd.DataFrame(rows).drop(columns="moves")
-    table["rank"] = table["error"].abs().groupby([table[key] for key in TEST]).rank(method="min")
-    return BackTest(table, value, float(options.get("level", 0.9)), tuple(missing))
+    level = float(options.get("level", 0.9))
+    y, low, high = (table[name].to_numpy(dtype=np.float64) for name in ("measured", "low", "high"))
+    table["interval_score"] = interval_score(y, low, high, level)
+    groups = [table[key] for key in TEST]
+    table["rank"] = table["interval_score"].groupby(groups).rank(method="min", na_option="bottom")
+    return BackTest(table, value, level, tuple(missing))
 
 
 def _of_task(frame: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ from harness.testing.checks import (
 )
 from harness.testing.engines import check_engine
 from harness.testing.fake_engine import ByteTokenizer, FakeEngine, inspect_fake, open_fake
+from harness.testing.forecasters import check_forecaster
 
 __all__ = [
     "DOMAINS",
@@ -29,6 +30,7 @@ __all__ = [
     "FakeEngine",
     "check_checker",
     "check_engine",
+    "check_forecaster",
     "check_law",
     "check_metric",
     "check_sampler",

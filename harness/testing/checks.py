@@ -34,6 +34,7 @@ from harness.tasks.task_files import read_task_file
 from harness.testing.checkers import check_checker
 from harness.testing.engines import check_engine
 from harness.testing.fake_engine import ByteTokenizer, FakeEngine, inspect_fake, open_fake
+from harness.testing.forecasters import check_forecaster
 from harness.types import OUTCOMES, Floats, Metric, Sampler, Task
 
 if TYPE_CHECKING:
@@ -305,6 +306,7 @@ __all__ = [
     "FakeEngine",
     "check_checker",
     "check_engine",
+    "check_forecaster",
     "check_law",
     "check_metric",
     "check_sampler",

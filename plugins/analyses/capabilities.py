@@ -255,8 +255,6 @@ def register_commands(cli: click.Group) -> None:
     """Add harness capabilities."""
     import click
 
-    from harness import DROP_DUPLICATES
-
     @cli.command("capabilities")
     @click.argument("points", type=click.Path(path_type=Path))
     @click.option("--benchmarks", required=True, help="Columns with scores from 0 to 1, separated by commas.")
@@ -267,7 +265,7 @@ def register_commands(cli: click.Group) -> None:
     @click.option("--components", default=3, show_default=True, type=click.IntRange(1, 5), help="Of the selection.")
     @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit.")
     @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
-    @DROP_DUPLICATES
+    @harness.duplicates_option
     @harness.table_options
     @click.pass_obj
     def command(

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import LawError
+from harness import Fitted, LawError
 from harness.cli import main
 from harness.reports.back_test import back_test
 from harness.store.points import PointStore
@@ -72,6 +72,28 @@ def test_laws_that_fail_have_the_last_rank():
     )
     assert found.notes[0].endswith("(and 1 more)")
     assert summary["chinchilla"][-2] == pytest.approx((1 + 2 * 2) / 3)
+
+
+def test_a_law_that_says_anything_may_happen_does_not_win():
+    """Its median is right and its interval covers everything; a line with a narrow interval is worth more."""
+
+    class Anything:
+        name, features, baseline = "anything", ("flops",), True
+
+        def fit(self, points, value, rng):
+            return Fitted({"y": 0.0})
+
+        def predict(self, fitted, points):
+            return 1.8 + 1e-9 * points["flops"].to_numpy() ** 0
+
+        def sample(self, fitted, points, rng):
+            return np.full(len(points), rng.choice([-50.0, 50.0]))
+
+    table = ladder().groupby(["family", "size"]).tail(1)
+    found = back_test(table, [Anything(), "line"], value="loss", **QUICK)
+    summary = {row[0]: row for row in found.summary().rows}
+    assert summary["anything"][5].startswith("6 of 6")
+    assert [row[0] for row in found.summary().rows] == ["line", "anything"]
 
 
 def test_points_without_names_are_told_apart():

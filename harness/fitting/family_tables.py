@@ -1,0 +1,201 @@
+"""Forecasts for tables of many families with few sizes each: Gaussian processes over all families.
+
+`Families` predicts a task from FLOPs: a line and a smooth curve that all families share, and each family's own offset
+and slope. `Capabilities` goes by a capability, the first principal component of all tasks: of the model to come from
+FLOPs in the same way, and of the task from it, with an offset per family. Both work in logits, with hyperparameters
+per task by marginal likelihood under weak priors. What others of a family scored above the cut is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg, optimize, special
+
+from harness.fitting.rungs import Batch, Ladder
+from harness.types import Floats, Ints
+
+FEWEST = 5  # families of a task
+DRAWS = 400
+CONSTANT, LINEAR, LENGTH = (
+    3.0,
+    2.0,
+    1.0,
+)  # prior spread of level and line, and length of the curve, in logits and sd of x
+PRIOR = (np.log([0.3, 0.15, 0.3, 0.15]), 0.8)  # of the spread of offsets, slopes, the curve and of runs
+EDGE = 0.01  # of a score in logits
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Models of one task: x (n,) is the standardised predictor, y (n,) the logit of the score, family (n,) a number."""
+
+    x: Floats
+    y: Floats
+    family: Ints
+
+    def covariance(self, other: Rows, theta: Floats) -> Floats:
+        """Return the prior covariance (n, m) of two sets of models, without noise."""
+        offset, slope, curve = np.exp(2 * theta[:3])
+        product = np.outer(self.x, other.x)
+        same = self.family[:, None] == other.family[None, :]
+        apart = (self.x[:, None] - other.x[None, :]) / LENGTH
+        smooth = curve * np.exp(-0.5 * apart**2)
+        return np.asarray(CONSTANT**2 + LINEAR**2 * product + smooth + same * (offset + slope * product))
+
+    def surprise(self, theta: Floats) -> float:
+        """Return minus the log of the marginal likelihood and of the prior of hyperparameters (4,)."""
+        prior = 0.5 * float((((theta - PRIOR[0]) / PRIOR[1]) ** 2).sum())
+        root = self._root(theta)
+        white = linalg.solve_triangular(root, self.y - self.y.mean(), lower=True)
+        return prior + 0.5 * float(white @ white) + float(np.log(np.diag(root)).sum())
+
+    def _root(self, theta: Floats) -> Floats:
+        noise = np.exp(2 * theta[3]) + 1e-6
+        return np.asarray(linalg.cholesky(self.covariance(self, theta) + noise * np.eye(len(self.x)), lower=True))
+
+    def learn(self) -> Floats:
+        """Return the hyperparameters (4,)."""
+        found = optimize.minimize(self.surprise, PRIOR[0], method="L-BFGS-B", options={"maxiter": 30})
+        return np.asarray(found.x)
+
+    def predict(self, at: Rows, theta: Floats) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation (m,) of new models, the deviation of a run included."""
+        root = self._root(theta)
+        across = linalg.solve_triangular(root, self.covariance(at, theta), lower=True)
+        white = linalg.solve_triangular(root, self.y - self.y.mean(), lower=True)
+        own = np.array([at.covariance(at, theta)[i, i] for i in range(len(at.x))])
+        variance = np.maximum(own - (across**2).sum(axis=0), 1e-6) + np.exp(2 * theta[3])
+        return self.y.mean() + across.T @ white, np.sqrt(variance)
+
+
+def score_logit(value: Floats, chance: float) -> Floats:
+    """Return the logit of what a score (n,) has of the way from chance to 1, kept EDGE away from both."""
+    floor = chance if np.isfinite(chance) else 0.0
+    return np.asarray(special.logit(np.clip((value - floor) / (1 - floor), EDGE, 1 - EDGE)))
+
+
+def from_logit(logit: Floats, chance: float) -> Floats:
+    """Return scores from their logits."""
+    floor = chance if np.isfinite(chance) else 0.0
+    return np.asarray(floor + (1 - floor) * special.expit(logit))
+
+
+class Families:
+    """A task from FLOPs, over all families; it says nothing where there are fewer than FEWEST."""
+
+    name = "families"
+
+    def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
+        """Return draws (P, R, T)."""
+        found = np.full((len(batch.ladders), DRAWS, batch.targets("params").shape[1]), np.nan)
+        learnt: dict[str, Floats] = {}
+        for p, ladder in enumerate(batch.ladders):
+            table = seen(ladder, batch.context)
+            if len({own.family for own in table}) < FEWEST or ladder.targets is None:
+                continue
+            rows, at = _by_flops(table, ladder)
+            if ladder.task not in learnt:
+                learnt[ladder.task] = rows.learn()
+            theta = learnt[ladder.task]
+            mean, spread = rows.predict(at, theta)
+            drawn = mean + spread * rng.standard_normal((DRAWS, len(mean)))
+            found[p, :, : len(mean)] = from_logit(drawn, ladder.chance)
+        return found
+
+
+def seen(ladder: Ladder, context: Sequence[Ladder]) -> list[Ladder]:
+    """Return what is known of a task when a ladder is forecast: other families, and the ladder itself."""
+    return [ladder, *(own for own in context if own.task == ladder.task and own.family != ladder.family)]
+
+
+def _by_flops(table: Sequence[Ladder], ladder: Ladder) -> tuple[Rows, Rows]:
+    """Return the rows of a table and the targets of a ladder, by standardised ln FLOPs."""
+    x = np.concatenate([own.order for own in table])
+    y = np.concatenate([score_logit(own.value, own.chance) for own in table])
+    family = np.repeat(np.arange(len(table)), [len(own.value) for own in table])
+    middle, spread = x.mean(), max(float(x.std()), 1e-9)
+    targets = ladder.targets
+    ahead = ladder.order.max() + ladder.beyond(targets) if targets is not None else np.empty(0)
+    at = Rows((ahead - middle) / spread, np.zeros(len(ahead)), np.zeros(len(ahead), dtype=np.int64))
+    return Rows((x - middle) / spread, y, family), at
+
+
+class Capabilities:
+    """A task from a capability, and that of the model to come from FLOPs; it says nothing with fewer than 3 tasks."""
+
+    name = "capability"
+
+    def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
+        """Return draws (P, R, T)."""
+        found = np.full((len(batch.ladders), DRAWS, batch.targets("params").shape[1]), np.nan)
+        learnt: dict[str, Floats] = {}
+        if len({own.task for own in batch.context}) < 3:
+            return found
+        for p, ladder in enumerate(batch.ladders):
+            table = seen(ladder, batch.context)
+            if len({own.family for own in table}) < FEWEST or ladder.targets is None:
+                continue
+            levels = capability(ladder, batch.context)
+            drawn = self._path(ladder, table, levels, learnt, rng)
+            found[p, :, : drawn.shape[1]] = from_logit(drawn, ladder.chance)
+        return found
+
+    def _path(
+        self,
+        ladder: Ladder,
+        table: Sequence[Ladder],
+        levels: Mapping[tuple[str, float], float],
+        learnt: dict[str, Floats],
+        rng: np.random.Generator,
+    ) -> Floats:
+        """Return logits (R, T): the capability from FLOPs, and the task from it."""
+        flops, ahead = _by_flops(table, ladder)
+        names = [(own.family, float(order)) for own in table for order in own.order]
+        reached = np.array([levels[name] for name in names])
+        first = Rows(flops.x, reached, flops.family)
+        second = Rows(reached, flops.y, flops.family)
+        for name, rows in ((" capability", first), (ladder.task, second)):
+            if name not in learnt:
+                learnt[name] = rows.learn()
+        mean, spread = first.predict(ahead, learnt[" capability"])
+        c = mean + spread * rng.standard_normal((DRAWS, len(mean)))
+        grid = np.linspace(c.min(), c.max(), 25)
+        at = Rows(grid, np.zeros(len(grid)), np.zeros(len(grid), dtype=np.int64))
+        curve, error = second.predict(at, learnt[ladder.task])
+        return np.interp(c, grid, curve) + np.interp(c, grid, error) * rng.standard_normal(c.shape)
+
+
+def capability(ladder: Ladder, context: Sequence[Ladder]) -> dict[tuple[str, float], float]:
+    """Return the capability of every model by (family, ln FLOPs), without those above the cut of the ladder's family.
+
+    It is the first principal component of the standardised logits of all tasks, of standard deviation 1; missing
+    scores are imputed from it. The sign is that of the mean score.
+    """
+    highest = ladder.order.max() + 1e-9
+    known = [own for own in context if own.family != ladder.family]
+    known += [own for own in context if own.family == ladder.family and own.task != ladder.task]
+    cells = {
+        (own.family, float(x), own.task): y
+        for own in [*known, ladder]
+        for x, y in zip(own.order, score_logit(own.value, own.chance), strict=True)
+        if own.family != ladder.family or x <= highest
+    }
+    models = sorted({key[:2] for key in cells})
+    tasks = sorted({key[2] for key in cells})
+    table = np.array([[cells.get((*model, task), np.nan) for task in tasks] for model in models])
+    return dict(zip(models, map(float, principal(table)), strict=True))
+
+
+def principal(table: Floats, rounds: int = 20) -> Floats:
+    """Return the first principal component (n,) of a table (n, tasks) with missing cells, scaled to deviate by 1."""
+    missing = np.isnan(table)
+    apart = (table - np.nanmean(table, axis=0)) / np.maximum(np.nanstd(table, axis=0), 1e-9)
+    filled = np.where(missing, 0.0, apart)
+    for _ in range(rounds if missing.any() else 1):
+        left, size, right = np.linalg.svd(filled - filled.mean(axis=0), full_matrices=False)
+        filled = np.where(missing, size[0] * np.outer(left[:, 0], right[0]), apart)
+    found = left[:, 0] * np.sign(right[0].sum())
+    return np.asarray(found / max(float(found.std()), 1e-9))

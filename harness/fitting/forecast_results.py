@@ -1,0 +1,159 @@
+"""The result of a forecast: distributions, verdicts, and how such forecasts did before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.fitting.forecast_scores import LEVELS, Scores, interval, score
+from harness.tables import Range, Table
+from harness.types import Floats
+
+COLUMNS = ("task", "family", "forecast", "50 %", "beyond", "verdict", "parts", "earlier rungs")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Distributions of accuracies to come: `frame` has a row per task and family, `quantiles` (rows, Q) the values
+    at `levels`. Prints itself.
+
+    Columns of the frame: task, family, sizes, params, tokens, flops, beyond (factor of FLOPs above the ladder), median,
+    low50, high50, low, high, verdict, weights (of each part), factor (by which the spread was widened), effective
+    (independent draws at least), measured (where known), and the evidence of earlier rungs: tried, covered,
+    interval_score.
+    """
+
+    frame: pd.DataFrame
+    quantiles: Floats
+    level: float
+    of: str
+    value: str
+    earlier: Scores
+    notes: tuple[str, ...] = ()
+    levels: Floats = field(default_factory=LEVELS.copy)
+
+    @property
+    def scores(self) -> Scores:
+        """Return how the forecasts that do not abstain did, where the target was measured."""
+        known = self.frame["measured"].notna() & ~self.abstained
+        rows = known.to_numpy()
+        measured = self.frame["measured"].to_numpy(dtype=np.float64)
+        return score(measured[rows], self.quantiles[rows], level=self.level, clusters=list(self.frame["task"][known]))
+
+    @property
+    def abstained(self) -> pd.Series[bool]:
+        """Say which rows abstain."""
+        return self.frame["verdict"].str.startswith("abstain")
+
+    def interval(self, level: float) -> tuple[Floats, Floats]:
+        """Return the ends (rows,) of the central intervals at another level."""
+        return interval(self.quantiles, level, self.levels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        rows = self.frame.astype(object).where(self.frame.notna(), None).to_dict("records")
+        for row, own in zip(rows, self.quantiles.tolist(), strict=True):
+            row["quantiles"] = own
+        settings = {"level": self.level, "of": self.of, "value": self.value, "levels": self.levels.tolist()}
+        return {**settings, "notes": list(self.notes), "rows": rows}
+
+    def table(self) -> Table:
+        """Return one row per task and family."""
+        return table(self)
+
+    def __str__(self) -> str:
+        return text(self)
+
+
+def table(found: Forecast) -> Table:
+    """Return a row per task and family."""
+    known = bool(found.frame["measured"].notna().any())
+    rows = []
+    for row in found.frame.to_dict("records"):
+        half = f"{row['low50']:.3f} to {row['high50']:.3f}"
+        cells = [
+            row["task"],
+            row["family"],
+            Range(row["median"], row["low"], row["high"]),
+            half,
+            f"{row['beyond']:.3g}x",
+            row["verdict"],
+            _parts(row["weights"]),
+            _evidence(row["tried"], row["covered"], row["interval_score"]),
+        ]
+        rows.append(tuple([*cells[:3], row["measured"], *cells[3:]] if known else cells))
+    columns = (*COLUMNS[:3], "measured", *COLUMNS[3:]) if known else COLUMNS
+    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found))
+
+
+def notes(found: Forecast) -> tuple[str, ...]:
+    """Return what a reader has to know."""
+    about = (
+        f"Median and {found.level:.0%} interval of {found.value} on {_of(found.of)}. Beyond: how many times the FLOPs "
+        "of the ladder's largest run. Parts: weights of what the forecast is composed of, by its forecasts of earlier "
+        f"rungs. Earlier rungs: forecasts made the same way from fewer sizes, covered by {found.level:.0%} intervals, "
+        "with their interval score (width plus misses; less is better)."
+    )
+    exchangeable = "Calibration assumes that the rungs to come are like those before, distance taken into account."
+    lines = [about, f"All earlier rungs: {found.earlier}.", exchangeable, *found.notes]
+    if found.frame["measured"].notna().any():
+        lines.append(f"Targets that were measured: {found.scores} ({int(found.abstained.sum())} abstained).")
+    return tuple(lines)
+
+
+def _of(of: str) -> str:
+    return "these documents" if of == "documents" else "all documents like these"
+
+
+def _parts(weights: Mapping[str, float]) -> str:
+    shown = sorted(((w, name) for name, w in weights.items() if w >= 0.005), reverse=True)
+    return ", ".join(f"{name} {w:.2f}" for w, name in shown)
+
+
+def _evidence(tried: int, covered: int, score: float) -> str:
+    return f"{covered} of {tried}, {score:.3f}" if tried and np.isfinite(score) else "none"
+
+
+def score_rows(rows: Mapping[str, Scores]) -> Table:
+    """Return a table of scores, a row each."""
+    columns = (
+        "forecast",
+        "n",
+        "MAE",
+        "covered",
+        "95 % interval",
+        "mean width",
+        "median width",
+        "interval score",
+        "CRPS",
+    )
+    cells = tuple(
+        (
+            name,
+            own.n,
+            own.mae,
+            f"{own.coverage:.0%}",
+            f"{own.coverage_interval[0]:.0%} to {own.coverage_interval[1]:.0%}",
+            own.mean_width,
+            own.median_width,
+            own.interval_score,
+            own.crps,
+        )
+        for name, own in rows.items()
+    )
+    return Table("forecast_scores", "How forecasts did", columns, cells)
+
+
+def text(found: Forecast) -> str:
+    """Return a forecast as it is printed."""
+    own = table(found)
+    lines = [own.title, ""]
+    for row in found.frame.to_dict("records"):
+        name = ", ".join(part for part in (row["task"], row["family"]) if part) or "forecast"
+        interval = Range(row["median"], row["low"], row["high"])
+        lines.append(f"{name}: {interval} ({row['beyond']:.3g}x beyond), {row['verdict']}")
+    return "\n".join([*lines, "", *own.notes])

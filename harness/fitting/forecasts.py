@@ -1,0 +1,146 @@
+"""Forecast how a larger model will do on every task, with one calibrated distribution per task and family.
+
+    found = harness.forecast(store.points(metrics=["acc", "gold_bits_per_byte"]), params=1e9, tokens=2e10)
+    print(found)
+    found.frame                           a row per task and family; found.quantiles has their distributions
+
+A forecast is composed: models and laws are fitted to the ladder, weighted by how their forecasts of earlier rungs did
+over all tasks and families, averaged, and widened by the misses of those forecasts. It abstains where nothing can be
+said. Intervals are for the accuracy to be measured on the same documents (`of="documents"`) or on all documents like
+them (`of="population"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import LawError, UsageError, choose
+from harness.fitting.forecast_laws import LawForecaster, takes_part
+from harness.fitting.forecast_models import Forecaster
+from harness.fitting.forecast_results import Forecast
+from harness.fitting.forecast_runs import Report, Run
+from harness.fitting.ladder import widen
+from harness.fitting.likelihoods import SAME_DOCS
+from harness.fitting.rungs import Ladder, Targets, read_ladders
+from harness.host import default_host
+from harness.registries import Registries
+
+SHARES = {"documents": SAME_DOCS, "population": 1.0}  # of the variance of documents that an interval has in it
+MANY = 6  # families that are forecast from one another where each has few sizes
+FEW_SIZES = 5  # per family, in the median
+FIRST = 2  # sizes of the smallest ladder whose forecast counts
+
+Wanted = float | Sequence[float] | None
+
+
+def forecast(
+    points: pd.DataFrame,
+    *,
+    value: str = "acc",
+    via: str | None = None,
+    params: Wanted = None,
+    tokens: Wanted = None,
+    flops: Wanted = None,
+    level: float = 0.9,
+    of: str = "documents",
+    laws: Sequence[str] | None = None,
+    forecasters: Sequence[str] | None = None,
+    family: str | None = None,
+    seed: int = 0,
+    registries: Registries | None = None,
+    report: Report = lambda *_: None,
+) -> Forecast:
+    """Return the distribution of the accuracy of a model to come, per task and family.
+
+    :param points: `store.points(...)`, or a table with a row per checkpoint: `value`, params or flops, and where known
+        task, family, size, seed, step, tokens, chance, the number of documents (n or VALUE_n) or VALUE_stderr.
+    :param via: a column of task losses, such as bits per byte of the right answer; None: there is none.
+    :param params: of the model to come, with `tokens`; or `flops`; several models as sequences. Without any, the
+        largest size of every family is held out and forecast.
+    :param of: "documents": what will be measured on these documents; "population": on all documents like them.
+    :param laws: laws that take part; by default those of plugins that do not ship with the harness.
+    :param forecasters: names of registered forecasters; all by default.
+    :param family: the only family to forecast; the others keep their largest sizes, and are learnt from.
+    :param report: is told what is being done, as (name, done, total).
+
+    Raises LawError where there are no accuracies or no ladder has two sizes below its target.
+    """
+    if of not in SHARES:
+        raise UsageError(f"of={of!r} is none of {choose(SHARES)}")
+    if not 0 < level < 0.99:
+        raise UsageError(f"level={level}: expected a share above 0 and below 0.99, such as 0.9")
+    registries = registries or default_host()
+    ladders = read_ladders(widen(points), value, via)
+    asked = _asked(params, tokens, flops)
+    wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
+    if not wanted:
+        raise UsageError(f"there is no family {family!r}; there are: {choose({own.family for own in ladders})}")
+    fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in wanted]
+    many = _many(ladders)
+    first = 1 if many else FIRST
+    fitted = [ladder for ladder in fitted if ladder.rungs >= first and ladder.targets]
+    if not fitted:
+        raise LawError(f"none of {len(wanted)} ladders has two sizes below its target; add sizes")
+    measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
+    others = [ladder for ladder in ladders if family not in (None, ladder.family)]
+    run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
+    return run.forecast(measured, level=level, of=of, value=value)
+
+
+def _many(ladders: Sequence[Ladder]) -> bool:
+    """Say whether these are many families of few sizes, which are forecast from one another."""
+    families = {ladder.family for ladder in ladders}
+    return len(families) >= MANY and float(np.median([ladder.rungs for ladder in ladders])) <= FEW_SIZES
+
+
+def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
+    """Return the models to forecast, or None where none is named."""
+    named = {"params": params, "tokens": tokens, "flops": flops}
+    given = {name: np.atleast_1d(np.asarray(own, dtype=np.float64)) for name, own in named.items() if own is not None}
+    if not given:
+        return None
+    wrong = [name for name, own in given.items() if not ((own > 0) & np.isfinite(own)).all()]
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} of the model to forecast: expected numbers above 0")
+    if flops is None and params is None:
+        raise UsageError("name the model to forecast: params and tokens, or flops")
+    counts = {len(own) for own in given.values()}
+    if len(counts) > 1:
+        raise UsageError(f"{', '.join(given)} name {choose(counts)} models; expected as many of each")
+    unknown = np.full(counts.pop(), np.nan)
+    return Targets(**{name: given.get(name, unknown) for name in named}, docs=unknown)
+
+
+def _held(ladder: Ladder) -> Ladder:
+    """Return a ladder without its largest size, which is the target."""
+    if ladder.rungs < 2:
+        return ladder
+    return ladder.cut(ladder.rungs - 1)
+
+
+def _aimed(ladder: Ladder, asked: Targets) -> Ladder:
+    """Return a ladder with the target that was asked for; it answers as many documents as the largest size did."""
+    return replace(ladder, targets=replace(asked, docs=np.repeat(ladder.docs[ladder.tops[-1]], len(asked))))
+
+
+def _measured(fitted: Ladder, ladders: Sequence[Ladder]) -> float:
+    whole = next(own for own in ladders if (own.task, own.family) == (fitted.task, fitted.family))
+    return float(whole.value[whole.tops[-1]])
+
+
+def _parts(
+    registries: Registries, laws: Sequence[str] | None, forecasters: Sequence[str] | None, many: bool
+) -> list[Forecaster]:
+    """Return what a forecast is composed of: the models of one ladder, or those of `many` families."""
+    own: list[Forecaster] = [registries.forecasters[name] for name in forecasters or registries.forecasters]
+    if not forecasters:
+        own = [part for part in own if getattr(part, "many", many) == many]
+    if laws is None:
+        shipped = getattr(registries, "ships", lambda _: True)
+        laws = [name for name in registries.laws if not shipped(registries.laws.entries[name].plugin)]
+        laws = [name for name in laws if takes_part(registries.laws[name])]
+    return [*own, *(LawForecaster(registries.laws[name], registries) for name in laws)]

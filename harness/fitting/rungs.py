@@ -1,0 +1,234 @@
+"""Ladders as arrays: the ends of runs of one task and family, in rungs of size, and cuts that hide the upper rungs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import LawError, choose
+from harness.types import Bools, Floats, Ints
+
+SCALES = ("params", "tokens", "flops")
+ORDER = ("tokens", "step", "flops")  # by which the last checkpoint of a run is found
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Models to forecast: params, tokens and flops (T,), NaN where unknown, and the documents (T,) they answer."""
+
+    params: Floats
+    tokens: Floats
+    flops: Floats
+    docs: Floats
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The ends of the runs of one task and family: n rows, and the models to forecast.
+
+    `rung` numbers sizes from 1; `docs` is the number of documents behind a value, NaN where unknown; `via` is a task
+    loss (bits per byte, or negated log-probability) or None; `chance` is the accuracy of guessing, NaN where unknown.
+    """
+
+    task: str
+    family: str
+    params: Floats
+    tokens: Floats
+    flops: Floats
+    value: Floats
+    docs: Floats
+    rung: Ints
+    chance: float
+    via: Floats | None = None
+    targets: Targets | None = None
+
+    @property
+    def name(self) -> str:
+        """Return task and family, as messages name a ladder."""
+        return ", ".join(part for part in (self.task, self.family) if part) or "the ladder"
+
+    @property
+    def rungs(self) -> int:
+        """Return the number of sizes."""
+        return int(self.rung.max())
+
+    @cached_property
+    def order(self) -> Floats:
+        """Return ln FLOPs (n,), or the logarithm of the scale that is known."""
+        return log_scale(self.params, self.tokens, self.flops)
+
+    @cached_property
+    def tops(self) -> Ints:
+        """Return the row of the longest run of every rung, (rungs,)."""
+        rows = np.lexsort((self.order, self.rung))
+        return rows[np.searchsorted(self.rung[rows], np.arange(1, self.rungs + 1), side="right") - 1]
+
+    def cut(self, k: int) -> Ladder:
+        """Return the lowest k rungs, with the top runs of the rungs above as targets."""
+        keep, above = self.rung <= k, self.tops[k:]
+        rows = {name: getattr(self, name)[keep] for name in (*SCALES, "value", "docs", "rung")}
+        via = None if self.via is None else self.via[keep]
+        targets = Targets(self.params[above], self.tokens[above], self.flops[above], self.docs[above])
+        return replace(self, **rows, via=via, targets=targets)
+
+    def beyond(self, targets: Targets) -> Floats:
+        """Return ln of how far targets (T,) lie above the largest run, in FLOPs (or in the scale that is known)."""
+        return np.asarray(log_scale(targets.params, targets.tokens, targets.flops) - self.order.max())
+
+
+def log_scale(params: Floats, tokens: Floats, flops: Floats) -> Floats:
+    """Return ln flops where known, else ln 6 N D, else ln params."""
+    with np.errstate(invalid="ignore"):
+        known = np.where(np.isfinite(flops), flops, 6 * params * tokens)
+        return np.log(np.where(np.isfinite(known), known, params))
+
+
+def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> list[Ladder]:
+    """Return the ladder of every task and family of wide points, in order of their names.
+
+    :param points: a row per checkpoint and task: `value`, at least one of params and flops; family, task, size, seed,
+        step, tokens, chance, `value`_n, n, `value`_stderr where known. Of every run only the last checkpoint is used.
+    :param via: the column of a task loss, where there is one.
+
+    Raises LawError where values are no accuracies or a scale is missing.
+    """
+    frame = points.reset_index(drop=True)
+    if value not in frame.columns:
+        raise LawError(f"the points have no column {value!r}; they have: {choose(frame.columns)}")
+    frame = frame[pd.to_numeric(frame[value], errors="coerce").notna()]
+    _expect_accuracies(frame, value)
+    if not {"params", "flops"} & set(frame.columns):
+        raise LawError(f"a forecast needs a column params or flops; the points have: {choose(frame.columns)}")
+    keys = [name for name in ("task", "family") if name in frame.columns]
+    groups = frame.groupby(keys, sort=True) if keys else [((), frame)]
+    found = []
+    for key, own in groups:
+        names = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
+        found.append(_ladder(str(names.get("task", "")), str(names.get("family", "")), _ends(own), value, via))
+    return found
+
+
+def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
+    if frame.empty:
+        raise LawError(f"no point has a value of {value}")
+    low, high = float(frame[value].min()), float(frame[value].max())
+    if low < 0 or high > 1:
+        raise LawError(
+            f"{value} goes from {low:.4g} to {high:.4g}; a forecast is of accuracies from 0 to 1: divide percentages "
+            "by 100, and fit a law to other values with harness fit"
+        )
+
+
+def _ends(own: pd.DataFrame) -> pd.DataFrame:
+    """Return the last checkpoint of every run."""
+    run = [name for name in ("run", "size", "seed") if name in own.columns]
+    run = run if {"run", "size"} & set(run) else []
+    order = [name for name in ORDER if name in own.columns]
+    ordered = own.sort_values(order, kind="stable") if order else own
+    return ordered.groupby(run, sort=False, dropna=False).tail(1).sort_index() if run else ordered
+
+
+def _numbers(own: pd.DataFrame, name: str) -> Floats:
+    if name not in own.columns:
+        return np.full(len(own), np.nan)
+    return pd.to_numeric(own[name], errors="coerce").to_numpy(dtype=np.float64)
+
+
+def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | None) -> Ladder:
+    params, tokens, flops = (_numbers(own, name) for name in SCALES)
+    size = params if np.isfinite(params).all() else flops
+    if not np.isfinite(size).all() or (size <= 0).any():
+        raise LawError(f"{task}, {family}: params and flops are missing or not above 0; add one, or leave the rows out")
+    order = log_scale(params, tokens, flops)
+    partly = np.isfinite(flops) | np.isfinite(params * tokens)
+    if not np.isfinite(order).all() or (partly.any() and not partly.all()):
+        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known of some rows only; add them, or leave rows out")
+    chance = _numbers(own, "chance")
+    loss = _numbers(own, via) if via else np.array([np.nan])
+    return Ladder(
+        task=task,
+        family=family,
+        params=params,
+        tokens=tokens,
+        flops=flops,
+        value=_numbers(own, value),
+        docs=_documents(own, value),
+        rung=np.unique(size, return_inverse=True)[1].astype(np.int64) + 1,
+        chance=float(chance[0]),
+        via=np.abs(loss) if np.isfinite(loss).all() and _one_sign(loss) else None,
+    )
+
+
+def _one_sign(loss: Floats) -> bool:
+    return bool((loss > 0).all() or (loss < 0).all())
+
+
+def _documents(own: pd.DataFrame, value: str) -> Floats:
+    """Return the documents behind each value (n,): counted, or those that the standard error is worth."""
+    for name in (f"{value}_n", "n"):
+        if name in own.columns:
+            return _numbers(own, name)
+    y, stderr = _numbers(own, value), _numbers(own, f"{value}_stderr")
+    with np.errstate(all="ignore"):
+        worth = y * (1 - y) / stderr**2
+    known = worth[np.isfinite(worth) & (worth > 0)]
+    return np.full(len(own), np.round(np.median(known)) if len(known) else np.nan)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """P ladders side by side, padded to n rows and T targets: arrays (P, n) and (P, T), and what is not padding."""
+
+    ladders: tuple[Ladder, ...]
+    real: Bools
+    groups: Ints
+    context: tuple[Ladder, ...] = ()
+
+    @classmethod
+    def of(cls, ladders: Sequence[Ladder], context: Sequence[Ladder] = (), pools: Bools | None = None) -> Batch:
+        """Put ladders side by side; `context` are all that are known, of which `ladders` may be cuts.
+
+        `groups` (P,) numbers those that share priors: ladders of as many rungs, but those alone that do not pool.
+        """
+        n = max(len(ladder.value) for ladder in ladders)
+        real = np.array([np.arange(n) < len(ladder.value) for ladder in ladders])
+        groups = np.array([ladder.rungs for ladder in ladders])
+        if pools is not None:
+            groups = np.where(pools, groups, -np.arange(len(groups)))
+        return cls(tuple(ladders), real, groups.astype(np.int64), tuple(context))
+
+    def take(self, rows: Sequence[int]) -> Batch:
+        """Return some of the ladders."""
+        own = Batch.of([self.ladders[p] for p in rows], self.context)
+        return Batch(own.ladders, own.real, self.groups[list(rows)], self.context)
+
+    def rows(self, name: str, fill: float = 0.0) -> Floats:
+        """Return an attribute of the rows (P, n)."""
+        found = np.full(self.real.shape, fill)
+        for p, ladder in enumerate(self.ladders):
+            own = np.asarray(getattr(ladder, name), dtype=np.float64)
+            found[p, : len(own)] = own
+        return found
+
+    def targets(self, name: str) -> Floats:
+        """Return an attribute of the targets (P, T), NaN in the padding."""
+        width = max(len(ladder.targets or ()) for ladder in self.ladders)
+        found = np.full((len(self.ladders), width), np.nan)
+        for p, ladder in enumerate(self.ladders):
+            if ladder.targets is not None:
+                own = getattr(ladder.targets, name)
+                found[p, : len(own)] = own
+        return found
+
+
+def earlier(ladder: Ladder, first: int) -> Iterator[Ladder]:
+    """Yield the cuts of a ladder from `first` rungs on, each with the rungs above as targets."""
+    for k in range(first, ladder.rungs):
+        yield ladder.cut(k)

@@ -1,0 +1,51 @@
+"""What every forecaster promises, checked on several ladders; `harness.testing` offers it to plugin authors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import PluginError
+from harness.fitting.forecast_runs import drawn_by
+from harness.fitting.rungs import Batch, Ladder, read_ladders
+from harness.registries import expect_forecaster
+
+
+def check_forecaster(forecaster: Any) -> None:
+    """Check a forecaster: draws of the right shape within 0 to 1, the same for the same seed, of one ladder or many.
+
+    It must cope with three and more sizes, with FLOPs alone, with and without a task loss, and not change ladders.
+    """
+    try:
+        expect_forecaster(forecaster)
+        _check(forecaster)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _check(forecaster: Any) -> None:
+    ladders = _ladders()
+    before = [ladder.value.copy() for ladder in ladders]
+    for chosen in ([ladders[0]], ladders):
+        batch = Batch.of(chosen, ladders)
+        first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
+        same = np.array_equal(first, again, equal_nan=True)
+        assert same, f"{forecaster.name}: other draws for the same seed; use rng alone"
+        partly = np.isfinite(first).any(axis=1) & ~np.isfinite(first).all(axis=1)
+        unpadded = np.isfinite(batch.targets("flops")) | np.isfinite(batch.targets("params"))
+        assert not (partly & unpadded).any(), f"{forecaster.name}: some draws of a target are NaN; expected all or none"
+    same = all(np.array_equal(ladder.value, own) for ladder, own in zip(ladders, before, strict=True))
+    assert same, f"{forecaster.name} changes the ladders it is given"
+
+
+def _ladders() -> list[Ladder]:
+    """Return ladders that rise, are at chance, have a task loss, have FLOPs alone; some with two targets."""
+    params = 1e8 * 2.0 ** np.arange(6)
+    known = pd.DataFrame({"params": params, "tokens": 20 * params, "flops": 120 * params**2, "acc_n": 400.0})
+    rising = known.assign(task="rising", acc=[0.3, 0.35, 0.45, 0.6, 0.7, 0.8], chance=0.25, bpb=params**-0.1)
+    chance = known.assign(task="chance", acc=[0.25, 0.26, 0.24, 0.25, 0.26, 0.25], chance=0.25)
+    compute = rising.drop(columns=["params", "tokens", "bpb", "chance"]).assign(task="compute")
+    read = [read_ladders(own, "acc", via)[0] for own, via in ((rising, "bpb"), (chance, None), (compute, None))]
+    return [own.cut(k) for own in read for k in (3, 5)]

@@ -1,0 +1,348 @@
+"""Forecasts: they cover known truth, say when they cannot, and say how they did before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import special, stats
+
+import harness
+from harness.cli import main
+from harness.errors import LawError, PluginError, UsageError
+from harness.fitting.forecast_scores import LEVELS, crps, interval_score, normal_scores, score
+from harness.fitting.forecast_stack import Cases, combine, rounded
+from harness.fitting.posteriors import pooled, sample
+from harness.fitting.rungs import read_ladders
+from harness.fitting.verdicts import verdict
+from harness.host import load_plugins
+from harness.testing import check_forecaster
+
+SIZES = (7e7, 1.4e8, 2.8e8, 5.6e8, 1.1e9)
+BIG = {"params": 2.2e9, "tokens": 4.4e10}
+
+
+def ladder(task="t", family="f", *, a=-1.0, b=0.6, chance=0.25, docs=500, seed=0, sizes=SIZES) -> pd.DataFrame:
+    """Points of a sigmoid in ln N, counted on documents."""
+    rng = np.random.default_rng(seed)
+    params = np.array(sizes)
+    p = chance + (1 - chance) * special.expit(a + b * np.log(params / 2.8e8))
+    return pd.DataFrame(
+        {
+            "task": task, "family": family, "size": [f"{x:.0e}" for x in params], "params": params,
+            "tokens": 20 * params, "flops": 120 * params**2, "acc": rng.binomial(docs, p) / docs, "acc_n": docs,
+            "chance": chance,
+        }
+    )  # fmt: skip
+
+
+def several(n=6, **options) -> pd.DataFrame:
+    return pd.concat([ladder(f"t{i}", a=-1.5 + 0.5 * i, seed=i, **options) for i in range(n)], ignore_index=True)
+
+
+def test_draws_are_those_of_a_posterior_that_is_known():
+    """A normal mean with a standard normal prior, three observations each: the posterior is known exactly."""
+    y = np.array([[0.5, 1.5, 1.0], [-2.0, -2.2, -1.8]])
+    variance = 0.25
+
+    def likelihood(z):
+        return -0.5 * ((y[:, None, :] - z) ** 2).sum(axis=2) / variance
+
+    found = sample(likelihood, (2, 2000, 1), np.random.default_rng(0))
+    precision = 1 + 3 / variance
+    assert found.z.mean(axis=(1, 2)) == pytest.approx(y.sum(axis=1) / variance / precision, abs=0.03)
+    assert found.z.std(axis=(1, 2)) == pytest.approx(precision**-0.5, rel=0.06)
+    assert (found.distinct > 200).all()
+
+
+def test_problems_that_share_a_prior_move_it():
+    y = np.full((12, 1), 2.0)
+
+    def likelihood(z):
+        return -0.5 * ((y[:, None, :] - z) ** 2).sum(axis=2) / 1.0
+
+    alone = sample(likelihood, (12, 500, 1), np.random.default_rng(0))
+    found = pooled(likelihood, (12, 500, 1), np.zeros(12, dtype=int), np.array([True]), np.random.default_rng(0))
+    assert alone.z.mean() == pytest.approx(1.0, abs=0.1)
+    assert found.z.mean() > 1.3
+
+
+def test_a_forecast_covers_what_the_true_law_gives():
+    points = several()
+    found = harness.forecast(points, **BIG)
+    truth = 0.25 + 0.75 * special.expit(np.array([-1.5 + 0.5 * i for i in range(6)]) + 0.6 * np.log(2.2e9 / 2.8e8))
+    inside = (found.frame["low"] <= truth) & (truth <= found.frame["high"])
+    assert inside.sum() >= 5
+    assert (found.frame["high"] - found.frame["low"]).between(0.02, 0.45).all()
+    assert found.frame["beyond"].round(2).eq(4.0).all()
+    assert not found.abstained.any()
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    points = several(2)
+    first, second = (harness.forecast(points, **BIG, seed=3) for _ in range(2))
+    assert (first.quantiles == second.quantiles).all()
+    assert (first.quantiles != harness.forecast(points, **BIG, seed=4).quantiles).any()
+
+
+def test_the_largest_size_is_held_out_and_scored():
+    points = several()
+    found = harness.forecast(points)
+    top = points.groupby("task")["acc"].last()
+    assert found.frame.set_index("task")["measured"].to_dict() == top.to_dict()
+    changed = points.assign(acc=np.where(points["params"] == max(SIZES), 0.99, points["acc"]))
+    assert (harness.forecast(changed).quantiles == found.quantiles).all(), "what is held out is never seen"
+    assert found.scores.n == 6
+    assert found.earlier.n == 6, "three sizes forecast the fourth, in six tasks"
+
+
+def test_no_interval_is_narrower_than_documents_allow():
+    points = pd.concat([ladder(f"t{i}", a=6.0, seed=i) for i in range(4)])
+    found = harness.forecast(points, **BIG)
+    assert ((found.frame["high"] - found.frame["low"]) >= 1 / 500 - 1e-9).all()
+    steps = found.frame[["low", "high"]].to_numpy() * 500
+    assert steps == pytest.approx(np.round(steps), abs=1e-6)
+
+
+def test_intervals_for_all_documents_are_wider():
+    points = several(3)
+    these, all_of_them = (harness.forecast(points, **BIG, of=of).frame for of in ("documents", "population"))
+    assert ((all_of_them["high"] - all_of_them["low"]) > (these["high"] - these["low"])).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ((0.35, 0.5, 0.7, 0.45, 0.3), "falls from 0.7 to 0.3"),
+        ((0.25, 0.262, 0.244, 0.25, 0.256), "at chance at every size"),
+        ((0.2, 0.15, 0.1, 0.06, 0.03), "below chance"),
+    ],
+)
+def test_it_abstains_and_says_why(values, why):
+    points = several(3)
+    odd = ladder("odd").assign(acc=values)
+    found = harness.forecast(pd.concat([points, odd]), **BIG).frame.set_index("task")
+    assert why in found.loc["odd", "verdict"]
+    assert found.loc[["t0", "t1", "t2"], "verdict"].isin(["forecast", "wide"]).all()
+
+
+def test_an_interval_that_says_nothing_abstains():
+    own = read_ladders(ladder(), "acc")[0]
+    assert verdict(own, 0.3, 0.9).startswith("abstain: the interval is 0.60 wide")
+    assert verdict(own, 0.6, 0.85) == "wide"
+    assert verdict(own, 0.7, 0.8) == "forecast"
+
+
+def test_two_sizes_are_too_few():
+    found = harness.forecast(several(2, sizes=SIZES[:2]), **BIG)
+    assert found.frame["verdict"].str.contains("2 sizes, and a curve needs 3").all()
+    with pytest.raises(LawError, match="two sizes below its target"):
+        harness.forecast(ladder(sizes=SIZES[:1]), **BIG)
+
+
+def test_values_that_are_no_accuracies_are_refused():
+    with pytest.raises(LawError, match="divide percentages by 100"):
+        harness.forecast(ladder().assign(acc=lambda x: 100 * x["acc"]), **BIG)
+    with pytest.raises(LawError, match="no column 'brier'"):
+        harness.forecast(ladder(), value="brier", **BIG)
+    with pytest.raises(UsageError, match="params and tokens, or flops"):
+        harness.forecast(ladder(), tokens=1e10)
+    with pytest.raises(UsageError, match="params of the model to forecast"):
+        harness.forecast(ladder(), params=-1.0)
+
+
+def test_flops_alone_are_enough():
+    points = several(3).drop(columns=["params", "tokens"])
+    found = harness.forecast(points, flops=4 * float(points["flops"].max()))
+    assert found.frame["beyond"].round(2).eq(4.0).all()
+    assert (found.frame["median"] > points.groupby("task")["acc"].last().to_numpy() - 0.05).all()
+
+
+def test_a_task_loss_adds_the_two_steps():
+    points = several(3).assign(bpb=lambda x: 0.4 + 0.6 * (x["params"] / 2.8e8) ** -0.2)
+    found = harness.forecast(points, via="bpb", **BIG)
+    assert all(own["stepwise"] > 0.2 for own in found.frame["weights"])
+    assert all(own["stepwise"] == 0 for own in harness.forecast(points, **BIG).frame["weights"])
+
+
+def test_a_part_that_fails_before_loses_its_weight():
+    """Two models of ten past cases: one is near, the other far off."""
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0.4, 0.6, 20)
+    z = stats.norm.ppf(LEVELS)
+    near, far = (special.expit(special.logit(y + off)[:, None] + 0.1 * z) for off in (0.0, 0.3))
+    count = np.arange(20)
+    past = Cases(
+        ("near", "far"), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, np.array([near, far]), count
+    )
+    found = combine(past, past.take(np.array([0])), np.ones(2))
+    assert found.weights[0, 0] > 0.8
+    assert found.factors[0] < 1
+
+
+def test_misses_of_the_past_widen():
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0.3, 0.7, 40)
+    z = stats.norm.ppf(LEVELS)
+    off = special.logit(y) + 0.3 * rng.standard_normal(40)
+    count = np.arange(40)
+    narrow = special.expit(off[:, None] + 0.1 * z)
+    past = Cases(("one",), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, narrow[None], count)
+    assert combine(past, past.take(np.array([0, 1])), np.ones(1)).factors == pytest.approx(2.0, abs=0.3)
+
+
+def test_ends_are_rounded_outward():
+    found = rounded(np.linspace(0.401, 0.499, len(LEVELS))[None], np.array([20.0]))
+    assert found[0, 0] == pytest.approx(0.4)
+    assert found[0, -1] == pytest.approx(0.5)
+
+
+def test_scores_of_a_normal_distribution_are_the_known_ones():
+    z = stats.norm.ppf(LEVELS)
+    assert crps(np.array([0.0]), z[None])[0] == pytest.approx(0.2337, abs=0.005)
+    assert interval_score(np.array([2.0]), np.array([-1.0]), np.array([1.0]))[0] == pytest.approx(2 + 20)
+    assert normal_scores(np.array([1.0, 9.0]), np.array([z, z])) == pytest.approx([1.0, 3.5], abs=0.01)
+    y = np.random.default_rng(0).standard_normal(2000)
+    found = score(y, np.tile(z, (2000, 1)))
+    assert found.coverage == pytest.approx(0.9, abs=0.02)
+    assert found.mean_width == pytest.approx(2 * 1.645, abs=0.01)
+    assert score(y[:0], np.empty((0, len(z)))).n == 0
+
+
+def test_a_law_of_a_plugin_and_a_forecaster_take_part():
+    from tests import kitchen_sink
+
+    host = load_plugins()
+    host.add(kitchen_sink, "sink")
+
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_laws(register):
+            class Straight(kitchen_sink.Linear):
+                name, value_range = "straight", (0.0, 1.0)
+
+            register(Straight())
+
+    host.add(Plugin, "straight")
+    found = harness.forecast(several(2), registries=host, **BIG)
+    assert set(found.frame["weights"][0]) == {"saturating", "stepwise", "walk", "sink_forecaster", "straight"}
+    assert all(0 < own["straight"] < 1 for own in found.frame["weights"])
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (type("Mine", (), {"name": "mine"}), "is a class"),
+        (type("Mine", (), {"name": "mine"})(), "lacks draw"),
+        (type("Mine", (), {"name": "", "draw": print})(), "has the name ''"),
+        (type("Mine", (), {"name": "mine", "draw": print, "untried": 0})(), "untried = 0"),
+    ],
+)
+def test_what_is_no_forecaster_is_refused(what, why):
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_forecasters(register):
+            register(what)
+
+    with pytest.raises(PluginError, match=why):
+        load_plugins().add(Plugin, "mine")
+
+
+def test_the_command_prints_a_row_per_task_and_keeps_quantiles(tmp_path):
+    several(2).to_csv(tmp_path / "points.csv", index=False)
+    command = ["forecast", str(tmp_path / "points.csv"), "--params", "2.2e9", "--tokens", "4.4e10"]
+    shown = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.output
+    assert "| t1" in shown.output
+    assert (tmp_path / "out" / "forecast.csv").is_file()
+    found = CliRunner().invoke(main, [*command, "--json"])
+    table = json.loads(found.stdout)
+    assert len(table["rows"][0]["quantiles"]) == len(table["levels"]) == len(LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ([], "name the model to forecast"),
+        (["--at", "smallest"], "expected largest"),
+        (["--at", "largest", "--flops", "1e20"], "leave out --flops"),
+        (["--tokens", "1e10"], "--tokens needs --params"),
+        (["--at", "largest", "--metric", "f1"], "no column 'f1'"),
+        (["--at", "largest", "--family", "g"], "there is no family 'g'"),
+    ],
+)
+def test_the_command_says_what_is_wrong(tmp_path, asked, why):
+    ladder().to_csv(tmp_path / "points.csv", index=False)
+    found = CliRunner().invoke(main, ["forecast", str(tmp_path / "points.csv"), *asked])
+    assert found.exit_code == 2
+    assert why in found.output
+
+
+def test_a_store_is_forecast_by_its_own_metrics(nano_store, tmp_path):
+    found = CliRunner().invoke(main, ["forecast", str(nano_store.path), "--at", "largest", "--json"])
+    assert found.exit_code == 0, found.output
+    rows = json.loads(found.stdout)["rows"]
+    assert {row["family"] for row in rows} == {"birch"}, "aster has two sizes: one is held out, and one is no ladder"
+    assert all(row["verdict"].startswith("abstain: 2 sizes") for row in rows)
+
+
+def test_many_families_are_forecast_from_one_another():
+    """Eight families of three sizes: one line in ln FLOPs, an offset per family; the largest of one is held out."""
+    rng = np.random.default_rng(0)
+    tables = [
+        ladder(task, f"f{i}", a=a + own, b=0.5, chance=0.25, seed=100 * i + t, sizes=SIZES[i % 3 : i % 3 + 3])
+        for i, own in enumerate(0.4 * rng.standard_normal(8))
+        for t, (task, a) in enumerate((("t0", -1.0), ("t1", 0.0), ("t2", 0.5)))
+    ]
+    found = harness.forecast(pd.concat(tables, ignore_index=True), family="f2")
+    assert set(found.frame["weights"][0]) == {"families", "capability"}
+    assert found.frame["family"].eq("f2").all()
+    assert ((found.frame["measured"] - found.frame["median"]).abs() < 0.1).all()
+    assert found.earlier.n >= 40
+    assert found.earlier.coverage > 0.75
+
+
+def test_help_does_not_import_what_forecasts_need():
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, harness.host as h; h.load_plugins(); print('scipy' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["saturating", "stepwise", "walk", "families", "capability"])
+def test_models_that_ship_pass_the_check_of_forecasters(host, name):
+    check_forecaster(host.forecasters[name])
+
+
+def wanted(batch):
+    return len(batch.ladders), 100, batch.targets("params").shape[1]
+
+
+@pytest.mark.parametrize(
+    ("draw", "why"),
+    [
+        (lambda batch, rng: np.zeros(wanted(batch)[:2]), "of shape"),
+        (lambda batch, rng: 1 / 0, "forecaster 'mine' fails: ZeroDivisionError"),
+        (lambda batch, rng: np.full(wanted(batch), 80.0), "expected 0 to 1"),
+        (lambda batch, rng: np.random.default_rng().random(wanted(batch)), "other draws"),
+    ],
+)
+def test_a_forecaster_that_breaks_the_contract_is_named(draw, why):
+    class Mine:
+        name = "mine"
+
+        def draw(self, batch, rng):
+            return draw(batch, rng)
+
+    with pytest.raises(AssertionError, match=why):
+        check_forecaster(Mine())
