@@ -14,7 +14,7 @@ from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY
 from tests.test_layers import sources
 
-READMES = ["README.md", "harness/README.md", "tasks/README.md", "plugins/README.md"]
+READMES = ["README.md", "CONTRIBUTING.md", "harness/README.md", "tasks/README.md", "plugins/README.md"]
 
 
 @pytest.mark.parametrize("name", READMES)
