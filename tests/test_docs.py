@@ -9,6 +9,7 @@ import re
 import pytest
 
 from harness.checkpoints.families import SETTINGS
+from harness.cli import main
 from harness.tasks.documents import find_files
 from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY
@@ -41,11 +42,18 @@ def test_the_examples_of_the_task_guide_are_valid(tmp_path):
         _task_file(tmp_path / "task" / "task.yaml", yaml.safe_load(block))
 
 
+def test_the_reference_covers_every_command():
+    text = (REPOSITORY / "harness" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^### harness (\w+)$", text, re.MULTILINE)) == set(
+        main.list_commands(main.make_context("harness", ["ls"]))
+    )
+
+
 def test_every_setting_of_a_family_file_is_in_its_documentation():
     import harness.checkpoints.families
 
     for setting in SETTINGS:
-        assert setting in (harness.families.__doc__ or ""), setting
+        assert setting in (harness.checkpoints.families.__doc__ or ""), setting
 
 
 @pytest.mark.parametrize("path", sources("harness", "plugins"), ids=lambda path: path.stem)
