@@ -294,7 +294,7 @@ def check(host: PluginHost, /, store: Path, suffix: str) -> None:
     is_flag=True,
     help="Predict every size from the smaller ones with every applicable law, and rank the laws.",
 )
-@click.option("--pool", is_flag=True, help="Fit all families together instead of one by one.")
+@click.option("--pool", is_flag=True, help="Fit all families together instead of separately.")
 @click.option(
     "--option", "law_options", multiple=True, metavar="NAME=VALUE", help="Option of the law (harness ls laws)."
 )
