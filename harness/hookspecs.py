@@ -1,9 +1,9 @@
 """The contracts of all plugins.
 
-A plugin is a module (or any object) with functions named as below and marked `@harness.hookimpl`. It becomes known
-by the entry-point group `harness`, or for one command by `-p MODULE` or `-p file.py`. Each hook is called once, at
-start; none is called inside the loop over documents. Names are unique within a kind: a clash is an error that names
-both plugins.
+A plugin is a module (or any object) that implements some of the functions below, each marked with `@harness.hookimpl`.
+It is found through the entry-point group `harness`, or loaded for one command with `-p MODULE` or `-p file.py`. Each
+hook is called once at start, and none is called inside the loop over documents. Names are unique within a kind: a clash
+is an error that names both plugins.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Register = Callable[..., None]
 def register_tasks(register: Register) -> None:
     """Offer tasks. Called once at start.
 
-    :param register: `register(task)`, where `task` is the path of a task.yaml, of the folder that holds it, or a
-        `harness.Task`. The task is named by its folder.
+    :param register: `register(task)`, where `task` is the path of a task.yaml, of its folder, or a
+        `harness.Task`. The folder's name is the name of the task.
 
     Minimal implementation::
 
@@ -39,10 +39,10 @@ def register_tasks(register: Register) -> None:
 
 @hookspec
 def register_sources(register: Register) -> None:
-    """Offer tasks that are made on demand, under a prefix. Called once at start.
+    """Offer tasks that are created on demand, under a prefix. Called once at start.
 
     :param register: `register(prefix, resolve, list_names)`: `resolve(name)` returns the `harness.Task` for
-        `prefix:name`, raising KeyError where there is none; `list_names()` returns the names for `harness ls tasks`.
+        `prefix:name` or raises KeyError if there is none; `list_names()` returns the names for `harness ls tasks`.
 
     Minimal implementation::
 
@@ -57,7 +57,7 @@ def register_families(register: Register) -> None:
     """Offer families of checkpoints. Called once at start.
 
     :param register: `register(family)`, where `family` is the path of a family file (NAME.toml) or a
-        `harness.Family`. A file's family is named by the file.
+        `harness.Family`. The name of the file is the name of the family.
 
     Minimal implementation::
 
@@ -73,10 +73,10 @@ def register_engines(register: Register) -> None:
 
     :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None)`.
         `inspect(checkpoint, folder, **options)` returns a `harness.EngineInfo` and reads no weights;
-        `open_engine(checkpoint, folder, **options)` is a context manager that yields a `harness.Engine` and frees
-        everything at exit; `preferred()` says whether this engine is the one to use on this machine where the user
-        names none. `modules` names what must be importable; where it is not, nothing is begun, and the error has the
-        command that `install()` returns.
+        `open_engine(checkpoint, folder, **options)` is a context manager that yields a `harness.Engine` and
+        releases everything at exit; `preferred()` returns True if this engine is the default on this machine.
+        `modules` names the required modules; if one cannot be imported, the command stops before the first cell with
+        an error that contains the command returned by `install()`.
 
     Minimal implementation::
 
@@ -91,8 +91,8 @@ def register_metrics(register: Register) -> None:
     """Offer metrics. Called once at start.
 
     :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True)`. `fn(scores)` gets
-        a `harness.Scores` and returns one value a document, shape (n,), or a pair (numerators, denominators).
-        `needs` lists what the scores must offer: answers (choices or cloze), choices (two or more), cloze (one
+        a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators, denominators).
+        `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), cloze (one
         continuation), text, one_gold, several_gold, unconditional, greedy.
         `aggregate` is mean, ratio (sum over sum), exp_ratio (its exponential), or a function of the columns.
 
@@ -109,11 +109,12 @@ def register_checkers(register: Register) -> None:
     """Offer checkers of generated text. Called once at start.
 
     :param register: `register(name, check, version="1", executes_code=False, prepare=None, takes="")`.
-        `check(doc, text)` returns a `harness.Outcome`: the same for the same text, and for any text. Raise `version`
-        when outcomes change: cells of samples are then new ones. With `executes_code`, texts are run as programs, which
-        users must allow; `prepare()` is called before the first, verifies that nothing can come to harm, raises
-        EngineError where it could, and returns notes for the user (texts). `takes` says what a task writes behind a
-        colon, as in `regex:PATTERN`; `check` is then a function of that, which returns the check.
+        `check(doc, text)` returns a `harness.Outcome` for any text, and the same outcome for the same text. Increase
+        `version` when outcomes change; samples are then stored in new cells. With `executes_code`, texts are run as
+        programs, which users must allow; `prepare()` is called before the first program, verifies the sandbox, raises
+        EngineError if it is not safe, and returns notes for the user (strings). `takes` names the argument that a task
+        writes after a colon, as in `regex:PATTERN`; `check` is then a function of this argument that returns the
+        check.
 
     Minimal implementation::
 
@@ -125,10 +126,10 @@ def register_checkers(register: Register) -> None:
 
 @hookspec
 def register_samplers(register: Register) -> None:
-    """Offer ways to decide how many samples to draw of each document. Called once at start.
+    """Offer samplers, which decide how many samples to draw per document. Called once at start.
 
     :param register: `register(name, make)`: `make(**options)` returns a `harness.Sampler`. Its attributes, which
-        options set, are part of what a cell is.
+        options set, are part of the identity of a cell.
 
     Minimal implementation::
 
@@ -152,11 +153,11 @@ def register_laws(register: Register) -> None:
     :param register: `register(law)`: an object with `name`, `features`, `parameters` (name -> (lower, upper)),
         `guess(y, **features)` and `formula(**features, **parameters)`; or with `name` and `steps` (two such laws, the
         second a function of the first's value). The formula must broadcast parameters of shape (R, 1) against
-        features of shape (n,) to (R, n); `harness.laws.FormulaLaw` says what else it may have (objective, anchors,
-        linear parameters, derived quantities, published starts, source). Or a procedure, which is more than a
+        features of shape (n,) to (R, n); `harness.laws.FormulaLaw` lists optional attributes (objective, anchors,
+        linear parameters, derived quantities, published starts, source). A law may also be a procedure instead of a
         formula: an object with `name`, `features`, `fit(points, value, rng)`, which returns a `harness.Fitted` for a
-        pandas frame, and `predict(fitted, points)`, which returns values (n,); `harness.laws.ProcedureLaw` says what
-        else it may have.
+        pandas frame, and `predict(fitted, points)`, which returns values (n,); `harness.laws.ProcedureLaw` lists
+        optional attributes.
 
     Minimal implementation::
 
@@ -216,7 +217,7 @@ def register_forecasters(register: Register) -> None:
 
 @hookspec
 def register_executors(register: Register) -> None:
-    """Offer a place where the cells of a suite run. Called once at start.
+    """Offer an executor, which runs the cells of a suite. Called once at start.
 
     :param register: `register(name, run)`.
 
@@ -247,8 +248,8 @@ def register_reporters(register: Register) -> None:
 def register_commands(cli: click.Group) -> None:
     """Add sub-commands to the command line. Called once at start, before arguments are parsed.
 
-    :param cli: the click group; add commands with `@cli.command()`. A command ends with another status than 0 by
-        raising a `harness.HarnessError` (1) or `click.exceptions.Exit(status)`; `sys.exit` is taken for a mistake.
+    :param cli: the click group; add commands with `@cli.command()`. To end with a status other than 0, raise
+        a `harness.HarnessError` (1) or `click.exceptions.Exit(status)`; `sys.exit` is reported as an error.
 
     Minimal implementation::
 

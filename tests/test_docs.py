@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -15,7 +18,7 @@ from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY
 from tests.test_architecture import sources
 
-READMES = ["README.md", "harness/README.md", "tasks/README.md", "plugins/README.md"]
+READMES = ["README.md", "CONTRIBUTING.md", "harness/README.md", "tasks/README.md", "plugins/README.md"]
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -40,6 +43,15 @@ def test_the_examples_of_the_task_guide_are_valid(tmp_path):
     assert len(blocks) == 7
     for block in blocks:
         _task_file(tmp_path / "task" / "task.yaml", yaml.safe_load(block))
+
+
+def test_the_reference_covers_every_command():
+    text = (REPOSITORY / "harness" / "README.md").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "harness", "--help"]  # a process of its own: other tests add commands of plugins
+    environment = {**os.environ, "HARNESS_PLUGINS": ""}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"^  (\w+)  ", shown.split("Commands:")[1], re.MULTILINE)
+    assert set(re.findall(r"^### harness (\w+)$", text, re.MULTILINE)) == set(commands)
 
 
 def test_every_setting_of_a_family_file_is_in_its_documentation():

@@ -3,20 +3,20 @@
 about = "what this family is"
 source = "weights/{size}/step-{step}"    # folders, relative to this file; or hub = "org/name-{size}"
 revision = "step{step}"                  # with hub: branch, tag or commit, resolved to a commit
-bos = "auto"                             # auto | always | never: auto is what the tokenizer adds by itself
+bos = "auto"                             # auto | always | never: auto is what the tokenizer adds by default
 step = "100, 200, 400..3200 *2"          # or 1000..5000 +1000, a number, or a list
 seed = [0, 1]
 tokens_per_step = 65536                  # or tokens = a number, or a table from step to number
 flops = "6ND"                            # a convention of FLOPS, a number, or a table from step to number
 annealed = "last"                        # true, false, or "last": only the last step of each size
 
-[features]                               # any numbers; they become columns of points
+[features]                               # any numbers; each becomes a column of the points
 batch = 256
 
-[sizes.small]                            # one table a size; every key above may be set here too
-params = 59552                           # left out, params and params_non_embedding are counted in the
+[sizes.small]                            # one table per size; every key above may also be set here
+params = 59552                           # default: params and params_non_embedding are counted from the
                                          # safetensors headers
-loss = { 800 = 1.3956, 1600 = 1.3487 }   # training or validation loss, nats a token: a number or a table
+loss = { 800 = 1.3956, 1600 = 1.3487 }   # training or validation loss, nats per token: a number or a table
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from harness.types import Checkpoint, Family
 FLOPS = {
     "6ND": "6 x all parameters x tokens (Hoffmann 2022)",
     "6ND_non_embedding": "6 x parameters outside embeddings x tokens (Kaplan 2020)",
-    "6ND_head": "6 x (parameters outside embeddings + output head) x tokens: the matrix products that are done",
+    "6ND_head": "6 x (parameters outside embeddings + output head) x tokens: matrix products with parameters",
 }
 BOS = ("auto", "always", "never")
 SETTINGS = {

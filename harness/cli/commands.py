@@ -114,13 +114,13 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     multiple=True,
     is_eager=True,  # known before --help is answered
     metavar="NAME",
-    help="Load a plugin (module or file.py); no:NAME leaves one out.",
+    help="Load a plugin (module or file.py); no:NAME disables one.",
 )
-@click.option("--traceback", is_flag=True, help="Show where an error came from.")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def main(**_: Any) -> None:
-    """Evaluate ladders of language models, keep the log-probability of every choice, and fit laws that predict how
-    larger models will do.
+    """Evaluate ladders of language models, store the log-probability of every choice, and fit laws that predict
+    larger models.
     """
 
 
@@ -138,10 +138,10 @@ def main(**_: Any) -> None:
     "store",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of the store; made if not there.",
+    help="Folder of the store; created if missing.",
 )
 @click.option(
-    "--engine", help="Engine that serves the checkpoints; vllm where it and a GPU are there, else transformers."
+    "--engine", help="Engine for the checkpoints (default: vllm if it and a GPU are available, else transformers)."
 )
 @click.option(
     "-O",
@@ -151,35 +151,40 @@ def main(**_: Any) -> None:
     metavar="NAME=VALUE",
     help="Option of the engine, such as dtype=bfloat16.",
 )
-@click.option("--data", type=FOLDER, help="Folder of documents that do not ship with their tasks.")
+@click.option("--data", type=FOLDER, help="Folder with documents that do not ship with their tasks.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="First documents of each group only (a task of its own in the store).",
+    help="Evaluate the first documents of each group only (stored as a separate task).",
 )
 @click.option(
     "--subset",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The documents that harness choose picked only (a task of its own).",
+    help="Evaluate the documents selected by harness choose only (stored as a separate task).",
 )
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),
-    help="Tokens of the longest sequence; the model's own by default.",
+    help="Maximum length of a sequence in tokens (default: the model's).",
 )
-@click.option("--truncation", default="left", show_default=True, help="left (keeps BOS) or lm_eval (loses it).")
-@click.option("--rehash", is_flag=True, help="Read weight files again to tell whether they changed.")
+@click.option(
+    "--truncation",
+    default="left",
+    show_default=True,
+    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it).",
+)
+@click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
 @sampling_options
-@click.option("--dry-run", is_flag=True, help="Print cells, documents, tokens and FLOPs, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the numbers of cells, documents, tokens and FLOPs, and stop.")
 @click.pass_obj
 def evaluate(
     host: PluginHost, /, families: tuple[str, ...], tasks: str, store: Path, dry_run: bool, **settings: Any
 ) -> None:
-    """Score tasks on checkpoints and keep every choice.
+    """Evaluate tasks on checkpoints and store the log-probability of every choice.
 
-    FAMILIES are FAMILY[:SIZE][@STEPS]: a name (harness ls families), a family file, or a folder with one checkpoint;
-    sizes may hold wildcards, steps are a range (100..1600 *2) or `last`. Cells that are in the store are not done
-    again: the same command resumes a killed one.
+    FAMILIES are FAMILY[:SIZE][@STEPS]. FAMILY is a name (harness ls families), a family file, or a folder with one
+    checkpoint. Sizes may contain wildcards. Steps are a range (100..1600 *2) or `last`. Cells that are already in the
+    store are skipped, so the same command resumes a killed run.
     """
     from harness.cli.progress import shown
     from harness.evaluation.suite import evaluate as run
@@ -249,9 +254,9 @@ def _features(pairs: Iterable[str]) -> dict[str, Any]:
 @FORMAT
 @click.pass_obj
 def check(host: PluginHost, /, store: Path, suffix: str) -> None:
-    """Read every file of a store and list what is damaged, missing or strange; change nothing.
+    """List damaged, missing and unexpected files of a store.
 
-    Exits with 1 where anything is damaged or missing.
+    The command reads every file and changes nothing. The exit status is 1 if a file is damaged or missing.
     """
     from harness.store.check import findings_table
 
@@ -263,57 +268,63 @@ def check(host: PluginHost, /, store: Path, suffix: str) -> None:
 
 @main.command("fit")
 @click.argument("points", type=click.Path(path_type=Path))
-@click.option("--law", help="Name of the law (harness ls laws); several, with commas, in a back-test.")
-@click.option("--task", help="Task of a store, where it holds several.")
-@click.option("--metric", help="Metric that the law describes; the task's own by default.")
-@click.option("--value", help="Column that the law describes, in a table that has no metrics.")
-@click.option("--via", help="Column between the steps of a two-step law: logp_gold (default), loss, or a metric.")
+@click.option("--law", help="Name of the law (harness ls laws); a back-test accepts several, separated by commas.")
+@click.option("--task", help="Task to fit; required if the store has several, except in a back-test.")
+@click.option("--metric", help="Metric to fit (default: the task's).")
+@click.option("--value", help="Column to fit, in a table without metrics.")
+@click.option("--via", help="Intermediate column of a two-step law: logp_gold (default), loss, or a metric.")
 @click.option(
     "--map",
     "renames",
     multiple=True,
     metavar="THEIRS=OURS",
-    help="Rename a column of a table, or compute it from columns, those mapped before included: n_params=params, "
+    help="Rename a column of a table, or compute it from columns, including those mapped before: n_params=params, "
     "'tokens_b * 1e9=tokens'.",
 )
-@click.option("--params-column", help="Column that counts as params, such as params_non_embedding.")
+@click.option("--params-column", help="Column to use as params, such as params_non_embedding.")
 @row_options
-@click.option("--where", help="Expression over columns, of rows and of points; other points are left out.")
-@click.option("--hold-out", help="What is only predicted: an expression, largest, or a share (those of most FLOPs).")
+@click.option("--where", help="Expression over columns that selects rows and points.")
+@click.option(
+    "--hold-out",
+    help="Points to predict instead of fit: an expression, largest, or a share (the points with the most FLOPs).",
+)
 @click.option(
     "--back-test",
     "back_test",
     is_flag=True,
-    help="Predict every size from the smaller ones, with every law that applies, and rank them.",
+    help="Predict every size from the smaller ones with every applicable law, and rank the laws.",
 )
-@click.option("--pool", is_flag=True, help="One fit to all families, instead of one each.")
+@click.option("--pool", is_flag=True, help="Fit all families together instead of separately.")
 @click.option(
     "--option", "law_options", multiple=True, metavar="NAME=VALUE", help="Option of the law (harness ls laws)."
 )
 @click.option(
     "--objective",
-    help="least_squares, huber, log_least_squares, log_huber, log1p_least_squares, loglog_least_squares, or binomial "
-    "(counted successes: columns trials and successes); the law's own by default.",
+    help="Objective: least_squares, huber, log_least_squares, log_huber, log1p_least_squares, loglog_least_squares, "
+    "or binomial (counted successes: columns trials and successes). Default: the law's.",
 )
 @click.option(
     "--resample",
-    help="runs, checkpoints, seeds, documents or joint (runs and documents: a store's default; else runs).",
+    help="Units to resample: runs, checkpoints, seeds, documents or joint (runs and documents). Default: "
+    "joint for a store, else runs.",
 )
 @interval_options
 @click.option(
     "--starts",
     default="32",
     show_default=True,
-    help="Places where the search begins, or `published`: those that the law's source prescribes.",
+    help="Number of starting points of the optimiser, or `published`: those of the law's source.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of starts and resamples.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the fits, for harness predict.")
+@click.option("--seed", default=0, show_default=True, help="Seed of starting points and resamples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File for the fits, to be used by harness predict."
+)
 @click.pass_obj
 def fit(host: PluginHost, /, points: Path, back_test: bool, as_json: bool, output: Path | None, **asked: Any) -> None:
-    """Fit a law to points and predict what is held out.
+    """Fit a law to points and predict the held-out points.
 
-    POINTS is a store, or a CSV or Parquet table with a row a checkpoint. Every family is fitted by itself.
+    POINTS is a store, or a CSV or Parquet table with one row per checkpoint. Every family is fitted separately.
     """
     from harness.fitting.fit import fit_file
     from harness.fitting.result import check_output, save_fits
@@ -364,15 +375,17 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
 
 @main.command("predict")
 @click.argument("fits", type=click.Path(path_type=Path))
-@click.option("--params", type=float, help="Parameters of the model to come, embeddings included.")
+@click.option("--params", type=float, help="Parameters of the model to predict, including embeddings.")
 @click.option("--tokens", type=float, help="Training tokens.")
-@click.option("--flops", type=float, help="Training FLOPs; 6 x params x tokens by default.")
-@click.option("--at", multiple=True, metavar="NAME=VALUE", help="Any other feature of the law.")
-@click.option("--optimal", is_flag=True, help="The params and tokens of least loss at --flops, with intervals.")
+@click.option("--flops", type=float, help="Training FLOPs (default: 6 x params x tokens).")
+@click.option("--at", multiple=True, metavar="NAME=VALUE", help="Value of another feature of the law.")
+@click.option(
+    "--optimal", is_flag=True, help="Print the params and tokens with the smallest loss at --flops, with intervals."
+)
 @FORMAT
 @click.pass_obj
 def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **features: Any) -> None:
-    """Predict with laws that harness fit -o kept."""
+    """Predict with laws that harness fit -o saved."""
     from harness.fitting.allocations import allocation_table
     from harness.fitting.result import load_fits
     from harness.fitting.summary import prediction_table
@@ -396,20 +409,20 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **featu
     multiple=True,
     default=("two_step", "sigmoid"),
     show_default=True,
-    help="Laws that predict the held-out size.",
+    help="Laws that predict the held-out points.",
 )
 @click.option(
-    "--reach", default="sigmoid", show_default=True, help="Law of compute that says where a score is reached."
+    "--reach", default="sigmoid", show_default=True, help="Law of FLOPs used to find the compute that reaches a score."
 )
-@click.option("--score", type=float, help="The score to reach; half way from chance to 1 by default.")
-@click.option("--hold-out", default="largest", show_default=True, help="As in harness fit.")
-@click.option("--where", help="Expression over points; others are left out.")
+@click.option("--score", type=float, help="Score to reach (default: half-way from chance to 1).")
+@click.option("--hold-out", default="largest", show_default=True, help="Held-out points, as in harness fit.")
+@click.option("--where", help="Expression that selects points.")
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="TASK=METRIC",
-    help="Metric to show, where it is not the task's own.",
+    help="Metric of a task (default: the task's).",
 )
 @click.option("--mix-engines", is_flag=True, help="Allow scores of different engines in one table.")
 @FORMAT
@@ -417,13 +430,13 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **featu
 @click.option(
     "--expect",
     type=click.Path(path_type=Path),
-    help="Compare with the tables in this folder; name every cell that differs.",
+    help="Compare with the tables in this folder and print every difference.",
 )
 @click.pass_obj
 def compare(
     host: PluginHost, /, store: Path, suffix: str, output: Path | None, expect: Path | None, **asked: Any
 ) -> None:
-    """Put the families of a store side by side: scores, predictions against measurements, compute to reach a score."""
+    """Compare the families of a store: scores, predictions and measurements, compute to reach a score."""
     from harness.reports.compare import compare as run
     from harness.store.points import open_store
 
@@ -438,17 +451,19 @@ def compare(
 @main.command("diff")
 @click.argument("a", metavar="A", type=click.Path(path_type=Path))
 @click.argument("b", metavar="B", type=click.Path(path_type=Path))
-@click.option("--a", "of_a", metavar="EXPR", help="Cells of A that count, such as \"dtype == 'float32'\".")
-@click.option("--b", "of_b", metavar="EXPR", help="Cells of B that count.")
-@click.option("--where", metavar="EXPR", help="Cells of both that count.")
-@click.option("--task", help="The one task that counts.")
-@click.option("--n", default=20, show_default=True, type=click.IntRange(min=0), help="Documents to show.")
-@click.option("--fail-above", metavar="NATS", type=float, help="Exit with 1 where a log-probability differs by more.")
+@click.option("--a", "of_a", metavar="EXPR", help="Expression that selects cells of A, such as \"dtype == 'float32'\".")
+@click.option("--b", "of_b", metavar="EXPR", help="Expression that selects cells of B.")
+@click.option("--where", metavar="EXPR", help="Expression that selects cells of both.")
+@click.option("--task", help="Task to compare (default: all).")
+@click.option("--n", default=20, show_default=True, type=click.IntRange(min=0), help="Number of documents to show.")
+@click.option(
+    "--fail-above", metavar="NATS", type=float, help="Exit with status 1 if a log-probability differs by more."
+)
 @FORMAT
 @OUTPUT
 @click.pass_obj
 def diff(host: PluginHost, /, n: int, fail_above: float | None, suffix: str, output: Path | None, **asked: Any) -> None:
-    """Say how far the log-probabilities of two stores differ, and which documents change their answer.
+    """Compare the log-probabilities of two stores and list the documents whose answer changes.
 
     A and B are stores, or one store twice: expressions then choose what is compared, by the columns engine, dtype,
     quantisation, bos, max_length, truncation, settings, family, size, step, task ... Cells are paired where checkpoint
@@ -479,7 +494,7 @@ def _expect(tables: list[Table], folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
-    """List what can be named: families, tasks, laws, metrics, checkers, engines."""
+    """List the available families, tasks, laws, metrics, checkers or engines."""
     from harness.reports.listings import listing
 
     table = listing(kind, host)
@@ -490,8 +505,8 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
 
 @main.command("show")
 @click.argument("task")
-@click.option("--n", default=3, show_default=True, type=click.IntRange(min=1), help="Documents to show.")
-@click.option("--data", type=FOLDER, help="Folder of documents that do not ship with their tasks.")
+@click.option("--n", default=3, show_default=True, type=click.IntRange(min=1), help="Number of documents to show.")
+@click.option("--data", type=FOLDER, help="Folder with documents that do not ship with their tasks.")
 @click.pass_obj
 def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
     """Print the exact prompts of a task, with the boundary between context and continuation."""
@@ -505,7 +520,7 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def plugins(host: PluginHost, /, as_json: bool) -> None:
-    """List all plugins: distribution, version, hooks, and why one does not load."""
+    """List all plugins with distribution, version, hooks, and the reason if one does not load."""
     from dataclasses import asdict
 
     from harness.reports.listings import plugin_table

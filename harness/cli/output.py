@@ -22,20 +22,24 @@ from harness.registries import Registries
 from harness.tables import Table
 
 FORMAT = click.option(
-    "--format", "suffix", default="md", show_default=True, help="md, csv, json, tex, or one that a plugin adds."
+    "--format", "suffix", default="md", show_default=True, help="Format: md, csv, json, tex, or one of a plugin."
 )
 OUTPUT = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write every table to this folder, as md and csv."
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the tables, written as md and csv."
 )
-BOOTSTRAP = click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=10), help="Resamples.")
+BOOTSTRAP = click.option(
+    "--bootstrap", default=1000, show_default=True, type=click.IntRange(min=10), help="Number of resamples."
+)
 LEVEL = click.option(
-    "--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Level of the intervals."
+    "--level",
+    default=0.9,
+    show_default=True,
+    type=click.FloatRange(0.01, 0.999),
+    help="Coverage level of the intervals.",
 )
 
-RUN = click.option("--run", metavar="COLUMN", help="Column of a table that tells runs apart (default: run).")
-DROP = click.option(
-    "--drop-duplicates", is_flag=True, help="Keep one of the rows of a table that are equal in every column."
-)
+RUN = click.option("--run", metavar="COLUMN", help="Column that identifies the runs of a table (default: run).")
+DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several rows that are equal in every column.")
 
 
 def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,17 +48,17 @@ def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options --run and --drop-duplicates, of what the rows of a table are."""
+    """Add the options --run and --drop-duplicates to a click command."""
     return RUN(DROP(command))
 
 
 def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options --bootstrap (resamples) and --level of its intervals."""
+    """Add the options --bootstrap (resamples) and --level (of intervals) to a click command."""
     return BOOTSTRAP(LEVEL(command))
 
 
 def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options --format (`suffix`) and -o (`output`) of all commands that print tables."""
+    """Add the options --format (`suffix`) and -o (`output`) to a click command that prints tables."""
     return FORMAT(OUTPUT(command))
 
 

@@ -1,4 +1,4 @@
-"""The options of `harness eval` for tasks whose models write texts."""
+"""Options of `harness eval` for tasks with generated text."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import click
 
 OPTIONS = (
     click.option(
-        "--sampler", help="Texts of each document: n (--n, 1 by default), pass_until (--successes, --max-samples)."
+        "--sampler", help="Samples per document: n (--n, default 1) or pass_until (--successes, --max-samples)."
     ),
-    click.option("--n", type=click.IntRange(min=1), help="Texts to draw of each document."),
+    click.option("--n", type=click.IntRange(min=1), help="Number of samples per document."),
+    click.option("--successes", type=click.IntRange(min=2), help="Number of samples per document that must pass."),
+    click.option("--max-samples", type=click.IntRange(min=2), help="Maximum number of samples per document."),
     click.option(
-        "--successes", type=click.IntRange(min=2), help="Texts of a document that must pass before it is done."
+        "--temperature", type=click.FloatRange(min=0), help="Sampling temperature (default: the task's, usually 0)."
     ),
-    click.option("--max-samples", type=click.IntRange(min=2), help="Texts of a document that are drawn at the most."),
-    click.option("--temperature", type=click.FloatRange(min=0), help="Of texts; the task's own by default, mostly 0."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Of texts; the task's own by default."),
-    click.option("--seed", type=click.IntRange(min=0), help="Of texts; 0 by default."),
-    click.option("--no-texts", is_flag=True, help="Keep what became of texts, and not the texts."),
-    click.option("--allow-code-execution", is_flag=True, help="Run the programs that models write."),
+    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Sampling top_p (default: the task's)."),
+    click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling (default: 0)."),
+    click.option("--no-texts", is_flag=True, help="Store outcomes only, not the generated texts."),
+    click.option("--allow-code-execution", is_flag=True, help="Run generated programs, in a sandbox."),
 )
 OF_SAMPLERS = ("n", "successes", "max_samples")
 OF_TEXTS = ("sampler", "temperature", "top_p", "seed", "allow_code_execution")
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options that concern texts."""
+    """Add the options for generated text to a click command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
 def take_sampling(asked: dict[str, Any]) -> dict[str, Any]:
-    """Take these options out of what was asked of a command, as settings of `harness.evaluate`; none where none is."""
+    """Remove these options from the arguments of a command and return them as settings of `harness.evaluate`."""
     found = {name: value for name in OF_TEXTS if (value := asked.pop(name)) is not None and value is not False}
     options = {name: value for name in OF_SAMPLERS if (value := asked.pop(name)) is not None}
     texts = {"keep_texts": False} if asked.pop("no_texts") else {}

@@ -1,19 +1,19 @@
 """From prompts to token ids: where the context ends, what stands before it, and what happens when it is too long.
 
-One rule for every engine; everything is checked before the first forward.
+All engines use the same rules. All prompts are checked before the first forward pass.
 
-- Spaces at the end of a context move to the front of its continuations, as in lm-eval (`_encode_pair`).
-- A context and its continuation are encoded together. The boundary is found once a context: the longest prefix that
-  the encoding of the context alone shares with the encodings of all its choices. Where a token spans the join, the
-  boundary moves left for all choices alike, so that their log-probabilities stay comparable; such documents are
+- Spaces at the end of a context move to the start of its continuations, as in lm-eval (`_encode_pair`).
+- A context and its continuation are encoded together. The boundary is determined once per context: it is the longest
+  prefix that the encoding of the context alone shares with the encodings of all its choices. If a token spans the
+  join, the boundary moves left for all choices, so that their log-probabilities remain comparable. Such documents are
   counted as `joined`.
-- BOS: `always`, `never`, or `auto` (what the tokenizer puts before a text by itself); never twice. An empty context
-  is scored behind BOS, or EOS where there is none, as in lm-eval.
-- A scored sequence has at most `max_length` tokens. Truncation `left` keeps what stands before the context (BOS) and
-  drops the left of the context, the same for all choices of a document; `lm_eval` keeps the last max_length + 1
-  tokens of each sequence, BOS lost.
-- Plain text longer than that is cut into windows as lm-eval's rolling log-likelihood has them: each after the first is
-  conditioned on the token before it, the last one on as many as fill it.
+- BOS is `always`, `never`, or `auto` (what the tokenizer adds by default), and is never added twice. Continuations of
+  an empty context are scored after BOS, or after EOS if there is no BOS, as in lm-eval.
+- A scored sequence has at most `max_length` tokens. Truncation `left` keeps BOS and drops the left part of the context,
+  the same part for all choices of a document. Truncation `lm_eval` keeps the last max_length + 1 tokens of each
+  sequence, so BOS is lost.
+- Longer plain text is split into windows, as in lm-eval's rolling log-likelihood. Each window after the first is
+  conditioned on the token before it, and the last window on as many tokens as fit.
 """
 
 from __future__ import annotations

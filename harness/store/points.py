@@ -1,14 +1,14 @@
 """From a store to tables: the score of every choice, and points (values of metrics at checkpoints) for laws.
 
     store = harness.open_store("results")
-    store.scores(task="nano_addition", family="aster")      a row a choice
-    store.points(task="nano_addition", metrics=["acc"])     a row a checkpoint, task and metric
-    store.points(unit="document")                           a row a checkpoint, document and metric
+    store.scores(task="nano_addition", family="aster")      one row per choice
+    store.points(task="nano_addition", metrics=["acc"])     one row per checkpoint, task and metric
+    store.points(unit="document")                           one row per checkpoint, document and metric
 
 Columns of points: family, size, step, seed, params, params_non_embedding, tokens, flops, flops_convention, loss,
 annealed, every feature, task, metric, value, stderr, low, high, n, ties, truncated, chance, engine, dtype, settings,
-fingerprint, checkpoint; of texts that were drawn also sampling (how), drawn and passed (samples), and trials with
-their successes (as many tries at one rate as the standard error is worth).
+fingerprint, checkpoint. Points of generated text also have sampling (the settings), drawn and passed (numbers of
+samples), and trials with their successes (the number of trials at one rate that has the same standard error).
 """
 
 from __future__ import annotations

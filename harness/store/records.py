@@ -2,23 +2,23 @@
 
     STORE/
       store.json                   the schema version
-      records/CELL.parquet         rows: doc_id, choice, logprob (nats), n_tokens, truncated, and where there are any
+      records/CELL.parquet         rows: doc_id, choice, logprob (nats), n_tokens, truncated, and if available
                                    is_greedy, logprob_unconditional
-      samples/CELL/                texts that were drawn, in numbered parts, and a seal when all are there
-      tokens/CELL.parquet          reserved: log-probabilities of single tokens, where they are asked for
+      samples/CELL/                generated texts in numbered parts, and a seal when all are complete
+      tokens/CELL.parquet          reserved: log-probabilities of single tokens, if requested
       tasks/FINGERPRINT.parquet    doc_id, group, contexts, continuations, choices, n_chars, n_bytes, gold, attributes
       checkpoints/DIGEST-SOURCE.json   all attributes of a checkpoint, names included
       settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, chat_template,
                                    system_prompt, adapter, sampling
       points/NAME.parquet          reserved: imported points, with their origin
-      damaged/                     files that were damaged, under the path that they had
+      damaged/                     damaged files, under their original path
 
-CELL is CHECKPOINT-FINGERPRINT-SETTINGS, digests all three: listing the store opens no file, and names live only in
-tasks/ and checkpoints/, from where they are joined on reading. A text is one row whose choice is 0. Every file carries
-its name (the path above without suffix) and a digest of all its bytes, both verified at every reading: storefiles.py.
-Files of other names in these folders are not read; `harness check` lists them.
+CELL is CHECKPOINT-FINGERPRINT-SETTINGS, which are three digests, so listing the store opens no file. Names are stored
+in tasks/ and checkpoints/ only and are joined when records are read. Plain text is one row whose choice is 0. Every
+file contains its name (the path above without suffix) and a digest of all its bytes; every read verifies both
+(harness/store/files.py). Files with other names in these folders are not read; `harness check` lists them.
 
-Schema 1 (version 0.1) had neither names nor digests in its files. Such stores can be read, but not extended.
+Files of schema 1 (version 0.1) contain neither names nor digests. Such stores can be read but not extended.
 """
 
 from __future__ import annotations

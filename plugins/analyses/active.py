@@ -173,25 +173,29 @@ def _asked(command: Any) -> Any:
 
     options = (
         click.argument("store", type=click.Path(path_type=Path)),
-        click.option("--task", help="The one task that counts; all by default."),
-        click.option("--metric", help="What is estimated: a mean over documents; the task's own by default."),
-        click.option("--where", metavar="EXPR", help="Checkpoints that may say which documents matter."),
+        click.option("--task", help="Task whose documents are chosen (default: all)."),
+        click.option("--metric", help="Metric to estimate, a mean over documents (default: the task's)."),
+        click.option(
+            "--where", metavar="EXPR", help="Expression that selects the checkpoints used to choose documents."
+        ),
         click.option(
             "--rungs",
             default=1,
             show_default=True,
             type=click.IntRange(min=1),
-            help="How many of each family's largest sizes say so.",
+            help="Number of largest sizes per family used to choose documents.",
         ),
-        click.option("--strata", metavar="COLUMN", help="Group or an attribute; fifths of predicted loss by default."),
+        click.option(
+            "--strata", metavar="COLUMN", help="Strata: group or an attribute (default: fifths of the predicted loss)."
+        ),
         click.option(
             "--uniform",
             default=UNIFORM,
             show_default=True,
             type=click.FloatRange(0.01, 1),
-            help="Share of picks that are even, which bounds the weight of a surprise.",
+            help="Share of uniform selection, which bounds the weight of a document.",
         ),
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the picks."),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the selection."),
     )
     for option in reversed(options):
         command = option(command)
@@ -202,7 +206,9 @@ def _level(command: Any) -> Any:
     import click
 
     of = click.FloatRange(0.01, 0.999)
-    return click.option("--level", default=0.95, show_default=True, type=of, help="Of intervals.")(command)
+    return click.option("--level", default=0.95, show_default=True, type=of, help="Coverage level of the intervals.")(
+        command
+    )
 
 
 def _add_choose(cli: click.Group) -> None:
@@ -210,12 +216,12 @@ def _add_choose(cli: click.Group) -> None:
 
     @cli.command("choose")
     @_asked
-    @click.option("--n", required=True, type=click.IntRange(min=2), help="Documents to choose, of each task.")
-    @click.option("--by", default="loss", show_default=True, type=click.Choice(WAYS), help="How they are picked.")
+    @click.option("--n", required=True, type=click.IntRange(min=2), help="Number of documents to choose per task.")
+    @click.option("--by", default="loss", show_default=True, type=click.Choice(WAYS), help="Selection method.")
     @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File of the subsets.")
     @click.pass_obj
     def command(host: harness.PluginHost, /, store: Path, n: int, output: Path, **options: Any) -> None:
-        """Choose documents to run on a large checkpoint, by what the small ones of STORE made of them."""
+        """Choose documents to run on a large checkpoint from the scores of small checkpoints in STORE."""
         subsets = choose(harness.open_store(store, registries=host), n, **options)
         harness.save_subsets(subsets, output)
         for subset in subsets:
@@ -228,14 +234,14 @@ def _add_estimate(cli: click.Group) -> None:
     @cli.command("estimate")
     @click.argument("store", type=click.Path(path_type=Path))
     @click.argument("subsets", type=click.Path(path_type=Path))
-    @click.option("--metric", help="What is estimated: a mean over documents; that of the choice by default.")
+    @click.option("--metric", help="Metric to estimate, a mean over documents (default: that of harness choose).")
     @_level
     @harness.table_options
     @click.pass_obj
     def command(
         host: harness.PluginHost, /, store: Path, subsets: Path, suffix: str, output: Path | None, **options: Any
     ) -> None:
-        """Estimate whole tasks from the SUBSETS of them (of harness choose) that checkpoints of STORE scored."""
+        """Estimate whole tasks from the SUBSETS (of harness choose) that checkpoints of STORE scored."""
         found = estimate(harness.open_store(store, registries=host), harness.load_subsets(subsets), **options)
         harness.print_tables(found, host, suffix=suffix, output=output)
 
@@ -252,14 +258,24 @@ def _add_subsets(cli: click.Group) -> None:
         type=click.IntRange(min=2),
         default=SIZES,
         show_default=True,
-        help="Documents to choose.",
+        help="Numbers of documents to choose.",
     )
-    @click.option("--target", metavar="EXPR", help="Checkpoints to estimate; the largest of each family by default.")
-    @click.option("--draws", default=400, show_default=True, type=click.IntRange(min=10), help="Subsets of each kind.")
+    @click.option(
+        "--target",
+        metavar="EXPR",
+        help="Expression that selects the checkpoints to estimate (default: the largest of each family).",
+    )
+    @click.option(
+        "--draws",
+        default=400,
+        show_default=True,
+        type=click.IntRange(min=10),
+        help="Number of subsets per selection method and size.",
+    )
     @_level
     @harness.table_options
     @click.pass_obj
     def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
-        """Say how near subsets come to whole tasks that were scored, by every way to choose them."""
+        """Measure the error of estimating a task from a subset, per selection method."""
         found = rehearse(harness.open_store(store, registries=host), **options)
         harness.print_tables(found, host, suffix=suffix, output=output)

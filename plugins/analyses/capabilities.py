@@ -258,13 +258,27 @@ def register_commands(cli: click.Group) -> None:
     @cli.command("capabilities")
     @click.argument("points", type=click.Path(path_type=Path))
     @click.option("--benchmarks", required=True, help="Columns with scores from 0 to 1, separated by commas.")
-    @click.option("--reference", help="Family whose compute all models are measured in.")
+    @click.option("--reference", help="Family in whose compute all models are expressed.")
     @click.option(
-        "--select", "count", type=click.IntRange(min=2), help="How many models to choose for a new benchmark."
+        "--select", "count", type=click.IntRange(min=2), help="Number of models to select for a new benchmark."
     )
-    @click.option("--components", default=3, show_default=True, type=click.IntRange(1, 5), help="Of the selection.")
-    @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit.")
-    @click.option("--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.999), help="Of intervals.")
+    @click.option(
+        "--components",
+        default=3,
+        show_default=True,
+        type=click.IntRange(1, 5),
+        help="Number of components used for the selection.",
+    )
+    @click.option(
+        "--map", "renames", multiple=True, metavar="THEIRS=OURS", help="Rename or compute a column, as in harness fit."
+    )
+    @click.option(
+        "--level",
+        default=0.9,
+        show_default=True,
+        type=click.FloatRange(0.01, 0.999),
+        help="Coverage level of the intervals.",
+    )
     @harness.duplicates_option
     @harness.table_options
     @click.pass_obj
@@ -272,10 +286,11 @@ def register_commands(cli: click.Group) -> None:
         host: harness.PluginHost, /, points: Path, benchmarks: str, renames: Sequence[str], drop_duplicates: bool,
         suffix: str, output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
-        """Put models of many families on the capabilities that their benchmarks share, and compare what families make
-        of compute.
+        """Compute the shared components of benchmarks for models of many families, and compare the families' use of
+        compute.
 
-        POINTS is a CSV or Parquet table with a row a model: family, flops, and a column a benchmark (gaps are filled).
+        POINTS is a CSV or Parquet table with one row per model: family, flops, and one column per benchmark. Missing
+        scores are imputed.
         """
         from harness.points import read_points, renamed
         from harness.tables import noted

@@ -256,30 +256,37 @@ def register_commands(cli: click.Group) -> None:
 
     @cli.command("decide")
     @click.argument("store", type=click.Path(path_type=Path))
-    @click.option("--small", multiple=True, metavar="EXPR", help="A small size of every family; every rung by default.")
-    @click.option("--large", default="largest", show_default=True, metavar="EXPR", help="The size decided for.")
-    @click.option("--task", help="The one task that counts; all by default.")
-    @click.option("--metric", help="What ranks families at the large size; the task's own by default.")
-    @click.option("--where", metavar="EXPR", help="Expression over points; others are left out.")
+    @click.option(
+        "--small",
+        multiple=True,
+        metavar="EXPR",
+        help="Expression that selects a small size of every family (default: every size).",
+    )
+    @click.option(
+        "--large", default="largest", show_default=True, metavar="EXPR", help="Large size: an expression or largest."
+    )
+    @click.option("--task", help="Task to analyse (default: all).")
+    @click.option("--metric", help="Metric that ranks families at the large size (default: the task's).")
+    @click.option("--where", metavar="EXPR", help="Expression that selects points.")
     @click.option(
         "--late",
         default=3,
         show_default=True,
         type=click.IntRange(min=2),
-        help="Checkpoints at the end of a run that say how much a score moves.",
+        help="Number of last checkpoints per run used to measure the noise of a score.",
     )
-    @click.option("--law", help="Law of compute whose curves may cross; sigmoid or power by default.")
+    @click.option("--law", help="Law of compute used to find crossings (default: sigmoid or power).")
     @click.option(
         "--correction",
         default="holm",
         show_default=True,
         type=click.Choice(list(CORRECTIONS)),
-        help="For many pairs: holm (no false finding) or bh (few among the findings).",
+        help="Correction for multiple pairs: holm (family-wise error rate) or bh (false discovery rate).",
     )
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
     def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **asked: Any) -> None:
-        """Say whether small sizes rank families as the large one does, how much scores move, and where laws cross."""
+        """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
         tables = decide(harness.open_store(store, registries=host), **asked)
         harness.print_tables(tables, host, suffix=suffix, output=output)

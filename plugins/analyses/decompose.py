@@ -192,16 +192,16 @@ def register_commands(cli: click.Group) -> None:
 
     @cli.command("decompose")
     @click.argument("source", type=click.Path(path_type=Path))
-    @click.option("--task", help="The one task that counts; all by default.")
-    @click.option("--family", help="The one family that counts; all by default.")
-    @click.option("--where", help="Expression over checkpoints; others are left out.")
-    @click.option("--scale", default="flops", show_default=True, help="Column that says how large a checkpoint is.")
+    @click.option("--task", help="Task to analyse (default: all).")
+    @click.option("--family", help="Family to analyse (default: all).")
+    @click.option("--where", help="Expression that selects checkpoints.")
+    @click.option("--scale", default="flops", show_default=True, help="Column with the scale of a checkpoint.")
     @click.option(
         "--correlation",
         default="spearman",
         show_default=True,
         type=click.Choice(list(CORRELATIONS)),
-        help="What says where the relation to scale is lost.",
+        help="Correlation used to find the step.",
     )
     @row_options
     @harness.interval_options
@@ -211,11 +211,11 @@ def register_commands(cli: click.Group) -> None:
         host: harness.PluginHost, /, source: Path, run: str | None, drop_duplicates: bool, suffix: str,
         output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
-        """Say at which step from log-probability to accuracy the relation to scale is lost, and predict accuracy from a
-        law for every choice.
+        """Find the step from log-probability to accuracy at which correlation with scale drops, and predict accuracy
+        from a law for every choice.
 
-        SOURCE is a store, or a CSV or Parquet table with a row a checkpoint and document (doc_id, the scale, and any of
-        logp_gold, p_vocab, p_choices, brier, acc).
+        SOURCE is a store, or a CSV or Parquet table with one row per checkpoint and document (doc_id, the scale, and
+        any of logp_gold, p_vocab, p_choices, brier, acc).
         """
         opened, notes = open_source(source, host, run=run, drop_duplicates=drop_duplicates)
         harness.print_tables(noted(decompose(opened, **asked), notes), host, suffix=suffix, output=output)

@@ -165,17 +165,17 @@ def register_commands(cli: click.Group) -> None:
 
     @cli.command("trends")
     @click.argument("points", type=click.Path(path_type=Path))
-    @click.option("--task", help="The one task that counts; all by default.")
-    @click.option("--metric", help="Metric of a store (the task's own by default), or column of a table.")
-    @click.option("--where", help="Expression over points; others are left out.")
-    @click.option("--scale", default="flops", show_default=True, help="Column that says how large a run is.")
-    @click.option("--law", help="Law that predicts the largest size; sigmoid or power by default.")
+    @click.option("--task", help="Task to analyse (default: all).")
+    @click.option("--metric", help="Metric of a store (default: the task's), or column of a table.")
+    @click.option("--where", help="Expression that selects points.")
+    @click.option("--scale", default="flops", show_default=True, help="Column with the scale of a run.")
+    @click.option("--law", help="Law that predicts the largest size (default: sigmoid or power).")
     @click.option(
         "--correction",
         default="holm",
         show_default=True,
         type=click.Choice(list(CORRECTIONS)),
-        help="For many tests: holm (no false finding) or bh (few among the findings).",
+        help="Correction for multiple tests: holm (family-wise error rate) or bh (false discovery rate).",
     )
     @row_options
     @harness.interval_options
@@ -185,9 +185,9 @@ def register_commands(cli: click.Group) -> None:
         host: harness.PluginHost, /, points: Path, run: str | None, drop_duplicates: bool, suffix: str,
         output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
-        """Say whether scores rise with scale, fall, turn or break, and whether a sudden rise is one of accuracy alone.
+        """Test whether scores rise with scale, fall, turn or break, and whether a sudden rise appears only in accuracy.
 
-        POINTS is a store, or a CSV or Parquet table with a row a checkpoint.
+        POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
         """
         source, notes = open_source(points, host, run=run, drop_duplicates=drop_duplicates)
         harness.print_tables(noted(trends(source, **asked), notes), host, suffix=suffix, output=output)

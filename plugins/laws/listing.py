@@ -38,5 +38,5 @@ def register_commands(cli: click.Group) -> None:
     @harness.table_options
     @click.pass_obj
     def laws(host: Any, /, **output: Any) -> None:
-        """List the laws that can be fitted: formula, features, what points they take, source."""
+        """List the available laws with formula, features, required points and source."""
         harness.print_tables([law_table(host)], host, **output)
