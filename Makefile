@@ -1,4 +1,4 @@
-# make demo    evaluate three families of small models, predict the largest, compare; about two minutes
+# make demo    evaluate three families of small models, predict the largest, compare; about two minutes (results/demo/report.html has figures)
 # make test    lint, types, docs, tests; about three minutes
 # make analyses  the tables of results/analyses, from the store that make demo leaves; under a minute
 # make sampling  sums that models write until five are right, and the largest model predicted; about four minutes
@@ -16,6 +16,7 @@ demo: .venv/demo
 	$(BIN)/harness eval aster birch cedar --tasks $(TASKS) --limit 400 -o $(STORE)
 	$(BIN)/harness fit $(STORE) --law two_step --task nano_addition --metric acc --hold-out largest
 	$(BIN)/harness compare $(STORE) --expect results/demo
+	$(BIN)/harness report $(STORE) -o results/demo/report.html
 
 analyses: $(STORE)
 	$(BIN)/harness decompose $(STORE) -o results/analyses
@@ -43,7 +44,7 @@ docs:
 .venv/demo: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip uninstall --quiet --yes harness  # the name of the distribution in 0.1
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[transformers]'
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[report,transformers]'
 	touch $@
 
 .venv/test: pyproject.toml .ci/constraints.txt
@@ -53,4 +54,4 @@ docs:
 	touch $@ .venv/demo
 
 clean:
-	rm -rf .venv .venv-vllm build results/demo/store
+	rm -rf .venv .venv-vllm build results/demo/store results/demo/report.html

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from harness.reports.back_test import BackTest, back_test
     from harness.reports.compare import compare
     from harness.reports.diff import Diff, diff
+    from harness.reports.panels import Panel, ReportData
+    from harness.reports.report import write_report
     from harness.store.points import PointStore, open_store
     from harness.store.subsets import Subset, load_subsets, save_subsets
     from harness.tables import Measured, Range, Table
@@ -95,12 +97,14 @@ __all__ = [
     "MetricError",
     "OutOfMemory",
     "Outcome",
+    "Panel",
     "PerDoc",
     "PluginError",
     "PluginHost",
     "PointStore",
     "Range",
     "Register",
+    "ReportData",
     "Request",
     "Sample",
     "SampleRequest",
@@ -138,9 +142,12 @@ __all__ = [
     "row_options",
     "save_subsets",
     "table_options",
+    "write_report",
 ]
 
 _MODULES = {
+    "reports.report": "write_report",
+    "reports.panels": "Panel ReportData",
     "fitting.forecast_files": "forecast_file",
     "tasks.loading": "fingerprint",
     "reports.back_test": "BackTest back_test",

@@ -245,6 +245,28 @@ def register_reporters(register: Register) -> None:
 
 
 @hookspec
+def register_panels(register: Register) -> None:
+    """Offer a figure of the HTML report. Called once at start.
+
+    :param register: `register(name, make)`: `make(data)` gets a `harness.ReportData` and returns a `harness.Panel`, or
+        None when the store has nothing for it to show.
+
+    Minimal implementation::
+
+        def losses(data):
+            axis = {"field": "x", "type": "quantitative", "scale": {"type": "log"}}
+            y = {"field": "loss", "type": "quantitative", "title": "Training loss (nats per token)"}
+            chart = {"mark": "point", "encoding": {"x": axis, "y": y}}
+            rows = data.runs[data.runs["loss"].notna()]
+            return harness.Panel("Training loss", "Loss of every checkpoint.", chart, rows, controls=["x"])
+
+        @harness.hookimpl
+        def register_panels(register):
+            register("losses", losses)
+    """
+
+
+@hookspec
 def register_commands(cli: click.Group) -> None:
     """Add sub-commands to the command line. Called once at start, before arguments are parsed.
 

@@ -49,6 +49,8 @@ BUILT_IN = (
     "harness_plugins.forecasters",
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
+    "harness_plugins.panels.scaling",
+    "harness_plugins.panels.overview",
     "harness_plugins.reporters",
     "harness_plugins.nano",
     "harness_tasks",

@@ -86,6 +86,7 @@ class Registries:
     forecasters: Registry = field(default_factory=lambda: Registry("forecasters"))
     executors: Registry = field(default_factory=lambda: Registry("executors"))
     reporters: Registry = field(default_factory=lambda: Registry("reporters"))
+    panels: Registry = field(default_factory=lambda: Registry("panels"))
 
     def origin_of(self, frame: FrameType) -> Origin | None:
         """Return whose law a frame runs; other things are marked (see marks)."""
@@ -276,4 +277,5 @@ REGISTRARS: dict[str, Registrar] = {
     "register_forecasters": _forecasters,
     "register_executors": _named("executors"),
     "register_reporters": _named("reporters"),
+    "register_panels": _named("panels"),
 }

@@ -109,6 +109,12 @@ def register_reporters(register):
 
 
 @harness.hookimpl
+def register_panels(register):
+    chart = {"mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative", "scale": {}}}}
+    register("sink_panel", lambda data: harness.Panel("Sink", "Runs.", chart, data.runs, controls=["x"]))
+
+
+@harness.hookimpl
 def register_commands(cli):
     @cli.command()
     def sink():

@@ -14,6 +14,7 @@ import click
 from click.exceptions import Abort, Exit
 
 from harness import distribution
+from harness.cli.figures import plot, report
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
@@ -122,6 +123,10 @@ def main(**_: Any) -> None:
     """Evaluate ladders of language models, store the log-probability of every choice, and fit laws that predict
     larger models.
     """
+
+
+main.add_command(report)
+main.add_command(plot)
 
 
 @main.command("eval")

@@ -1,0 +1,82 @@
+"""`harness report` and `harness plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.host import PluginHost
+
+
+@click.command("report")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option(
+    "--law", default="sigmoid", show_default=True, help="Law drawn through the points of each task and family."
+)
+@click.option(
+    "--hold-out",
+    default="largest",
+    show_default=True,
+    help="Points that the law does not see: largest, or an expression.",
+)
+@click.option("--title", help="Heading of the page (default: the name of the store).")
+@click.pass_obj
+def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: str, title: str | None) -> None:
+    """Write one HTML page with the figures of a store.
+
+    The page holds its data and scripts and opens from disk without a network. Figures are plugins (hook register_panels).
+    """
+    from harness.reports.report import write_report
+    from harness.store.points import open_store
+
+    path = write_report(open_store(store, registries=host), output, law=law, hold_out=hold_out, title=title)
+    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)
+
+
+@click.command("plot")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--task", required=True, help="Task to draw.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("figure.svg"),
+    show_default=True,
+    help="File to write: .svg, .png, .pdf, .html or .json.",
+)
+@click.option("--law", default="sigmoid", show_default=True, help="Law drawn through the points of each family.")
+@click.option(
+    "--hold-out",
+    default="largest",
+    show_default=True,
+    help="Points that the law does not see: largest, or an expression.",
+)
+@click.option(
+    "--x",
+    "scale",
+    default="flops",
+    show_default=True,
+    type=click.Choice(["flops", "params", "tokens", "loss"]),
+    help="Horizontal axis.",
+)
+@click.option("--linear", is_flag=True, help="Linear horizontal axis (default: logarithmic).")
+@click.pass_obj
+def plot(
+    host: PluginHost, /, store: Path, task: str, output: Path, law: str, hold_out: str, scale: str, linear: bool
+) -> None:
+    """Draw one task: points with error bars, a law with its interval, and held-out points."""
+    from harness.charts import save_chart
+    from harness.reports.report import plot_task
+    from harness.store.points import open_store
+
+    chart = plot_task(open_store(store, registries=host), task, law=law, hold_out=hold_out, x=scale, log_x=not linear)
+    click.echo(str(save_chart(chart, output)), err=True)

@@ -1,0 +1,67 @@
+"""Sections of the HTML report: what a panel is, and the data that panels are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import PluginError, choose
+
+CONTROLS = ("task", "metric", "family", "x", "level")
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report shows.
+
+    :param points: one row per checkpoint, task and metric, as `store.points()` returns them; `label` names the
+        checkpoint and `shown` marks the metric that each task names as its own.
+    :param curves: one row per place on a fitted curve: task, metric, family, law, flops, params, tokens, value, and
+        low_LEVEL and high_LEVEL (percent) for each of LEVELS. Empty when nothing could be fitted.
+    :param held_out: one row per held-out point and law: task, family, law, label, flops, measured, stderr, predicted,
+        low, high (at 90 %), inside.
+    :param choices: one row per checkpoint, task and rank of choice (gold first): mean log-probability (nats).
+    :param runs: one row per checkpoint: engine, dtype, versions, truncated, ties.
+    """
+
+    title: str
+    points: pd.DataFrame
+    curves: pd.DataFrame
+    held_out: pd.DataFrame
+    choices: pd.DataFrame
+    runs: pd.DataFrame
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure of the report.
+
+    :param title: the heading.
+    :param about: one or two sentences: what is drawn, units, how to read it. Also the text alternative.
+    :param chart: a Vega-Lite specification (a dict, or an Altair chart) without data. In its strings, `$metric`,
+        `$x_title`, `$low` and `$high` are replaced by what the controls say; the column `x` holds the chosen x-axis
+        when "x" is among the controls.
+    :param rows: the data of all settings of the controls. Rows are filtered by their columns task, metric and family
+        when these are among the controls.
+    :param controls: which controls of the page change this figure: task, metric, family, x, level.
+    """
+
+    title: str
+    about: str
+    chart: Any
+    rows: pd.DataFrame
+    controls: Sequence[str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.controls) - set(CONTROLS)
+        if unknown:
+            raise PluginError(f"panel {self.title!r} has controls {choose(unknown)}; there are: {choose(CONTROLS)}")
+
+
+PanelMaker = Callable[[ReportData], "Panel | None"]

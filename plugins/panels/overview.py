@@ -1,0 +1,76 @@
+"""Figures over all tasks: the heat map of families and tasks, and predictions against measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import harness
+from harness import Panel, ReportData
+
+
+def heat_map(data: ReportData) -> Panel:
+    """Return the score of the largest checkpoint of each family on each task."""
+    shown = data.points[data.points["shown"]]
+    largest = shown[shown["params"] == shown.groupby("family")["params"].transform("max")]
+    keys = ["family", "task", "metric"]
+    rows = largest.sort_values("step", kind="stable").groupby(keys, sort=False).tail(1)
+    rows = rows[[*keys, "label", "value", "low", "high"]]
+    text = [{"field": n, "type": "nominal", "title": n} for n in ("label", "task", "metric")]
+    numbers = [{"field": n, "type": "quantitative", "format": ".4f"} for n in ("value", "low", "high")]
+    x = {"field": "family", "type": "nominal", "title": "Family", "axis": {"labelAngle": -30}}
+    y = {"field": "task", "type": "nominal", "title": "Task"}
+    colour = {"field": "value", "type": "quantitative", "title": "Score", "scale": {"scheme": "viridis"}}
+    label = {"field": "value", "type": "quantitative", "format": ".3f"}
+    contrast = {"condition": {"test": "datum.value > 0.6", "value": "#111111"}, "value": "#ffffff"}
+    return Panel(
+        title="Families and tasks",
+        about="Score of the largest checkpoint of each family, in the metric of the task. Scores of different metrics "
+        "cannot be compared with each other.",
+        chart={
+            "layer": [
+                {"mark": "rect", "encoding": {"x": x, "y": y, "color": colour, "tooltip": text + numbers}},
+                {"mark": "text", "encoding": {"x": x, "y": y, "text": label, "color": contrast}},
+            ]
+        },
+        rows=rows,
+        controls=("family",),
+    )
+
+
+def predictions(data: ReportData) -> Panel | None:
+    """Return predicted against measured values of the held-out points."""
+    if not len(data.held_out):
+        return None
+    rows = data.held_out[["task", "family", "law", "label", "measured", "predicted", "low", "high", "inside"]]
+    rows = rows.assign(inside=rows["inside"].map({True: "inside", False: "outside"}).fillna("no interval"))
+    counted = int((rows["inside"] == "inside").sum())
+    x = {"field": "measured", "type": "quantitative", "title": "Measured", "scale": {"zero": False}}
+    y = {"field": "predicted", "type": "quantitative", "title": "Predicted", "scale": {"zero": False}}
+    colour: dict[str, Any] = {"field": "family", "type": "nominal", "title": "Family", "legend": {"orient": "bottom"}}
+    shape = {"field": "inside", "type": "nominal", "title": "90 % interval", "legend": {"orient": "bottom"}}
+    tooltip: list[dict[str, Any]] = [{"field": n, "type": "nominal"} for n in ("label", "task", "law")]
+    tooltip += [{"field": n, "type": "quantitative", "format": ".4f"} for n in ("measured", "predicted", "low", "high")]
+    bars = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    points = {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip}
+    diagonal = {"x": x, "y": {**y, "field": "measured"}}
+    return Panel(
+        title="Predictions of held-out checkpoints",
+        about=f"The law was fitted without these checkpoints. {counted} of {len(rows)} measured values lie in the 90 % "
+        "interval. On the grey line, prediction and measurement are equal.",
+        chart={
+            "layer": [
+                {"mark": {"type": "line", "strokeDash": [4, 4], "color": "#888888"}, "encoding": diagonal},
+                {"mark": "rule", "encoding": bars},
+                {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": points},
+            ]
+        },
+        rows=rows,
+        controls=("family",),
+    )
+
+
+@harness.hookimpl
+def register_panels(register: harness.Register) -> None:
+    """Register the figures, in the order in which they appear."""
+    register("heat_map", heat_map)
+    register("predictions", predictions)

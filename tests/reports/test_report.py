@@ -1,0 +1,147 @@
+"""The HTML report and single figures: self-contained, escaped, with the panels of plugins."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness import Panel, PluginError, UsageError
+from harness.cli import main
+from harness.host import load_plugins
+from harness.reports.report import collect, write_report
+from harness.store.points import PointStore
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """Return the data that a page holds."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+@pytest.fixture(scope="module")
+def page(nano_store: PointStore, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = write_report(nano_store, tmp_path_factory.mktemp("report") / "report.html")
+    assert path.stat().st_size < 3e6
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_page_needs_no_network(page: str):
+    """Nothing is fetched: the policy of the page forbids it, and no element names another file."""
+    assert "default-src 'none'" in page
+    page = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=\"(?!data:)", page)
+
+
+def test_all_figures_are_there_with_text_alternatives(page: str):
+    panels = data_of(page)["panels"]
+    assert list(panels) == ["scaling", "choices", "metrics", "heat_map", "predictions"]
+    for name in panels:
+        assert re.search(rf'id="figure-{name}" role="img" aria-label="[^"]+"', page)
+
+
+def test_points_of_the_page_are_those_of_the_store(page: str, nano_store: PointStore):
+    columns = data_of(page)["panels"]["scaling"]["columns"]
+    kinds = [columns["kind"]["words"][code] for code in columns["kind"]["codes"]]
+    assert {"measured", "held out", "law"} == set(kinds)
+    shown = collect(nano_store, law="sigmoid", hold_out="largest").points
+    shown = shown[shown["shown"]]
+    assert sum(kind != "law" for kind in kinds) == len(shown)
+    assert columns["value"][: len(shown)] == pytest.approx(shown["value"].tolist(), rel=1e-5)
+
+
+def test_the_mean_of_the_gold_choice_is_the_metric_of_that_name(nano_store: PointStore):
+    data = collect(nano_store, law="sigmoid", hold_out="largest", task="nano_birthplace")
+    gold = data.choices[data.choices["choice"] == "gold"].set_index("label")["value"]
+    metric = data.points[data.points["metric"] == "logp_gold"].set_index("label")["value"]
+    assert gold.to_dict() == pytest.approx(metric.to_dict())
+
+
+def test_names_with_markup_are_shown_and_not_run(nano_store: PointStore, tmp_path: Path):
+    store = PointStore(shutil.copytree(nano_store.path, tmp_path / "store"), registries=nano_store.registries)
+    for digest, checkpoints in dict(store.checkpoints).items():
+        for checkpoint in checkpoints:
+            store.put_checkpoint(digest, replace(checkpoint, family=f"</script><b>{checkpoint.family}"))
+    page = write_report(store, tmp_path / "r.html", title="<i>mine</i>").read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert "<i>mine" not in page
+    assert "&lt;i&gt;mine" in page
+    families = data_of(page)["panels"]["scaling"]["columns"]["family"]["words"]
+    assert {"</script><b>aster", "</script><b>birch"} == set(families)
+
+
+def losses(data: harness.ReportData) -> Panel:
+    chart = {"mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative", "scale": {}}}}
+    return Panel("Training loss", "Loss of every checkpoint.", chart, data.runs, controls=["x"])
+
+
+def host_with(make: Any) -> harness.PluginHost:
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_panels(register: harness.Register) -> None:
+            register("losses", make)
+
+    host = load_plugins()
+    host.add(Plugin, "theirs")
+    return host
+
+
+def test_a_panel_of_a_plugin_is_shown_with_its_name(nano_store: PointStore, tmp_path: Path):
+    store = PointStore(nano_store.path, registries=host_with(losses))
+    page = write_report(store, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Training loss" in page
+    assert "(plugin theirs)" in page
+    assert "losses" in data_of(page)["panels"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda data: 1 / 0, "ZeroDivisionError"),
+        (lambda data: "a figure", "expected a harness.Panel"),
+        (lambda data: replace(losses(data), chart={}), "has no chart"),
+        (lambda data: replace(losses(data), controls=["zoom"]), "there are: family, level, metric, task, x"),
+    ],
+)
+def test_a_panel_that_fails_is_named(nano_store: PointStore, tmp_path: Path, make, said):
+    store = PointStore(nano_store.path, registries=host_with(make))
+    with pytest.raises(PluginError, match=said):
+        write_report(store, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_unknown_law_is_refused_before_anything_is_fitted(nano_store: PointStore):
+    with pytest.raises(UsageError, match="there is no law 'sigmoidal'"):
+        collect(nano_store, law="sigmoidal", hold_out="largest")
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "json"])
+def test_one_task_is_drawn_to_a_file(nano_store: PointStore, tmp_path: Path, suffix: str):
+    path = tmp_path / f"figure.{suffix}"
+    asked = ["plot", str(nano_store.path), "--task", "nano_addition", "-o", str(path)]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 0, result.stderr
+    content = path.read_bytes()
+    if suffix == "png":
+        assert content.startswith(b"\x89PNG")
+    else:
+        text = content.decode()
+        assert "Training compute (FLOPs)" in text
+        assert "aster" in text
+        assert "held out" in text
+
+
+def test_a_figure_of_another_format_is_refused(nano_store: PointStore, tmp_path: Path):
+    asked = ["plot", str(nano_store.path), "--task", "nano_addition", "-o", str(tmp_path / "figure.gif")]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 2
+    assert "expected one of svg, png, pdf, html, json" in result.stderr
