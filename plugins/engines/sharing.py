@@ -75,7 +75,7 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
         why_not = _try(_canary_differs, forwards, requests, context)
         if why_not:
             return Sharing(why_not=why_not)
-        why_not = _try(_prefix_differs, forwards, requests, skip)
+        why_not = _try(_prefix_differs, forwards, requests, skip, context)
     windows = [n for name in WINDOWS if isinstance(n := getattr(config, name, None), int)]
     switch = rope_switch(config.to_dict()) or LONGEST
     return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not)
@@ -136,7 +136,8 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
     vocabulary = forwards.model.config.get_text_config().vocab_size
     rotated = [replace(r, continuations=r.continuations[1:] + r.continuations[:1]) for r in requests]
     variants = [requests, rotated, *(_others_replaced(requests, vocabulary, kept) for kept in (0, 1))]
-    found, in_rotated, *replaced = _packed(forwards, variants, context)
+    row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has a row of its own
+    found, in_rotated, *replaced = _packed(forwards, variants, row)
     if why_not := _difference(found, _plain(forwards, requests)):
         return why_not
     here = np.arange(found.size).reshape(len(requests), -1)
@@ -149,21 +150,20 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
     return ""
 
 
-def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int) -> str:
-    """Return how trees behind a prefix differ from trees, which are already known to be exact."""
+def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int, context: int) -> str:
+    """Return how trees side by side behind a prefix differ from trees, which are already known to be exact."""
     (whole,) = _packed(forwards, [requests], 1)
-    (found,) = _packed(forwards, [requests], 1, requests[0].context[:skip])
+    (found,) = _packed(forwards, [requests], context - skip, requests[0].context[:skip])
     return _difference(found, whole)
 
 
 def _packed(
-    forwards: Forwards, variants: Sequence[Sequence[Request]], context: int, shared: tuple[int, ...] = ()
+    forwards: Forwards, variants: Sequence[Sequence[Request]], row: int, shared: tuple[int, ...] = ()
 ) -> list[Floats]:
-    """Return the log-probabilities of lists of requests of one shape, each list in rows of its own where it fits."""
+    """Return the log-probabilities of lists of requests of one shape, in rows of `row` tokens or the longest tree's."""
     requests = [request for variant in variants for request in variant]
     trees = [grow(replace(request, key=i), len(shared)) for i, request in enumerate(requests)]
-    size = sum(len(tree.ids) for tree in trees[: len(variants[0])])
-    batch = pack(trees, min(size, context), ANY, ANY)
+    batch = pack(trees, row, ANY, ANY)
     logprobs, _ = forwards.packed(batch, shared).read()
     found = {request.key: logprobs[choices] for request, choices in batch.slices()}
     return list(np.concatenate([found[i] for i in range(len(trees))]).reshape(len(variants), -1))
@@ -184,23 +184,24 @@ def _difference(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -
     return f"log-probabilities differ by {off.max():.2g} nats in float32"
 
 
-def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, ...]) -> str:
+def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, ...], row: int) -> str:
     """Return how a real request's tree behind `shared` differs from rows of its own; nothing where it does not.
 
-    The first, the longest and the last continuation are compared; those that differ in their last token alone share
-    a row.
+    The tree is the last that fits into a row of `row` tokens. The first, the longest and the last continuation are
+    compared; those that differ in their last token alone share a row.
     """
     lengths = [len(continuation) for continuation in request.continuations]
     chosen = sorted({0, int(np.argmax(lengths)), len(lengths) - 1})
     read = {request.continuations[k][:-1]: k for k in chosen}
     chosen = sorted(read.values())
     with in_float32(forwards.model):
-        return _try(_tree_differs, forwards, Run([request], shared), chosen)
+        return _try(_tree_differs, forwards, Run([request], shared), chosen, row)
 
 
-def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int]) -> str:
+def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int], row: int) -> str:
     (request,) = run.requests
     rows = [row for row in rows_of([request]) if row.choice in chosen]
     alone = {row.choice: forwards.plain([row]).read()[0][0] for row in rows}  # one at a time: they may be long
-    (found,) = _packed(forwards, [[request]], 1, run.shared)
+    side_by_side = max(1, row // len(grow(request, len(run.shared)).ids))
+    found = _packed(forwards, [[request]] * side_by_side, row, run.shared)[-1]
     return _difference(found[list(chosen)], np.array([alone[k] for k in chosen]))

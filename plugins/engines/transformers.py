@@ -285,7 +285,7 @@ class TransformersEngine:
             known = (bool(run.shared), name)
             if longest is None or length(longest) <= self.proven.get(known, 0):
                 continue
-            if why_not := real_tree_differs(self.forwards, longest, run.shared):
+            if why_not := real_tree_differs(self.forwards, longest, run.shared, self._row(run)):
                 self.sharing = replace(self.sharing, reach=min(self.proven.get(known, 0), self.sharing.reach))
                 self._note(f"trees of {length(longest)} tokens are not shared, since there {why_not}")
                 return False
@@ -294,6 +294,10 @@ class TransformersEngine:
                 self.proven[place] = max(self.proven.get(place, 0), measure(longest))
         return True
 
+    def _row(self, run: Run) -> int:
+        """Return the tokens of a row behind what a run shares: a window may count places in the row."""
+        return min(self.row, self.sharing.reach - len(run.shared))
+
     def _score_run(self, run: Run) -> Iterator[ChoiceScore]:
         """Score the trees of a run behind what they share, the longest first.
 
@@ -301,7 +305,7 @@ class TransformersEngine:
         """
         trees = [grow(request, len(run.shared)) for request in run.requests]
         trees.sort(key=lambda tree: len(tree.ids), reverse=True)
-        row = min(self.row, self.context - len(run.shared))
+        row = self._row(run)
         read = self.row / max(self.row, (len(run.shared) + self.row) / 2)  # every row has its copy of the cache
         under_way: list[tuple[Batch, Answer]] = []
         while trees:
