@@ -224,9 +224,9 @@ class TransformersEngine:
         if why_not := self.forwards.settle_head():
             self._note(f"{name} computes logits in its own way, since {why_not}")
         self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
-        self.proven: dict[tuple[bool, str], int] = {}
+        self.proven: dict[bool, tuple[int, int, int]] = {}  # behind a prefix or not: longest tree, sequence and prefix
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
-        self.row = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
+        self.row: int = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:
             self._note(f"{name} shares {self.sharing}, since elsewhere {self.sharing.why_not}")
 
@@ -280,23 +280,25 @@ class TransformersEngine:
 
     def _is_proven(self, run: Run) -> bool:
         """Tell whether trees as long as those of a run are exact; the longest yet is compared with rows of its own."""
-        for name, length in (("extent", extent), ("path", path)):
+        for i, length in enumerate((extent, path)):
             longest = max(run.requests, key=length, default=None)
-            known = (bool(run.shared), name)
-            if longest is None or length(longest) <= self.proven.get(known, 0):
+            known = self.proven.get(bool(run.shared), (0, 0, 0))
+            if longest is None:
+                continue
+            sizes = (extent(longest), path(longest), len(run.shared))
+            if sizes[i] <= known[i] and sizes[2] <= known[2]:
                 continue
             if why_not := real_tree_differs(self.forwards, longest, run.shared, self._row(run)):
-                self.sharing = replace(self.sharing, reach=min(self.proven.get(known, 0), self.sharing.reach))
+                self.sharing = replace(self.sharing, reach=min(known[i], self.sharing.reach))
                 self._note(f"trees of {length(longest)} tokens are not shared, since there {why_not}")
                 return False
-            for shorter, measure in (("extent", extent), ("path", path)):
-                place = (bool(run.shared), shorter)
-                self.proven[place] = max(self.proven.get(place, 0), measure(longest))
+            self.proven[bool(run.shared)] = (max(sizes[0], known[0]), max(sizes[1], known[1]), max(sizes[2], known[2]))
         return True
 
     def _row(self, run: Run) -> int:
         """Return the tokens of a row behind what a run shares: a window may count places in the row."""
-        return min(self.row, self.sharing.reach - len(run.shared))
+        row: int = min(self.row, self.sharing.reach - len(run.shared))
+        return row
 
     def _score_run(self, run: Run) -> Iterator[ChoiceScore]:
         """Score the trees of a run behind what they share, the longest first.
