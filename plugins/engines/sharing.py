@@ -26,6 +26,7 @@ KINDS = ("layer_types", "layers_block_type", "block_types")  # where a config li
 STATES = ("mamba", "linear_attention", "recurrent", "recurrence")  # kinds of layers that carry a state along the row
 TOLERANCE = 5e-5  # share of 1 + |log-probability| by which two exact passes differ in float32 by rounding
 LEAK = 5e-6  # the same, by which a score may change with the siblings, which stand in the same places
+TELLING = 0.05  # nats by which other contexts must move the scores of weights that decide for others
 ANY = 2**40  # a budget for batches that are small
 TAILS = (3, 5, 2, 4)  # tokens that the choices of a canary have of their own
 
@@ -37,6 +38,7 @@ class Sharing:
     reach: int = 0
     prefixes: bool = False
     why_not: str = ""
+    lasting: bool = False  # whether its weights tell enough to decide for other weights of the same module
 
     def __str__(self) -> str:
         return "contexts and what they begin with" if self.prefixes else "contexts" if self.reach else "nothing"
@@ -76,9 +78,24 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
         if why_not:
             return Sharing(why_not=why_not)
         why_not = _try(_prefix_differs, forwards, requests, skip, context)
+        lasting = _is_telling(forwards, requests)
     windows = [n for name in WINDOWS if isinstance(n := getattr(config, name, None), int)]
     switch = rope_switch(config.to_dict()) or LONGEST
-    return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not)
+    return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not, lasting)
+
+
+def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int) -> Sharing:
+    """Return what a module may share whose other weights decided `known`: trees and a prefix are compared once more.
+
+    How siblings and lengths are told apart is the same code on the same shapes, and is not proven again.
+    """
+    requests, skip = _canary(forwards.model.config.get_text_config().vocab_size)
+    with in_float32(forwards.model):
+        why_not = _try(_trees_differ, forwards, requests, context)
+        if why_not:
+            return Sharing(why_not=why_not)
+        why_not = _try(_prefix_differs, forwards, requests, skip, context) if known.prefixes else known.why_not
+    return replace(known, prefixes=not why_not, why_not=why_not)
 
 
 def _state(model: Any, config: Any) -> str:
@@ -148,6 +165,23 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
         if why_not := _difference(other[same], found[same], LEAK):
             return f"{why_not} with other siblings"
     return ""
+
+
+def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
+    """Return how trees in one row differ from rows of their own; nothing where they do not."""
+    (found,) = _packed(forwards, [requests], context)
+    return _difference(found, _plain(forwards, requests))
+
+
+def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
+    """Tell whether earlier tokens change scores by far more than the tolerance.
+
+    Weights that do not attend to anything yet, or a head of zeros, would agree with a wrong structure.
+    """
+    first, other = requests[0], requests[1]
+    moved = replace(first, context=other.context[-len(first.context) : -1] + first.context[-1:])
+    found, expected = _packed(forwards, [[moved], [first]], 1)
+    return bool(np.abs(found - expected).mean() >= TELLING)
 
 
 def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int, context: int) -> str:

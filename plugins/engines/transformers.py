@@ -31,7 +31,14 @@ from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
-from harness_plugins.engines.sharing import Sharing, length_of, real_tree_differs, rope_switch, sharing_of
+from harness_plugins.engines.sharing import (
+    Sharing,
+    length_of,
+    real_tree_differs,
+    rope_switch,
+    sharing_of,
+    sharing_with_other_weights,
+)
 
 WINDOW = 256  # requests looked at together: sorted, batched, and given back before the next window
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -165,6 +172,7 @@ class TransformersEngine:
         self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the module that is there, or the next module
         self.model: Any = None
         self.forwards: Any = None
+        self.sharing = Sharing()
         self.folder = folder
         self.config = config_digest(folder)
         self._serve(self._load(folder))
@@ -210,6 +218,7 @@ class TransformersEngine:
 
     def _serve(self, model: Any) -> None:
         """Score with a module and its weights from now on, in the ways that are exact for them."""
+        known = self.sharing if model is self.model else Sharing()
         if model is not self.model:
             self.batch_tokens = self.settings.batch_tokens or BUDGET[self.settings.device_type]
             self.notes: list[str] = []
@@ -223,8 +232,11 @@ class TransformersEngine:
         self.rope_switch = rope_switch(config.to_dict()) or self.context
         if why_not := self.forwards.settle_head():
             self._note(f"{name} computes logits in its own way, since {why_not}")
-        self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
-        self.proven: dict[bool, tuple[int, int, int]] = {}  # behind a prefix or not: longest tree, sequence and prefix
+        if known.lasting:
+            self.sharing = sharing_with_other_weights(self.forwards, known, self.context)
+        else:
+            self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
+            self.proven: dict[bool, tuple[int, int, int]] = {}  # behind a prefix or not: longest tree, path and prefix
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
         self.row: int = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:

@@ -240,3 +240,37 @@ def test_rows_behind_a_prefix_do_not_exceed_a_window_that_counts_places_in_the_r
         found = {score.key: score.logprobs for score in engine.score(asked())}
         assert bool(engine.notes) == (names == ())
     assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
+
+
+def test_weights_that_attend_to_nothing_prove_nothing_for_the_next_checkpoint(tmp_path, monkeypatch):
+    """A model whose logits are all 0 agrees with any way to compute them."""
+    monkeypatch.setattr(sharing, "WINDOWS", ())
+    nothing, trained = tmp_path / "nothing", tmp_path / "trained"
+    model = saved(trained, MORE["gpt_neo"])
+    torch.nn.init.zeros_(model.transformer.ln_f.weight)
+    torch.nn.init.zeros_(model.transformer.ln_f.bias)
+    model.save_pretrained(nothing)
+    expected = scored(trained, asked(), "float32", share=False)
+    with open_engine(CHECKPOINT, nothing) as engine:
+        list(engine.score(asked()))
+        assert engine.proven
+        assert not engine.notes
+        engine.prefetch(CHECKPOINT, trained)
+        engine.swap(CHECKPOINT, trained)
+        assert engine.sharing.lasting
+        found = {score.key: score.logprobs for score in engine.score(asked())}
+        assert "are not shared, since there" in engine.notes[0]
+    assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
+
+
+def test_what_trees_may_be_shared_is_proven_once_for_checkpoints_of_one_module(host):
+    """After a swap trees and a prefix are compared again with the weights that are new."""
+    first, second = located(host, "aster:w64l2@100"), located(host, "aster:w64l2@1600")
+    with open_engine(*first) as engine:
+        list(engine.score(requests()))
+        proven = dict(engine.proven)
+        engine.prefetch(*second)
+        engine.swap(*second)
+        assert proven
+        assert engine.proven == proven
+        assert engine.sharing.prefixes
