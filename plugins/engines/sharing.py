@@ -89,7 +89,7 @@ def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int)
 
     How siblings and lengths are told apart is the same code on the same shapes, and is not proven again.
     """
-    requests, skip = _canary(forwards.model.config.get_text_config().vocab_size)
+    (_, *requests), skip = _canary(forwards.model.config.get_text_config().vocab_size)
     with in_float32(forwards.model):
         why_not = _try(_trees_differ, forwards, requests, context)
         if why_not:
@@ -170,7 +170,7 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
 def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
     """Return how trees in one row differ from rows of their own; nothing where they do not."""
     (found,) = _packed(forwards, [requests], context)
-    return _difference(found, _plain(forwards, requests))
+    return _difference(found, _plain(forwards, requests, whole=False))
 
 
 def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
@@ -203,11 +203,11 @@ def _packed(
     return list(np.concatenate([found[i] for i in range(len(trees))]).reshape(len(variants), -1))
 
 
-def _plain(forwards: Forwards, requests: Sequence[Request]) -> Floats:
-    """Return the log-probabilities of choices in rows of their own, by the logits of whole rows."""
+def _plain(forwards: Forwards, requests: Sequence[Request], *, whole: bool = True) -> Floats:
+    """Return the log-probabilities of choices in rows of their own, by the logits of whole rows where that is asked."""
     rows = rows_of(requests)
     order = sorted(range(len(rows)), key=lambda i: (rows[i].request, rows[i].choice))
-    logprobs: Floats = forwards.plain(rows, whole=True).read()[0][order]
+    logprobs: Floats = forwards.plain(rows, whole=whole).read()[0][order]
     return logprobs
 
 
