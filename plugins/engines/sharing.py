@@ -64,6 +64,8 @@ def rope_switch(config: Mapping[str, Any]) -> int | None:
 def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
     """Decide what a module with these weights may share; `context` is the most tokens that a sequence of it may have.
 
+    Its head was settled before, so that logits of single positions are those of whole rows.
+
     Layers that look back over a window of tokens do so in a mask that packing replaces, so trees longer than the window
     are never packed.
     """
@@ -170,7 +172,7 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
 def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
     """Return how trees in one row differ from rows of their own; nothing where they do not."""
     (found,) = _packed(forwards, [requests], context)
-    return _difference(found, _plain(forwards, requests, whole=False))
+    return _difference(found, _plain(forwards, requests))
 
 
 def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
@@ -203,11 +205,11 @@ def _packed(
     return list(np.concatenate([found[i] for i in range(len(trees))]).reshape(len(variants), -1))
 
 
-def _plain(forwards: Forwards, requests: Sequence[Request], *, whole: bool = True) -> Floats:
-    """Return the log-probabilities of choices in rows of their own, by the logits of whole rows where that is asked."""
+def _plain(forwards: Forwards, requests: Sequence[Request]) -> Floats:
+    """Return the log-probabilities of choices in rows of their own."""
     rows = rows_of(requests)
     order = sorted(range(len(rows)), key=lambda i: (rows[i].request, rows[i].choice))
-    logprobs: Floats = forwards.plain(rows, whole=whole).read()[0][order]
+    logprobs: Floats = forwards.plain(rows).read()[0][order]
     return logprobs
 
 
