@@ -110,7 +110,7 @@ def ours(folder: Path, task: Task, warm_up: Task) -> tuple[float, list[float]]:
     info = inspect(checkpoint, folder, max_length=2048)
 
     def run(task: Task) -> list[float]:
-        engine._serve(engine.model)  # the canary, which a load includes; the longest trees are compared again
+        engine._serve(engine.model)  # what every swap decides; the warm-up has paid what a first load decides
         encoded = encode_task(task, Encoder(info.load_tokenizer(), info.max_length, bos="always"))
         logprob = np.zeros(len(encoded.n_tokens))
         for score in engine.score(encoded.requests):
