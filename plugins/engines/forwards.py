@@ -101,11 +101,8 @@ class Forwards:
         """Leave the module as it was."""
         self.head.remove()
 
-    def plain(self, rows: Sequence[Row], *, whole: bool = False) -> Answer:
-        """Score rows that come longest first, padded on the right: what a causal model reads needs no mask.
-
-        `whole` computes the logits of every position and asks nothing of the model but that.
-        """
+    def plain(self, rows: Sequence[Row]) -> Answer:
+        """Score rows that come longest first, padded on the right: what a causal model reads needs no mask."""
         ids = np.zeros((len(rows), len(rows[0].ids) - 1), dtype=np.int64)  # the last token is never read
         at, target, slot = list[int](), list[int](), list[int]()
         for i, row in enumerate(rows):
@@ -115,7 +112,7 @@ class Forwards:
             target += row.ids[-row.n_scored :]
             slot += [i] * row.n_scored
         inputs = {"input_ids": self._tensor(ids), "use_cache": False}
-        return self._answer(inputs, (at, target, slot), len(rows), whole=whole)
+        return self._answer(inputs, (at, target, slot), len(rows))
 
     def packed(self, batch: Batch, shared: tuple[int, ...]) -> Answer:
         """Score the choices of a batch of trees, each behind `shared`."""
@@ -161,14 +158,14 @@ class Forwards:
                 cache.update(*(kept.expand(rows, -1, -1, -1) for kept in pair), i)
         return cache
 
-    def _answer(self, inputs: Mapping[str, Any], scored: Sequence[Any], n: int, *, whole: bool = False) -> Answer:
+    def _answer(self, inputs: Mapping[str, Any], scored: Sequence[Any], n: int) -> Answer:
         """Return the sums of n slots. `scored` is where tokens are predicted, the tokens, and their slots: (t,)."""
         import torch
 
         places, inverse = np.unique(scored[0], return_inverse=True)  # one place may predict a token of every choice
         at, which, target, slot = map(self._tensor, (places, inverse, *scored[1:]))
         with torch.inference_mode():
-            logits = self._all_logits(inputs, at) if whole else self._logits(inputs, at)  # (places, V)
+            logits = self._logits(inputs, at)  # (places, V)
             top, total = torch.cat([_top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
             value = logits[which, target].float()
             below = value < top[which]

@@ -26,6 +26,7 @@ KINDS = ("layer_types", "layers_block_type", "block_types")  # where a config li
 STATES = ("mamba", "linear_attention", "recurrent", "recurrence")  # kinds of layers that carry a state along the row
 TOLERANCE = 5e-5  # share of 1 + |log-probability| by which two exact passes differ in float32 by rounding
 LEAK = 5e-6  # the same, by which a score may change with the siblings, which stand in the same places
+TELLING = 0.05  # nats by which other contexts must move the scores of weights that decide for others
 ANY = 2**40  # a budget for batches that are small
 TAILS = (3, 5, 2, 4)  # tokens that the choices of a canary have of their own
 
@@ -37,6 +38,7 @@ class Sharing:
     reach: int = 0
     prefixes: bool = False
     why_not: str = ""
+    lasting: bool = False  # whether its weights tell enough to decide for other weights of the same module
 
     def __str__(self) -> str:
         return "contexts and what they begin with" if self.prefixes else "contexts" if self.reach else "nothing"
@@ -62,6 +64,8 @@ def rope_switch(config: Mapping[str, Any]) -> int | None:
 def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
     """Decide what a module with these weights may share; `context` is the most tokens that a sequence of it may have.
 
+    Its head was settled before, so that logits of single positions are those of whole rows.
+
     Layers that look back over a window of tokens do so in a mask that packing replaces, so trees longer than the window
     are never packed.
     """
@@ -75,10 +79,25 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
         why_not = _try(_canary_differs, forwards, requests, context)
         if why_not:
             return Sharing(why_not=why_not)
-        why_not = _try(_prefix_differs, forwards, requests, skip)
+        why_not = _try(_prefix_differs, forwards, requests, skip, context)
+        lasting = _is_telling(forwards, requests)
     windows = [n for name in WINDOWS if isinstance(n := getattr(config, name, None), int)]
     switch = rope_switch(config.to_dict()) or LONGEST
-    return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not)
+    return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not, lasting)
+
+
+def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int) -> Sharing:
+    """Return what a module may share whose other weights decided `known`: trees and a prefix are compared once more.
+
+    How siblings and lengths are told apart is the same code on the same shapes, and is not proven again.
+    """
+    (_, *requests), skip = _canary(forwards.model.config.get_text_config().vocab_size)
+    with in_float32(forwards.model):
+        why_not = _try(_trees_differ, forwards, requests, context)
+        if why_not:
+            return Sharing(why_not=why_not)
+        why_not = _try(_prefix_differs, forwards, requests, skip, context) if known.prefixes else known.why_not
+    return replace(known, prefixes=not why_not, why_not=why_not)
 
 
 def _state(model: Any, config: Any) -> str:
@@ -136,7 +155,8 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
     vocabulary = forwards.model.config.get_text_config().vocab_size
     rotated = [replace(r, continuations=r.continuations[1:] + r.continuations[:1]) for r in requests]
     variants = [requests, rotated, *(_others_replaced(requests, vocabulary, kept) for kept in (0, 1))]
-    found, in_rotated, *replaced = _packed(forwards, variants, context)
+    row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has a row of its own
+    found, in_rotated, *replaced = _packed(forwards, variants, row)
     if why_not := _difference(found, _plain(forwards, requests)):
         return why_not
     here = np.arange(found.size).reshape(len(requests), -1)
@@ -149,31 +169,47 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
     return ""
 
 
-def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int) -> str:
-    """Return how trees behind a prefix differ from trees, which are already known to be exact."""
+def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
+    """Return how trees in one row differ from rows of their own; nothing where they do not."""
+    (found,) = _packed(forwards, [requests], context)
+    return _difference(found, _plain(forwards, requests))
+
+
+def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
+    """Tell whether earlier tokens change scores by far more than the tolerance.
+
+    Weights that do not attend to anything yet, or a head of zeros, would agree with a wrong structure.
+    """
+    first, other = requests[0], requests[1]
+    moved = replace(first, context=other.context[-len(first.context) : -1] + first.context[-1:])
+    found, expected = _packed(forwards, [[moved], [first]], 1)
+    return bool(np.abs(found - expected).mean() >= TELLING)
+
+
+def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int, context: int) -> str:
+    """Return how trees side by side behind a prefix differ from trees, which are already known to be exact."""
     (whole,) = _packed(forwards, [requests], 1)
-    (found,) = _packed(forwards, [requests], 1, requests[0].context[:skip])
+    (found,) = _packed(forwards, [requests], context - skip, requests[0].context[:skip])
     return _difference(found, whole)
 
 
 def _packed(
-    forwards: Forwards, variants: Sequence[Sequence[Request]], context: int, shared: tuple[int, ...] = ()
+    forwards: Forwards, variants: Sequence[Sequence[Request]], row: int, shared: tuple[int, ...] = ()
 ) -> list[Floats]:
-    """Return the log-probabilities of lists of requests of one shape, each list in rows of its own where it fits."""
+    """Return the log-probabilities of lists of requests of one shape, in rows of `row` tokens or the longest tree's."""
     requests = [request for variant in variants for request in variant]
     trees = [grow(replace(request, key=i), len(shared)) for i, request in enumerate(requests)]
-    size = sum(len(tree.ids) for tree in trees[: len(variants[0])])
-    batch = pack(trees, min(size, context), ANY, ANY)
+    batch = pack(trees, row, ANY, ANY)
     logprobs, _ = forwards.packed(batch, shared).read()
     found = {request.key: logprobs[choices] for request, choices in batch.slices()}
     return list(np.concatenate([found[i] for i in range(len(trees))]).reshape(len(variants), -1))
 
 
 def _plain(forwards: Forwards, requests: Sequence[Request]) -> Floats:
-    """Return the log-probabilities of choices in rows of their own, by the logits of whole rows."""
+    """Return the log-probabilities of choices in rows of their own."""
     rows = rows_of(requests)
     order = sorted(range(len(rows)), key=lambda i: (rows[i].request, rows[i].choice))
-    logprobs: Floats = forwards.plain(rows, whole=True).read()[0][order]
+    logprobs: Floats = forwards.plain(rows).read()[0][order]
     return logprobs
 
 
@@ -184,23 +220,24 @@ def _difference(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -
     return f"log-probabilities differ by {off.max():.2g} nats in float32"
 
 
-def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, ...]) -> str:
+def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, ...], row: int) -> str:
     """Return how a real request's tree behind `shared` differs from rows of its own; nothing where it does not.
 
-    The first, the longest and the last continuation are compared; those that differ in their last token alone share
-    a row.
+    The tree is the last that fits into a row of `row` tokens. The first, the longest and the last continuation are
+    compared; those that differ in their last token alone share a row.
     """
     lengths = [len(continuation) for continuation in request.continuations]
     chosen = sorted({0, int(np.argmax(lengths)), len(lengths) - 1})
     read = {request.continuations[k][:-1]: k for k in chosen}
     chosen = sorted(read.values())
     with in_float32(forwards.model):
-        return _try(_tree_differs, forwards, Run([request], shared), chosen)
+        return _try(_tree_differs, forwards, Run([request], shared), chosen, row)
 
 
-def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int]) -> str:
+def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int], row: int) -> str:
     (request,) = run.requests
     rows = [row for row in rows_of([request]) if row.choice in chosen]
     alone = {row.choice: forwards.plain([row]).read()[0][0] for row in rows}  # one at a time: they may be long
-    (found,) = _packed(forwards, [[request]], 1, run.shared)
+    side_by_side = max(1, row // len(grow(request, len(run.shared)).ids))
+    found = _packed(forwards, [[request]] * side_by_side, row, run.shared)[-1]
     return _difference(found[list(chosen)], np.array([alone[k] for k in chosen]))

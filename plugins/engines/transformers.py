@@ -29,7 +29,14 @@ from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
-from harness_plugins.engines.sharing import Sharing, length_of, real_tree_differs, rope_switch, sharing_of
+from harness_plugins.engines.sharing import (
+    Sharing,
+    length_of,
+    real_tree_differs,
+    rope_switch,
+    sharing_of,
+    sharing_with_other_weights,
+)
 
 WINDOW = 256  # requests looked at together: sorted, batched, and given back before the next window
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -163,6 +170,7 @@ class TransformersEngine:
         self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the module that is there, or the next module
         self.model: Any = None
         self.forwards: Any = None
+        self.sharing = Sharing()
         self.folder = folder
         self.config = config_digest(folder)
         self._serve(self._load(folder))
@@ -208,6 +216,7 @@ class TransformersEngine:
 
     def _serve(self, model: Any) -> None:
         """Score with a module and its weights from now on, in the ways that are exact for them."""
+        known = self.sharing if model is self.model else Sharing()
         if model is not self.model:
             self.batch_tokens = self.settings.batch_tokens or BUDGET[self.settings.device_type]
             self.notes: list[str] = []
@@ -221,10 +230,13 @@ class TransformersEngine:
         self.rope_switch = rope_switch(config.to_dict()) or self.context
         if why_not := self.forwards.settle_head():
             self._note(f"{name} computes logits in its own way, since {why_not}")
-        self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
-        self.proven: dict[tuple[bool, str], int] = {}
+        if known.lasting:
+            self.sharing = sharing_with_other_weights(self.forwards, known, self.context)
+        else:
+            self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
+            self.proven: dict[bool, tuple[int, int, int]] = {}  # behind a prefix or not: longest tree, path and prefix
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
-        self.row = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
+        self.row: int = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:
             self._note(f"{name} shares {self.sharing}, since elsewhere {self.sharing.why_not}")
 
@@ -278,19 +290,25 @@ class TransformersEngine:
 
     def _is_proven(self, run: Run) -> bool:
         """Tell whether trees as long as those of a run are exact; the longest yet is compared with rows of its own."""
-        for name, length in (("extent", extent), ("path", path)):
+        for i, length in enumerate((extent, path)):
             longest = max(run.requests, key=length, default=None)
-            known = (bool(run.shared), name)
-            if longest is None or length(longest) <= self.proven.get(known, 0):
+            known = self.proven.get(bool(run.shared), (0, 0, 0))
+            if longest is None:
                 continue
-            if why_not := real_tree_differs(self.forwards, longest, run.shared):
-                self.sharing = replace(self.sharing, reach=min(self.proven.get(known, 0), self.sharing.reach))
+            sizes = (extent(longest), path(longest), len(run.shared))
+            if sizes[i] <= known[i] and sizes[2] <= known[2]:
+                continue
+            if why_not := real_tree_differs(self.forwards, longest, run.shared, self._row(run)):
+                self.sharing = replace(self.sharing, reach=min(known[i], self.sharing.reach))
                 self._note(f"trees of {length(longest)} tokens are not shared, since there {why_not}")
                 return False
-            for shorter, measure in (("extent", extent), ("path", path)):
-                place = (bool(run.shared), shorter)
-                self.proven[place] = max(self.proven.get(place, 0), measure(longest))
+            self.proven[bool(run.shared)] = (max(sizes[0], known[0]), max(sizes[1], known[1]), max(sizes[2], known[2]))
         return True
+
+    def _row(self, run: Run) -> int:
+        """Return the tokens of a row behind what a run shares: a window may count places in the row."""
+        row: int = min(self.row, self.sharing.reach - len(run.shared))
+        return row
 
     def _score_run(self, run: Run) -> Iterator[ChoiceScore]:
         """Score the trees of a run behind what they share, the longest first.
@@ -299,7 +317,7 @@ class TransformersEngine:
         """
         trees = [grow(request, len(run.shared)) for request in run.requests]
         trees.sort(key=lambda tree: len(tree.ids), reverse=True)
-        row = min(self.row, self.context - len(run.shared))
+        row = self._row(run)
         read = self.row / max(self.row, (len(run.shared) + self.row) / 2)  # every row has its copy of the cache
         under_way: list[tuple[Batch, Answer]] = []
         while trees:

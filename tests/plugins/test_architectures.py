@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import transformers
 
 from harness import Request
+from harness_plugins.engines import sharing
 from harness_plugins.engines.transformers import open_engine
 from tests.plugins.test_transformers import CHECKPOINT, GPT, PLAIN, SHARING, SMALL, TINY, WIDE, located, requests, saved
 
@@ -192,17 +194,83 @@ def test_a_head_that_computes_otherwise_in_float32_is_left_as_it_is_and_said(tmp
         assert "its head gives other logits in float32 (bfloat16)" in engine.notes[0]
 
 
-def test_scores_of_bfloat16_are_nearer_to_float32_with_the_same_weights_by_a_float32_head(host, tmp_path):
-    """The weights are those of bfloat16 in both; the head in bfloat16 made errors of hundredths of a nat a token."""
+def of_a_head_in_float64(model: torch.nn.Module, request: Request) -> np.ndarray:
+    """Score what the body of a model gives in its own precision by the weights of its head, all in float64."""
+    head, found = model.get_output_embeddings().weight.double(), []
+    for continuation in request.continuations:
+        ids = torch.tensor([request.context + continuation])[:, :-1]
+        with torch.inference_mode():
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -len(continuation) :]
+            logprobs = torch.log_softmax(hidden.double() @ head.T, -1)
+        found.append(float(logprobs.gather(1, torch.tensor(continuation)[:, None]).sum()))
+    return np.array(found)
+
+
+def error_per_token(found: Mapping[object, np.ndarray], expected: Mapping[object, np.ndarray]) -> float:
+    return float(np.mean([np.abs(found[key] - expected[key]) / [1, 3, 7] for key in expected]))
+
+
+def test_the_head_adds_no_rounding_of_bfloat16_which_is_hundredths_of_a_nat_a_token(host, tmp_path):
+    """The largest logits are about 34, as large models have them; the rounding of the body before the head stays."""
     _, folder = located(host, "aster:w64l2@1600")
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        model.model.norm.weight *= 2
     model.save_pretrained(tmp_path)
     wanted = requests(30)
-    exact = scored(tmp_path, wanted, "float32", share=False)
-    errors = []
-    with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
-        for _ in range(2):
-            found = {score.key: score.logprobs for score in engine.score(wanted)}
-            errors.append(np.mean([np.abs(found[key] - exact[key]) / [1, 3, 7] for key in exact]))
-            engine.forwards.close()  # the head computes in bfloat16 from here on
-    assert errors[0] < 0.8 * errors[1]
+    expected = {request.key: of_a_head_in_float64(model, request) for request in wanted}
+    body_in_float32 = scored(tmp_path, wanted, "float32", share=False)
+    with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False, batch_tokens=1) as engine:
+        found = {score.key: score.logprobs for score in engine.score(wanted)}
+        engine.forwards.close()  # the head computes in bfloat16 from here on
+        own = {score.key: score.logprobs for score in engine.score(wanted)}
+    assert all(found[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-5) for key in expected)
+    assert error_per_token(own, expected) > 0.02
+    assert error_per_token(found, body_in_float32) < 0.8 * error_per_token(own, body_in_float32)
+
+
+@pytest.mark.parametrize("names", [sharing.WINDOWS, ()], ids=["named", "unknown"])
+def test_rows_behind_a_prefix_do_not_exceed_a_window_that_counts_places_in_the_row(tmp_path, monkeypatch, names):
+    """GPT-Neo's local attention cut the prefix off the last trees of a row; a window may have an unknown name, too."""
+    monkeypatch.setattr(sharing, "WINDOWS", names)
+    saved(tmp_path, MORE["gpt_neo"])
+    expected = scored(tmp_path, asked(), "float32", share=False)
+    with open_engine(CHECKPOINT, tmp_path) as engine:
+        assert engine.sharing.prefixes
+        found = {score.key: score.logprobs for score in engine.score(asked())}
+        assert bool(engine.notes) == (names == ())
+    assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
+
+
+def test_weights_that_attend_to_nothing_prove_nothing_for_the_next_checkpoint(tmp_path, monkeypatch):
+    """A model whose logits are all 0 agrees with any way to compute them."""
+    monkeypatch.setattr(sharing, "WINDOWS", ())
+    nothing, trained = tmp_path / "nothing", tmp_path / "trained"
+    model = saved(trained, MORE["gpt_neo"])
+    torch.nn.init.zeros_(model.transformer.ln_f.weight)
+    torch.nn.init.zeros_(model.transformer.ln_f.bias)
+    model.save_pretrained(nothing)
+    expected = scored(trained, asked(), "float32", share=False)
+    with open_engine(CHECKPOINT, nothing) as engine:
+        list(engine.score(asked()))
+        assert engine.proven
+        assert not engine.notes
+        engine.prefetch(CHECKPOINT, trained)
+        engine.swap(CHECKPOINT, trained)
+        assert engine.sharing.lasting
+        found = {score.key: score.logprobs for score in engine.score(asked())}
+        assert "are not shared, since there" in engine.notes[0]
+    assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
+
+
+def test_what_trees_may_be_shared_is_proven_once_for_checkpoints_of_one_module(host):
+    """After a swap trees and a prefix are compared again with the weights that are new."""
+    first, second = located(host, "aster:w64l2@100"), located(host, "aster:w64l2@1600")
+    with open_engine(*first) as engine:
+        list(engine.score(requests()))
+        proven = dict(engine.proven)
+        engine.prefetch(*second)
+        engine.swap(*second)
+        assert proven
+        assert engine.proven == proven
+        assert engine.sharing.prefixes
