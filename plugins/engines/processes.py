@@ -178,6 +178,11 @@ class Parent:
         except (EOFError, OSError):
             os.killpg(0, signal.SIGKILL)
 
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether `next()` would wait."""
+        return self.inbox.empty()
+
     def next(self) -> Any:
         """Wait for the next message."""
         return self.inbox.get()

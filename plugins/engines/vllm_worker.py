@@ -19,6 +19,7 @@ from harness_plugins.engines.vllm_asks import WAYS, Ask, Asked, asks_of, at, can
 
 AT_ONCE = 512  # asks that vLLM holds at a time, or twice as many as one of its batches may have
 CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # what vLLM adds to its workers
+END = object()  # of items
 PLAIN: Mapping[str, bool] = {"flat": False, "last": False, "rows": False}
 
 
@@ -86,8 +87,8 @@ class Vllm:
 
     # --- scores ------------------------------------------------------------------------------------------------------
 
-    def score(self, requests: Iterable[Asked]) -> Iterator[tuple[int, Answer]]:
-        """Score requests, taken when there is room for them."""
+    def score(self, requests: Iterable[Asked | None]) -> Iterator[tuple[int, Answer]]:
+        """Score requests, taken when there is room for them; None says that the next one has not come yet."""
         answers: dict[int, Answer] = {}
         for ask, output in self.run(self._asks(requests, answers), self._score_params):
             answer = answers[ask.asked.number]
@@ -98,8 +99,11 @@ class Vllm:
             if not answer.left:
                 yield ask.asked.number, answers.pop(ask.asked.number)
 
-    def _asks(self, requests: Iterable[Asked], answers: dict[int, Answer]) -> Iterator[Ask]:
+    def _asks(self, requests: Iterable[Asked | None], answers: dict[int, Answer]) -> Iterator[Ask | None]:
         for asked in requests:
+            if asked is None:
+                yield None
+                continue
             n = len(asked.continuations)
             asks = list(asks_of(asked, last=self.ways["last"]))
             answers[asked.number] = Answer(len(asks), [0.0] * n, [None] * n)
@@ -143,7 +147,7 @@ class Vllm:
 
     def generate(self, requests: Iterable[Any]) -> Iterator[tuple[int, int, str, tuple[int, ...], str]]:
         """Draw the samples of `harness.SampleRequest`s: their keys are numbers; (number, index, text, ids, finish)."""
-        draws = ((request, index) for request in requests for index in range(request.n))
+        draws = (draw for request in requests for draw in _draws_of(request))
         for (request, index), output in self.run(draws, self._sample_params):
             (completion,) = output.outputs
             yield request.key, index, completion.text, tuple(completion.token_ids), completion.finish_reason
@@ -163,14 +167,19 @@ class Vllm:
     # --- the engine --------------------------------------------------------------------------------------------------
 
     def run(self, items: Iterable[Any], params: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-        """Let vLLM answer items, each with a `prompt`: as many at a time as it takes, the next when one is done."""
+        """Let vLLM answer items, each with a `prompt`: as many at a time as it takes, the next when one is done.
+
+        It goes on with what it holds where an item is None: whoever sends the next may wait for an answer.
+        """
         waiting = iter(items)
         is_open = True
         try:
             while is_open or self.held:
                 while is_open and len(self.held) < self.at_once:
-                    item = next(waiting, None)
-                    is_open = item is not None
+                    item = next(waiting, END)
+                    is_open = item is not END
+                    if item is None:
+                        break
                     if is_open:
                         self._add(item, params(item))
                 for output in self.engine.step() if self.held else ():
@@ -211,6 +220,14 @@ class Vllm:
             "canary": self.reference,
             "canary_of": (self.vocabulary, self.max_length),
         }
+
+
+def _draws_of(request: Any) -> Iterator[tuple[Any, int] | None]:
+    """Yield each draw of a request; None where it has not come yet."""
+    if request is None:
+        yield None
+    else:
+        yield from ((request, index) for index in range(request.n))
 
 
 def _start(folder: str, options: Mapping[str, Any]) -> Any:
@@ -270,7 +287,7 @@ class Worker:
         self.parent.send(("swapped", *self.vllm.swap(folder)))
 
     def _score(self, requests: list[Any], is_last: bool) -> None:
-        asked = (Asked(*request) for request in self._stream("score", requests, is_last))
+        asked = (request and Asked(*request) for request in self._stream("score", requests, is_last))
         for number, answer in self.vllm.score(asked):
             greedy = None if None in answer.greedy else answer.greedy
             self._tell(number, (answer.logprobs, greedy))
@@ -285,13 +302,15 @@ class Worker:
         self.parent.send(("result", number, result))
 
     def _stream(self, kind: str, requests: list[Any], is_last: bool) -> Iterator[Any]:
-        """Yield the requests of one cell, of which more messages tell until the last."""
+        """Yield the requests of one cell, of which more messages tell until the last; None while none has come."""
         waiting = deque(requests)
         while True:
             while waiting:
                 yield waiting.popleft()
             if is_last:
                 return
+            while self.vllm.held and self.parent.is_silent:
+                yield None
             message = self.parent.next()
             if message is None:
                 raise Closed

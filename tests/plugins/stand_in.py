@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from harness import Request
 from harness.testing.fake_engine import FakeEngine
 from harness_plugins.engines.processes import Parent
 from harness_plugins.engines.vllm_worker import Answer, Worker
+
+AT_ONCE = 2048  # more than the engine sends at a time, as on large GPUs
 
 
 class Standin:
@@ -26,6 +29,7 @@ class Standin:
     def __init__(self, folder: str, options: dict) -> None:
         self.folder, self.options, self.results = Path(folder), options, 0
         self.fake = FakeEngine(self.folder.name)
+        self.held: list = []
         self.engine = self  # has engine_core.shutdown()
         self.engine_core = self
         if "grandchild" in options:
@@ -55,14 +59,22 @@ class Standin:
         self.results += 1
         self.mishap("result", str(self.results))
 
+    def taken(self, requests):
+        """Yield requests; none before there are many, or no more have come, as vLLM answers in batches."""
+        for request in chain(requests, [None]):
+            if request is not None:
+                self.held.append(request)
+            while self.held and (request is None or len(self.held) >= AT_ONCE):
+                yield self.held.pop(0)
+
     def score(self, requests):
-        for asked in requests:
+        for asked in self.taken(requests):
             self.count()
             (score,) = self.fake.score([Request(asked.number, asked.context, asked.continuations)])
             yield asked.number, Answer(0, score.logprobs.tolist(), score.is_greedy.tolist())
 
     def generate(self, requests):
-        for request in requests:
+        for request in self.taken(requests):
             for sample in self.fake.generate([request]):
                 self.count()
                 yield request.key, sample.index, sample.text, sample.ids, sample.finish

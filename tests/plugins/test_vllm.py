@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,10 +84,17 @@ def furthest(a: dict[object, ChoiceScore], b: dict[object, ChoiceScore]) -> floa
     return max(float(np.abs(a[key].logprobs - b[key].logprobs).max()) for key in a)
 
 
+@contextmanager
+def open_verified(*arguments: Any, **options: Any) -> Iterator[VllmEngine]:
+    with open_engine(*arguments, **options) as engine:
+        assert engine.unchecked == ""
+        yield engine
+
+
 @pytest.mark.parametrize("name", ["birch:w32l2", "cedar:w64l2"])
 def test_the_contract_of_engines(name):
-    """Learnt positions among them."""
-    check_engine(open_engine, *located(name), **OPTIONS)
+    """Learnt positions among them; the weights of these architectures are verified too."""
+    check_engine(open_verified, *located(name), **OPTIONS)
 
 
 def test_every_choice_equals_the_transformers_engines(engine, transformers_engine):
@@ -249,12 +258,6 @@ def test_a_tied_head_that_stays_old_is_seen_by_the_workers():
         engine.folder = located("aster:w64l2@1600")[1]
         assert engine.unchecked == ""
         assert engine._swapped().why_not == "the weights in use are not the checkpoint's in lm_head.weight"
-
-
-@pytest.mark.parametrize("name", ["birch:w32l2", "cedar:w64l2"])
-def test_weights_of_other_architectures_are_verified_too(name):
-    with open_engine(*located(name), **OPTIONS) as engine:
-        assert engine.unchecked == ""
 
 
 def test_batches_have_the_sizes_of_vllms_own_class_for_offline_use(engine):

@@ -16,7 +16,7 @@ import pytest
 
 from harness import Checkpoint, EngineError, OutOfMemory, Request, SampleRequest
 from harness.testing.fake_engine import FakeEngine
-from harness_plugins.engines.processes import _is_alive
+from harness_plugins.engines.processes import WINDOW, _is_alive
 from harness_plugins.engines.vllm import Settings, VllmEngine, inspect
 
 WORKER = (sys.executable, "-m", "tests.plugins.stand_in")
@@ -77,6 +77,14 @@ def test_every_result_comes_once_whatever_the_number_of_requests(start, folder):
     for n, cells in ((2500, 3), (1024, 1), (1, 1), (0, 1)):
         expect(engine, requests(n, cells))
     assert engine.starts == 1
+
+
+def test_a_child_with_room_for_more_than_it_is_sent_answers_what_it_has(start, folder):
+    """Both sides waited for each other: vLLM takes 1024 at a time on large GPUs, and the worker held twice as many."""
+    engine = start(folder)
+    expect(engine, requests(WINDOW + 1))
+    asked = [SampleRequest(i, (i % 200, 7), 5, temperature=1.0, seed=i) for i in range(WINDOW + 1)]
+    assert sorted(sample.key for sample in engine.generate(asked)) == list(range(WINDOW + 1))
 
 
 def test_a_child_that_dies_is_started_again_and_asked_what_it_did_not_answer(start, tmp_path):
