@@ -33,7 +33,7 @@ from harness.host import PluginHost
 def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: str, title: str | None) -> None:
     """Write one HTML page with the figures of a store.
 
-    The page holds its data and scripts and opens from disk without a network. Figures are plugins (hook register_panels).
+    The page holds its data and scripts and opens from disk without a network. Plugins add figures (register_panels).
     """
     from harness.reports.report import write_report
     from harness.store.points import open_store
