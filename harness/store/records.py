@@ -33,14 +33,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock
 
 from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
 from harness.metrics.scores import Scores
 from harness.store.files import AGAIN, OLD, StoreFiles
+from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
-from harness.store.marks import read_schema, write_mark
+from harness.store.locks import lock_of
 from harness.types import Bools, Checkpoint, Floats, Ints, Task
 
 DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -95,8 +96,7 @@ class Store:
 
     def lock(self, cell: CellId) -> BaseFileLock:
         """Return the lock of a cell; the kernel frees it when its process dies."""
-        (self.path / ".locks").mkdir(exist_ok=True)
-        return FileLock(self.path / ".locks" / f"{cell.name}.lock", timeout=0)
+        return lock_of(self.path, cell.name)
 
     def write(self, cell: CellId, records: Records) -> None:
         """Write the records of a cell; the caller holds its lock."""

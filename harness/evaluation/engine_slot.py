@@ -1,0 +1,75 @@
+"""The engine that is open: checkpoints of its shape are swapped in, others open a new one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from harness.checkpoints.digests import FileStates, checkpoint_digest, state_of
+from harness.errors import EngineError
+from harness.evaluation.plan import Job, Setup
+from harness.types import Engine
+
+
+class EngineSlot:
+    """The one engine that is open; checkpoints of its shape are swapped in, others open a new one."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.stack = ExitStack()
+        self.engine: Engine | None = None
+        self.shape = ""
+        self.digest = ""
+
+    def serve(self, job: Job) -> Engine:
+        """Return an engine that serves the job's checkpoint."""
+        if self.engine is not None and job.digest == self.digest:
+            return self.engine
+        before = self._expect_planned(job)
+        engine = self._load(job)
+        if state_of(job.folder) != before:
+            self.close()
+            raise _changed(job, "while it was loaded")
+        self.shape, self.digest = job.info.shape, job.digest
+        return engine
+
+    def _expect_planned(self, job: Job) -> FileStates:
+        """Return the state of a checkpoint's files; raise EngineError where they are not those that were planned."""
+        state = state_of(job.folder)
+        if state != job.files:
+            self.close()  # what it has read ahead may be neither
+            if checkpoint_digest(job.folder) != job.digest:
+                raise _changed(job, "since the plan was made")
+        return state
+
+    def _load(self, job: Job) -> Engine:
+        if self.engine is not None and job.info.shape and job.info.shape == self.shape:
+            self.digest = ""  # a swap that fails leaves weights of which nothing is known
+            self.engine.swap(job.checkpoint, job.folder)
+        else:
+            self.close()
+            manager = self.setup.engine.open_engine(job.checkpoint, job.folder, **self.setup.options)
+            engine = self.stack.enter_context(manager)
+            if not isinstance(engine, Engine):
+                raise EngineError(f"engine {self.setup.engine.name!r} opened {engine!r}; expected a harness.Engine")
+            self.engine = engine
+        return self.engine
+
+    def expect(self, job: Job | None) -> None:
+        """Let the engine read ahead what comes next, if it will be swapped in."""
+        if self.engine is not None and job is not None and job.info.shape == self.shape != "":
+            try:
+                self.engine.prefetch(job.checkpoint, job.folder)
+            except Exception:  # noqa: S110  # only a hint: what is wrong with the next is said at its own turn
+                pass
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine, self.digest = None, ""
+        self.stack.close()
+
+
+def _changed(job: Job, when: str) -> EngineError:
+    return EngineError(
+        f"{job.folder} has changed {when}: its files no longer have the digest {job.digest}; "
+        "run harness eval again when nothing writes there any more"
+    )
