@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import PluginError, choose
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONTROLS = ("task", "metric", "family", "x", "level")
 LEVELS = (0.5, 0.8, 0.9, 0.95)

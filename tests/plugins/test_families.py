@@ -96,7 +96,7 @@ def test_scores_keep_to_floor_and_one():
 
 def test_what_is_doubtful_or_impossible_is_said():
     table = models(np.random.default_rng(0))
-    twice = pd.concat([table, table]).assign(size=lambda t: t["i"])
+    twice = pd.concat([table.assign(step=1), table.assign(step=2)]).assign(size=lambda t: t["i"])
     assert "several checkpoints of one run are taken for independent" in str(fit(twice, "family_skill", value="y"))
     with pytest.raises(LawError, match="found 4 models of 1 families"):
         fit(table[table["family"] == "f0"].head(4), "family_skill", value="y")

@@ -247,7 +247,7 @@ def test_a_digest_is_remembered_while_the_file_is_the_same(tmp_path, monkeypatch
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
     first, read = checkpoint_digest(tmp_path), list[Path]()
-    monkeypatch.setattr("harness.store.identity._sha256", lambda file: (read.append(file), "0")[1])
+    monkeypatch.setattr("harness.checkpoints.digests._sha256", lambda file: (read.append(file), "0")[1])
     assert checkpoint_digest(tmp_path) == first
     assert read == []
     assert checkpoint_digest(tmp_path, rehash=True) != first

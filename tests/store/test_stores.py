@@ -20,10 +20,11 @@ from harness.store.files import StoreFiles, pack_json, pack_table, unpack_json, 
 from harness.store.identity import Settings
 from harness.store.points import PointStore
 from harness.store.records import Store
+from tests.conftest import REPOSITORY
 from tests.store.test_records import CELL, CHECKPOINT, SETTINGS, records
 from tests.store.test_records import store as store  # noqa: PLC0414  # a fixture
 
-OLD = Path(__file__).parent / "data" / "store-schema-1"
+OLD = REPOSITORY / "tests" / "data" / "store-schema-1"
 
 
 @pytest.mark.parametrize("kind", ["table", "json"])
