@@ -21,7 +21,7 @@ pytestmark = pytest.mark.install
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the interpreter of a new environment that holds the wheel; libraries are borrowed, the harness is not."""
     folder = tmp_path_factory.mktemp("install")
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "store", "__pycache__")
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "results", "__pycache__")
     source = shutil.copytree(REPOSITORY, folder / "source", ignore=ignored)
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True)
