@@ -8,6 +8,16 @@ import click
 
 from harness.host import PluginHost
 
+LAW = click.option(
+    "--law", default="sigmoid", show_default=True, help="Law drawn through the points of each task and family."
+)
+HOLD_OUT = click.option(
+    "--hold-out",
+    default="largest",
+    show_default=True,
+    help="Points that the law does not see: largest, or an expression.",
+)
+
 
 @click.command("report")
 @click.argument("store", type=click.Path(path_type=Path))
@@ -19,15 +29,8 @@ from harness.host import PluginHost
     show_default=True,
     help="File to write.",
 )
-@click.option(
-    "--law", default="sigmoid", show_default=True, help="Law drawn through the points of each task and family."
-)
-@click.option(
-    "--hold-out",
-    default="largest",
-    show_default=True,
-    help="Points that the law does not see: largest, or an expression.",
-)
+@LAW
+@HOLD_OUT
 @click.option("--title", help="Heading of the page (default: the name of the store).")
 @click.pass_obj
 def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: str, title: str | None) -> None:
@@ -53,13 +56,8 @@ def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: s
     show_default=True,
     help="File to write: .svg, .png, .pdf, .html or .json.",
 )
-@click.option("--law", default="sigmoid", show_default=True, help="Law drawn through the points of each family.")
-@click.option(
-    "--hold-out",
-    default="largest",
-    show_default=True,
-    help="Points that the law does not see: largest, or an expression.",
-)
+@LAW
+@HOLD_OUT
 @click.option(
     "--x",
     "scale",

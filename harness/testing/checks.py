@@ -31,10 +31,7 @@ from harness.origins import describe
 from harness.registries import expect_law, make_metric
 from harness.tasks.loading import load_task
 from harness.tasks.task_files import read_task_file
-from harness.testing.checkers import check_checker
-from harness.testing.engines import check_engine
-from harness.testing.fake_engine import ByteTokenizer, FakeEngine, inspect_fake, open_fake
-from harness.testing.forecasters import check_forecaster
+from harness.testing.fake_engine import ByteTokenizer
 from harness.types import OUTCOMES, Floats, Metric, Sampler, Task
 
 if TYPE_CHECKING:
@@ -299,20 +296,3 @@ def _check_broadcast(law: FormulaLaw, values: Floats, x: Mapping[str, Floats], y
         "all resamples are solved at once: use numpy functions, no float() and no if"
     )
     assert np.allclose(stacked, y), f"law {law.name!r}: the formula gives other values for stacked parameters"
-
-
-__all__ = [
-    "ByteTokenizer",
-    "FakeEngine",
-    "check_checker",
-    "check_engine",
-    "check_forecaster",
-    "check_law",
-    "check_metric",
-    "check_sampler",
-    "check_task",
-    "example_samples",
-    "example_scores",
-    "inspect_fake",
-    "open_fake",
-]
