@@ -2,7 +2,7 @@
 
 from harness.fitting.columns import query, renamed
 from harness.fitting.ladder import column, readable, widen
-from harness.fitting.runs import ends, label, largest, refuse_twice, runs_of
+from harness.fitting.runs import ends, label, largest, largest_known, refuse_twice, runs_of
 from harness.metrics.aggregation import applicable, evaluate
 from harness.metrics.per_document import per_document
 from harness.store.identity import CellId
@@ -18,6 +18,7 @@ __all__ = [
     "evaluate",
     "label",
     "largest",
+    "largest_known",
     "open_store",
     "per_document",
     "query",

@@ -130,6 +130,11 @@ def largest(frame: pd.DataFrame, sizes: int = 1) -> pd.Series[bool]:
     return pd.Series(np.asarray(rank) <= sizes, index=frame.index, dtype=bool)
 
 
+def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the rows of the largest size of each family; a size of unknown params counts as the smallest."""
+    return largest(frame.assign(params=frame["params"].astype(float).fillna(0.0)))
+
+
 def label(row: pd.Series[Any]) -> str:
     """Name a row for a message, as far as it has a name: family:size@step#seed, and its run."""
     family, size, step, seed, run = (_known(row.get(name)) for name in ("family", "size", "step", "seed", "run"))

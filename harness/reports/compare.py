@@ -21,7 +21,7 @@ from harness.fitting.fit import fit_families
 from harness.fitting.formula import Options
 from harness.fitting.laws import ComposedLaw, Law, steps_of
 from harness.fitting.result import LawFit
-from harness.fitting.runs import ends, label, largest
+from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.registries import Registries
 from harness.store.points import PointStore
@@ -156,8 +156,7 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str]) -> Table:
-    known = shown.assign(params=shown["params"].astype(float).fillna(0.0))  # unknown without safetensors
-    last = shown[largest(known)]
+    last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
     rows = []
     for (task, metric), own in last.groupby(["task", "metric"]):

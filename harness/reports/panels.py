@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PluginError, choose
@@ -57,7 +57,6 @@ class Panel:
     chart: Any
     rows: pd.DataFrame
     controls: Sequence[str] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = set(self.controls) - set(CONTROLS)

@@ -10,10 +10,11 @@ from harness import Panel, ReportData
 
 def heat_map(data: ReportData) -> Panel:
     """Return the score of the largest checkpoint of each family on each task."""
+    from harness.points import largest_known
+
     shown = data.points[data.points["shown"]]
-    largest = shown[shown["params"] == shown.groupby("family")["params"].transform("max")]
     keys = ["family", "task", "metric"]
-    rows = largest.sort_values("step", kind="stable").groupby(keys, sort=False).tail(1)
+    rows = shown[largest_known(shown)].sort_values("step", kind="stable").groupby(keys, sort=False).tail(1)
     rows = rows[[*keys, "label", "value", "low", "high"]]
     text = [{"field": n, "type": "nominal", "title": n} for n in ("label", "task", "metric")]
     numbers = [{"field": n, "type": "quantitative", "format": ".4f"} for n in ("value", "low", "high")]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import harness
 from harness import Panel, ReportData
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCALES = ("flops", "params", "tokens", "loss")
 X = {
@@ -97,8 +94,10 @@ def _lines(colour: dict[str, Any], tooltip: list[dict[str, Any]], title: str) ->
 
 def metrics(data: ReportData) -> Panel:
     """Return one task under the chosen metric, so that a jump can be seen to belong to the metric or not."""
+    from harness.points import ends
+
     columns = [*IDENTITY, *(s for s in SCALES if s in data.points.columns), "value", "low", "high"]
-    rows = _finals(data.points)[columns]
+    rows = data.points[ends(data.points, "task", "metric")][columns]
     return Panel(
         title="One task under every metric",
         about="Final checkpoints of each size. If accuracy jumps while the log-probability of the gold choice "
@@ -140,12 +139,6 @@ def choices(data: ReportData) -> Panel | None:
         rows=data.choices,
         controls=("task", "family", "x"),
     )
-
-
-def _finals(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the last step of each size and seed."""
-    keys = ["family", "size", "seed", "task", "metric"]
-    return points.sort_values("step", kind="stable").groupby(keys, sort=False, dropna=False).tail(1)
 
 
 @harness.hookimpl

@@ -43,10 +43,9 @@ def render(data: ReportData, panels: Mapping[str, Panel], tables: Sequence[Table
     Raises UsageError when the extra `report` is not installed.
     """
     environment = _environment()
-    shown = {
-        name: {"name": name, "title": p.title, "about": p.about, "plugin": owners.get(name, "")}
-        for name, p in panels.items()
-    }
+    shown = [
+        {"name": name, "title": p.title, "about": p.about, "plugin": owners.get(name, "")} for name, p in panels.items()
+    ]
     return str(
         environment.get_template("page.html.jinja").render(
             title=data.title,
@@ -57,7 +56,7 @@ def render(data: ReportData, panels: Mapping[str, Panel], tables: Sequence[Table
             script=_resource("page.js"),
             vega=_Trusted(scripts().replace("</script", "<\\/script")),
             controls=_controls(data),
-            panels=list(shown.values()),
+            panels=shown,
             tables=[_cells(table) for table in tables],
             data=_embedded(panels),
         )
