@@ -223,7 +223,7 @@ maps_2_GiB_to_share: return does(mmap.mmap, -1, 2 << 30, mmap.MAP_SHARED | mmap.
 maps_many_pieces: keep = [mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE) for _ in range(32)]; return True
 grows_a_piece: return does(mmap.mmap(-1, 4096, mmap.MAP_PRIVATE).resize, 2 << 30)
 grows_its_heap: return libc.sbrk(long(1 << 30)) != -1 and libc.sbrk(long(1 << 30)) != -1
-has_large_stacks: threading.stack_size(1 << 29); return [threading.Thread(target=int).start() for _ in range(3)] != []
+has_large_stacks: threading.stack_size(1 << 29); go = threading.Event(); [threading.Thread(target=go.wait).start() for _ in range(3)]; go.set(); return True
 """
 DETACHED = """
 has_memory_that_it_detaches: return all(libc.shmget(0, long(1 << 29), 0o1600) >= 0 for _ in range(5))
