@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TokenError,
         UsageError,
     )
+    from harness.escaping import printable
     from harness.evaluation.suite import evaluate
     from harness.fitting.crossings import crossing, crossovers
     from harness.fitting.fit import fit, fit_families
@@ -139,6 +140,7 @@ __all__ = [
     "load_subsets",
     "open_store",
     "print_tables",
+    "printable",
     "row_options",
     "save_subsets",
     "table_options",
@@ -146,6 +148,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "escaping": "printable",
     "reports.report": "write_report",
     "reports.panels": "Panel ReportData",
     "fitting.forecast_files": "forecast_file",
