@@ -15,9 +15,10 @@ from click.exceptions import Abort, Exit
 
 from harness import distribution
 from harness.cli.figures import plot, report
-from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
+from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options, say
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
+from harness.escaping import printable
 from harness.host import PluginHost, load_plugins
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
 
@@ -36,7 +37,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        click.echo("harness: interrupted", err=True)
+        say("harness: interrupted")
         raise Exit(INTERRUPTED) from error
 
 
@@ -51,12 +52,12 @@ class Cli(click.Group):
         except HarnessError as error:
             if "--traceback" in args:
                 raise
-            click.echo(f"harness: {error}", err=True)
+            say(f"harness: {error}")
             sys.exit(2 if isinstance(error, UsageError) else 1)
         except OSError as error:
             if "--traceback" in args:
                 raise
-            click.echo(f"harness: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            say(f"harness: {error.filename or 'a file'}: {error.strerror or error}")
             sys.exit(1)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -208,7 +209,7 @@ def evaluate(
             progress.note("interrupted; the same command goes on with what is missing")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    click.echo(f"{summary.written} cells written, {summary.there} were there", err=True)
+    say(f"{summary.written} cells written, {summary.there} were there")
 
 
 def _dry_run(
@@ -223,7 +224,7 @@ def _dry_run(
         plan.look_into(SampleStore(store))
     print_tables([cost_table(plan)], host)
     for failure in plan.failures:
-        click.echo(f"failed: {failure}", err=True)
+        say(f"failed: {failure}")
     if plan.failures:
         raise Exit(1)
 
@@ -349,7 +350,7 @@ def fit(host: PluginHost, /, points: Path, back_test: bool, as_json: bool, outpu
         save_fits(fits, output)
     _print_fits(fits, seconds if as_json else None)
     for error in errors:
-        click.echo(f"harness: {error}", err=True)
+        say(f"harness: {error}")
     if errors:
         raise Exit(1)
 
@@ -375,7 +376,7 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
         click.echo(json.dumps(tables, indent=1, allow_nan=False))
         return
     if fits:
-        click.echo("\n\n".join(map(str, fits)))
+        click.echo(printable("\n\n".join(map(str, fits)), lines=True))
 
 
 @main.command("predict")
@@ -488,10 +489,10 @@ def _expect(tables: list[Table], folder: Path) -> None:
 
     found = [line for table in tables for line in differences(table, read_csv(folder / f"{table.name}.csv"))]
     for line in found:
-        click.echo(f"differs: {line}", err=True)
+        say(f"differs: {line}")
     if found:
         raise HarnessError(f"{len(found)} cells differ from those in {folder}")
-    click.echo(f"All cells equal those in {folder}.")
+    click.echo(f"All cells equal those in {printable(folder)}.")
 
 
 @main.command("ls")
@@ -505,7 +506,10 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
     table = listing(kind, host)
     columns, rows = table.flat()
     found = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1)
-    click.echo(found if as_json else host.reporters["md"]([table]))
+    if as_json:
+        click.echo(found)
+    else:
+        print_tables([table], host)
 
 
 @main.command("show")
@@ -530,8 +534,11 @@ def plugins(host: PluginHost, /, as_json: bool) -> None:
 
     from harness.reports.listings import plugin_table
 
-    as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
     infos = [asdict(info) for info in host.plugins()]
-    click.echo(json.dumps(infos, indent=1) if as_json else host.reporters["md"]([plugin_table(host)]))
+    as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
+    if as_json:
+        click.echo(json.dumps(infos, indent=1))
+    else:
+        print_tables([plugin_table(host)], host)
     if host.errors:
         raise Exit(1)

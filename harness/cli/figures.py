@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.output import say
 from harness.host import PluginHost
 
 LAW = click.option(
@@ -42,7 +43,7 @@ def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: s
     from harness.store.points import open_store
 
     path = write_report(open_store(store, registries=host), output, law=law, hold_out=hold_out, title=title)
-    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @click.command("plot")
@@ -77,4 +78,4 @@ def plot(
     from harness.store.points import open_store
 
     chart = plot_task(open_store(store, registries=host), task, law=law, hold_out=hold_out, x=scale, log_x=not linear)
-    click.echo(str(save_chart(chart, output)), err=True)
+    say(save_chart(chart, output))

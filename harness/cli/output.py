@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from harness.escaping import printable
 from harness.registries import Registries
 from harness.tables import Table
 
@@ -62,9 +63,14 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return FORMAT(OUTPUT(command))
 
 
+def say(text: object) -> None:
+    """Print one line to standard error; what a terminal would obey is written as an escape."""
+    click.echo(printable(text), err=True)
+
+
 def print_tables(tables: Sequence[Table], host: Registries, *, suffix: str = "md", output: Path | None = None) -> None:
     """Print tables in a registered format; write each to the folder `output` as well, as md and csv."""
-    click.echo(host.reporters[suffix](tables))
+    click.echo(printable(host.reporters[suffix](tables), lines=True))
     if output:
         write_tables(tables, host, output)
 

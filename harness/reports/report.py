@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.errors import LawError, PluginError, UsageError
+from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.fit import fit_families
 from harness.fitting.result import LawFit
@@ -82,15 +83,26 @@ def collect(
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
     points["shown"] = points["metric"] == points["task"].map(own)
     fits, notes = _fits(points[points["shown"]], law, hold_out, store)
+    curves = pd.concat([_curve(*fit, points) for fit in fits], ignore_index=True) if fits else pd.DataFrame()
     return ReportData(
-        title=title or f"Scaling report of {store.path.name}",
-        points=points,
-        curves=pd.concat([_curve(*fit, points) for fit in fits], ignore_index=True) if fits else pd.DataFrame(),
-        held_out=_held_out(fits),
-        choices=_choices(store, task),
-        runs=_runs(points),
-        notes=notes,
+        title=printable(title or f"Scaling report of {store.path.name}"),
+        points=_printable(points),
+        curves=_printable(curves),
+        held_out=_printable(_held_out(fits)),
+        choices=_printable(_choices(store, task)),
+        runs=_printable(_runs(points)),
+        notes=[printable(note) for note in notes],
     )
+
+
+def _printable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose texts, names of families and tasks among them, hold no control characters."""
+    texts = [name for name in frame.columns if frame[name].dtype.kind not in "fiub"]
+    return frame.assign(**{name: frame[name].map(_shown) for name in texts})
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _labelled(points: pd.DataFrame) -> pd.DataFrame:

@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 def bar() -> Iterator[Any]:
     """Yield a function that shows (name, done, total): a bar on a terminal, a line each elsewhere."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda name, done, total: console.print(f"{done}/{total} {name}", highlight=False)
+        yield lambda name, done, total: console.print(
+            harness.printable(f"{done}/{total} {name}"), highlight=False, markup=False
+        )
         return
     with Progress(console=console, transient=True) as shown:
         task = shown.add_task("", total=None)
-        yield lambda name, done, total: shown.update(task, description=name, completed=done, total=total)
+        yield lambda name, done, total: shown.update(
+            task, description=escape(harness.printable(name)), completed=done, total=total
+        )
 
 
 def target(at: str | None, given: dict[str, float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner, Result
 
+from harness import printable
 from harness.cli import main
 from harness.store.points import PointStore
 from tests.conftest import REPOSITORY
@@ -175,6 +176,35 @@ def test_show_marks_ends_of_lines_and_contexts_that_differ(tmp_path):
     output = run("show", task).stdout
     assert "    0 one⏎\n┃x┃" in output
     assert "  * 1 two⇥┃x┃" in output
+
+
+HOSTILE = "\x1b[2J\x07\r\x9b1m\u202e┃"
+
+
+def test_text_of_documents_reaches_a_terminal_as_escapes(tmp_path):
+    task = tmp_path / "hostile"
+    task.mkdir()
+    (task / "task.yaml").write_text(
+        'documents: docs.jsonl\nquery: "{q}"\nchoices: c\ngold: g\nid: "{q}"\ngroup: "{q}"\nattributes: [q]\n'
+    )
+    (task / "docs.jsonl").write_text(json.dumps({"q": HOSTILE, "c": [HOSTILE, "b"], "g": 0}) + "\n")
+    output = run("show", task).stdout
+    assert printable(output, lines=True) == output
+    assert "\\x1b[2J\\x07\\r\\x9b1m\\u202e\\u2503┃\n" in output
+
+
+def test_names_of_families_reach_a_terminal_as_escapes(tmp_path):
+    family = tmp_path / "odd.toml"
+    family.write_text(
+        f'source = "{REPOSITORY}/plugins/nano/weights/aster/w32l2/step-100"\n[sizes."[bold]\\u001b[2J\\u009b"]\n'
+        '[sizes."\\u202e"]\nsource = "absent"\n'
+    )
+    result = run("eval", family, "-t", "nano_job", "--limit", "2", "-o", tmp_path / "s")
+    assert result.exit_code == 1
+    for output in (result.stderr, run("compare", tmp_path / "s").output, run("check", tmp_path / "s").output):
+        assert printable(output, lines=True) == output
+    assert "odd:[bold]\\x1b[2J\\x9b nano_job" in result.stderr
+    assert "odd:\\u202e: there is no config.json" in result.stderr
 
 
 def test_fit_predict_and_files(tmp_path, nano_store: PointStore):
