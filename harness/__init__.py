@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from harness.store.subsets import Subset, load_subsets, save_subsets
     from harness.tables import Measured, Range, Table
     from harness.tasks.loading import fingerprint
+    from harness.tasks.patterns import find_matches
     from harness.types import (
         Bools,
         Checker,
@@ -128,6 +129,7 @@ __all__ = [
     "diff",
     "duplicates_option",
     "evaluate",
+    "find_matches",
     "fingerprint",
     "fit",
     "fit_families",
@@ -148,6 +150,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "tasks.patterns": "find_matches",
     "escaping": "printable",
     "reports.report": "write_report",
     "reports.panels": "Panel ReportData",

@@ -20,6 +20,7 @@ from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.escaping import printable
 from harness.host import PluginHost, load_plugins
+from harness.inputs import parse_yaml
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
 
 if TYPE_CHECKING:
@@ -231,14 +232,15 @@ def _dry_run(
 
 def _options(pairs: Iterable[str]) -> dict[str, Any]:
     """Read NAME=VALUE pairs; values are YAML, so that 3 is a number and true a flag."""
-    import yaml
-
     found = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
             raise UsageError(f"{pair!r}: expected NAME=VALUE")
-        found[name.replace("-", "_")] = yaml.safe_load(value)
+        try:
+            found[name.replace("-", "_")] = parse_yaml(value)
+        except ValueError as error:
+            raise UsageError(f"{pair!r}: {error}") from error
     return found
 
 
@@ -250,7 +252,7 @@ def _features(pairs: Iterable[str]) -> dict[str, Any]:
             found[name] = float(value)
         except ValueError:
             found[name] = str(value)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise UsageError(f"--at {name}={value}: expected a number or a text") from error
     return found
 

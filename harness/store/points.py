@@ -29,6 +29,7 @@ from harness.metrics.per_document import per_document
 from harness.metrics.resampling import document_weights, reweighted
 from harness.metrics.samples import Samples, Scored
 from harness.registries import Registries
+from harness.store.files import UNREADABLE
 from harness.store.identity import CellId
 from harness.store.records import Cell, Docs
 from harness.store.sample_records import SampleStore
@@ -300,7 +301,7 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
+    except (*UNREADABLE, AttributeError, IndexError, MemoryError, OverflowError, RecursionError, SyntaxError) as error:
         raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
     twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
     if not twice.any():

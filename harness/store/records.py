@@ -166,7 +166,7 @@ class Store:
     def lost(self) -> list[Path]:
         """Return the paths, within the store, of files that were set aside and have not been written again since."""
         aside = self.path / "damaged"
-        found = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+        found = (path.relative_to(aside) for path in aside.rglob("*") if not path.is_dir())
         return sorted(path for path in found if path.parent.name and not (self.path / path).exists())
 
     def load(self, cell: CellId) -> Scores:
