@@ -13,7 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.cli.output import duplicates_option, interval_options, print_tables, row_options, table_options
+    from harness.cli.output import (
+        answer,
+        duplicates_option,
+        interval_options,
+        print_json,
+        print_tables,
+        row_options,
+        table_options,
+    )
     from harness.errors import (
         DamagedFile,
         EngineError,
@@ -122,6 +130,7 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "UsageError",
+    "answer",
     "back_test",
     "compare",
     "crossing",
@@ -141,6 +150,7 @@ __all__ = [
     "load_plugins",
     "load_subsets",
     "open_store",
+    "print_json",
     "print_tables",
     "printable",
     "row_options",
@@ -170,7 +180,7 @@ _MODULES = {
     "hookspecs": "Register hookimpl",
     "host": "PluginHost load_plugins",
     "fitting.result": "LawFit load_fits",
-    "cli.output": "duplicates_option interval_options print_tables row_options table_options",
+    "cli.output": "answer duplicates_option interval_options print_json print_tables row_options table_options",
     "fitting.laws": "Fitted",
     "store.points": "PointStore open_store",
     "metrics.samples": "Samples",

@@ -272,7 +272,7 @@ def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     from huggingface_hub import snapshot_download
 
     name, _, revision = checkpoint.source.removeprefix("hub:").partition("@")
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py"]  # code is part of the digest, and not run here
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # huggingface_hub raises errors of many libraries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +14,20 @@ from click.exceptions import Abort, Exit
 
 from harness import distribution
 from harness.cli.figures import plot, report
-from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options, say
+from harness.cli.output import (
+    FORMAT,
+    OUTPUT,
+    Command,
+    answer,
+    diverted,
+    interval_options,
+    print_json,
+    print_tables,
+    row_options,
+    say,
+)
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
-from harness.escaping import printable
 from harness.host import PluginHost, load_plugins
 from harness.inputs import parse_yaml
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
@@ -44,6 +53,8 @@ def _interruptible() -> Iterator[None]:
 
 class Cli(click.Group):
     """The group of all commands, those of plugins included; errors of ours become one line and an exit status."""
+
+    command_class = Command
 
     def main(self, args: Any = None, **extra: Any) -> Any:  # type: ignore[override]  # click's own has one more overload
         """Run a command; exit 1 at an error of ours, 2 at one of usage."""
@@ -84,8 +95,9 @@ class Cli(click.Group):
     def _host(self, ctx: click.Context) -> PluginHost:
         """Load plugins once, as -p and HARNESS_PLUGINS say, and let them add commands."""
         if ctx.obj is None:
-            ctx.obj = load_plugins(ctx.params.get("plugin", ()))
-            ctx.obj.add_commands(self)
+            with diverted():
+                ctx.obj = load_plugins(ctx.params.get("plugin", ()))
+                ctx.obj.add_commands(self)
         host: PluginHost = ctx.obj
         return host
 
@@ -181,6 +193,12 @@ main.add_command(plot)
     help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it).",
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
+@click.option(
+    "--allow-pickle",
+    multiple=True,
+    metavar="NAME",
+    help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
+)
 @sampling_options
 @click.option("--dry-run", is_flag=True, help="Print the numbers of cells, documents, tokens and FLOPs, and stop.")
 @click.pass_obj
@@ -375,10 +393,10 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
         for table in tables:
             for step in table["steps"]:
                 del step["draws"]
-        click.echo(json.dumps(tables, indent=1, allow_nan=False))
+        print_json(tables)
         return
     if fits:
-        click.echo(printable("\n\n".join(map(str, fits)), lines=True))
+        answer("\n\n".join(map(str, fits)))
 
 
 @main.command("predict")
@@ -494,7 +512,7 @@ def _expect(tables: list[Table], folder: Path) -> None:
         say(f"differs: {line}")
     if found:
         raise HarnessError(f"{len(found)} cells differ from those in {folder}")
-    click.echo(f"All cells equal those in {printable(folder)}.")
+    answer(f"All cells equal those in {folder}.")
 
 
 @main.command("ls")
@@ -506,10 +524,9 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
     from harness.reports.listings import listing
 
     table = listing(kind, host)
-    columns, rows = table.flat()
-    found = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1)
     if as_json:
-        click.echo(found)
+        columns, rows = table.flat()
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_tables([table], host)
 
@@ -524,7 +541,7 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
     from harness.reports.listings import prompts
     from harness.tasks.loading import find_task
 
-    click.echo(prompts(find_task(task, host, data), n))
+    answer(prompts(find_task(task, host, data), n))
 
 
 @main.command("plugins")
@@ -539,7 +556,7 @@ def plugins(host: PluginHost, /, as_json: bool) -> None:
     infos = [asdict(info) for info in host.plugins()]
     as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
     if as_json:
-        click.echo(json.dumps(infos, indent=1))
+        print_json(infos)
     else:
         print_tables([plugin_table(host)], host)
     if host.errors:

@@ -8,13 +8,22 @@ A command of a plugin prints as ours do:
     @click.pass_obj
     def mine(host, /, store, **output):
         harness.print_tables(tables_of(store), host, **output)
+
+Standard output holds what `answer`, `print_tables` and `print_json` print. In the commands of the harness, and in those
+of plugins where --format is none for people, everything else that is printed goes to standard error: a metric or a
+library that calls print cannot break JSON that a program reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -63,6 +72,63 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return FORMAT(OUTPUT(command))
 
 
+ANSWERS: ContextVar[TextIO | None] = ContextVar("ANSWERS", default=None)  # standard output, while it is diverted
+
+
+@contextmanager
+def diverted() -> Iterator[None]:
+    """Send what anything prints, also libraries in C and child processes, to standard error; `answer` excepted."""
+    if ANSWERS.get() is not None:
+        yield
+        return
+    with _own_stream(sys.stdout) as stream:
+        token = ANSWERS.set(stream)
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            ANSWERS.reset(token)
+
+
+@contextmanager
+def _own_stream(stdout: TextIO) -> Iterator[TextIO]:
+    """Yield a stream that writes where standard output did; its file descriptor goes to standard error meanwhile."""
+    if stdout is not sys.__stdout__:  # replaced by whoever runs the command in Python
+        yield stdout
+        return
+    stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with os.fdopen(os.dup(kept), "w", encoding=stdout.encoding, errors=stdout.errors) as stream:
+            yield stream
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+class Command(click.Command):
+    """A command whose standard output is its answer alone."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what plugins print goes to standard error."""
+        is_ours = str(getattr(self.callback, "__module__", "")).startswith(("harness.", "harness_plugins."))
+        if not is_ours and ctx.params.get("suffix", "md") == "md":
+            return super().invoke(ctx)
+        with diverted():
+            return super().invoke(ctx)
+
+
+def answer(text: str) -> None:
+    """Print text to standard output; what a terminal would obey is written as an escape."""
+    click.echo(printable(text, lines=True), file=ANSWERS.get())
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON to standard output."""
+    answer(json.dumps(value, indent=1, allow_nan=False))
+
+
 def say(text: object) -> None:
     """Print one line to standard error; what a terminal would obey is written as an escape."""
     click.echo(printable(text), err=True)
@@ -70,7 +136,7 @@ def say(text: object) -> None:
 
 def print_tables(tables: Sequence[Table], host: Registries, *, suffix: str = "md", output: Path | None = None) -> None:
     """Print tables in a registered format; write each to the folder `output` as well, as md and csv."""
-    click.echo(printable(host.reporters[suffix](tables), lines=True))
+    answer(host.reporters[suffix](tables))
     if output:
         write_tables(tables, host, output)
 

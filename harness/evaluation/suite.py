@@ -195,7 +195,7 @@ class Suite:
                 run = self._sample_run(claim, encoded)
                 for documents in run.run(engine):
                     self.progress.documents(job.checkpoint, documents)
-                run.seal(engine.describe())
+                run.seal({**engine.describe(), **job.trusted})
             except PluginError as error:
                 self._fail(_where(job, claim.task), error)
                 continue
@@ -224,7 +224,7 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.store.write(tally.claim.cell, tally.records(engine.describe()))
+            self.store.write(tally.claim.cell, tally.records({**engine.describe(), **job.trusted}))
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
             return
@@ -275,6 +275,7 @@ def prepare(
     truncation: str = "left",
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    allow_pickle: Sequence[str] = (),
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return what `evaluate` would do with the same arguments, without doing it.
@@ -284,7 +285,7 @@ def prepare(
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy)
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle))
     check_options(setup)
     if truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
@@ -339,8 +340,9 @@ def evaluate(
     :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
     :param store: the folder of the store; made if it is not there.
     :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
-        Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
-        sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
+        Subset values), truncation, rehash, allow_pickle (names); as `harness eval`. For tasks that draw texts,
+        `sampling` is a dict of sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and
+        allow_code_execution.
 
     Returns a Summary; a checkpoint or task that failed is in `failures`, and the others are done.
     Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where

@@ -23,7 +23,10 @@ NAMES = {
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong: `kind` is damaged, missing, unsealed, strange or set aside; `path` is in the store."""
+    """One thing to know: `kind` is damaged, missing, unsealed, strange, set aside or trusted; `path` is in the store.
+
+    Cells that are trusted ran code of their checkpoint, or read its weights from a pickle.
+    """
 
     kind: str
     path: str
@@ -50,9 +53,8 @@ def findings_table(path: str | Path) -> Table:
     note = f"{len(store.cell_names())} cells{schema}; {len(found)} findings."
     repair = "harness eval, as it was called before, computes again what is damaged or missing."
     rows = tuple(tuple(finding) for finding in found)
-    return Table(
-        "check", f"What is wrong with {path}", ("kind", "file", "what"), rows, (note, *([repair] * bool(rows)))
-    )
+    is_wrong = any(finding.kind != "trusted" for finding in found)
+    return Table("check", f"What is wrong with {path}", ("kind", "file", "what"), rows, (note, *([repair] * is_wrong)))
 
 
 def _cells(store: SampleStore) -> Iterator[Finding]:
@@ -63,12 +65,26 @@ def _cells(store: SampleStore) -> Iterator[Finding]:
             store.check(name)
             if name in recorded:
                 store.load(CellId.of(name))
+            yield from _trusted(store, name)
         except (StoreError, KeyError) as error:
             yield _finding(store, f"cell {name}", error)
     for folder in sorted((store.path / "samples").glob("*")):
         if CELL_NAME.fullmatch(folder.name) and folder.name not in whole:
             yield Finding("unsealed", f"samples/{folder.name}", "its texts are not all drawn, or its seal is missing")
             yield from _parts(store, folder.name)
+
+
+def _trusted(store: SampleStore, name: str) -> Iterator[Finding]:
+    """Say where loading a checkpoint may have run code that came with it."""
+    provenance = store.provenance(name)
+    for key, what in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
+        if files := provenance.get(key):
+            yield Finding("trusted", f"cell {name}", f"{what}: {', '.join(files)} ({_labels(store, name)})")
+
+
+def _labels(store: SampleStore, name: str) -> str:
+    named = store.checkpoints.get(CellId.of(name).checkpoint, ())
+    return " and ".join(checkpoint.label for checkpoint in named) or "unnamed"
 
 
 def _parts(store: SampleStore, name: str) -> Iterator[Finding]:

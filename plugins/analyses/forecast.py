@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +100,6 @@ def register_commands(cli: click.Group) -> None:
         with bar() as report:
             found = harness.forecast_file(points, registries=host, report=report, **{**asked, **wanted})
         if as_json:
-            click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
+            harness.print_json(found.to_json())
             return
         harness.print_tables([found.table()], host, suffix=suffix, output=output)

@@ -264,3 +264,35 @@ def test_compare_writes_tables_and_compares_with_them(tmp_path, nano_store: Poin
     assert changed.exit_code == 1
     assert "differs: families, row 3 (nano_saying acc), aster" in changed.stderr
     assert "harness: 1 cells differ" in changed.stderr
+
+
+NOISY = """
+import os, subprocess, sys
+import harness
+print("at import")
+
+@harness.hookimpl
+def register_metrics(register):
+    print("in a hook")
+    os.write(1, b"by its descriptor\\n")
+    subprocess.run([sys.executable, "-c", "print(7)"], check=True)
+    register(noisy, needs=["choices"])
+
+def noisy(scores):
+    print("in a metric")
+    return scores.logprob[scores.first]
+"""
+
+
+def test_what_plugins_print_never_mixes_with_json(tmp_path, nano_store: PointStore):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    compare = ["compare", nano_store.path, "--metric", "nano_addition=noisy", "--where", "task == 'nano_addition'"]
+    for arguments in (compare, ["ls", "metrics"], ["plugins"]):
+        ending = ["--format", "json"] if arguments is compare else ["--json"]
+        result = run("-p", tmp_path / "noisy.py", *arguments, *ending)
+        assert json.loads(result.stdout)
+        assert "at import\nin a hook\n" in result.stderr
+    command = [sys.executable, "-m", "harness", "-p", tmp_path / "noisy.py", "ls", "metrics", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert any(row["metric"] == "noisy" for row in json.loads(done.stdout))
+    assert all(line in done.stderr for line in ("at import", "in a hook", "by its descriptor", "7"))
