@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -142,10 +142,22 @@ def _of_table(
         if task in (None, name) and metric in (None, own):
             last = _last(points, scale)
             stderr = last.get("stderr")
-            known = None if stderr is None or stderr.isna().any() else np.diag(stderr.to_numpy(dtype=np.float64) ** 2)
+            known = _variances(stderr, f"{name}, {family}, {own}")
             wide = last.assign(**{str(own): last["value"]})
             wide = wide if stderr is None else wide.assign(**{f"{own}_stderr": stderr})
             yield _curve((str(name), str(family), str(own)), wide, scale, known)
+
+
+def _variances(stderr: pd.Series[Any] | None, curve: str) -> Floats | None:
+    """Return the covariance (n, n) of independent errors, None for no errors at all; refuse a part of them."""
+    if stderr is None or stderr.isna().all():
+        return None
+    if stderr.isna().any():
+        raise UsageError(
+            f"{int(stderr.isna().sum())} of {len(stderr)} points of {curve} have no stderr; expected all or none: "
+            "complete the column, or leave these points out with --where"
+        )
+    return np.diag(stderr.to_numpy(dtype=np.float64) ** 2)
 
 
 def _curve(

@@ -13,7 +13,8 @@ from harness.store import replicates
 
 @pytest.fixture
 def points(nano_store):
-    both = [widen(nano_store.points(task, metrics=["acc", "logp_gold"])) for task in ("nano_addition", "nano_birthplace")]
+    tasks = ("nano_addition", "nano_birthplace")
+    both = [widen(nano_store.points(task, metrics=["acc", "logp_gold"])) for task in tasks]
     return pd.concat(both, ignore_index=True)
 
 
