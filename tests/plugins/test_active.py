@@ -218,9 +218,7 @@ def test_what_cannot_be_chosen_or_estimated_is_said(nano_store: PointStore):
         choose(nano_store, 10, task="nano_text")
     with pytest.raises(UsageError, match="documents have no 'colour'; expected one of digits, group, or omit --strata"):
         choose(nano_store, 10, by="strata", strata="colour", task="nano_addition")
-    with pytest.raises(
-        UsageError, match="--strata group needs --by strata; found --by loss"
-    ):
+    with pytest.raises(UsageError, match="--strata group needs --by strata; found --by loss"):
         choose(nano_store, 10, strata="group", task="nano_addition")
     with pytest.raises(UsageError, match="below the number of documents of a task, at most 60; found --n 60, 80"):
         measure_subsets(nano_store, (60, 80), where=SMALL, target="size == 'w64l2'", task="nano_addition")
