@@ -29,10 +29,10 @@ from harness.metrics.aggregation import applicable, evaluate
 from harness.metrics.per_document import per_document
 from harness.metrics.samples import Samples, Scored
 from harness.registries import Registries
+from harness.store.cells import Cell, Store
+from harness.store.documents import Docs
 from harness.store.identity import CellId
-from harness.store.records import Cell, Docs
 from harness.store.replicates import Replicates
-from harness.store.sample_records import SampleStore
 from harness.store.subsets import Subset
 from harness.types import Floats, Metric
 
@@ -40,7 +40,7 @@ UNITS = ("checkpoint", "document", "choice")
 KEYS = ["family", "size", "step", "seed"]
 
 
-class PointStore(SampleStore):
+class PointStore(Store):
     """A store that answers in pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
