@@ -29,7 +29,6 @@ from harness.fitting.fit import fit_families as fit_families
 from harness.fitting.forecast_files import forecast_file as forecast_file
 from harness.fitting.forecast_results import Forecast as Forecast
 from harness.fitting.forecasts import forecast as forecast
-from harness.fitting.laws import Fitted as Fitted
 from harness.fitting.result import LawFit as LawFit
 from harness.fitting.result import load_fits as load_fits
 from harness.hookspecs import Register as Register
@@ -74,3 +73,4 @@ from harness.types import Sampler as Sampler
 from harness.types import SampleRequest as SampleRequest
 from harness.types import Task as Task
 from harness.types import Tokenizer as Tokenizer
+from harness.types.laws import Fitted as Fitted
