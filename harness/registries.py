@@ -192,8 +192,9 @@ def _metrics(registries: Registries, plugin: str) -> Register:
         needs: str | Sequence[str] = (),
         aggregate: str | Callable[..., object] = "mean",
         higher_is_better: bool = True,
+        bounds: tuple[float, float] = UNBOUNDED,
     ) -> None:
-        metric = make_metric(fn, name, needs, aggregate, higher_is_better)
+        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds)
         registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
 
     return register
