@@ -38,7 +38,7 @@ from harness.checkpoints.weights import measure
 from harness.columns import reserved
 from harness.distribution import how_to_install, missing
 from harness.errors import FamilyError, UsageError, choose
-from harness.inputs import read_settings
+from harness.files import read_settings
 from harness.registries import Registries
 from harness.types import Checkpoint, Family
 

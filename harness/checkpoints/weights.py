@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import FamilyError
-from harness.inputs import parse_json, read_settings
+from harness.files import parse_json, read_settings
 
 EMBEDDING = re.compile(r"(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|wpe|embed_positions)\.weight$")
 POSITION = re.compile(r"(wpe|embed_positions)\.weight$")

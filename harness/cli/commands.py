@@ -28,8 +28,8 @@ from harness.cli.output import (
 )
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
+from harness.files import parse_yaml
 from harness.host import PluginHost, load_plugins
-from harness.inputs import parse_yaml
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
 
 if TYPE_CHECKING:
@@ -236,11 +236,8 @@ def _dry_run(
 ) -> None:
     from harness.evaluation.plan import cost_table
     from harness.evaluation.suite import prepare
-    from harness.store.sample_records import SampleStore
 
-    plan, _ = prepare(families, tasks, registries=host, **settings)
-    if (store / "store.json").exists():
-        plan.look_into(SampleStore(store))
+    plan, _ = prepare(families, tasks, store=store, registries=host, **settings)
     print_tables([cost_table(plan)], host)
     for failure in plan.failures:
         say(f"failed: {failure}")

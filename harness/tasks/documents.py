@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from harness.errors import TaskError, choose
-from harness.inputs import expect_regular, parse_json, read_all, read_lines
+from harness.files import expect_regular, parse_json, read_all, read_lines
 
 UNREADABLE = (ValueError, EOFError, OSError, csv.Error, zlib.error)  # what reading a file may raise
 

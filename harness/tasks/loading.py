@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError, TaskError, UsageError, choose
-from harness.files import digest_of
-from harness.inputs import expect_characters
+from harness.files import digest_of, expect_characters
 from harness.registries import Registries
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import read_hub

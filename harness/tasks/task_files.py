@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import TaskError, choose
-from harness.inputs import parse_yaml, read_settings
+from harness.files import parse_yaml, read_settings
 from harness.tasks.documents import expect_inside, expect_own
 from harness.tasks.hub import HubDataset
 from harness.tasks.prompts import MAKERS, FewShot, PromptSpec

@@ -21,9 +21,9 @@ from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import read_config
 from harness.fitting.result import load_fits
 from harness.host import PluginHost
+from harness.store.cells import Store
 from harness.store.check import check_store
 from harness.store.points import read_table
-from harness.store.sample_records import SampleStore
 from harness.store.subsets import load_subsets
 from harness.tasks.loading import find_task, fingerprinted, load_task
 from harness.tasks.patterns import find_matches
@@ -126,7 +126,7 @@ def test_a_fifo_is_no_document_and_no_record(tmp_path, host: PluginHost):
 
 
 def test_a_fifo_in_a_store_is_damaged(tmp_path):
-    store = SampleStore(tmp_path / "s", create=True)
+    store = Store(tmp_path / "s", create=True)
     os.mkfifo(store.path / "settings" / f"{0:016x}.json")
     with pytest.raises(DamagedFile, match="it is a FIFO"):
         _ = store.settings
@@ -134,7 +134,7 @@ def test_a_fifo_in_a_store_is_damaged(tmp_path):
     (store.path / "store.json").unlink()
     os.mkfifo(store.path / "store.json")
     with pytest.raises(HarnessError, match="store.json: it is a FIFO"):
-        SampleStore(store.path)
+        Store(store.path)
 
 
 # --- the folder of a task --------------------------------------------------------------------------------------------
