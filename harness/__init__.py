@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from harness.escaping import printable
     from harness.evaluation.suite import evaluate
-    from harness.fitting.crossings import crossing, crossovers
+    from harness.fitting.crossings import crossing, crossovers, gain
     from harness.fitting.fit import fit, fit_families
     from harness.fitting.forecast_files import forecast_file
     from harness.fitting.forecast_results import Forecast
@@ -133,6 +133,7 @@ __all__ = [
     "fit_families",
     "forecast",
     "forecast_file",
+    "gain",
     "hookimpl",
     "interval_options",
     "load_fits",
@@ -155,7 +156,7 @@ _MODULES = {
     "tasks.loading": "fingerprint",
     "reports.back_test": "BackTest back_test",
     "reports.compare": "compare",
-    "fitting.crossings": "crossing crossovers",
+    "fitting.crossings": "crossing crossovers gain",
     "reports.diff": "Diff diff",
     "errors": (
         "DamagedFile EngineError FamilyError HarnessError LawError MetricError OutOfMemory PluginError StoreError "

@@ -13,6 +13,7 @@ import harness
 from harness import Floats, LawError, Measured, Table, UsageError
 from harness_plugins.analyses.contests import PROXIES, Asked, Contest, Scale, large_rows, read_contests
 from harness_plugins.analyses.decisions import agreement, mean_known, signal_to_noise
+from harness_plugins.analyses.equal_compute import shared_documents
 from harness_plugins.analyses.shapes import CORRECTIONS
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _ahead(contest: Contest, scale: Scale, pair: tuple[int, int], clear: bool) -
 def _noise(contests: Sequence[Contest], asked: Asked) -> Table:
     rows, notes, spans = [], [], []
     for contest in contests:
-        runs = list(_late(contest.points, asked.late))
+        runs = list(late_runs(contest.points, asked.late))
         try:
             found = signal_to_noise(
                 contest.points[large_rows(contest.points, asked.large)][contest.metric].to_numpy(),
@@ -173,7 +174,7 @@ def _noise(contests: Sequence[Contest], asked: Asked) -> Table:
     )
 
 
-def _late(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
+def late_runs(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
     """Yield the last checkpoints of the runs of each family's largest size that has several."""
     import numpy as np
 
@@ -204,7 +205,7 @@ def _crossovers(store: PointStore, contests: Sequence[Contest], asked: Asked) ->
 
 
 def _fits(store: PointStore, contest: Contest, asked: Asked, notes: list[str]) -> Iterator[tuple[str, LawFit]]:
-    shared = _shared_documents(store, asked.seed)
+    shared = shared_documents(store, asked.seed)
     for number, family in enumerate(contest.families):
         points = contest.points[contest.points["family"] == family]
         law = asked.law or ("sigmoid" if contest.rises else "power")
@@ -216,19 +217,6 @@ def _fits(store: PointStore, contest: Contest, asked: Asked, notes: list[str]) -
             )
         except LawError as error:
             notes.append(f"{contest.task}, {family}: {error}")
-
-
-def _shared_documents(store: PointStore, seed: int) -> PointStore:
-    """Return the store with the same resamples of documents for every fit, whatever the seed of its runs."""
-
-    class Shared(harness.PointStore):
-        def replicates(
-            self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
-        ) -> dict[str, Floats]:
-            del rng
-            return super().replicates(points, names, count, np.random.default_rng([seed, 1]))
-
-    return Shared(store.path, registries=store.registries)
 
 
 def _between(
