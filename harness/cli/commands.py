@@ -14,6 +14,7 @@ import click
 from click.exceptions import Abort, Exit
 
 from harness import distribution
+from harness.cli.browse import browse
 from harness.cli.figures import plot, report
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.cli.sampling_options import sampling_options, take_sampling
@@ -127,6 +128,7 @@ def main(**_: Any) -> None:
 
 main.add_command(report)
 main.add_command(plot)
+main.add_command(browse)
 
 
 @main.command("eval")

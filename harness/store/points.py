@@ -61,15 +61,16 @@ class PointStore(SampleStore):
             )
         return chosen
 
-    def scores(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+    def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
         """Return a row for every choice of every document, with checkpoint, task, group and attributes.
 
-        Raises StoreError where texts were drawn and there is none to show: `samples` has those.
+        `prompts` adds the texts as they were scored: context, continuation and answer (`harness.printable` makes them
+        safe to print). Raises StoreError where texts were drawn and there is none to show: `samples` has those.
         """
         cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
         if not cells:
             raise StoreError(f"{task or 'every task here'} draws texts, and scores no choices; see samples()")
-        frames = [_choice_frame(self, cell) for cell in cells]
+        frames = [_choice_frame(self, cell, prompts=prompts) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
 
     def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
@@ -202,7 +203,7 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
+def _choice_frame(store: PointStore, cell: Cell, *, prompts: bool) -> pd.DataFrame:
     scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
     optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
     frame = pd.DataFrame(
@@ -217,9 +218,11 @@ def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
             "n_bytes": scores.n_bytes,
             "truncated": scores.truncated,
             **{name: column for name, column in optional.items() if column is not None},
+            **(docs.prompts if prompts else {}),
         }
     )
-    return _labelled(pd.concat([frame, _attributes(docs, scores.doc)], axis=1), cell)
+    attributes = _attributes(docs, scores.doc).rename(columns=lambda name: f"doc_{name}" if name in frame else name)
+    return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
 def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
