@@ -46,7 +46,7 @@ BUILT_IN = (
     "harness_plugins.analyses.decide",
     "harness_plugins.analyses.rank",
     "harness_plugins.analyses.versus",
-    "harness_plugins.analyses.predictability",
+    "harness_plugins.analyses.task_predictability",
     "harness_plugins.analyses.active",
     "harness_plugins.analyses.forecast",
     "harness_plugins.forecasters",

@@ -13,8 +13,8 @@ from harness.errors import StoreError, UsageError, choose
 from harness.fitting.columns import query
 from harness.fitting.runs import ends, largest_known, runs_of
 from harness.metrics.scores import Scores
+from harness.store.documents import Docs
 from harness.store.points import PointStore, checkpoint_columns
-from harness.store.records import Docs
 from harness.types import Bools, Floats, Ints
 
 SORTS = ("disagreement", "flips", "hardest")

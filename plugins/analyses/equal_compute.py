@@ -16,8 +16,8 @@ import harness
 from harness import Floats, LawError, MetricError, Range, UsageError
 from harness.errors import choose
 from harness_plugins.analyses.curves import metrics_of
+from harness_plugins.analyses.document_scores import refuse_doubles, refuse_unnamed
 from harness_plugins.analyses.frontier import frontier
-from harness_plugins.analyses.items import refuse_doubles, refuse_unnamed
 
 if TYPE_CHECKING:
     import pandas as pd

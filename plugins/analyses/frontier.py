@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from harness import Floats, Ints, LawError
-from harness_plugins.analyses.powers import pareto_power
+from harness_plugins.analyses.power_laws import pareto_power
 
 if TYPE_CHECKING:
     import pandas as pd

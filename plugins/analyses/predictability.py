@@ -1,156 +1,138 @@
-"""harness predictability: per task, where its relation to scale is lost, its noise, and the law that predicts best."""
+"""Correlation of every document's score with scale, from log-probability to accuracy (Schaeffer et al. 2024).
+
+ln p_vocab(gold) -> p_vocab -> p_choices -> Brier -> accuracy. Each step adds the wrong choices or discards information.
+A document has correlation 0 if its value is the same at all checkpoints.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-import harness
-from harness import HarnessError, LawError, Range, Table, UsageError
-from harness_plugins.analyses.chains import predictability_lost
-from harness_plugins.analyses.curves import metrics_of
-from harness_plugins.analyses.decide import late_runs
-from harness_plugins.analyses.decisions import signal_to_noise
-from harness_plugins.analyses.items import FEWEST, read_items
+from harness import Floats, Ints, Range
+from harness_plugins.analyses.correlations import CORRELATIONS, EXACT, ORDERS, spearman
+from harness_plugins.analyses.document_scores import DocumentScores, over_documents
 
-if TYPE_CHECKING:
-    import click
-    import pandas as pd
-
-    from harness import BackTest, PointStore
-
-LAWS = ("last", "line", "sigmoid", "power", "two_step")  # tried where the laws are not named
-BASELINE = "last"
+STRONG = 0.75  # threshold on |correlation|
 
 
-def predictability(
-    store: PointStore,
-    *,
-    task: str | None = None,
-    where: str | None = None,
-    laws: Sequence[str] = (),
-    late: int = 3,
-    level: float = 0.9,
-    bootstrap: int = 200,
-) -> Table:
-    """Return a row per task: what stands in the way of predicting it from scale.
+@dataclass(frozen=True)
+class StepCorrelations:
+    """Correlations (n,) of the values of one step with scale, by name of the correlation.
 
-    :param laws: laws of the back-test; by default those of LAWS that can be fitted.
-    :param late: checkpoints at the end of a run that say how much a score moves.
-
-    Raises UsageError where no task has choices or a metric.
+    `constant` is the share of documents with the same value at all checkpoints.
     """
-    options = {"level": level, "bootstrap": bootstrap}
-    rows: list[tuple[Any, ...]] = []
-    notes: list[str] = []
-    for name, metric in sorted(metrics_of(store, task, None).items()):
-        points = _points(store, name, metric, where)
-        found = list(_tested(store, points, metric, laws, notes, options))
-        best = found[0] if found else (None, None, None)
-        rows.append((name, metric, _lost(store, name, where, level), _noise(points, metric, late, level), *best))
-    if not rows:
-        raise UsageError(f"{store.path} holds no task {task or ''} with a metric")
-    columns = ("task", "metric", "lost at", "signal to noise", "best law", "inside", "error")
-    title = "How predictable each task is from scale"
-    return Table("predictability", title, columns, tuple(rows), (*_about(late, level), *notes))
+
+    name: str
+    rho: dict[str, Floats]
+    constant: float
+
+    def strong(self, correlation: str = "spearman") -> Floats:
+        """Return 1 for each document (n,) with |correlation| above 0.75, else 0."""
+        return (np.abs(self.rho[correlation]) > STRONG).astype(np.float64)
 
 
-def _about(late: int, level: float) -> tuple[str, str, str]:
-    lost = (
-        "lost at: the step from log-probability to accuracy at which documents lose most of their correlation with "
-        "scale, and in how many families (harness decompose)."
+def correlations(documents: DocumentScores) -> list[StepCorrelations]:
+    """Return Pearson's, Spearman's and Kendall's correlation of every document with log scale, at every step."""
+    return [
+        StepCorrelations(
+            name,
+            {kind: correlate(documents.x, values) for kind, correlate in CORRELATIONS.items()},
+            float((np.ptp(values, axis=1) == 0).mean()),
+        )
+        for name, values in documents.steps.items()
+    ]
+
+
+def correlation_by_chance(x: Floats, *, seed: int = 0) -> tuple[float, float]:
+    """Return mean |rho| (Spearman) and the share above 0.75 for values independent of scale x (M,).
+
+    Computed over all orders for up to 7 checkpoints, else over 9,999 random orders; values without ties.
+    """
+    from itertools import permutations
+
+    if len(x) <= EXACT:
+        orders = np.array(list(permutations(range(len(x)))), dtype=np.float64)
+    else:
+        rows = np.tile(np.arange(len(x), dtype=np.float64), (ORDERS, 1))
+        orders = np.random.default_rng(seed).permuted(rows, axis=1)
+    rho = np.abs(spearman(x, orders))
+    return float(rho.mean()), float((rho > STRONG).mean())
+
+
+@dataclass(frozen=True)
+class PredictabilityLoss:
+    """Mean relative correlation with scale at each step, and the step at which it decreases most.
+
+    `kept` is the mean of |rho| divided by the largest |rho| that the same values can have in any order, so that a
+    document that changes once from wrong to right has 1 in spite of ties. Documents with a constant value are excluded
+    from that step and from the `falls` to it. `at` is the step of the largest decrease, provided that its interval is
+    above 0. It also names every step whose decrease is not significantly smaller. It is empty if nothing decreases.
+    Intervals are over documents. Those of `falls` are simultaneous for all steps (Bonferroni). `agree` of `ladders`,
+    each without one training run, give the same `at`.
+    """
+
+    kept: dict[str, float]
+    falls: dict[str, Range]
+    at: tuple[str, ...]
+    agree: int
+    ladders: int
+
+
+def predictability_lost(
+    documents: DocumentScores, *, correlation: str = "spearman", level: float = 0.9
+) -> PredictabilityLoss:
+    """Find the step at which documents lose their correlation with scale, and repeat it without each training run."""
+    kept, falls, at = _fall(documents.x, documents.steps, documents.groups, correlation=correlation, level=level)
+    others = list(_without_one_run(documents, correlation, level))
+    return PredictabilityLoss(kept, falls, at, sum(other == at for other in others), len(others))
+
+
+def _without_one_run(documents: DocumentScores, correlation: str, level: float) -> Iterator[tuple[str, ...]]:
+    runs = documents.runs
+    for run in sorted(set(runs)):
+        kept = runs != run
+        if kept.sum() > 2:
+            steps = {name: values[:, kept] for name, values in documents.steps.items()}
+            yield _fall(documents.x[kept], steps, documents.groups, correlation=correlation, level=level)[2]
+
+
+def _fall(
+    x: Floats, steps: dict[str, Floats], units: Ints, *, correlation: str, level: float
+) -> tuple[dict[str, float], dict[str, Range], tuple[str, ...]]:
+    """Return the mean relative correlation of each step, the decreases, and the steps of the largest decrease."""
+    shares = {name: _share(x, values, correlation) for name, values in steps.items()}
+    kept = {name: float(np.nanmean(share)) if np.isfinite(share).any() else np.nan for name, share in shares.items()}
+    names, columns = list(steps), np.stack(list(shares.values()))
+    falls = {name: _linear(fall) for name, fall in zip(names[1:], columns[:-1] - columns[1:], strict=True)}
+    tested = max(sum(np.ptp(fall) > 0 for fall in falls.values()), 1)
+    together = 1 - (1 - level) / tested
+    ranges = {name: over_documents(fall, units, together) for name, fall in falls.items()}
+    clear = [name for name, interval in ranges.items() if interval.low > 0]
+    if not clear:
+        return kept, ranges, ()
+    best = max(clear, key=lambda name: ranges[name].value)
+    rivals = (
+        name for name in clear if name == best or not over_documents(falls[best] - falls[name], units, together).low > 0
     )
-    noise = (
-        f"signal to noise: how far the largest sizes of families lie apart, over how much a score moves over the last "
-        f"{late} checkpoints of a run, with a {level:.0%} interval (harness decide); ? without several checkpoints."
-    )
-    law = (
-        "best law: lowest mean interval score where every size is predicted from the smaller ones (harness fit "
-        f"--back-test). inside: how many of its {level:.0%} intervals covered the measurement. error: its mean "
-        f"absolute error, and that of {BASELINE} (no change); a law that is no better than {BASELINE} predicts nothing."
-    )
-    return lost, noise, law
+    return kept, ranges, tuple(rivals)
 
 
-def _points(store: PointStore, task: str, metric: str, where: str | None) -> pd.DataFrame:
-    from harness.points import applicable, query, widen
-
-    cells = store.select(task)
-    there = {own.name for own in applicable(store.load_any(cells[0].id), store.registries)}
-    points = widen(store.points(task, metrics=sorted({metric, *({"logp_gold"} & there)})))
-    return (query(points, where) if where else points).reset_index(drop=True)
-
-
-def _lost(store: PointStore, task: str, where: str | None, level: float) -> str:
-    """Name the step at which most families lose their relation to scale."""
-    try:
-        every = [items for items in read_items(store, task=task, where=where) if len(items.x) >= FEWEST]
-    except UsageError:
-        return "-"  # a task without choices
-    steps = Counter(" or ".join(predictability_lost(items, level=level).at) or "nowhere" for items in every)
-    return ", ".join(f"{step} ({count} of {len(every)})" for step, count in steps.most_common()) or "-"
+def _share(x: Floats, values: Floats, correlation: str) -> Floats:
+    """Return |rho| over the largest |rho| of the same values (n, M) in any order (n,); NaN for constant values."""
+    correlate = CORRELATIONS[correlation]
+    order = np.argsort(np.argsort(x, kind="stable"), kind="stable")
+    most = correlate(x, np.sort(values, axis=1)[:, order])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(most > 0, np.minimum(np.abs(correlate(x, values)) / most, 1.0), np.nan)
 
 
-def _noise(points: pd.DataFrame, metric: str, late: int, level: float) -> Range | None:
-    from harness.points import ends, largest
-
-    finals = points[ends(points) & largest(points)][metric].to_numpy(dtype=np.float64)
-    runs = [run[metric].to_numpy(dtype=np.float64) for run in late_runs(points, late)]
-    try:
-        found: Range = signal_to_noise(finals, runs, level=level)
-    except LawError:
-        return None
-    return found
-
-
-def _tested(
-    store: PointStore, points: pd.DataFrame, metric: str, laws: Sequence[str], notes: list[str], options: dict[str, Any]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the best law of a back-test, how often its intervals covered, and its error beside the baseline's."""
-    named = [*dict.fromkeys((*(laws or LAWS), BASELINE))]
-    try:
-        found: BackTest = harness.back_test(points, named, value=metric, registries=store.registries, **options)
-    except HarnessError as error:
-        notes.append(f"{points['task'].iloc[0]}: {error}")
-        return
-    rows = found.rows[found.rows["inside"].notna()]
-    tests = rows.groupby("law")["target"].count()
-    rows = rows[rows["law"].map(tests) == tests.max()]  # laws that failed somewhere were spared the hard cases
-    scores = rows.groupby("law")["interval_score"].mean().sort_values(kind="stable")
-    errors = found.rows.groupby("law")["error"].agg(lambda own: float(own.abs().mean()))
-    for law in scores.index[:1]:
-        own = rows[rows["law"] == law]
-        covered = f"{int(own['inside'].astype(bool).sum())} of {len(own)}"
-        yield str(law), covered, f"{errors[law]:.3g}; {BASELINE} {errors.get(BASELINE, np.nan):.3g}"
-
-
-@harness.hookimpl
-def register_commands(cli: click.Group) -> None:
-    """Add harness predictability."""
-    import click
-
-    @cli.command("predictability")
-    @click.argument("store", type=click.Path(path_type=Path))
-    @click.option("--task", help="Task to analyse (default: all).")
-    @click.option("--where", metavar="EXPR", help="Expression that selects points.")
-    @click.option(
-        "--law", "laws", multiple=True, help=f"Law of the back-test; repeatable (default: {', '.join(LAWS)})."
-    )
-    @click.option(
-        "--late",
-        default=3,
-        show_default=True,
-        type=click.IntRange(min=2),
-        help="Number of last checkpoints per run used to measure the noise of a score.",
-    )
-    @harness.interval_options
-    @harness.table_options
-    @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **asked: Any) -> None:
-        """Show per task where its relation to scale is lost, its signal to noise, and the law that predicts it best."""
-        found = predictability(harness.open_store(store, registries=host), **asked)
-        harness.print_tables([found], host, suffix=suffix, output=output)
+def _linear(fall: Floats) -> Floats:
+    """Return values (n,) with the mean and standard error of the finite ones; all NaN if fewer than two are finite."""
+    finite = np.isfinite(fall)
+    if finite.sum() < 2:
+        return np.full(len(fall), np.nan)
+    mean = fall[finite].mean()
+    return np.asarray(mean + np.where(finite, fall - mean, 0.0) / finite.mean())

@@ -12,7 +12,7 @@ import numpy as np
 import harness
 from harness import Measured, Table, UsageError
 from harness.errors import choose
-from harness_plugins.analyses.shapes import CORRECTIONS
+from harness_plugins.analyses.multiple_tests import CORRECTIONS
 
 if TYPE_CHECKING:
     import click

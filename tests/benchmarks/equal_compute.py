@@ -24,9 +24,9 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from harness.host import default_host
+from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
-from harness.store.records import Records
 from harness.tables import Range, Table
 from harness.types import Checkpoint, Doc, Floats, Task
 from harness_plugins.analyses.rank import rank

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from harness import StoreError, UsageError
 from harness.cli import main
 from harness.reports.documents import document_rows, read_documents
+from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
-from harness.store.records import Records
 from harness.types import Checkpoint, Doc, Task
 
 EVIL = "<script>document.title='run'</script>\x1b[2J\x1b]0;owned\x07\x9b31m\u202egpj[red]bold[/red]"

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from harness import UsageError
 from harness.cli import main
 from harness.store.points import PointStore
-from harness_plugins.analyses.predictability import predictability
+from harness_plugins.analyses.task_predictability import predictability
 from harness_plugins.analyses.versus import versus
 from tests.benchmarks import equal_compute
 

@@ -1,0 +1,265 @@
+"""The store: its cells, of choices and of generated text, with the names of checkpoints, settings and tasks.
+
+    STORE/
+      store.json                   the schema version
+      records/CELL.parquet         rows: doc_id, choice, logprob (nats), n_tokens, truncated, and if available
+                                   is_greedy, logprob_unconditional
+      samples/CELL/                generated texts in numbered parts, and a seal when all are complete
+      tokens/CELL.parquet          reserved: log-probabilities of single tokens, if requested
+      tasks/FINGERPRINT.parquet    doc_id, group, contexts, continuations, choices, n_chars, n_bytes, gold, attributes
+      checkpoints/DIGEST-SOURCE.json   all attributes of a checkpoint, names included
+      settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, chat_template,
+                                   system_prompt, adapter, sampling
+      points/NAME.parquet          reserved: imported points, with their origin
+      damaged/                     damaged files, under their original path
+
+CELL is CHECKPOINT-FINGERPRINT-SETTINGS, which are three digests, so listing the store opens no file. Names are stored
+in tasks/ and checkpoints/ only and are joined when records are read. Plain text is one row whose choice is 0. Every
+file contains its name (the path above without suffix) and a digest of all its bytes; every read verifies both
+(harness/store/files.py). Files with other names in these folders are not read; `harness check` lists them.
+
+Files of schema 1 (version 0.1) contain neither names nor digests. Such stores can be read but not extended.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from filelock import BaseFileLock
+from numpy.typing import NDArray
+
+from harness.errors import DamagedFile, StoreError
+from harness.files import digest_of
+from harness.metrics.samples import Samples, counted
+from harness.metrics.scores import Scores
+from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
+from harness.store.documents import Docs, task_columns
+from harness.store.files import AGAIN, OLD, StoreFiles
+from harness.store.folders import read_schema, write_mark
+from harness.store.identity import CellId, Settings
+from harness.store.locks import lock_of
+from harness.store.sample_cells import SampleCells
+from harness.types import Checkpoint, Task
+
+DIGEST = re.compile(r"[0-9a-f]{16}")
+CHECKPOINT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
+V = TypeVar("V", Checkpoint, Settings)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell in the store, with the names of its checkpoint, task and settings."""
+
+    id: CellId
+    checkpoint: Checkpoint
+    task: str
+    settings: Settings
+
+
+class Store:
+    """A folder with cells of choices and cells of generated text. Open one with `harness.open_store`."""
+
+    def __init__(self, path: str | Path, *, create: bool = False, sets_aside: bool = True) -> None:
+        """Open a store. `create` makes or repairs its folders first; `sets_aside` moves damaged files when read."""
+        self.path = Path(path)
+        schema = write_mark(self.path) if create else read_schema(self.path)
+        self.files = StoreFiles(self.path, schema=schema, sets_aside=sets_aside)
+        self.choice_cells, self.sample_cells = ChoiceCells(self.files), SampleCells(self.files)
+
+    # --- cells ---------------------------------------------------------------------------------------------------
+
+    def cell_names(self) -> set[str]:
+        """Return the names of all complete cells; opens no file."""
+        return self.choice_cells.names() | self.sample_cells.names()
+
+    def has(self, cell: CellId) -> bool:
+        """Return whether a cell is in the store and complete; at most two look-ups, opens no file."""
+        return self.choice_cells.has(cell.name) or self.sample_cells.has(cell.name)
+
+    def lock(self, cell: CellId) -> BaseFileLock:
+        """Return the lock of a cell; the kernel frees it when its process dies."""
+        return lock_of(self.path, cell.name)
+
+    def write(self, cell: CellId, records: Records) -> None:
+        """Write the records of a cell; the caller holds its lock."""
+        self.choice_cells.write(cell.name, records)
+
+    def read(self, name: str) -> Records:
+        """Return the records of a cell; raise DamagedFile, after setting it aside, for a damaged file."""
+        return self.choice_cells.read(name)
+
+    def read_samples(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the samples of a cell as columns, complete or not; empty if there are none."""
+        return self.sample_cells.read(name)
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """Return the provenance of a cell: versions, device, counts."""
+        return (self.sample_cells if self.sample_cells.has(name) else self.choice_cells).provenance(name)
+
+    def check(self, name: str) -> None:
+        """Read a cell completely; raise DamagedFile, after setting it aside, for a damaged file."""
+        if self.sample_cells.has(name):
+            self.sample_cells.read_sealed(name)
+        else:
+            self.choice_cells.read(name)
+
+    def cells(self) -> list[Cell]:
+        """Return all cells with their names; raise StoreError if a file with the name of one is missing."""
+        cells = []
+        for name in sorted(self.cell_names()):
+            cell = CellId.of(name)
+            self._expect_names(cell)
+            task, settings = self.task_meta[cell.fingerprint]["name"], self.settings[cell.settings]
+            cells += [Cell(cell, checkpoint, task, settings) for checkpoint in self.checkpoints[cell.checkpoint]]
+        return cells
+
+    def _named(self, cell: CellId) -> dict[str, bool]:
+        """Return, for each file with a name of the cell, whether it is known."""
+        return {
+            f"tasks/{cell.fingerprint}.parquet": cell.fingerprint in self.task_meta,
+            f"settings/{cell.settings}.json": cell.settings in self.settings,
+            f"checkpoints/{cell.checkpoint}-*.json": cell.checkpoint in self.checkpoints,
+        }
+
+    def _expect_names(self, cell: CellId) -> None:
+        lost = [str(self.path / path) for path, is_there in self._named(cell).items() if not is_there]
+        if lost:  # another process may have written the cell, with its names, after this store was opened
+            for cached in ("task_meta", "settings", "checkpoints"):
+                self.__dict__.pop(cached, None)
+            lost = [str(self.path / path) for path, is_there in self._named(cell).items() if not is_there]
+        if lost:
+            raise StoreError(f"{lost[0]} is missing, which the cell {cell.name} needs; {AGAIN}, or remove the cell")
+
+    def lost(self) -> list[Path]:
+        """Return the paths, within the store, of files that were set aside and not written again."""
+        aside = self.path / "damaged"
+        paths = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+        return sorted(path for path in paths if path.parent.name and not (self.path / path).exists())
+
+    def is_sampled(self, cell: CellId) -> bool:
+        """Return whether a cell has generated text."""
+        return bool(self.task_meta[cell.fingerprint]["kind"] == "generate")
+
+    def load_any(self, cell: CellId) -> Scores | Samples:
+        """Return the samples of a cell with generated text, else its scores."""
+        return self.load_samples(cell) if self.is_sampled(cell) else self.load(cell)
+
+    def load_samples(self, cell: CellId) -> Samples:
+        """Return the samples of a complete cell, joined with its documents."""
+        (rows, seal), docs = self.sample_cells.read_sealed(cell.name), self.docs(cell.fingerprint)
+        until = self.settings[cell.settings].sampling.get("successes")
+        which, first = counted(rows, len(docs.doc_ids), until)
+        truncated = np.zeros(len(docs.doc_ids), dtype=np.bool_)
+        truncated[np.array(seal.get("truncated", ()), dtype=np.int64)] = True
+        return Samples(
+            doc_ids=docs.doc_ids,
+            first=first,
+            outcome=rows["outcome"][which].astype(str),
+            n_tokens=rows["n_tokens"][which].astype(np.int64),
+            group=docs.group,
+            clustered=self.task_meta[cell.fingerprint].get("groups") == "clusters",
+            truncated=truncated,
+            until=until,
+        )
+
+    def load(self, cell: CellId) -> Scores:
+        """Return the scores of a cell, joined with its documents."""
+        table = self.choice_cells.content(cell.name).table
+        docs, meta, columns = self.docs(cell.fingerprint), self.task_meta[cell.fingerprint], columns_of(table)
+        if not table["doc_id"].combine_chunks().equals(docs.row_doc_ids):
+            path = self.files.table(file_of(cell.name))
+            raise self.files.damaged(path, "its documents are not those of its task")
+        return Scores(
+            kind=meta["kind"],
+            doc_ids=docs.doc_ids,
+            first=docs.first,
+            is_gold=docs.is_gold,
+            n_chars=docs.n_chars,
+            n_bytes=docs.n_bytes,
+            group=docs.group,
+            clustered=meta.get("groups") == "clusters",
+            **{name: column for name, column in columns.items() if name != "choices"},
+        )
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    def put_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
+        """Store the names and attributes of a checkpoint, replacing earlier ones with the same source."""
+        self.files.write_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
+        self.__dict__.pop("checkpoints", None)
+
+    @cached_property
+    def checkpoints(self) -> dict[str, list[Checkpoint]]:
+        """Return checkpoints by digest; several if equal weights are in several places under different names."""
+        found: dict[str, dict[str, Checkpoint]] = {}
+        files = (file for file in (self.path / "checkpoints").glob("*.json") if CHECKPOINT_NAME.fullmatch(file.stem))
+        for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
+            checkpoint = self._value(Checkpoint, f"checkpoints/{file.stem}")
+            found.setdefault(file.stem.split("-")[0], {})[checkpoint.label] = checkpoint
+        return {digest: list(named.values()) for digest, named in found.items()}
+
+    def put_settings(self, settings: Settings) -> None:
+        """Store settings under their digest."""
+        name, value = f"settings/{settings.digest}", asdict(settings)
+        try:
+            is_stored = self.files.json(name).exists() and self.files.read_json(name) == json.loads(json.dumps(value))
+        except DamagedFile:
+            is_stored = False
+        if not is_stored:
+            self.files.write_json(name, value)
+        self.__dict__.pop("settings", None)
+
+    @cached_property
+    def settings(self) -> dict[str, Settings]:
+        """Return settings by digest."""
+        stems = (file.stem for file in (self.path / "settings").glob("*.json"))
+        return {stem: self._value(Settings, f"settings/{stem}") for stem in stems if DIGEST.fullmatch(stem)}
+
+    def _value(self, kind: type[V], name: str) -> V:
+        """Return a JSON file as a Checkpoint or as Settings."""
+        value = self.files.read_json(name)
+        try:
+            return kind(**value)
+        except TypeError as error:
+            path = self.files.json(name)
+            if self.files.schema == OLD:
+                raise self.files.damaged(path, str(error)) from error
+            raise StoreError(f"{path}: {error}; written by a later version; update the harness") from error
+
+    def put_task(self, task: Task) -> None:
+        """Store the documents of a task, with its name and how it is shown."""
+        keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
+        meta, columns, name = {key: getattr(task, key) for key in keys}, task_columns(task), f"tasks/{task.fingerprint}"
+        if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
+            self.files.write_table(name, columns, meta)
+        self.__dict__.pop("task_meta", None)
+
+    def _task_differs(self, name: str, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+        try:
+            table, old = self.files.read_table(name)
+        except DamagedFile:
+            return True
+        return old != meta or table["attributes"].to_pylist() != columns["attributes"].to_pylist()
+
+    @cached_property
+    def task_meta(self) -> dict[str, dict[str, Any]]:
+        """Return name, kind, metric, average ... of tasks, by fingerprint."""
+        stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
+        return {stem: self.files.read_table(f"tasks/{stem}").meta for stem in stems if DIGEST.fullmatch(stem)}
+
+    def docs(self, fingerprint: str) -> Docs:
+        """Return the documents of a task."""
+        if fingerprint not in self._docs:
+            self._docs[fingerprint] = Docs(self.files.read_table(f"tasks/{fingerprint}").table)
+        return self._docs[fingerprint]
+
+    @cached_property
+    def _docs(self) -> dict[str, Docs]:
+        return {}
