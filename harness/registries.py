@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.errors import PluginError, UsageError, choose
+from harness.errors import PluginError, UsageError, choose, suggest
 from harness.hookspecs import Register
 from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
 from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Task
@@ -57,7 +57,9 @@ class Registry:
     def __getitem__(self, name: str) -> Any:
         """Return the thing of that name; raise UsageError with the names there are."""
         if name not in self.entries:
-            raise UsageError(f"there is no {name!r} in {self.kind}; there are: {choose(self.entries)}")
+            raise UsageError(
+                f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
+            )
         return self.entries[name].value
 
     def origin(self, name: str) -> Origin:

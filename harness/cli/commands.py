@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from harness.tables import Table
 
 
+KINDS = (
+    "families", "tasks", "laws", "metrics", "checkers", "engines", "samplers", "sources", "executors", "reporters",
+    "panels", "forecasters",
+)  # fmt: skip
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
 
@@ -495,11 +499,15 @@ def _expect(tables: list[Table], folder: Path) -> None:
 
 
 @main.command("ls")
-@click.argument("kind", type=click.Choice(["families", "tasks", "laws", "metrics", "checkers", "engines"]))
+@click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
-    """List the available families, tasks, laws, metrics, checkers or engines."""
+    """List the available objects of a KIND.
+
+    KIND is families, tasks, laws, metrics, checkers, engines, samplers, sources, executors, reporters (formats of
+    tables), panels (figures of the report) or forecasters.
+    """
     from harness.reports.listings import listing
 
     table = listing(kind, host)

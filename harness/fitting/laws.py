@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from harness.errors import UsageError, choose
+from harness.errors import UsageError, choose, suggest
 from harness.types import Floats
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def configured(law: Law, options: Mapping[str, Any] | None) -> Law:
     known: Mapping[str, str] = getattr(law, "options", {})
     unknown = set(options or {}) - set(known)
     if unknown:
-        raise UsageError(f"law {law.name!r} has no option {choose(unknown)}; it has: {choose(known)}")
+        raise UsageError(f"law {law.name!r} has no option {choose(unknown)}; {suggest(min(unknown), known)}")
     return replace(law, **options) if options else law  # type: ignore[type-var]  # a law with options is a dataclass
 
 

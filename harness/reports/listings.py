@@ -1,14 +1,18 @@
-"""What there is, for a person: families, tasks, laws, metrics, checkers, engines, plugins; and prompts of a task."""
+"""Tables of what plugins offer, one per kind of object; the plugins themselves; and the prompts of a task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from harness.checkpoints.families import find_family
+from harness.distribution import missing
 from harness.fitting.laws import describe
 from harness.host import PluginHost
+from harness.registries import Registry
 from harness.tables import Table
 from harness.tasks.documents import look_for
 from harness.tasks.task_files import TaskFile, read_task_file
@@ -88,7 +92,60 @@ def _checkers(host: PluginHost) -> Listed:
 
 
 def _engines(host: PluginHost) -> Listed:
-    return ("engine", "plugin"), [(name, host.engines.entries[name].plugin) for name in host.engines]
+    rows: list[tuple[object, ...]] = [
+        (
+            name,
+            host.engines.entries[name].plugin,
+            ", ".join(f"{module} is missing" for module in missing(host.engines[name].modules)) or "yes",
+        )
+        for name in host.engines
+    ]
+    return ("engine", "plugin", "installed"), rows
+
+
+def _samplers(host: PluginHost) -> Listed:
+    rows: list[tuple[object, ...]] = [
+        (name, _signature(host.samplers[name]), host.samplers.entries[name].plugin, _about(host.samplers[name]))
+        for name in host.samplers
+    ]
+    return ("sampler", "options", "plugin", "about"), rows
+
+
+def _signature(make: Any) -> str:
+    """Return the options of a function with their defaults; nothing where they cannot be read."""
+    try:
+        return ", ".join(str(p).partition(":")[0] + _default(p) for p in signature(make).parameters.values())
+    except (TypeError, ValueError):
+        return ""
+
+
+def _default(parameter: Parameter) -> str:
+    return "" if parameter.default is Parameter.empty else f"={parameter.default!r}"
+
+
+def _sources(host: PluginHost) -> Listed:
+    rows: list[tuple[object, ...]] = [
+        (f"{name}:NAME", len(list(host.sources[name][1]())), host.sources.entries[name].plugin, _about(resolve))
+        for name in host.sources
+        for resolve in [host.sources[name][0]]
+    ]
+    return ("source", "listed names", "plugin", "about"), rows
+
+
+def _named(registry: str, column: str) -> Callable[[PluginHost], Listed]:
+    """Return a lister of objects of which a name, a plugin and a docstring are known."""
+
+    def lister(host: PluginHost) -> Listed:
+        own: Registry = getattr(host, registry)
+        return (column, "plugin", "about"), [(name, own.entries[name].plugin, _about(own[name])) for name in own]
+
+    return lister
+
+
+def _about(value: Any) -> str:
+    """Return the first line of `about` or of the docstring of an object, or of its class."""
+    doc = getattr(value, "about", "") or value.__doc__ or ""
+    return doc.strip().split("\n")[0]
 
 
 LISTS = {
@@ -98,6 +155,12 @@ LISTS = {
     "metrics": _metrics,
     "checkers": _checkers,
     "engines": _engines,
+    "samplers": _samplers,
+    "sources": _sources,
+    "executors": _named("executors", "executor"),
+    "reporters": _named("reporters", "format"),
+    "panels": _named("panels", "panel"),
+    "forecasters": _named("forecasters", "forecaster"),
 }
 
 

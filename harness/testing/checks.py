@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import MetricError, PluginError
+from harness.errors import MetricError, PluginError, suggest
 from harness.evaluation.tokens import Encoder, encode_task
 from harness.fitting.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
 from harness.fitting.procedures import ProcedureFit
@@ -49,7 +49,8 @@ def check_task(path: str | Path, data: str | Path | None = None) -> Task:
     assert task.fingerprint == again.fingerprint, "the prompts differ between two readings"
     encoded = encode_task(task, Encoder(ByteTokenizer(), max_length=1_000_000))
     metrics = default_host().metrics
-    assert task.metric in metrics, f"metric: {task.metric!r} is not registered; there are: {', '.join(metrics)}"
+    known = suggest(task.metric, metrics, "harness ls metrics")
+    assert task.metric in metrics, f"metric: {task.metric!r} is not registered; {known}"
     assert len(encoded.n_tokens) == sum(len(doc.choices) for doc in task.docs), "a choice got lost"
     for doc in task.docs:
         for k in range(len(doc.choices)):
