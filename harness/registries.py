@@ -38,6 +38,11 @@ class Entry:
     plugin: str
 
 
+def singular(kind: str) -> str:
+    """Return the name of one thing of a kind: family of families, law of laws."""
+    return "family" if kind == "families" else kind.removesuffix("s")
+
+
 @dataclass
 class Registry:
     """The things of one kind, by name."""
@@ -64,7 +69,7 @@ class Registry:
 
     def origin(self, name: str) -> Origin:
         """Return whose a thing is, for messages."""
-        return Origin(self.entries[name].plugin, self.kind.removesuffix("s"), name)
+        return Origin(self.entries[name].plugin, singular(self.kind), name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -253,7 +258,7 @@ def _named(registry: str) -> Registrar:
 
     def registrar(registries: Registries, plugin: str) -> Register:
         def register(name: str, function: Callable[..., Any]) -> None:
-            origin = Origin(plugin, registry.removesuffix("s"), name)
+            origin = Origin(plugin, singular(registry), name)
             getattr(registries, registry).add(name, marked(_callable(function, name), origin), plugin)
 
         return register

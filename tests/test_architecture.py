@@ -35,7 +35,7 @@ ALLOWED = {
     "evaluation": BELOW_STORE | {"store"},
     "fitting": {"contracts", "metrics", "harness.checkpoints.flops", "harness.store.points", "harness.store.columns"},
     "reports": BELOW_REPORTS,
-    "testing": BELOW_REPORTS,
+    "testing": BELOW_REPORTS | {"harness.reports.panels"},
     "cli": BELOW_REPORTS | {"reports"},
     "facades": BELOW_REPORTS | {"reports", "testing", "cli", "facades"},
 }

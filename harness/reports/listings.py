@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.checkpoints.families import find_family
 from harness.distribution import missing
+from harness.errors import UsageError, suggest
 from harness.fitting.laws import describe
 from harness.host import PluginHost
 from harness.registries import Registry
@@ -19,6 +20,7 @@ from harness.tasks.task_files import TaskFile, read_task_file
 from harness.types import Checker, Doc, Metric, Task
 
 BOUNDARY = "┃"
+SLOW = 0.3  # seconds to load a plugin, from which a note says so
 
 
 def listing(kind: str, host: PluginHost) -> Table:
@@ -164,13 +166,26 @@ LISTS = {
 }
 
 
-def plugin_table(host: PluginHost) -> Table:
-    """Return the table of all plugins."""
+def plugin_table(host: PluginHost, names: Sequence[str] = ()) -> Table:
+    """Return the table of some plugins (default: all). Raises UsageError for one that is not there."""
+    infos = [info for info in host.plugins() if not names or info.name in names]
+    for name in set(names) - {info.name for info in infos}:
+        raise UsageError(f"there is no plugin {name!r}; {suggest(name, host.candidates, 'harness plugins')}")
     rows = tuple(
-        (info.name, info.distribution or "-", info.version or "-", ", ".join(info.hooks), info.error or "-")
-        for info in host.plugins()
+        (
+            info.name,
+            info.distribution or "-",
+            info.version or "-",
+            ", ".join(info.hooks),
+            round(1000 * info.seconds),
+            info.error or "-",
+        )
+        for info in infos
     )
-    return Table("plugins", "Plugins", ("plugin", "distribution", "version", "hooks", "error"), rows)
+    slow = [f"{i.name} takes {i.seconds:.1f} s to load in every command" for i in infos if i.seconds > SLOW]
+    notes = [f"{line}: import heavy libraries inside the functions that use them." for line in slow]
+    columns = ("plugin", "distribution", "version", "hooks", "load (ms)", "error")
+    return Table("plugins", "Plugins", columns, rows, tuple(notes))
 
 
 def prompts(task: Task, n: int) -> str:
