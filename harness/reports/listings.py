@@ -138,7 +138,7 @@ def _named(registry: str, column: str) -> Callable[[PluginHost], Listed]:
     """Return a lister of objects of which a name, a plugin and a docstring are known."""
 
     def lister(host: PluginHost) -> Listed:
-        own: Registry = getattr(host, registry)
+        own: Registry[Any] = getattr(host, registry)
         return (column, "plugin", "about"), [(name, own.entries[name].plugin, _about(own[name])) for name in own]
 
     return lister

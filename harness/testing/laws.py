@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.fitting.laws import ComposedLaw, Fitted, FormulaLaw, Law, ProcedureLaw, bounds, curve
+from harness.fitting.laws import bounds, curve
 from harness.fitting.procedures import ProcedureFit
 from harness.registries import expect_law
 from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Floats
+from harness.types.laws import ComposedLaw, Fitted, FormulaLaw, Law, ProcedureLaw, traits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +75,8 @@ def _check_formula(
 
 
 def _truth(law: FormulaLaw, params: Mapping[str, float] | None) -> Mapping[str, float]:
-    truth: Mapping[str, float] | None = params or getattr(law, "example", None)
-    assert truth, f"law {law.name!r}: give params=, or the law an attribute `example`"
+    truth = params or traits(law).example
+    assert isinstance(truth, Mapping), f"law {law.name!r}: give params=, or the law an attribute `example`"
     assert set(truth) == set(law.parameters), (
         f"law {law.name!r}: {set(truth)} given, parameters are {set(law.parameters)}"
     )
@@ -123,7 +124,7 @@ def _check_units(law: FormulaLaw, x: Mapping[str, Floats], y: Floats) -> None:
 
     from harness.fitting.fit import fit
 
-    for name in set(law.features) & {"flops", "params", "tokens"} - set(getattr(law, "own_units", ())):
+    for name in set(law.features) & {"flops", "params", "tokens"} - set(traits(law).own_units):
         scaled = {**x, name: 100 * x[name]}
         points = pd.DataFrame({**scaled, "y": y, "trials": 1000.0})
         miss = np.abs(fit(points, law, value="y", bootstrap=20, resample="checkpoints").curve(scaled) - y).max()
@@ -144,8 +145,7 @@ def _check_intervals(law: FormulaLaw, truth: Mapping[str, float], x: Mapping[str
 def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None, found: Findings) -> None:
     """Check a procedure: order and company change nothing, no point is changed, JSON keeps it, y is reproduced."""
     if points is None:
-        found.vital(_has_example, law)
-        points = law.example()  # type: ignore[attr-defined]  # _has_example has seen it
+        points = found.vital(example_points, law)
     fitted: Fitted = found.vital(_fitted, law, points)
     bare = points[list(law.features)]
     found.vital(_check_predictions, law, fitted, points)
@@ -154,8 +154,11 @@ def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None, found: Find
     found.run(_check_json, law, fitted, bare)
 
 
-def _has_example(law: ProcedureLaw) -> None:
-    assert hasattr(law, "example"), f"law {law.name!r}: give points=, or the law a method `example`"
+def example_points(law: ProcedureLaw) -> pd.DataFrame:
+    """Return the points of a procedure's own example; raise AssertionError where it has none."""
+    example = traits(law).example
+    assert callable(example), f"law {law.name!r}: give points=, or the law a method `example`"
+    return example()
 
 
 def _fitted(law: ProcedureLaw, points: pd.DataFrame) -> Fitted:

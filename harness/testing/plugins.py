@@ -13,7 +13,6 @@ import numpy as np
 
 from harness.distribution import missing
 from harness.errors import HarnessError, TaskError, UsageError, suggest
-from harness.fitting.laws import Law, ProcedureLaw
 from harness.host import PluginHost
 from harness.registries import Registry, singular
 from harness.tables import Table
@@ -22,12 +21,13 @@ from harness.tasks.task_files import read_task_file
 from harness.testing.checkers import check_odd_texts
 from harness.testing.findings import collected, expect_call
 from harness.testing.forecasters import check_forecaster
-from harness.testing.laws import check_law
+from harness.testing.laws import check_law, example_points
 from harness.testing.metrics import check_metric
 from harness.testing.output import check_command, check_panel, check_reporter
 from harness.testing.samplers import check_sampler
 from harness.testing.tasks import check_family, check_source, check_task
 from harness.types import Checker, Checkpoint, Doc, EngineType, Task
+from harness.types.laws import Law, ProcedureLaw, traits
 
 CHECKPOINT = Checkpoint("any", "any", None, 0, "")
 DOCS = tuple(Doc("0", ("Two and two is",), (" ",), (answer, "other"), (0,)) for answer in ("4", "(A)", "four"))
@@ -65,7 +65,7 @@ def check_plugins(host: PluginHost, plugins: Sequence[str] = (), *, commands: An
         if name not in host.candidates:
             raise UsageError(f"there is no plugin {name!r}; {suggest(name, host.candidates, 'harness plugins')}")
     for registry, check in CHECKS.items():
-        own: Registry = getattr(host, registry)
+        own: Registry[Any] = getattr(host, registry)
         for name in own:
             if not plugins or own.entries[name].plugin in plugins:
                 yield _checked(host, own, name, check)
@@ -77,7 +77,7 @@ def check_plugins(host: PluginHost, plugins: Sequence[str] = (), *, commands: An
 Check = Callable[[PluginHost, str, Any], Any]
 
 
-def _checked(host: PluginHost, registry: Registry, name: str, check: Check) -> Checked:
+def _checked(host: PluginHost, registry: Registry[Any], name: str, check: Check) -> Checked:
     kind, plugin = singular(registry.kind), registry.entries[name].plugin
     return _result(plugin, kind, name, lambda: check(host, name, registry[name]))
 
@@ -147,12 +147,12 @@ def _accepts(checker: Checker, doc: Doc) -> bool:
 
 def _law(_: PluginHost, __: str, law: Law) -> None:
     if isinstance(law, ProcedureLaw):
-        if not hasattr(law, "example"):
+        if not callable(traits(law).example):
             raise NotCheckedError("it has no example(), whose points it would reproduce")
         try:
-            law.fit(law.example(), "y", np.random.default_rng(0))
+            law.fit(example_points(law), "y", np.random.default_rng(0))
         except HarnessError as error:
-            if getattr(law, "options", None):
+            if traits(law).options:
                 raise NotCheckedError(f"it needs options: {error}") from error
     check_law(law)
 

@@ -391,7 +391,7 @@ def test_groups_are_strata_unless_the_task_calls_them_clusters(tmp_path):
     )
     assert (strata.groups, clusters.groups) == ("strata", "clusters")
     assert strata.fingerprint == clusters.fingerprint
-    with pytest.raises(TaskError, match="groups: 'blocks' is none of clusters, strata"):
+    with pytest.raises(AssertionError, match="groups: 'blocks' is none of clusters, strata"):
         check_task(write_task(tmp_path, CHOICE + "groups: blocks\n", rows, "c"))
 
 
