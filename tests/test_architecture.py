@@ -35,8 +35,8 @@ ALLOWED = {
     "evaluation": BELOW_STORE | {"store"},
     "fitting": {"contracts", "metrics", "harness.checkpoints.flops", "harness.store.points", "harness.store.columns"},
     "reports": BELOW_REPORTS,
-    "testing": BELOW_REPORTS,
-    "cli": BELOW_REPORTS | {"reports"},
+    "testing": BELOW_REPORTS | {"harness.reports.panels"},
+    "cli": BELOW_REPORTS | {"reports", "testing"},
     "facades": BELOW_REPORTS | {"reports", "testing", "cli", "facades"},
 }
 HEAVY = {  # library: the only places that import it

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from harness.columns import renamed
-from harness.errors import MetricError, StoreError, UsageError, choose
+from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.metrics.aggregation import applicable, evaluate
 from harness.metrics.per_document import per_document
@@ -56,10 +56,7 @@ class PointStore(Store):
         wanted = [c for c in cells if (Subset.MARK not in c.task if task is None else c.task == task)]
         chosen = [c for c in wanted if family in (None, c.checkpoint.family)]
         if not chosen:
-            raise StoreError(
-                f"{self.path} holds no records of task {task or '(any)'} and family {family or '(any)'}; it holds "
-                f"tasks {choose({c.task for c in cells})} and families {choose({c.checkpoint.family for c in cells})}"
-            )
+            raise StoreError(f"{self.path} {_what_is_missing(cells, task, family)}")
         return chosen
 
     def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
@@ -305,3 +302,14 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
         return table, ()
     dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column, and were dropped"
     return table[~twice].reset_index(drop=True), (dropped,)
+
+
+def _what_is_missing(cells: Sequence[Cell], task: str | None, family: str | None) -> str:
+    """Say why no cell is of a task and a family, and what to name instead."""
+    tasks, families = {c.task for c in cells}, {c.checkpoint.family for c in cells}
+    if task is not None and task not in tasks:
+        return f"holds no records of task {task!r}; {suggest(task, tasks)}"
+    if family is not None and family not in families:
+        return f"holds no records of family {family!r}; {suggest(family, families)}"
+    where = f" of task {task or '(any)'} and family {family or '(any)'}" if task or family else ""
+    return f"holds no records{where}; it holds tasks {choose(tasks)} of families {choose(families)}"
