@@ -35,8 +35,8 @@ ALLOWED = {
     "evaluation": BELOW_STORE | {"store"},
     "fitting": {"contracts", "metrics", "harness.checkpoints.flops", "harness.store.points", "harness.store.columns"},
     "reports": BELOW_REPORTS,
-    "testing": BELOW_REPORTS,
-    "cli": BELOW_REPORTS | {"reports"},
+    "testing": BELOW_REPORTS | {"harness.reports.panels"},
+    "cli": BELOW_REPORTS | {"reports", "testing"},
     "facades": BELOW_REPORTS | {"reports", "testing", "cli", "facades"},
 }
 HEAVY = {  # library: the only places that import it
@@ -152,7 +152,7 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
     assert len(levels) <= 25
-    assert sum(map(len, arrows.values())) <= 110
+    assert sum(map(len, arrows.values())) <= 115
     assert max(levels.values()) <= 11
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import TaskError, choose
+from harness.errors import TaskError, choose, suggest
 from harness.files import parse_yaml, read_settings
 from harness.tasks.documents import expect_inside, expect_own
 from harness.tasks.hub import HubDataset
@@ -167,7 +167,7 @@ def _expect_types(kind: type, table: Mapping[str, Any]) -> None:
 def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
     unknown = set(table) - keys
     if unknown:
-        raise TaskError(f"{where}unknown key {choose(unknown)}; there are: {choose(keys)}")
+        raise TaskError(f"{where}unknown key {choose(unknown)}; {suggest(min(unknown, key=str), keys)}")
 
 
 def _names(value: Any, key: str, what: str) -> tuple[str, ...]:

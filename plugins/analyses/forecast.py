@@ -84,6 +84,9 @@ def register_commands(cli: click.Group) -> None:
         help="Coverage level of the intervals.",
     )
     @click.option("--seed", default=0, show_default=True, help="Seed of the random draws.")
+    @click.option(
+        "--plan", "plans", is_flag=True, help="Also print which run or measurement would narrow the intervals most."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print the forecasts with their quantiles as JSON.")
     @harness.table_options
     @click.pass_obj
@@ -93,6 +96,7 @@ def register_commands(cli: click.Group) -> None:
         points: Path,
         at: str | None,
         as_json: bool,
+        plans: bool,
         suffix: str,
         output: Path | None,
         **options: Any,
@@ -110,4 +114,5 @@ def register_commands(cli: click.Group) -> None:
         if as_json:
             harness.print_json(forecasts.to_json())
             return
-        harness.print_tables([forecasts.table()], host, suffix=suffix, output=output)
+        tables = [forecasts.table(), *([forecasts.plan()] if plans else [])]
+        harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -92,7 +92,7 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         (
             ["eval", "aster", "-t", "nano_job", "-o", "s", "-O", "batch=3"],
             2,
-            "has no option batch; it has: batch_tokens",
+            "has no option batch; did you mean 'batch_tokens'",
         ),
         (["eval", "aster", "-t", "nano_job", "-o", "s", "-O", "batch"], 2, "expected NAME=VALUE"),
         (["eval", "aster"], 2, "Missing option"),
@@ -104,7 +104,7 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         (["eval", "aster", "-t", "nano_job", "-o", "/dev/null/s"], 1, "no store can be made at /dev/null/s"),
         (["compare", "nowhere"], 1, "nowhere is not a store"),
         (["predict", "nowhere.json"], 1, "nowhere.json is not a file of fits"),
-        (["show", "nano_jobs"], 1, "nano_jobs"),
+        (["show", "nano_jobs"], 2, "did you mean 'nano_job'"),
         (["ls", "things"], 2, "things"),
         (["-p", "no_such_module", "ls", "laws"], 1, "plugin 'no_such_module' does not load: ModuleNotFoundError"),
     ],
@@ -120,7 +120,7 @@ def test_errors_are_one_line_with_a_status(tmp_path, monkeypatch, arguments, sta
 
 def test_traceback_on_request():
     result = run("--traceback", "show", "nano_jobs")
-    assert type(result.exception).__name__ == "TaskError"
+    assert type(result.exception).__name__ == "UsageError"
 
 
 def test_a_broken_plugin_is_listed_and_stops_the_rest(tmp_path):
@@ -143,6 +143,11 @@ def test_a_broken_plugin_is_listed_and_stops_the_rest(tmp_path):
         ("laws", "two_step"),
         ("metrics", "acc"),
         ("engines", "transformers"),
+        ("samplers", "pass_until"),
+        ("sources", "bigbench:NAME"),
+        ("reporters", "tex"),
+        ("panels", "heat_map"),
+        ("forecasters", "walk"),
     ],
 )
 def test_ls_lists_what_can_be_named(kind, name):
@@ -296,3 +301,7 @@ def test_what_plugins_print_never_mixes_with_json(tmp_path, nano_store: PointSto
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert any(row["metric"] == "noisy" for row in json.loads(done.stdout))
     assert all(line in done.stderr for line in ("at import", "in a hook", "by its descriptor", "7"))
+
+
+def test_ls_shows_kinds_of_which_only_plugins_have_any():
+    assert "| sink_executor | kitchen_sink |" in run("-p", SINK, "ls", "executors").stdout
