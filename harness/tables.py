@@ -40,18 +40,24 @@ class Range:
         if not math.isfinite(width):
             return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
         value, low, high = (rounded(x, width) for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]"
+        return f"{value} ± <{_last_digit(self.value, width)}" if value == low == high else f"{value} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A named table: `name` is a file name, `title` a sentence, `notes` stand below."""
+    """A named table: `name` is a file name, `title` a sentence, `notes` stand below.
+
+    What a terminal shows: `best` cells (row, column) are bold; columns in `optional` are left out first, in this order,
+    where the terminal is too narrow for all.
+    """
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    best: tuple[tuple[int, int], ...] = ()
+    optional: tuple[str, ...] = ()
 
     def flat(self) -> tuple[list[str], list[list[Any]]]:
         """Return columns and rows for machines: values, errors and intervals a column each, six digits."""
@@ -122,6 +128,20 @@ def measured(value: float, error: float) -> str:
     if not math.isfinite(error):
         return f"{number(value)} ± ?"
     return f"{rounded(value, error)} ± {rounded(error, error)}"
+
+
+def _last_digit(value: float, error: float) -> str:
+    """Return the unit of the last digit with which `rounded` prints a value.
+
+    >>> _last_digit(1.0, 1e-7), _last_digit(1.0, 0.0), _last_digit(0.7143, 0.0), _last_digit(1.2e20, 1e12)
+    ('0.0001', '0.001', '0.0001', '1e+18')
+    """
+    if not value:
+        return "1e-09"
+    digits = 4 if error <= 0 else 3 if abs(value) >= 1e6 else None
+    if digits is not None:
+        return f"{10.0 ** (math.floor(math.log10(abs(value))) + 1 - digits):.6g}"
+    return f"{10.0 ** -len(rounded(value, error).partition('.')[2]):.6g}"
 
 
 def number(value: float) -> str:

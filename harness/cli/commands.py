@@ -15,7 +15,16 @@ from click.exceptions import Abort, Exit
 
 from harness import distribution
 from harness.cli.figures import plot, report
-from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
+from harness.cli.output import (
+    FORMAT,
+    OUTPUT,
+    interval_options,
+    print_tables,
+    print_text,
+    row_options,
+    screen_options,
+    wide_option,
+)
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
@@ -221,7 +230,7 @@ def _dry_run(
     plan, _ = prepare(families, tasks, registries=host, **settings)
     if (store / "store.json").exists():
         plan.look_into(SampleStore(store))
-    print_tables([cost_table(plan)], host)
+    print_tables([cost_table(plan)], host, every_row=True)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:
@@ -258,7 +267,7 @@ def _features(pairs: Iterable[str]) -> dict[str, Any]:
 @click.argument("store", type=FOLDER)
 @FORMAT
 @click.pass_obj
-def check(host: PluginHost, /, store: Path, suffix: str) -> None:
+def check(host: PluginHost, /, store: Path, suffix: str | None) -> None:
     """List damaged, missing and unexpected files of a store.
 
     The command reads every file and changes nothing. The exit status is 1 if a file is damaged or missing.
@@ -266,7 +275,7 @@ def check(host: PluginHost, /, store: Path, suffix: str) -> None:
     from harness.store.check import findings_table
 
     table = findings_table(store)
-    print_tables([table], host, suffix=suffix)
+    print_tables([table], host, suffix=suffix, every_row=True)
     if any(kind in {"damaged", "missing"} for kind, *_ in table.rows):
         sys.exit(1)
 
@@ -322,6 +331,7 @@ def check(host: PluginHost, /, store: Path, suffix: str) -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of starting points and resamples.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@screen_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File for the fits, to be used by harness predict."
 )
@@ -336,7 +346,7 @@ def fit(host: PluginHost, /, points: Path, back_test: bool, as_json: bool, outpu
 
     asked["law_options"] = _options(asked["law_options"])
     if back_test:
-        print_tables(_back_test(host, points, asked), host, suffix="json" if as_json else "md", output=output)
+        print_tables(_back_test(host, points, asked), host, suffix="json" if as_json else None, output=output)
         return
     if asked["law"] is None:
         raise UsageError(f"name a law with --law (one of {', '.join(host.laws)}), or rank all of them with --back-test")
@@ -375,7 +385,7 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
         click.echo(json.dumps(tables, indent=1, allow_nan=False))
         return
     if fits:
-        click.echo("\n\n".join(map(str, fits)))
+        print_text("\n\n".join(map(str, fits)))
 
 
 @main.command("predict")
@@ -389,7 +399,7 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
 )
 @FORMAT
 @click.pass_obj
-def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **features: Any) -> None:
+def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str | None, **features: Any) -> None:
     """Predict with laws that harness fit -o saved."""
     from harness.fitting.allocations import allocation_table
     from harness.fitting.result import load_fits
@@ -439,7 +449,7 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str, **featu
 )
 @click.pass_obj
 def compare(
-    host: PluginHost, /, store: Path, suffix: str, output: Path | None, expect: Path | None, **asked: Any
+    host: PluginHost, /, store: Path, suffix: str | None, output: Path | None, expect: Path | None, **asked: Any
 ) -> None:
     """Compare the families of a store: scores, predictions and measurements, compute to reach a score."""
     from harness.reports.compare import compare as run
@@ -467,7 +477,9 @@ def compare(
 @FORMAT
 @OUTPUT
 @click.pass_obj
-def diff(host: PluginHost, /, n: int, fail_above: float | None, suffix: str, output: Path | None, **asked: Any) -> None:
+def diff(
+    host: PluginHost, /, n: int, fail_above: float | None, suffix: str | None, output: Path | None, **asked: Any
+) -> None:
     """Compare the log-probabilities of two stores and list the documents whose answer changes.
 
     A and B are stores, or one store twice: expressions then choose what is compared, by the columns engine, dtype,
@@ -497,15 +509,18 @@ def _expect(tables: list[Table], folder: Path) -> None:
 @main.command("ls")
 @click.argument("kind", type=click.Choice(["families", "tasks", "laws", "metrics", "checkers", "engines"]))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@wide_option
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
     """List the available families, tasks, laws, metrics, checkers or engines."""
     from harness.reports.listings import listing
 
     table = listing(kind, host)
-    columns, rows = table.flat()
-    found = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1)
-    click.echo(found if as_json else host.reporters["md"]([table]))
+    if as_json:
+        columns, rows = table.flat()
+        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
+        return
+    print_tables([table], host, every_row=True)
 
 
 @main.command("show")
@@ -523,6 +538,7 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
 
 @main.command("plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@wide_option
 @click.pass_obj
 def plugins(host: PluginHost, /, as_json: bool) -> None:
     """List all plugins with distribution, version, hooks, and the reason if one does not load."""
@@ -531,7 +547,9 @@ def plugins(host: PluginHost, /, as_json: bool) -> None:
     from harness.reports.listings import plugin_table
 
     as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
-    infos = [asdict(info) for info in host.plugins()]
-    click.echo(json.dumps(infos, indent=1) if as_json else host.reporters["md"]([plugin_table(host)]))
+    if as_json:
+        click.echo(json.dumps([asdict(info) for info in host.plugins()], indent=1))
+    else:
+        print_tables([plugin_table(host)], host, every_row=True)
     if host.errors:
         raise Exit(1)

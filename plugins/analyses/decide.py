@@ -91,7 +91,7 @@ def _decisions(contests: Sequence[Contest], asked: Asked) -> Table:
     )
     columns = ("small", "ranked by", "tasks", "pairs", "agree", "clear pairs", "agree where clear")
     title = "Does the small scale rank families as the large one?"
-    return Table("decisions", title, columns, tuple(rows), (about, caution))
+    return Table("decisions", title, columns, tuple(rows), (about, caution), optional=("tasks", "clear pairs"))
 
 
 def _count(contest: Contest) -> int:
@@ -286,7 +286,9 @@ def register_commands(cli: click.Group) -> None:
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **asked: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **asked: Any
+    ) -> None:
         """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
         tables = decide(harness.open_store(store, registries=host), **asked)
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -81,7 +81,7 @@ def register_commands(cli: click.Group) -> None:
         points: Path,
         at: str | None,
         as_json: bool,
-        suffix: str,
+        suffix: str | None,
         output: Path | None,
         **asked: Any,
     ) -> None:
