@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from harness.escaping import printable
 from harness.tables import Measured, Range, Table, text
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ class Column:
     cells: tuple[str, ...]
     is_number: bool
 
-    @property
+    @cached_property
     def natural(self) -> int:
         """Characters of the column where nothing is wrapped but the heading."""
         return max([self.narrowest, *map(length, self.cells)])
 
-    @property
+    @cached_property
     def narrowest(self) -> int:
         """Characters that the column needs: all of a number, the longest word of a text."""
         heading = max([0, *(length(word) for word in self.name.split())])
@@ -94,19 +95,6 @@ def length(string: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(string)
-
-
-def visible(string: str) -> str:
-    """Return a text with control characters and those that turn the direction of writing round made visible.
-
-    >>> visible("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
-    """
-    return "".join(_visible(c) if unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in string)
-
-
-def _visible(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def show_tables(tables: Sequence[Table], at: Screen, *, every_row: bool = False) -> None:
@@ -154,7 +142,7 @@ def _column(table: Table, i: int) -> Column:
     is_number = bool(known) and all(
         isinstance(cell, (int, float, Measured, Range)) and not isinstance(cell, bool) for cell in known
     )
-    return Column(visible(table.columns[i]), tuple(visible(text(cell)) for cell in cells), is_number)
+    return Column(printable(table.columns[i]), tuple(printable(text(cell)) for cell in cells), is_number)
 
 
 def arrange(columns: Sequence[Column], table: Table, at: Screen, *, every_row: bool = False) -> Layout:
@@ -245,7 +233,7 @@ def _notes(table: Table, columns: Sequence[Column], layout: Layout, at: Screen) 
     if any(cell.endswith((" ?", "[?]")) for cell in shown):
         yield "?: the error or interval is unknown."
     notes = table.notes if at.whole else table.notes[:MOST_NOTES]
-    yield from map(visible, notes)
+    yield from map(printable, notes)
     if len(notes) < len(table.notes):
         yield f"{len(table.notes) - len(notes)} more notes; {WIDE} prints all."
 

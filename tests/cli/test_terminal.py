@@ -17,7 +17,7 @@ import pytest
 from rich.cells import cell_len
 
 from harness.cli import main
-from harness.cli.terminal import Screen, show_tables, show_text, visible
+from harness.cli.terminal import Screen, show_tables, show_text
 from harness.store.points import PointStore
 from harness.tables import Measured, Range, Table
 
@@ -105,17 +105,31 @@ COMMANDS = {
     "capabilities": ["capabilities", "TABLE", "--benchmarks", "mmlu,arc,sums", "--reference", "f0"],
     "subsets": ["subsets", "STORE", "--task", "nano_addition", "--n", "20"],
     "diff": ["diff", "STORE", "STORE", "--task", "nano_addition", "--where", "family == 'aster'"],
+    "rank": ["rank", "TABLE", "--at", "flops=1e21", "--metric", "mmlu", "--law", "line", *QUICK],
+    "versus": ["versus", "STORE", "aster:w32l2", "birch:w32l2"],
+    "predictability": ["predictability", "STORE", "--task", "nano_birthplace", "--law", "line", *QUICK],
     "check": ["check", "STORE"],
     "laws": ["laws"],
     "plugins": ["plugins"],
     "eval --dry-run": ["eval", "aster", "-t", "nano_addition,nano_text", "--limit", "5", "-o", "NEW", "--dry-run"],
-    **{f"ls {kind}": ["ls", kind] for kind in ("families", "tasks", "laws", "metrics", "checkers", "engines")},
+    **{
+        f"ls {kind}": ["ls", kind] for kind in ("families", "tasks", "laws", "metrics", "checkers", "engines", "panels")
+    },
 }
 
 
 def test_every_command_that_prints_tables_is_tried():
     """A new command is added here, or to those that print something else."""
-    others = {"choose", "eval", "estimate", "report", "plot", "show", "sink"}  # sink is of a plugin of the tests
+    others = {
+        "browse",
+        "choose",
+        "eval",
+        "estimate",
+        "report",
+        "plot",
+        "show",
+        "sink",
+    }  # sink: of a plugin of the tests
     tried = {arguments[0] for arguments in COMMANDS.values()}
     assert set(main.list_commands(main.make_context("harness", ["ls", "laws"]))) <= tried | others
 
@@ -134,7 +148,21 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", list(COMMANDS))
+SLOW = {
+    "compare predictions",
+    "compare wide",
+    "fit",
+    "back-test",
+    "decide",
+    "rank",
+    "versus",
+    "predictability",
+    "subsets",
+}
+MARKED = [pytest.param(name, marks=pytest.mark.soak) if name in SLOW else name for name in COMMANDS]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_no_line_is_longer_than_the_terminal(
     name: str, nano_store: PointStore, saved: Path, table: Path, tmp_path: Path, monkeypatch
 ):
@@ -222,13 +250,12 @@ def test_escapes_in_a_cell_are_shown_and_not_run(monkeypatch):
     table = Table("t", "T", ("doc", "n"), (("\x1b[31mred\x07[bold]\u202e", 1),))
     raw = again(monkeypatch, [(show_tables, [table], Screen(80, 40), {})], 80)
     assert "\\x1b[31mred\\x07[bold]\\u202e" in raw
-    assert visible("a\tb\n") == "a\\tb\\n"
 
 
 def test_piped_tables_are_markdown(nano_store: PointStore, capsys):
     with pytest.raises(SystemExit):
-        main(["compare", str(nano_store.path), "--law", "line", *ONE])
+        main(["trends", str(nano_store.path), "--task", "nano_text", *QUICK])
     printed = capsys.readouterr().out
-    assert printed.startswith("## Families side by side\n\n| task ")
-    assert "## Training compute to reach a score" in printed
+    assert printed.startswith("## Shape of scores over scale\n\n| task ")
+    assert "\n## " in printed[2:]  # all tables
     assert "\x1b" not in printed
