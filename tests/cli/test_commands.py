@@ -77,7 +77,7 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         "eval", tmp_path / "bad.toml", "aster:w32l2@100", "-t", "nano_job", "--limit", "5", "-o", tmp_path / "s"
     )
     assert result.exit_code == 1
-    assert "failed: bad:a: there is no config.json" in result.stderr
+    assert "failed: bad:a: no config.json" in result.stderr
     assert "1/1 aster:w32l2@100 nano_job" in result.stderr
     assert "harness: 1 failed, 1 cells written, 0 were there" in result.stderr
 

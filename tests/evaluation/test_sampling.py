@@ -409,7 +409,7 @@ def test_a_task_that_draws_texts_is_two_files(tmp_path):
         ({"max_tokens": "8"}, "kind: generate needs query, answers, checker and max_tokens"),
         ({"answers": None}, "kind: generate needs query, answers, checker and max_tokens"),
         ({"stop": 3}, "expected stop: the name of a text that ends a sample"),
-        ({"kind": "cloze", "continuation": "{a}"}, "only of kind: generate"),
+        ({"kind": "cloze", "continuation": "{a}"}, "only valid with kind: generate"),
     ],
 )
 def test_what_is_wrong_with_a_task_that_draws_texts_is_said(tmp_path, keys, message):

@@ -184,7 +184,7 @@ def test_a_checkpoint_without_files_is_reported_and_the_others_go_on(tmp_path, f
     broken = Family("fam", (*family.checkpoints, Checkpoint("fam", "s", 9, 0, str(tmp_path / "nowhere"))))
     summary, progress = run([broken], [make_task("a")], tmp_path / "s", fake_host)
     assert summary.written == 3
-    assert "fam:s@9: there is no config.json" in progress.failures[0]
+    assert "fam:s@9: no config.json" in progress.failures[0]
 
 
 def test_a_task_that_cannot_be_tokenised_fails_alone(tmp_path, family, fake_host):
