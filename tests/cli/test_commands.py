@@ -57,7 +57,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert result.exit_code == 0
     assert "| nano_job  | 1     | 5         |" in result.stdout
     assert "| all       | 2     | 10        |" in result.stdout
-    assert "0 of 2 cells are there." in result.stdout
+    assert "0 of 2 cells are in the store." in result.stdout
     assert not (tmp_path / "s").exists()
 
 
@@ -79,19 +79,19 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
     assert result.exit_code == 1
     assert "failed: bad:a: no config.json" in result.stderr
     assert "1/1 aster:w32l2@100 nano_job" in result.stderr
-    assert "harness: 1 failed, 1 cells written, 0 were there" in result.stderr
+    assert "harness: 1 failed, 1 cells written, 0 already stored" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["eval", "astor", "-t", "nano_job", "-o", "s"], 2, "there is no family 'astor'"),
-        (["eval", "aster", "-t", "nano_jobs", "-o", "s"], 2, "there is no task 'nano_jobs'"),
+        (["eval", "astor", "-t", "nano_job", "-o", "s"], 2, "unknown family 'astor'"),
+        (["eval", "aster", "-t", "nano_jobs", "-o", "s"], 2, "unknown task 'nano_jobs'"),
         (["eval", "aster", "-t", "nano_job", "-o", "s", "--engine", "vlm"], 2, "there is no 'vlm' in engines"),
         (
             ["eval", "aster", "-t", "nano_job", "-o", "s", "-O", "batch=3"],
             2,
-            "has no option batch; it has: batch_tokens",
+            "has no option batch; its options: batch_tokens",
         ),
         (["eval", "aster", "-t", "nano_job", "-o", "s", "-O", "batch"], 2, "expected NAME=VALUE"),
         (["eval", "aster"], 2, "Missing option"),

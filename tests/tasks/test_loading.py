@@ -261,7 +261,7 @@ def test_a_changed_prompt_changes_the_fingerprint_and_an_attribute_does_not(tmp_
         (
             CHOICE,
             [{"q": "x", "c": ["a", "b"], "g": 2}],
-            r"document 0: gold is \[2\], expected indices of the 2 choices",
+            r"document 0: gold is \[2\]; expected indices of the 2 choices",
         ),
         (CHOICE, [{"q": "x", "c": ["a", "b"], "g": -1}], "gold is"),
         (CHOICE, [{"q": "x", "c": ["a", "b"], "g": []}], "gold is"),
