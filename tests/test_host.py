@@ -71,7 +71,20 @@ def test_a_plugin_that_implements_every_hook_loads():
         ("@harness.hookimpl\ndef register_tasks(register): register('/no/such/task.yaml')", "does not exist"),
         ("@harness.hookimpl\ndef register_tasks(register): register(3)", "expected a path or a harness.Task"),
         ("class L:\n  name = 'l'\n@harness.hookimpl\ndef register_laws(register): register(L())", "lacks features"),
+        (
+            "class L:\n  name, features, parameters, guess, formula, value_rnage = 'l', (), {}, len, len, 1\n\
+@harness.hookimpl\ndef register_laws(register): register(L())",
+            "law 'l' has an attribute 'value_rnage', which is not in the contract; did you mean 'value_range'?",
+        ),
         ("@harness.hookimpl\ndef register_engines(register): register('e', len)", "inspect"),
+        (
+            "@harness.hookimpl\ndef register_engines(register): register('e', len, len, module=())",
+            "register() got an unexpected keyword argument 'module'",
+        ),
+        (
+            "@harness.hookimpl\ndef register_metrics(register): register(len, higher_is_beter=False)",
+            "register() got an unexpected keyword argument 'higher_is_beter'",
+        ),
         ("@harness.hookimpl\ndef register_checkers(register): register('c', 3)", "cannot be called"),
         ("@harness.hookimpl\ndef register_checkers(register): register('c:d', len)", "expected text without a colon"),
         (
@@ -153,9 +166,23 @@ def test_a_failing_command_hook_is_kept_under_its_name():
     assert host.errors == {"broken": "RuntimeError: no"}
 
 
-def test_asking_for_what_is_not_registered_lists_what_is(host: PluginHost):
-    with pytest.raises(UsageError, match="there is no 'chinchila' in laws; there are: accuracy_from_loss, .*power"):
+def test_a_mistyped_name_is_answered_with_the_nearest_ones(host: PluginHost):
+    with pytest.raises(
+        UsageError, match=r"no 'chinchila' in laws; did you mean 'chinchilla'\? \(`harness ls laws` lists"
+    ):
         host.laws["chinchila"]
+    with pytest.raises(UsageError, match="no 'vlm' in engines; did you mean 'vllm'"):
+        host.engines["vlm"]
+    with pytest.raises(UsageError, match="no 'pass-until' in samplers; did you mean 'pass_until'"):
+        host.samplers["pass-until"]
+
+
+def test_a_name_like_no_other_does_not_list_forty(host: PluginHost):
+    with pytest.raises(UsageError) as caught:
+        host.laws["zzz"]
+    assert str(caught.value) == f"there is no 'zzz' in laws; `harness ls laws` lists all {len(host.laws.entries)}"
+    with pytest.raises(UsageError, match="no 'zzz' in samplers; there are: n, pass_until"):
+        host.samplers["zzz"]
 
 
 def test_every_hook_has_its_four_parts():

@@ -14,6 +14,7 @@ import click
 from click.exceptions import Abort, Exit
 
 from harness import distribution
+from harness.cli.browse import browse
 from harness.cli.figures import plot, report
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.cli.sampling_options import sampling_options, take_sampling
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from harness.tables import Table
 
 
+KINDS = (
+    "families", "tasks", "laws", "metrics", "checkers", "engines", "samplers", "sources", "executors", "reporters",
+    "panels", "forecasters",
+)  # fmt: skip
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
 
@@ -127,6 +132,7 @@ def main(**_: Any) -> None:
 
 main.add_command(report)
 main.add_command(plot)
+main.add_command(browse)
 
 
 @main.command("eval")
@@ -492,11 +498,15 @@ def _expect(tables: list[Table], folder: Path) -> None:
 
 
 @main.command("ls")
-@click.argument("kind", type=click.Choice(["families", "tasks", "laws", "metrics", "checkers", "engines"]))
+@click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
-    """List the available families, tasks, laws, metrics, checkers or engines."""
+    """List the available objects of a KIND.
+
+    KIND is families, tasks, laws, metrics, checkers, engines, samplers, sources, executors, reporters (formats of
+    tables), panels (figures of the report) or forecasters.
+    """
     from harness.reports.listings import listing
 
     table = listing(kind, host)
@@ -519,16 +529,43 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
 
 
 @main.command("plugins")
+@click.argument("names", nargs=-1, metavar="[PLUGIN]...")
+@click.option("--check", "is_checked", is_flag=True, help="Run the conformance checks on what the plugins register.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.pass_obj
-def plugins(host: PluginHost, /, as_json: bool) -> None:
-    """List all plugins with distribution, version, hooks, and the reason if one does not load."""
+@click.pass_context
+def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_json: bool) -> None:
+    """List plugins with distribution, version, hooks, load time, and the reason if one does not load.
+
+    With --check, every object of the named plugins (default: all plugins) is checked as `harness.testing` does, and
+    the exit status is 1 if a check fails.
+    """
     from dataclasses import asdict
 
     from harness.reports.listings import plugin_table
 
+    host: PluginHost = ctx.obj
+    if is_checked:
+        host.check()
+        _check_plugins(host, names, as_json)
+        return
     as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
-    infos = [asdict(info) for info in host.plugins()]
-    click.echo(json.dumps(infos, indent=1) if as_json else host.reporters["md"]([plugin_table(host)]))
+    infos = [info for info in host.plugins() if not names or info.name in names]
+    as_text = json.dumps([asdict(info) for info in infos], indent=1)
+    click.echo(as_text if as_json else host.reporters["md"]([plugin_table(host, names)]))
     if host.errors:
+        raise Exit(1)
+
+
+def _check_plugins(host: PluginHost, names: tuple[str, ...], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from harness.testing.plugins import check_plugins, check_table
+
+    results = []
+    for checked in check_plugins(host, names, commands=main):
+        click.echo(f"{checked.kind} {checked.name}: {checked.result}", err=True)
+        results.append(checked)
+    found = json.dumps([asdict(checked) for checked in results], indent=1)
+    click.echo(found if as_json else host.reporters["md"]([check_table(results)]))
+    if any(checked.failures for checked in results):
         raise Exit(1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError, choose
+from harness.errors import LawError, UsageError, choose, suggest
 from harness.fitting.hold_out import held_out
 from harness.fitting.runs import DESCRIBES, Runs, runs_of, some, two_points
 from harness.metrics.intervals import shown_error
@@ -77,7 +77,7 @@ def _refuse_two(points: pd.DataFrame, keys: list[str]) -> None:
 def column(frame: pd.DataFrame, name: str) -> Floats:
     """Return a column (n,) of finite numbers, above 0 for COUNTS; raise LawError naming the points that have none."""
     if name not in frame.columns:
-        raise LawError(f"the points have no column {name!r}; they have: {choose(frame.columns)}")
+        raise LawError(f"the points have no column {name!r}; {suggest(name, frame.columns)}")
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
     _refuse(frame, ~np.isfinite(values), f"{name} is missing or not a number", f"{name} == {name}")
     _refuse(frame, (values <= 0) & (name in COUNTS), f"{name} must be above 0, and is not", f"{name} > 0")

@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, StoreError, UsageError, choose
+from harness.errors import LawError, StoreError, UsageError, choose, suggest
 from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
 from harness.fitting.fit import fit_families
 from harness.fitting.formula import Options
-from harness.fitting.laws import ComposedLaw, Law, steps_of
+from harness.fitting.laws import steps_of
 from harness.fitting.result import LawFit
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.registries import Registries
 from harness.store.points import PointStore
 from harness.tables import Measured, Range, Table
+from harness.types.laws import ComposedLaw, Law
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
 FEW_CLUSTERS = 10
@@ -94,7 +95,8 @@ def _points(store: PointStore, metrics: dict[str, str], via: set[str]) -> pd.Dat
     """Return the points of all tasks; `shown` marks the one metric of each task that tables show."""
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
     if set(metrics) - set(own):
-        raise UsageError(f"{store.path} holds no task {choose(set(metrics) - set(own))}; it holds {choose(own)}")
+        unknown = set(metrics) - set(own)
+        raise UsageError(f"{store.path} holds no task {choose(unknown)}; {suggest(min(unknown), own)}")
     named = own | metrics
     points = store.points(metrics=sorted({*named.values(), *via}))
     points["shown"] = points["metric"] == points["task"].map(named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _of_store(
 ) -> Iterator[Curve]:
     from harness.points import widen
 
-    for name, chosen in sorted(_metrics(store, task, metric).items()):
+    for name, chosen in sorted(metrics_of(store, task, metric).items()):
         points = _query(store.points(name, metrics=[chosen]), where)
         refuse_doubles(points, name)
         known = store.registries.metrics[chosen]
@@ -111,7 +111,7 @@ def _of_store(
             yield _curve((name, str(family), known.name), last, scale, covariance, rises=known.higher_is_better)
 
 
-def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
+def metrics_of(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
     """Return the metric of every selected task, without the tasks to which a named metric does not apply."""
     from harness.points import applicable
 
@@ -142,10 +142,22 @@ def _of_table(
         if task in (None, name) and metric in (None, own):
             last = _last(points, scale)
             stderr = last.get("stderr")
-            known = None if stderr is None or stderr.isna().any() else np.diag(stderr.to_numpy(dtype=np.float64) ** 2)
+            known = _variances(stderr, f"{name}, {family}, {own}")
             wide = last.assign(**{str(own): last["value"]})
             wide = wide if stderr is None else wide.assign(**{f"{own}_stderr": stderr})
             yield _curve((str(name), str(family), str(own)), wide, scale, known)
+
+
+def _variances(stderr: pd.Series[Any] | None, curve: str) -> Floats | None:
+    """Return the covariance (n, n) of independent errors, None for no errors at all; refuse a part of them."""
+    if stderr is None or stderr.isna().all():
+        return None
+    if stderr.isna().any():
+        raise UsageError(
+            f"{int(stderr.isna().sum())} of {len(stderr)} points of {curve} have no stderr; expected all or none: "
+            "complete the column, or leave these points out with --where"
+        )
+    return np.diag(stderr.to_numpy(dtype=np.float64) ** 2)
 
 
 def _curve(

@@ -93,6 +93,9 @@ def _fit_options(command: Any) -> Any:
             help="Coverage level of the intervals.",
         ),
         click.option("--seed", default=0, show_default=True, help="Seed of the random draws."),
+        click.option(
+            "--plan", "plans", is_flag=True, help="Also print which run or measurement would narrow the intervals most."
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print the forecasts with their quantiles as JSON."),
     )
     for option in reversed(options):
@@ -117,6 +120,7 @@ def register_commands(cli: click.Group) -> None:
         points: Path,
         at: str | None,
         as_json: bool,
+        plans: bool,
         suffix: str,
         output: Path | None,
         **options: Any,
@@ -134,4 +138,5 @@ def register_commands(cli: click.Group) -> None:
         if as_json:
             click.echo(json.dumps(forecasts.to_json(), indent=1, allow_nan=False))
             return
-        harness.print_tables([forecasts.table()], host, suffix=suffix, output=output)
+        tables = [forecasts.table(), *([forecasts.plan()] if plans else [])]
+        harness.print_tables(tables, host, suffix=suffix, output=output)

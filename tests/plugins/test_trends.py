@@ -145,6 +145,8 @@ def test_bad_points_are_named():
         trends(frame, metric="y", scale="params")
     with pytest.raises(UsageError, match="no points for task nope"):
         trends(frame, metric="y", task="nope")
+    with pytest.raises(UsageError, match="1 of 3 points of , , y have no stderr"):  # all errors were ignored
+        trends(frame.assign(y_stderr=[0.01, np.nan, 0.01]), metric="y")
     with pytest.raises(LawError, match="2 runs; a trend test needs 3"):
         trend(curve_of([0.1, 0.2]))
 

@@ -44,9 +44,9 @@ def test_templates_fill(template, text):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{question}", "unknown field 'question'; the document has: bracketed, mixed, n, none, options"),
-        ("{options[7]}", "unknown field"),
-        ("{q|upper}", "unknown filter 'upper'; expected one of: after"),
+        ("{question}", "no field 'question'; there are: bracketed, mixed, n, none, options"),
+        ("{options[7]}", "no field"),
+        ("{q|upper}", "no filter 'upper'; "),
         ("{options}", "expected text or a number"),
         ("{none}", "expected text or a number"),
         ("{q", "single '{'"),
