@@ -1,4 +1,4 @@
-"""What analyses use of a store and of points: reading, columns, runs, and metrics of scores. Re-exports only."""
+"""Public names for analyses of a store and of points: reading, columns, runs, and metrics. Re-exports only."""
 
 from harness.fitting.columns import query, renamed
 from harness.fitting.ladder import column, readable, widen

@@ -104,7 +104,7 @@ def test_cells_that_differ_are_named(host: PluginHost, tmp_path):
     ]
     (tmp_path / "t.csv").write_text("task,acc\n")
     assert "columns" in next(differences(TABLE, read_csv(tmp_path / "t.csv")))
-    with pytest.raises(UsageError, match="expected a table that harness compare -o wrote"):
+    with pytest.raises(UsageError, match="expected a table written by harness compare -o"):
         read_csv(tmp_path / "none.csv")
 
 
