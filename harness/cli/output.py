@@ -14,13 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
 from harness.registries import Registries
 from harness.tables import Table
 
+C = TypeVar("C", bound=Callable[..., object])  # a function or a click command
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+INTERRUPTED = 130  # the exit status after Ctrl-C, as in shells
 FORMAT = click.option(
     "--format", "suffix", default="md", show_default=True, help="Format: md, csv, json, tex, or one of a plugin."
 )
@@ -42,22 +46,22 @@ RUN = click.option("--run", metavar="COLUMN", help="Column that identifies the r
 DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several rows that are equal in every column.")
 
 
-def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def duplicates_option(command: C) -> C:
     """Give a click command the option --drop-duplicates."""
     return DROP(command)
 
 
-def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def row_options(command: C) -> C:
     """Add the options --run and --drop-duplicates to a click command."""
     return RUN(DROP(command))
 
 
-def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def interval_options(command: C) -> C:
     """Add the options --bootstrap (resamples) and --level (of intervals) to a click command."""
     return BOOTSTRAP(LEVEL(command))
 
 
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def table_options(command: C) -> C:
     """Add the options --format (`suffix`) and -o (`output`) to a click command that prints tables."""
     return FORMAT(OUTPUT(command))
 

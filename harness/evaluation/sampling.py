@@ -87,8 +87,11 @@ def make_sampling(
     *,
     sampler: str = "n",
     options: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    keep_texts: bool = True,
     allow_code_execution: bool = False,
-    **chosen: Any,
 ) -> Sampling:
     """Return how texts are drawn for some tasks; raise UsageError for options that do not exist, a checker that is not
     there, or one that runs code where that is not allowed.
@@ -110,7 +113,15 @@ def make_sampling(
     prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
     notes = sorted({note for verify in prepare for note in verify()})
     found = Sampling(
-        sampler, made, checkers=checkers, notes=tuple(notes), origin=registries.samplers.origin(sampler), **chosen
+        sampler,
+        made,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        keep_texts=keep_texts,
+        checkers=checkers,
+        notes=tuple(notes),
+        origin=registries.samplers.origin(sampler),
     )
     for task in tasks:
         if task.generation:
