@@ -90,11 +90,13 @@ def register_engines(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     """Offer metrics. Called once at start.
 
-    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True)`. `fn(scores)` gets
-        a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators, denominators).
+    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...)`.
+        `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
+        denominators).
         `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), cloze (one
         continuation), text, one_gold, several_gold, unconditional, greedy.
         `aggregate` is mean, ratio (sum over sum), exp_ratio (its exponential), or a function of the columns.
+        `bounds` is the lowest and highest possible value, such as (0, 1); intervals stay within it.
 
     Minimal implementation::
 

@@ -41,6 +41,7 @@ NEEDS = (
     "text",
     "unconditional",
 )
+UNBOUNDED = (-float("inf"), float("inf"))
 AGGREGATES = ("mean", "ratio", "exp_ratio")
 
 
@@ -168,6 +169,7 @@ def make_metric(
     needs: str | Sequence[str] = (),
     aggregate: str | Callable[..., object] = "mean",
     higher_is_better: bool = True,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Metric:
     """Return a metric as it is registered; raise PluginError where it is not one."""
     name = str(name or getattr(fn, "__name__", ""))
@@ -177,7 +179,10 @@ def make_metric(
         raise PluginError(f"metric {name!r} needs {choose(unknown)}; scores may offer: {choose(NEEDS)}")
     if not callable(aggregate) and aggregate not in AGGREGATES:
         raise PluginError(f"metric {name!r}: aggregate={aggregate!r} is none of {choose(AGGREGATES)}, and no function")
-    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better)
+    low, high = bounds
+    if not low < high:
+        raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
+    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)))
 
 
 def _metrics(registries: Registries, plugin: str) -> Register:
@@ -187,8 +192,9 @@ def _metrics(registries: Registries, plugin: str) -> Register:
         needs: str | Sequence[str] = (),
         aggregate: str | Callable[..., object] = "mean",
         higher_is_better: bool = True,
+        bounds: tuple[float, float] = UNBOUNDED,
     ) -> None:
-        metric = make_metric(fn, name, needs, aggregate, higher_is_better)
+        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds)
         registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
 
     return register

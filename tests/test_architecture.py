@@ -109,8 +109,8 @@ def test_a_module_imports_only_what_its_package_may(module: str):
 WRONG = {
     "harness.fitting.formula": "from harness.evaluation.suite import Suite",
     "harness.evaluation.plan": "def late():\n    from harness.fitting.laws import Law",
-    "harness.store.records": "if TYPE_CHECKING:\n    from harness.evaluation import suite",
-    "harness.tasks.loading": "import harness.store.records",
+    "harness.store.cells": "if TYPE_CHECKING:\n    from harness.evaluation import suite",
+    "harness.tasks.loading": "import harness.store.cells",
     "harness.fitting.fit": "from harness.checkpoints.families import select",
     "harness.metrics.scores": "from harness.laws import Law",
     "harness.errors": "def late():\n    import harness.tasks.loading",

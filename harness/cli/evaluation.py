@@ -125,11 +125,8 @@ def evaluate(
 def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: Settings) -> None:
     from harness.evaluation.plan import cost_table
     from harness.evaluation.suite import prepare
-    from harness.store.sample_records import SampleStore
 
-    plan, _ = prepare(families, tasks, registries=host, **settings)
-    if (store / "store.json").exists():
-        plan.look_into(SampleStore(store))
+    plan, _ = prepare(families, tasks, store=store, registries=host, **settings)
     print_tables([cost_table(plan)], host)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)

@@ -330,7 +330,7 @@ class Metric:
 
     `fn(scores)` returns values per document, shape (n,), or a pair (numerators, denominators) for a ratio.
     `needs` names what the scores must offer; `aggregate` is "mean", "ratio", "exp_ratio" or a function of the
-    per-document columns, whose interval is then bootstrapped over documents.
+    per-document columns, whose interval is then bootstrapped over documents. Intervals stay within `bounds`.
     """
 
     name: str
@@ -338,6 +338,7 @@ class Metric:
     needs: tuple[str, ...] = ()
     aggregate: str | Callable[..., Any] = "mean"
     higher_is_better: bool = True
+    bounds: tuple[float, float] = (-float("inf"), float("inf"))
 
 
 @dataclass(frozen=True)
