@@ -21,9 +21,11 @@ from harness.errors import SuiteError as SuiteError
 from harness.errors import TaskError as TaskError
 from harness.errors import TokenError as TokenError
 from harness.errors import UsageError as UsageError
+from harness.escaping import printable as printable
 from harness.evaluation.suite import evaluate as evaluate
 from harness.fitting.crossings import crossing as crossing
 from harness.fitting.crossings import crossovers as crossovers
+from harness.fitting.crossings import gain as gain
 from harness.fitting.fit import fit as fit
 from harness.fitting.fit import fit_families as fit_families
 from harness.fitting.forecast_files import forecast_file as forecast_file

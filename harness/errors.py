@@ -88,3 +88,40 @@ class SuiteError(HarnessError):
 def choose(names: Iterable[object]) -> str:
     """Return a readable list of names, for the last part of a message."""
     return ", ".join(sorted(str(name) for name in names)) or "none"
+
+
+LISTED = 12  # names that a message lists in full
+NEAR = 0.6  # similarity (difflib) from which a name is suggested
+
+
+def suggest(name: object, names: Iterable[object], listed_by: str = "") -> str:
+    """Return the last part of a message about an unknown name: the nearest names, or those that exist.
+
+    `listed_by` is the command that lists all names; without it, a long list is cut after LISTED names.
+
+    >>> suggest("chinchila", ["chinchilla", "power"])
+    "did you mean 'chinchilla'?"
+    >>> suggest("x", ["acc", "brier"])
+    'there are: acc, brier'
+    """
+    known = sorted({str(known) for known in names})
+    near = nearest(str(name), known)
+    every = f"`{listed_by}` lists all {len(known)}" if listed_by else ""
+    if near:
+        asked = f"did you mean {' or '.join(map(repr, near))}?"
+        return f"{asked} ({every})" if every and len(known) > LISTED else asked
+    if len(known) <= LISTED:
+        return f"there are: {choose(known)}"
+    return every or f"there are: {', '.join(known[:LISTED])} and {len(known) - LISTED} more"
+
+
+def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """Return the names most like a mistyped one, at most `count`; case does not matter."""
+    from difflib import SequenceMatcher
+
+    likeness = {known: SequenceMatcher(None, name.lower(), known.lower()).ratio() for known in names}
+    best = max(likeness.values(), default=0.0)
+    if best >= NEAR:
+        return sorted((n for n, own in likeness.items() if own > best - 0.05), key=lambda n: (-likeness[n], n))[:count]
+    containing = [known for known in likeness if len(name) > 2 and name.lower() in known.lower()]
+    return containing if len(containing) <= count else []

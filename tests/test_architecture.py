@@ -20,8 +20,8 @@ import harness
 from tests.conftest import REPOSITORY
 
 CONTRACTS = {
-    "charts", "columns", "distribution", "errors", "files", "hookspecs", "host", "origins", "registries", "tables",
-    "types",
+    "charts", "columns", "distribution", "errors", "escaping", "files", "hookspecs", "host", "origins", "registries",
+    "tables", "types",
 }  # fmt: skip
 FACADES = {"engines", "laws", "points", "testing"}  # public names for plugins: nothing inside harness imports them
 BELOW_STORE = {"contracts", "tasks", "checkpoints", "metrics"}
@@ -35,8 +35,8 @@ ALLOWED = {
     "evaluation": BELOW_STORE | {"store"},
     "fitting": {"contracts", "metrics", "harness.checkpoints.flops", "harness.store.points", "harness.store.columns"},
     "reports": BELOW_REPORTS,
-    "testing": BELOW_REPORTS,
-    "cli": BELOW_REPORTS | {"reports"},
+    "testing": BELOW_REPORTS | {"harness.reports.panels"},
+    "cli": BELOW_REPORTS | {"reports", "testing"},
     "facades": BELOW_REPORTS | {"reports", "testing", "cli", "facades"},
 }
 HEAVY = {  # library: the only places that import it
@@ -151,7 +151,7 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     levels: dict[str, int] = {}
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
-    assert len(levels) <= 24
+    assert len(levels) <= 25
     assert sum(map(len, arrows.values())) <= 110
     assert max(levels.values()) <= 11
 

@@ -36,7 +36,7 @@ from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure
 from harness.columns import reserved
 from harness.distribution import how_to_install, missing
-from harness.errors import FamilyError, UsageError, choose
+from harness.errors import FamilyError, UsageError, choose, nearest, suggest
 from harness.registries import Registries
 from harness.types import Checkpoint, Family
 
@@ -75,7 +75,7 @@ def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the settings of one size over those of the family."""
     unknown = (set(shared) | set(own)) - SETTINGS
     if unknown:
-        raise FamilyError(f"unknown setting {choose(unknown)}; there are: {choose(SETTINGS)}")
+        raise FamilyError(f"unknown setting {choose(unknown)}; {suggest(min(unknown), SETTINGS)}")
     features = {**shared.get("features", {}), **own.get("features", {})}
     return {"bos": "auto", "seed": 0, "flops": "6ND", **shared, **own, "features": features}
 
@@ -172,8 +172,8 @@ def find_family(text: str, registries: Registries) -> Family:
         name = path.resolve().name
         return Family(name, (Checkpoint(name, name, None, 0, str(path.resolve())),), "one checkpoint")
     raise UsageError(
-        f"there is no family {text!r}: expected a name ({choose(registries.families)}), "
-        "a family file (NAME.toml), or a folder with config.json"
+        f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json of that name; "
+        f"{suggest(text, registries.families, 'harness ls families')}"
     )
 
 
@@ -204,10 +204,19 @@ def select(text: str, registries: Registries) -> list[Checkpoint]:
         named = _at_steps(named, steps) if match["steps"] else named
         if not named:
             part = f"{family.name}:{size}" + (f"@{steps}" if match["steps"] else "")
-            known = ", ".join(c.label for c in family.checkpoints)
-            raise UsageError(f"{text!r}: there is no checkpoint {part}; {family.name} has: {known}")
+            raise UsageError(f"{text!r}: there is no checkpoint {part}; {_nearby(family, size)}")
         chosen |= {c.label for c in named}
     return [c for c in family.checkpoints if c.label in chosen]
+
+
+def _nearby(family: Family, size: str) -> str:
+    """Return what there is instead of a checkpoint: the steps of its size, or the sizes of the family."""
+    steps = [c.step for c in family.checkpoints if fnmatch(c.size, size)]
+    if steps:
+        return f"steps of {family.name}:{size} are: {', '.join(map(str, dict.fromkeys(steps)))}"
+    sizes = list(dict.fromkeys(c.size for c in family.checkpoints))
+    near = nearest(size, sizes)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"sizes are: {', '.join(sizes)}"
 
 
 def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:

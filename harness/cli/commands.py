@@ -11,6 +11,7 @@ import click
 from click.exceptions import Abort, Exit
 
 from harness import distribution
+from harness.cli.browse import browse
 from harness.cli.comparisons import compare, diff
 from harness.cli.evaluation import check, evaluate
 from harness.cli.figures import plot, report
@@ -119,5 +120,5 @@ def main(**_: object) -> None:
     """
 
 
-for command in (evaluate, check, fit, predict, compare, diff, report, plot, ls, show, plugins):
+for command in (evaluate, check, fit, predict, compare, diff, report, plot, browse, ls, show, plugins):
     main.add_command(command)

@@ -11,13 +11,22 @@ from click.exceptions import Exit
 from harness.cli.output import FOLDER
 from harness.host import PluginHost
 
+KINDS = (
+    "families", "tasks", "laws", "metrics", "checkers", "engines", "samplers", "sources", "executors", "reporters",
+    "panels", "forecasters",
+)  # fmt: skip
+
 
 @click.command("ls")
-@click.argument("kind", type=click.Choice(["families", "tasks", "laws", "metrics", "checkers", "engines"]))
+@click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
-    """List the available families, tasks, laws, metrics, checkers or engines."""
+    """List the available objects of a KIND.
+
+    KIND is families, tasks, laws, metrics, checkers, engines, samplers, sources, executors, reporters (formats of
+    tables), panels (figures of the report) or forecasters.
+    """
     from harness.reports.listings import listing
 
     table = listing(kind, host)
@@ -40,16 +49,44 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
 
 
 @click.command("plugins")
+@click.argument("names", nargs=-1, metavar="[PLUGIN]...")
+@click.option("--check", "is_checked", is_flag=True, help="Run the conformance checks on what the plugins register.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.pass_obj
-def plugins(host: PluginHost, /, as_json: bool) -> None:
-    """List all plugins with distribution, version, hooks, and the reason if one does not load."""
+@click.pass_context
+def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_json: bool) -> None:
+    """List plugins with distribution, version, hooks, load time, and the reason if one does not load.
+
+    With --check, every object of the named plugins (default: all plugins) is checked as `harness.testing` does, and
+    the exit status is 1 if a check fails.
+    """
     from dataclasses import asdict
 
     from harness.reports.listings import plugin_table
 
+    host: PluginHost = ctx.obj
+    if is_checked:
+        host.check()
+        _check_plugins(ctx, names, as_json)
+        return
     as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
-    infos = [asdict(info) for info in host.plugins()]
-    click.echo(json.dumps(infos, indent=1) if as_json else host.reporters["md"]([plugin_table(host)]))
+    infos = [info for info in host.plugins() if not names or info.name in names]
+    as_text = json.dumps([asdict(info) for info in infos], indent=1)
+    click.echo(as_text if as_json else host.reporters["md"]([plugin_table(host, names)]))
     if host.errors:
+        raise Exit(1)
+
+
+def _check_plugins(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from harness.testing.plugins import check_plugins, check_table
+
+    host: PluginHost = ctx.obj
+    results = []
+    for checked in check_plugins(host, names, commands=ctx.find_root().command):
+        click.echo(f"{checked.kind} {checked.name}: {checked.result}", err=True)
+        results.append(checked)
+    found = json.dumps([asdict(checked) for checked in results], indent=1)
+    click.echo(found if as_json else host.reporters["md"]([check_table(results)]))
+    if any(checked.failures for checked in results):
         raise Exit(1)

@@ -13,7 +13,7 @@ from harness.checkpoints.digests import FileStates, checkpoint_digest, config_di
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
 from harness.distribution import missing
-from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose
+from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.sampling import Sampling
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
 from harness.origins import PLUGIN_ERRORS, describe
@@ -146,7 +146,9 @@ def check_options(setup: Setup) -> None:
         known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
         unknown = set(setup.options) - known
         if unknown:
-            raise UsageError(f"engine {setup.engine.name!r} has no option {choose(unknown)}; it has: {choose(known)}")
+            raise UsageError(
+                f"engine {setup.engine.name!r} has no option {choose(unknown)}; {suggest(min(unknown), known)}"
+            )
 
 
 def _by_shape(jobs: Sequence[Job]) -> list[Job]:

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from filelock import Timeout
 
 from harness.checkpoints.families import check_features, select
-from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
+from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose, suggest
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.engine_slot import EngineSlot
 from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
@@ -334,7 +334,8 @@ def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | Non
     for task in found:
         if task.metric not in registries.metrics:
             raise UsageError(
-                f"task {task.name}: there is no metric {task.metric!r}; there are: {choose(registries.metrics)}"
+                f"task {task.name}: there is no metric {task.metric!r}; "
+                f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
             )
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.checkpoints.flops import training_flops
-from harness.errors import LawError, UsageError, choose
+from harness.errors import LawError, UsageError, choose, suggest
 from harness.fitting.runs import label, some
 from harness.types import Bools, Floats
 
@@ -155,7 +155,7 @@ def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
 def column(frame: pd.DataFrame, name: str) -> Floats:
     """Return a column (n,) of finite numbers, above 0 for COUNTS; raise LawError naming the points that have none."""
     if name not in frame.columns:
-        raise LawError(f"the points have no column {name!r}; they have: {choose(frame.columns)}")
+        raise LawError(f"the points have no column {name!r}; {suggest(name, frame.columns)}")
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
     _refuse(frame, ~np.isfinite(values), f"{name} is missing or not a number", f"{name} == {name}")
     _refuse(frame, (values <= 0) & (name in COUNTS), f"{name} must be above 0, and is not", f"{name} > 0")

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError, choose
+from harness.errors import LawError, UsageError, choose, suggest
 from harness.fitting.forecast_laws import LawForecaster, takes_part
 from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_results import Forecast
@@ -78,7 +78,7 @@ def forecast(
     asked = _asked(params, tokens, flops)
     wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
     if not wanted:
-        raise UsageError(f"there is no family {family!r}; there are: {choose({own.family for own in ladders})}")
+        raise UsageError(f"there is no family {family!r}; {suggest(family, {own.family for own in ladders})}")
     fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in wanted]
     many = _many(ladders)
     first = 1 if many else FIRST

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, choose
+from harness.errors import LawError, choose, suggest
 from harness.fitting.columns import column, readable
 from harness.fitting.formula import residual_scatter
 from harness.fitting.laws import clipped
@@ -133,7 +133,8 @@ def fit_procedure(
     y, units = column(frame.loc[scored], value), resamples.units[scored]
     missing = set(traits(law).needs) - set(frame.columns)
     if missing:
-        raise LawError(f"law {law.name!r} needs columns {choose(missing)}; the points have: {choose(frame.columns)}")
+        instead = suggest(min(missing), frame.columns)
+        raise LawError(f"law {law.name!r} needs columns {choose(missing)}, which the points lack; {instead}")
     found = law.fit(frame, value, np.random.default_rng(options.seed))
     objective = objective_of(law, options.objective)
     residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame.loc[scored])))

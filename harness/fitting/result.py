@@ -53,6 +53,16 @@ class LawFit:
         """Return the features that a prediction needs."""
         return tuple(self.steps[0].law.features)
 
+    @property
+    def domain(self) -> Mapping[str, tuple[float, float]]:
+        """Return the range of each feature that was seen."""
+        return self.steps[0].domain
+
+    @property
+    def level(self) -> float:
+        """Return the coverage level of the intervals."""
+        return self.options.level
+
     def predict(self, points: pd.DataFrame | None = None, **features: Any) -> pd.DataFrame:
         """Return value, low, high (at the level of the fit) and how far each feature lies beyond those fitted.
 

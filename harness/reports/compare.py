@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, StoreError, UsageError, choose
+from harness.errors import LawError, StoreError, UsageError, choose, suggest
 from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
 from harness.fitting.fit import Request, each_family
@@ -104,7 +104,8 @@ def _points(store: PointStore, metrics: Mapping[str, str], via: set[str]) -> pd.
     """Return the points of all tasks; `shown` marks the one metric of each task that tables show."""
     own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
     if set(metrics) - set(own):
-        raise UsageError(f"{store.path} holds no task {choose(set(metrics) - set(own))}; it holds {choose(own)}")
+        unknown = set(metrics) - set(own)
+        raise UsageError(f"{store.path} holds no task {choose(unknown)}; {suggest(min(unknown), own)}")
     named = own | dict(metrics)
     points = store.points(metrics=sorted({*named.values(), *via}))
     points["shown"] = points["metric"] == points["task"].map(named)

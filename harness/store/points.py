@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from harness.columns import renamed
-from harness.errors import MetricError, StoreError, UsageError, choose
+from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.metrics.aggregation import applicable, evaluate
 from harness.metrics.per_document import per_document
@@ -56,21 +56,19 @@ class PointStore(Store):
         wanted = [c for c in cells if (Subset.MARK not in c.task if task is None else c.task == task)]
         chosen = [c for c in wanted if family in (None, c.checkpoint.family)]
         if not chosen:
-            raise StoreError(
-                f"{self.path} holds no records of task {task or '(any)'} and family {family or '(any)'}; it holds "
-                f"tasks {choose({c.task for c in cells})} and families {choose({c.checkpoint.family for c in cells})}"
-            )
+            raise StoreError(f"{self.path} {_what_is_missing(cells, task, family)}")
         return chosen
 
-    def scores(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+    def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
         """Return a row for every choice of every document, with checkpoint, task, group and attributes.
 
-        Raises StoreError where texts were drawn and there is none to show: `samples` has those.
+        `prompts` adds the texts as they were scored: context, continuation and answer (`harness.printable` makes them
+        safe to print). Raises StoreError where texts were drawn and there is none to show: `samples` has those.
         """
         cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
         if not cells:
             raise StoreError(f"{task or 'every task here'} draws texts, and scores no choices; see samples()")
-        frames = [_choice_frame(self, cell) for cell in cells]
+        frames = [_choice_frame(self, cell, prompts=prompts) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
 
     def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
@@ -197,7 +195,7 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
+def _choice_frame(store: PointStore, cell: Cell, *, prompts: bool) -> pd.DataFrame:
     scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
     optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
     frame = pd.DataFrame(
@@ -212,9 +210,11 @@ def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
             "n_bytes": scores.n_bytes,
             "truncated": scores.truncated,
             **{name: column for name, column in optional.items() if column is not None},
+            **(docs.prompts if prompts else {}),
         }
     )
-    return _labelled(pd.concat([frame, _attributes(docs, scores.doc)], axis=1), cell)
+    attributes = _attributes(docs, scores.doc).rename(columns=lambda name: f"doc_{name}" if name in frame else name)
+    return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
 def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
@@ -302,3 +302,14 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
         return table, ()
     dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column, and were dropped"
     return table[~twice].reset_index(drop=True), (dropped,)
+
+
+def _what_is_missing(cells: Sequence[Cell], task: str | None, family: str | None) -> str:
+    """Say why no cell is of a task and a family, and what to name instead."""
+    tasks, families = {c.task for c in cells}, {c.checkpoint.family for c in cells}
+    if task is not None and task not in tasks:
+        return f"holds no records of task {task!r}; {suggest(task, tasks)}"
+    if family is not None and family not in families:
+        return f"holds no records of family {family!r}; {suggest(family, families)}"
+    where = f" of task {task or '(any)'} and family {family or '(any)'}" if task or family else ""
+    return f"holds no records{where}; it holds tasks {choose(tasks)} of families {choose(families)}"

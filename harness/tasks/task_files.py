@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from harness.errors import TaskError, choose
+from harness.errors import TaskError, choose, suggest
 from harness.tasks.hub import HubDataset
 from harness.tasks.prompts import MAKERS, FewShot, PromptSpec
 from harness.types import Generation
@@ -138,7 +138,7 @@ def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
 def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
     unknown = set(table) - keys
     if unknown:
-        raise TaskError(f"{where}unknown key {choose(unknown)}; there are: {choose(keys)}")
+        raise TaskError(f"{where}unknown key {choose(unknown)}; {suggest(min(unknown, key=str), keys)}")
 
 
 def _names(value: Any, key: str, what: str) -> tuple[str, ...]:

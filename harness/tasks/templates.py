@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import TaskError, choose
+from harness.errors import TaskError, choose, suggest
 
 Row = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def look_up(path: str, row: Row) -> Any:
         try:
             value = value[int(step)] if isinstance(value, list) else value[step]
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise TaskError(f"there is no field {path.strip()!r}; the document has: {choose(row)}") from error
+            raise TaskError(f"a document has no field {path.strip()!r}; {suggest(path.strip(), row)}") from error
     return value
 
 
@@ -96,7 +96,7 @@ def _filtered(value: Any, filters: list[str], path: str) -> str:
 def _apply(item: str, text: str) -> str:
     name, *arguments = item.split(":")
     if name.strip() not in FILTERS:
-        raise TaskError(f"there is no filter {name!r}; there are: {choose(FILTERS)}")
+        raise TaskError(f"there is no filter {name!r}; {suggest(name, FILTERS)}")
     try:
         return FILTERS[name.strip()](text, *arguments)
     except TaskError:

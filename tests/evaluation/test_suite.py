@@ -327,7 +327,7 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
 
 
 def test_options_that_the_engine_does_not_have_are_refused(tmp_path, family, fake_host):
-    with pytest.raises(UsageError, match="engine 'fake' has no option max_lenght; it has: max_length"):
+    with pytest.raises(UsageError, match="engine 'fake' has no option max_lenght; did you mean 'max_length'"):
         run([family], [make_task("a")], tmp_path / "s", fake_host, options={"max_lenght": 5})
 
 
@@ -432,7 +432,7 @@ def test_a_place_that_cannot_be_a_store_is_known_before_weights_are_read(tmp_pat
         ([], ["nano_job"], {}, "0 checkpoints and 1 tasks are named"),
         (["aster"], [], {}, "checkpoints and 0 tasks are named"),
         (["aster"], ["nano_job"], {"truncation": "right"}, "truncation 'right' is none of"),
-        (["aster"], [make_task("a", metric="accc")], {}, "task a: there is no metric 'accc'; there are: acc"),
+        (["aster"], [make_task("a", metric="accc")], {}, "task a: there is no metric 'accc'; did you mean 'acc'"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_before_anything_is_made(

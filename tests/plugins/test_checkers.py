@@ -62,7 +62,7 @@ def test_the_right_letter_of_every_published_question_passes_and_no_other(host):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("exactly", "there is no 'exactly' in checkers; there are: "),
+        ("exactly", "there is no 'exactly' in checkers; did you mean 'exact'"),
         ("exact:yes", "exact takes nothing behind a colon; write exact"),
         ("regex", "expected a pattern behind a colon, regex:..."),
     ],

@@ -213,7 +213,7 @@ def test_a_score_that_only_some_resamples_reach_has_a_lower_end(host: PluginHost
 
 
 def test_a_task_that_is_not_there_and_points_that_are_not_there_are_refused(nano_store: PointStore):
-    with pytest.raises(UsageError, match="holds no task nope; it holds nano_addition, "):
+    with pytest.raises(UsageError, match="holds no task nope; there are: nano_addition, "):
         compare(nano_store, metrics={"nope": "acc"}, **FAST)
     with pytest.raises(UsageError, match="none of .* points has step > 1e9"):
         compare(nano_store, where="step > 1e9", **FAST)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness import TaskError, UsageError
 from harness.host import PluginHost
 from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
@@ -340,7 +341,7 @@ def test_tasks_are_found_by_name_wildcard_and_path(tmp_path, host: PluginHost):
     path = write_task(tmp_path, CHOICE, ROWS)
     names = [task.name for task in find_tasks(["nano_j*", "nano_job", str(path)], host, limit=2)]
     assert names == ["nano_job", "mine"]
-    with pytest.raises(UsageError, match="no task 'nano_jobs'; there are: .*, nano_addition"):
+    with pytest.raises(UsageError, match="no task 'nano_jobs', .*; did you mean 'nano_job'"):
         find_tasks(["nano_jobs"], host)
 
 
@@ -390,5 +391,25 @@ def test_groups_are_strata_unless_the_task_calls_them_clusters(tmp_path):
     )
     assert (strata.groups, clusters.groups) == ("strata", "clusters")
     assert strata.fingerprint == clusters.fingerprint
-    with pytest.raises(TaskError, match="groups: 'blocks' is none of clusters, strata"):
+    with pytest.raises(AssertionError, match="groups: 'blocks' is none of clusters, strata"):
         check_task(write_task(tmp_path, CHOICE + "groups: blocks\n", rows, "c"))
+
+
+DOC = harness.Doc("0", ("1+1=",), ("2", "3"), ("2", "3"), (0,))
+
+
+def test_wildcards_select_the_names_that_a_source_lists():
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_sources(register):
+            register(
+                "many", lambda name: harness.Task(f"many:{name}", "choice", (DOC,), ""), lambda: ["one", "two", "three"]
+            )
+
+    host = PluginHost()
+    host.add(Plugin, "mine")
+    assert [task.name for task in find_tasks(["many:t*"], host)] == ["many:two", "many:three"]
+    assert len(find_tasks(["many:*"], host)) == 3
+    with pytest.raises(UsageError, match="'many:x.' selects no task of the source 'many': its 3 names do not match"):
+        find_tasks(["many:x*"], host)

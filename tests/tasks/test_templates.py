@@ -44,9 +44,9 @@ def test_templates_fill(template, text):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{question}", "no field 'question'; the document has: bracketed, mixed, n, none, options"),
+        ("{question}", "no field 'question'; there are: bracketed, mixed, n, none, options"),
         ("{options[7]}", "no field"),
-        ("{q|upper}", "no filter 'upper'; there are: after"),
+        ("{q|upper}", "no filter 'upper'; "),
         ("{options}", "expected text or a number"),
         ("{none}", "expected text or a number"),
         ("{q", "single '{'"),
