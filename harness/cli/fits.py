@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from click.exceptions import Exit
@@ -16,7 +16,19 @@ from harness.errors import UsageError
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
+    from harness.fitting.fit_files import PointsFile
+    from harness.fitting.options import Options
     from harness.fitting.result import LawFit
+    from harness.tables import Table
+
+
+class Asked(TypedDict):
+    """Arguments that a fit and a back-test of a file share."""
+
+    via: str | None
+    where: str | None
+    law_options: dict[str, Any]
+    options: Options
 
 
 @click.command("fit")
@@ -106,40 +118,50 @@ def fit(
 
     POINTS is a store, or a CSV or Parquet table with one row per checkpoint. Every family is fitted separately.
     """
-    from harness.fitting.fit_files import PointsFile, fit_file
+    from harness.fitting.fit_files import PointsFile
     from harness.fitting.options import Options
-    from harness.fitting.result import check_output, save_fits
-    from harness.reports.back_test_files import back_test_file
 
     source = PointsFile(points, task, metric, value, renames, params_column, run, drop_duplicates)
     options = Options(objective, resample, bootstrap, level, starts, seed)
-    of_law = read_options(law_options)
+    asked: Asked = {"via": via, "where": where, "law_options": read_options(law_options), "options": options}
     if back_test:
         if hold_out or pool:
-            raise UsageError(
-                f"--back-test holds out every size in turn; leave out --{'hold-out' if hold_out else 'pool'}"
-            )
+            given = "hold-out" if hold_out else "pool"
+            raise UsageError(f"--back-test holds out every size in turn; leave out --{given}")
         laws = [name for name in (law or "").split(",") if name]
-        found = back_test_file(source, laws, via=via, where=where, law_options=of_law, options=options, registries=host)
-        tables = [found.summary(), found.details()]
-        print_tables(tables, host, suffix="json" if as_json else "md", output=output)
+        print_tables(_back_test(host, source, laws, asked), host, suffix="json" if as_json else "md", output=output)
         return
     if law is None:
         raise UsageError(f"name a law with --law (one of {', '.join(host.laws)}), or rank all of them with --back-test")
+    _fit(host, source, law, asked, hold_out=hold_out, pool=pool, as_json=as_json, output=output)
+
+
+def _back_test(host: PluginHost, source: PointsFile, laws: list[str], asked: Asked) -> list[Table]:
+    from harness.reports.back_test_files import back_test_file
+
+    found = back_test_file(source, laws, registries=host, **asked)
+    return [found.summary(), found.details()]
+
+
+def _fit(
+    host: PluginHost,
+    source: PointsFile,
+    law: str,
+    asked: Asked,
+    *,
+    hold_out: str | None,
+    pool: bool,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Fit a law, save the fits, print them, and exit with status 1 if a family could not be fitted."""
+    from harness.fitting.fit_files import fit_file
+    from harness.fitting.result import check_output, save_fits
+
     if output:
         check_output(output)
     begun = time.perf_counter()
-    fits, errors = fit_file(
-        source,
-        law,
-        via=via,
-        where=where,
-        hold_out=hold_out,
-        pool=pool,
-        law_options=of_law,
-        options=options,
-        registries=host,
-    )
+    fits, errors = fit_file(source, law, hold_out=hold_out, pool=pool, registries=host, **asked)
     seconds = time.perf_counter() - begun
     if output and fits:
         save_fits(fits, output)
