@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from filelock import Timeout
 
@@ -32,6 +32,19 @@ from harness.store.identity import CellId
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted
 from harness.types import Checkpoint, Engine, Family, Task
+
+
+class Settings(TypedDict, total=False):
+    """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
+
+    engine: str | None
+    options: Mapping[str, Any] | None
+    data: str | Path | None
+    limit: int | None
+    subset: str | Path | Sequence[Subset] | None
+    truncation: str
+    rehash: bool
+    sampling: Mapping[str, Any] | None
 
 
 class Progress:
@@ -332,24 +345,50 @@ def evaluate(
     tasks: Sequence[str | Task],
     store: str | Path,
     *,
+    engine: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    subset: str | Path | Sequence[Subset] | None = None,
+    truncation: str = "left",
+    rehash: bool = False,
+    sampling: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     registries: Registries | None = None,
-    **settings: Any,
 ) -> Summary:
     """Score tasks on checkpoints and store the scores of every choice; stored cells are not computed again.
 
     :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
     :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
     :param store: the folder of the store; created if it does not exist.
-    :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
-        Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
-        sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
+    :param engine: name of the engine (default: vllm if it and a GPU are available, else transformers).
+    :param options: options of the engine, such as {"dtype": "bfloat16"}.
+    :param data: folder with documents that do not ship with their tasks.
+    :param limit: evaluate the first documents of each group only (stored as a separate task).
+    :param subset: a file of `harness choose`, or its Subset values: evaluate these documents only.
+    :param truncation: of long contexts: left (keeps BOS) or lm_eval (drops it).
+    :param rehash: compute the digests of weight files again instead of using the cache.
+    :param sampling: for tasks with generated text: sampler, options (a dict for the sampler), temperature, top_p, seed,
+        keep_texts and allow_code_execution.
+    :param progress: receives events of the run.
 
     Returns a Summary; failed checkpoints and tasks are in `failures`, the others are complete. Raises UsageError for
     unknown names, TaskError and FamilyError for invalid files, and StoreError if the store cannot be written.
     """
     expect_usable(Path(store))
-    plan, setup = prepare(families, tasks, registries=registries, **settings)
+    plan, setup = prepare(
+        families,
+        tasks,
+        engine=engine,
+        options=options,
+        data=data,
+        limit=limit,
+        subset=subset,
+        truncation=truncation,
+        rehash=rehash,
+        sampling=sampling,
+        registries=registries,
+    )
     opened = Store(store, create=True)
     plan.look_into(opened)
     progress = progress or Progress()
