@@ -23,7 +23,7 @@ def parse_steps(text: str | int | Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted(_all_of(text.split(","))))
     steps = [text] if isinstance(text, int) else list(text) if isinstance(text, Iterable) else [text]
     if not steps or not all(type(step) is int and abs(step) < LARGEST for step in steps):
-        raise FamilyError(f"steps {text!r}: expected whole numbers, or a range such as 100..3200 *2")
+        raise FamilyError(f"steps {text!r}: expected integers, or a range such as 100..3200 *2")
     return tuple(sorted(set(steps)))
 
 
@@ -47,9 +47,11 @@ def _expand(item: str) -> Sequence[int]:
         return [int(start)]
     first, last, stride = int(start), int(stop), int(by)
     if stride < 1 or (sign == "*" and (stride < 2 or first < 1)):
-        raise FamilyError(f"step range {item.strip()!r} never ends: expected *2 or more from 1 or more, or +1 or more")
+        raise FamilyError(
+            f"step range {item.strip()!r} never ends; expected *2 or more from a start of 1 or more, or +1 or more"
+        )
     if first > last:
-        raise FamilyError(f"step range {item.strip()!r} goes down; expected the first step before the last")
+        raise FamilyError(f"step range {item.strip()!r} decreases; expected the first step before the last")
     if sign == "+":
         return _bounded(range(first, last + 1, stride), item)
     steps = [first]

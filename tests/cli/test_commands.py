@@ -58,7 +58,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert result.exit_code == 0
     assert "| nano_job  | 1     | 5         |" in result.stdout
     assert "| all       | 2     | 10        |" in result.stdout
-    assert "0 of 2 cells are there." in result.stdout
+    assert "0 of 2 cells are in the store." in result.stdout
     assert not (tmp_path / "s").exists()
 
 
@@ -78,9 +78,9 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         "eval", tmp_path / "bad.toml", "aster:w32l2@100", "-t", "nano_job", "--limit", "5", "-o", tmp_path / "s"
     )
     assert result.exit_code == 1
-    assert "failed: bad:a: there is no config.json" in result.stderr
+    assert "failed: bad:a: no config.json" in result.stderr
     assert "1/1 aster:w32l2@100 nano_job" in result.stderr
-    assert "harness: 1 failed, 1 cells written, 0 were there" in result.stderr
+    assert "harness: 1 failed, 1 cells written, 0 already stored" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_names_of_families_reach_a_terminal_as_escapes(tmp_path):
     for output in (result.stderr, run("compare", tmp_path / "s").output, run("check", tmp_path / "s").output):
         assert printable(output, lines=True) == output
     assert "odd:[bold]\\x1b[2J\\x9b nano_job" in result.stderr
-    assert "odd:\\u202e: there is no config.json" in result.stderr
+    assert "odd:\\u202e: no config.json in " in result.stderr
 
 
 def test_fit_predict_and_files(tmp_path, nano_store: PointStore):

@@ -183,7 +183,7 @@ DOCUMENTS = {
         json.dumps({"q": "x", "c": [str(i) for i in range(40_000)], "g": 0}),
         "40000 choices; expected 32767",
     ),
-    "huge gold": ('{"q": "x", "c": ["a", "b"], "g": ' + "9" * 4000 + "}", "there are 2 choices"),
+    "huge gold": ('{"q": "x", "c": ["a", "b"], "g": ' + "9" * 4000 + "}", "expected indices of the 2 choices"),
 }
 
 

@@ -1,0 +1,36 @@
+"""NAME=VALUE pairs of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from harness.errors import UsageError
+from harness.files import parse_yaml
+
+
+def read_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read NAME=VALUE pairs; values are YAML, so that 3 is a number and true a flag."""
+    found = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise UsageError(f"{pair!r}: expected NAME=VALUE")
+        try:
+            found[name.replace("-", "_")] = parse_yaml(value)
+        except ValueError as error:
+            raise UsageError(f"{pair!r}: {error}") from error
+    return found
+
+
+def read_features(pairs: Iterable[str]) -> dict[str, float | str]:
+    """Read NAME=VALUE pairs of features: numbers, 1e19 among them, or text, such as family=new."""
+    found: dict[str, float | str] = {}
+    for name, value in read_options(pairs).items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = str(value)
+        except (TypeError, OverflowError) as error:
+            raise UsageError(f"--at {name}={value}: expected a number or a text") from error
+    return found
