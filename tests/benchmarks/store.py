@@ -5,7 +5,7 @@
 Rows are written through the store, 10^5 in a cell (25,000 documents, four choices). Cells come from harness.evaluate
 with an engine that answers at once, eight documents each. Every operation runs in a process of its own on one core;
 seconds are those of the processor, so that a busy machine does not change them much, and memory is the peak of the
-process, about 150 MiB of which are imports. DuckDB, on one thread, reads every column of the same rows.
+process, about 170 MiB of which are imports. DuckDB, on one thread, reads every column of the same rows.
 """
 
 from __future__ import annotations
