@@ -170,7 +170,7 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
-    rows, best = list[tuple[Any, ...]](), list[tuple[int, int]]()
+    rows, best = list[tuple[object, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
