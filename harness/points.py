@@ -1,4 +1,4 @@
-"""What analyses use of a store and of points: reading, columns, runs, and metrics of scores. Re-exports only."""
+"""Public names for analyses of a store and of points: reading, columns, runs, and metrics. Re-exports only."""
 
 from harness.fitting.columns import column, query, readable, renamed
 from harness.fitting.runs import ends, label, largest, largest_known, refuse_twice, runs_of

@@ -60,7 +60,7 @@ def compare(
     where: str | None,
     metrics: tuple[str, ...],
     mix_engines: bool,
-    suffix: str,
+    suffix: str | None,
     output: Path | None,
     expect: Path | None,
 ) -> None:
@@ -109,7 +109,7 @@ def diff(
     task: str | None,
     n: int,
     fail_above: float | None,
-    suffix: str,
+    suffix: str | None,
     output: Path | None,
 ) -> None:
     """Compare the log-probabilities of two stores and list the documents whose answer changes.

@@ -127,7 +127,7 @@ def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], stor
     from harness.evaluation.suite import prepare
 
     plan, _ = prepare(families, tasks, store=store, registries=host, **settings)
-    print_tables([cost_table(plan)], host)
+    print_tables([cost_table(plan)], host, every_row=True)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:
@@ -138,7 +138,7 @@ def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], stor
 @click.argument("store", type=FOLDER)
 @FORMAT
 @click.pass_obj
-def check(host: PluginHost, /, store: Path, suffix: str) -> None:
+def check(host: PluginHost, /, store: Path, suffix: str | None) -> None:
     """List damaged, missing and unexpected files of a store.
 
     The command reads every file and changes nothing. The exit status is 1 if a file is damaged or missing.
@@ -146,6 +146,6 @@ def check(host: PluginHost, /, store: Path, suffix: str) -> None:
     from harness.store.check import findings_table
 
     table = findings_table(store)
-    print_tables([table], host, suffix=suffix)
+    print_tables([table], host, suffix=suffix, every_row=True)
     if any(kind in {"damaged", "missing"} for kind, *_ in table.rows):
         sys.exit(1)

@@ -11,7 +11,7 @@ import click
 from click.exceptions import Exit
 
 from harness.cli.named_values import read_features, read_options
-from harness.cli.output import FORMAT, interval_options, print_tables, row_options
+from harness.cli.output import FORMAT, interval_options, print_tables, print_text, row_options, screen_options
 from harness.errors import UsageError
 from harness.host import PluginHost
 
@@ -82,6 +82,7 @@ class Asked(TypedDict):
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of starting points and resamples.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@screen_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File for the fits, to be used by harness predict."
 )
@@ -129,7 +130,7 @@ def fit(
             given = "hold-out" if hold_out else "pool"
             raise UsageError(f"--back-test holds out every size in turn; leave out --{given}")
         laws = [name for name in (law or "").split(",") if name]
-        print_tables(_back_test(host, source, laws, asked), host, suffix="json" if as_json else "md", output=output)
+        print_tables(_back_test(host, source, laws, asked), host, suffix="json" if as_json else None, output=output)
         return
     if law is None:
         raise UsageError(f"name a law with --law (one of {', '.join(host.laws)}), or rank all of them with --back-test")
@@ -182,7 +183,7 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
         click.echo(json.dumps(tables, indent=1, allow_nan=False))
         return
     if fits:
-        click.echo("\n\n".join(map(str, fits)))
+        print_text("\n\n".join(map(str, fits)))
 
 
 @click.command("predict")
@@ -206,7 +207,7 @@ def predict(
     flops: float | None,
     at: tuple[str, ...],
     optimal: bool,
-    suffix: str,
+    suffix: str | None,
 ) -> None:
     """Predict with laws that harness fit -o saved."""
     from harness.fitting.allocations import allocation_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.exceptions import Exit
 
-from harness.cli.output import FOLDER
+from harness.cli.output import FOLDER, print_tables, wide_option
 from harness.host import PluginHost
 
 KINDS = (
@@ -20,6 +20,7 @@ KINDS = (
 @click.command("ls")
 @click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@wide_option
 @click.pass_obj
 def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
     """List the available objects of a KIND.
@@ -30,9 +31,11 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
     from harness.reports.listings import listing
 
     table = listing(kind, host)
-    columns, rows = table.flat()
-    found = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1)
-    click.echo(found if as_json else host.reporters["md"]([table]))
+    if as_json:
+        columns, rows = table.flat()
+        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
+        return
+    print_tables([table], host, every_row=True)
 
 
 @click.command("show")
@@ -52,6 +55,7 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
 @click.argument("names", nargs=-1, metavar="[PLUGIN]...")
 @click.option("--check", "is_checked", is_flag=True, help="Run the conformance checks on what the plugins register.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@wide_option
 @click.pass_context
 def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_json: bool) -> None:
     """List plugins with distribution, version, hooks, load time, and the reason if one does not load.
@@ -70,8 +74,10 @@ def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_
         return
     as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
     infos = [info for info in host.plugins() if not names or info.name in names]
-    as_text = json.dumps([asdict(info) for info in infos], indent=1)
-    click.echo(as_text if as_json else host.reporters["md"]([plugin_table(host, names)]))
+    if as_json:
+        click.echo(json.dumps([asdict(info) for info in infos], indent=1))
+    else:
+        print_tables([plugin_table(host, names)], host, every_row=True)
     if host.errors:
         raise Exit(1)
 
@@ -86,7 +92,9 @@ def _check_plugins(ctx: click.Context, names: tuple[str, ...], as_json: bool) ->
     for checked in check_plugins(host, names, commands=ctx.find_root().command):
         click.echo(f"{checked.kind} {checked.name}: {checked.result}", err=True)
         results.append(checked)
-    found = json.dumps([asdict(checked) for checked in results], indent=1)
-    click.echo(found if as_json else host.reporters["md"]([check_table(results)]))
+    if as_json:
+        click.echo(json.dumps([asdict(checked) for checked in results], indent=1))
+    else:
+        print_tables([check_table(results)], host, every_row=True)
     if any(checked.failures for checked in results):
         raise Exit(1)

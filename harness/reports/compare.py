@@ -7,7 +7,7 @@ family reaches a score).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from harness.types.laws import ComposedLaw
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
 FEW_CLUSTERS = 10
+CLEAR = 2.0  # standard errors by which a score is clearly worse than the best
 ALL_AGREE = (
     "Where all documents agree, the standard error is 0; ± then is the width of the 95 % interval (Wilson's) / 3.92."
 )
@@ -85,7 +86,7 @@ def compare(
     _refuse_mixtures(points, mix_engines=mix_engines)
     notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_damaged(store)]
     return [
-        _families(_shown(points), notes),
+        _families(_shown(points), notes, lambda name: store.registries.metrics[name].higher_is_better),
         _ladder(_shown(points)),
         _predictions(points, comparison),
         _compute(points, comparison),
@@ -166,17 +167,36 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
     return Measured(float(rows["value"].mean()), float(np.sqrt((errors**2).sum()) / len(rows)))
 
 
-def _families(shown: pd.DataFrame, notes: Sequence[str]) -> Table:
+def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
-    rows = []
+    rows, best = list[tuple[object, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
+        best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
         rows.append((task, metric, *values, int(own["n"].max()), int(own["truncated"].sum()), _total(own["ties"])))
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
-    return Table("families", "Families side by side", columns, tuple(rows), (about, *_certain(last), *notes))
+    said = (about, *_certain(last), *notes)
+    return Table(
+        "families",
+        "Families side by side",
+        columns,
+        tuple(rows),
+        said,
+        best=tuple(best),
+        optional=("ties", "truncated", "documents", "metric"),
+    )
+
+
+def _best(values: Sequence[Measured | None], *, rises: bool) -> list[int]:
+    """Return the positions of the best value, and of those that two standard errors of the difference do not part."""
+    known = [(v.value if rises else -v.value, v.stderr, i) for i, v in enumerate(values) if v is not None]
+    if len(known) < 2:
+        return []
+    top, error, _ = max(known)
+    return [i for value, own, i in known if value == top or top - value < CLEAR * np.hypot(error, own)]
 
 
 def _certain(rows: pd.DataFrame) -> list[str]:
@@ -254,6 +274,7 @@ def _predictions(points: pd.DataFrame, asked: Comparison) -> Table:
         columns,
         _sorted(rows),
         (about, *notes),
+        optional=("warnings", "error"),
     )
 
 
