@@ -15,6 +15,7 @@ from click.exceptions import Abort, Exit
 
 from harness import distribution
 from harness.cli.figures import plot, report
+from harness.cli.new import new
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
@@ -129,6 +130,8 @@ def main(**_: Any) -> None:
     """
 
 
+main.add_command(new)
+main.add_command(new)
 main.add_command(report)
 main.add_command(plot)
 
