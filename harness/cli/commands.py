@@ -15,6 +15,7 @@ from click.exceptions import Abort, Exit
 
 from harness import distribution
 from harness.cli.figures import plot, report
+from harness.cli.help_commands import completion, docs, doctor
 from harness.cli.new import new
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.cli.sampling_options import sampling_options, take_sampling
@@ -32,6 +33,7 @@ KINDS = (
     "panels", "forecasters",
 )  # fmt: skip
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+WITHOUT_PLUGINS = {"plugins", "doctor", "docs", "completion", "new"}  # usable while a plugin does not load
 INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
 
 
@@ -101,7 +103,7 @@ class Cli(click.Group):
         """Find a command after the plugins had their say; a plugin that does not load stops all but `plugins`."""
         host = self._host(ctx)
         name, command, rest = super().resolve_command(ctx, args)
-        if name != "plugins":
+        if name not in WITHOUT_PLUGINS:
             host.check()
         return name, command, rest
 
@@ -130,7 +132,8 @@ def main(**_: Any) -> None:
     """
 
 
-main.add_command(new)
+for command in (new, doctor, docs, completion):
+    main.add_command(command)
 main.add_command(new)
 main.add_command(report)
 main.add_command(plot)

@@ -17,6 +17,7 @@ class Example:
     value_range = (0.0, 1.0)
     example = {"low": 0.25, "high": 0.9, "log_c": 46.0, "b": 0.8}  # a typical case, which check_law recovers
     takes = "5 budgets or more on both sides of c; a value from 0 to 1"
+    avoid = "if no point has left low"
     source = "ours"
 
     def guess(self, y, flops):
