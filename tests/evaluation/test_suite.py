@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from contextlib import contextmanager
@@ -316,7 +317,8 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
         sys.executable, "-m", "harness", "eval", "aster:w32l2", "-t", "nano_job,nano_flag,nano_addition",
         "--limit", "40", "-o", str(tmp_path / "s"),
     ]  # fmt: skip
-    statuses, logs = run_together([command, command])
+    environment = {**os.environ, "HARNESS_PROGRESS_SECONDS": "0"}  # a line for every cell
+    statuses, logs = run_together([command, command], env=environment)
     assert statuses == [0, 0], logs
     lines = [line for log in logs for line in log.splitlines() if "documents/s" in line]
     written = [line.split()[1] + line.split()[2] for line in lines]
