@@ -125,7 +125,8 @@ def main(**_: object) -> None:
 
 
 OWN = (
-    evaluate, check, fit, predict, compare, diff, report, plot, browse, ls, show, plugins, new, doctor, docs, completion,
+    evaluate, check, fit, predict, compare, diff, report, plot, browse, ls, show, plugins, new, doctor, docs,
+    completion,
 )  # fmt: skip
 for command in OWN:
     main.add_command(command)
