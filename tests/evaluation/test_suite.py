@@ -608,6 +608,21 @@ def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
     assert len(listed) == 1
 
 
+def test_a_cell_written_before_its_lock_was_taken_is_not_scored_again(tmp_path, family, fake_host, monkeypatch):
+    """Another process writes the cell after the plan looked, and frees its lock before this one takes it."""
+    run([family], [make_task("a")], tmp_path / "other", fake_host)
+    lock = Store.lock
+
+    def lock_after_another_process(self, cell):
+        name = f"records/{cell.name}.parquet"
+        (self.path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+        return lock(self, cell)
+
+    monkeypatch.setattr(Store, "lock", lock_after_another_process)
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", fake_host)
+    assert (summary.written, progress.docs, progress.failures) == (0, 0, [])
+
+
 def test_prepare_changes_nothing_on_disk(tmp_path, family, fake_host):
     """It made the store, and moved damaged files away, before anything was evaluated."""
     prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
