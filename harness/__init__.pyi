@@ -40,8 +40,8 @@ from harness.host import load_plugins as load_plugins
 from harness.metrics.samples import Samples as Samples
 from harness.metrics.scores import PerDoc as PerDoc
 from harness.metrics.scores import Scores as Scores
-from harness.reports.back_test import BackTest as BackTest
 from harness.reports.back_test import back_test as back_test
+from harness.reports.back_test_result import BackTest as BackTest
 from harness.reports.compare import compare as compare
 from harness.reports.diff import Diff as Diff
 from harness.reports.diff import diff as diff

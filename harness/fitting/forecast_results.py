@@ -15,6 +15,7 @@ from harness.tables import Range, Table
 from harness.types import Floats
 
 COLUMNS = ("task", "family", "forecast", "50 %", "beyond", "verdict", "parts", "earlier rungs")
+LESS = ("parts", "50 %", "earlier rungs", "beyond")  # what a narrow terminal leaves out first
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def table(found: Forecast) -> Table:
         ]
         rows.append(tuple([*cells[:3], row["measured"], *cells[3:]] if known else cells))
     columns = (*COLUMNS[:3], "measured", *COLUMNS[3:]) if known else COLUMNS
-    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found))
+    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found), optional=LESS)
 
 
 def notes(found: Forecast) -> tuple[str, ...]:

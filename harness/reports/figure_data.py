@@ -13,9 +13,9 @@ from harness.fitting.fit import fit_families
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecasts import forecast
-from harness.fitting.ladder import widen
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
+from harness.fitting.wide_points import widen
 from harness.registries import Registries
 from harness.reports.back_test import FIRST, back_test
 from harness.reports.panels import LEVELS

@@ -92,7 +92,7 @@ def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     )
     columns = ("small", "ranked by", "tasks", "pairs", "agree", "clear pairs", "agree where clear")
     title = "Agreement of small scales with the large scale in ranking families"
-    return Table("decisions", title, columns, tuple(rows), (about, caution))
+    return Table("decisions", title, columns, tuple(rows), (about, caution), optional=("tasks", "clear pairs"))
 
 
 def _count(ranking: Ranking) -> int:
@@ -275,7 +275,9 @@ def register_commands(cli: click.Group) -> None:
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **options: Any
+    ) -> None:
         """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
         tables = decide(harness.open_store(store, registries=host), **options)
         harness.print_tables(tables, host, suffix=suffix, output=output)

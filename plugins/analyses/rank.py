@@ -249,7 +249,7 @@ def register_commands(cli: click.Group) -> None:
     @click.pass_obj
     def command(
         host: harness.PluginHost, /, points: Path, at: tuple[str, ...], renames: tuple[str, ...], run: str | None,
-        drop_duplicates: bool, suffix: str, output: Path | None, **asked: Any,
+        drop_duplicates: bool, suffix: str | None, output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
         """Rank families at equal compute, parameters, tokens or loss, with the probability of the order.
 

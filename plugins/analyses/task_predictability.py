@@ -150,7 +150,9 @@ def register_commands(cli: click.Group) -> None:
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **asked: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **asked: Any
+    ) -> None:
         """Show per task where its relation to scale is lost, its signal to noise, and the law that predicts it best."""
         found = predictability(harness.open_store(store, registries=host), **asked)
         harness.print_tables([found], host, suffix=suffix, output=output)

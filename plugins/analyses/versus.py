@@ -220,7 +220,7 @@ def register_commands(cli: click.Group) -> None:
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, store: Path, a: str, b: str, suffix: str, output: Path | None, **asked: Any
+        host: harness.PluginHost, /, store: Path, a: str, b: str, suffix: str | None, output: Path | None, **asked: Any
     ) -> None:
         """Test whether two checkpoints differ, document by document, with a correction over tasks.
 
