@@ -21,7 +21,7 @@ from harness.errors import SuiteError as SuiteError
 from harness.errors import TaskError as TaskError
 from harness.errors import TokenError as TokenError
 from harness.errors import UsageError as UsageError
-from harness.evaluation.suite import evaluate as evaluate
+from harness.evaluation.evaluate import evaluate as evaluate
 from harness.fitting.crossings import crossing as crossing
 from harness.fitting.crossings import crossovers as crossovers
 from harness.fitting.fit import fit as fit

@@ -46,6 +46,8 @@ BUILT_IN = (
     "harness_plugins.analyses.decide",
     "harness_plugins.analyses.active",
     "harness_plugins.analyses.forecast",
+    "harness_plugins.executors.local",
+    "harness_plugins.executors.ray",
     "harness_plugins.forecasters",
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
@@ -88,6 +90,7 @@ class PluginHost(Registries):
         self.manager.add_hookspecs(hookspecs)
         self.candidates: dict[str, Candidate] = {}
         self.errors: dict[str, str] = {}
+        self.extra: tuple[str, ...] = ()  # what -p named, so that another process can load the same
 
     def load(self, candidate: Candidate) -> None:
         """Import a plugin and call its hooks; what goes wrong is kept in `errors`, under its name."""
@@ -129,6 +132,10 @@ class PluginHost(Registries):
         """Raise PluginError if a plugin did not load."""
         for name, error in self.errors.items():
             raise PluginError(f"plugin {name!r} does not load: {error}; mend it, or switch it off with -p no:{name}")
+
+    def added(self) -> list[str]:
+        """Return the plugins that were added as objects, which no other process can load."""
+        return sorted({name for name, _ in self.manager.list_name_plugin()} - set(self.candidates))
 
     def ships(self, plugin: str) -> bool:
         """Say whether a plugin came with the harness."""
@@ -177,6 +184,7 @@ def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
     names = list(extra)
     off = {name.removeprefix("no:") for name in names if name.startswith("no:")}
     host = PluginHost()
+    host.extra = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in names)
     for candidate in (
         *_built_in(),
         *_installed(),

@@ -14,6 +14,7 @@ import click
 from click.exceptions import Abort, Exit
 
 from harness import distribution
+from harness.cli.executor_options import executor_options, take_executor
 from harness.cli.figures import plot, report
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
 from harness.cli.sampling_options import sampling_options, take_sampling
@@ -180,7 +181,12 @@ main.add_command(plot)
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
 @sampling_options
-@click.option("--dry-run", is_flag=True, help="Print the numbers of cells, documents, tokens and FLOPs, and stop.")
+@executor_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the numbers of cells, documents, tokens and FLOPs, with --workers the time of each worker, and stop.",
+)
 @click.pass_obj
 def evaluate(
     host: PluginHost, /, families: tuple[str, ...], tasks: str, store: Path, dry_run: bool, **settings: Any
@@ -192,11 +198,12 @@ def evaluate(
     store are skipped, so the same command resumes a killed run.
     """
     from harness.cli.progress import shown
-    from harness.evaluation.suite import evaluate as run
+    from harness.evaluation.evaluate import evaluate as run
 
     max_length = settings.pop("max_length")
     settings["options"] = _options(settings["options"]) | ({"max_length": max_length} if max_length else {})
     settings["sampling"] = take_sampling(settings)
+    settings |= take_executor(settings)
     names = [name for name in tasks.split(",") if name]
     if dry_run:
         _dry_run(host, families, names, store, settings)
@@ -214,11 +221,10 @@ def evaluate(
 def _dry_run(
     host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: Mapping[str, Any]
 ) -> None:
-    from harness.evaluation.plan import cost_table
-    from harness.evaluation.suite import prepare
+    from harness.evaluation.evaluate import plan_tables
 
-    plan, _ = prepare(families, tasks, store=store, registries=host, **settings)
-    print_tables([cost_table(plan)], host)
+    plan, tables = plan_tables(families, tasks, store=store, registries=host, **settings)
+    print_tables(tables, host)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)
     if plan.failures:

@@ -86,7 +86,7 @@ class Suite:
             self.progress.failed(failure)
         for note in self.slot.setup.sampling.notes if self.slot.setup.sampling else ():
             self.progress.note(note)
-        self._keep_names()
+        self.keep_names()
         try:
             self._pass([job for job in self.plan.jobs if self._open_cells(job)])
             self._wait_for_others()
@@ -95,7 +95,14 @@ class Suite:
             self.slot.close()
         return self.summary
 
-    def _keep_names(self) -> None:
+    def serve(self, job: Job, after: Job | None) -> None:
+        """Do the missing cells of one job, and leave the engine open; `after` may be read ahead."""
+        self.plan.jobs = [job]
+        self._do_unclaimed(job, after)
+        self._wait_for_others()
+        self._expect_all()
+
+    def keep_names(self) -> None:
         """Write the names of everything that is about to be used, before any record needs them."""
         tasks = {task.fingerprint: task for job in self.plan.jobs for task, _ in job.cells}
         for task in tasks.values():
@@ -122,10 +129,13 @@ class Suite:
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Do the cells of each job that no other process holds."""
         for job, after in zip_longest(jobs, jobs[1:]):
-            with ExitStack() as locks:
-                claims = list(self._claim(job, locks))
-                if claims:
-                    self._do(job, claims, after)
+            self._do_unclaimed(job, after)
+
+    def _do_unclaimed(self, job: Job, after: Job | None) -> None:
+        with ExitStack() as locks:
+            claims = list(self._claim(job, locks))
+            if claims:
+                self._do(job, claims, after)
 
     def _claim(self, job: Job, locks: ExitStack) -> Iterator[Claim]:
         for task, cell in self._open_cells(job):
@@ -324,34 +334,3 @@ def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | Non
                 f"task {task.name}: there is no metric {task.metric!r}; there are: {choose(registries.metrics)}"
             )
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
-
-
-def evaluate(
-    families: Sequence[str | Family],
-    tasks: Sequence[str | Task],
-    store: str | Path,
-    *,
-    progress: Progress | None = None,
-    registries: Registries | None = None,
-    **settings: Any,
-) -> Summary:
-    """Score tasks on checkpoints and keep every choice in a store; cells that are there are not done again.
-
-    :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
-    :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
-    :param store: the folder of the store; made if it is not there.
-    :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
-        Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
-        sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
-
-    Returns a Summary; a checkpoint or task that failed is in `failures`, and the others are done.
-    Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where
-    the store cannot be written; what was written stays.
-    """
-    expect_usable(Path(store))
-    plan, setup = prepare(families, tasks, registries=registries, **settings)
-    opened = Store(store, create=True)
-    plan.look_into(opened)
-    progress = progress or Progress()
-    progress.start(plan)
-    return Suite(plan, setup, opened, progress).run()

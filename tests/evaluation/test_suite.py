@@ -16,8 +16,9 @@ import pytest
 import harness
 from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
 from harness.checkpoints.families import select
+from harness.evaluation.evaluate import evaluate
 from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
-from harness.evaluation.suite import Progress, Suite, evaluate, prepare
+from harness.evaluation.suite import Progress, Suite, prepare
 from harness.host import load_plugins
 from harness.store.cells import Store
 from harness.tasks.loading import fingerprint
