@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import click
+
+C = TypeVar("C", bound=Callable[..., object])
+V = TypeVar("V")
 
 OPTIONS = (
     click.option(
@@ -23,14 +26,14 @@ OPTIONS = (
 OF_EXECUTORS = ("workers", "gpus_per_worker", "address")
 
 
-def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def executor_options(command: C) -> C:
     """Add the options of executors to a click command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
-def take_executor(asked: dict[str, Any]) -> dict[str, Any]:
-    """Remove these options from the arguments of a command and return them as settings of `harness.evaluate`."""
-    options = {name: value for name in OF_EXECUTORS if (value := asked.pop(name)) is not None}
-    return {"executor": asked.pop("executor"), "shard": asked.pop("shard"), "executor_options": options}
+def split_executor(given: Mapping[str, V]) -> tuple[dict[str, V], dict[str, V]]:
+    """Return the values of the options of executors, and the other ones."""
+    own = {name: value for name, value in given.items() if name in OF_EXECUTORS and value is not None}
+    return own, {name: value for name, value in given.items() if name not in OF_EXECUTORS}

@@ -32,6 +32,9 @@ CHARACTERS = 4.0  # of a token
 ATTEMPTS = 3  # workers in a row that may die in one place before they have done anything
 
 
+Executor = Callable[..., object]  # of a sweep, and options as keywords
+
+
 class Pool(Protocol):
     """Workers, by their numbers from 0 to size - 1. Each tells `ready` when it is up, and `done` after its orders."""
 
@@ -229,19 +232,25 @@ def drive(sweep: Sweep, pool: Pool) -> Summary:
     return sweep.summary
 
 
-def execute(
-    plan: Plan, setup: Setup, store: Store, progress: Progress, *, executor: Callable[..., object], **others: Any
+def run_with(
+    executor: Executor,
+    plan: Plan,
+    setup: Setup,
+    store: Store,
+    progress: Progress,
+    *,
+    registries: Registries,
+    sampling: Mapping[str, Any] | None,
 ) -> Summary:
-    """Run a plan with an executor; `others` are registries, sampling, and options of the executor."""
-    registries, sampling = others["registries"], others["sampling"]
-    suite = Suite(plan, setup, store, progress)
+    """Run a plan with an executor, as `Suite.run` does in this process."""
+    spec = spec_of(plan, setup, store.path, sampling, registries)
     for failure in plan.failures:
         progress.failed(failure)
     for note in setup.sampling.notes if setup.sampling else ():
         progress.note(note)
-    suite.keep_names()
-    sweep = Sweep(plan, spec_of(plan, setup, store.path, sampling, registries), store, progress)
-    executor(sweep, **others["options"])
+    Suite(plan, setup, store, progress).keep_names()
+    sweep = Sweep(plan, spec, store, progress)
+    executor(sweep)
     for name, (number, task, cell) in sweep.cells.items():
         if not store.has(cell) and name not in sweep.failed:
             where = f"{plan.jobs[number].checkpoint.label} {task.name}"

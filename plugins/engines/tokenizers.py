@@ -1,4 +1,4 @@
-"""Tokenizers of the transformers library as the harness sees them."""
+"""Tokenizers of the transformers library with the interface of the harness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENCODERS = ("__call__", "_call_one", "_encode_plus", "_batch_encode_plus", "prep
 
 
 class HFTokenizer:
-    """A transformers tokenizer as the harness sees it."""
+    """A transformers tokenizer with the interface of the harness."""
 
     def __init__(self, folder: str, *, trust_remote_code: bool = False) -> None:
         from transformers import AutoTokenizer

@@ -18,7 +18,7 @@ from harness.evaluation.schedule import Schedule, Work
 from harness.evaluation.suite import Progress
 from harness.evaluation.sweep import _Drive
 from harness.evaluation.workers import Event
-from harness_plugins.executors import local
+from harness_plugins.executors import local_pool
 
 TASKS = ["nano_addition", "nano_job", "nano_saying"]
 
@@ -62,13 +62,13 @@ class Kills(Progress):
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, progress: Kills) -> None:
-    original: Callable[..., None] = local.LocalPool.__init__
+    original: Callable[..., None] = local_pool.LocalPool.__init__
 
     def remember(self, *args) -> None:
         original(self, *args)
         progress.pool.append(self)
 
-    monkeypatch.setattr(local.LocalPool, "__init__", remember)
+    monkeypatch.setattr(local_pool.LocalPool, "__init__", remember)
 
 
 @pytest.mark.soak
@@ -130,7 +130,7 @@ def test_two_ray_nodes_give_the_records_of_one_process_though_one_dies(tmp_path,
 
 
 def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "COMMAND", (local.sys.executable, "-c", "raise SystemExit('no such thing')"))
+    monkeypatch.setattr(local_pool, "COMMAND", (local_pool.sys.executable, "-c", "raise SystemExit('no such thing')"))
     arguments = {"limit": 5, "executor": "local", "executor_options": {"workers": 1}}
     with pytest.raises(SuiteError, match=r"(?s)no worker is left; .*no such thing"):
         harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)

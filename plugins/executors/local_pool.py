@@ -10,11 +10,11 @@ from itertools import count
 from multiprocessing.connection import wait
 from typing import Any
 
-import harness
+from harness import UsageError
 from harness.executors import Event, Orders, Sweep, WorkerSpec, drive, expect_workers, serve
 from harness_plugins.engines.processes import Child, ChildDied, Parent
 
-COMMAND = (sys.executable, "-m", "harness_plugins.executors.local")
+COMMAND = (sys.executable, "-m", "harness_plugins.executors.local_pool")
 
 
 def visible_gpus() -> list[str]:
@@ -70,12 +70,14 @@ class LocalPool:
         self.children.clear()
 
 
-def run(sweep: Sweep, *, workers: int | None = None, gpus_per_worker: int = 1) -> None:
+def run_local(sweep: Sweep, workers: int | None, gpus_per_worker: int) -> None:
     """Do a sweep with processes of this machine."""
     gpus = visible_gpus()
     groups = [gpus[i : i + gpus_per_worker] for i in range(0, len(gpus) - gpus_per_worker + 1, gpus_per_worker)]
     n = expect_workers(workers, groups)
-    places: Sequence[Sequence[str]] = groups[:n] if len(groups) >= n else [[]] * n
+    if groups and n > len(groups):
+        raise UsageError(f"--workers {n}: {len(gpus)} GPUs are visible, for {len(groups)} workers; pass that or less")
+    places: Sequence[Sequence[str]] = groups[:n] or [[]] * n
     sweep.device = "GPU" if groups else "CPU"
     drive(sweep, LocalPool(sweep.spec, places))
 
@@ -85,12 +87,6 @@ def main() -> None:
     parent = Parent()
     spec: Any = parent.next()
     serve(spec, lambda kind, content: parent.send((kind, content)), parent.next)
-
-
-@harness.hookimpl
-def register_executors(register: harness.Register) -> None:
-    """Register it."""
-    register("local", run)
 
 
 if __name__ == "__main__":

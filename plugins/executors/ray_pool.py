@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any
 
-import harness
-from harness import SuiteError
+from harness import SuiteError, UsageError
+from harness.engines import how_to_install
 from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
 
 ENDS = {"done", "fatal"}  # what an actor says last of its orders
@@ -95,10 +95,12 @@ class RayPool:
         self.actors.clear()
 
 
-def run(sweep: Sweep, *, workers: int | None = None, gpus_per_worker: int = 1, address: str | None = None) -> None:
+def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: str | None) -> None:
     """Do a sweep with the actors of a cluster; without `address`, of one that is started here."""
-    import ray
-
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(f"the executor ray needs Ray, not installed here: {how_to_install('ray')}") from error
     started = not ray.is_initialized()
     if started:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
@@ -113,9 +115,3 @@ def run(sweep: Sweep, *, workers: int | None = None, gpus_per_worker: int = 1, a
     finally:
         if started:
             ray.shutdown()
-
-
-@harness.hookimpl
-def register_executors(register: harness.Register) -> None:
-    """Register it."""
-    register("ray", run)
