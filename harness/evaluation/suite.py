@@ -23,6 +23,7 @@ from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, chec
 from harness.evaluation.sampling import SampleRun, make_sampling
 from harness.evaluation.scoring import Claim, Tally, check_all_came, requests_of
 from harness.evaluation.tokens import TRUNCATION
+from harness.evaluation.writing import CellWriter
 from harness.host import default_host
 from harness.origins import PLUGIN_ERRORS, is_interrupt
 from harness.registries import Registries
@@ -90,6 +91,7 @@ class Suite:
         self.plan, self.store, self.progress = plan, store, progress
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
+        self.writer = CellWriter(store)
         self.summary = Summary(there=len(plan.there), failures=list(plan.failures))
         self.told: set[str] = set()
 
@@ -203,13 +205,16 @@ class Suite:
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
         tallies = (Tally(claim, encoded, claim.task.metric in greedy) for claim, encoded in cells)
-        for score in engine.score(requests_of(tallies, begun)):
-            key: Any = score.key  # (number, request), as requests_of made it
-            tally = begun[key[0]]
-            tally.add(key[1], score)
-            self.progress.documents(job.checkpoint, tally.documents)
-            if not tally.left:
-                self._write(job, tally, engine)
+        try:
+            for score in engine.score(requests_of(tallies, begun)):
+                key: Any = score.key  # (number, request), as requests_of made it
+                tally = begun[key[0]]
+                tally.add(key[1], score)
+                self.progress.documents(job.checkpoint, tally.documents)
+                if not tally.left:
+                    self._write(job, tally, engine)
+        finally:  # also what was complete before an engine failed
+            self._report_written(job, wait=True)
         check_all_came(begun)
 
     def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
@@ -248,14 +253,18 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.store.write(tally.claim.cell, tally.records(engine.describe()))
+            self.writer.put(tally, tally.records(engine.describe()))
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
-            return
-        finally:
             tally.claim.lock.release()
-        self.summary.written += 1
-        self.progress.cell(job.checkpoint, tally.task)
+        self._report_written(job)
+
+    def _report_written(self, job: Job, *, wait: bool = False) -> None:
+        """Report the cells that are on disk by now; raises StoreError where one could not be written."""
+        for tally in self.writer.written(wait=wait):
+            tally.claim.lock.release()
+            self.summary.written += 1
+            self.progress.cell(job.checkpoint, tally.task)
 
     def _fail(self, where: str, error: BaseException) -> None:
         if is_interrupt(error):
