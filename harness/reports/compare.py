@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -161,17 +160,32 @@ def _shown(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(rows: pd.DataFrame) -> Measured | None:
-    """Return the value of one checkpoint, or the mean of its seeds."""
+    """Return the value of one checkpoint, or the mean of its seeds, which `_seeds` notes.
+
+    Seeds answer the same documents, so averaging them removes little of the error over documents: the error of the mean
+    is at most the mean of their errors, which is returned.
+    """
     if rows.empty:
         return None
     errors = np.array([shown_error(*ends) for ends in zip(rows["stderr"], rows["low"], rows["high"], strict=True)])
-    return Measured(float(rows["value"].mean()), float(np.sqrt((errors**2).sum()) / len(rows)))
+    return Measured(float(rows["value"].mean()), float(errors.mean()))
+
+
+def _seeds(shown: pd.DataFrame) -> list[str]:
+    """Return a note on sizes whose seeds are averaged."""
+    counts = shown.groupby(["family", "size"], dropna=False)["seed"].nunique()
+    several = [f"{family} {size} ({count} seeds)" for (family, size), count in counts.items() if count > 1]
+    if not several:
+        return []
+    return [
+        f"Mean over seeds: {', '.join(several)}; ± is the mean of their errors, an upper limit. One: --where seed == 0."
+    ]
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
-    rows, best = list[tuple[Any, ...]](), list[tuple[int, int]]()
+    rows, best = list[tuple[object, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
@@ -179,7 +193,7 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
-    said = (about, *_certain(last), *notes)
+    said = (about, *_seeds(last), *_certain(last), *notes)
     return Table(
         "families",
         "Families side by side",
@@ -238,7 +252,7 @@ def _ladder(shown: pd.DataFrame) -> Table:
         "Every size at its last step",
         columns,
         tuple(rows),
-        ("Values ± standard error over documents.", *_certain(shown)),
+        ("Values ± standard error over documents.", *_seeds(shown), *_certain(shown)),
     )
 
 

@@ -304,4 +304,4 @@ def test_what_plugins_print_never_mixes_with_json(tmp_path, nano_store: PointSto
 
 
 def test_ls_shows_kinds_of_which_only_plugins_have_any():
-    assert "| sink_executor | kitchen_sink |" in run("-p", SINK, "ls", "executors").stdout
+    assert "| sink_executor | kitchen_sink " in run("-p", SINK, "ls", "executors").stdout
