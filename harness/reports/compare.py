@@ -173,8 +173,9 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
 
 def _seeds(shown: pd.DataFrame) -> list[str]:
     """Return a note on sizes whose seeds are averaged."""
-    counts = shown.groupby(["family", "size"], dropna=False)["seed"].nunique()
-    several = [f"{family} {size} ({count} seeds)" for (family, size), count in counts.items() if count > 1]
+    sizes = shown.groupby(["family", "size"], dropna=False)
+    counts = {f"{family} {size}": own["seed"].nunique() for (family, size), own in sizes}
+    several = [f"{name} ({count} seeds)" for name, count in counts.items() if count > 1]
     if not several:
         return []
     return [
