@@ -1,14 +1,14 @@
-"""Every error that a user can meet.
+"""All errors of the harness.
 
     HarnessError
-    ├── UsageError        the command names something that does not exist        (exit status 2)
+    ├── UsageError        an argument is invalid or names something unknown       (exit status 2)
     ├── PluginError       a plugin cannot be loaded, or breaks a contract
-    ├── FamilyError       a family file or a checkpoint folder is wrong
-    ├── TaskError         a task file or one of its documents is wrong
-    ├── TokenError        a prompt cannot be turned into tokens as asked
+    ├── FamilyError       a family file or a checkpoint folder is invalid
+    ├── TaskError         a task file or one of its documents is invalid
+    ├── TokenError        a prompt cannot be tokenised as requested
     ├── EngineError       an engine cannot open or score a checkpoint
-    │   └── OutOfMemory   not even one sequence fits
-    ├── StoreError        the store cannot answer
+    │   └── OutOfMemory   one sequence does not fit into memory
+    ├── StoreError        the store cannot be read or written
     │   └── DamagedFile   a file of the store is damaged
     ├── MetricError       a metric cannot be computed from these scores
     ├── LawError          a law cannot be fitted to these points
@@ -23,11 +23,11 @@ from collections.abc import Iterable
 
 
 class HarnessError(Exception):
-    """Any error of ours; the command line prints it as one line."""
+    """Base class of all errors of the harness; the command line prints them as one line."""
 
 
 class UsageError(HarnessError, LookupError):
-    """The user named something that does not exist."""
+    """An argument is invalid or names something unknown."""
 
 
 class PluginError(HarnessError):
@@ -35,15 +35,15 @@ class PluginError(HarnessError):
 
 
 class FamilyError(HarnessError, ValueError):
-    """A family file or a checkpoint folder is wrong."""
+    """A family file or a checkpoint folder is invalid."""
 
 
 class TaskError(HarnessError, ValueError):
-    """A task file or one of its documents is wrong."""
+    """A task file or one of its documents is invalid."""
 
 
 class TokenError(HarnessError, ValueError):
-    """A prompt cannot be turned into tokens as asked."""
+    """A prompt cannot be tokenised as requested."""
 
 
 class EngineError(HarnessError, RuntimeError):
@@ -51,11 +51,11 @@ class EngineError(HarnessError, RuntimeError):
 
 
 class OutOfMemory(EngineError, MemoryError):
-    """Not even one sequence fits into memory."""
+    """One sequence does not fit into memory."""
 
 
 class StoreError(HarnessError):
-    """The store cannot answer."""
+    """The store cannot be read or written."""
 
 
 class DamagedFile(StoreError):

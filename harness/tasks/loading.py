@@ -23,7 +23,7 @@ WILDCARD = re.compile(r"[*?\[]")
 
 
 class Material(NamedTuple):
-    """What documents are made of: rows, and how prompts are made from their fields."""
+    """The rows of documents, and how their fields become prompts."""
 
     prompt: PromptSpec
     rows: Iterable[Row]
@@ -75,11 +75,11 @@ def _from_files(file: TaskFile, folders: Sequence[Path]) -> Material:
 
 
 def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
-    """Say whether the numbers in some fields of a row lie between a first and a last one."""
+    """Return whether the numbers in some fields of a row are within their ranges (first to last)."""
     try:
         return all(first <= int(look_up(name, row)) <= last for name, (first, last) in only.items())
     except (TypeError, ValueError) as error:
-        raise TaskError(f"only: a document has no whole number in {choose(only)}: {error}") from error
+        raise TaskError(f"only: a document has no integer in {choose(only)}: {error}") from error
 
 
 def _from_hub(hub: HubTask) -> Material:
@@ -101,18 +101,18 @@ def _limited(docs: Iterable[Doc], limit: int | None) -> Iterator[Doc]:
 
 def _check(docs: Sequence[Doc]) -> None:
     if not docs:
-        raise TaskError("there are no documents")
+        raise TaskError("it has no documents")
     seen: set[str] = set()
     for doc in docs:
         if doc.doc_id in seen:
-            raise TaskError(f"two documents have the id {doc.doc_id!r}; mend id: or group: in task.yaml")
+            raise TaskError(f"two documents have the id {doc.doc_id!r}; correct id: or group: in task.yaml")
         seen.add(doc.doc_id)
 
 
 def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation: Generation | None = None) -> str:
-    """Return the digest of everything that is scored and counted: prompts, choices, gold, groups.
+    """Return the digest of everything that determines scores: prompts, choices, gold, groups.
 
-    Attributes are not among them, unless texts are drawn: checkers look at them.
+    Attributes are included for generated text only, because checkers read them.
     """
     rows = [(d.doc_id, d.contexts, d.continuations, d.choices, d.gold, d.group) for d in docs]
     if generation is None:

@@ -57,7 +57,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert result.exit_code == 0
     assert "| nano_job  | 1     | 5         |" in result.stdout
     assert "| all       | 2     | 10        |" in result.stdout
-    assert "0 of 2 cells are there." in result.stdout
+    assert "0 of 2 cells are in the store." in result.stdout
     assert not (tmp_path / "s").exists()
 
 
@@ -77,9 +77,9 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         "eval", tmp_path / "bad.toml", "aster:w32l2@100", "-t", "nano_job", "--limit", "5", "-o", tmp_path / "s"
     )
     assert result.exit_code == 1
-    assert "failed: bad:a: there is no config.json" in result.stderr
+    assert "failed: bad:a: no config.json" in result.stderr
     assert "1/1 aster:w32l2@100 nano_job" in result.stderr
-    assert "harness: 1 failed, 1 cells written, 0 were there" in result.stderr
+    assert "harness: 1 failed, 1 cells written, 0 already stored" in result.stderr
 
 
 @pytest.mark.parametrize(

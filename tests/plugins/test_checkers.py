@@ -88,7 +88,9 @@ def test_a_document_that_cannot_be_checked_is_named(host):
 
 
 def test_an_outcome_is_one_of_four():
-    with pytest.raises(PluginError, match="a checker says 'ok'; expected one of passed, failed, timed out, crashed"):
+    with pytest.raises(
+        PluginError, match="a checker returned the outcome 'ok'; expected one of passed, failed, timed out, crashed"
+    ):
         Outcome("ok")
 
 

@@ -50,7 +50,7 @@ def test_templates_fill(template, text):
         ("{options}", "expected text or a number"),
         ("{none}", "expected text or a number"),
         ("{q", "single '{'"),
-        ("{q|before:#}", "no '#' in"),
+        ("{q|before:#}", "'#' is missing in"),
         ("{q|replace:a}", "filter 'replace:a': replace expected at least 2 arguments"),
         ("{q|slice:x}", "filter 'slice:x': invalid literal"),
     ],
