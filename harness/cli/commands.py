@@ -92,7 +92,7 @@ class Cli(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command after the plugins had their say; a plugin that does not load stops most commands."""
+        """Find a command after the plugins had their say; a plugin that does not load stops all but `plugins`."""
         host = self._host(ctx)
         name, command, rest = super().resolve_command(ctx, args)
         if name not in WITHOUT_PLUGINS:
@@ -124,9 +124,9 @@ def main(**_: object) -> None:
     """
 
 
-COMMANDS = (
+OWN = (
     evaluate, check, fit, predict, compare, diff, report, plot, browse, ls, show, plugins, new, doctor, docs,
     completion,
 )  # fmt: skip
-for command in COMMANDS:
+for command in OWN:
     main.add_command(command)
