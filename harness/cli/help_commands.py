@@ -76,10 +76,9 @@ def completion(shell: str) -> None:
     zsh:   eval "$(harness completion zsh)"      in ~/.zshrc
     fish:  harness completion fish > ~/.config/fish/completions/harness.fish
     """
-    from harness.cli.commands import main
-
+    group = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     if kind is None:
         raise UsageError(f"click cannot complete in {shell}")
-    script = kind(main, {}, "harness", "_HARNESS_COMPLETE")
+    script = kind(group, {}, "harness", "_HARNESS_COMPLETE")
     click.echo(script.source_template % script.source_vars())
