@@ -42,6 +42,7 @@ from harness.files import read_settings
 from harness.registries import Registries
 from harness.types import Checkpoint, Family
 
+NO_FAMILIES = "none is installed; the distribution scaling-harness-nano has three small ones"
 FLOPS = {
     "6ND": "6 x all parameters x tokens (Hoffmann 2022)",
     "6ND_non_embedding": "6 x parameters outside embeddings x tokens (Kaplan 2020)",
@@ -206,7 +207,7 @@ def find_family(text: str, registries: Registries) -> Family:
         return Family(name, (Checkpoint(name, name, None, 0, str(path.resolve())),), "one checkpoint")
     raise UsageError(
         f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json of that name; "
-        f"{suggest(text, registries.families, 'harness ls families')}"
+        f"{suggest(text, registries.families, 'harness ls families') if list(registries.families) else NO_FAMILIES}"
     )
 
 
