@@ -155,7 +155,7 @@ def test_nothing_is_shared_where_that_is_not_exact(tmp_path, kind):
     model = saved(tmp_path, PLAIN[kind])
     with open_engine(CHECKPOINT, tmp_path) as engine:
         assert not engine.sharing.reach
-        assert "shares nothing, since" in engine.describe()["notes"][0]
+        assert "shares nothing: " in engine.describe()["notes"][0]
         asked = requests(5, vocabulary=200)
         for score in engine.score(asked):
             logprobs, greedy = plain(model, asked[score.key])
@@ -314,7 +314,7 @@ def test_what_is_known_before_weights_are_read(host: PluginHost):
     assert inspect(*located(host, "aster:w64l2@100"), dtype="bfloat16").shape != info.shape
     assert inspect(*located(host, "aster:w64l2@100"), max_length=128).shape != info.shape
     assert inspect(*located(host, "aster:w64l2@1600"), max_length=2048).max_length == 2048
-    with pytest.raises(EngineError, match="max_length 2048 exceeds its 256 learnt positions"):
+    with pytest.raises(EngineError, match="max_length 2048 exceeds its 256 learned positions"):
         inspect(*located(host, "cedar:w64l2"), max_length=2048)
     with pytest.raises(EngineError, match="dtype 'float8' is none of"):
         inspect(*located(host, "cedar:w64l2"), dtype="float8")
