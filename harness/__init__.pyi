@@ -22,7 +22,7 @@ from harness.errors import TaskError as TaskError
 from harness.errors import TokenError as TokenError
 from harness.errors import UsageError as UsageError
 from harness.escaping import printable as printable
-from harness.evaluation.suite import evaluate as evaluate
+from harness.evaluation.evaluate import evaluate as evaluate
 from harness.fitting.crossings import crossing as crossing
 from harness.fitting.crossings import crossovers as crossovers
 from harness.fitting.crossings import gain as gain

@@ -23,7 +23,13 @@ CONTRACTS = {
     "charts", "columns", "distribution", "errors", "escaping", "files", "hookspecs", "host", "origins", "registries",
     "tables", "types",
 }  # fmt: skip
-FACADES = {"engines", "laws", "points", "testing"}  # public names for plugins: nothing inside harness imports them
+FACADES = {
+    "engines",
+    "executors",
+    "laws",
+    "points",
+    "testing",
+}  # for plugins: nothing inside imports them
 BELOW_STORE = {"contracts", "tasks", "checkpoints", "metrics"}
 BELOW_REPORTS = BELOW_STORE | {"store", "evaluation", "fitting"}
 ALLOWED = {
@@ -153,7 +159,7 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     levels: dict[str, int] = {}
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
-    assert len(levels) <= 25
+    assert len(levels) <= 26
     assert sum(map(len, arrows.values())) <= 114
     assert max(levels.values()) <= 11
 
