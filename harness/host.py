@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -55,7 +56,9 @@ BUILT_IN = (
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
     "harness_plugins.panels.scaling",
+    "harness_plugins.panels.predicted",
     "harness_plugins.panels.overview",
+    "harness_plugins.panels.models",
     "harness_plugins.reporters",
     "harness_plugins.nano",
     "harness_tasks",
@@ -110,7 +113,8 @@ class PluginHost(Registries):
         self.candidates[name] = candidate
         begun = time.perf_counter()
         try:
-            self.add(candidate.load(), name)
+            with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with the tables of a command
+                self.add(candidate.load(), name)
         except PLUGIN_ERRORS as error:  # a plugin may fail in any way, at import or in a hook; the run must name it
             self.errors[name] = _why(error)
         self.seconds[name] = time.perf_counter() - begun
@@ -131,7 +135,8 @@ class PluginHost(Registries):
             before = dict(getattr(cli, "commands", {}))
             begun = time.perf_counter()
             try:
-                call.function(cli)
+                with redirect_stdout(sys.stderr):
+                    call.function(cli)
             except PLUGIN_ERRORS as error:  # as in load
                 self.errors[call.plugin_name] = _why(error)
             self.seconds[call.plugin_name] = self.seconds.get(call.plugin_name, 0.0) + time.perf_counter() - begun

@@ -16,11 +16,15 @@ from harness.cli.comparisons import compare, diff
 from harness.cli.evaluation import check, evaluate
 from harness.cli.figures import plot, report
 from harness.cli.fits import fit, predict
+from harness.cli.help_commands import completion, docs, doctor
 from harness.cli.listings import ls, plugins, show
+from harness.cli.new import new
 from harness.cli.output import INTERRUPTED
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
+
+WITHOUT_PLUGINS = {"plugins", "doctor", "docs", "completion", "new"}  # usable while a plugin does not load
 
 
 @contextmanager
@@ -91,7 +95,7 @@ class Cli(click.Group):
         """Find a command after the plugins had their say; a plugin that does not load stops all but `plugins`."""
         host = self._host(ctx)
         name, command, rest = super().resolve_command(ctx, args)
-        if name != "plugins":
+        if name not in WITHOUT_PLUGINS:
             host.check()
         return name, command, rest
 
@@ -120,5 +124,9 @@ def main(**_: object) -> None:
     """
 
 
-for command in (evaluate, check, fit, predict, compare, diff, report, plot, browse, ls, show, plugins):
+OWN = (
+    evaluate, check, fit, predict, compare, diff, report, plot, browse, ls, show, plugins, new, doctor, docs,
+    completion,
+)  # fmt: skip
+for command in OWN:
     main.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -318,7 +319,8 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
         sys.executable, "-m", "harness", "eval", "aster:w32l2", "-t", "nano_job,nano_flag,nano_addition",
         "--limit", "40", "-o", str(tmp_path / "s"),
     ]  # fmt: skip
-    statuses, logs = run_together([command, command])
+    environment = {**os.environ, "HARNESS_PROGRESS_SECONDS": "0"}  # a line for every cell
+    statuses, logs = run_together([command, command], env=environment)
     assert statuses == [0, 0], logs
     lines = [line for log in logs for line in log.splitlines() if "documents/s" in line]
     written = [line.split()[1] + line.split()[2] for line in lines]
@@ -611,6 +613,21 @@ def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
     monkeypatch.setattr(Store, "cell_names", lambda self: (listed.append(1), cell_names(self))[1])
     run([family], [make_task(name) for name in "abcd"], tmp_path / "s", fake_host)
     assert len(listed) == 1
+
+
+def test_a_cell_written_before_its_lock_was_taken_is_not_scored_again(tmp_path, family, fake_host, monkeypatch):
+    """Another process writes the cell after the plan looked, and frees its lock before this one takes it."""
+    run([family], [make_task("a")], tmp_path / "other", fake_host)
+    lock = Store.lock
+
+    def lock_after_another_process(self, cell):
+        name = f"records/{cell.name}.parquet"
+        (self.path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+        return lock(self, cell)
+
+    monkeypatch.setattr(Store, "lock", lock_after_another_process)
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", fake_host)
+    assert (summary.written, progress.docs, progress.failures) == (0, 0, [])
 
 
 def test_prepare_changes_nothing_on_disk(tmp_path, family, fake_host):
