@@ -23,7 +23,9 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError
 from harness.fitting.columns import column
+from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
+from harness.fitting.held_out_scores import references_of
 from harness.fitting.ladder import Ladder
 from harness.fitting.laws import configured, steps_of
 from harness.fitting.options import Options
@@ -157,7 +159,7 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     wide = prepared(points, law, request.value, request.where)
     ladder = Ladder.of(wide, law, value=request.value, via=request.via, hold_out=request.hold_out)
     fitted = _fit_ladder(law, ladder.with_documents(options, request.store), options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=tuple(_held_out(fitted, ladder.target)))
+    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=tuple(_held_out(fitted, ladder)))
     return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, ladder.points, ladder.target)))
 
 
@@ -189,12 +191,17 @@ def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | No
     return replace(fitted, via=chain.via, negated=chain.negated(ladder.points), steps=steps)
 
 
-def _held_out(fitted: LawFit, target: pd.DataFrame) -> Iterator[HeldOut]:
-    """Yield measured and predicted values of each held-out point."""
+def _held_out(fitted: LawFit, ladder: Ladder) -> Iterator[HeldOut]:
+    """Yield measured and predicted values of each held-out point, and what references predict of it."""
+    target = ladder.target
     if target.empty:
         return
-    measured, predicted = column(target, fitted.value), fitted.predict(target)
-    for (_, row), y, guess in zip(target.iterrows(), measured, predicted.to_dict("records"), strict=True):
+    measured, known = column(target, fitted.value), references_of(ladder.points, target, fitted.value)
+    predicted, draws = fitted.predicted(target)
+    with np.errstate(invalid="ignore"):  # infinite draws
+        scores = crps(measured, np.quantile(draws, LEVELS, axis=0).T)
+    rows = zip(target.iterrows(), measured, predicted.to_dict("records"), strict=True)
+    for number, ((_, row), y, guess) in enumerate(rows):
         error = guess["value"] - y
         yield {
             "point": label(row),
@@ -208,4 +215,7 @@ def _held_out(fitted: LawFit, target: pd.DataFrame) -> Iterator[HeldOut]:
             "relative_error": error / y if y else float("nan"),
             "inside": bool(guess["low"] <= y <= guess["high"]) if np.isfinite(guess["low"]) else None,
             "beyond": guess["beyond"],
+            "crps": float(scores[number]),
+            "last": float(known.last[number]),
+            "constant": float(known.constant[number]),
         }

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from harness.fitting.fitted_formula import StepFit
+from harness.fitting.forecast_scores import Scores
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 
@@ -41,6 +42,8 @@ class FitView(Protocol):
     def hold_out(self) -> tuple[Mapping[str, Any], ...]: ...  # noqa: D102
     @property
     def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def scores(self) -> Scores: ...  # noqa: D102
     @property
     def features(self) -> tuple[str, ...]: ...  # noqa: D102
 

@@ -42,6 +42,8 @@ def _lines(fit: FitView) -> Iterator[str]:
             f"predicted {row['predicted']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
             f"error {row['error']:+.4f} ({row['beyond']:.3g}x beyond)"
         )
+    if fit.hold_out:
+        yield f"  held out: {fit.scores}"
     if pools_many(fit):
         error, constant, r2 = against_constant(fit)
         yield f"  held out: squared error {error:.3g}, of their mean {constant:.3g}; R2 {r2:.3g}"

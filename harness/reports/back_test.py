@@ -163,7 +163,7 @@ def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[lis
                     "point": row["point"],
                     **{name: held[name] for name in ("measured", "stderr", "predicted", "low", "high", "error")},
                     "inside": held["inside"],
-                    "beyond": held["beyond"],
+                    **{name: held[name] for name in ("beyond", "crps", "last", "constant")},
                     "cluster": f"{row['of_family']} {row.get('task', '')}",
                     "moves": _moves(found, own, request.value),
                 }

@@ -52,6 +52,31 @@ def test_parameters_are_recovered_exactly_without_noise(host: PluginHost, object
     assert found.steps[0].cost < 1e-12
 
 
+def test_held_out_points_are_scored_beside_the_last_value_and_a_constant(host: PluginHost):
+    rng = np.random.default_rng(0)
+    y = power(FLOPS) * (1 + rng.normal(scale=0.01, size=12))
+    found = quick(table(y), "power", host, hold_out="flops > 1e21")
+    scores, held = found.scores, y[FLOPS > 1e21]
+    assert (scores.n, scores.covered, scores.unbounded) == (3, sum(row["inside"] for row in found.hold_out), 0)
+    assert scores.mae == pytest.approx(np.mean([abs(row["error"]) for row in found.hold_out]))
+    assert scores.last == pytest.approx(np.abs(held - y[FLOPS <= 1e21][-1]).mean())
+    assert scores.constant == pytest.approx(np.abs(held - y[FLOPS <= 1e21].mean()).mean())
+    assert 0 < scores.crps < scores.mean_width
+    assert f"held out: n 3, covered {scores.covered} of 3" in str(found)
+    assert found.to_json()["scores"]["crps"] == scores.crps
+    assert LawFit.from_json(json.loads(json.dumps(found.to_json())), host).scores == scores
+
+
+def test_predictions_worse_than_the_mean_of_what_was_measured_are_a_warning(host: PluginHost):
+    y = np.where(FLOPS > 1e21, [50.0 + i for i in range(12)], power(FLOPS))
+    found = quick(table(y), "power", host, hold_out="flops > 1e21")
+    assert found.scores.r2 < 0
+    assert "no better than by a constant" in " ".join(found.warnings)
+    alone = quick(table(y)[:-2], "power", host, hold_out="flops > 1e21")
+    assert np.isnan(alone.scores.r2)
+    assert "no better than by a constant" not in " ".join(alone.warnings)
+
+
 def test_huber_is_not_fooled_by_its_small_delta(host: PluginHost):
     """With delta 1e-3 on logarithms a solver with absolute tolerances stops at once; an outlier must not matter."""
     y = power(FLOPS)
