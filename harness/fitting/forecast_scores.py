@@ -115,7 +115,7 @@ class Scores:
         known = {name: own for name, own in (("last", self.last), ("constant", self.constant)) if np.isfinite(own)}
         said = [f"{name} {own:.3f}" for name, own in known.items()]
         r2 = "" if np.isnan(self.r2) else f"; R2 {self.r2:.3g}{' (worse than their mean)' * (self.r2 < 0)}"
-        return f"; MAE of {', '.join(said)}{r2}" if said else r2
+        return f"; MAE of references: {', '.join(said)}{r2}" if said else r2
 
 
 def _known(value: Any) -> Any:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.errors import HarnessError, LawError, UsageError
 from harness.files import write_whole
+from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.held_out_scores import held_out_scores
@@ -48,6 +49,7 @@ class LawFit:
     sizes: int | None = None
     told_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    earlier: tuple[EarlierSize, ...] = ()  # earlier sizes of the ladder, predicted from those below them
     worth: float = float("nan")  # independent documents behind each measured rate, where known
 
     @property
@@ -146,7 +148,7 @@ class LawFit:
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
         read |= {"worth": _number(table.get("worth"))}
-        lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes")}
+        lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes", "earlier")}
         kept = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
         return cls(**{**kept, **read, **lists})
 
