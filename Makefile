@@ -36,11 +36,11 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cog --check --diff README.md harness/README.md plugins/README.md
+	$(BIN)/cog --check --diff README.md harness/README.md harness/docs/laws.md plugins/README.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 docs:
-	$(BIN)/cog -r README.md harness/README.md plugins/README.md
+	$(BIN)/cog -r README.md harness/README.md harness/docs/laws.md plugins/README.md
 
 .venv/demo: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -48,10 +48,10 @@ docs:
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[report,transformers]'
 	touch $@
 
-.venv/test: pyproject.toml .ci/constraints.txt
+.venv/test: pyproject.toml .ci/constraints.txt .ci/test-versions.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip uninstall --quiet --yes harness
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --constraint .ci/test-versions.txt --editable '.[test]'
 	touch $@ .venv/demo
 
 clean:

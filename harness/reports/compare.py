@@ -151,11 +151,27 @@ def _shown(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(rows: pd.DataFrame) -> Measured | None:
-    """Return the value of one checkpoint, or the mean of its seeds."""
+    """Return the value of one checkpoint, or the mean of its seeds, which `_seeds` notes.
+
+    Seeds answer the same documents, so averaging them removes little of the error over documents: the error of the mean
+    is at most the mean of their errors, which is returned.
+    """
     if rows.empty:
         return None
     errors = np.array([shown_error(*ends) for ends in zip(rows["stderr"], rows["low"], rows["high"], strict=True)])
-    return Measured(float(rows["value"].mean()), float(np.sqrt((errors**2).sum()) / len(rows)))
+    return Measured(float(rows["value"].mean()), float(errors.mean()))
+
+
+def _seeds(shown: pd.DataFrame) -> list[str]:
+    """Return a note on sizes whose seeds are averaged."""
+    sizes = shown.groupby(["family", "size"], dropna=False)
+    counts = {f"{family} {size}": own["seed"].nunique() for (family, size), own in sizes}
+    several = [f"{name} ({count} seeds)" for name, count in counts.items() if count > 1]
+    if not several:
+        return []
+    return [
+        f"Mean over seeds: {', '.join(several)}; ± is the mean of their errors, an upper limit. One: --where seed == 0."
+    ]
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
@@ -169,7 +185,7 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
-    said = (about, *_certain(last), *notes)
+    said = (about, *_seeds(last), *_certain(last), *notes)
     return Table(
         "families",
         "Families side by side",
@@ -228,7 +244,7 @@ def _ladder(shown: pd.DataFrame) -> Table:
         "Every size at its last step",
         columns,
         tuple(rows),
-        ("Values ± standard error over documents.", *_certain(shown)),
+        ("Values ± standard error over documents.", *_seeds(shown), *_certain(shown)),
     )
 
 

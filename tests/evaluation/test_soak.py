@@ -96,7 +96,7 @@ def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
 
 def test_four_processes_on_one_store(tmp_path: Path):
     """Started at once and at random; together they do every cell once."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HARNESS_PROGRESS_SECONDS": "0"}
     own = command(tmp_path / "s", "aster:w32l2,w64l2", limit=100)
     late = ["sh", "-c", 'sleep "$0"; exec "$@"']
     waits = [random.Random(number).uniform(0, 2) for number in range(4)]
@@ -104,3 +104,15 @@ def test_four_processes_on_one_store(tmp_path: Path):
     assert statuses == [0] * 4, logs
     written = [line.split()[1:3] for log in logs for line in log.splitlines() if "documents/s" in line]
     assert len(written) == len({tuple(cell) for cell in written}) == 40
+
+
+def test_random_faults_lose_double_and_falsify_nothing():
+    """Kills, signals, full disks, engines, two drivers, clocks, files: python -m tests.soak runs more of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--faults", "21", "--seed", "7"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -252,3 +252,19 @@ def test_a_damaged_cell_that_is_not_in_the_tables_is_noted(tmp_path, nano_store:
         compare(PointStore(path, registries=host), **FAST)
     tables = compare(PointStore(path, registries=host), **FAST)
     assert tables[0].notes[-1].startswith("1 damaged cell is not in these tables")
+
+
+def test_seeds_are_not_averaged_silently(tmp_path, nano_store: PointStore, host: PluginHost):
+    """The same records under a second seed: the mean is the same, and its error does not shrink by sqrt 2."""
+    path = shutil.copytree(nano_store.path, tmp_path / "store")
+    store = PointStore(path, registries=host)
+    for digest, named in list(store.checkpoints.items()):
+        for checkpoint in named:
+            if checkpoint.family == "birch":
+                again = replace(checkpoint, seed=checkpoint.seed + 1, source=f"{checkpoint.source}-again")
+                store.put_checkpoint(digest, again)
+    (one, *_), (two, *_) = (compare(PointStore(own, registries=host), **FAST) for own in (nano_store.path, path))
+    birch = one.columns.index("birch")
+    assert [row[birch] for row in two.rows] == [row[birch] for row in one.rows]
+    assert any(note.startswith("Mean over seeds: birch w96l3 (2 seeds)") for note in two.notes)
+    assert not any("Mean over seeds" in note for note in one.notes)
