@@ -54,20 +54,18 @@ def tests_of(frame: pd.DataFrame, first: int) -> Iterator[pd.DataFrame]:
         yield test.assign(is_target=test["rung"] > k)
 
 
-def earlier_sizes(points: pd.DataFrame, fit: Callable[[pd.DataFrame], Held], *, pools: bool) -> list[EarlierSize]:
+def earlier_sizes(points: pd.DataFrame, fit: Callable[[pd.DataFrame], Held]) -> list[EarlierSize]:
     """Predict each size from the sizes below it, from the fourth on; none where there are fewer sizes or no fit.
 
-    `fit` gets points of which the column TARGET is held out; `pools` says that it fits families together.
+    `fit` gets points of which the column TARGET is held out; several families are fitted together, as the points were.
     """
     if "params" not in points.columns or points["params"].isna().any():
         return []
     found: list[EarlierSize] = []
     with suppress(LawError):
         for test in tests_of(with_rungs(points, FIRST), FIRST):
-            groups = [test] if pools else [own for _, own in test.groupby("of_family")]
-            for own in (group for group in groups if group[TARGET].any()):
-                with suppress(LawError):
-                    found += _rows(own, fit(own))
+            with suppress(LawError):
+                found += _rows(test, fit(test))
     return found
 
 
