@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     "--law",
     "laws",
     multiple=True,
-    default=("two_step", "sigmoid"),
-    show_default=True,
-    help="Laws that predict the held-out points.",
+    help="Laws that predict the held-out points (default: no law; harness forecast predicts the largest sizes).",
 )
 @click.option(
     "--reach", default="sigmoid", show_default=True, help="Law of FLOPs used to find the compute that reaches a score."
@@ -73,7 +71,7 @@ def compare(
         where=where,
         metrics=read_options(metrics),
         mix_engines=mix_engines,
-        laws=[name for names in laws for name in names.split(",")],
+        laws=[name for names in laws for name in names.split(",")] or None,
         reach=reach,
         hold_out=hold_out,
         score=score,

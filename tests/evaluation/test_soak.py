@@ -89,8 +89,9 @@ def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
     tasks = next(line.split("= ")[1] for line in text.splitlines() if line.startswith("TASKS = "))
     store = tmp_path / "store"
     harness.evaluate(["aster", "birch", "cedar"], tasks.split(","), store, limit=400).check()
-    for table in harness.compare(harness.open_store(store)):
-        assert list(differences(table, read_csv(REPOSITORY / "results" / "demo" / f"{table.name}.csv"))) == []
+    for laws, folder in ((None, "demo"), (("two_step", "sigmoid"), "demo/laws")):
+        for table in harness.compare(harness.open_store(store), laws=laws):
+            assert list(differences(table, read_csv(REPOSITORY / "results" / folder / f"{table.name}.csv"))) == []
 
 
 def test_four_processes_on_one_store(tmp_path: Path):
