@@ -47,10 +47,10 @@ docs:
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[report,transformers]'
 	touch $@
 
-.venv/test: pyproject.toml .ci/constraints.txt
+.venv/test: pyproject.toml .ci/constraints.txt .ci/test-versions.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip uninstall --quiet --yes harness
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --constraint .ci/test-versions.txt --editable '.[test]'
 	touch $@ .venv/demo
 
 clean:

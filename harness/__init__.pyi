@@ -3,8 +3,10 @@
 To add a name, add a line `from harness.MODULE import NAME as NAME`.
 """
 
+from harness.cli.output import answer as answer
 from harness.cli.output import duplicates_option as duplicates_option
 from harness.cli.output import interval_options as interval_options
+from harness.cli.output import print_json as print_json
 from harness.cli.output import print_tables as print_tables
 from harness.cli.output import row_options as row_options
 from harness.cli.output import table_options as table_options
@@ -57,6 +59,7 @@ from harness.tables import Measured as Measured
 from harness.tables import Range as Range
 from harness.tables import Table as Table
 from harness.tasks.loading import fingerprint as fingerprint
+from harness.tasks.patterns import find_matches as find_matches
 from harness.types import Bools as Bools
 from harness.types import Checker as Checker
 from harness.types import Checkpoint as Checkpoint

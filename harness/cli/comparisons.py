@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.named_values import read_options
-from harness.cli.output import FORMAT, OUTPUT, print_tables
+from harness.cli.output import FORMAT, OUTPUT, answer, print_tables, say
 from harness.errors import HarnessError
 from harness.host import PluginHost
 
@@ -132,7 +132,7 @@ def _expect(tables: list[Table], folder: Path) -> None:
 
     found = [line for table in tables for line in differences(table, read_csv(folder / f"{table.name}.csv"))]
     for line in found:
-        click.echo(f"differs: {line}", err=True)
+        say(f"differs: {line}")
     if found:
         raise HarnessError(f"{len(found)} cells differ from those in {folder}")
-    click.echo(f"All cells equal those in {folder}.")
+    answer(f"All cells equal those in {folder}.")

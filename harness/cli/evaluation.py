@@ -11,7 +11,7 @@ from click.exceptions import Exit
 
 from harness.cli.executor_options import executor_options, split_executor
 from harness.cli.named_values import read_options
-from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables
+from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables, say
 from harness.cli.sampling_options import SamplingValue, sampling_options, sampling_settings
 from harness.host import PluginHost
 
@@ -69,6 +69,12 @@ if TYPE_CHECKING:
     help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it).",
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
+@click.option(
+    "--allow-pickle",
+    multiple=True,
+    metavar="NAME",
+    help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
+)
 @sampling_options
 @executor_options
 @click.option(
@@ -92,6 +98,7 @@ def evaluate(
     max_length: int | None,
     truncation: str,
     rehash: bool,
+    allow_pickle: tuple[str, ...],
     dry_run: bool,
     executor: str | None,
     shard: str | None,
@@ -116,6 +123,7 @@ def evaluate(
         "subset": subset,
         "truncation": truncation,
         "rehash": rehash,
+        "allow_pickle": allow_pickle,
         "sampling": sampling_settings(sampling),
         "executor": executor,
         "executor_options": own,
@@ -131,7 +139,7 @@ def evaluate(
             progress.note("interrupted; the same command goes on with what is missing")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    click.echo(f"{summary.written} cells written, {summary.there} were there", err=True)
+    say(f"{summary.written} cells written, {summary.there} were there")
 
 
 def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: RunSettings) -> None:
@@ -140,7 +148,7 @@ def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], stor
     plan, tables = plan_tables(families, tasks, store=store, registries=host, **settings)
     print_tables(tables, host, every_row=True)
     for failure in plan.failures:
-        click.echo(f"failed: {failure}", err=True)
+        say(f"failed: {failure}")
     if plan.failures:
         raise Exit(1)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.cli.output import say
 from harness.host import PluginHost
 
 LAW = click.option(
@@ -70,7 +71,7 @@ def report(
 
     asked["title"] = asked["title"] or f"Scaling report of {points.name}"
     path = write_report(_source(points, host, metrics, renames), output, registries=host, **asked)
-    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @click.command("plot")
@@ -111,7 +112,7 @@ def plot(
 
     source = _source(points, host, metrics or _column(points, task), renames)
     chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
-    click.echo(str(save_chart(chart, output)), err=True)
+    say(save_chart(chart, output))
 
 
 def _column(points: Path, task: str) -> tuple[str, ...]:

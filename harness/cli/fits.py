@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -11,7 +10,16 @@ import click
 from click.exceptions import Exit
 
 from harness.cli.named_values import read_features, read_options
-from harness.cli.output import FORMAT, interval_options, print_tables, print_text, row_options, screen_options
+from harness.cli.output import (
+    FORMAT,
+    interval_options,
+    print_json,
+    print_tables,
+    print_text,
+    row_options,
+    say,
+    screen_options,
+)
 from harness.errors import UsageError
 from harness.host import PluginHost
 
@@ -168,7 +176,7 @@ def _fit(
         save_fits(fits, output)
     _print_fits(fits, seconds if as_json else None)
     for error in errors:
-        click.echo(f"harness: {error}", err=True)
+        say(f"harness: {error}")
     if errors:
         raise Exit(1)
 
@@ -180,7 +188,7 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
         for table in tables:
             for step in table["steps"]:
                 del step["draws"]
-        click.echo(json.dumps(tables, indent=1, allow_nan=False))
+        print_json(tables)
         return
     if fits:
         print_text("\n\n".join(map(str, fits)))

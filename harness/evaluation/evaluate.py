@@ -42,6 +42,7 @@ def evaluate(
     truncation: str = "left",
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    allow_pickle: Sequence[str] = (),
     executor: str | None = None,
     executor_options: Mapping[str, Any] | None = None,
     shard: str | None = None,
@@ -60,6 +61,7 @@ def evaluate(
     :param subset: a file of `harness choose`, or its Subset values: evaluate these documents only.
     :param truncation: of long contexts: left (keeps BOS) or lm_eval (drops it).
     :param rehash: compute the digests of weight files again instead of using the cache.
+    :param allow_pickle: names or wildcards of pickled weights that may be loaded; a pickle can run code.
     :param sampling: for tasks with generated text: sampler, options (a dict for the sampler), temperature, top_p, seed,
         keep_texts and allow_code_execution.
     :param executor: name of an executor, which runs the cells in several processes (default: this process).
@@ -84,6 +86,7 @@ def evaluate(
         truncation=truncation,
         rehash=rehash,
         sampling=sampling,
+        allow_pickle=allow_pickle,
         registries=registries,
     )
     if shard:

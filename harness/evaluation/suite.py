@@ -46,6 +46,7 @@ class Settings(TypedDict, total=False):
     truncation: str
     rehash: bool
     sampling: Mapping[str, Any] | None
+    allow_pickle: Sequence[str]
 
 
 class Progress:
@@ -224,7 +225,7 @@ class Suite:
                 run = self._sample_run(claim, encoded)
                 for documents in run.run(engine):
                     self.progress.documents(job.checkpoint, documents)
-                run.seal(engine.describe())
+                run.seal({**engine.describe(), **job.trusted})
             except PluginError as error:
                 self._fail(_where(job, claim.task), error)
                 continue
@@ -253,7 +254,7 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.writer.put(tally, tally.records(engine.describe()))
+            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}))
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
             tally.claim.lock.release()
@@ -308,6 +309,7 @@ def prepare(
     truncation: str = "left",
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    allow_pickle: Sequence[str] = (),
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
@@ -318,7 +320,7 @@ def prepare(
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy)
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle))
     check_options(setup)
     if truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")

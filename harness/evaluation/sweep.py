@@ -84,7 +84,7 @@ class Sweep:
         """Return an assignment as a worker gets it."""
         job = self.plan.jobs[assignment.job]
         named = ((self.cells[name][1].fingerprint, self.cells[name][2]) for name in assignment.cells)
-        return Order(job.checkpoint, job.folder, job.settings, job.files, tuple(named))
+        return Order(job.checkpoint, job.folder, job.settings, job.files, tuple(named), job.trusted)
 
     def unfinished(self, assignment: Assignment) -> list[str]:
         """Return the cells of a lost worker that are neither in the store nor failed."""

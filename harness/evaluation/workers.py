@@ -62,6 +62,7 @@ class Order:
     settings: Settings
     files: FileStates
     cells: tuple[tuple[str, CellId], ...]
+    trusted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Worker:
                 f"planned were {', '.join(map(str, planned))}; use equal devices, or pass -O dtype=..."
             )
         cells = tuple((self.spec.tasks[fingerprint], cell) for fingerprint, cell in order.cells)
-        return Job(order.checkpoint, order.folder, info, order.settings, cells, order.files)
+        return Job(order.checkpoint, order.folder, info, order.settings, cells, order.files, order.trusted)
 
 
 def _expect_same(spec: WorkerSpec) -> None:

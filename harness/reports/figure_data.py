@@ -55,14 +55,15 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
         wide = wide[wide[[metric, VIA]].notna().all(axis=1)]
         options: dict[str, Any] = {"bootstrap": RESAMPLES, "registries": registries}
         for family, found in fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, **options):
-            if isinstance(found, LawError):
+            fit = None if isinstance(found, LawError) else found
+            if fit is None:
                 note(f"{TWO_STEP}: {task}, {family}: {found}")
-                continue
             measured = wide[wide["family"] == family]
-            held = {str(one["point"]) for one in found.hold_out}
+            held = {str(one["point"]) for one in fit.hold_out} if fit else set()
             named = {"task": task, "metric": metric, "family": family}
             rows += [_measured(row, metric, held) | named for _, row in measured.iterrows()]
-            rows += [row | named for row in _second_step(found, -measured[VIA].to_numpy(dtype=np.float64))]
+            losses = -measured[VIA].to_numpy(dtype=np.float64)
+            rows += [row | named for row in _second_step(fit, losses)] if fit else []
     return pd.DataFrame(rows)
 
 

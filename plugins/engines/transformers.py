@@ -217,7 +217,8 @@ class TransformersEngine:
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
         self.row: int = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:
-            self._note(f"{name} shares {self.sharing} only: {self.sharing.why_not}")
+            limit = f"{self.sharing} only" if self.sharing.reach or self.sharing.prefixes else "nothing"
+            self._note(f"{name} shares {limit}: {self.sharing.why_not}")
 
     def _note(self, note: str) -> None:
         self.notes += [note] if note not in self.notes else []

@@ -103,3 +103,15 @@ def test_four_processes_on_one_store(tmp_path: Path):
     assert statuses == [0] * 4, logs
     written = [line.split()[1:3] for log in logs for line in log.splitlines() if "documents/s" in line]
     assert len(written) == len({tuple(cell) for cell in written}) == 40
+
+
+def test_random_faults_lose_double_and_falsify_nothing():
+    """Kills, signals, full disks, engines, two drivers, clocks, files: python -m tests.soak runs more of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--faults", "21", "--seed", "7"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
