@@ -126,7 +126,8 @@ def plan_tables(
 ) -> tuple[Plan, list[Table]]:
     """Return what `evaluate` would do with the same arguments, and tables of it; changes nothing on disk."""
     options = executor_options or {}
-    find_executor(executor, options, registries)
+    if executor:
+        find_executor(executor, options, registries)
     plan, _ = prepare(families, tasks, store=store, registries=registries, **settings)
     if shard:
         keep_shard(plan, shard)
