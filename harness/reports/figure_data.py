@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, LawError
+from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit import fit_families
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_results import Forecast
@@ -17,7 +18,7 @@ from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
 from harness.registries import Registries
-from harness.reports.back_test import FIRST, back_test
+from harness.reports.back_test import back_test
 from harness.reports.panels import LEVELS
 from harness.types import Floats
 
