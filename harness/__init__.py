@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from harness.store.subsets import Subset, load_subsets, save_subsets
     from harness.tables import Measured, Range, Table
     from harness.tasks.loading import fingerprint
+    from harness.tasks.prompting import chat_context
     from harness.types import (
         Bools,
         Checker,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         Sample,
         Sampler,
         SampleRequest,
+        SourceMetric,
         Task,
         Tokenizer,
     )
@@ -111,6 +113,7 @@ __all__ = [
     "Sampler",
     "Samples",
     "Scores",
+    "SourceMetric",
     "StoreError",
     "Subset",
     "SuiteError",
@@ -121,6 +124,7 @@ __all__ = [
     "Tokenizer",
     "UsageError",
     "back_test",
+    "chat_context",
     "compare",
     "crossing",
     "crossovers",
@@ -146,6 +150,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "tasks.prompting": "chat_context",
     "reports.report": "write_report",
     "reports.panels": "Panel ReportData",
     "fitting.forecast_files": "forecast_file",
@@ -174,7 +179,7 @@ _MODULES = {
     "tables": "Measured Range Table",
     "types": (
         "Bools Checker Checkpoint ChoiceScore Doc Engine EngineInfo Family Floats Generation Ints Outcome Request "
-        "Sample SampleRequest Sampler Task Tokenizer"
+        "Sample SampleRequest Sampler SourceMetric Task Tokenizer"
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

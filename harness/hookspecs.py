@@ -41,8 +41,12 @@ def register_tasks(register: Register) -> None:
 def register_sources(register: Register) -> None:
     """Offer tasks that are created on demand, under a prefix. Called once at start.
 
-    :param register: `register(prefix, resolve, list_names)`: `resolve(name)` returns the `harness.Task` for
-        `prefix:name` or raises KeyError if there is none; `list_names()` returns the names for `harness ls tasks`.
+    :param register: `register(prefix, resolve, list_names, metrics=None)`: `resolve(name)` returns the `harness.Task`
+        for `prefix:name`, or a list of tasks, or raises KeyError if there is none. Keyword-only parameters of `resolve`
+        receive the options of `harness eval` of their names: limit, num_fewshot, fewshot_seed, include_path, chat,
+        system_prompt, multiturn. `list_names()` returns the names for `harness ls tasks`. `metrics(task, answers)`
+        returns a list of `harness.SourceMetric` for one cell of a task whose `source` has the key `prefix`. `answers`
+        are the `harness.Scores` of the cell, or the texts of each document (a tuple of tuples).
 
     Minimal implementation::
 

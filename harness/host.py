@@ -48,6 +48,7 @@ BUILT_IN = (
     "harness_plugins.analyses.forecast",
     "harness_plugins.forecasters",
     "harness_plugins.sources.bigbench",
+    "harness_plugins.sources.lm_eval",
     "harness_plugins.samplers",
     "harness_plugins.panels.scaling",
     "harness_plugins.panels.overview",

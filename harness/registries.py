@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import PluginError, UsageError, choose
 from harness.hookspecs import Register
 from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
-from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Task
+from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Source, Task
 
 Registrar = Callable[["Registries", str], Register]
 
@@ -118,10 +118,16 @@ def _file_name(path: Path) -> str:
 
 
 def _sources(registries: Registries, plugin: str) -> Register:
-    def register(prefix: str, resolve: Callable[[str], Task], list_names: Callable[[], Iterable[str]]) -> None:
+    def register(
+        prefix: str,
+        resolve: Callable[..., Task | Sequence[Task]],
+        list_names: Callable[[], Iterable[str]],
+        metrics: Callable[..., Any] | None = None,
+    ) -> None:
         origin = Origin(plugin, "source", prefix)
-        source = tuple(marked(_callable(function, prefix), origin) for function in (resolve, list_names))
-        registries.sources.add(prefix, source, plugin)
+        first, names = (marked(_callable(function, prefix), origin) for function in (resolve, list_names))
+        own = marked(_callable(metrics, prefix), origin) if metrics is not None else None
+        registries.sources.add(prefix, Source(first, names, own), plugin)
 
     return register
 

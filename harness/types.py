@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,7 @@ class Doc:
 
     `contexts` holds one shared context or one a choice; `continuations` likewise. `choices` are the answers as
     they are counted in characters and bytes (without the delimiter); `gold` lists the indices of the correct ones.
+    `source` is what the source of the task keeps to compute its own metrics; it does not change the fingerprint.
     """
 
     doc_id: str
@@ -77,6 +78,7 @@ class Doc:
     gold: tuple[int, ...]
     group: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def prompt(self, choice: int) -> tuple[str, str]:
         """Return (context, continuation) of one choice."""
@@ -102,10 +104,12 @@ class Generation:
 class Task:
     """A named list of documents and how they are scored.
 
-    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text) or "generate" (texts
-    are drawn and checked, as `generation` says). `metric` is the one shown in tables; `average` is "macro" or "micro"
+    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text), "generate" (texts
+    are drawn and checked, as `generation` says) or "unjudged" (continuations of which none is known to be correct: only
+    the source of the task has metrics for them). `metric` is the one shown in tables; `average` is "macro" or "micro"
     over groups. `groups` are "strata" (all there are: subjects, paradigms) or "clusters" (a sample of what there might
-    be: passages), which decides the standard errors.
+    be: passages), which decides the standard errors. `truncation` is the task's own ("": that of the suite's default);
+    `source` names the source of the task and what it keeps to compute its own metrics (register_sources).
     """
 
     name: str
@@ -118,6 +122,8 @@ class Task:
     about: str = ""
     generation: Generation | None = None
     groups: str = "strata"
+    truncation: str = ""
+    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ class Sample:
     finish: str
 
 
-OUTCOMES = ("passed", "failed", "timed out", "crashed")
+OUTCOMES = ("passed", "failed", "timed out", "crashed", "unjudged")
 PASS_AT = (10, 100)  # the k of pass@k: samples of every document that metrics may need
 
 
@@ -211,7 +217,8 @@ PASS_AT = (10, 100)  # the k of pass@k: samples of every document that metrics m
 class Outcome:
     """What a checker says of one sample: "passed", "failed", "timed out" or "crashed", and in a few words why.
 
-    A wrong answer has failed; one that has not come in time, or that ended by itself before it came, has not.
+    A wrong answer has failed; one that has not come in time, or that ended by itself before it came, has not. A text is
+    "unjudged" where it is neither right nor wrong: the source of its task has metrics of its own for it.
     """
 
     outcome: str
@@ -356,3 +363,27 @@ class Checker:
     executes_code: bool = False
     prepare: Callable[[], Sequence[str]] | None = None
     takes: str = ""
+
+
+@dataclass(frozen=True)
+class SourceMetric:
+    """A metric that the source of a task computes from the answers of one cell.
+
+    `stderr` is the source's own; NaN where it states none. `values` (n,) has a number for each document, or is None
+    where the metric has no value for a single document.
+    """
+
+    name: str
+    value: float
+    stderr: float
+    n: int
+    higher_is_better: bool = True
+    values: Floats | None = None
+
+
+class Source(NamedTuple):
+    """A source as registered (register_sources says what the functions do)."""
+
+    resolve: Callable[..., Task | Sequence[Task]]
+    list_names: Callable[[], Iterable[str]]
+    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None

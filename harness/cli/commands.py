@@ -16,6 +16,7 @@ from click.exceptions import Abort, Exit
 from harness import distribution
 from harness.cli.figures import plot, report
 from harness.cli.output import FORMAT, OUTPUT, interval_options, print_tables, row_options
+from harness.cli.prompting_options import prompting_options, take_prompting_options
 from harness.cli.sampling_options import sampling_options, take_sampling
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
@@ -174,11 +175,10 @@ main.add_command(plot)
 )
 @click.option(
     "--truncation",
-    default="left",
-    show_default=True,
-    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it).",
+    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).",
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
+@prompting_options
 @sampling_options
 @click.option("--dry-run", is_flag=True, help="Print the numbers of cells, documents, tokens and FLOPs, and stop.")
 @click.pass_obj
@@ -196,7 +196,7 @@ def evaluate(
 
     max_length = settings.pop("max_length")
     settings["options"] = _options(settings["options"]) | ({"max_length": max_length} if max_length else {})
-    settings["sampling"] = take_sampling(settings)
+    settings["sampling"], settings["prompting"] = take_sampling(settings), take_prompting_options(settings)
     names = [name for name in tasks.split(",") if name]
     if dry_run:
         _dry_run(host, families, names, store, settings)

@@ -14,6 +14,7 @@ from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
 from harness.distribution import missing
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose
+from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
 from harness.origins import PLUGIN_ERRORS, describe
@@ -33,6 +34,7 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # before the digest was computed
+    chat: Chat | None = None
 
     @property
     def digest(self) -> str:
@@ -84,20 +86,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a suite wants its checkpoints to be evaluated; `greedy` names the metrics that ask what is greedy."""
+    """How a suite wants its checkpoints to be evaluated; `greedy` names the metrics that ask what is greedy.
+
+    `truncation` is None where each task cuts long contexts in its own way.
+    """
 
     engine: EngineType
     options: Mapping[str, Any] = field(default_factory=dict)
-    truncation: str = "left"
+    truncation: str | None = None
     rehash: bool = False
     greedy: frozenset[str] = frozenset()
     sampling: Sampling | None = None
+    chat: Chat | None = None
 
     def settings_of(self, settings: Settings, task: Task) -> Settings:
-        """Return the settings of a task's cell: those of the checkpoint, and how texts are drawn."""
+        """Return the settings of a task's cell: those of the checkpoint and task, and how texts are drawn."""
+        settings = replace(settings, truncation=truncation_of(settings, task))
         if self.sampling is None or task.generation is None:
             return settings
         return replace(settings, sampling=self.sampling.settings(task))
+
+
+def truncation_of(settings: Settings, task: Task) -> str:
+    """Return how long contexts of a task are cut: as the suite says, else as the task says, else on the left."""
+    return settings.truncation or task.truncation or "left"
 
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
@@ -125,11 +137,13 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
         quantisation=info.quantisation,
         bos=known.bos,
         max_length=info.max_length,
-        truncation=setup.truncation,
+        truncation=setup.truncation or "",
     )
+    if setup.chat:
+        settings = replace(settings, **setup.chat.settings(folder))
     files, digest = state_of(folder), checkpoint_digest(folder, rehash=setup.rehash)
     cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
-    return Job(known, folder, info, settings, cells, files)
+    return Job(known, folder, info, settings, cells, files, setup.chat)
 
 
 def check_options(setup: Setup) -> None:
@@ -227,7 +241,13 @@ class EncoderPool:
     def ahead(self, job: Job, task: Task) -> Future[Encoded]:
         """Begin to encode a task, unless that was begun before."""
         settings = job.settings
-        key = (tokenizer_digest(job.folder), settings.bos, settings.max_length, settings.truncation)
+        key = (
+            tokenizer_digest(job.folder),
+            settings.bos,
+            settings.max_length,
+            settings.truncation,
+            settings.chat_template,
+        )
         if key != self.key:
             self.key, self.encoded = key, {}
         if task.fingerprint not in self.encoded:
@@ -242,4 +262,7 @@ def _encode(job: Job, task: Task) -> Encoded:
     except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
         raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
     encode = encode_prompts if task.generation else encode_task
-    return encode(task, Encoder(tokenizer, settings.max_length, settings.bos, settings.truncation))
+    render = job.chat.renderer(tokenizer, job.folder) if job.chat else None
+    return encode(
+        task, Encoder(tokenizer, settings.max_length, settings.bos, truncation_of(settings, task), render=render)
+    )

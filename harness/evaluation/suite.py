@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from filelock import Timeout
 
 from harness.checkpoints.families import check_features, select
 from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
+from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.engine_slot import EngineSlot
 from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
@@ -30,6 +31,7 @@ from harness.store.identity import CellId
 from harness.store.sample_records import SampleStore
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted
+from harness.tasks.prompting import Prompting, as_chat
 from harness.types import Checkpoint, Engine, Family, Task
 
 
@@ -178,7 +180,9 @@ class Suite:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
-        tallies = (Tally(claim, encoded, claim.task.metric in greedy) for claim, encoded in cells)
+        tallies = (
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source)) for claim, encoded in cells
+        )
         for score in engine.score(requests_of(tallies, begun)):
             key: Any = score.key  # (number, request), as requests_of made it
             tally = begun[key[0]]
@@ -272,9 +276,10 @@ def prepare(
     data: str | Path | None = None,
     limit: int | None = None,
     subset: str | Path | Sequence[Subset] | None = None,
-    truncation: str = "left",
+    truncation: str | None = None,
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    prompting: Mapping[str, Any] | None = None,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return what `evaluate` would do with the same arguments, without doing it.
@@ -284,13 +289,14 @@ def prepare(
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy)
+    own, chat = take_prompting(prompting or {})
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, chat=chat)
     check_options(setup)
-    if truncation not in TRUNCATION:
+    if truncation is not None and truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
     checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
     check_features(checkpoints, registries)
-    found = _tasks(tasks, registries, Path(data) if data else None, limit)
+    found = _tasks(tasks, registries, Path(data) if data else None, limit, own)
     if subset is not None:
         found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
     if not checkpoints or not found:
@@ -309,15 +315,31 @@ def prepare(
     return plan, setup
 
 
-def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None) -> list[Task]:
+def take_prompting(asked: Mapping[str, Any]) -> tuple[Prompting, Chat | None]:
+    """Return options for prompts, and how conversations are rendered, from one dict; raise UsageError for others."""
+    known = {f.name for f in fields(Prompting)} - {"chat"} | {"chat_template"}
+    if unknown := set(asked) - known:
+        raise UsageError(f"prompting has no option {choose(unknown)}; it has: {choose(known)}")
+    template = asked.get("chat_template")
+    own = Prompting(chat=template is not None, **{k: v for k, v in asked.items() if k != "chat_template"})
+    return own, make_chat(template, system_prompt=own.system_prompt, multiturn=own.multiturn)
+
+
+def _tasks(
+    names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
+) -> list[Task]:
     """Return tasks, each once; raise UsageError where one names a metric that nobody registers."""
     found = [
         task
         for item in names
-        for task in ([item] if isinstance(item, Task) else find_tasks([item], registries, data, limit))
+        for task in (
+            [as_chat(item, prompting)]
+            if isinstance(item, Task)
+            else find_tasks([item], registries, data, limit, prompting)
+        )
     ]
     for task in found:
-        if task.metric not in registries.metrics:
+        if task.metric not in registries.metrics and not task.source:
             raise UsageError(
                 f"task {task.name}: there is no metric {task.metric!r}; there are: {choose(registries.metrics)}"
             )
@@ -341,6 +363,8 @@ def evaluate(
     :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
         Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
         sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
+        `prompting` is a dict of num_fewshot, fewshot_seed, include_path (folders with further tasks of a source),
+        chat_template ("tokenizer", or a file), system_prompt and multiturn.
 
     Returns a Summary; a checkpoint or task that failed is in `failures`, and the others are done.
     Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where

@@ -18,7 +18,7 @@ All engines use the same rules. All prompts are checked before the first forward
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,7 @@ class Encoder:
     max_length: int
     bos: str = "auto"
     truncation: str = "left"
+    render: Callable[[str], str] | None = None  # from messages to text, where contexts are conversations
 
     def __post_init__(self) -> None:
         if self.truncation not in TRUNCATION:
@@ -107,6 +108,12 @@ class Encoder:
     def limit(self) -> int:
         """Return the most tokens of a scored sequence."""
         return self.max_length + (self.truncation == "lm_eval")
+
+    def text(self, task: Task, context: str) -> str:
+        """Return a context as text; raise TokenError where a template refuses its messages."""
+        if self.render is None or task.kind == "text":
+            return context
+        return self.render(context)
 
     def before(self, ids: Ids) -> Ids:
         """Return what stands before a context that begins with `ids`: nothing twice, and something if it is empty."""
@@ -180,12 +187,13 @@ def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
     if task.generation is None:
         raise TokenError(f"task {task.name} draws no texts")
     most, prompts, truncated = task.generation.max_tokens, list[tuple[int, ...]](), list[bool]()
-    ids = _encode_all((doc.contexts[0] for doc in task.docs), encoder)
-    for doc in task.docs:
-        own = ids[doc.contexts[0]]
-        whole = encoder.before(own) + own
+    texts = [encoder.text(task, doc.contexts[0]) for doc in task.docs]
+    ids = _encode_all(texts, encoder)
+    room = most + (encoder.truncation == "lm_eval")  # lm-eval leaves room for all tokens that are drawn
+    for doc, text in zip(task.docs, texts, strict=True):
+        whole = encoder.before(ids[text]) + ids[text]
         try:
-            prompts.append(tuple(encoder.cut(whole, most)))
+            prompts.append(tuple(encoder.cut(whole, room)))
         except TokenError as error:
             raise TokenError(f"task {task.name}, document {doc.doc_id}: {error}") from error
         truncated.append(len(prompts[-1]) < len(whole))
@@ -219,10 +227,15 @@ def encode_task(task: Task, encoder: Encoder) -> EncodedTask:
 
 
 def _split_docs(task: Task, docs: Sequence[Doc], encoder: Encoder) -> list[Split]:
-    prompts = [[move_spaces(*doc.prompt(k)) for k in range(len(doc.choices))] for doc in docs]
+    prompts = [[move_spaces(*_prompt(task, doc, k, encoder)) for k in range(len(doc.choices))] for doc in docs]
     texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
     ids = _encode_all(texts, encoder)
     return [_split(task, doc, own, ids, encoder) for doc, own in zip(docs, prompts, strict=True)]
+
+
+def _prompt(task: Task, doc: Doc, choice: int, encoder: Encoder) -> Prompt:
+    context, continuation = doc.prompt(choice)
+    return encoder.text(task, context), continuation
 
 
 def _encode_all(texts: Iterable[str], encoder: Encoder) -> dict[str, Ids]:
@@ -256,7 +269,7 @@ def _split_shared(prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: En
     if 0 in lengths:
         k = lengths.index(0)
         raise TokenError(f"choice {k}: the continuation {prompts[k][1]!r} is empty in tokens; mend the document")
-    if encoder.truncation == "lm_eval":  # each choice cuts its context for itself
+    if encoder.truncation == "lm_eval" and len(context) + max(lengths) > encoder.limit:  # each choice cuts for itself
         contexts = [encoder.cut(context, n) for n in lengths]
         truncated = tuple(len(cut) < len(context) for cut in contexts)
         pairs = tuple((cut, (c,)) for cut, c in zip(contexts, continuations, strict=True))

@@ -54,7 +54,7 @@ class Scores:
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
                 raise MetricError(f"{self.where(row)}: the log-probability is {column[row]}; the model is broken there")
         without = np.flatnonzero(~np.logical_or.reduceat(self.is_gold, self.first))
-        if len(without):
+        if len(without) and self.kind != "unjudged":
             raise MetricError(f"document {self.doc_ids[without[0]]}: none of its choices is gold")
 
     def __len__(self) -> int:
@@ -75,12 +75,12 @@ class Scores:
         """What a metric may need and these scores have."""
         one_gold = bool((self.sum(self.is_gold) == 1).all())
         found = {
-            "answers": self.kind != "text",
+            "answers": self.kind not in {"text", "unjudged"},
             "choices": self.kind == "choice",
             "cloze": self.kind == "cloze",
             "text": self.kind == "text",
             "one_gold": one_gold,
-            "several_gold": not one_gold,
+            "several_gold": not one_gold and self.kind != "unjudged",
             "unconditional": self.logprob_unconditional is not None,
             "greedy": self.is_greedy is not None,
         }

@@ -42,7 +42,7 @@ def _tasks(host: PluginHost) -> Listed:
         kind = task.kind if isinstance(task, Task) else task.prompt.kind
         rows.append((name, kind, task.metric, "shipped" if isinstance(task, Task) else _origin(task), task.about))
     for prefix in host.sources:
-        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix][1]()]
+        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix].list_names()]
     return ("task", "kind", "metric", "documents", "about"), rows
 
 

@@ -42,7 +42,7 @@ from harness.store.files import AGAIN, OLD, StoreFiles
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
 from harness.store.locks import lock_of
-from harness.types import Bools, Checkpoint, Floats, Ints, Task
+from harness.types import Bools, Checkpoint, Doc, Floats, Ints, Task
 
 DIGEST = re.compile(r"[0-9a-f]{16}")
 CHECKPOINT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
@@ -235,11 +235,8 @@ class Store:
     def put_task(self, task: Task) -> None:
         """Keep the documents of a task, with its name and how it is shown."""
         keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
-        meta, columns, name = (
-            {key: getattr(task, key) for key in keys},
-            _task_columns(task),
-            f"tasks/{task.fingerprint}",
-        )
+        meta = {key: getattr(task, key) for key in keys} | ({"source": dict(task.source)} if task.source else {})
+        columns, name = _task_columns(task), f"tasks/{task.fingerprint}"
         if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
             self.files.write_table(name, columns, meta)
         self.__dict__.pop("task_meta", None)
@@ -249,13 +246,21 @@ class Store:
             table, old = self.files.read_table(name)
         except DamagedFile:
             return True
-        return old != meta or table["attributes"].to_pylist() != columns["attributes"].to_pylist()
+        names = [name for name in ("attributes", "source") if name in columns]
+        return old != meta or any(
+            name not in table.column_names or table[name].to_pylist() != columns[name].to_pylist() for name in names
+        )
 
     @cached_property
     def task_meta(self) -> dict[str, dict[str, Any]]:
         """Name, kind, metric, average ... of tasks, by fingerprint."""
         stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
         return {stem: self.files.read_table(f"tasks/{stem}").meta for stem in stems if DIGEST.fullmatch(stem)}
+
+    def task(self, fingerprint: str) -> Task:
+        """Return a task as it was scored; how its texts were drawn is in the settings of its cells."""
+        table, meta = self.files.read_table(f"tasks/{fingerprint}")
+        return Task(docs=tuple(map(_doc, table.to_pylist())), fingerprint=fingerprint, **meta)
 
     def docs(self, fingerprint: str) -> Docs:
         """Return the documents of a task."""
@@ -295,13 +300,20 @@ class Docs:
         self.n_bytes = _flat(table["n_bytes"])
         self.is_gold = np.zeros(counts.sum(), dtype=np.bool_)
         for first, gold in zip(self.first, table["gold"].to_pylist(), strict=True):
-            self.is_gold[first + np.array(gold)] = True
+            self.is_gold[first + np.array(gold, dtype=np.int64)] = True
         self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
 
     @property
     def attributes(self) -> list[dict[str, Any]]:
         """Attributes of each document, such as digits."""
         return [json.loads(text) for text in self.table["attributes"].to_pylist()]
+
+
+def _doc(row: Mapping[str, Any]) -> Doc:
+    """Return a document from its row in tasks/."""
+    texts: dict[str, Any] = {name: tuple(row[name]) for name in ("contexts", "continuations", "choices", "gold")}
+    kept = {name: json.loads(row.get(name) or "{}") for name in ("attributes", "source")}
+    return Doc(doc_id=row["doc_id"], group=row["group"], **texts, **kept)
 
 
 def _flat(column: pa.ChunkedArray) -> Ints:
@@ -321,4 +333,5 @@ def _task_columns(task: Task) -> dict[str, Any]:
         "n_bytes": pa.array([[len(c.encode()) for c in d.choices] for d in docs], pa.list_(pa.int32())),
         "gold": pa.array([list(d.gold) for d in docs], pa.list_(pa.int16())),
         "attributes": pa.array([json.dumps(dict(d.attributes)) for d in docs], pa.string()),
+        **({"source": pa.array([json.dumps(dict(d.source)) for d in docs], pa.string())} if task.source else {}),
     }

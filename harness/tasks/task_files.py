@@ -14,10 +14,10 @@ import yaml
 
 from harness.errors import TaskError, choose
 from harness.tasks.hub import HubDataset
-from harness.tasks.prompts import MAKERS, FewShot, PromptSpec
+from harness.tasks.prompts import MAKERS, SAMPLERS, SEED, FewShot, PromptSpec
 from harness.types import Generation
 
-PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples"}
+PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples", "shots", "prompting"}
 FILE_KEYS = {
     "documents",
     "folder",
@@ -53,6 +53,7 @@ class HubTask:
     split: str
     prompt: PromptSpec
     fewshot: FewShot | None = None
+    unshown: FewShot | None = None  # where examples would come from, of a task that shows none by itself
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class TaskFile:
     about: str = ""
     generation: Generation | None = None
     groups: str = "strata"
+    unshown: FewShot | None = None  # as in HubTask
+    suffix: str = ""  # of the name: another number of few-shot examples than the task's own
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ def _task_file(path: Path, table: Any) -> TaskFile:
     _known(table, PROMPT_KEYS | TASK_KEYS)
     documents = _names(table.get("documents"), "documents", "a file, or a wildcard")
     prompt = _prompt(table)
+    shots = _fewshot(table.get("fewshot"), "documents", documents)
     return TaskFile(
         path=path,
         documents=documents,
@@ -111,7 +115,8 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         only=_only(table.get("only", {})),
         hub=_hub(table, documents),
         leave_out=frozenset(table.get("leave_out", ())),
-        fewshot=_fewshot(table.get("fewshot"), "documents", documents),
+        fewshot=shots if shots and shots.n else None,
+        unshown=shots if shots and not shots.n else None,
         unconditional=_one_of(table.get("unconditional", False), "unconditional", (True, False)),
         metric=str(table.get("metric", METRICS[prompt.kind])),
         average=_one_of(table.get("average", "macro"), "average", ("macro", "micro")),
@@ -179,11 +184,13 @@ def _hub(table: Mapping[str, Any], documents: tuple[str, ...]) -> HubTask | None
         raise TaskError("hub: expected dataset:, revision: and split:")
     _known(hub, HUB_KEYS | PROMPT_KEYS, "hub: ")
     shots = {**(table.get("fewshot") or {}), **(hub.get("fewshot") or {})}
+    found = _fewshot(shots or None, "split", (hub["split"],))
     return HubTask(
         source=HubDataset(hub["dataset"], str(hub["revision"]), _configurations(hub), documents),
         split=hub["split"],
         prompt=_prompt({**table, **hub}),
-        fewshot=_fewshot(shots or None, "split", (hub["split"],)),
+        fewshot=found if found and found.n else None,
+        unshown=found if found and not found.n else None,
     )
 
 
@@ -201,7 +208,10 @@ def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
         raise TaskError("fewshot: examples from the documents that are scored; name others")
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
     settings["only"] = _only(table.get("only", {}))
-    return FewShot(**settings) if table["n"] else None
+    settings["sampler"] = _one_of(table.get("sampler", "once"), "fewshot: sampler", SAMPLERS)
+    if settings["sampler"] == "per_doc" and settings.setdefault("seed", SEED) is None:
+        raise TaskError("fewshot: sampler: per_doc draws with a seed; leave seed: out, or name a number")
+    return FewShot(**settings)
 
 
 def _only(table: Any) -> dict[str, tuple[int, int]]:
