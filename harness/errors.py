@@ -9,7 +9,7 @@
     ├── EngineError       an engine cannot open or score a checkpoint
     │   └── OutOfMemory   not even one sequence fits
     ├── StoreError        the store cannot answer
-    │   └── DamagedFile   a file of the store is damaged and was set aside
+    │   └── DamagedFile   a file of the store is damaged
     ├── MetricError       a metric cannot be computed from these scores
     ├── LawError          a law cannot be fitted to these points
     └── SuiteError        some cells failed; the others are stored
@@ -59,7 +59,18 @@ class StoreError(HarnessError):
 
 
 class DamagedFile(StoreError):
-    """A file of the store is damaged; it was set aside and its cell will be computed again."""
+    """A file of the store is damaged, for the reason `why`.
+
+    `found` is the first part of the message: which file, why, and where it was moved. The last part is the `remedy`.
+    """
+
+    def __init__(self, path: object, why: str, moved: str = "", remedy: str = "run harness eval again") -> None:
+        super().__init__(path, why, moved, remedy)
+        self.path, self.why, self.remedy = path, why, remedy
+        self.found = f"{path} is damaged ({why}){moved}"
+
+    def __str__(self) -> str:
+        return f"{self.found}; {self.remedy}"
 
 
 class MetricError(HarnessError, ValueError):

@@ -94,11 +94,13 @@ def register_engines(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     """Offer metrics. Called once at start.
 
-    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True)`. `fn(scores)` gets
-        a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators, denominators).
+    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...)`.
+        `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
+        denominators).
         `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), cloze (one
         continuation), text, one_gold, several_gold, unconditional, greedy.
         `aggregate` is mean, ratio (sum over sum), exp_ratio (its exponential), or a function of the columns.
+        `bounds` is the lowest and highest possible value, such as (0, 1); intervals stay within it.
 
     Minimal implementation::
 
@@ -157,11 +159,11 @@ def register_laws(register: Register) -> None:
     :param register: `register(law)`: an object with `name`, `features`, `parameters` (name -> (lower, upper)),
         `guess(y, **features)` and `formula(**features, **parameters)`; or with `name` and `steps` (two such laws, the
         second a function of the first's value). The formula must broadcast parameters of shape (R, 1) against
-        features of shape (n,) to (R, n); `harness.laws.FormulaLaw` lists optional attributes (objective, anchors,
-        linear parameters, derived quantities, published starts, source). A law may also be a procedure instead of a
-        formula: an object with `name`, `features`, `fit(points, value, rng)`, which returns a `harness.Fitted` for a
-        pandas frame, and `predict(fitted, points)`, which returns values (n,); `harness.laws.ProcedureLaw` lists
-        optional attributes.
+        features of shape (n,) to (R, n). A law may also be a procedure instead of a formula: an object with `name`,
+        `features`, `fit(points, value, rng)`, which returns a `harness.Fitted` for a pandas frame, and
+        `predict(fitted, points)`, which returns values (n,). `harness.laws.Traits` lists the optional attributes of
+        laws (objective, anchors, linear parameters, derived quantities, published starts, source ...); a misspelt one
+        is an error.
 
     Minimal implementation::
 

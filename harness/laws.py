@@ -1,7 +1,8 @@
 """What the authors of laws and of analyses use: laws and the solver behind fits. Re-exports only."""
 
-from harness.fitting.laws import ComposedLaw, Fitted, FormulaLaw, Law, ProcedureLaw, bounds, curve
+from harness.fitting.laws import bounds, curve
 from harness.fitting.solver import Effort, Problem, minimise
+from harness.types.laws import ComposedLaw, Fitted, FormulaLaw, Law, ProcedureLaw, Traits
 
 __all__ = [
     "ComposedLaw",
@@ -11,6 +12,7 @@ __all__ = [
     "Law",
     "Problem",
     "ProcedureLaw",
+    "Traits",
     "bounds",
     "curve",
     "minimise",

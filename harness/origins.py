@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, ParamSpec, TypeVar
 
 from harness.types import (
     Checker,
@@ -26,6 +26,9 @@ from harness.types import (
     Sample,
     SampleRequest,
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PLUGIN_ERRORS = (Exception, SystemExit)  # what the code of a plugin may raise, of which a run must not die
 
@@ -42,13 +45,15 @@ class Origin:
         return f"plugin {self.plugin!r}, {self.kind} {self.name!r}"
 
 
-def run(origin: Origin, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of a plugin; what it yields later is marked too."""
+def run(origin: Origin, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function of a plugin; an iterator that it returns is marked too."""
     found = function(*args, **kwargs)
-    return steps(origin, found) if isinstance(found, Iterator) else found
+    marked_steps: Any = steps(origin, found) if isinstance(found, Iterator) else found
+    result: R = marked_steps  # an iterator stays an iterator
+    return result
 
 
-def steps(origin: Origin, iterator: Iterator[Any]) -> Iterator[Any]:  # noqa: ARG001  # read from the frame
+def steps(origin: Origin, iterator: Iterator[R]) -> Iterator[R]:  # noqa: ARG001  # read from the frame
     """Yield what an iterator of a plugin yields."""
     yield from iterator
 
@@ -56,11 +61,11 @@ def steps(origin: Origin, iterator: Iterator[Any]) -> Iterator[Any]:  # noqa: AR
 _MARKS = (run.__code__, steps.__code__)
 
 
-def marked(function: Callable[..., Any], origin: Origin) -> Callable[..., Any]:
-    """Return a function that does what another does, and says in tracebacks whose it is."""
+def marked(function: Callable[P, R], origin: Origin) -> Callable[P, R]:
+    """Return a function that calls another one and names its plugin in tracebacks."""
 
     @functools.wraps(function, updated=())
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         return run(origin, function, *args, **kwargs)
 
     return call
@@ -119,33 +124,35 @@ def mark_engine(engine: EngineType, origin: Origin) -> EngineType:
     """Return an engine whose functions are marked, and the methods of what it opens."""
 
     @functools.wraps(engine.inspect)
-    def inspect(*args: Any, **options: Any) -> Any:
-        info = run(origin, engine.inspect, *args, **options)
+    def inspect(checkpoint: Checkpoint, folder: Path, **options: Any) -> EngineInfo:
+        info = run(origin, engine.inspect, checkpoint, folder, **options)
         is_info = isinstance(info, EngineInfo)
         return replace(info, load_tokenizer=marked(info.load_tokenizer, origin)) if is_info else info
 
     @functools.wraps(engine.open_engine)
-    def open_engine(*args: Any, **options: Any) -> Any:
-        return _Opened(run(origin, engine.open_engine, *args, **options), origin)
+    def open_engine(checkpoint: Checkpoint, folder: Path, **options: Any) -> AbstractContextManager[Engine]:
+        return _Opened(run(origin, engine.open_engine, checkpoint, folder, **options), origin)
 
     return replace(engine, inspect=inspect, open_engine=open_engine, preferred=marked(engine.preferred, origin))
 
 
-class _Opened(AbstractContextManager[Any]):
+class _Opened(AbstractContextManager[Engine]):
     """A context manager that yields a marked engine."""
 
-    def __init__(self, manager: Any, origin: Origin) -> None:
+    def __init__(self, manager: AbstractContextManager[Engine], origin: Origin) -> None:
         self.manager, self.origin = manager, origin
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Engine:
         engine = run(self.origin, self._enter)
         return MarkedEngine(engine, self.origin) if isinstance(engine, Engine) else engine
 
-    def _enter(self) -> Any:
+    def _enter(self) -> Engine:
         return self.manager.__enter__()
 
-    def __exit__(self, *error: Any) -> Any:
-        return run(self.origin, lambda: self.manager.__exit__(*error))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return run(self.origin, self.manager.__exit__, kind, error, trace)
 
 
 class MarkedEngine:
@@ -156,13 +163,11 @@ class MarkedEngine:
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
         """Score requests."""
-        found: Iterator[ChoiceScore] = run(self.origin, self.engine.score, requests)
-        return found
+        return run(self.origin, self.engine.score, requests)
 
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
         """Draw the samples of requests."""
-        found: Iterator[Sample] = run(self.origin, self.engine.generate, requests)
-        return found
+        return run(self.origin, self.engine.generate, requests)
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Serve other weights of the same shape."""
@@ -174,14 +179,13 @@ class MarkedEngine:
 
     def describe(self) -> Mapping[str, Any]:
         """Return provenance."""
-        found: Mapping[str, Any] = run(self.origin, self.engine.describe)
-        return found
+        return run(self.origin, self.engine.describe)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
 
-def is_frame_of(frame: FrameType, value: Any) -> bool:
+def is_frame_of(frame: FrameType, value: object) -> bool:
     """Tell whether a frame runs code of an object: a method of it, of an equally named one of its type, or a function.
 
     Laws are not wrapped, because what they are, they are for `dataclasses.replace` and `isinstance` too.

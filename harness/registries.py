@@ -1,4 +1,4 @@
-"""What plugins may register, one registry a kind; what they hand over is checked where they hand it over."""
+"""One registry per kind of plugin object, validated on registration."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from harness.errors import PluginError, UsageError, choose
 from harness.hookspecs import Register
 from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
-from harness.types import PASS_AT, Checker, EngineType, Family, Metric, Source, Task
+from harness.tables import Table
+from harness.types import (
+    PASS_AT,
+    Checker,
+    EngineType,
+    Family,
+    InspectCheckpoint,
+    Metric,
+    OpenEngine,
+    Sampler,
+    SourceMetric,
+    Task,
+)
+from harness.types.laws import REQUIRED, Law, misspelt
 
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 Registrar = Callable[["Registries", str], Register]
 
 NEEDS = (
@@ -27,26 +42,37 @@ NEEDS = (
     "text",
     "unconditional",
 )
+UNBOUNDED = (-float("inf"), float("inf"))
 AGGREGATES = ("mean", "ratio", "exp_ratio")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One registered thing and the plugin that registered it."""
+class Entry(NamedTuple, Generic[T]):
+    """A registered object and the plugin that registered it."""
 
-    value: Any
+    value: T
     plugin: str
 
 
+class Source(NamedTuple):
+    """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
+
+    `metrics(task, answers)` returns the metrics that the source computes itself.
+    """
+
+    resolve: Callable[..., Task | Sequence[Task]]
+    list_names: Callable[[], Iterable[str]]
+    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None
+
+
 @dataclass
-class Registry:
-    """The things of one kind, by name."""
+class Registry(Generic[T]):
+    """The registered objects of one kind, by name."""
 
     kind: str
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, Entry[T]] = field(default_factory=dict)
 
-    def add(self, name: str, value: Any, plugin: str) -> None:
-        """Keep a thing under its name; a second one of that name is an error that names both plugins."""
+    def add(self, name: str, value: T, plugin: str) -> None:
+        """Register an object under its name; a name that is taken is an error that names both plugins."""
         if name in self.entries:
             raise PluginError(
                 f"plugin {plugin!r} registers {name!r} in {self.kind}, already registered by "
@@ -54,14 +80,14 @@ class Registry:
             )
         self.entries[name] = Entry(value, plugin)
 
-    def __getitem__(self, name: str) -> Any:
-        """Return the thing of that name; raise UsageError with the names there are."""
+    def __getitem__(self, name: str) -> T:
+        """Return the object of that name; raise UsageError with the registered names."""
         if name not in self.entries:
             raise UsageError(f"there is no {name!r} in {self.kind}; there are: {choose(self.entries)}")
         return self.entries[name].value
 
     def origin(self, name: str) -> Origin:
-        """Return whose a thing is, for messages."""
+        """Return the plugin, kind and name of an object, for messages."""
         return Origin(self.entries[name].plugin, self.kind.removesuffix("s"), name)
 
     def __contains__(self, name: object) -> bool:
@@ -73,23 +99,23 @@ class Registry:
 
 @dataclass
 class Registries:
-    """One registry a kind of thing."""
+    """One registry per kind of object."""
 
-    tasks: Registry = field(default_factory=lambda: Registry("tasks"))
-    sources: Registry = field(default_factory=lambda: Registry("sources"))
-    families: Registry = field(default_factory=lambda: Registry("families"))
-    engines: Registry = field(default_factory=lambda: Registry("engines"))
-    metrics: Registry = field(default_factory=lambda: Registry("metrics"))
-    checkers: Registry = field(default_factory=lambda: Registry("checkers"))
-    samplers: Registry = field(default_factory=lambda: Registry("samplers"))
-    laws: Registry = field(default_factory=lambda: Registry("laws"))
-    forecasters: Registry = field(default_factory=lambda: Registry("forecasters"))
-    executors: Registry = field(default_factory=lambda: Registry("executors"))
-    reporters: Registry = field(default_factory=lambda: Registry("reporters"))
-    panels: Registry = field(default_factory=lambda: Registry("panels"))
+    tasks: Registry[Task | str | Path] = field(default_factory=lambda: Registry("tasks"))
+    sources: Registry[Source] = field(default_factory=lambda: Registry("sources"))
+    families: Registry[Family | str | Path] = field(default_factory=lambda: Registry("families"))
+    engines: Registry[EngineType] = field(default_factory=lambda: Registry("engines"))
+    metrics: Registry[Metric] = field(default_factory=lambda: Registry("metrics"))
+    checkers: Registry[Checker] = field(default_factory=lambda: Registry("checkers"))
+    samplers: Registry[Callable[..., Sampler]] = field(default_factory=lambda: Registry("samplers"))
+    laws: Registry[Law] = field(default_factory=lambda: Registry("laws"))
+    forecasters: Registry[Any] = field(default_factory=lambda: Registry("forecasters"))
+    executors: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("executors"))
+    reporters: Registry[Callable[[Sequence[Table]], str]] = field(default_factory=lambda: Registry("reporters"))
+    panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
 
     def origin_of(self, frame: FrameType) -> Origin | None:
-        """Return whose law a frame runs; other things are marked (see marks)."""
+        """Return whose law a frame runs; other objects are marked (see origins)."""
         for name, entry in self.laws.entries.items():
             if any(is_frame_of(frame, law) for law in (entry.value, *getattr(entry.value, "steps", ()))):
                 return self.laws.origin(name)
@@ -122,31 +148,39 @@ def _sources(registries: Registries, plugin: str) -> Register:
         prefix: str,
         resolve: Callable[..., Task | Sequence[Task]],
         list_names: Callable[[], Iterable[str]],
-        metrics: Callable[..., Any] | None = None,
+        metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None,
     ) -> None:
         origin = Origin(plugin, "source", prefix)
-        first, names = (marked(_callable(function, prefix), origin) for function in (resolve, list_names))
+        resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
         own = marked(_callable(metrics, prefix), origin) if metrics is not None else None
-        registries.sources.add(prefix, Source(first, names, own), plugin)
+        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin), own), plugin)
 
     return register
 
 
 def _engines(registries: Registries, plugin: str) -> Register:
-    def register(name: str, open_engine: Any, inspect: Any, preferred: Any = bool, **needs: Any) -> None:
-        functions = (_callable(function, name) for function in (open_engine, inspect, preferred))
-        engine = mark_engine(EngineType(name, *functions, **needs), Origin(plugin, "engine", name))
+    def register(
+        name: str,
+        open_engine: OpenEngine,
+        inspect: InspectCheckpoint,
+        preferred: Callable[[], bool] = bool,
+        modules: tuple[str, ...] = (),
+        install: Callable[[], str] | None = None,
+    ) -> None:
+        functions = (_callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
+        engine = mark_engine(EngineType(name, *functions, modules, install), Origin(plugin, "engine", name))
         registries.engines.add(name, engine, plugin)
 
     return register
 
 
 def make_metric(
-    fn: Callable[..., Any],
+    fn: Callable[..., object],
     name: str | None = None,
     needs: str | Sequence[str] = (),
-    aggregate: str | Callable[..., Any] = "mean",
+    aggregate: str | Callable[..., object] = "mean",
     higher_is_better: bool = True,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Metric:
     """Return a metric as it is registered; raise PluginError where it is not one."""
     name = str(name or getattr(fn, "__name__", ""))
@@ -156,22 +190,39 @@ def make_metric(
         raise PluginError(f"metric {name!r} needs {choose(unknown)}; scores may offer: {choose(NEEDS)}")
     if not callable(aggregate) and aggregate not in AGGREGATES:
         raise PluginError(f"metric {name!r}: aggregate={aggregate!r} is none of {choose(AGGREGATES)}, and no function")
-    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better)
+    low, high = bounds
+    if not low < high:
+        raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
+    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)))
 
 
 def _metrics(registries: Registries, plugin: str) -> Register:
-    def register(fn: Callable[..., Any], name: str | None = None, **settings: Any) -> None:
-        metric = make_metric(fn, name, **settings)
+    def register(
+        fn: Callable[..., object],
+        name: str | None = None,
+        needs: str | Sequence[str] = (),
+        aggregate: str | Callable[..., object] = "mean",
+        higher_is_better: bool = True,
+        bounds: tuple[float, float] = UNBOUNDED,
+    ) -> None:
+        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds)
         registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
 
     return register
 
 
-def make_checker(name: str, check: Callable[..., Any], **settings: Any) -> Checker:
-    """Return a checker as it is registered; raise PluginError where it is not one."""
+def make_checker(
+    name: str,
+    check: Callable[..., object],
+    version: str = "1",
+    executes_code: bool = False,
+    prepare: Callable[[], Sequence[str]] | None = None,
+    takes: str = "",
+) -> Checker:
+    """Return a checker as it is registered; raise PluginError if a value is invalid."""
     if not isinstance(name, str) or not name or ":" in name:
         raise PluginError(f"a checker is named {name!r}; expected text without a colon")
-    checker = Checker(name, _callable(check, name), **settings)
+    checker = Checker(name, _callable(check, name), version, executes_code, prepare, takes)
     if not isinstance(checker.version, str) or not checker.version:
         raise PluginError(f"checker {name!r}: version={checker.version!r}; expected text, such as '1'")
     if checker.prepare is not None:
@@ -180,8 +231,15 @@ def make_checker(name: str, check: Callable[..., Any], **settings: Any) -> Check
 
 
 def _checkers(registries: Registries, plugin: str) -> Register:
-    def register(name: str, check: Callable[..., Any], version: str = "1", **settings: Any) -> None:
-        checker = make_checker(name, check, version=version, **settings)
+    def register(
+        name: str,
+        check: Callable[..., object],
+        version: str = "1",
+        executes_code: bool = False,
+        prepare: Callable[[], Sequence[str]] | None = None,
+        takes: str = "",
+    ) -> None:
+        checker = make_checker(name, check, version, executes_code, prepare, takes)
         registries.checkers.add(name, mark_checker(checker, Origin(plugin, "checker", name)), plugin)
 
     return register
@@ -193,7 +251,7 @@ def find_checker(spec: str, registries: Registries) -> Checker:
     Raises UsageError for names that are not there and for something too much or missing behind the colon.
     """
     name, colon, argument = spec.partition(":")
-    checker: Checker = registries.checkers[name]
+    checker = registries.checkers[name]
     if checker.takes and not argument:
         raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
     if colon and not checker.takes:
@@ -205,18 +263,20 @@ def expect_law(law: Any) -> None:
     """Raise PluginError, saying what is missing, where something is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
-    formula = ("name", "features", "parameters", "guess", "formula")
-    kinds = {"steps": ("name", "steps"), "fit": ("name", "features", "fit", "predict")}
-    expected = next((names for mark, names in kinds.items() if hasattr(law, mark)), formula)
-    missing = [attribute for attribute in expected if not hasattr(law, attribute)]
+    kind = "composed" if hasattr(law, "steps") else "procedure" if hasattr(law, "fit") else "formula"
+    missing = [attribute for attribute in REQUIRED[kind] if not hasattr(law, attribute)]
     if missing:
-        wanted = formula if expected[-1] == "steps" else expected
-        raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(wanted)}")
+        raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(REQUIRED[kind])}")
     if not law.name or not isinstance(law.name, str):
         raise PluginError(f"the law {law!r} has the name {law.name!r}; expected text")
     if isinstance(getattr(law, "features", ()), str):
         raise PluginError(
             f"law {law.name!r}: features = {law.features!r}; expected a tuple of names, ({law.features!r},)"
+        )
+    for name, meant in misspelt(law, kind):
+        raise PluginError(
+            f"law {law.name!r} has an attribute {name!r}, which is not in the contract; did you mean {meant!r}? "
+            f"Otherwise rename it to _{name}"
         )
 
 
@@ -256,7 +316,7 @@ def _named(registry: str) -> Registrar:
     """Return a registrar for plain functions under a name."""
 
     def registrar(registries: Registries, plugin: str) -> Register:
-        def register(name: str, function: Callable[..., Any]) -> None:
+        def register(name: str, function: Callable[..., object]) -> None:
             origin = Origin(plugin, registry.removesuffix("s"), name)
             getattr(registries, registry).add(name, marked(_callable(function, name), origin), plugin)
 
@@ -265,7 +325,7 @@ def _named(registry: str) -> Registrar:
     return registrar
 
 
-def _callable(value: Any, name: str) -> Any:
+def _callable(value: F, name: str) -> F:
     if not callable(value):
         raise PluginError(f"{name!r} is registered with {value!r}, which cannot be called; pass a function")
     return value

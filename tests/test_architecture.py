@@ -109,8 +109,8 @@ def test_a_module_imports_only_what_its_package_may(module: str):
 WRONG = {
     "harness.fitting.formula": "from harness.evaluation.suite import Suite",
     "harness.evaluation.plan": "def late():\n    from harness.fitting.laws import Law",
-    "harness.store.records": "if TYPE_CHECKING:\n    from harness.evaluation import suite",
-    "harness.tasks.loading": "import harness.store.records",
+    "harness.store.cells": "if TYPE_CHECKING:\n    from harness.evaluation import suite",
+    "harness.tasks.loading": "import harness.store.cells",
     "harness.fitting.fit": "from harness.checkpoints.families import select",
     "harness.metrics.scores": "from harness.laws import Law",
     "harness.errors": "def late():\n    import harness.tasks.loading",
@@ -183,7 +183,8 @@ def test_the_core_names_its_plugins_only_in_the_list_of_built_ins():
 
 
 def test_the_public_surface_is_sorted_and_complete():
-    assert len(set(harness.__all__)) == len(harness.__all__)  # their order is a rule of ruff
+    assert harness.__all__ == sorted(set(harness.__all__))
+    assert set(harness.__all__) <= set(dir(harness))
     for name in harness.__all__:
         value = getattr(harness, name)
         assert value is not None
@@ -191,6 +192,15 @@ def test_the_public_surface_is_sorted_and_complete():
             assert value.__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'evalute'"):
         _ = harness.evalute
+
+
+def test_every_public_name_is_written_in_one_line_of_the_stub():
+    stub = (REPOSITORY / "harness" / "__init__.pyi").read_text(encoding="utf-8")
+    listed = re.findall(r"^from (harness\.[\w.]+) import (\w+) as (\w+)$", stub, re.MULTILINE)
+    assert [name for _, name, _ in listed] == [name for _, _, name in listed]
+    assert sorted(name for _, name, _ in listed) == harness.__all__
+    assert sum(line.startswith("from ") for line in stub.splitlines()) == len(listed)
+    assert not set(harness.__all__) & set(re.findall(r"\w+", Path(harness.__file__).read_text("utf-8").split('"""')[2]))
 
 
 def test_no_public_name_is_hidden_by_a_module():

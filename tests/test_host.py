@@ -71,7 +71,20 @@ def test_a_plugin_that_implements_every_hook_loads():
         ("@harness.hookimpl\ndef register_tasks(register): register('/no/such/task.yaml')", "does not exist"),
         ("@harness.hookimpl\ndef register_tasks(register): register(3)", "expected a path or a harness.Task"),
         ("class L:\n  name = 'l'\n@harness.hookimpl\ndef register_laws(register): register(L())", "lacks features"),
+        (
+            "class L:\n  name, features, parameters, guess, formula, value_rnage = 'l', (), {}, len, len, 1\n\
+@harness.hookimpl\ndef register_laws(register): register(L())",
+            "law 'l' has an attribute 'value_rnage', which is not in the contract; did you mean 'value_range'?",
+        ),
         ("@harness.hookimpl\ndef register_engines(register): register('e', len)", "inspect"),
+        (
+            "@harness.hookimpl\ndef register_engines(register): register('e', len, len, module=())",
+            "register() got an unexpected keyword argument 'module'",
+        ),
+        (
+            "@harness.hookimpl\ndef register_metrics(register): register(len, higher_is_beter=False)",
+            "register() got an unexpected keyword argument 'higher_is_beter'",
+        ),
         ("@harness.hookimpl\ndef register_checkers(register): register('c', 3)", "cannot be called"),
         ("@harness.hookimpl\ndef register_checkers(register): register('c:d', len)", "expected text without a colon"),
         (

@@ -216,11 +216,8 @@ def _dry_run(
 ) -> None:
     from harness.evaluation.plan import cost_table
     from harness.evaluation.suite import prepare
-    from harness.store.sample_records import SampleStore
 
-    plan, _ = prepare(families, tasks, registries=host, **settings)
-    if (store / "store.json").exists():
-        plan.look_into(SampleStore(store))
+    plan, _ = prepare(families, tasks, store=store, registries=host, **settings)
     print_tables([cost_table(plan)], host)
     for failure in plan.failures:
         click.echo(f"failed: {failure}", err=True)

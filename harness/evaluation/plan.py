@@ -18,8 +18,8 @@ from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
 from harness.origins import PLUGIN_ERRORS, describe
+from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
-from harness.store.sample_records import SampleStore
 from harness.tables import Table
 from harness.types import Checkpoint, EngineInfo, EngineType, Task
 
@@ -64,15 +64,15 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     samples: int = 1  # the most that are drawn of a document
 
-    def look_into(self, store: SampleStore) -> None:
-        """Find the cells that are there and whole; a damaged one is set aside, said in a note, and missing."""
+    def look_into(self, store: Store) -> None:
+        """Find the complete cells of the store. A damaged one is set aside, reported in a note, and computed again."""
         wanted = {cell.name for job in self.jobs for _, cell in job.cells}
         for name in sorted(wanted & store.cell_names()):
             try:
                 store.check(name)
                 self.there.add(name)
             except DamagedFile as error:
-                self.notes.append(str(error).replace("run harness eval again", "it will be computed again"))
+                self.notes.append(f"{error.found}; its cell will be computed again")
 
     def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
         """Yield what is still to be computed, equal cells once."""

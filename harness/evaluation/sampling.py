@@ -24,7 +24,8 @@ from harness.evaluation.scoring import Claim
 from harness.evaluation.tokens import EncodedPrompts
 from harness.origins import PLUGIN_ERRORS, Origin, describe, run
 from harness.registries import Registries, find_checker
-from harness.store.sample_records import Drawn, SampleStore
+from harness.store.cells import Store
+from harness.store.sample_cells import Drawn
 from harness.types import Checker, Engine, Generation, Outcome, Sample, Sampler, SampleRequest, Task
 
 PART_ROWS = 50_000  # samples after which a part is written
@@ -121,7 +122,7 @@ def make_sampling(
 class SampleRun:
     """The samples of one cell while they are drawn. Those that are in the store already are not drawn again."""
 
-    def __init__(self, claim: Claim, encoded: EncodedPrompts, sampling: Sampling, store: SampleStore) -> None:
+    def __init__(self, claim: Claim, encoded: EncodedPrompts, sampling: Sampling, store: Store) -> None:
         self.claim, self.encoded, self.sampling, self.store = claim, encoded, sampling, store
         self.generation, self.checker = sampling.of(claim.task), sampling.checkers[claim.task.name]
         n = len(claim.task.docs)
@@ -136,7 +137,7 @@ class SampleRun:
 
     def _resume(self) -> None:
         """Take in what an earlier run left, and ask again for what was under way."""
-        rows = self.store.read_samples(self.claim.cell.name)
+        rows = self.store.sample_cells.read(self.claim.cell.name)
         there: list[set[int]] = [set() for _ in self.came]
         for doc, sample, outcome in zip(*(rows.get(name, ()) for name in ("doc", "sample", "outcome")), strict=True):
             there[doc].add(int(sample))
@@ -253,11 +254,11 @@ class SampleRun:
         """Write a part if there are enough new samples, or some and so many seconds have passed."""
         passed = time.monotonic() - self.written
         if self.rows and (len(self.rows) >= enough or passed > seconds):
-            self.store.add_samples(self.claim.cell.name, self.rows)
+            self.store.sample_cells.add(self.claim.cell.name, self.rows)
             self.stored += len(self.rows)
             self.rows, self.written = [], time.monotonic()
 
     def seal(self, provenance: Mapping[str, Any]) -> None:
         """Say that the cell is whole."""
         counts = {"rows": self.stored, "truncated": np.flatnonzero(self.encoded.truncated).tolist()}
-        self.store.seal_samples(self.claim.cell.name, {**provenance, **counts, "harness": version()})
+        self.store.sample_cells.seal(self.claim.cell.name, {**provenance, **counts, "harness": version()})

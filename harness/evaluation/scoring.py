@@ -12,8 +12,8 @@ from filelock import BaseFileLock
 from harness.distribution import version
 from harness.errors import EngineError
 from harness.evaluation.tokens import EncodedTask
+from harness.store.choice_cells import Records
 from harness.store.identity import CellId
-from harness.store.records import Records
 from harness.types import Bools, ChoiceScore, Floats, Request, Task
 
 

@@ -27,8 +27,9 @@ from harness.evaluation.tokens import TRUNCATION
 from harness.host import default_host
 from harness.origins import PLUGIN_ERRORS, is_interrupt
 from harness.registries import Registries
+from harness.store.cells import Store
+from harness.store.folders import expect_usable
 from harness.store.identity import CellId
-from harness.store.sample_records import SampleStore
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted
 from harness.tasks.prompting import Prompting, as_chat
@@ -74,7 +75,7 @@ class Summary:
 class Suite:
     """A plan under way on one store."""
 
-    def __init__(self, plan: Plan, setup: Setup, store: SampleStore, progress: Progress) -> None:
+    def __init__(self, plan: Plan, setup: Setup, store: Store, progress: Progress) -> None:
         self.plan, self.store, self.progress = plan, store, progress
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
@@ -217,7 +218,7 @@ class Suite:
             try:
                 return SampleRun(claim, encoded, sampling, self.store)
             except DamagedFile as error:
-                self.progress.note(str(error).replace("run harness eval again", "it will be drawn again"))
+                self.progress.note(f"{error.found}; its samples will be drawn again")
 
     def _tell(self, job: Job, engine: Engine) -> None:
         """Say once where the engine left its usual path."""
@@ -282,9 +283,10 @@ def prepare(
     prompting: Mapping[str, Any] | None = None,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
-    """Return what `evaluate` would do with the same arguments, without doing it.
+    """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
 
-    A `store` is made if it is not there, before weights are read for their digests: that may take long.
+    With a `store`, the cells that it has are not planned again. Raises StoreError, before weights are read for their
+    digests, if no store can be made there.
     """
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
@@ -302,7 +304,7 @@ def prepare(
     if not checkpoints or not found:
         raise UsageError(f"{len(checkpoints)} checkpoints and {len(found)} tasks are named; expected at least one each")
     if store is not None:
-        SampleStore(store, create=True)
+        expect_usable(Path(store))
     drawn = [task for task in found if task.generation]
     if drawn:
         setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or {})))
@@ -310,8 +312,8 @@ def prepare(
         raise UsageError(f"{choose(sampling)}: none of the tasks {choose(task.name for task in found)} draws texts")
     once = list({(c.label, c.source): c for c in checkpoints}.values())
     plan = make_plan(once, found, setup)
-    if store is not None:
-        plan.look_into(SampleStore(store))
+    if store is not None and (Path(store) / "store.json").exists():
+        plan.look_into(Store(store, sets_aside=False))
     return plan, setup
 
 
@@ -370,7 +372,10 @@ def evaluate(
     Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where
     the store cannot be written; what was written stays.
     """
-    plan, setup = prepare(families, tasks, store=store, registries=registries, **settings)
+    expect_usable(Path(store))
+    plan, setup = prepare(families, tasks, registries=registries, **settings)
+    opened = Store(store, create=True)
+    plan.look_into(opened)
     progress = progress or Progress()
     progress.start(plan)
-    return Suite(plan, setup, SampleStore(store), progress).run()
+    return Suite(plan, setup, opened, progress).run()

@@ -12,10 +12,11 @@ from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, choose
 from harness.fitting.fit_view import FitView
 from harness.fitting.fitted_formula import StepFit
-from harness.fitting.laws import Fitted, curve
+from harness.fitting.laws import curve
 from harness.fitting.procedures import ProcedureFit
 from harness.tables import Range, Table
 from harness.types import Floats
+from harness.types.laws import Fitted, traits
 
 SMALLEST = 1e3  # parameters, and tokens, of the smallest model and run that are looked at
 GRID = 241  # models that are looked at, even in log params
@@ -31,8 +32,8 @@ def optimal(found: FitView, flops: Sequence[float] | float, at: Mapping[str, flo
     searched. Raises LawError for a law of other features, and where the loss has no minimum inside a budget.
     """
     step, rest = found.steps[0], dict(at or {})
-    if isinstance(step, ProcedureFit) and hasattr(step.law, "optimal"):
-        return pd.concat([_own(found, step, float(budget)) for budget in np.atleast_1d(flops)], ignore_index=True)
+    if isinstance(step, ProcedureFit) and (of := traits(step.law).optimal):
+        return pd.concat([_own(found, step, of, float(budget)) for budget in np.atleast_1d(flops)], ignore_index=True)
     missing = set(step.law.features) - {"params", "tokens", *rest}
     if not isinstance(step, StepFit) or missing or not {"params", "tokens"} <= set(step.law.features):
         raise LawError(
@@ -57,9 +58,10 @@ def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, floa
     return pd.DataFrame([place]).join(predicted.drop(columns=["params", "tokens"]))
 
 
-def _own(found: FitView, step: ProcedureFit, flops: float) -> pd.DataFrame:
+def _own(
+    found: FitView, step: ProcedureFit, of: Callable[[Fitted, float], dict[str, float]], flops: float
+) -> pd.DataFrame:
     """Return the best place that a procedure itself finds, with that of its resamples."""
-    of: Callable[[Fitted, float], dict[str, float]] = step.law.optimal  # type: ignore[attr-defined]
     place, tail = {"flops": flops}, (1 - found.options.level) / 2
     draws = [of(draw, flops) for draw in step.draws]
     for name, value in of(step.found, flops).items():

@@ -26,7 +26,7 @@ from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import check_units, completed, query, renamed
 from harness.fitting.formula import Chain, Options
 from harness.fitting.ladder import Ladder, column, is_long, widen, worth
-from harness.fitting.laws import Law, ProcedureLaw, configured, steps_of
+from harness.fitting.laws import configured, steps_of
 from harness.fitting.procedures import fit_procedure
 from harness.fitting.resampling import Resamples, freedom, in_common, point_weights, scattered, student
 from harness.fitting.result import LawFit
@@ -36,6 +36,7 @@ from harness.host import default_host
 from harness.registries import Registries
 from harness.store.points import PointStore, read_points
 from harness.types import Floats
+from harness.types.laws import Law, ProcedureLaw, traits
 
 FEW_UNITS = 10  # a parameter: the points of fewer units are redrawn around the law, more units are weighted
 
@@ -79,7 +80,7 @@ def fit(
     frame = prepared(points, law, value, where)
     doubts = check_units(frame, [name for step in steps_of(law) for name in step.features])
     ladder = Ladder.of(frame, hold_out)
-    if getattr(law, "uses_unscored", False) and value in ladder.target:
+    if traits(law).uses_unscored and value in ladder.target:
         ladder = replace(ladder, target=ladder.target[ladder.target[value].notna()].reset_index(drop=True))
     found = LawFit(
         law=law.name,
@@ -89,9 +90,7 @@ def fit(
         sizes=ladder.runs.sizes,
         told_apart=ladder.runs.columns,
         law_options=dict(law_options or {}),
-        worth=worth(ladder.points, value)
-        if getattr(steps_of(law)[-1], "value_range", None) == (0.0, 1.0)
-        else float("nan"),
+        worth=worth(ladder.points, value) if traits(steps_of(law)[-1]).value_range == (0.0, 1.0) else float("nan"),
         labels={
             k: str(ladder.points[k].iloc[0])
             for k in ("family", "task", "flops_convention", "tokens_convention")
@@ -138,7 +137,7 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     two rows are of one checkpoint.
     """
     first = steps_of(law)[0] if law else None
-    prepare = getattr(first, "prepare", None)
+    prepare = traits(first).prepare
     rows = completed(points) if is_long(points) else points
     kept = _where(rows, where) if is_long(points) else None
     wide = rows if kept is None else kept
@@ -179,7 +178,7 @@ def fit_families(points: pd.DataFrame, law: str | Law, **arguments: Any) -> Iter
     """
     law = _named(law, arguments.get("registries"))
     frame = prepared(points, law, arguments["value"], arguments.pop("where", None))
-    for family, own in by_family(frame) if not getattr(law, "pools", False) else [("", frame)]:
+    for family, own in by_family(frame) if not traits(law).pools else [("", frame)]:
         try:
             yield family, fit(own, law, **arguments)
         except LawError as error:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from harness.fitting.ladder import column
-from harness.fitting.laws import FormulaLaw, clipped, curve
+from harness.fitting.laws import clipped, curve
 from harness.fitting.objectives import objective_of
 from harness.types import Floats
+from harness.types.laws import FormulaLaw, traits
 
 TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distribution, on either side
 
@@ -45,7 +46,7 @@ class StepFit:
     @property
     def derived(self) -> dict[str, tuple[float, Floats]]:
         """Return what follows from the parameters, as the law says: value and draws (R,) of each quantity."""
-        of = getattr(self.law, "derived", None)
+        of = traits(self.law).derived
         if of is None:
             return {}
         everything = np.vstack([list(self.parameters.values()), self.draws])
@@ -66,7 +67,7 @@ class StepFit:
 
     def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
         """Return the features of points, (n,) each; raise LawError for what is missing."""
-        prepare = getattr(self.law, "prepare", None)
+        prepare = traits(self.law).prepare
         frame = prepare(frame) if prepare else frame
         return {name: column(frame, name) for name in self.law.features}
 

@@ -10,10 +10,11 @@ import pandas as pd
 
 from harness.errors import LawError
 from harness.fitting.fit import fit
-from harness.fitting.laws import ComposedLaw, Law, steps_of
+from harness.fitting.laws import steps_of
 from harness.fitting.rungs import SCALES, Batch, Ladder, Targets
 from harness.registries import Registries
 from harness.types import Floats
+from harness.types.laws import ComposedLaw, Law, traits
 
 RESAMPLES = 200
 OPTIONS = {"bootstrap": RESAMPLES, "starts": 8, "resample": "runs"}
@@ -76,5 +77,5 @@ def frame_of(ladder: Ladder) -> pd.DataFrame:
 def takes_part(law: Law) -> bool:
     """Say whether a law describes accuracies by features that a ladder has."""
     first, last = steps_of(law)[0], steps_of(law)[-1]
-    bounded = getattr(last, "value_range", None) == (0.0, 1.0)
-    return bounded and set(first.features) <= {"params", "tokens", "flops"} and not getattr(law, "baseline", False)
+    bounded = traits(last).value_range == (0.0, 1.0)
+    return bounded and set(first.features) <= {"params", "tokens", "flops"} and not traits(law).baseline

@@ -10,13 +10,13 @@ import pandas as pd
 from harness.errors import LawError, UsageError
 from harness.fitting.fitted_formula import TAIL, StepFit
 from harness.fitting.ladder import column, trials
-from harness.fitting.laws import ComposedLaw, FormulaLaw
 from harness.fitting.objectives import objective_of
 from harness.fitting.problem import Sampled, StepData
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.fitting.solver import Effort, Solution, minimise
 from harness.fitting.starts import PUBLISHED, generic_starts, project, published_starts
 from harness.types import Floats, Ints
+from harness.types.laws import ComposedLaw, FormulaLaw
 
 RESAMPLE_ITERATIONS = 60  # a resample begins at the best fit; the few that are still under way then are near enough
 EXACT = 1e-9  # share of the squares of all values below which a cost is as good as none

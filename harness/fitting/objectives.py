@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.errors import LawError, choose
 from harness.types import Floats
+from harness.types.laws import traits
 
 LEAST = 1e-300  # probabilities are kept this far from 0, and the machine's precision from 1
 
@@ -162,9 +163,9 @@ OBJECTIVES = _listed(
 )
 
 
-def objective_of(law: Any, name: str | None = None) -> Objective:
+def objective_of(law: object, name: str | None = None) -> Objective:
     """Return the objective of that name, or the law's own."""
-    name = name or getattr(law, "objective", "least_squares")
+    name = name or traits(law).objective
     if name not in OBJECTIVES:
         raise LawError(f"objective {name!r} is none of {choose(OBJECTIVES)}")
     return OBJECTIVES[name]

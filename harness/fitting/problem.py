@@ -10,11 +10,12 @@ import numpy as np
 
 from harness.errors import LawError
 from harness.fitting.derivatives import differentiate
-from harness.fitting.laws import FormulaLaw, bounds, curve
+from harness.fitting.laws import bounds, curve
 from harness.fitting.objectives import Objective
 from harness.fitting.resampling import Resamples, shared
 from harness.fitting.solver import Problem
 from harness.types import Floats, Ints
+from harness.types.laws import FormulaLaw, traits
 
 if TYPE_CHECKING:
     from harness.fitting.fitted_formula import StepFit
@@ -64,7 +65,7 @@ class StepData:
                     f"law {law.name!r}: {name} is {sampled.values[0]:.6g} at all {n} points; a law of {name} needs "
                     "several values of it, or take one without it"
                 )
-        anchors = getattr(law, "anchors", ())
+        anchors = traits(law).anchors
         x = {k: v.with_anchors(np.array([float(at[k]) for at, _ in anchors])) for k, v in x.items()}
         return cls(law, objective, x, y.with_anchors(np.array([float(value) for _, value in anchors])), n)
 
@@ -167,7 +168,7 @@ def _rest(moved: Floats | None, scatter: float) -> float:
 
 def _check_range(law: FormulaLaw, y: Floats) -> None:
     """Raise LawError for values (n,) that the law does not describe; noise may carry a tenth of its range beyond it."""
-    low, high = getattr(law, "value_range", (-np.inf, np.inf))
+    low, high = traits(law).value_range
     slack = 0.1 * (high - low) if np.isfinite(high - low) else 0.0
     if y.min() < low - slack or y.max() > high + slack:
         percent = "; divide percentages by 100" if high == 1 and y.min() >= 0 else ""

@@ -14,10 +14,11 @@ import pandas as pd
 from harness.errors import LawError, choose
 from harness.fitting.formula import Options, residual_scatter
 from harness.fitting.ladder import column, readable
-from harness.fitting.laws import Fitted, ProcedureLaw, clipped
+from harness.fitting.laws import clipped
 from harness.fitting.objectives import objective_of
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.types import Floats
+from harness.types.laws import Fitted, ProcedureLaw, traits
 
 FEW_FITS = 10  # resamples that must be fitted, or there are no intervals
 
@@ -64,7 +65,7 @@ class ProcedureFit:
 
     def sample(self, features: Mapping[str, Any], rng: np.random.Generator) -> Floats:
         """Return values (R, n) as they would be measured: the predictions of each resample and scatter around them."""
-        own = getattr(self.law, "sample", None)
+        own = traits(self.law).sample
         if own and self.draws:
             frame = pd.DataFrame(features)
             return clipped(self.law, np.array([own(draw, frame, rng) for draw in self.draws]))
@@ -127,9 +128,9 @@ def fit_procedure(
     along.
     """
     features = {name: readable(frame, name) for name in law.features}
-    scored = frame[value].notna().to_numpy() if value in frame and getattr(law, "uses_unscored", False) else slice(None)
+    scored = frame[value].notna().to_numpy() if value in frame and traits(law).uses_unscored else slice(None)
     y, units = column(frame.loc[scored], value), resamples.units[scored]
-    missing = set(getattr(law, "needs", ())) - set(frame.columns)
+    missing = set(traits(law).needs) - set(frame.columns)
     if missing:
         raise LawError(f"law {law.name!r} needs columns {choose(missing)}; the points have: {choose(frame.columns)}")
     found = law.fit(frame, value, np.random.default_rng(options.seed))
@@ -171,16 +172,16 @@ def _refits(
 ) -> Iterator[Fitted | None]:
     """Yield the fit to each resample, None where there is none."""
     rng, count = np.random.default_rng([options.seed, 2]), len(resamples.weights)
-    own = getattr(law, "resamples", None)
-    if own:
-        yield from islice(own(frame, value, found, rng), count)
+    given = traits(law)
+    if given.resamples:
+        yield from islice(given.resamples(frame, value, found, rng), count)
         return
-    law = getattr(law, "settled", lambda _: law)(found)
+    law = given.settled(found) if given.settled else law
     tables = list(_tables(frame, resamples, rng, stay=options.resample == "documents"))
-    many = getattr(law, "fit_all", None)
-    if many:
+    fit_all = traits(law).fit_all
+    if fit_all:
         with suppress(LawError, np.linalg.LinAlgError):
-            yield from many(tables, value, rng)
+            yield from fit_all(tables, value, rng)
             return
     for table in tables:
         try:

@@ -17,12 +17,13 @@ from harness.errors import HarnessError, LawError, UsageError
 from harness.files import write_whole
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.formula import Options
-from harness.fitting.laws import FormulaLaw, Law, ProcedureLaw, configured, steps_of
+from harness.fitting.laws import configured, steps_of
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
 from harness.metrics.intervals import wilson
 from harness.registries import Registries
 from harness.types import Floats
+from harness.types.laws import FormulaLaw, Law, ProcedureLaw
 
 
 @dataclass(frozen=True)

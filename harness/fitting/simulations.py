@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from harness.fitting.fit import fit
-from harness.fitting.laws import ComposedLaw, FormulaLaw, curve, steps_of
+from harness.fitting.laws import curve, steps_of
 from harness.fitting.objectives import objective_of
 from harness.types import Floats
+from harness.types.laws import ComposedLaw, FormulaLaw
 
 TRIALS = 1000  # of each point, where successes are counted
 RANGES = {

@@ -8,9 +8,10 @@ from itertools import combinations, product
 import numpy as np
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.laws import FormulaLaw, bounds, curve
+from harness.fitting.laws import bounds, curve
 from harness.fitting.objectives import Objective
 from harness.types import Floats
+from harness.types.laws import FormulaLaw, traits
 
 PUBLISHED = "published"
 SMALL = 1e-6  # share of the values that a term keeps where variable projection would leave it out
@@ -53,7 +54,7 @@ def _guess(law: FormulaLaw, y: Floats, x: Mapping[str, Floats]) -> Floats:
 
 def published_starts(law: FormulaLaw) -> Floats:
     """Return the starts (S, p) that the law's source prescribes; raise UsageError where it prescribes none."""
-    lists: Mapping[str, tuple[float, ...]] = getattr(law, "published_starts", {})
+    lists = traits(law).published_starts
     if not lists:
         raise UsageError(f"law {law.name!r} has no published starts; give a number of starts")
     return np.array(list(product(*(lists[name] for name in law.parameters))), dtype=np.float64)
@@ -65,7 +66,7 @@ def project(law: FormulaLaw, begin: Floats, x: Mapping[str, Floats], y: Floats, 
     Squares of y are minimised, weighted by the slope of the objective's transform, with the linear parameters inside
     their bounds: every subset of them is tried, those outside it at a bound (with three of them, eight small systems).
     """
-    linear: Mapping[str, str] = getattr(law, "linear", {})
+    linear = traits(law).linear
     names = [name for name in law.parameters if name in linear]
     if not names:
         return begin

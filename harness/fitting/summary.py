@@ -14,6 +14,7 @@ from harness.fitting.fitted_formula import half_width
 from harness.fitting.procedures import ProcedureFit
 from harness.fitting.warnings import against_constant, pools_many
 from harness.tables import Range, Table, measured
+from harness.types.laws import traits
 
 if TYPE_CHECKING:
     from harness.fitting.fit_view import FitView
@@ -63,7 +64,7 @@ def _runs(fit: FitView) -> str:
 
 def _step_lines(step: StepFit) -> Iterator[str]:
     doc = (type(step.law).__doc__ or "").strip().splitlines()
-    note = getattr(step.law, "experimental", "")
+    note = traits(step.law).experimental
     yield f"  {step.law.name}: {doc[0] if doc else ''}" + (f" [experimental: {note}]" if note else "")
     for name, value in step.parameters.items():
         yield f"    {name:<6} {measured(value, step.stderr[name])}"

@@ -15,6 +15,7 @@ from harness.fitting.objectives import objective_of
 from harness.fitting.procedures import ProcedureFit
 from harness.fitting.runs import ORDER, ends, numeric
 from harness.types import Floats
+from harness.types.laws import traits
 
 if TYPE_CHECKING:
     from harness.fitting.fit_view import FitView
@@ -46,13 +47,13 @@ def warn(fit: FitView, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[s
 
 def _scored(fit: FitView, ladder: pd.DataFrame) -> pd.DataFrame:
     """Return the points that have a value; a law may learn from others too."""
-    return ladder[ladder[fit.value].notna()] if getattr(fit.steps[0].law, "uses_unscored", False) else ladder
+    return ladder[ladder[fit.value].notna()] if traits(fit.steps[0].law).uses_unscored else ladder
 
 
 def _of_step(step: StepFit) -> Iterator[str]:
     """A bound that an anchor implies is none to warn of: where accuracy is 1 at loss 0, its upper end is 1."""
     lower, upper = bounds(step.law)
-    implied = {float(value) for _, value in getattr(step.law, "anchors", ())}
+    implied = {float(value) for _, value in traits(step.law).anchors}
     for (name, value), low, high in zip(step.parameters.items(), lower, upper, strict=True):
         if value in (low, high) and value not in implied:
             yield f"{step.law.name}: {name} lies at its bound {value:g}; the points do not determine it"
@@ -229,4 +230,4 @@ def _of_constant(fit: FitView) -> Iterator[str]:
 
 def pools_many(fit: FitView) -> bool:
     """Say whether models of all families were fitted together, and enough held out to tell R2 from."""
-    return bool(getattr(fit.steps[0].law, "pools", False)) and len(fit.hold_out) >= FEW_RUNS
+    return traits(fit.steps[0].law).pools and len(fit.hold_out) >= FEW_RUNS

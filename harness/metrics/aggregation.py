@@ -56,8 +56,8 @@ def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate
     if aggregate is None:
         return _bootstrapped(metric, values, groups)
     value, stderr = aggregate(*values.columns, groups, average)
-    low, high = _interval(metric, values, (value, stderr), groups, average)
-    return Estimate(value, stderr, low, high, len(scores), values.ties)
+    low, high = np.clip(_interval(metric, values, (value, stderr), groups, average), *metric.bounds)
+    return Estimate(value, stderr, float(low), float(high), len(scores), values.ties)
 
 
 def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:
@@ -148,6 +148,7 @@ def _bootstrapped(metric: Metric, values: Values, groups: Groups) -> Estimate:
     draws = _draws(metric, values.columns, groups)
     low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
     low = max(low, 0.0) if draws.min() >= 0 else low  # what is never below 0 stays so
+    low, high = np.clip((low, high), *metric.bounds)
     n = len(values.columns[0])
     return Estimate(value, float(draws.std(ddof=1)), float(min(low, value)), float(max(high, value)), n, values.ties)
 

@@ -25,13 +25,14 @@ from harness.fitting.columns import renamed
 from harness.fitting.fit import by_family, fit, prepared
 from harness.fitting.forecast_scores import interval_score
 from harness.fitting.ladder import column
-from harness.fitting.laws import ComposedLaw, Law, steps_of
+from harness.fitting.laws import steps_of
 from harness.fitting.result import LawFit
 from harness.fitting.runs import along, label
 from harness.host import default_host
 from harness.registries import Registries
 from harness.store.points import open_store, read_points
 from harness.tables import Measured, Range, Table
+from harness.types.laws import ComposedLaw, Law, traits
 
 FIRST = 3  # sizes that the first prediction has before it
 TEST = ["task", "family", "point"]  # what tells predictions apart
@@ -176,7 +177,7 @@ def back_test(
     missing: list[tuple[str, str]] = []
     for law in able:
         found, failures = _try(law, tests, value=value, via=via, registries=registries, **options)
-        if laws or getattr(law, "baseline", False) or any(row["moves"] for row in found):
+        if laws or traits(law).baseline or any(row["moves"] for row in found):
             rows += found
             missing += [(law.name, reason) for reason in failures]
         elif found:
@@ -216,10 +217,10 @@ def _with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
 
 def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
     """Say whether a law has no use for these points: columns are missing, or values lie outside its range."""
-    needs = {*steps_of(law)[0].features, *getattr(law, "needs", ())}
+    needs = {*steps_of(law)[0].features, *traits(law).needs}
     if isinstance(law, ComposedLaw):
         needs.add(via or law.via)
-    low, high = getattr(steps_of(law)[-1], "value_range", (-np.inf, np.inf))
+    low, high = traits(steps_of(law)[-1]).value_range
     y = column(frame, value)
     return not needs or not needs <= set(frame.columns) or y.min() < low or y.max() > high
 
@@ -241,7 +242,7 @@ def _try(
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
     for test in tests:
-        groups = [test] if getattr(law, "pools", False) else [own for _, own in test.groupby("of_family")]
+        groups = [test] if traits(law).pools else [own for _, own in test.groupby("of_family")]
         for own in (group for group in groups if group["is_target"].any()):
             k = int(own["rung"].max()) - 1
             try:

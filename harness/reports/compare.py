@@ -19,13 +19,14 @@ from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
 from harness.fitting.fit import fit_families
 from harness.fitting.formula import Options
-from harness.fitting.laws import ComposedLaw, Law, steps_of
+from harness.fitting.laws import steps_of
 from harness.fitting.result import LawFit
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.registries import Registries
 from harness.store.points import PointStore
 from harness.tables import Measured, Range, Table
+from harness.types.laws import ComposedLaw, Law
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
 FEW_CLUSTERS = 10

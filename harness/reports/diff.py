@@ -22,8 +22,8 @@ from harness.fitting.columns import query
 from harness.metrics.aggregation import paired_difference
 from harness.metrics.scores import Scores
 from harness.registries import Registries
+from harness.store.cells import Cell
 from harness.store.points import PointStore, checkpoint_columns, open_store
-from harness.store.records import Cell
 from harness.tables import Measured, Table
 from harness.types import Floats, Ints, Metric
 

@@ -1,4 +1,4 @@
-"""Read every file of a store and say what is wrong with it, without changing anything."""
+"""Read every file of a store and list damaged, missing and unexpected ones, without changing anything."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import StoreError
+from harness.errors import DamagedFile, StoreError
+from harness.store.cells import CHECKPOINT_NAME, DIGEST, Store
+from harness.store.choice_cells import CELL_NAME
 from harness.store.files import SCHEMA
 from harness.store.identity import CellId
-from harness.store.records import CELL_NAME, CHECKPOINT_NAME, DIGEST, Store
-from harness.store.sample_records import PART_NAME, SampleStore
+from harness.store.sample_cells import PART_NAME
 from harness.tables import Table
 
 NAMES = {
@@ -19,11 +20,11 @@ NAMES = {
     "tasks": (DIGEST, ".parquet"),
     "checkpoints": (CHECKPOINT_NAME, ".json"),
     "settings": (DIGEST, ".json"),
-}  # of the files of each folder; of points/, any
+}  # stem and suffix of the files of each folder; points/ may have any
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong: `kind` is damaged, missing, unsealed, strange or set aside; `path` is in the store."""
+    """One finding: `kind` is damaged, missing, unsealed, strange or set aside; `path` is relative to the store."""
 
     kind: str
     path: str
@@ -31,56 +32,58 @@ class Finding(NamedTuple):
 
 
 def check_store(path: str | Path) -> list[Finding]:
-    """Return all that is wrong with a store, sorted; changes nothing.
+    """Return all findings of a store, sorted; changes nothing.
 
-    Raises StoreError where the folder is no store, or its mark is damaged.
+    Raises StoreError if the folder is no store or its mark is damaged.
     """
-    store = SampleStore(path, sets_aside=False)
-    found = [*_cells(store), *_names(store), *_strange(store)]
-    found += [
-        Finding("set aside", str(path), "it was damaged, and has not been computed again") for path in store.lost()
+    store = Store(path, sets_aside=False)
+    findings = [*_cells(store), *_names(store), *_strange(store)]
+    findings += [
+        Finding("set aside", str(path), "it was damaged and is not computed again yet") for path in store.lost()
     ]
-    return sorted(set(found))
+    return sorted(set(findings))
 
 
 def findings_table(path: str | Path) -> Table:
-    """Return what check_store finds as a table."""
-    store, found = SampleStore(path, sets_aside=False), check_store(path)
-    schema = "" if store.files.schema == SCHEMA else f" of schema {store.files.schema}, whose footers have no checksums"
-    note = f"{len(store.cell_names())} cells{schema}; {len(found)} findings."
-    repair = "harness eval, as it was called before, computes again what is damaged or missing."
-    rows = tuple(tuple(finding) for finding in found)
-    return Table(
-        "check", f"What is wrong with {path}", ("kind", "file", "what"), rows, (note, *([repair] * bool(rows)))
+    """Return the findings of check_store as a table."""
+    store, findings = Store(path, sets_aside=False), check_store(path)
+    schema = (
+        "" if store.files.schema == SCHEMA else f" of schema {store.files.schema}, in which footers have no checksums"
     )
+    note = f"{len(store.cell_names())} cells{schema}; {len(findings)} findings."
+    repair = "Repeat the harness eval command to recompute damaged and missing cells."
+    rows = tuple(tuple(finding) for finding in findings)
+    return Table("check", f"Findings in {path}", ("kind", "file", "what"), rows, (note, *([repair] * bool(rows))))
 
 
-def _cells(store: SampleStore) -> Iterator[Finding]:
-    """Read every cell with its documents, and the parts of those that are not whole."""
-    whole, recorded = store.cell_names(), Store.cell_names(store)
-    for name in sorted(whole):
+def _cells(store: Store) -> Iterator[Finding]:
+    """Read every cell with its documents, and the parts of incomplete cells."""
+    complete, of_choices = store.cell_names(), store.choice_cells.names()
+    for name in sorted(complete):
         try:
             store.check(name)
-            if name in recorded:
+            if name in of_choices:
                 store.load(CellId.of(name))
         except (StoreError, KeyError) as error:
             yield _finding(store, f"cell {name}", error)
     for folder in sorted((store.path / "samples").glob("*")):
-        if CELL_NAME.fullmatch(folder.name) and folder.name not in whole:
-            yield Finding("unsealed", f"samples/{folder.name}", "its texts are not all drawn, or its seal is missing")
+        if CELL_NAME.fullmatch(folder.name) and folder.name not in complete:
+            yield Finding(
+                "unsealed", f"samples/{folder.name}", "not all of its samples are drawn, or its seal is missing"
+            )
             yield from _parts(store, folder.name)
 
 
-def _parts(store: SampleStore, name: str) -> Iterator[Finding]:
-    for part in store.parts(name):
+def _parts(store: Store, name: str) -> Iterator[Finding]:
+    for part in store.sample_cells.parts(name):
         try:
             store.files.read_table(part)
         except StoreError as error:
             yield _finding(store, part, error)
 
 
-def _names(store: SampleStore) -> Iterator[Finding]:
-    """Read tasks, settings and checkpoints, one by one, and look for cells that none of them names."""
+def _names(store: Store) -> Iterator[Finding]:
+    """Read all tasks, settings and checkpoints, and report those that cells need and that are missing."""
     readable: dict[str, set[str]] = {"tasks": set(), "settings": set(), "checkpoints": set()}
     for folder, read_names in readable.items():
         pattern, suffix = NAMES[folder]
@@ -97,15 +100,15 @@ def _names(store: SampleStore) -> Iterator[Finding]:
         used = {"tasks": cell.fingerprint, "settings": cell.settings, "checkpoints": cell.checkpoint}
         for folder, digest in used.items():
             if digest not in readable[folder]:
-                yield Finding("missing", f"{folder}/{digest}", "it names cells, and is missing or damaged")
+                yield Finding("missing", f"{folder}/{digest}", "cells need it, and it is missing or damaged")
 
 
-def _strange(store: SampleStore) -> Iterator[Finding]:
-    """Name the files that no version of the harness writes; they are not read."""
+def _strange(store: Store) -> Iterator[Finding]:
+    """Report the files that no version of the harness writes; they are not read."""
     for file in sorted(store.path.rglob("*")):
         inside = file.relative_to(store.path)
         if file.is_file() and not _is_ours(inside):
-            yield Finding("strange", str(inside), "no file of the store; it is not read, and may be removed")
+            yield Finding("strange", str(inside), "unexpected file; it is not read and may be removed")
 
 
 def _is_ours(inside: Path) -> bool:
@@ -119,7 +122,7 @@ def _is_ours(inside: Path) -> bool:
     return pattern is not None and pattern.fullmatch(inside.stem) is not None and inside.suffix == suffix
 
 
-def _finding(store: SampleStore, where: str, error: Exception) -> Finding:
-    text = " ".join(str(error).replace(f"{store.path}/", "").split())
-    first = text.split(" ")[0]
-    return Finding("damaged", first if "/" in first else where, text)
+def _finding(store: Store, where: str, error: Exception) -> Finding:
+    if isinstance(error, DamagedFile):
+        return Finding("damaged", str(Path(str(error.path)).relative_to(store.path)), error.why)
+    return Finding("damaged", where, " ".join(str(error).split()))

@@ -1,13 +1,13 @@
-"""Files of a store: written whole, with their name and a digest of all their bytes, and verified at every reading.
+"""Files of a store: written whole, with their name and a digest of all their bytes, and verified at every read.
 
 The name of a file is its path within the store without the suffix, such as `records/CELL`. Name and digest are in the
-file itself, so that a file is one atomic write and damage, truncation and files under each other's names are found:
+file itself. A file is therefore one atomic write, and damage, truncation and swapped names are detected:
 
     Parquet   key-value metadata `harness` (JSON: schema, name, provenance) and `harness.digest` (32 hexadecimal digits)
     JSON      {"digest": ..., "schema": 2, "name": ..., "content": {...}}
 
-The digest is the first half of the SHA-256 of all bytes of the file but its own 32 digits. Parquet files stay readable
-by any other program.
+The digest is the first half of the SHA-256 of all bytes of the file except its own 32 digits. Any other program can
+read the Parquet files.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from harness.files import write_whole
 
 SCHEMA = 2
 OLD = 1  # readable: no names and digests in files, only the checksums of Parquet's pages
-AGAIN = "run harness eval again"  # the end of messages on files that eval computes again
+AGAIN = "run harness eval again"  # remedy for files that harness eval computes again
 DIGITS = 32
+LARGE = 1 << 20  # bytes from which threads pay for reading a table
 TABLE_MARK = b"\x18\x0eharness.digest\x18\x20"  # Thrift: a key of 14 bytes, then the length of a value of 32
 JSON_MARK = b'{\n "digest": "'
 UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError)  # what reading a damaged file may raise
 
 
 class Content(NamedTuple):
-    """A table of the store with the JSON value that was written with it."""
+    """A table of the store with the JSON value written with it."""
 
     table: pa.Table
     meta: dict[str, Any]
@@ -55,9 +56,9 @@ def pack_table(name: str, columns: Mapping[str, Any], meta: Mapping[str, Any]) -
 
 
 def unpack_table(content: bytes, name: str) -> Content:
-    """Return what pack_table was given; raise ValueError, saying what is wrong, for any other bytes or name."""
+    """Invert pack_table; raise ValueError, with the reason, for any other bytes or name."""
     verify(content, TABLE_MARK)
-    table = pq.read_table(BytesIO(content))
+    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=len(content) > LARGE)
     return Content(table, _expected(json.loads(table.schema.metadata[b"harness"]), name))
 
 
@@ -68,19 +69,19 @@ def pack_json(name: str, value: Mapping[str, Any]) -> bytes:
 
 
 def unpack_json(content: bytes, name: str) -> dict[str, Any]:
-    """Return what pack_json was given; raise ValueError, saying what is wrong, for any other bytes or name."""
+    """Invert pack_json; raise ValueError, with the reason, for any other bytes or name."""
     verify(content, JSON_MARK)
     return _expected(json.loads(content), name)
 
 
 def verify(content: bytes, mark: bytes) -> str:
-    """Return the digest that a file carries; raise ValueError where there is none, or its bytes have another."""
+    """Return the digest in a file; raise ValueError if it is missing or not that of the bytes."""
     start = content.rfind(mark) + len(mark)
     if start < len(mark) or len(content) < start + DIGITS:
         raise ValueError("it is empty" if not content else "its digest is missing: truncated, or not of this store")
-    found, expected = content[start : start + DIGITS], _digest(content, start)
-    if found != expected:
-        raise ValueError(f"its bytes have the digest {expected.decode()}, not {found.decode('ascii', 'replace')}")
+    stored, expected = content[start : start + DIGITS], _digest(content, start)
+    if stored != expected:
+        raise ValueError(f"its bytes have the digest {expected.decode()}, not {stored.decode('ascii', 'replace')}")
     return expected.decode()
 
 
@@ -90,7 +91,7 @@ def _with_digest(content: bytes, mark: bytes) -> bytes:
 
 
 def _digest(content: bytes, start: int) -> bytes:
-    """Return the digest of all bytes but the DIGITS from `start` on."""
+    """Return the digest of all bytes except the DIGITS from `start` on."""
     view = memoryview(content)
     digest = hashlib.sha256(view[:start])
     digest.update(view[start + DIGITS :])
@@ -99,7 +100,7 @@ def _digest(content: bytes, start: int) -> bytes:
 
 def _expected(kept: Mapping[str, Any], name: str) -> dict[str, Any]:
     if kept["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {kept['schema']}, its store {SCHEMA}")
+        raise ValueError(f"it has schema {kept['schema']}; the schema of the store is {SCHEMA}")
     if kept["name"] != name:
         raise ValueError(f"it is {kept['name']} under another name")
     return dict(kept["content"])
@@ -133,7 +134,7 @@ class StoreFiles:
         return self.path / f"{name}.json"
 
     def read_table(self, name: str) -> Content:
-        """Return a table; raise DamagedFile, which names it, where it is damaged, StoreError where it is missing."""
+        """Return a table; raise DamagedFile for a damaged file and StoreError for a missing one."""
         path = self.table(name)
         content = self._bytes(path)
         try:
@@ -151,7 +152,7 @@ class StoreFiles:
             raise self.damaged(path, _first_line(error)) from error
 
     def digest(self, name: str) -> str:
-        """Return the digest that a table carries; raises as read_table does."""
+        """Return the digest in the file of a table; raises as read_table does."""
         path = self.table(name)
         content = self._bytes(path)
         try:
@@ -174,7 +175,7 @@ class StoreFiles:
         self._write(self.json(name), pack_json(name, value), None)
 
     def expect_current(self) -> None:
-        """Raise StoreError where the store is of a schema that is only read."""
+        """Raise StoreError for a store of an old schema, which is read-only."""
         if self.schema != SCHEMA:
             raise StoreError(
                 f"{self.path} has schema {self.schema}, which this version reads but does not extend; evaluate into "
@@ -182,33 +183,35 @@ class StoreFiles:
             )
 
     def damaged(self, path: Path, why: str) -> DamagedFile:
-        """Set a damaged file aside, where that can be done, and return the error that says so."""
+        """Set a damaged file aside, if this is possible, and return the error."""
         if self.schema != SCHEMA:
-            return DamagedFile(f"{path} is damaged ({why}); evaluate its cell into another folder with -o")
+            return DamagedFile(path, why, remedy="evaluate its cell into another folder with -o")
         if not self.sets_aside:
-            return DamagedFile(f"{path} is damaged ({why}); {AGAIN}")
+            return DamagedFile(path, why)
         aside = self.path / "damaged" / path.relative_to(self.path)
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.replace(aside)
         except OSError as error:
-            return DamagedFile(f"{path} is damaged ({why}) and cannot be moved to {aside} ({error.strerror}); {AGAIN}")
-        return DamagedFile(f"{path} is damaged ({why}); it was moved to {aside}: {AGAIN}")
+            return DamagedFile(path, why, f" and cannot be moved to {aside} ({error.strerror})")
+        return DamagedFile(path, why, f" and was moved to {aside}")
 
     def _write(self, path: Path, content: bytes, temporary: str | None) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{path.parent} cannot be made: {error.strerror}; name another place") from error
+            raise StoreError(f"{path.parent} cannot be made: {error.strerror}; choose another folder") from error
         write_whole(path, content, temporary=path.with_name(temporary) if temporary else None)
 
     def _bytes(self, path: Path) -> bytes:
         try:
             return path.read_bytes()
         except FileNotFoundError as error:
-            raise StoreError(f"{path} is not there; {AGAIN}") from error
+            raise StoreError(f"{path} is missing; {AGAIN}") from error
         except PermissionError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}; allow it, or copy the store") from error
+            raise StoreError(
+                f"{path} cannot be read: {error.strerror}; change its permissions, or copy the store"
+            ) from error
         except OSError as error:
             raise self.damaged(path, str(error.strerror or error)) from error
 

@@ -1,8 +1,9 @@
-"""What makes a folder a store: its folders, and the mark store.json, which says its schema."""
+"""The folders of a store, and the file store.json with its schema."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +15,66 @@ FOLDERS = ("records", "samples", "tokens", "tasks", "checkpoints", "settings", "
 
 
 def read_schema(path: Path) -> int:
-    """Return the schema of a store; raise StoreError where there is none, or this version cannot read it."""
+    """Return the schema of a store; raise StoreError if the folder is no store or this version cannot read it."""
     mark = path / "store.json"
     try:
         content = mark.read_bytes()
     except FileNotFoundError as error:
         raise StoreError(f"{path} is not a store; harness eval ... -o {path} makes one") from error
     except OSError as error:
-        raise StoreError(f"{mark} cannot be read: {error.strerror}; allow it, or copy the store") from error
+        raise StoreError(
+            f"{mark} cannot be read: {error.strerror}; change its permissions, or copy the store"
+        ) from error
     schema = _schema_of(content)
     if schema is None:
-        raise DamagedFile(f"{mark} is damaged; {AGAIN}, which writes it anew and keeps what is there")
+        raise DamagedFile(mark, "it has no valid schema", remedy=f"{AGAIN}, which rewrites it and keeps the cells")
     if schema not in (OLD, SCHEMA):
         raise StoreError(
-            f"{path} has schema {schema}, this harness reads {OLD} and {SCHEMA}; use the version that wrote it"
+            f"{path} has schema {schema}; this version reads {OLD} and {SCHEMA}; use the version that wrote it"
         )
     return schema
 
 
-def write_mark(path: Path) -> int:
-    """Make a folder a store, or mend the folders and the mark of one; return its schema, which is the current one."""
+def expect_usable(path: Path) -> int | None:
+    """Return the schema of the store that a folder is, or None if it is none yet; changes nothing.
+
+    Raises StoreError if no store can be made there, or the store cannot be extended.
+    """
     mark = path / "store.json"
     try:
         known = read_schema(path) if mark.exists() else None
     except DamagedFile:
         known = None
     if not mark.exists() and path.is_dir() and any(_is_strange(file.name) for file in path.iterdir()):
-        raise StoreError(f"{path} is neither empty nor a store; name another folder")
+        raise StoreError(f"{path} is neither empty nor a store; choose another folder")
     StoreFiles(path, schema=known or _schema_of_files(path)).expect_current()
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise StoreError(f"no store can be made at {path}: {nearest} is not a folder; choose another folder")
+    if nearest != path and not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreError(f"no store can be made at {path}: {nearest} is not writable; choose another folder")
+    return known
+
+
+def write_mark(path: Path) -> int:
+    """Make a folder a store, or repair the folders and the mark of one; return its schema, the current one."""
+    known = expect_usable(path)
     try:
         for folder in FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"no store can be made at {path}: {error.strerror}; name another folder") from error
+        raise StoreError(f"no store can be made at {path}: {error.strerror}; choose another folder") from error
     if known is None:
-        write_whole(mark, pack_json("store", {}))
+        write_whole(path / "store.json", pack_json("store", {}))
     return SCHEMA
 
 
 def _schema_of(content: bytes) -> int | None:
-    """Return the schema that a mark says; None where it is damaged."""
+    """Return the schema in the mark; None if it is damaged."""
     try:
-        found: Any = json.loads(content)
-        if set(found) == {"schema"} and found["schema"] != SCHEMA:  # as schema 1 wrote it
-            return int(found["schema"])
+        mark: Any = json.loads(content)
+        if set(mark) == {"schema"} and mark["schema"] != SCHEMA:  # format of schema 1
+            return int(mark["schema"])
         unpack_json(content, "store")
     except UNREADABLE:
         return None
@@ -65,16 +82,16 @@ def _schema_of(content: bytes) -> int | None:
 
 
 def _schema_of_files(path: Path) -> int:
-    """Return the schema by the files that a store holds, where its mark does not say it."""
+    """Return the schema of the files of a store without a valid mark."""
     for file in sorted(path.glob("settings/*.json")):
         try:
-            found = json.loads(file.read_bytes())
-            return SCHEMA if "digest" in found else OLD
+            settings = json.loads(file.read_bytes())
+            return SCHEMA if "digest" in settings else OLD
         except UNREADABLE:
             continue
     return SCHEMA
 
 
 def _is_strange(name: str) -> bool:
-    """Say whether a name is none that making a store leaves, finished, killed or under way in another process."""
+    """Return whether a name is neither a folder of a store nor a file of one that is being made."""
     return name not in FOLDERS and not name.lstrip(".").startswith("store.json")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from harness.host import default_host
 from harness.metrics.aggregation import applicable, evaluate
 from harness.metrics.intervals import Z
 from harness.metrics.per_document import per_document
-from harness.metrics.resampling import document_weights, reweighted
 from harness.metrics.samples import Samples, Scored
 from harness.metrics.scores import Scores
 from harness.registries import Registries
+from harness.store.cells import Cell, Store
+from harness.store.documents import Docs
 from harness.store.identity import CellId
-from harness.store.records import Cell, Docs
-from harness.store.sample_records import SampleStore
+from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source, source_metrics
 from harness.store.subsets import Subset
 from harness.types import Floats, Metric, SourceMetric, Task
@@ -42,7 +43,7 @@ UNITS = ("checkpoint", "document", "choice")
 KEYS = ["family", "size", "step", "seed"]
 
 
-class PointStore(SampleStore):
+class PointStore(Store):
     """A store that answers in pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
@@ -123,19 +124,13 @@ class PointStore(SampleStore):
         All checkpoints of a task share the resamples, as they share the documents. Names that are no metrics (a loss
         from a family file) are left out.
         """
-        weights: dict[str, Floats] = {}
-        found = {name: np.empty((count, len(points))) for name in names if name in self.registries.metrics}
-        names_of_cells = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
-        for i, (checkpoint, fingerprint, settings) in enumerate(names_of_cells):
-            scores, average = (
-                self.load_any(CellId(checkpoint, fingerprint, settings)),
-                self.task_meta[fingerprint]["average"],
-            )
-            if fingerprint not in weights:
-                weights[fingerprint] = document_weights(scores, count, rng)
-            for name, column in found.items():
-                column[:, i] = reweighted(self.registries.metrics[name], scores, weights[fingerprint], average)
-        return found
+        metrics: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
+        columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
+        return self._replicates.of([CellId(*ids) for ids in columns], metrics, count, rng)
+
+    @cached_property
+    def _replicates(self) -> Replicates:
+        return Replicates(self.load_any, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
     def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
         """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.errors import HarnessError, MetricError, choose
-from harness.registries import Registries
-from harness.types import Source, SourceMetric, Task
+from harness.registries import Registries, Source
+from harness.types import SourceMetric, Task
 
 
 def is_of_source(metric: str) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.errors import MetricError, PluginError
 from harness.evaluation.tokens import Encoder, encode_task
-from harness.fitting.laws import Fitted, FormulaLaw, ProcedureLaw, bounds, curve
+from harness.fitting.laws import bounds, curve
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
 from harness.metrics.aggregation import evaluate
@@ -33,6 +33,7 @@ from harness.tasks.loading import load_task
 from harness.tasks.task_files import read_task_file
 from harness.testing.fake_engine import ByteTokenizer
 from harness.types import OUTCOMES, Floats, Metric, Sampler, Task
+from harness.types.laws import Fitted, FormulaLaw, ProcedureLaw, traits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,8 +191,8 @@ def check_law(
     from harness.fitting.simulations import places
 
     _expect(law)
-    truth = params or getattr(law, "example", None)
-    assert truth, f"law {law.name!r}: give params=, or the law an attribute `example`"
+    truth = params or traits(law).example
+    assert isinstance(truth, Mapping), f"law {law.name!r}: give params=, or the law an attribute `example`"
     assert set(truth) == set(law.parameters), (
         f"law {law.name!r}: {set(truth)} given, parameters are {set(law.parameters)}"
     )
@@ -224,7 +225,7 @@ def _check_units(law: FormulaLaw, x: Mapping[str, Floats], y: Floats) -> None:
 
     from harness.fitting.fit import fit
 
-    for name in set(law.features) & {"flops", "params", "tokens"} - set(getattr(law, "own_units", ())):
+    for name in set(law.features) & {"flops", "params", "tokens"} - set(traits(law).own_units):
         scaled = {**x, name: 100 * x[name]}
         points = pd.DataFrame({**scaled, "y": y, "trials": 1000.0})
         miss = np.abs(fit(points, law, value="y", bootstrap=20, resample="checkpoints").curve(scaled) - y).max()
@@ -246,8 +247,9 @@ def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None) -> None:
     """Check a procedure: order and company change nothing, no point is changed, JSON keeps it, y comes out again."""
     _expect(law)
     if points is None:
-        assert hasattr(law, "example"), f"law {law.name!r}: give points=, or the law a method `example`"
-        points = law.example()
+        example = traits(law).example
+        assert callable(example), f"law {law.name!r}: give points=, or the law a method `example`"
+        points = example()
     kept, rng = points.copy(), np.random.default_rng(0)
     found = law.fit(points, "y", rng)
     assert isinstance(found, Fitted), f"law {law.name!r}: fit() returned {found!r}; expected a harness.Fitted"

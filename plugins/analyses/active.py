@@ -1,7 +1,7 @@
-"""harness choose, estimate and subsets: run a few documents on the large checkpoint, and say what all would have given.
+"""The commands choose, estimate and subsets: estimate a task from few documents (Kossen et al. 2021, Active Testing).
 
-The small checkpoints of a store say which documents matter; LURE takes the bias of such a choice out (Kossen et al.
-2021, Active Testing).
+The scores of small checkpoints determine which documents are selected. The LURE estimator removes the bias of that
+selection.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 import harness
 from harness import Range, Table, UsageError
-from harness_plugins.analyses import picks
-from harness_plugins.analyses.outlooks import best, is_mean, read_pools, strata_of, values_of
-from harness_plugins.analyses.picks import WAYS, Picks
-from harness_plugins.analyses.rehearsals import SIZES, rehearse
+from harness_plugins.analyses import selection
+from harness_plugins.analyses.document_pools import best, is_mean, read_pools, strata_of, values_of
+from harness_plugins.analyses.selection import METHODS, Selection
+from harness_plugins.analyses.subset_errors import SIZES, measure_subsets
 
 if TYPE_CHECKING:
     import click
 
     from harness import PointStore, Subset
-    from harness_plugins.analyses.outlooks import Pool
+    from harness_plugins.analyses.document_pools import Pool
 
 UNIFORM = 0.2
 
@@ -42,36 +42,36 @@ def choose(
     uniform: float = UNIFORM,
     seed: int = 0,
 ) -> list[Subset]:
-    """Pick n documents of every task of a store, for a checkpoint that is not in it yet.
+    """Select n documents of every task of a store, to be scored by a checkpoint that the store does not have yet.
 
-    :param by: loss (documents of which the small checkpoints expect much loss), disagreement (on which they differ),
-        random, or strata.
-    :param where: an expression over checkpoints: those that may say which documents matter.
-    :param rungs: how many of the largest sizes of each family do so, each with its last checkpoint.
-    :param strata: group or an attribute of documents; by default fifths of the predicted loss.
-    :param uniform: the share of picks that are even, which bounds the weight of a surprise.
+    :param by: selection method: loss (in proportion to the predicted loss), disagreement (in proportion to the standard
+        deviation of the loss over small checkpoints), random, or strata.
+    :param where: an expression that selects the small checkpoints used.
+    :param rungs: the number of largest sizes per family used, each with its last checkpoint.
+    :param strata: group or an attribute of documents (default: quintiles of the predicted loss).
+    :param uniform: the share of uniform selection, which bounds the weight of a document.
 
-    Raises UsageError for an unknown way, strata without the way of that name, a task with fewer documents, and a metric
-    that is no mean over documents.
+    Raises UsageError for an unknown method, for `strata` with another method, for a task with fewer documents, and for
+    a metric that is not a mean over documents.
     """
-    if by not in WAYS:
-        raise UsageError(f"there is no way {by!r} to choose documents; there are: {', '.join(WAYS)}")
+    if by not in METHODS:
+        raise UsageError(f"unknown selection method {by!r}; expected one of: {', '.join(METHODS)}")
     if strata is not None and by != "strata":
-        raise UsageError(f"documents are stratified by {strata} where they are chosen by strata, not by {by}: use --by")
+        raise UsageError(f"--strata {strata} needs --by strata; found --by {by}")
     pools = list(read_pools(store, task, metric))
     rng = np.random.default_rng(seed)
-    found = []
+    subsets = []
     for pool in pools:
         if n > len(pool.doc_ids):
-            raise UsageError(f"{pool.task} has {len(pool.doc_ids)} documents, of which {n} cannot be chosen; lower --n")
-        outlook = pool.outlook(pool.largest(where, rungs))
-        numbers, names = strata_of(store, pool, outlook, strata) if by == "strata" else (None, [])
-        drawn = picks.pick(outlook, by, n, strata=numbers, uniform=uniform, count=1, rng=rng)
-        found.append(_subset(pool, drawn, names, by=by, seed=seed))
-    return found
+            raise UsageError(f"{pool.task} has {len(pool.doc_ids)} documents, fewer than --n {n}; lower --n")
+        predicted = pool.predicted_losses(pool.largest(where, rungs))
+        numbers, names = strata_of(store, pool, predicted, strata) if by == "strata" else (None, [])
+        drawn = selection.select(predicted, by, n, strata=numbers, uniform=uniform, count=1, rng=rng)
+        subsets.append(_subset(pool, drawn, names, by=by, seed=seed))
+    return subsets
 
 
-def _subset(pool: Pool, drawn: Picks, names: Sequence[str], *, by: str, seed: int) -> Subset:
+def _subset(pool: Pool, drawn: Selection, names: Sequence[str], *, by: str, seed: int) -> Subset:
     documents = drawn.documents[0]
     return harness.Subset(
         task=pool.task,
@@ -90,43 +90,52 @@ def _subset(pool: Pool, drawn: Picks, names: Sequence[str], *, by: str, seed: in
 def estimate(
     store: PointStore, subsets: Sequence[Subset], *, metric: str | None = None, level: float = 0.95
 ) -> list[Table]:
-    """Return what subsets that were scored say of the whole tasks: a row for each and checkpoint.
+    """Estimate whole tasks from scored subsets: one row per subset and checkpoint.
 
-    Where the store has the whole task of that checkpoint, its value stands beside. Raises UsageError where no
-    checkpoint has scored a subset, and for a metric that is no mean over documents.
+    The row also has the value on the whole task if the store has it. Raises UsageError if no checkpoint has scored a
+    subset, and for a metric that is not a mean over documents.
     """
     cells = store.cells()
     rows = [row for subset in subsets for row in _estimates(store, cells, subset, metric or subset.metric, level)]
     if not rows:
         names = ",".join(subset.task for subset in subsets)
         raise UsageError(
-            f"{store.path} has no checkpoint that scored these subsets; run harness eval FAMILY --tasks {names} "
+            f"no checkpoint in {store.path} has scored these subsets; run harness eval FAMILY --tasks {names} "
             f"--subset FILE -o {store.path}"
         )
     columns = ("task", "metric", "family", "size", "step", "by", "documents", "of", "estimate", "all", "off by")
     about = (
-        f"estimate: of the mean over all documents, without bias, with its {level:.0%} interval. all: that mean, where "
-        "the store has it; it has an error of its own, as the documents are a sample, too."
+        f"estimate: unbiased estimate of the mean over all documents, with its {level:.0%} interval. all: the measured "
+        "mean, if the store has it. Its own standard error (the documents are a sample, too) is not included."
     )
     rows.sort(key=lambda row: [str(value) for value in row[:8]])
     return [Table("estimates", "Whole tasks from subsets", columns, tuple(rows), (about,))]
 
 
 def _estimates(store: PointStore, cells: Sequence[Any], subset: Subset, metric: str, level: float) -> list[Any]:
-    rows, there = [], {cell.id for cell in cells}
+    rows, stored = [], {cell.id for cell in cells}
     for cell in cells:
         if cell.task != subset.name:
             continue
         scores = store.load_any(cell.id)
         if not is_mean(store, metric, scores):
-            raise UsageError(f"{metric} of {subset.task} is no mean over documents, which a subset would tell")
+            raise UsageError(f"{metric} of {subset.task} is not a mean over documents; a subset cannot estimate it")
         value = _estimate(store, subset, scores, metric=metric, level=level)
         whole = replace(cell.id, fingerprint=subset.fingerprint)
-        measured = _measured(store, whole, metric) if whole in there else None
-        own = cell.checkpoint
+        measured = _measured(store, whole, metric) if whole in stored else None
+        checkpoint = cell.checkpoint
         rows.append(
             (
-                *(subset.task, metric, own.family, own.size, own.step, subset.by, len(subset.q), subset.n_items),
+                *(
+                    subset.task,
+                    metric,
+                    checkpoint.family,
+                    checkpoint.size,
+                    checkpoint.step,
+                    subset.by,
+                    len(subset.q),
+                    subset.n_items,
+                ),
                 *(value, measured, None if measured is None else value.value - measured),
             )
         )
@@ -146,18 +155,18 @@ def _estimate(store: PointStore, subset: Subset, scores: Any, *, metric: str, le
     rises = store.registries.metrics[metric].higher_is_better
     top = best(values, rises)
     losses = np.asarray(subset.weights) * (top - values if rises else values)
-    found = picks.estimate(losses[None], _picks(subset), subset.n_items, by=subset.by, level=level)
-    value, low, high = (float(end[0]) for end in found)
+    interval = selection.estimate(losses[None], _selection(subset), subset.n_items, by=subset.by, level=level)
+    value, low, high = (float(end[0]) for end in interval)
     return Range(top - value, top - high, top - low) if rises else Range(value, low, high)
 
 
-def _picks(subset: Subset) -> Picks:
-    """Return the picks of a subset; a stratum has as many documents as its first pick had to choose from."""
+def _selection(subset: Subset) -> Selection:
+    """Return the selection of a subset; 1 / q of the first document of a stratum is the size of that stratum."""
     documents, q = np.arange(len(subset.q))[None], np.asarray(subset.q)[None]
     if not subset.strata:
-        return Picks(documents, q)
+        return Selection(documents, q)
     _, first, strata = np.unique(subset.strata, return_index=True, return_inverse=True)
-    return Picks(documents, q, strata, np.rint(1 / q[0, first]).astype(np.int64))
+    return Selection(documents, q, strata, np.rint(1 / q[0, first]).astype(np.int64))
 
 
 @harness.hookimpl
@@ -167,8 +176,8 @@ def register_commands(cli: click.Group) -> None:
         add(cli)
 
 
-def _asked(command: Any) -> Any:
-    """Give a command the store, and the options of how documents are chosen by what is in it."""
+def _selection_options(command: Any) -> Any:
+    """Add the argument STORE and the options of the selection of documents to a command."""
     import click
 
     options = (
@@ -215,9 +224,9 @@ def _add_choose(cli: click.Group) -> None:
     import click
 
     @cli.command("choose")
-    @_asked
+    @_selection_options
     @click.option("--n", required=True, type=click.IntRange(min=2), help="Number of documents to choose per task.")
-    @click.option("--by", default="loss", show_default=True, type=click.Choice(WAYS), help="Selection method.")
+    @click.option("--by", default="loss", show_default=True, type=click.Choice(METHODS), help="Selection method.")
     @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File of the subsets.")
     @click.pass_obj
     def command(host: harness.PluginHost, /, store: Path, n: int, output: Path, **options: Any) -> None:
@@ -242,15 +251,15 @@ def _add_estimate(cli: click.Group) -> None:
         host: harness.PluginHost, /, store: Path, subsets: Path, suffix: str, output: Path | None, **options: Any
     ) -> None:
         """Estimate whole tasks from the SUBSETS (of harness choose) that checkpoints of STORE scored."""
-        found = estimate(harness.open_store(store, registries=host), harness.load_subsets(subsets), **options)
-        harness.print_tables(found, host, suffix=suffix, output=output)
+        tables = estimate(harness.open_store(store, registries=host), harness.load_subsets(subsets), **options)
+        harness.print_tables(tables, host, suffix=suffix, output=output)
 
 
 def _add_subsets(cli: click.Group) -> None:
     import click
 
     @cli.command("subsets")
-    @_asked
+    @_selection_options
     @click.option(
         "--n",
         "sizes",
@@ -277,5 +286,5 @@ def _add_subsets(cli: click.Group) -> None:
     @click.pass_obj
     def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
         """Measure the error of estimating a task from a subset, per selection method."""
-        found = rehearse(harness.open_store(store, registries=host), **options)
-        harness.print_tables(found, host, suffix=suffix, output=output)
+        tables = measure_subsets(harness.open_store(store, registries=host), **options)
+        harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -1,4 +1,7 @@
-"""harness capabilities: what families make of compute, on the capabilities that benchmarks have in common."""
+"""The command capabilities: principal components of benchmarks, and what families achieve per compute.
+
+The method is that of Ruan et al. 2024.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ if TYPE_CHECKING:
     import click
     import pandas as pd
 
-FEWEST = 3  # models of known compute that make the line of a family
+FEWEST = 3  # models of known compute needed to fit a family
 DRAWS = 10_000
-RIDGE = 1e-6  # so that the first few models of a selection can be compared
+RIDGE = 1e-6  # keeps the design invertible for the first few models
 
 
 def coordinates(points: pd.DataFrame, benchmarks: Sequence[str]) -> tuple[pd.DataFrame, Space]:
-    """Return points with columns pc1, pc2 .. (principal components of benchmark scores), and the plane they lie in.
+    """Return points with columns pc1, pc2 .. (principal components of benchmark scores), and their space.
 
-    Ruan et al. 2024, sec. 3; gaps are filled. Raises LawError for scores outside 0 to 1.
+    Ruan et al. 2024, sec. 3; missing scores are imputed. Raises LawError for scores outside [0, 1].
     """
     from harness.points import readable
 
@@ -33,16 +36,16 @@ def coordinates(points: pd.DataFrame, benchmarks: Sequence[str]) -> tuple[pd.Dat
     if np.nanmin(scores) < 0 or np.nanmax(scores) > 1:
         raise LawError(f"benchmarks run from {np.nanmin(scores):.4g} to {np.nanmax(scores):.4g}; expected 0 to 1")
     space = Space.of(scores)
-    found = space.coordinates(scores)
-    return points.assign(**{f"pc{k}": x for k, x in enumerate(found.T, 1)}), space
+    projected = space.coordinates(scores)
+    return points.assign(**{f"pc{k}": x for k, x in enumerate(projected.T, 1)}), space
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines PC1 = theta log10 C + nu of families (F,), with what their points say together of the scatter around them.
+    """Lines PC1 = theta log10 C + nu of families (F,), with one pooled residual standard deviation.
 
-    `inverse` (F, 2, 2) is (X' X)^-1 of each line, for (theta, nu); `flops` (F, 2) the least and the most compute that
-    it was fitted to; `scatter` the standard deviation over `dof`.
+    `inverse` (F, 2, 2) is (X' X)^-1 of each line, for (theta, nu). `flops` (F, 2) is the range of compute fitted.
+    `scatter` is the pooled residual standard deviation with `dof` degrees of freedom.
     """
 
     names: tuple[str, ...]
@@ -60,7 +63,7 @@ class Lines:
         return np.asarray(self.scatter * np.sqrt(self.inverse[:, 0, 0]))
 
     def draws(self, family: str, rng: np.random.Generator) -> Floats:
-        """Return lines (DRAWS, 2) as the points of a family leave them open: theta and nu, Student's t."""
+        """Return draws (DRAWS, 2) of theta and nu of a family, from Student's t."""
         f = self.names.index(family)
         scale = self.scatter * np.sqrt(self.dof / rng.chisquare(self.dof, size=(DRAWS, 1)))
         normal = rng.normal(size=(DRAWS, 2)) @ np.linalg.cholesky(self.inverse[f]).T
@@ -70,26 +73,27 @@ class Lines:
 def efficiency(points: pd.DataFrame, column: str = "pc1") -> Lines:
     """Fit the line of each family with three models or more of known flops (Ruan et al. 2024, sec. 3.3).
 
-    All lines share one scatter, as three points leave a single degree of freedom. Raises LawError where there is none.
+    All lines share one residual variance, because three points leave one degree of freedom. Raises LawError if no
+    family has enough models.
     """
     from harness.points import column as values
 
     known = points[points["flops"] > 0]
-    own = [(str(f), t) for f, t in known.groupby("family") if t["flops"].nunique() >= FEWEST]
-    if not own:
-        raise LawError(f"no family has {FEWEST} models of known flops; there are: {len(known)} models with flops")
+    fitted = [(str(f), t) for f, t in known.groupby("family") if t["flops"].nunique() >= FEWEST]
+    if not fitted:
+        raise LawError(f"no family has {FEWEST} models of known flops; found {len(known)} models with flops in total")
     fits, squares = [], 0.0
-    for _, table in own:
+    for _, table in fitted:
         x, y = np.log10(values(table, "flops")), values(table, column)
         design = np.column_stack([x, np.ones_like(x)])
         line = np.linalg.lstsq(design, y, rcond=None)[0]
-        left = float(((y - design @ line) ** 2).sum())
-        squares += left
-        r2 = 1 - left / float(((y - y.mean()) ** 2).sum())
+        residual = float(((y - design @ line) ** 2).sum())
+        squares += residual
+        r2 = 1 - residual / float(((y - y.mean()) ** 2).sum())
         fits.append((line, r2, len(x), np.linalg.inv(design.T @ design), 10 ** np.array([x.min(), x.max()])))
     lines, shares, n, inverse, flops = (np.array(x) for x in zip(*fits, strict=True))
     dof = int(n.sum() - 2 * len(n))
-    names = tuple(name for name, _ in own)
+    names = tuple(name for name, _ in fitted)
     return Lines(names, lines[:, 0], lines[:, 1], shares, n, inverse, flops, float(np.sqrt(squares / dof)), dof)
 
 
@@ -98,28 +102,28 @@ def equivalents(
 ) -> list[tuple[pd.Series[Any], Range, Range]]:
     """Return, for each model of known flops, C_eq = 10^((PC1 - nu) / theta) of a reference family, and C_eq / C.
 
-    The compute that the reference family would need for the same capability, and the gain over it; intervals are those
-    of the reference line. Raises UsageError for a family that has no line.
+    C_eq is the compute that the reference family needs for the same capability. Intervals are those of the reference
+    line. Raises UsageError for a family without a line.
     """
     if reference not in lines.names:
-        raise UsageError(f"the family {reference!r} has no line; there are: {', '.join(lines.names)}")
+        raise UsageError(f"--reference {reference!r} has no fitted line; expected one of: {', '.join(lines.names)}")
     f, draws = lines.names.index(reference), lines.draws(reference, np.random.default_rng(seed))
     tails = [(1 - level) / 2, (1 + level) / 2]
-    found = []
+    equivalent = []
     for _, row in points[points["flops"] > 0].iterrows():
         with np.errstate(over="ignore", divide="ignore"):
             best = 10 ** ((row["pc1"] - lines.nu[f]) / lines.theta[f])
             low, high = np.quantile(10 ** ((row["pc1"] - draws[:, 1]) / draws[:, 0]), tails)
         gain = Range(*(float(x / row["flops"]) for x in (best, low, high)))
-        found.append((row, Range(float(best), float(low), float(high)), gain))
-    return found
+        equivalent.append((row, Range(float(best), float(low), float(high)), gain))
+    return equivalent
 
 
 def select(capabilities: Floats, count: int) -> tuple[list[int], float]:
-    """Choose the models (rows of (n, K)) whose measurement says most of all others: V-optimality (Ruan et al. 2024).
+    """Select the rows of (n, K) that minimise the prediction variance at all rows (V-optimality, Ruan et al. 2024).
 
-    Returns row numbers, and the mean variance of predictions at all rows over that with all rows measured, scatter
-    alike: 1 is no loss. A greedy choice is improved by exchanges until none helps.
+    Returns row numbers, and the mean prediction variance relative to that with all rows measured (1: no loss). Greedy
+    selection is followed by exchanges until none improves the criterion.
     """
     design = np.column_stack([np.ones(len(capabilities)), capabilities])  # (n, K + 1)
     if not design.shape[1] <= count <= len(design):
@@ -157,33 +161,35 @@ def capabilities(
     components: int = 3,
     level: float = 0.9,
 ) -> list[Table]:
-    """Return tables of the principal components, of what families make of compute, and of what models are worth.
+    """Return tables of the principal components, of PC1 over compute per family, and of compute equivalents.
 
-    :param points: a row a model, with family, flops (missing where unknown) and a column a benchmark (0 to 1, gaps).
-    :param reference: a family; a table then says what compute it would need for the capability of every model.
-    :param count: how many models to select, which say most of all others in the first `components`.
+    :param points: one row per model, with family, flops (missing if unknown) and one column per benchmark (0 to 1).
+    :param reference: a family; adds a table of the compute that it needs for the capability of every model.
+    :param count: number of models to select so that they best predict all others in the first `components`.
     """
     missing = {"family", "flops"} - set(points.columns)
     if missing:
-        raise LawError(f"the points have no column {', '.join(sorted(missing))}; a row a model needs both")
+        raise LawError(
+            f"the points have no column {', '.join(sorted(missing))}; expected family and flops for every model"
+        )
     from harness.points import refuse_twice
     from harness.tables import noted
 
     points = points.reset_index(drop=True)
     refuse_twice(points)
-    found, space = coordinates(points, benchmarks)
-    lines = efficiency(found)
+    projected, space = coordinates(points, benchmarks)
+    lines = efficiency(projected)
     tables = [_components(space, benchmarks), *noted([_families(lines)], _left_out(points, lines))]
     if reference:
-        tables.append(_equivalents(found, lines, reference, level))
+        tables.append(_equivalents(projected, lines, reference, level))
     if count:
-        kept = found[[f"pc{k}" for k in range(1, components + 1)]].to_numpy()
-        tables.append(_selection(found, *select(kept, count), components))
+        kept = projected[[f"pc{k}" for k in range(1, components + 1)]].to_numpy()
+        tables.append(_selection(projected, *select(kept, count), components))
     return tables
 
 
 def _left_out(points: pd.DataFrame, lines: Lines) -> tuple[str, ...]:
-    """Say how many models have no part in the lines, and why."""
+    """Return a note on the models excluded from the lines, by reason."""
     known, named = points["flops"] > 0, points["family"].notna()
     few = known & named & ~points["family"].astype(str).isin(lines.names)
     why = {
@@ -192,7 +198,7 @@ def _left_out(points: pd.DataFrame, lines: Lines) -> tuple[str, ...]:
         f"of families with fewer than {FEWEST} budgets": int(few.sum()),
     }
     left = ", ".join(f"{count} {what}" for what, count in why.items() if count)
-    return (f"Left out of the lines, of {len(points)} models: {left}.",) if left else ()
+    return (f"Excluded from the lines, of {len(points)} models: {left}.",) if left else ()
 
 
 def _components(space: Space, benchmarks: Sequence[str]) -> Table:
@@ -210,35 +216,35 @@ def _families(lines: Lines) -> Table:
         for f in order
     ]
     about = (
-        f"PC1 = theta log10 FLOPs + nu in each family; one scatter of {lines.scatter:.3g} for all, "
-        f"{lines.dof} degrees of freedom."
+        f"PC1 = theta log10 FLOPs + nu per family, with a pooled residual standard deviation of {lines.scatter:.3g} "
+        f"({lines.dof} degrees of freedom)."
     )
     return Table("efficiency", "PC1 from compute", ("family", "models", "theta", "R2"), tuple(rows), (about,))
 
 
 def _equivalents(points: pd.DataFrame, lines: Lines, reference: str, level: float) -> Table:
     low, high = lines.flops[lines.names.index(reference)]
-    found = sorted(equivalents(points, lines, reference, level=level), key=lambda own: -own[2].value)
+    equivalent = sorted(equivalents(points, lines, reference, level=level), key=lambda model: -model[2].value)
     rows = [
         (_name(dict(row)), float(row["flops"]), best, gain, max(1.0, low / best.value, best.value / high))
-        for row, best, gain in found
+        for row, best, gain in equivalent
     ]
     notes = (
-        f"Intervals ({level:.0%}) are those of the line of {reference}; the model's own scores are taken as they are.",
-        f"Beyond: how many times that compute lies outside of what the line was fitted to, {low:.3g} to {high:.3g}.",
-        "Far below, where benchmarks are at chance, a gain means nothing.",
+        f"Intervals ({level:.0%}) are those of the line of {reference}, without the error of each model's scores.",
+        f"beyond: factor by which that compute lies outside the fitted range, {low:.3g} to {high:.3g} FLOPs.",
+        "A gain is not meaningful far below that range, where benchmarks are at chance.",
     )
     columns = ("model", "FLOPs", f"FLOPs of {reference}", "gain", "beyond")
-    return Table("equivalents", f"Compute that {reference} would need for the same PC1", columns, tuple(rows), notes)
+    return Table("equivalents", f"Compute that {reference} needs for the same PC1", columns, tuple(rows), notes)
 
 
 def _selection(points: pd.DataFrame, chosen: Sequence[int], loss: float, components: int) -> Table:
     rows = [
         (_name(dict(points.iloc[i])), *(float(points[f"pc{k}"][i]) for k in range(1, components + 1))) for i in chosen
     ]
-    about = f"Variance of predictions ({components} components) over that with all {len(points)} models: {loss:.3g}."
+    about = f"Prediction variance ({components} components) relative to that of all {len(points)} models: {loss:.3g}."
     columns = ("model", *(f"PC{k}" for k in range(1, components + 1)))
-    return Table("selection", "Models that say most of the others", columns, tuple(rows), (about,))
+    return Table("selection", "Models that best predict the others", columns, tuple(rows), (about,))
 
 
 def _name(row: Mapping[str, Any]) -> str:

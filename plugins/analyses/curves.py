@@ -1,17 +1,17 @@
-"""Scores over scale: one value a training run, with what documents say of its error, from a store or a table."""
+"""Scores over scale, one value per training run, with their covariance over documents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import harness
 from harness import Floats, UsageError
 from harness.errors import choose
-from harness_plugins.analyses.items import refuse_doubles, refuse_unnamed
+from harness_plugins.analyses.document_scores import refuse_doubles, refuse_unnamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +23,10 @@ REPLICATES = 1000
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of a family on a task: one a training run (its last checkpoint), ordered by scale.
+    """The scores of a family on a task: the last checkpoint of each training run, ordered by scale.
 
-    `points` has the rows (M), `x` (M,) the logarithm (base 10) of their scale, `y` (M,) the values, turned round where
-    less is better; `covariance` (M, M) is that of documents, which the runs share, or None where nothing is known.
+    `points` has one row per run (M). `x` (M,) is log10 of the scale. `y` (M,) are the values, negated if lower is
+    better. `covariance` (M, M) is that of the shared documents, or None if unknown.
     """
 
     task: str
@@ -44,7 +44,7 @@ class Curve:
         return f"{self.task}, {self.family}, {self.metric}"
 
     def draws(self, count: int, rng: np.random.Generator) -> Floats:
-        """Return the curve as other documents would show it (count, M); normal, the errors correlated as they are."""
+        """Return normal draws (count, M) of the curve over documents, with their covariance."""
         if self.covariance is None:
             return np.tile(self.y, (count, 1))
         values, vectors = np.linalg.eigh(self.covariance)
@@ -52,14 +52,14 @@ class Curve:
         return np.asarray(self.y + (rng.normal(size=(count, len(self.y))) * spread) @ vectors.T)
 
     def step(self, i: int, j: int) -> tuple[float, float]:
-        """Return the value at j minus that at i, and its standard error; both runs answered the same documents."""
+        """Return the value at j minus that at i, and its standard error over the shared documents."""
         weights = np.zeros(len(self.y))
         weights[j] += 1
         weights[i] -= 1
         return float(self.y[j] - self.y[i]), self.error(weights)
 
     def error(self, weights: Floats) -> float:
-        """Return the standard error of a weighted sum of the values (M,); NaN where nothing is known of errors."""
+        """Return the standard error of a weighted sum of the values (M,); NaN if the covariance is unknown."""
         if self.covariance is None:
             return float("nan")
         return float(np.sqrt(np.maximum(weights @ self.covariance @ weights, 0.0)))
@@ -75,20 +75,20 @@ def read_curves(
 ) -> list[Curve]:
     """Return the curve of every task and family.
 
-    :param source: a store, or points: a table with a row a checkpoint, the scale, and `metric` and `value` (and
-        `stderr`) or a column named as the metric (and METRIC_stderr); task, family, size, seed and step, where known.
-    :param metric: the metric, or the column; a store's default is that of each task.
-    :param where: an expression over points; others are left out.
-    :param scale: the column that says how large a run is: flops, params, tokens ...
+    :param source: a store, or points: a table with one row per checkpoint, the scale, and `metric` and `value` (and
+        `stderr`), or a column named like the metric (and METRIC_stderr); optionally task, family, size, seed, step.
+    :param metric: the metric, or the column (default for a store: that of each task).
+    :param where: an expression that selects points.
+    :param scale: the column with the scale of a run: flops, params, tokens ...
 
-    Raises UsageError where columns are missing or nothing is left.
+    Raises UsageError for missing columns and if no point is left.
     """
     if isinstance(source, harness.PointStore):
         curves = list(_of_store(source, task=task, metric=metric, where=where, scale=scale))
     else:
         curves = list(_of_table(source, task=task, metric=metric, where=where, scale=scale))
     if not curves:
-        raise UsageError(f"no points are left of task {task or '(any)'} and metric {metric or '(any)'}")
+        raise UsageError(f"no points for task {task or '(any)'} and metric {metric or '(any)'}")
     return curves
 
 
@@ -101,8 +101,8 @@ def _of_store(
         points = _query(store.points(name, metrics=[chosen]), where)
         refuse_doubles(points, name)
         known = store.registries.metrics[chosen]
-        for family, own in points.groupby("family", sort=True):
-            last = _last(widen(own), scale)
+        for family, rows in points.groupby("family", sort=True):
+            last = _last(widen(rows), scale)
             covariance = np.diag(last[f"{known.name}_stderr"].to_numpy() ** 2)
             if isinstance(known.aggregate, str):
                 rng = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def _of_store(
 
 
 def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
-    """Return the metric of every task that is asked for; one that is named is left out where it does not apply."""
+    """Return the metric of every selected task, without the tasks to which a named metric does not apply."""
     from harness.points import applicable
 
     cells = {cell.task: cell for cell in store.select(task)}
@@ -133,7 +133,7 @@ def _of_table(
     frame = _query(table, where)
     if not {"metric", "value"} <= set(frame.columns):
         if metric is None or metric not in frame.columns:
-            raise UsageError(f"name the column of the scores with --metric; the table has: {choose(frame.columns)}")
+            raise UsageError(f"pass the column of the scores with --metric; the table has: {choose(frame.columns)}")
         stderr = frame.get(f"{metric}_stderr")
         frame = frame.assign(metric=metric, value=frame[metric], **({} if stderr is None else {"stderr": stderr}))
     frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
@@ -142,10 +142,22 @@ def _of_table(
         if task in (None, name) and metric in (None, own):
             last = _last(points, scale)
             stderr = last.get("stderr")
-            known = None if stderr is None or stderr.isna().any() else np.diag(stderr.to_numpy(dtype=np.float64) ** 2)
+            known = _variances(stderr, f"{name}, {family}, {own}")
             wide = last.assign(**{str(own): last["value"]})
             wide = wide if stderr is None else wide.assign(**{f"{own}_stderr": stderr})
             yield _curve((str(name), str(family), str(own)), wide, scale, known)
+
+
+def _variances(stderr: pd.Series[Any] | None, curve: str) -> Floats | None:
+    """Return the covariance (n, n) of independent errors, None for no errors at all; refuse a part of them."""
+    if stderr is None or stderr.isna().all():
+        return None
+    if stderr.isna().any():
+        raise UsageError(
+            f"{int(stderr.isna().sum())} of {len(stderr)} points of {curve} have no stderr; expected all or none: "
+            "complete the column, or leave these points out with --where"
+        )
+    return np.diag(stderr.to_numpy(dtype=np.float64) ** 2)
 
 
 def _curve(
@@ -164,7 +176,7 @@ def _last(points: pd.DataFrame, scale: str) -> pd.DataFrame:
     from harness.points import ends, refuse_twice
 
     if scale not in points.columns:
-        raise UsageError(f"points have no {scale!r}; choose --scale among: {choose(points.columns)}")
+        raise UsageError(f"points have no column {scale!r}; expected --scale to be one of: {choose(points.columns)}")
     refuse_twice(points, [scale])
     return points[ends(points)].sort_values(scale, kind="stable").reset_index(drop=True)
 

@@ -1,4 +1,4 @@
-"""harness decide: what the small scale says of which family is best at the large one."""
+"""The command decide: do small scales rank families as the large scale does (Magnusson et al. 2025, DataDecide)?"""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 import harness
 from harness import Floats, LawError, Measured, Table, UsageError
-from harness_plugins.analyses.contests import PROXIES, Asked, Contest, Scale, large_rows, read_contests
 from harness_plugins.analyses.decisions import agreement, mean_known, signal_to_noise
-from harness_plugins.analyses.shapes import CORRECTIONS
+from harness_plugins.analyses.multiple_tests import CORRECTIONS
+from harness_plugins.analyses.rankings import PROXIES, DecideOptions, Ranking, Scale, large_rows, read_rankings
 
 if TYPE_CHECKING:
     import click
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
 
     from harness import LawFit, PointStore
 
-SPAN = 1.5  # factor in tokens beyond which late checkpoints have learned, too
+SPAN = 1.5  # ratio of tokens above which late checkpoints differ by learning, not only by noise
 
 
-def decide(store: PointStore, *, task: str | None = None, where: str | None = None, **asked: Any) -> list[Table]:
-    """Return tables that say whether small scales rank families as the large one does, for every task.
+def decide(store: PointStore, *, task: str | None = None, where: str | None = None, **options: Any) -> list[Table]:
+    """Return tables that compare the ranking of families at small scales with that at the large scale, for every task.
 
-    :param where: an expression over points; others are left out.
-    :param asked: small (expressions, each of which chooses one size of every family; by default every rung below the
-        largest, counted from the smallest), large (an expression, or largest), metric (by which families are ranked at
-        the large scale; each task's own by default), late (checkpoints at the end of a run that say how much a score
-        moves), law (whose curves may cross; by default sigmoid for values that rise, power
-        for those that fall), level, correction (holm or bh), bootstrap, seed.
+    :param where: an expression that selects points.
+    :param options: small (expressions, each of which selects one size per family; default: every rung below the
+        largest, counted from the smallest), large (an expression, or largest), metric (ranks families at the large
+        scale; default: the task's), late (number of last checkpoints per run used to measure noise), law (used for
+        crossings; default: sigmoid for values that rise, power for those that fall), level, correction (holm or bh),
+        bootstrap, seed.
 
-    The tables: `decisions` (the share of pairs of families that a small scale orders right, by the metric itself and by
-    continuous ones), `pairs` (which), `noise` (how far families lie apart over how much a score moves late in training)
-    and `crossovers` (compute at which the laws of two families cross). Raises UsageError for fewer than two families
-    and for expressions that choose no size of a family, or several.
+    The tables: `decisions` (share of pairs of families that a small scale orders correctly, by the metric itself and by
+    continuous metrics), `pairs` (one row per pair), `noise` (difference of families relative to the noise of late
+    checkpoints) and `crossovers` (compute at which the laws of two families cross). Raises UsageError for fewer than
+    two families, and for expressions that select no size of a family or several.
     """
-    wanted = Asked(**asked)
-    contests = list(read_contests(store, task, where, wanted))
-    if not contests:
-        raise UsageError(f"{store.path} holds no task of choices {task or ''} with a metric to rank families by")
-    first = [table(contests, wanted) for table in (_decisions, _pairs, _noise)]
-    return [*first, _crossovers(store, contests, wanted)]
+    chosen = DecideOptions(**options)
+    rankings = list(read_rankings(store, task, where, chosen))
+    if not rankings:
+        raise UsageError(f"{store.path} has no task {task or ''} with choices and a metric that ranks families")
+    first = [table(rankings, chosen) for table in (_decisions, _pairs, _noise)]
+    return [*first, _crossovers(store, rankings, chosen)]
 
 
-def _clear(contests: Sequence[Contest], asked: Asked, scale: int | None = None) -> Floats:
-    """Say for every task and pair whether its difference at the large scale, or a small one, is beyond documents."""
+def _clear(rankings: Sequence[Ranking], options: DecideOptions, scale: int | None = None) -> Floats:
+    """Return whether the difference of each pair at the large scale, or a small one, is significant over documents."""
     from scipy.stats import norm
 
     p = []
-    for contest in contests:
-        at = contest.large if scale is None else contest.small[scale]
-        first, second = np.triu_indices(len(contest.families), 1)
-        values, draws = at.values[contest.metric], at.draws[contest.metric]
+    for ranking in rankings:
+        at = ranking.large if scale is None else ranking.small[scale]
+        first, second = np.triu_indices(len(ranking.families), 1)
+        values, draws = at.values[ranking.metric], at.draws[ranking.metric]
         difference = values[first] - values[second]
         errors = (draws[:, first] - draws[:, second]).std(axis=0, ddof=1)
         z = np.divide(np.abs(difference), errors, out=np.where(difference == 0, 0.0, np.inf), where=errors > 0)
         p.append(2 * norm.sf(z))
-    return np.asarray(CORRECTIONS[asked.correction](np.concatenate(p)) < 1 - asked.level)
+    return np.asarray(CORRECTIONS[options.correction](np.concatenate(p)) < 1 - options.level)
 
 
-def _decisions(contests: Sequence[Contest], asked: Asked) -> Table:
-    proxies = [name for name in PROXIES if any(name in contest.large.values for contest in contests)]
-    used = [contest for contest in contests if set(proxies) <= set(contest.large.values)]
-    clear = np.concatenate([np.repeat(contest in used, _count(contest)) for contest in contests])
-    clear = _clear(contests, asked)[clear]
+def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
+    proxies = [name for name in PROXIES if any(name in ranking.large.values for ranking in rankings)]
+    used = [ranking for ranking in rankings if set(proxies) <= set(ranking.large.values)]
+    clear = np.concatenate([np.repeat(ranking in used, _count(ranking)) for ranking in rankings])
+    clear = _clear(rankings, options)[clear]
     rows = []
     for number, scale in enumerate(used[0].small):
         for metric in ("", *proxies):
@@ -75,106 +75,105 @@ def _decisions(contests: Sequence[Contest], asked: Asked) -> Table:
             rows.append(
                 (
                     *(scale.label, metric or "the metric itself", len(used), int(np.isfinite(values).sum())),
-                    *(asked.range(mean_known(values), mean_known(draws)), int(clear.sum())),
-                    asked.range(mean_known(values[clear]), mean_known(draws[:, clear])),
+                    *(options.range(mean_known(values), mean_known(draws)), int(clear.sum())),
+                    options.range(mean_known(values[clear]), mean_known(draws[:, clear])),
                 )
             )
-    left = sorted({contest.task for contest in contests} - {contest.task for contest in used})
+    left = sorted({ranking.task for ranking in rankings} - {ranking.task for ranking in used})
     about = (
-        f"The share of pairs of families that the small scale orders as the large one ({asked.large}) does, over tasks"
-        f"{' (not ' + ', '.join(left) + ', without choices)' if left else ''}; a coin has 0.5. clear pairs: those "
-        f"whose difference at the large scale is beyond documents ({1 - asked.level:.0%}, {asked.correction})."
+        f"agree: share of pairs of families that the small scale orders as the large one ({options.large}), over tasks"
+        f"{' (without ' + ', '.join(left) + ', which have no choices)' if left else ''}; chance is 0.5. clear pairs: "
+        f"the difference at the large scale is significant at {1 - options.level:.0%} ({options.correction})."
     )
     caution = (
-        f"{asked.level:.0%} intervals are over documents, which both scales share; the families are those there are, "
-        "and pairs that share a family are not independent."
+        f"{options.level:.0%} intervals are over documents, which both scales share. They do not include the sampling "
+        "of families. Pairs that share a family are not independent."
     )
     columns = ("small", "ranked by", "tasks", "pairs", "agree", "clear pairs", "agree where clear")
-    title = "Does the small scale rank families as the large one?"
+    title = "Agreement of small scales with the large scale in ranking families"
     return Table("decisions", title, columns, tuple(rows), (about, caution))
 
 
-def _count(contest: Contest) -> int:
-    return len(contest.families) * (len(contest.families) - 1) // 2
+def _count(ranking: Ranking) -> int:
+    return len(ranking.families) * (len(ranking.families) - 1) // 2
 
 
-def _agreements(contests: Sequence[Contest], number: int, metric: str) -> tuple[Floats, Floats]:
+def _agreements(rankings: Sequence[Ranking], number: int, metric: str) -> tuple[Floats, Floats]:
     """Return the agreement of all tasks' pairs (P,) and its draws (R, P), ranked by a metric at a small scale."""
     values, draws = [], []
-    for contest in contests:
-        name, small = metric or contest.metric, contest.small[number]
-        values.append(agreement(small.values[name], contest.large.values[contest.metric]))
-        draws.append(agreement(small.draws[name], contest.large.draws[contest.metric]))
+    for ranking in rankings:
+        name, small = metric or ranking.metric, ranking.small[number]
+        values.append(agreement(small.values[name], ranking.large.values[ranking.metric]))
+        draws.append(agreement(small.draws[name], ranking.large.draws[ranking.metric]))
     return np.concatenate(values), np.concatenate(draws, axis=1)
 
 
-def _pairs(contests: Sequence[Contest], asked: Asked) -> Table:
-    clear = iter(_clear(contests, asked))
-    small = [iter(_clear(contests, asked, number)) for number in range(len(contests[0].small))]
+def _pairs(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
+    clear = iter(_clear(rankings, options))
+    clear_at_small = [iter(_clear(rankings, options, number)) for number in range(len(rankings[0].small))]
     rows = []
-    for contest in contests:
-        for i, j in combinations(range(len(contest.families)), 2):
-            values, draws = contest.large.values[contest.metric], contest.large.draws[contest.metric]
+    for ranking in rankings:
+        for i, j in combinations(range(len(ranking.families)), 2):
+            values, draws = ranking.large.values[ranking.metric], ranking.large.draws[ranking.metric]
             error = float((draws[:, i] - draws[:, j]).std(ddof=1))
-            known = bool(next(clear))
-            said = [
-                _ahead(contest, scale, (i, j), bool(next(mark)))
-                for scale, mark in zip(contest.small, small, strict=True)
+            is_clear = bool(next(clear))
+            ahead = [
+                _ahead(ranking, scale, (i, j), bool(next(mark)))
+                for scale, mark in zip(ranking.small, clear_at_small, strict=True)
             ]
-            names = (contest.families[i], contest.families[j])
+            names = (ranking.families[i], ranking.families[j])
             rows.append(
-                (contest.task, contest.metric, *names, Measured(float(values[i] - values[j]), error), known, *said)
+                (ranking.task, ranking.metric, *names, Measured(float(values[i] - values[j]), error), is_clear, *ahead)
             )
     about = (
-        "A - B: at the large scale, by the metric itself, turned round where less is better, with the error of paired "
-        f"documents; clear: at {1 - asked.level:.0%} ({asked.correction}). Then who is ahead at each small scale; in "
-        "brackets where that is not clear."
+        "A - B: difference of the metric at the large scale (sign reversed if lower is better), with the standard "
+        f"error over paired documents. clear: significant at {1 - options.level:.0%} ({options.correction}). Other "
+        "columns: the better family at each small scale, in brackets if the difference is not significant."
     )
-    columns = ("task", "metric", "A", "B", "A - B", "clear", *(scale.label for scale in contests[0].small))
-    return Table("pairs", "Who is ahead, pair by pair", columns, tuple(rows), (about,))
+    columns = ("task", "metric", "A", "B", "A - B", "clear", *(scale.label for scale in rankings[0].small))
+    return Table("pairs", "Pairs of families", columns, tuple(rows), (about,))
 
 
-def _ahead(contest: Contest, scale: Scale, pair: tuple[int, int], clear: bool) -> str:
-    a, b = (scale.values[contest.metric][i] for i in pair)
-    name = "neither" if a == b else contest.families[pair[0] if a > b else pair[1]]
+def _ahead(ranking: Ranking, scale: Scale, pair: tuple[int, int], clear: bool) -> str:
+    a, b = (scale.values[ranking.metric][i] for i in pair)
+    name = "neither" if a == b else ranking.families[pair[0] if a > b else pair[1]]
     return name if clear else f"({name})"
 
 
-def _noise(contests: Sequence[Contest], asked: Asked) -> Table:
+def _noise(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     rows, notes, spans = [], [], []
-    for contest in contests:
-        runs = list(_late(contest.points, asked.late))
+    for ranking in rankings:
+        runs = list(_late(ranking.points, options.late))
         try:
             found = signal_to_noise(
-                contest.points[large_rows(contest.points, asked.large)][contest.metric].to_numpy(),
-                [run[contest.metric].to_numpy() for run in runs],
-                level=asked.level,
+                ranking.points[large_rows(ranking.points, options.large)][ranking.metric].to_numpy(),
+                [run[ranking.metric].to_numpy() for run in runs],
+                level=options.level,
             )
         except LawError as error:
-            notes.append(f"{contest.task}: {error}")
+            notes.append(f"{ranking.task}: {error}")
             continue
         spans += [float(run["tokens"].max() / run["tokens"].min()) for run in runs if run["tokens"].notna().all()]
         names = ", ".join(f"{run['family'].iloc[0]} {run['size'].iloc[0]}" for run in runs)
-        values = contest.large.values[contest.metric]
-        rows.append((contest.task, contest.metric, float(np.ptp(values)), found, names))
+        values = ranking.large.values[ranking.metric]
+        rows.append((ranking.task, ranking.metric, float(np.ptp(values)), found, names))
     about = (
-        "signal: the largest difference of two families at the large scale. signal to noise: that, over the standard "
-        f"deviation of the last {asked.late} checkpoints of runs, both relative to their means (Heineman et al. 2025), "
-        f"with a {asked.level:.0%} interval for so few checkpoints; of each family's largest size that has several."
+        "signal: largest difference of two families at the large scale. signal to noise: signal divided by the "
+        f"standard deviation over the last {options.late} checkpoints of a run, both relative to their means (Heineman "
+        f"et al. 2025), with its {options.level:.0%} interval. Noise is measured on each family's largest size with "
+        "several checkpoints."
     )
     if spans and max(spans) > SPAN:
         notes.append(
-            f"The late checkpoints lie up to {max(spans):.3g} times apart in tokens: they differ by what was learned, "
-            "not only by noise, so that signal to noise is too low."
+            f"The tokens of the late checkpoints differ by a factor of up to {max(spans):.3g}. These checkpoints "
+            "differ by learning as well as noise, so that signal to noise is too low."
         )
     columns = ("task", "metric", "signal", "signal to noise", "late checkpoints of")
-    return Table(
-        "noise", "How far families lie apart, over how much a score moves", columns, tuple(rows), (about, *notes)
-    )
+    return Table("noise", "Differences between families relative to noise", columns, tuple(rows), (about, *notes))
 
 
 def _late(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
-    """Yield the last checkpoints of the runs of each family's largest size that has several."""
+    """Yield the last checkpoints of the runs of each family's largest size with several checkpoints."""
     import numpy as np
 
     from harness.points import largest, runs_of
@@ -186,40 +185,42 @@ def _late(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
         yield run.tail(late)
 
 
-def _crossovers(store: PointStore, contests: Sequence[Contest], asked: Asked) -> Table:
-    """Fit a law to every family, with the same documents in resample r of all and runs redrawn for each by itself."""
+def _crossovers(store: PointStore, rankings: Sequence[Ranking], options: DecideOptions) -> Table:
+    """Fit a law to every family; resample r has the same documents for all families, and runs of each family."""
     rows: list[tuple[Any, ...]] = []
     notes: list[str] = []
-    for contest in contests:
-        fits = dict(_fits(store, contest, asked, notes))
+    for ranking in rankings:
+        fits = dict(_fits(store, ranking, options, notes))
         for a, b in combinations(fits, 2):
-            rows += _between(contest, (a, b), (fits[a], fits[b]), notes)
+            rows += _between(ranking, (a, b), (fits[a], fits[b]), notes)
     about = (
-        "Where the laws of two families are equal, in the compute that both were fitted to, with "
-        f"{asked.level:.0%} intervals from resamples that share documents; ahead first: at the smallest common budget. "
-        "crossing: the share of resamples in which they cross anywhere."
+        "FLOPs: compute at which the laws of two families are equal, within the compute fitted for both, with "
+        f"{options.level:.0%} intervals from resamples that share documents. ahead first: the better family at the "
+        "smallest common budget. crossing: share of resamples with a crossing."
     )
     columns = ("task", "law", "A", "B", "ahead first", "FLOPs", "crossing", "remark")
-    return Table("crossovers", "Where the laws of two families cross", columns, tuple(rows), (about, *notes))
+    return Table("crossovers", "Crossings of the laws of two families", columns, tuple(rows), (about, *notes))
 
 
-def _fits(store: PointStore, contest: Contest, asked: Asked, notes: list[str]) -> Iterator[tuple[str, LawFit]]:
-    shared = _shared_documents(store, asked.seed)
-    for number, family in enumerate(contest.families):
-        points = contest.points[contest.points["family"] == family]
-        law = asked.law or ("sigmoid" if contest.rises else "power")
-        options = {"bootstrap": asked.bootstrap, "level": asked.level, "seed": asked.seed + number}
+def _fits(
+    store: PointStore, ranking: Ranking, options: DecideOptions, notes: list[str]
+) -> Iterator[tuple[str, LawFit]]:
+    shared = _shared_documents(store, options.seed)
+    for number, family in enumerate(ranking.families):
+        points = ranking.points[ranking.points["family"] == family]
+        law = options.law or ("sigmoid" if ranking.rises else "power")
+        fitting = {"bootstrap": options.bootstrap, "level": options.level, "seed": options.seed + number}
         try:
             yield (
                 family,
-                harness.fit(points, law, value=contest.metric, store=shared, registries=store.registries, **options),
+                harness.fit(points, law, value=ranking.metric, store=shared, registries=store.registries, **fitting),
             )
         except LawError as error:
-            notes.append(f"{contest.task}, {family}: {error}")
+            notes.append(f"{ranking.task}, {family}: {error}")
 
 
 def _shared_documents(store: PointStore, seed: int) -> PointStore:
-    """Return the store with the same resamples of documents for every fit, whatever the seed of its runs."""
+    """Return the store with the same resamples of documents for every fit, independent of the seed of its runs."""
 
     class Shared(harness.PointStore):
         def replicates(
@@ -232,21 +233,21 @@ def _shared_documents(store: PointStore, seed: int) -> PointStore:
 
 
 def _between(
-    contest: Contest, names: tuple[str, str], fits: tuple[LawFit, LawFit], notes: list[str]
+    ranking: Ranking, names: tuple[str, str], fits: tuple[LawFit, LawFit], notes: list[str]
 ) -> Iterator[tuple[Any, ...]]:
     try:
-        found, share = harness.crossovers(*fits)
+        crossings, share = harness.crossovers(*fits)
     except LawError as error:
-        notes.append(f"{contest.task}, {' and '.join(names)}: {error}")
+        notes.append(f"{ranking.task}, {' and '.join(names)}: {error}")
         return
     start = np.array([max(fit.steps[0].domain["flops"][0] for fit in fits)])
-    sign = 1 if contest.rises else -1
+    sign = 1 if ranking.rises else -1
     gap = sign * float(fits[0].curve({"flops": start})[0] - fits[1].curve({"flops": start})[0])
     first = "neither" if gap == 0 else names[0] if gap > 0 else names[1]
-    known = (contest.task, fits[0].law, *names, first)
-    if not found:
+    known = (ranking.task, fits[0].law, *names, first)
+    if not crossings:
         yield *known, None, share, "no crossover within range"
-    yield from ((*known, one, share, "") for one in found)
+    yield from ((*known, crossing, share, "") for crossing in crossings)
 
 
 @harness.hookimpl
@@ -286,7 +287,7 @@ def register_commands(cli: click.Group) -> None:
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **asked: Any) -> None:
+    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
         """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
-        tables = decide(harness.open_store(store, registries=host), **asked)
+        tables = decide(harness.open_store(store, registries=host), **options)
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -1,4 +1,4 @@
-"""Does the small scale rank families as the large one does, and do scores move more than they differ?"""
+"""Agreement of two scales in ranking families (decision accuracy), and the signal-to-noise ratio of scores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from harness import Floats, LawError, Range
 
 
 def agreement(small: Floats, large: Floats) -> Floats:
-    """Say for each pair of F families whether two scales order them alike: (..., F), (..., F) to (..., F (F - 1) / 2).
+    """Return for each pair of F families whether two scales agree: (..., F), (..., F) to (..., F (F - 1) / 2).
 
-    1 where they do, 0 where not, 1/2 where the small scale is tied (a coin decides), NaN where the large one is.
+    1 if they agree, 0 if not, 1/2 for a tie at the small scale, NaN for a tie at the large scale.
 
     >>> agreement(np.array([0.3, 0.2, 0.2]), np.array([0.9, 0.8, 0.7])).tolist()
     [1.0, 1.0, 0.5]
@@ -26,29 +26,29 @@ def agreement(small: Floats, large: Floats) -> Floats:
 def decision_accuracy(small: Floats, large: Floats) -> Floats:
     """Return the share of pairs of families (...,) that two scales (..., F) order alike (Magnusson et al. 2025).
 
-    NaN where the large scale tells no pair apart.
+    NaN if the large scale has ties only.
     """
     return mean_known(agreement(small, large))
 
 
 def mean_known(values: Floats) -> Floats:
-    """Return the mean over the last axis of what is not NaN; NaN where nothing is known."""
-    there = np.isfinite(values)
-    count = there.sum(axis=-1)
-    total = np.where(there, values, 0.0).sum(axis=-1)
+    """Return the mean of the finite values over the last axis; NaN if there are none."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=-1)
+    total = np.where(finite, values, 0.0).sum(axis=-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def signal_to_noise(finals: Floats, late: Sequence[Floats], *, level: float = 0.9) -> Range:
-    """Return how far models lie apart, over how much one model's score moves late in training (Heineman et al. 2025).
+    """Return the signal-to-noise ratio of a benchmark (Heineman et al. 2025).
 
     :param finals: the scores (F,) of F models.
     :param late: for each run, its scores (T,) at the last T checkpoints; runs may differ in T.
 
-    Signal is the largest difference of two models over their mean; noise the standard deviation over a run's late
-    checkpoints over their mean, here pooled over runs, each with T - 1 degrees of freedom. The interval is that of the
-    noise (chi-squared), the models being those there are. Infinite where no score moves; raises LawError where no run
-    has two checkpoints or the mean is 0.
+    Signal is the largest difference of two models over their mean. Noise is the standard deviation over a run's late
+    checkpoints over their mean, pooled over runs with T - 1 degrees of freedom each. The interval is that of the noise
+    (chi-squared); it does not include the sampling of models. Infinite for constant scores. Raises LawError if no run
+    has two checkpoints, or a mean is 0.
     """
     from scipy.stats import chi2
 
@@ -56,7 +56,7 @@ def signal_to_noise(finals: Floats, late: Sequence[Floats], *, level: float = 0.
     dof = sum(len(run) - 1 for run in runs)
     mean = float(np.mean(finals))
     if not dof or len(finals) < 2 or mean == 0 or any(run.mean() == 0 for run in runs):
-        raise LawError("signal to noise needs 2 models, a run with 2 late checkpoints, and means other than 0")
+        raise LawError("signal to noise needs 2 models, a run with 2 late checkpoints, and non-zero means")
     noise = np.sqrt(sum((len(run) - 1) * (run.std(ddof=1) / run.mean()) ** 2 for run in runs) / dof)
     signal = float(np.ptp(finals)) / abs(mean)
     if noise == 0:

@@ -1,8 +1,8 @@
-"""Emergence: an accuracy that stays flat and then rises, beside what its log-probabilities do meanwhile.
+"""Emergence: accuracy that is flat and then rises, compared with the underlying log-probabilities.
 
-Accuracy counts a document only once its right choice is ahead of all others, so it can stay flat while the right choice
-gains (Schaeffer et al. 2023). Whether it did is a question of numbers: how much of the whole rise of a linear metric
-lies before the accuracy leaves its floor, and whether so many documents would have shown an earlier rise.
+Accuracy counts a document only if its correct choice has the largest probability, so accuracy can be flat while the
+probability of the correct choice rises (Schaeffer et al. 2023). This module measures which share of the total rise of a
+continuous metric precedes the first significant rise of accuracy, and the smallest rise that the documents can detect.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 
 from harness import Floats, Range, Table
 from harness_plugins.analyses.curves import REPLICATES, Curve
-from harness_plugins.analyses.shapes import CORRECTIONS
+from harness_plugins.analyses.multiple_tests import CORRECTIONS
 
 if TYPE_CHECKING:
     from harness import PointStore
 
 CELL = ["checkpoint", "fingerprint", "settings"]
-LINEAR = ("p_choices", "brier", "logp_gold")  # beside accuracy: two that weigh the choices, one that does not
+LINEAR = ("p_choices", "brier", "logp_gold")  # continuous metrics: two compare the choices, one does not
 
 
 @dataclass(frozen=True)
 class Emergence:
-    """Where accuracy first stands clearly above the smallest run, and how far other metrics had come one run before.
+    """The first run with accuracy significantly above the smallest run, and the rise of other metrics before it.
 
-    `turn` is the number of that run, or None; `resolution` the smallest rise of accuracy that would have been seen
-    there. `before` holds, for each metric, the share of its whole rise that lies before the turn, and `p` the p that
-    it had not risen at all by then; both are empty where the turn is the second run.
+    `turn` is the number of that run, or None. `resolution` is the smallest rise of accuracy that is detectable there.
+    `before` has, per metric, the share of its total rise that precedes the turn. `p` is the p-value of no rise before
+    the turn. Both are empty if the turn is the second run.
     """
 
     curve: Curve
@@ -40,7 +40,7 @@ class Emergence:
     p: dict[str, float]
 
     def verdict(self, p: dict[str, float], alpha: float) -> str:
-        """Say what came first, from p-values that are corrected for the number of tests."""
+        """Return the verdict, from p-values corrected for the number of tests."""
         if self.turn is None:
             return "no rise"
         if not self.before:
@@ -52,13 +52,13 @@ class Emergence:
 
 
 def emergence(curve: Curve, draws: dict[str, Floats], values: dict[str, Floats], *, level: float = 0.9) -> Emergence:
-    """Find where accuracy leaves its floor, and what other metrics did before.
+    """Find the first significant rise of accuracy, and the rise of other metrics before it.
 
     :param curve: the accuracies (M,) of runs, ordered by scale.
-    :param draws: each metric, the curve's own among them, in the same resamples of the documents (R, M), higher being
-        better; `values` (M,) on all documents.
+    :param draws: each metric, including the curve's, in the same resamples of the documents (R, M); higher is better.
+    :param values: each metric on all documents (M,).
 
-    A rise counts where it is clear at `level`, one-sided, over the runs that may be the first (Bonferroni).
+    A rise is significant at `level`, one-sided, corrected for the number of runs (Bonferroni).
     """
     from scipy.stats import norm
 
@@ -80,7 +80,7 @@ def emergence(curve: Curve, draws: dict[str, Floats], values: dict[str, Floats],
 
 
 def _share(own: Floats, drawn: Floats, turn: int, level: float) -> Range:
-    """Return the share of the whole rise that lies before the turn; its ends are open where the rise is not clear."""
+    """Return the share of the total rise before the turn; NaN ends if the total rise is not positive in all draws."""
     whole = drawn[:, -1] - drawn[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         value = (own[turn - 1] - own[0]) / (own[-1] - own[0])
@@ -99,17 +99,20 @@ def emergence_table(store: PointStore, curves: Sequence[Curve], *, level: float,
         p[i][name] = float(value)
     rows = tuple(_row(one, own, 1 - level) for one, own in zip(found, p, strict=True))
     about = (
-        "turn: the first size whose accuracy stands clearly above the smallest's; seen: the smallest rise that so many "
-        f"documents would have shown. The others: the share of a metric's whole rise that lies before the turn, with "
+        "turn: the first size with accuracy significantly above that of the smallest. seen: the smallest rise that is "
+        "detectable with this number of documents. Other columns: share of a metric's total rise before the turn, with "
         f"{level:.0%} intervals over documents."
     )
-    said = (
-        f"hidden by accuracy: p_choices or brier rose before (at {1 - level:.0%}, {len(keys)} tests, {correction}); "
-        "log-probability first: only ln p of the right choice, which the form of the answer raises too; nothing "
-        "before: none of the three, as far as these documents tell. Another run may turn elsewhere."
+    verdicts = (
+        f"hidden by accuracy: p_choices or brier rose before the turn (at {1 - level:.0%}, {len(keys)} tests, "
+        f"{correction}). log-probability first: only ln p of the correct choice rose, which also rises as the model "
+        "learns the answer format. nothing before: no significant rise of the three. The turn may differ for another "
+        "run."
     )
     columns = ("task", "family", "turn", "seen", *LINEAR, "what came first")
-    return Table("emergence", "Is a sudden rise one of accuracy alone?", columns, rows, (about, said))
+    return Table(
+        "emergence", "Sudden rises of accuracy, and continuous metrics before them", columns, rows, (about, verdicts)
+    )
 
 
 def _row(one: Emergence, p: dict[str, float], alpha: float) -> tuple[Any, ...]:
@@ -119,18 +122,18 @@ def _row(one: Emergence, p: dict[str, float], alpha: float) -> tuple[Any, ...]:
 
 
 def _of_store(store: PointStore, curve: Curve, level: float) -> Emergence:
-    """Compute the other metrics of a curve's runs, in resamples that all share."""
+    """Compute the continuous metrics of a curve's runs, in common resamples of documents."""
     from harness.points import CellId, applicable
 
     cells = curve.points[CELL]
-    there = applicable(store.load_any(CellId(*cells.iloc[0])), store.registries)
-    known = [metric for metric in there if metric.name in {curve.metric, *LINEAR}]
+    metrics = applicable(store.load_any(CellId(*cells.iloc[0])), store.registries)
+    known = [metric for metric in metrics if metric.name in {curve.metric, *LINEAR}]
     names = [metric.name for metric in known]
     drawn = store.replicates(curve.points, names, REPLICATES, np.random.default_rng(0))
     points = store.points(curve.task, curve.family, metrics=names).set_index(["metric", *CELL])["value"]
     values = {}
     for metric in known:
         sign = 1.0 if metric.higher_is_better else -1.0
-        own = points.loc[metric.name].loc[list(cells.itertuples(index=False, name=None))]
-        values[metric.name], drawn[metric.name] = sign * own.to_numpy(), sign * drawn[metric.name]
+        ordered = points.loc[metric.name].loc[list(cells.itertuples(index=False, name=None))]
+        values[metric.name], drawn[metric.name] = sign * ordered.to_numpy(), sign * drawn[metric.name]
     return emergence(curve, drawn, values, level=level)

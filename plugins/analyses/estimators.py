@@ -1,7 +1,7 @@
-"""Estimators with their intervals, for samples that were not drawn one by one at random.
+"""Estimators with intervals for samples that are not simple random samples.
 
-Resampled seeds and documents together (`multi_bootstrap`), documents that were chosen actively (`lure`), problems that
-were sampled many times (`pass_at_k`, `pass_until`) and checked by a verifier that errs (`verified`).
+`multi_bootstrap` resamples seeds and documents. `lure` is for actively selected documents. `pass_at_k` and `pass_until`
+are for problems sampled many times. `verified` is for samples accepted by an imperfect verifier.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from harness import Floats, Ints, Measured, MetricError, Range
 
 RESAMPLES = 1000
-BATCH = 4_000_000  # numbers held at a time
+BATCH = 4_000_000  # maximum number of values in memory
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,19 @@ def multi_bootstrap(
 
     :param a: scores (S, n) of S seeds on n documents, or differences, where `b` is None.
     :param b: scores (S', n) of the other system on the same documents; S' = S where seeds are `paired`.
-    :param paired: the same seeds (of initialisation, say) stand behind both systems; otherwise each is resampled.
+    :param paired: both systems have the same seeds (of initialisation, for example); else seeds are resampled per
+        system.
 
-    Documents are always shared. Plain resampling of S seeds gives (S - 1) / S of their variance, and counts residuals
-    of single documents three times; both are corrected. The interval and p are Student's, with the degrees of freedom
-    of Satterthwaite (1946). p is at least 1 / (resamples + 1). One seed, or one document, leaves the error unknown
-    (NaN). Raises MetricError for other shapes.
+    Documents are always shared. Two biases of plain resampling are corrected: the variance of S seeds is too small by
+    (S - 1) / S, and the residual variance is counted three times. The interval and p are Student's, with
+    Satterthwaite's degrees of freedom (1946). p is at least 1 / (resamples + 1). The error is NaN for one seed or one
+    document. Raises MetricError for other shapes.
     """
     first, second = np.atleast_2d(a), np.zeros_like(np.atleast_2d(a)) if b is None else np.atleast_2d(b)
     first, second = (-second, first) if b is None else (first, second)
     if first.shape[1] != second.shape[1] or (paired and len(first) != len(second)) or not first.size:
         raise MetricError(
-            f"scores of shapes {first.shape} and {second.shape}: expected (seeds, documents), the same documents"
+            f"scores of shapes {first.shape} and {second.shape}: expected (seeds, documents) with the same documents"
             f"{' and seeds (or paired=False)' if paired else ''}"
         )
     value = float(second.mean() - first.mean())
@@ -82,9 +83,9 @@ def _resampled(
 
 
 def _shares(n: int, count: int, rng: np.random.Generator) -> Floats:
-    """Return the share of each of n units (count, n) when n are drawn with replacement.
+    """Return bootstrap weights (count, n) of n units drawn with replacement.
 
-    Deviations from 1 / n are scaled by sqrt(n / (n - 1)): means then vary by the unbiased variance of the units.
+    Deviations from 1 / n are scaled by sqrt(n / (n - 1)), so that means have the unbiased variance of the units.
     """
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=count) / n
     return np.asarray(1 / n + (drawn - 1 / n) * np.sqrt(n / (n - 1)))
@@ -92,10 +93,10 @@ def _shares(n: int, count: int, rng: np.random.Generator) -> Floats:
 
 @dataclass(frozen=True)
 class _Variances:
-    """Terms of the variance of a mean over seeds and documents, each with its degrees of freedom.
+    """Components of the variance of a mean over seeds and documents, with their degrees of freedom.
 
-    `seeds` and `documents` are variances of the mean as seeds or documents alone would tell it; both contain the
-    `residual` of single documents, which a bootstrap of both counts once more.
+    `seeds` and `documents` are the variances of the mean estimated over seeds or documents alone. Both contain the
+    `residual`, which a bootstrap of both counts a third time.
     """
 
     seeds: float
@@ -105,7 +106,7 @@ class _Variances:
 
     @property
     def once(self) -> float:
-        """Return the share of the bootstrap's variance that remains when residuals are counted once."""
+        """Return the factor from the bootstrap variance to the variance with the residual counted once."""
         total = self.seeds + self.documents + self.residual
         return self._variance / total if total else 1.0
 
@@ -115,24 +116,24 @@ class _Variances:
 
     @classmethod
     def of(cls, systems: Sequence[Floats]) -> _Variances:
-        """Take the two-way tables (S, n) of one or two systems with seeds of their own apart."""
+        """Compute the components of one system (S, n), or of two systems with different seeds."""
         n = systems[0].shape[1]
-        seeds = [float(own.mean(axis=1).var(ddof=1)) / len(own) for own in systems]
-        residual = [_residual(own) for own in systems]
+        seeds = [float(scores.mean(axis=1).var(ddof=1)) / len(scores) for scores in systems]
+        residual = [_residual(scores) for scores in systems]
         means = systems[0].mean(axis=0) - (systems[1].mean(axis=0) if len(systems) > 1 else 0.0)
         documents = float(means.var(ddof=1)) / n
-        found = cls(sum(seeds), documents, sum(residual), float(n - 1))
+        result = cls(sum(seeds), documents, sum(residual), float(n - 1))
         squares = documents**2 / (n - 1)
-        for own, by_seed, rest in zip(systems, seeds, residual, strict=True):
-            squares += by_seed**2 / (len(own) - 1) + rest**2 / ((len(own) - 1) * (n - 1))
-        dof = max(found._variance**2 / squares, 1.0) if squares else found.dof
-        return replace(found, dof=dof)
+        for scores, by_seed, rest in zip(systems, seeds, residual, strict=True):
+            squares += by_seed**2 / (len(scores) - 1) + rest**2 / ((len(scores) - 1) * (n - 1))
+        dof = max(result._variance**2 / squares, 1.0) if squares else result.dof
+        return replace(result, dof=dof)
 
 
-def _residual(own: Floats) -> float:
-    """Return the variance of the mean of (S, n) that neither seeds nor documents explain."""
-    rest = own - own.mean(axis=1, keepdims=True) - own.mean(axis=0) + own.mean()
-    return float((rest**2).sum() / (own.size * (own.shape[0] - 1) * (own.shape[1] - 1)))
+def _residual(scores: Floats) -> float:
+    """Return the residual variance of the mean of (S, n) after the effects of seeds and documents."""
+    rest = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
+    return float((rest**2).sum() / (scores.size * (scores.shape[0] - 1) * (scores.shape[1] - 1)))
 
 
 def _student(value: float, stderr: float, dof: float, *, level: float, least: float) -> tuple[float, float, float]:
@@ -145,42 +146,42 @@ def _student(value: float, stderr: float, dof: float, *, level: float, least: fl
 
 
 def _batches(count: int, width: int) -> list[int]:
-    """Cut `count` rows of that width into batches that fit into memory."""
+    """Return the sizes of batches of `count` rows of that width that fit into memory."""
     size = max(BATCH // width, 1)
     return [min(size, count - begin) for begin in range(0, count, size)]
 
 
 def lure(losses: Floats, q: Floats, n_items: int, *, level: float = 0.95) -> Range:
-    """Return the mean loss of N items from the M that were chosen to be labelled, without bias (LURE).
+    """Return an unbiased estimate of the mean loss of N items from M actively selected ones (LURE).
 
-    :param losses: losses (M,) in the order in which items were picked.
-    :param q: the probability (M,) with which each was picked among the items that remained then.
-    :param n_items: N, items in all.
+    :param losses: losses (M,) in the order of selection.
+    :param q: the probability (M,) of each selection among the remaining items.
+    :param n_items: the number of all items, N.
 
     R = 1/M sum v_m l_m with v_m = 1 + (N - M) / (N - m) (1 / ((N - m + 1) q_m) - 1) (Farquhar et al. 2021;
-    Kossen et al. 2021). The interval is Student's t around it: R is a weighted mean, with weights c_m = N (N - M) /
-    (M (N - m) (N - m + 1)), of terms w_m l_m + (sum of the losses before) / N with w_m = 1 / (N q_m), which are each
-    unbiased and uncorrelated given what came before. One label has no interval (NaN), all of them no error. Raises
-    MetricError for shapes and probabilities that cannot be.
+    Kossen et al. 2021). The interval is Student's t: R is a weighted mean, with weights c_m = N (N - M) / (M (N - m)
+    (N - m + 1)), of terms w_m l_m + (sum of the earlier losses) / N with w_m = 1 / (N q_m). Each term is unbiased, and
+    they are uncorrelated given the earlier selections. One loss has no interval (NaN); M = N has no error. Raises
+    MetricError for inconsistent shapes and for probabilities outside (0, 1].
 
     >>> round(lure([3.0, 1.2], [0.5, 0.25], 4).value, 6)
     1.8
     """
-    found = lures(np.asarray(losses)[None], np.asarray(q)[None], n_items, level=level)
-    return Range(*(float(end[0]) for end in found))
+    ends = lures(np.asarray(losses)[None], np.asarray(q)[None], n_items, level=level)
+    return Range(*(float(end[0]) for end in ends))
 
 
 Ends = tuple[Floats, Floats, Floats]  # values, low and high ends of intervals
 
 
 def lures(losses: Floats, q: Floats, n_items: int, *, level: float = 0.95) -> Ends:
-    """Return what `lure` does for R subsets at once: values, low and high ends (R,) from losses and q, both (R, M)."""
+    """Apply `lure` to R subsets: values, low and high ends (R,) from losses and q, both (R, M)."""
     losses, q = np.asarray(losses, dtype=np.float64), np.asarray(q, dtype=np.float64)
     n, labelled = n_items, losses.shape[-1]
     if q.shape != losses.shape or not 1 <= labelled <= n or not ((q > 0) & (q <= 1)).all():
         raise MetricError(
-            f"{labelled} losses, {q.shape[-1]} probabilities and {n} items: expected as many probabilities, in (0, 1], "
-            "as losses, and no more losses than items"
+            f"{labelled} losses, {q.shape[-1]} probabilities and {n} items: expected one probability in (0, 1] per "
+            "loss, and at most as many losses as items"
         )
     if labelled == n:
         mean = losses.mean(axis=-1)
@@ -207,8 +208,8 @@ def _half_width(deviations: Floats, shares: Floats, level: float) -> Floats:
 
 @dataclass(frozen=True)
 class Verified:
-    """What resampling with an imperfect verifier gives: the rate at which samples are accepted, the share of accepted
-    ones that are right, and the chance that k tries end in a right one.
+    """Resampling with an imperfect verifier: acceptance rate, precision of accepted samples, and the probability that
+    k samples give a correct answer.
     """
 
     accepted: float
@@ -217,18 +218,18 @@ class Verified:
 
 
 def verified(p: float, accepts_right: float, accepts_wrong: float, k: int) -> Verified:
-    """Return what at most k samples give, the first one accepted being the answer.
+    """Return the outcome of drawing at most k samples, with the first accepted sample as the answer.
 
-    With q = p t + (1 - p) f for success rate p, true-accept rate t and false-accept rate f, an accepted answer is right
-    with precision p t / q however many are drawn, and k tries succeed with (1 - (1 - q)^k) p t / q. More samples never
-    lead beyond the precision, which is below 1 whenever f > 0 (Stroebl et al. 2024 argue so at length). Precision is
-    NaN where nothing is accepted. Raises MetricError for rates outside 0 to 1 and k below 1.
+    With q = p t + (1 - p) f for success rate p, true-accept rate t and false-accept rate f, an accepted answer is
+    correct with probability p t / q (the precision) for any k, and k samples succeed with (1 - (1 - q)^k) p t / q. The
+    success rate cannot exceed the precision, which is below 1 if f > 0 (Stroebl et al. 2024). Precision is NaN if
+    nothing is accepted. Raises MetricError for rates outside [0, 1] and k below 1.
 
     >>> round(verified(0.3, 0.9, 0.1, 2).success, 6)
     0.4482
     """
     if not all(0 <= rate <= 1 for rate in (p, accepts_right, accepts_wrong)) or k < 1:
-        raise MetricError(f"rates {p}, {accepts_right}, {accepts_wrong} and k={k}: expected rates in 0 to 1 and k >= 1")
+        raise MetricError(f"rates {p}, {accepts_right}, {accepts_wrong} and k={k}: expected rates in [0, 1] and k >= 1")
     accepted = p * accepts_right + (1 - p) * accepts_wrong
     if accepted == 0:
         return Verified(0.0, float("nan"), 0.0)
@@ -237,9 +238,9 @@ def verified(p: float, accepts_right: float, accepts_wrong: float, k: int) -> Ve
 
 
 def pass_at_k(successes: Ints, trials: Ints, k: int) -> Floats:
-    """Return the chance (P,) that one of k samples passes, of P problems with c successes in n trials each.
+    """Return pass@k (P,) of P problems with c successes in n trials each: 1 - C(n - c, k) / C(n, k).
 
-    1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021). Raises MetricError where fewer than k were drawn.
+    The estimator is unbiased (Chen et al. 2021). Raises MetricError for fewer than k trials.
 
     >>> pass_at_k([3], [10], 2).round(6).tolist()
     [0.533333]
@@ -248,16 +249,18 @@ def pass_at_k(successes: Ints, trials: Ints, k: int) -> Floats:
 
     c, n = _counts(successes, trials)
     if k < 1 or (n < k).any():
-        raise MetricError(f"pass@{k} needs {max(k, 1)} samples a problem; found {int(n.min())}: draw more, or lower k")
+        raise MetricError(
+            f"pass@{k} needs {max(k, 1)} samples per problem; found {int(n.min())}; draw more, or lower k"
+        )
     left = np.maximum(n - c, k)
     missed = np.exp(gammaln(left + 1) - gammaln(left - k + 1) - gammaln(n + 1) + gammaln(n - k + 1))
     return np.where(n - c < k, 1.0, 1 - missed)
 
 
 def pass_at_k_interval(successes: Ints, trials: Ints, k: int, *, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Return the interval (P,), (P,) of pass@k of each problem: Clopper and Pearson's of p, through 1 - (1 - p)^k.
+    """Return the interval (P,), (P,) of pass@k of each problem: that of p (Clopper-Pearson), mapped by 1 - (1 - p)^k.
 
-    It holds at least `level`, also where no sample passed.
+    Its coverage is at least `level`, also if no sample passed.
     """
     from scipy.stats import beta
 
@@ -269,19 +272,16 @@ def pass_at_k_interval(successes: Ints, trials: Ints, k: int, *, level: float = 
 
 
 def mean_pass_at_k(successes: Ints, trials: Ints, k: int) -> Measured:
-    """Return pass@k averaged over problems, with the standard error over problems.
-
-    Sampling noise is in it, as the estimates of problems scatter by it too.
-    """
-    found = pass_at_k(successes, trials, k)
-    return Measured(float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else np.nan)
+    """Return pass@k averaged over problems, with the standard error over problems, which includes sampling noise."""
+    rates = pass_at_k(successes, trials, k)
+    return Measured(float(rates.mean()), float(rates.std(ddof=1) / np.sqrt(len(rates))) if len(rates) > 1 else np.nan)
 
 
 def _counts(successes: Ints, trials: Ints) -> tuple[Floats, Floats]:
     c, n = np.atleast_1d(np.asarray(successes, dtype=np.float64)), np.atleast_1d(np.asarray(trials, dtype=np.float64))
     if c.shape != n.shape or not c.size or ((c < 0) | (c > n) | (n < 1)).any():
         raise MetricError(
-            f"successes {c.shape} and trials {n.shape}: expected one pair a problem, 0 <= successes <= trials"
+            f"successes {c.shape} and trials {n.shape}: expected one pair per problem with 0 <= successes <= trials"
         )
     return c, n
 
@@ -289,9 +289,8 @@ def _counts(successes: Ints, trials: Ints) -> tuple[Floats, Floats]:
 def pass_until(successes: Ints, trials: Ints, *, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
     """Return the pass rate of problems sampled until the r-th success at trial K: values, low and high ends (P,).
 
-    r / K is too high, as it stops at a success; (r - 1) / (K - 1) is unbiased for r >= 2 (Haldane 1945; Hu et al. 2024
-    call this PassUntil). The interval is exact: at most r - 1 successes in K - 1 trials, at least r in K. Raises
-    MetricError for r below 2.
+    r / K is biased upwards because sampling stops at a success. (r - 1) / (K - 1) is unbiased for r >= 2 (Haldane 1945;
+    Hu et al. 2024, PassUntil). The interval is exact. Raises MetricError for r below 2.
 
     >>> [float(x[0].round(4)) for x in pass_until([5], [401])]
     [0.01, 0.0041, 0.0254]
@@ -301,7 +300,7 @@ def pass_until(successes: Ints, trials: Ints, *, level: float = 0.95) -> tuple[F
     r, k = _counts(successes, trials)
     if (r < 2).any():
         raise MetricError(
-            f"{int(r.min())} successes: pass_until needs 2 or more a problem to be free of bias; sample on"
+            f"{int(r.min())} successes; pass_until needs 2 or more per problem to be unbiased; draw more samples"
         )
     tail = (1 - level) / 2
     high = np.where(k > r, beta.ppf(1 - tail, r, np.maximum(k - r, 1)), 1.0)

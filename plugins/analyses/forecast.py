@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bar() -> Iterator[Any]:
-    """Yield a function that shows (name, done, total): a bar on a terminal, a line each elsewhere."""
+    """Yield a function that shows (name, done, total): a progress bar on a terminal, else one line per call."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -31,15 +31,15 @@ def bar() -> Iterator[Any]:
 
 
 def target(at: str | None, given: dict[str, float]) -> dict[str, float]:
-    """Return the features of the model to forecast; none for the largest size held out. Raises UsageError."""
+    """Return the features of the model to forecast, or none for --at largest; raise UsageError for a conflict."""
     if at is not None and at != "largest":
-        raise UsageError(f"--at {at!r}: expected largest; name another model with --params and --tokens, or --flops")
+        raise UsageError(f"--at {at!r}: expected largest; for another model pass --params and --tokens, or --flops")
     if at and given:
-        raise UsageError(f"--at largest holds out a size of the ladder; leave out --{min(given)}")
+        raise UsageError(f"--at largest forecasts a size of the ladder; omit --{min(given)}")
     if not at and not given:
-        raise UsageError("name the model to forecast: --params and --tokens, --flops, or --at largest")
+        raise UsageError("no model to forecast; pass --params and --tokens, --flops, or --at largest")
     if "tokens" in given and "params" not in given:
-        raise UsageError("--tokens needs --params beside it")
+        raise UsageError("--tokens needs --params")
     return given
 
 
@@ -50,29 +50,37 @@ def register_commands(cli: click.Group) -> None:
 
     @cli.command("forecast")
     @click.argument("points", type=click.Path(path_type=Path))
-    @click.option("--task", help="The one task to forecast; all by default.")
-    @click.option("--family", help="The one family to forecast; all sizes of the others are learnt from.")
-    @click.option("--at", help="`largest` holds out the largest size of every family and forecasts it.")
+    @click.option("--task", help="Task to forecast (default: all).")
+    @click.option(
+        "--family", help="Family to forecast (default: all). Other families are still used to fit the models."
+    )
+    @click.option("--at", help="largest: hold out the largest size of every family and forecast it.")
     @click.option("--params", type=float, help="Parameters of the model to forecast.")
     @click.option("--tokens", type=float, help="Training tokens of the model to forecast.")
     @click.option("--flops", type=float, help="Training FLOPs of the model to forecast.")
-    @click.option("--metric", help="Metric of a store (the task's own by default), or column of a table (acc).")
-    @click.option("--via", help="Task loss: gold_bits_per_byte of a store; a column of a table (none by default).")
-    @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit.")
-    @click.option("--where", help="Expression over columns; other points are left out.")
-    @click.option("--law", "laws", multiple=True, help="Law that takes part beside the models; may be repeated.")
+    @click.option("--metric", help="Metric of a store (default: the task's), or column of a table (default: acc).")
+    @click.option("--via", help="Task loss (default: gold_bits_per_byte of a store; none for a table).")
+    @click.option(
+        "--map", "renames", multiple=True, metavar="THEIRS=OURS", help="Rename or compute a column, as in harness fit."
+    )
+    @click.option("--where", help="Expression that selects points.")
+    @click.option("--law", "laws", multiple=True, help="Law to combine with the models; may be repeated.")
     @click.option(
         "--of",
         default="documents",
         show_default=True,
         type=click.Choice(["documents", "population"]),
-        help="What intervals are for: the value measured on these documents, or on all documents like them.",
+        help="Target of the intervals: the value measured on these documents, or over the population of documents.",
     )
     @click.option(
-        "--level", default=0.9, show_default=True, type=click.FloatRange(0.01, 0.98), help="Level of intervals."
+        "--level",
+        default=0.9,
+        show_default=True,
+        type=click.FloatRange(0.01, 0.98),
+        help="Coverage level of the intervals.",
     )
-    @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
-    @click.option("--json", "as_json", is_flag=True, help="Print everything, quantiles included, as JSON.")
+    @click.option("--seed", default=0, show_default=True, help="Seed of the random draws.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the forecasts with their quantiles as JSON.")
     @harness.table_options
     @click.pass_obj
     def command(
@@ -83,19 +91,19 @@ def register_commands(cli: click.Group) -> None:
         as_json: bool,
         suffix: str,
         output: Path | None,
-        **asked: Any,
+        **options: Any,
     ) -> None:
-        """Forecast the accuracy of a larger model on every task, with one calibrated distribution each.
+        """Forecast the accuracy of a larger model: one calibrated distribution per task and family.
 
-        POINTS is a store, or a CSV or Parquet table with a row per checkpoint. The forecast is composed of models and
-        laws by how their forecasts of earlier rungs did, and abstains where it cannot say anything.
+        POINTS is a store, or a CSV or Parquet table with one row per checkpoint. The forecast combines models and
+        laws, weighted by their forecasts of earlier rungs. It abstains if the data do not determine it.
         """
-        given = {name: asked.pop(name) for name in ("params", "tokens", "flops")}
-        wanted = target(at, {name: own for name, own in given.items() if own is not None})
-        asked["laws"] = list(asked["laws"]) or None
+        given = {name: options.pop(name) for name in ("params", "tokens", "flops")}
+        wanted = target(at, {name: value for name, value in given.items() if value is not None})
+        options["laws"] = list(options["laws"]) or None
         with bar() as report:
-            found = harness.forecast_file(points, registries=host, report=report, **{**asked, **wanted})
+            forecasts = harness.forecast_file(points, registries=host, report=report, **{**options, **wanted})
         if as_json:
-            click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
+            click.echo(json.dumps(forecasts.to_json(), indent=1, allow_nan=False))
             return
-        harness.print_tables([found.table()], host, suffix=suffix, output=output)
+        harness.print_tables([forecasts.table()], host, suffix=suffix, output=output)

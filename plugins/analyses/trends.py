@@ -1,4 +1,4 @@
-"""harness trends: does a score rise with scale, fall, turn, or break, and is a sudden rise one of the metric alone."""
+"""The command trends: shape of scores over scale (rise, fall, U-shape, break), and emergence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import harness
 from harness import HarnessError, LawError, Measured, Range, Table
 from harness.tables import noted
 from harness_plugins.analyses.curves import Curve, read_curves
+from harness_plugins.analyses.document_scores import open_source
 from harness_plugins.analyses.emergence import emergence_table
-from harness_plugins.analyses.items import open_source
-from harness_plugins.analyses.powers import pass_scaling
-from harness_plugins.analyses.shapes import CORRECTIONS
-from harness_plugins.analyses.turns import FEWEST, trend
+from harness_plugins.analyses.multiple_tests import CORRECTIONS
+from harness_plugins.analyses.power_laws import pass_scaling
+from harness_plugins.analyses.trend_tests import FEWEST, trend
 
 if TYPE_CHECKING:
     import click
@@ -34,15 +34,15 @@ def trends(
     bootstrap: int = 1000,
     **chosen: Any,
 ) -> list[Table]:
-    """Return tables of how scores go with scale, for every task and family.
+    """Return tables of the shape of scores over scale, for every task and family.
 
-    :param source: a store, or points (see `read_curves`, which also documents task, metric, where and scale).
-    :param correction: holm (no false finding) or bh (few among the findings), over all tests of a table.
-    :param law: predicts the largest size; by default sigmoid for values that rise, power for those that fall.
+    :param source: a store, or points; see `read_curves` for it and for task, metric, where and scale.
+    :param correction: holm (family-wise error rate) or bh (false discovery rate), over all tests of a table.
+    :param law: predicts the largest size (default: sigmoid for values that rise, power for those that fall).
 
-    The tables: `trends` (shape of every curve); `breaks` (the largest size against the law of the smaller ones); from a
-    store, `emergence` (whether accuracy hides what its log-probabilities show); where points count `successes` and
-    `trials`, `pass_until` (whether pass rates bend away from their law).
+    The tables: `trends` (shape of every curve); `breaks` (the largest size against the law of the smaller ones); for a
+    store, `emergence` (continuous metrics before a rise of accuracy); for points with `successes` and `trials`,
+    `pass_until` (curvature of pass rates against their power law).
     """
     curves = read_curves(source, **chosen)
     tables = [_trend_table(curves, level, correction)]
@@ -56,37 +56,37 @@ def trends(
 
 
 def _trend_table(curves: Sequence[Curve], level: float, correction: str) -> Table:
-    found, notes = [], []
+    fitted, notes = [], []
     for curve in curves:
         try:
-            found.append(trend(curve, level=level))
+            fitted.append(trend(curve, level=level))
         except LawError as error:
             notes.append(str(error))
-    p = CORRECTIONS[correction](np.array([one.tests for one in found]).ravel()).reshape(-1, 3)
-    runs = CORRECTIONS[correction](np.array([one.over_runs for one in found]))
+    p = CORRECTIONS[correction](np.array([t.tests for t in fitted]).ravel()).reshape(-1, 3)
+    runs = CORRECTIONS[correction](np.array([t.over_runs for t in fitted]))
     rows = [
         (
             *(t.curve.task, t.curve.family, t.curve.metric, len(t.curve.x), t.rho, t.over_runs, t.u, t.vertex),
-            *(t.linearity, t.breakthroughness, t.shape(own, 1 - level)),
+            *(t.linearity, t.breakthroughness, t.shape(corrected, 1 - level)),
         )
-        for t, own in zip(found, p, strict=True)
+        for t, corrected in zip(fitted, p, strict=True)
     ]
     columns = ("task", "family", "metric", "runs", "spearman", "p over runs", "u", "vertex", "L", "B", "shape")
-    made = int(np.isfinite([one.tests for one in found]).sum())
+    made = int(np.isfinite([t.tests for t in fitted]).sum())
     about = (
-        f"The last checkpoint of each run against log10 of its scale; values of which less is better are turned round. "
-        f"shape: at {1 - level:.0%}, after {made} tests ({correction}); {level:.0%} intervals are over documents, for "
-        "the runs there are (? without standard errors, where tests are of the scatter of runs)."
+        "Last checkpoint of each run over log10 of its scale; values are negated if lower is better. shape: "
+        f"significant at {1 - level:.0%}, corrected for {made} tests ({correction}). {level:.0%} intervals are over "
+        "documents, for these runs. Without standard errors intervals are ?, and tests use the residuals of runs."
     )
     over = (
-        "p over runs: of spearman, when scores may stand in any order; after correction "
-        f"{int((runs < 1 - level).sum())} of {len(found)} hold. Five runs give no p below 0.017."
+        "p over runs: permutation test of spearman; after correction "
+        f"{int((runs < 1 - level).sum())} of {len(fitted)} are significant. With five runs, p is at least 0.017."
     )
     letters = (
-        "u, vertex: of a parabola; a U needs its vertex inside, and both arms clear. L, B: range over the root of the "
-        "mean and of the median squared step; a straight line of M runs has M - 1."
+        "u, vertex: of a quadratic fit; a U-shape needs its vertex inside the range and both arms significant. L, B: "
+        "range divided by the root of the mean, and of the median, squared step; a straight line of M runs has M - 1."
     )
-    return Table("trends", "How scores go with scale", columns, tuple(rows), (about, over, letters, *notes))
+    return Table("trends", "Shape of scores over scale", columns, tuple(rows), (about, over, letters, *notes))
 
 
 def _break_table(curves: Sequence[Curve], store: PointStore | None, law: str | None, options: dict[str, Any]) -> Table:
@@ -102,9 +102,9 @@ def _break_table(curves: Sequence[Curve], store: PointStore | None, law: str | N
         outside += [] if held["inside"] is None else [not held["inside"]]
     chance = (1 - options["level"]) * len(outside)
     about = (
-        f"The largest size against the law fitted to the smaller ones: {sum(outside)} of {len(outside)} lie outside "
-        f"{options['level']:.0%} intervals, of which about {chance:.1f} would by chance. below and above: worse and "
-        "better than predicted. last step: from the size before to the largest, with the error of documents."
+        f"Largest size against the law fitted to the smaller ones: {sum(outside)} of {len(outside)} are outside "
+        f"{options['level']:.0%} intervals; about {chance:.1f} are expected by chance. below, above: worse, better "
+        "than predicted. last step: change from the second largest size to the largest, with its error over documents."
     )
     columns = ("task", "family", "metric", "law", "measured", "predicted", "last step", "against the law")
     title = "The largest size against the law of the smaller ones"
@@ -112,7 +112,7 @@ def _break_table(curves: Sequence[Curve], store: PointStore | None, law: str | N
 
 
 def _against(curve: Curve, held: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what was measured and predicted of the largest size, the step to it, and on which side it lies."""
+    """Return the measurement and prediction of the largest size, the last step, and the side of the interval."""
     sign = 1 if curve.rises else -1
     step, error = curve.step(len(curve.y) - 2, len(curve.y) - 1)
     better = sign * held["measured"] > sign * held["predicted"]
@@ -122,17 +122,17 @@ def _against(curve: Curve, held: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _held_out(curve: Curve, law: str, store: PointStore | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Fit a law without the largest size, and return what is predicted of its last checkpoint."""
+    """Fit a law without the largest size, and return the prediction of its last checkpoint."""
     registries = store.registries if store else None
     points = curve.points.drop(columns=["metric", "value", "stderr"], errors="ignore")  # wide: the metric is a column
-    found = harness.fit(
+    fit = harness.fit(
         points, law, value=curve.metric, hold_out="largest", store=store, registries=registries, **options
     )
-    return dict(found.hold_out[-1])
+    return dict(fit.hold_out[-1])
 
 
 def _counts_passes(curve: Curve) -> bool:
-    """Say whether the values are rates of the successes and trials beside them, at known sizes."""
+    """Return whether the values are successes / trials at known sizes."""
     columns = ["successes", "trials", "params"]
     if not set(columns) <= set(curve.points.columns) or curve.points[columns].isna().any(axis=None):
         return False
@@ -144,16 +144,16 @@ def _pass_table(curves: Sequence[Curve], level: float) -> Table:
     rows = []
     for curve in curves:
         params, successes, trials = (curve.points[name].to_numpy() for name in ("params", "successes", "trials"))
-        found = pass_scaling(params, successes, trials, level=level)
+        scaling = pass_scaling(params, successes, trials, level=level)
         rows.append(
-            (curve.task, curve.family, len(params), int(trials.min()), found.alpha, found.curvature, found.kind)
+            (curve.task, curve.family, len(params), int(trials.min()), scaling.alpha, scaling.curvature, scaling.kind)
         )
     about = (
-        "F = ln(-ln pass rate) over ln params: a line is exp(-c N^-alpha) (normal); convex is sub-scaling, concave "
+        "F = ln(-ln pass rate) over ln params. A line is exp(-c N^-alpha) (normal), convex is sub-scaling, concave "
         f"super-scaling. {level:.0%} intervals are over samples."
     )
     columns = ("task", "family", "sizes", "fewest trials", "alpha", "curvature", "kind")
-    return Table("pass_until", "Pass rates against their law", columns, tuple(rows), (about,))
+    return Table("pass_until", "Pass rates against their power law", columns, tuple(rows), (about,))
 
 
 @harness.hookimpl
@@ -183,11 +183,11 @@ def register_commands(cli: click.Group) -> None:
     @click.pass_obj
     def command(
         host: harness.PluginHost, /, points: Path, run: str | None, drop_duplicates: bool, suffix: str,
-        output: Path | None, **asked: Any,
+        output: Path | None, **options: Any,
     ) -> None:  # fmt: skip
-        """Test whether scores rise with scale, fall, turn or break, and whether a sudden rise appears only in accuracy.
+        """Test whether scores rise or fall with scale, are U-shaped or break, and whether a rise is in accuracy only.
 
         POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
         """
         source, notes = open_source(points, host, run=run, drop_duplicates=drop_duplicates)
-        harness.print_tables(noted(trends(source, **asked), notes), host, suffix=suffix, output=output)
+        harness.print_tables(noted(trends(source, **options), notes), host, suffix=suffix, output=output)

@@ -1,8 +1,8 @@
-"""Verifiers that err: what resampling gives when weak tests accept an answer and strong ones know better.
+"""Resampling with an imperfect verifier: weak tests accept an answer, strong tests judge it (Stroebl et al. 2024).
 
-Samples are drawn until the weak tests accept one, at most k; that one is the answer (Stroebl et al. 2024). A right one
-gains 1, a wrong one costs `cost`, none costs nothing. More samples find answers to harder documents, whose accepted
-answers are wrong more often: there is a best k, and with a high cost it is small, or 0.
+At most k samples are drawn until the weak tests accept one, which is the answer. A correct answer gains 1, a wrong one
+loses `cost`, no answer is 0. Larger k reaches harder documents, on which accepted answers are more often wrong, so that
+there is an optimal k, which is small or 0 for a high cost.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Resampling:
-    """What resampling gives with at most k samples a document, k from 1 to the least that was drawn of any.
+    """Results of resampling with at most k samples per document, for k from 1 to K, the least number of samples drawn.
 
     :param false_positives: the share of accepted samples that are wrong.
-    :param single: the accuracy of one sample, not verified.
-    :param right: the share of documents (K,) whose answer is right with k samples, and `wrong` likewise.
-    :param ceiling: the share of right answers without end of samples, if documents never accepted stay so.
-    :param never: the share of documents no sample of which was accepted; the ceiling may be higher by it.
-    :param best: the k of the largest gain, with its interval over documents; 0 says to give no answers.
-    :param gain: the mean gain (K,) at k, `cost` the loss by a wrong answer, a right one gaining 1.
+    :param single: the accuracy of one sample without verification.
+    :param right: the share of documents (K,) with a correct answer at k samples.
+    :param wrong: the share of documents (K,) with a wrong answer at k samples.
+    :param ceiling: the share of correct answers for unlimited samples, if documents never accepted stay so.
+    :param never: the share of documents without an accepted sample; the ceiling may be higher by it.
+    :param best: the k of the largest gain, with its interval over documents; 0 means to give no answers.
+    :param gain: the mean gain (K,) at k.
+    :param cost: the loss by a wrong answer, in units of the gain by a correct one.
     """
 
     false_positives: Measured
@@ -42,7 +44,7 @@ class Resampling:
     cost: float
 
     def tables(self, ks: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 200)) -> list[Table]:
-        """Return the table of the verifier, and that of k, for those `ks` that were drawn and the best one."""
+        """Return the table of the verifier, and that of k for `ks` up to K and the best k."""
         most, best = len(self.gain), int(self.best.value)
         shown = sorted({k for k in ks if k <= most} | ({best} if best else set()) | {most})
         rows = tuple((k, *(column[k - 1] for column in (self.right, self.wrong, self.gain))) for k in shown)
@@ -53,9 +55,11 @@ class Resampling:
                 "Resampling with an imperfect verifier",
                 ("accuracy of one sample", "false positives", "ceiling", "never accepted", "best samples"),
                 (summary,),
-                (f"best samples: at a cost of {self.cost:g} for a wrong answer, where a right one gains 1.",),
+                (f"best samples: k with the largest gain; a wrong answer costs {self.cost:g}, a correct one gains 1.",),
             ),
-            Table("resampling", "At most k samples, the first accepted answers", ("k", "right", "wrong", "gain"), rows),
+            Table(
+                "resampling", "Answer by the first accepted of at most k samples", ("k", "right", "wrong", "gain"), rows
+            ),
         ]
 
 
@@ -69,17 +73,17 @@ def resampling(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Resampling:
-    """Return what resampling with weak tests gives, judged by strong ones.
+    """Return the results of resampling with weak tests, judged by strong tests.
 
-    :param weak: samples (P,) of P documents that pass the weak tests.
-    :param strong: samples (P,) that pass the weak and the strong tests.
-    :param trials: samples (P,) drawn.
-    :param cost: the loss by a wrong answer, in units of the gain by a right one.
+    :param weak: number of samples (P,) of each of P documents that pass the weak tests.
+    :param strong: number of samples (P,) that pass the weak and the strong tests.
+    :param trials: number of samples (P,) drawn.
+    :param cost: the loss by a wrong answer, in units of the gain by a correct one.
 
-    Among n samples, a accepted and b of them right, k drawn without replacement hold an accepted one with
-    1 - C(n - a, k) / C(n, k), and the first of these is right with b / a: no bias at any k <= n. Errors are standard
-    errors over documents; best k is taken anew in resamples of documents, its interval holds `level` of them.
-    Raises MetricError for counts that cannot be, a negative cost, and samples of which none was accepted.
+    With a accepted and b correct among n samples, k samples without replacement include an accepted one with
+    probability 1 - C(n - a, k) / C(n, k), and the first of these is correct with b / a, unbiased for any k <= n. Errors
+    are standard errors over documents. The interval of the best k is over resamples of documents. Raises MetricError
+    for inconsistent counts, a negative cost, and if no sample was accepted.
     """
     a, b, n = (np.atleast_1d(np.asarray(counts, dtype=np.int64)) for counts in (weak, strong, trials))
     _expect(a, b, n, cost)
@@ -103,17 +107,19 @@ def resampling(
 def _expect(a: Ints, b: Ints, n: Ints, cost: float) -> None:
     if not a.shape == b.shape == n.shape or not a.size or not ((b >= 0) & (b <= a) & (a <= n) & (n > 0)).all():
         raise MetricError(
-            f"weak {a.shape}, strong {b.shape} and trials {n.shape}: expected one of each a document, "
+            f"weak {a.shape}, strong {b.shape} and trials {n.shape}: expected one of each per document, "
             "0 <= strong <= weak <= trials; strong counts samples that pass both"
         )
     if not 0 <= cost < np.inf:
-        raise MetricError(f"cost={cost}: expected 0 or more, in units of what a right answer gains")
+        raise MetricError(f"cost={cost}: expected 0 or more, in units of the gain by a correct answer")
     if not a.any():
-        raise MetricError("the weak tests accept no sample; there is nothing to say of their errors: draw more")
+        raise MetricError(
+            "the weak tests accept no sample, so that their errors cannot be estimated; draw more samples"
+        )
 
 
 def _precision(a: int, b: int, n: int) -> float:
-    """Return the share of accepted answers that are right; 0 where nothing was accepted, and nothing is."""
+    """Return the share of accepted answers that are correct; 0 if nothing was accepted."""
     if a == 0:
         return 0.0
     return float(verified(b / n, 1.0, (a - b) / (n - b) if n > b else 0.0, 1).precision)
@@ -133,7 +139,7 @@ def _ratio(numerators: Ints, denominators: Ints) -> Measured:
 
 
 def _best(gain: Floats, level: float, resamples: int, seed: int) -> Range:
-    """Return the number of samples of the largest mean gain (K, P), 0 where all lose, and its interval."""
+    """Return the number of samples with the largest mean gain (K, P), 0 if all are negative, and its interval."""
     documents = gain.shape[1]
     shares = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=resamples)
     means = np.vstack([np.full(documents, 1 / documents), shares / documents]) @ gain.T  # (1 + R, K)

@@ -7,6 +7,8 @@ choices, their masses are added. In all accuracies the first of equal best choic
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 import harness
@@ -112,14 +114,15 @@ def _distribution(scores: Scores) -> harness.Floats:
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""
-    for metric in (acc, acc_char, acc_byte, acc_token, p_choices, margin):
-        register(metric, needs=["choices"])
-    for metric in (p_wrong, cross_entropy):
-        register(metric, needs=["choices"], higher_is_better=False)
-    register(brier, needs=["choices", "one_gold"], higher_is_better=False)
-    register(acc_pmi, needs=["choices", "unconditional"])
-    register(mc2, needs=["choices", "several_gold"])
-    register(ece, needs=["choices"], aggregate=calibration_error, higher_is_better=False)
-    register(gold_bits_per_byte, needs=["answers", "one_gold"], higher_is_better=False)
-    register(logp_gold, needs=["answers"])
-    register(p_vocab, needs=["answers"])
+    for metric in (acc, acc_char, acc_byte, acc_token, p_choices):
+        register(metric, needs=["choices"], bounds=(0, 1))
+    register(margin, needs=["choices"])
+    register(p_wrong, needs=["choices"], higher_is_better=False, bounds=(0, 1))
+    register(cross_entropy, needs=["choices"], higher_is_better=False, bounds=(0, math.inf))
+    register(brier, needs=["choices", "one_gold"], higher_is_better=False, bounds=(0, 2))
+    register(acc_pmi, needs=["choices", "unconditional"], bounds=(0, 1))
+    register(mc2, needs=["choices", "several_gold"], bounds=(0, 1))
+    register(ece, needs=["choices"], aggregate=calibration_error, higher_is_better=False, bounds=(0, 1))
+    register(gold_bits_per_byte, needs=["answers", "one_gold"], higher_is_better=False, bounds=(0, math.inf))
+    register(logp_gold, needs=["answers"], bounds=(-math.inf, 0))
+    register(p_vocab, needs=["answers"], bounds=(0, 1))

@@ -45,9 +45,9 @@ def crashed(samples: Samples) -> tuple[harness.Floats, harness.Floats]:
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""
-    register(pass_rate, needs=["samples"])
-    register(solved, needs=["samples"])
+    register(pass_rate, needs=["samples"], bounds=(0, 1))
+    register(solved, needs=["samples"], bounds=(0, 1))
     for k in PASS_AT:
-        register(pass_at(k), name=f"pass_at_{k}", needs=["samples", f"samples_{k}"])
-    register(timed_out, needs=["samples"], aggregate="ratio", higher_is_better=False)
-    register(crashed, needs=["samples"], aggregate="ratio", higher_is_better=False)
+        register(pass_at(k), name=f"pass_at_{k}", needs=["samples", f"samples_{k}"], bounds=(0, 1))
+    register(timed_out, needs=["samples"], aggregate="ratio", higher_is_better=False, bounds=(0, 1))
+    register(crashed, needs=["samples"], aggregate="ratio", higher_is_better=False, bounds=(0, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 import harness
@@ -33,7 +35,7 @@ def bits_per_byte(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""
-    register(greedy_match, needs=["greedy", "one_gold"])
-    register(perplexity, needs=["cloze"], aggregate="exp_ratio", higher_is_better=False)
-    register(token_perplexity, needs=["text"], aggregate="exp_ratio", higher_is_better=False)
-    register(bits_per_byte, needs=["text"], aggregate="ratio", higher_is_better=False)
+    register(greedy_match, needs=["greedy", "one_gold"], bounds=(0, 1))
+    register(perplexity, needs=["cloze"], aggregate="exp_ratio", higher_is_better=False, bounds=(1, math.inf))
+    register(token_perplexity, needs=["text"], aggregate="exp_ratio", higher_is_better=False, bounds=(1, math.inf))
+    register(bits_per_byte, needs=["text"], aggregate="ratio", higher_is_better=False, bounds=(0, math.inf))

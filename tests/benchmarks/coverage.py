@@ -19,10 +19,11 @@ from functools import partial
 import numpy as np
 
 from harness.fitting.fit import fit
-from harness.fitting.laws import ComposedLaw, FormulaLaw, ProcedureLaw, steps_of
+from harness.fitting.laws import steps_of
 from harness.fitting.simulations import coverage, places
 from harness.host import default_host
 from harness.tables import Table
+from harness.types.laws import ComposedLaw, FormulaLaw, ProcedureLaw
 from harness_plugins.laws.isoflop import IsoFlop
 from harness_plugins.laws.observational import Observational
 from tests.plugins import test_families, test_isoflop, test_observational

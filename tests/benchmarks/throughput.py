@@ -199,7 +199,7 @@ def processor() -> str:
 
 def versions() -> str:
     """Return the versions that matter."""
-    return ", ".join(f"{name} {version(name)}" for name in ("harness", "lm-eval", "transformers", "torch"))
+    return ", ".join(f"{name} {version(name)}" for name in ("scaling-harness", "lm-eval", "transformers", "torch"))
 
 
 def main(names: list[str]) -> None:

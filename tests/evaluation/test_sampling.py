@@ -206,7 +206,7 @@ def test_a_damaged_part_is_set_aside_and_drawn_again(family, tmp_path, monkeypat
     plan, _ = prepare(
         [family], [make_task()], store=tmp_path / "s", engine="fake", registries=host_with(), sampling=UNTIL
     )
-    assert "it will be computed again" in plan.notes[0]
+    assert "its cell will be computed again" in plan.notes[0]
     summary, store = draw(family, tmp_path / "s", **UNTIL)
     assert summary.written == 1
     assert texts(store) == before

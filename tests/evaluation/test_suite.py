@@ -19,8 +19,7 @@ from harness.checkpoints.families import select
 from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
 from harness.evaluation.suite import Progress, Suite, evaluate, prepare
 from harness.host import load_plugins
-from harness.store.records import Store
-from harness.store.sample_records import SampleStore
+from harness.store.cells import Store
 from harness.tasks.loading import fingerprint
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from harness.types import Request
@@ -423,7 +422,7 @@ def test_an_interrupt_ends_the_suite_and_is_no_failure_of_a_checkpoint(tmp_path,
 def test_a_place_that_cannot_be_a_store_is_known_before_weights_are_read(tmp_path, family, fake_host):
     (tmp_path / "file").write_text("")
     (Path(family.checkpoints[0].source) / "model.safetensors").unlink()
-    with pytest.raises(StoreError, match="no store can be made at .*file/s: Not a directory"):
+    with pytest.raises(StoreError, match="no store can be made at .*file/s: .*file is not a folder"):
         run([family], [make_task("a")], tmp_path / "file" / "s", fake_host)
 
 
@@ -525,7 +524,7 @@ def test_weights_that_change_after_the_plan_are_not_stored_under_the_old_digest(
     plan, setup = prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
     weights = Path(family.checkpoints[1].source) / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"2", b"9"))
-    summary = Suite(plan, setup, SampleStore(tmp_path / "s"), Recorder()).run()
+    summary = Suite(plan, setup, Store(tmp_path / "s", create=True), Recorder()).run()
     (failure,) = summary.failures
     assert summary.written == 2
     assert "has changed since the plan was made" in str(failure)
@@ -534,7 +533,7 @@ def test_weights_that_change_after_the_plan_are_not_stored_under_the_old_digest(
 def test_files_that_were_only_touched_after_the_plan_are_scored(tmp_path, family, fake_host):
     plan, setup = prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
     (Path(family.checkpoints[1].source) / "model.safetensors").touch()
-    assert Suite(plan, setup, SampleStore(tmp_path / "s"), Recorder()).run().written == 3
+    assert Suite(plan, setup, Store(tmp_path / "s", create=True), Recorder()).run().written == 3
 
 
 def test_weights_that_change_while_they_are_loaded_are_not_stored(tmp_path, family):
@@ -601,10 +600,34 @@ def test_gold_that_changed_is_another_cell_whatever_fingerprint_its_author_gave(
 def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
     """Whether a cell is done is a look-up; the store is listed once, for the plan."""
     listed: list[int] = []
-    cell_names = SampleStore.cell_names
-    monkeypatch.setattr(SampleStore, "cell_names", lambda self: (listed.append(1), cell_names(self))[1])
+    cell_names = Store.cell_names
+    monkeypatch.setattr(Store, "cell_names", lambda self: (listed.append(1), cell_names(self))[1])
     run([family], [make_task(name) for name in "abcd"], tmp_path / "s", fake_host)
     assert len(listed) == 1
+
+
+def test_prepare_changes_nothing_on_disk(tmp_path, family, fake_host):
+    """It made the store, and moved damaged files away, before anything was evaluated."""
+    prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
+    assert not (tmp_path / "s").exists()
+    run([family], [make_task("a")], tmp_path / "s", fake_host)
+    records = sorted((tmp_path / "s" / "records").glob("*.parquet"))
+    records[0].write_bytes(b"")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    plan, _ = prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
+    assert [cell.name for _, _, cell in plan.missing()] == [records[0].stem]
+    assert plan.notes == [f"{records[0]} is damaged (it is empty); its cell will be computed again"]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_evaluation_opens_the_store_once(tmp_path, family, fake_host, monkeypatch):
+    opened: list[Path] = []
+    init = Store.__init__
+    monkeypatch.setattr(
+        Store, "__init__", lambda self, *args, **kw: (opened.append(args[0]), init(self, *args, **kw))[1]
+    )
+    harness.evaluate([family], [make_task("a")], tmp_path / "s", engine="fake", registries=fake_host)
+    assert opened == [tmp_path / "s"]
 
 
 def test_compare_takes_a_folder_of_which_neither_size_nor_compute_is_known(tmp_path, family, fake_host):

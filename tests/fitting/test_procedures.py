@@ -174,6 +174,6 @@ def test_what_is_wrong_with_a_procedure_is_said(law, message):
 
 
 def test_a_formula_is_no_procedure():
-    from harness.fitting.laws import ProcedureLaw
+    from harness.types.laws import ProcedureLaw
 
     assert not isinstance(Line(), ProcedureLaw)

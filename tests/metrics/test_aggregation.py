@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import harness
 from harness import MetricError, Scores
 from harness.host import PluginHost
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
 from harness.metrics.per_document import per_document
 from harness.metrics.resampling import document_weights, reweighted
+from harness.registries import make_metric
 from harness.testing import check_metric, example_samples, example_scores
 from harness.types import Metric
 
@@ -221,6 +223,20 @@ def test_two_strata_have_the_error_of_their_documents_and_not_of_two_groups(aver
     own = [38 / 60, 24 / 60]
     assert found.stderr == pytest.approx(np.sqrt(sum(p * (1 - p) / 59 for p in own)) / 2)
     assert (found.low, found.high) == pytest.approx((0.430, 0.6025), abs=2e-3)
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("p_choices", 0.999), ("p_wrong", 0.999), ("logp_gold", 0.9999)])
+def test_intervals_stay_within_the_bounds_of_a_metric(name, chosen, host: PluginHost):
+    """One document of twelve differs from the rest, so that the normal interval exceeds the range."""
+    own = sure_of(np.array([chosen] * 11 + [0.6]), np.ones(12, dtype=bool))
+    found, (low, high) = evaluate(host.metrics[name], own), host.metrics[name].bounds
+    assert low <= found.low <= found.value <= found.high <= high
+    assert (found.low == low) or (found.high == high)
+
+
+def test_bounds_in_the_wrong_order_are_refused():
+    with pytest.raises(harness.PluginError, match=r"bounds=\(1, 0\)"):
+        make_metric(lambda scores: scores, "mine", bounds=(1, 0))
 
 
 def test_strata_that_all_agree_leave_an_interval_within_the_range(host: PluginHost):

@@ -16,55 +16,57 @@ from harness.cli import main
 from harness.host import PluginHost
 from harness.store.points import PointStore
 from harness.tasks.loading import fingerprint
-from harness_plugins.analyses import picks
+from harness_plugins.analyses import selection
 from harness_plugins.analyses.active import choose, estimate
-from harness_plugins.analyses.picks import ACQUISITIONS, WAYS, Outlook
-from harness_plugins.analyses.rehearsals import rehearse
-from harness_plugins.analyses.shares import shares, stratified
+from harness_plugins.analyses.finite_populations import proportion, stratified_mean
+from harness_plugins.analyses.selection import ACQUISITIONS, METHODS, PredictedLosses
+from harness_plugins.analyses.subset_errors import measure_subsets
 from tests.evaluation.test_sampling import host_with, make_task
 
 SMALL = "size == 'w32l2'"
 
 
-def drawn(way: str, outlook: Outlook, size: int, count: int, rng: np.random.Generator) -> picks.Picks:
-    if way == "strata":
-        return picks.draw_strata(picks.bins(outlook.predicted), size, count=count, rng=rng)
-    first = picks.probabilities(ACQUISITIONS[way](outlook), 0.2)
-    return picks.draw(first, size, count=count, rng=rng)
+def drawn(
+    method: str, predicted: PredictedLosses, size: int, count: int, rng: np.random.Generator
+) -> selection.Selection:
+    if method == "strata":
+        return selection.draw_strata(selection.quintiles(predicted.mean), size, count=count, rng=rng)
+    first = selection.probabilities(ACQUISITIONS[method](predicted), 0.2)
+    return selection.draw(first, size, count=count, rng=rng)
 
 
 @pytest.fixture(scope="module")
-def simulated() -> tuple[np.ndarray, Outlook]:
+def simulated() -> tuple[np.ndarray, PredictedLosses]:
     """Return losses of 0 and 1 (300,) and what three small checkpoints expect of them, right by more than chance."""
     rng = np.random.default_rng(5)
     chance = rng.beta(0.4, 1.2, size=300)
     seen = np.clip(chance + rng.normal(scale=0.15, size=(3, 300)), 0, 1)
-    return (rng.random(300) < chance).astype(float), Outlook(seen, np.ones(300))
+    return (rng.random(300) < chance).astype(float), PredictedLosses(seen, np.ones(300))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_no_way_to_choose_is_biased_and_intervals_hold(way, simulated):
+@pytest.mark.parametrize("method", METHODS)
+def test_every_selection_method_is_unbiased_and_its_intervals_cover(method, simulated):
     """4,000 subsets of 60 of 300 documents: the mean within 3 standard errors, 95 % intervals hold 90 % or more."""
-    losses, outlook = simulated
-    found = drawn(way, outlook, 60, 4000, np.random.default_rng(0))
+    losses, predicted = simulated
+    found = drawn(method, predicted, 60, 4000, np.random.default_rng(0))
     assert all(len(set(row)) == 60 for row in found.documents[:20])
-    value, low, high = picks.estimate(losses[found.documents], found, 300, by=way, level=0.95)
+    value, low, high = selection.estimate(losses[found.documents], found, 300, by=method, level=0.95)
     assert abs(value.mean() - losses.mean()) < 3 * value.std() / np.sqrt(4000)
     assert 0.9 <= np.mean((low <= losses.mean()) & (losses.mean() <= high)) <= 0.985
 
 
 def test_predicted_losses_save_documents_and_the_plain_mean_would_be_biased(simulated):
-    losses, outlook = simulated
+    losses, predicted = simulated
     rng = np.random.default_rng(1)
-    even, active = (drawn(way, outlook, 60, 4000, rng) for way in ("random", "loss"))
-    errors = [picks.estimate(losses[d.documents], d, 300, by="loss", level=0.95)[0].std() for d in (even, active)]
+    even, active = (drawn(method, predicted, 60, 4000, rng) for method in ("random", "loss"))
+    errors = [selection.estimate(losses[d.documents], d, 300, by="loss", level=0.95)[0].std() for d in (even, active)]
     assert errors[1] < 0.9 * errors[0]
     assert losses[active.documents].mean() > losses.mean() + 0.1
 
 
 def test_the_first_pick_is_as_probable_as_it_says():
     first = np.array([0.5, 0.3, 0.2])
-    found = picks.draw(first, 2, count=20_000, rng=np.random.default_rng(0))
+    found = selection.draw(first, 2, count=20_000, rng=np.random.default_rng(0))
     assert np.bincount(found.documents[:, 0]) / 20_000 == pytest.approx(first, abs=0.012)
     after = found.documents[:, 0] == 0
     assert np.mean(found.documents[after, 1] == 1) == pytest.approx(0.6, abs=0.02)
@@ -76,7 +78,7 @@ def test_the_share_of_even_picks_is_exact_and_does_not_collapse():
     from scipy.stats import hypergeom
 
     every = np.tril(np.ones((11, 10)), -1)  # 0 to 10 ones in samples of 10
-    _, low, high = shares(every, 40, level=0.9)
+    _, low, high = proportion(every, 40, level=0.9)
     for ones in range(41):
         held = (low <= ones / 40) & (ones / 40 <= high)
         assert hypergeom.pmf(np.arange(11), 40, ones, 10)[held].sum() >= 0.9
@@ -84,14 +86,14 @@ def test_the_share_of_even_picks_is_exact_and_does_not_collapse():
     assert high[0] == pytest.approx(0.225)
 
 
-@pytest.mark.parametrize("way", ["loss", "strata"])
-def test_where_nothing_was_lost_the_interval_is_open_upwards(way, simulated):
+@pytest.mark.parametrize("method", ["loss", "strata"])
+def test_where_nothing_was_lost_the_interval_is_open_upwards(method, simulated):
     """6 of 300 documents have a loss, so that most subsets of 30 see none."""
-    _, outlook = simulated
+    _, predicted = simulated
     losses = np.zeros(300)
     losses[::50] = 1
-    found = drawn(way, outlook, 30, 500, np.random.default_rng(2))
-    value, low, high = picks.estimate(losses[found.documents], found, 300, by=way, level=0.95)
+    found = drawn(method, predicted, 30, 500, np.random.default_rng(2))
+    value, low, high = selection.estimate(losses[found.documents], found, 300, by=method, level=0.95)
     blind = value == 0
     assert blind.mean() > 0.3
     assert (low[blind] == 0).all()
@@ -100,19 +102,19 @@ def test_where_nothing_was_lost_the_interval_is_open_upwards(way, simulated):
 
 
 def test_strata_without_differences_inside_leave_no_error():
-    value, low, high = stratified(np.array([[1.0, 1, 3, 3]]), np.array([0, 0, 1, 1]), np.array([30, 10]))
+    value, low, high = stratified_mean(np.array([[1.0, 1, 3, 3]]), np.array([0, 0, 1, 1]), np.array([30, 10]))
     assert (value[0], low[0], high[0]) == (1.5, 1.5, 1.5)
 
 
 def test_few_documents_for_many_strata_are_refused():
-    assert picks.allocate(np.array([50, 30, 1]), 20).tolist() == [12, 7, 1]
-    with pytest.raises(UsageError, match="3 strata need 5 documents, two each; found --n 4"):
-        picks.allocate(np.array([50, 30, 1]), 4)
+    assert selection.allocate(np.array([50, 30, 1]), 20).tolist() == [12, 7, 1]
+    with pytest.raises(UsageError, match="3 strata need 5 documents, two per stratum; found --n 4"):
+        selection.allocate(np.array([50, 30, 1]), 4)
 
 
 def test_one_checkpoint_disagrees_with_none():
-    with pytest.raises(UsageError, match="let more count with --rungs"):
-        picks.disagreement(Outlook(np.ones((1, 5)), np.ones(5)))
+    with pytest.raises(UsageError, match="found 1; raise --rungs"):
+        selection.disagreement(PredictedLosses(np.ones((1, 5)), np.ones(5)))
 
 
 def model(path: Path) -> Family:
@@ -124,7 +126,7 @@ def model(path: Path) -> Family:
     return Family("f", (Checkpoint("f", "s", 1, 0, str(folder), params=10, tokens=5.0),))
 
 
-@pytest.mark.parametrize("by", WAYS)
+@pytest.mark.parametrize("by", METHODS)
 def test_from_a_store_to_an_estimate(tmp_path: Path, nano_store: PointStore, by: str):
     """Choose by the small size, score the picks with the next one, and compare with all documents."""
     store, file = str(shutil.copytree(nano_store.path, tmp_path / "store")), str(tmp_path / "subset.json")
@@ -152,7 +154,7 @@ def test_from_a_store_to_an_estimate(tmp_path: Path, nano_store: PointStore, by:
 
 def test_all_documents_in_any_order_give_the_whole_exactly(tmp_path: Path, nano_store: PointStore):
     path = shutil.copytree(nano_store.path, tmp_path / "store")
-    for by in WAYS:
+    for by in METHODS:
         subsets = choose(nano_store, 60, by=by, task="nano_saying", metric="logp_gold", where=SMALL)
         part = {"subset": subsets, "limit": 60, "registries": nano_store.registries}
         harness.evaluate(["aster:w64l2@last"], ["nano_saying"], path, **part).check()
@@ -197,10 +199,12 @@ def test_texts_are_drawn_of_the_picked_documents_only(tmp_path: Path):
     assert row[8].low < row[9] < row[8].high
 
 
-def test_a_rehearsal_finds_even_picks_worth_what_they_are(nano_store: PointStore):
-    tables = rehearse(nano_store, (20, 40, 60), where=SMALL, target="size == 'w64l2'", draws=400, task="nano_addition")
+def test_the_effective_size_of_uniform_selection_is_its_size(nano_store: PointStore):
+    tables = measure_subsets(
+        nano_store, (20, 40, 60), where=SMALL, target="size == 'w64l2'", draws=400, task="nano_addition"
+    )
     rows = {(row[0], row[1]): row for row in tables[0].rows}
-    assert set(rows) == {(size, way) for size in (20, 40) for way in WAYS}  # 60 are all
+    assert set(rows) == {(size, method) for size in (20, 40) for method in METHODS}  # 60 are all
     assert all(rows[size, "random"][6] == pytest.approx(size, rel=0.15) for size in (20, 40))
     assert all(rows[size, "random"][4].value > 0.93 for size in (20, 40))
     assert {row[1] for row in tables[1].rows} == {"aster w64l2", "birch w64l2"}
@@ -208,21 +212,19 @@ def test_a_rehearsal_finds_even_picks_worth_what_they_are(nano_store: PointStore
 
 
 def test_what_cannot_be_chosen_or_estimated_is_said(nano_store: PointStore):
-    with pytest.raises(UsageError, match="nano_birthplace has 60 documents, of which 61 cannot be chosen"):
+    with pytest.raises(UsageError, match="nano_birthplace has 60 documents, fewer than --n 61"):
         choose(nano_store, 61, task="nano_birthplace")
     with pytest.raises(UsageError, match=r"mean over documents; found nano_text \(bits_per_byte\)"):
         choose(nano_store, 10, task="nano_text")
-    with pytest.raises(UsageError, match="documents have no 'colour'; stratify by one of digits, group, or by none"):
+    with pytest.raises(UsageError, match="documents have no 'colour'; expected one of digits, group, or omit --strata"):
         choose(nano_store, 10, by="strata", strata="colour", task="nano_addition")
-    with pytest.raises(
-        UsageError, match="documents are stratified by group where they are chosen by strata, not by loss"
-    ):
+    with pytest.raises(UsageError, match="--strata group needs --by strata; found --by loss"):
         choose(nano_store, 10, strata="group", task="nano_addition")
-    with pytest.raises(UsageError, match="smaller than its task, 60 documents at the most; found --n 60, 80"):
-        rehearse(nano_store, (60, 80), where=SMALL, target="size == 'w64l2'", task="nano_addition")
-    with pytest.raises(UsageError, match="no checkpoint is left"):
+    with pytest.raises(UsageError, match="below the number of documents of a task, at most 60; found --n 60, 80"):
+        measure_subsets(nano_store, (60, 80), where=SMALL, target="size == 'w64l2'", task="nano_addition")
+    with pytest.raises(UsageError, match="no checkpoint that scored the task matches"):
         choose(nano_store, 10, where="params < 5", task="nano_addition")
     with pytest.raises(StoreError, match="no records of task nano_flag"):
         choose(nano_store, 10, task="nano_flag")
-    with pytest.raises(UsageError, match="no checkpoint that scored these subsets; run harness eval FAMILY --tasks"):
+    with pytest.raises(UsageError, match="has scored these subsets; run harness eval FAMILY --tasks"):
         estimate(nano_store, choose(nano_store, 10, task="nano_addition"))

@@ -58,7 +58,7 @@ def test_families_of_two_models_and_unknown_compute_have_no_line():
     assert lines.names == ("a", "b")
     assert lines.n.tolist() == [4, 5]
     assert len(equivalents(points, lines, "a")) == 11
-    with pytest.raises(UsageError, match="the family 'c' has no line; there are: a, b"):
+    with pytest.raises(UsageError, match="'c' has no fitted line; expected one of: a, b"):
         equivalents(points, lines, "c")
     with pytest.raises(LawError, match="no family has 3 models of known flops"):
         efficiency(points.groupby("family").head(2))
@@ -69,7 +69,7 @@ def test_models_that_have_no_part_in_the_lines_are_counted():
     table.loc[[0, 7], "flops"] = np.nan
     table.loc[14, "family"] = None
     notes = capabilities(table, NAMES)[1].notes
-    assert "Left out of the lines, of 15 models: 2 of unknown flops, 1 of unknown family." in notes
+    assert "Excluded from the lines, of 15 models: 2 of unknown flops, 1 of unknown family." in notes
     with pytest.raises(LawError, match="equal in every column"):
         capabilities(pd.concat([models(), models().head(1)]), NAMES)
 
@@ -96,8 +96,8 @@ def test_the_command_prints_its_tables(tmp_path):
     arguments = ["capabilities", str(tmp_path / "models.csv"), "--benchmarks", ",".join(NAMES), "--reference", "a"]
     done = CliRunner().invoke(main, [*arguments, "--select", "5", "--components", "1", "-o", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
-    assert "Compute that a would need for the same PC1" in done.output
-    assert "how many times that compute lies outside of what the line was fitted to, 1e+20 to 1e+24" in done.output
+    assert "Compute that a needs for the same PC1" in done.output
+    assert "factor by which that compute lies outside the fitted range, 1e+20 to 1e+24" in done.output
     assert len((tmp_path / "out" / "selection.csv").read_text().splitlines()) == 6
     with pytest.raises(LawError, match="no column family"):
         capabilities(models().drop(columns="family"), NAMES)

@@ -94,10 +94,10 @@ def test_small_sizes_of_a_store_are_held_against_the_large(nano_store: PointStor
     assert row[6].strip("()") == ahead
     assert {row[1] for row in tables["decisions"].rows} == {"the metric itself", "p_choices", "brier", "logp_gold"}
     assert all(row[3] <= 3 and 0 <= row[4].low <= row[4].high <= 1 for row in tables["decisions"].rows)
-    assert "not nano_text, without choices" in tables["decisions"].notes[0]
+    assert "without nano_text, which have no choices" in tables["decisions"].notes[0]
     text = next(row for row in tables["noise"].rows if row[0] == "nano_text")
     assert text[4] == "aster w64l2"
-    assert any("by what was learned" in note for note in tables["noise"].notes)
+    assert any("differ by learning" in note for note in tables["noise"].notes)
 
 
 def test_losses_are_turned_round(nano_store: PointStore):
@@ -109,11 +109,11 @@ def test_losses_are_turned_round(nano_store: PointStore):
 
 
 def test_what_cannot_be_decided_is_said(nano_store: PointStore):
-    with pytest.raises(UsageError, match="aster alone; ranking needs 2 families"):
+    with pytest.raises(UsageError, match="only the family aster; ranking needs 2"):
         decide(nano_store, task="nano_birthplace", where="family == 'aster'", **FAST)
-    with pytest.raises(UsageError, match="'step > 0' chooses w32l2, w64l2 of aster; expected one size of every family"):
+    with pytest.raises(UsageError, match="'step > 0' selects w32l2, w64l2 of aster; expected one size per family"):
         decide(nano_store, task="nano_birthplace", small=("step > 0",), **FAST)
-    with pytest.raises(UsageError, match="chooses none of aster"):
+    with pytest.raises(UsageError, match="selects none of aster"):
         decide(nano_store, task="nano_birthplace", large="size == 'w96l3'", **FAST)
 
 

@@ -51,7 +51,7 @@ def test_all_labels_leave_no_error_and_one_says_nothing_of_it():
     everything = lure([3.0, 1.0], [0.5, 1.0], 2)
     assert (everything.low, everything.value, everything.high) == (2, 2, 2)
     assert np.isnan(lure([3.0], [0.5], 2).low)
-    with pytest.raises(MetricError, match=r"expected as many probabilities, in \(0, 1\]"):
+    with pytest.raises(MetricError, match=r"expected one probability in \(0, 1\] per loss"):
         lure([3.0], [0.0], 2)
 
 
@@ -71,7 +71,7 @@ def test_unpaired_seeds_leave_the_variance_of_both_systems():
     paired, unpaired = multi_bootstrap(a, a + 0.1), multi_bootstrap(a, a + 0.1, paired=False)
     assert paired.stderr == pytest.approx(0, abs=1e-9)
     assert unpaired.stderr == pytest.approx(float(np.sqrt(2) * a[:, 0].std(ddof=1) / np.sqrt(8)), rel=0.1)
-    with pytest.raises(MetricError, match="expected .seeds, documents., the same documents and seeds"):
+    with pytest.raises(MetricError, match="expected .seeds, documents. with the same documents and seeds"):
         multi_bootstrap(a, a[:5])
 
 
@@ -121,7 +121,7 @@ def test_pass_at_k_is_unbiased_and_its_interval_holds():
     assert 0.9 <= np.mean((low <= truth) & (truth <= high)) < 0.99  # few counts: an exact interval is too wide
     assert pass_at_k_interval([0], [50], 10)[0] == 0
     assert mean_pass_at_k(c, n, 1).value == pytest.approx((c / n).mean())
-    with pytest.raises(MetricError, match="pass@100 needs 100 samples a problem; found 50"):
+    with pytest.raises(MetricError, match="pass@100 needs 100 samples per problem; found 50"):
         pass_at_k(c, n, 100)
 
 
@@ -131,5 +131,5 @@ def test_pass_until_is_unbiased_and_its_interval_holds():
     assert value.mean() == pytest.approx(0.02, abs=0.0003)
     assert 0.895 < np.mean((low <= 0.02) & (high >= 0.02)) < 0.92
     assert pass_until([3], [3])[2] == 1
-    with pytest.raises(MetricError, match="1 successes: pass_until needs 2 or more"):
+    with pytest.raises(MetricError, match="1 successes; pass_until needs 2 or more"):
         pass_until([1], [10])

@@ -15,10 +15,10 @@ from harness.cli import main
 from harness.store.points import PointStore
 from harness_plugins.analyses.curves import Curve, read_curves
 from harness_plugins.analyses.decide import decide
+from harness_plugins.analyses.document_scores import read_document_scores
 from harness_plugins.analyses.emergence import emergence
-from harness_plugins.analyses.items import read_items
+from harness_plugins.analyses.trend_tests import trend
 from harness_plugins.analyses.trends import trends
-from harness_plugins.analyses.turns import trend
 from tests.evaluation.test_sampling import draw, make_task
 from tests.plugins.ladders import many_sizes
 
@@ -139,13 +139,15 @@ def test_tables_of_points_with_errors_counts_and_without(tmp_path):
 
 def test_bad_points_are_named():
     frame = pd.DataFrame({"flops": [1e18, 1e19, 1e20], "y": [0.1, 0.2, 0.3]})
-    with pytest.raises(UsageError, match="name the column of the scores with --metric; the table has: flops, y"):
+    with pytest.raises(UsageError, match="pass the column of the scores with --metric; the table has: flops, y"):
         trends(frame)
-    with pytest.raises(UsageError, match="points have no 'params'"):
+    with pytest.raises(UsageError, match="points have no column 'params'"):
         trends(frame, metric="y", scale="params")
-    with pytest.raises(UsageError, match="no points are left of task nope"):
+    with pytest.raises(UsageError, match="no points for task nope"):
         trends(frame, metric="y", task="nope")
-    with pytest.raises(LawError, match="2 runs; a trend needs 3"):
+    with pytest.raises(UsageError, match="1 of 3 points of , , y have no stderr"):  # all errors were ignored
+        trends(frame.assign(y_stderr=[0.01, np.nan, 0.01]), metric="y")
+    with pytest.raises(LawError, match="2 runs; a trend test needs 3"):
         trend(curve_of([0.1, 0.2]))
 
 
@@ -157,8 +159,8 @@ def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore):
     store.put_settings(other)
     store.write(replace(cell.id, settings=other.digest), store.read(cell.id.name))
     store = PointStore(store.path, registries=nano_store.registries)
-    for analysis in (read_curves, decide, lambda store, task: list(read_items(store, task=task))):
-        with pytest.raises(StoreError, match=r"aster:w\d\dl2@\d+ has nano_birthplace more than once; choose with"):
+    for analysis in (read_curves, decide, lambda store, task: list(read_document_scores(store, task=task))):
+        with pytest.raises(StoreError, match=r"aster:w\d\dl2@\d+ has nano_birthplace more than once; select one with"):
             analysis(store, task="nano_birthplace")
     assert len(read_curves(store, task="nano_birthplace", where="engine == 'transformers'")) == 2
 
@@ -181,8 +183,8 @@ def test_rates_of_drawn_texts_have_their_trials(tmp_path):
     assert [row[:4] for row in tables["trends"].rows] == [("texts", "fam", "pass_rate", 4)]
     assert tables["pass_until"].rows[0][2] == 4
     assert tables["emergence"].rows == ()
-    with pytest.raises(UsageError, match="no document with choices is left"):
-        list(read_items(store))
+    with pytest.raises(UsageError, match="no document with choices for task"):
+        list(read_document_scores(store))
 
 
 def test_any_accuracy_may_be_sudden(tmp_path, nano_store: PointStore):
@@ -200,4 +202,4 @@ def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointS
     text = rows["trends"].query("task == 'nano_text' and family == 'aster'").iloc[0]
     assert (text["runs"], text["shape"]) == (10, "rises, not monotone")  # early steps of a larger size
     assert set(rows["emergence"]["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
-    assert "after 24 tests (bh)" in found.stdout
+    assert "corrected for 24 tests (bh)" in found.stdout

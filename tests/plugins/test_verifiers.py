@@ -73,14 +73,14 @@ def test_tables_show_the_best_number_of_samples():
     summary, curve = found.tables()
     assert [row[0] for row in curve.rows] == sorted({1, 2, 5, 10, int(found.best.value)})
     assert summary.rows[0][3] == 0.25
-    assert "a cost of 2 for a wrong answer" in summary.notes[0]
+    assert "a wrong answer costs 2" in summary.notes[0]
 
 
 @pytest.mark.parametrize(
     ("counts", "cost", "message"),
     [
         (([3], [4], [5]), 1.0, "0 <= strong <= weak <= trials; strong counts samples that pass both"),
-        (([3, 1], [2], [5]), 1.0, "expected one of each a document"),
+        (([3, 1], [2], [5]), 1.0, "expected one of each per document"),
         (([3], [2], [5]), -1.0, "cost=-1.0: expected 0 or more"),
         (([0], [0], [5]), 1.0, "the weak tests accept no sample"),
     ],

@@ -14,9 +14,10 @@ import harness
 from harness import Checkpoint, Doc, PluginHost, StoreError, Task, UsageError
 from harness.cli import main
 from harness.reports.diff import Diff, diff
+from harness.store.cells import Store
+from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
 from harness.store.points import open_store
-from harness.store.records import Records, Store
 
 DTYPES = {"of_a": "dtype == 'float32'", "of_b": "dtype == 'bfloat16'"}
 

@@ -11,10 +11,10 @@ import pandas as pd
 from harness.fitting.crossings import crossovers
 from harness.fitting.result import LawFit
 from harness.types import Floats
-from harness_plugins.analyses import estimators, shapes
-from harness_plugins.analyses.chains import Step, correlations
-from harness_plugins.analyses.items import CHAIN, read_items
-from harness_plugins.analyses.powers import pareto_power
+from harness_plugins.analyses import curve_shapes, estimators
+from harness_plugins.analyses.document_scores import STEPS, read_document_scores
+from harness_plugins.analyses.power_laws import pareto_power
+from harness_plugins.analyses.predictability import StepCorrelations, correlations
 from tests.reproductions.targets import Numbers, Target, quick, read
 
 
@@ -31,26 +31,26 @@ def counts() -> Numbers:
 
 
 @cache
-def chain_of_items() -> dict[str, list[Step]]:
+def chain_of_items() -> dict[str, list[StepCorrelations]]:
     """The steps from log-probability to accuracy of five tasks on four sizes of GPT-2, by task."""
-    items = read("inverse_scaling", "gpt2_per_item_5_tasks.csv.gz")
-    p_choices = np.exp(items["log_p_choices_correct"])
-    logp_gold = items["log_p_choices_correct"] + items["log_mass_choices"]
-    items = items.assign(
+    documents = read("inverse_scaling", "gpt2_per_item_5_tasks.csv.gz")
+    p_choices = np.exp(documents["log_p_choices_correct"])
+    logp_gold = documents["log_p_choices_correct"] + documents["log_mass_choices"]
+    documents = documents.assign(
         logp_gold=logp_gold, p_vocab=np.exp(logp_gold), p_choices=p_choices, brier=(1 - p_choices) ** 2
     )
-    items = items.rename(columns={"item": "doc_id", "correct": "acc"})
-    return {one.task: correlations(one) for one in read_items(items, scale="params")}
+    documents = documents.rename(columns={"item": "doc_id", "correct": "acc"})
+    return {one.task: correlations(one) for one in read_document_scores(documents, scale="params")}
 
 
 def mean_correlations() -> Numbers:
-    """Spearman's correlation with size at each step, averaged over items."""
+    """Spearman's correlation with size at each step, averaged over documents."""
     steps = chain_of_items()
     return {f"{t}, {s.name}": float(s.rho["spearman"].mean()) for t, found in steps.items() for s in found}
 
 
 def strong_correlations() -> Numbers:
-    """The share of items whose correlation lies beyond 0.75."""
+    """The share of documents whose correlation lies beyond 0.75."""
     steps = chain_of_items()
     return {f"{t}, {s.name}": float(s.strong().mean()) for t, found in steps.items() for s in found}
 
@@ -61,7 +61,7 @@ def steps_of_tasks(*rows: tuple[float, ...]) -> dict[str, tuple[float, float]]:
     return {
         f"{task}, {step}": (value, 1e-3)
         for task, row in zip(tasks, rows, strict=True)
-        for step, value in zip(CHAIN, row, strict=True)
+        for step, value in zip(STEPS, row, strict=True)
     }
 
 
@@ -72,7 +72,10 @@ def breakthroughs() -> Numbers:
     found: Numbers = {}
     for task in ("codelinedescription", "implicatures", "whatisthetao"):
         scores = last[task].to_numpy()
-        found |= {f"L, {task}": float(shapes.linearity(scores)), f"B, {task}": float(shapes.breakthroughness(scores))}
+        found |= {
+            f"L, {task}": float(curve_shapes.linearity(scores)),
+            f"B, {task}": float(curve_shapes.breakthroughness(scores)),
+        }
     return found
 
 
@@ -98,7 +101,7 @@ def sampled_until() -> Numbers:
 
 
 def active() -> Numbers:
-    """Four items, over all orders in which they may be picked."""
+    """Four documents, over all orders in which they may be picked."""
     losses, weights = np.array([3, 1.2, 0.4, 2.2]), np.array([0.5, 0.2, 0.1, 0.2])
     found: Numbers = {"worked case": estimators.lure(losses[:2], np.array([0.5, 0.25]), 4).value}
     for labelled in (1, 2, 3, 4):
@@ -160,13 +163,16 @@ def curves() -> Numbers:
     ]  # fmt: skip
     found: Numbers = {}
     for number, case in enumerate(np.array(cases, dtype=np.float64), 1):
-        found |= {f"L, {number}": float(shapes.linearity(case)), f"B, {number}": float(shapes.breakthroughness(case))}
+        found |= {
+            f"L, {number}": float(curve_shapes.linearity(case)),
+            f"B, {number}": float(curve_shapes.breakthroughness(case)),
+        }
     return found
 
 
 def u_shape() -> Numbers:
     """Five scores that fall and rise."""
-    found = shapes.quadratic(np.arange(5.0), np.array([0.6, 0.45, 0.4, 0.5, 0.65]))
+    found = curve_shapes.quadratic(np.arange(5.0), np.array([0.6, 0.45, 0.4, 0.5, 0.65]))
     return {"u": found.u.value, "v": found.v, "w": found.w, "vertex": found.vertex}
 
 

@@ -12,9 +12,10 @@ import pytest
 import harness
 from harness import Checkpoint, DamagedFile, Doc, StoreError, Task
 from harness.checkpoints.digests import checkpoint_digest
+from harness.store.cells import Store
+from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
-from harness.store.records import Records, Store
 
 CHECKPOINT = Checkpoint("fam", "s", 10, 0, "/models/s", params=5, tokens=100.0, features={"width": 4.0})
 SETTINGS = Settings("fake", "float64", "none", "auto", 256, "left")
@@ -156,7 +157,7 @@ def test_opening_what_is_no_store_says_so(tmp_path, store: Store):
     with pytest.raises(StoreError, match="neither empty nor a store"):
         Store(tmp_path, create=True)
     (store.path / "store.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(StoreError, match="has schema 99, this harness reads 1 and 2"):
+    with pytest.raises(StoreError, match="has schema 99; this version reads 1 and 2"):
         Store(store.path)
 
 
@@ -168,7 +169,7 @@ def test_a_store_that_was_killed_or_is_made_by_another_process_is_finished(tmp_p
 
 
 def test_reading_a_cell_that_is_not_there_says_so(store: Store):
-    with pytest.raises(StoreError, match="is not there; run harness eval again"):
+    with pytest.raises(StoreError, match="is missing; run harness eval again"):
         store.read("nothing")
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from harness import Generation, HarnessError
+from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
-from harness.store.sample_records import Drawn, SampleStore
+from harness.store.sample_cells import Drawn
 from harness.tasks.loading import fingerprint
 from harness.types import Checkpoint, Task
 from tests.store.test_records import CHECKPOINT, DOCS, SETTINGS, records
@@ -34,7 +35,7 @@ FAULTS = ("flip", "truncate", "empty", "delete", "swap", "copy", "zero")
 
 def make_store(path: Path) -> None:
     """Two checkpoints, each with a cell of choices and one of drawn texts in two parts."""
-    store = SampleStore(path, create=True)
+    store = Store(path, create=True)
     for task, settings in ((CHOICE, SETTINGS), (TEXTS, SAMPLED)):
         store.put_task(task)
         store.put_settings(settings)
@@ -48,8 +49,8 @@ def make_store(path: Path) -> None:
         name = CellId(digest, TEXTS.fingerprint, SAMPLED.digest).name
         for sample in (0, 1):
             outcomes = ("passed", "failed") if sample else ("failed", "passed")
-            store.add_samples(name, [Drawn(doc, sample, 7, "x", 1, "stop", outcomes[doc]) for doc in (0, 1)])
-        store.seal_samples(name, {"rows": 4, "truncated": [], "engine": "fake"})
+            store.sample_cells.add(name, [Drawn(doc, sample, 7, "x", 1, "stop", outcomes[doc]) for doc in (0, 1)])
+        store.sample_cells.seal(name, {"rows": 4, "truncated": [], "engine": "fake"})
 
 
 def answer(path: Path) -> str:

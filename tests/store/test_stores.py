@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,11 @@ from click.testing import CliRunner
 import harness
 from harness import DamagedFile, StoreError
 from harness.cli import main
+from harness.store.cells import Store
 from harness.store.check import check_store
 from harness.store.files import StoreFiles, pack_json, pack_table, unpack_json, unpack_table
 from harness.store.identity import Settings
 from harness.store.points import PointStore
-from harness.store.records import Store
 from tests.conftest import REPOSITORY
 from tests.store.test_records import CELL, CHECKPOINT, SETTINGS, records
 from tests.store.test_records import store as store  # noqa: PLC0414  # a fixture
@@ -74,7 +75,7 @@ def test_settings_that_are_not_used_do_not_change_a_cell():
 def test_a_cell_whose_names_were_deleted_is_not_left_out_silently(store: Store, folder: str):
     for path in (store.path / folder).iterdir():
         path.unlink()
-    with pytest.raises(StoreError, match=f"{folder}/.* is missing, which names the cell {CELL.name}"):
+    with pytest.raises(StoreError, match=f"{folder}/.* is missing, which the cell {CELL.name} needs"):
         Store(store.path).cells()
 
 
@@ -110,6 +111,13 @@ def test_a_read_only_store_says_which_file_is_damaged(store: Store, monkeypatch)
         store.load(CELL)
 
 
+def test_the_error_of_a_damaged_file_survives_pickling():
+    error = DamagedFile("s/records/a.parquet", "it is empty", " and was moved to s/damaged")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert (again.path, again.why, again.found) == (error.path, error.why, error.found)
+
+
 def test_folders_that_copies_lost_are_made_again(store: Store):
     """Git and S3 drop empty folders: damaged/ and .locks/, and records/ of a store of texts."""
     for folder in ("damaged", ".locks", "tokens", "points", "samples"):
@@ -118,13 +126,13 @@ def test_folders_that_copies_lost_are_made_again(store: Store):
     with fresh.lock(CELL):
         fresh.write(CELL, records())
     fresh.files.table(f"records/{CELL.name}").write_bytes(b"")
-    with pytest.raises(DamagedFile, match="it was moved to"):
+    with pytest.raises(DamagedFile, match="and was moved to"):
         fresh.read(CELL.name)
 
 
 def test_a_damaged_mark_is_said_and_written_again(store: Store):
     (store.path / "store.json").write_bytes(b"")
-    with pytest.raises(DamagedFile, match=r"store.json is damaged; run harness eval again"):
+    with pytest.raises(DamagedFile, match=r"store.json is damaged \(it has no valid schema\); run harness eval again"):
         Store(store.path)
     assert Store(store.path, create=True).cell_names() == {CELL.name}
     assert len(Store(store.path).cells()) == 1
@@ -154,7 +162,7 @@ def test_the_command_check_prints_what_is_wrong(store: Store):
     next((store.path / "settings").iterdir()).write_bytes(b"")
     result = CliRunner().invoke(main, ["check", str(store.path)])
     assert result.exit_code == 1
-    assert f"settings/{SETTINGS.digest}.json is damaged (it is empty)" in result.output
+    assert f"settings/{SETTINGS.digest}.json | it is empty" in result.output
 
 
 # --- schema 1 --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness import Checkpoint
+from harness.registries import expect_law
 from harness.testing import FakeEngine, check_engine, check_law, check_metric, check_task, open_fake
 
 
@@ -60,6 +61,8 @@ def with_(**changed) -> object:
     [
         (Line, "the law Line is a class; register an instance"),
         (with_(features="x"), "features = 'x'; expected a tuple of names"),
+        (with_(value_rnage=(0, 1)), "'value_rnage', which is not in the contract; did you mean 'value_range'"),
+        (with_(anchor=()), r"did you mean 'anchors'\? Otherwise rename it to _anchor"),
         (with_(name=""), "has the name ''; expected text"),
         (with_(guess=lambda self, y, x: None), r"guess\(\) returned None; expected a value for each parameter"),
         (with_(formula=lambda self, x, a, b: a + 2 * x + 0 * b), "nothing depends on 'b'"),
@@ -73,6 +76,11 @@ def test_what_is_wrong_with_a_law_is_said(law, message):
 
 def test_a_law_that_is_right_passes():
     check_law(Line())
+
+
+def test_a_law_may_have_attributes_of_its_own():
+    expect_law(with_(_value_rnage=(0, 1), slope=lambda self: 2.0))
+    expect_law(with_(anchors=(), anchor=5))  # both names: not a misspelling
 
 
 class Bounded(Line):

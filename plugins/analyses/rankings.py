@@ -1,4 +1,4 @@
-"""Families on one task at a large scale and at small ones, with the documents that all of them share."""
+"""Scores of all families on one task at a large scale and at small ones, on the documents that they share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 from harness import Floats, Range, UsageError
 from harness.errors import choose
-from harness_plugins.analyses.items import refuse_doubles
+from harness_plugins.analyses.document_scores import refuse_doubles
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from harness import PointStore
 
-PROXIES = ("p_choices", "brier", "logp_gold")  # metrics that rank families beside the task's own
+PROXIES = ("p_choices", "brier", "logp_gold")  # metrics that rank families besides the task's
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What `decide` is asked for; documented there."""
+class DecideOptions:
+    """Options of `decide`, documented there."""
 
     small: tuple[str, ...] = ()
     large: str = "largest"
@@ -35,7 +35,7 @@ class Asked:
     seed: int = 0
 
     def range(self, value: float, draws: Floats) -> Range:
-        """Return a value with the interval of its draws; open where some are not known."""
+        """Return a value with the interval of its finite draws (NaN ends for fewer than two)."""
         known = draws[np.isfinite(draws)]
         ends = np.quantile(known, [(1 - self.level) / 2, (1 + self.level) / 2]) if len(known) > 1 else (np.nan, np.nan)
         return Range(float(value), float(ends[0]), float(ends[1]))
@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Scale:
-    """The scores of F families on one task at one scale: values (F,) and draws (R, F) of each metric, higher better."""
+    """The scores of F families on one task at one scale: values (F,) and draws (R, F) per metric; higher is better."""
 
     label: str
     values: dict[str, Floats]
@@ -51,8 +51,8 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One task: its own metric, its families, all its points, the large scale and the small ones."""
+class Ranking:
+    """The families of one task: their points, and their scores at the large scale and at the small ones."""
 
     task: str
     metric: str
@@ -63,30 +63,30 @@ class Contest:
     rises: bool
 
 
-def read_contests(store: PointStore, task: str | None, where: str | None, asked: Asked) -> Iterator[Contest]:
-    """Yield every task whose metric can rank families; raise UsageError for one family alone."""
+def read_rankings(store: PointStore, task: str | None, where: str | None, options: DecideOptions) -> Iterator[Ranking]:
+    """Yield every task whose metric can rank families; raise UsageError for a single family."""
     from harness.points import applicable, query, widen
 
-    own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
+    defaults = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
     cells = {cell.task: cell for cell in store.select(task)}
     for number, (name, cell) in enumerate(sorted(cells.items())):
-        metric = asked.metric or own[name]
-        there = {m.name: m for m in applicable(store.load_any(cell.id), store.registries)}
-        if metric not in there:
+        metric = options.metric or defaults[name]
+        metrics = {m.name: m for m in applicable(store.load_any(cell.id), store.registries)}
+        if metric not in metrics:
             continue
-        known = [there[m] for m in dict.fromkeys([metric, *PROXIES]) if m in there]
+        known = [metrics[m] for m in dict.fromkeys([metric, *PROXIES]) if m in metrics]
         points = widen(store.points(name, metrics=[m.name for m in known]))
         points = _last(query(points, where) if where else points)
         refuse_doubles(points, name)
         families = tuple(sorted(set(points["family"])))
         if len(families) < 2:
-            raise UsageError(f"{name}: {choose(families)} alone; ranking needs 2 families or more")
+            raise UsageError(f"{name}: only the family {choose(families)}; ranking needs 2 or more families")
         signs = {m.name: 1.0 if m.higher_is_better else -1.0 for m in known}
-        rng = np.random.default_rng([asked.seed, number])
-        drawn = store.replicates(points, list(signs), asked.bootstrap, rng)
-        chosen = [("large", large_rows(points, asked.large)), *_small(points, asked)]
+        rng = np.random.default_rng([options.seed, number])
+        drawn = store.replicates(points, list(signs), options.bootstrap, rng)
+        chosen = [("large", large_rows(points, options.large)), *_small(points, options)]
         large, *small = (_scale(label, points[rows], chosen=rows, drawn=drawn, signs=signs) for label, rows in chosen)
-        yield Contest(name, metric, families, points, large, tuple(small), there[metric].higher_is_better)
+        yield Ranking(name, metric, families, points, large, tuple(small), metrics[metric].higher_is_better)
 
 
 def _last(points: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +95,7 @@ def _last(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def large_rows(points: pd.DataFrame, large: str) -> pd.Series[bool]:
-    """Mark the last checkpoints of the large size of every family."""
+    """Mark the last checkpoints of the large size of each family."""
     from harness.points import ends, largest
 
     if large == "largest":
@@ -104,7 +104,7 @@ def large_rows(points: pd.DataFrame, large: str) -> pd.Series[bool]:
 
 
 def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
-    """Mark the last checkpoints for which an expression holds; raise UsageError unless it is one size a family."""
+    """Mark the last checkpoints that match an expression; raise UsageError unless it selects one size per family."""
     import pandas as pd
 
     from harness.points import ends, query
@@ -114,19 +114,19 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
     for family in sorted(set(points["family"])):
         sizes = set(kept[kept["family"] == family]["size"])
         if len(sizes) != 1:
-            raise UsageError(f"{expression!r} chooses {choose(sizes)} of {family}; expected one size of every family")
+            raise UsageError(f"{expression!r} selects {choose(sizes)} of {family}; expected one size per family")
     return pd.Series(points.index.isin(kept.index), index=points.index)
 
 
-def _small(points: pd.DataFrame, asked: Asked) -> Iterator[tuple[str, pd.Series[bool]]]:
-    """Yield label and rows of each small scale: those asked for, or every rung that all families have below theirs."""
-    if asked.small:
-        yield from ((expression, _matching(points, expression)) for expression in asked.small)
+def _small(points: pd.DataFrame, options: DecideOptions) -> Iterator[tuple[str, pd.Series[bool]]]:
+    """Yield label and rows of each small scale: the requested ones, or every rung below the large one."""
+    if options.small:
+        yield from ((expression, _matching(points, expression)) for expression in options.small)
         return
     from harness.points import ends
 
     rung = points.groupby("family")["params"].rank(method="dense").astype(int)
-    large = int(rung[large_rows(points, asked.large)].min())
+    large = int(rung[large_rows(points, options.large)].min())
     for number in range(1, large):
         yield f"rung {number} of {large}", ends(points) & (rung == number)
 

@@ -1,4 +1,4 @@
-"""What the small checkpoints of a store expect of every document of a task, and the values that metrics have there."""
+"""Values and predicted losses of every document of a task on the small checkpoints of a store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from harness import Floats, Ints, Samples, Scores, UsageError
 from harness.errors import choose
-from harness_plugins.analyses.items import refuse_doubles
-from harness_plugins.analyses.picks import Outlook, bins
+from harness_plugins.analyses.document_scores import refuse_doubles
+from harness_plugins.analyses.selection import PredictedLosses, quintiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pool:
-    """The N documents of a task, and M checkpoints that scored all of them: `points` has a row for each.
+    """The N documents of a task and the M checkpoints that scored all of them, one row of `points` per checkpoint.
 
-    `values` (M, N) are those of the metric, `expected` (M, N) what a checkpoint expects them to be: the probability of
-    the right choice among the choices, where the metric says 0 or 1.
+    `values` (M, N) are the values of the metric. `expected` (M, N) are their expectations: p_choices for a metric
+    that is 0 or 1, else the values.
     """
 
     task: str
@@ -37,68 +37,68 @@ class Pool:
     expected: Floats
     rises: bool
 
-    def outlook(self, rows: Ints) -> Outlook:
-        """Return what some checkpoints expect."""
-        return Outlook(self.loss(self.expected[rows]), self.weights)
+    def predicted_losses(self, rows: Ints) -> PredictedLosses:
+        """Return the losses that some checkpoints predict."""
+        return PredictedLosses(self.loss(self.expected[rows]), self.weights)
 
     def loss(self, values: Floats) -> Floats:
-        """Return values as losses: 1 minus a score of 0 to 1, minus another score that is better when higher."""
+        """Return values as losses: 1 minus a score in [0, 1], else the negative of the score if higher is better."""
         if not self.rises:
             return values
         return self.best - values
 
     @property
     def best(self) -> float:
-        """Return the value of a loss of 0."""
+        """Return the value that corresponds to a loss of 0."""
         return best(self.values, self.rises)
 
     def largest(self, where: str | None, rungs: int) -> Ints:
-        """Return the rows of the last checkpoints of the `rungs` largest sizes of each family for which `where` holds.
+        """Return the rows of the last checkpoints of the `rungs` largest sizes of each family that match `where`.
 
-        Raises UsageError where there are none.
+        Raises UsageError if none matches.
         """
         from harness.points import ends, largest, query
 
         points = query(self.points, where) if where else self.points
-        found = points.index[ends(points) & largest(points, rungs)].to_numpy()
-        if not len(found):
-            raise UsageError(f"{self.task}: no checkpoint is left of those that scored it; change --where {where!r}")
-        return np.asarray(found, dtype=np.int64)
+        rows = points.index[ends(points) & largest(points, rungs)].to_numpy()
+        if not len(rows):
+            raise UsageError(f"{self.task}: no checkpoint that scored the task matches {where!r}; change --where")
+        return np.asarray(rows, dtype=np.int64)
 
 
 def best(values: Floats, rises: bool) -> float:
-    """Return the value of a loss of 0: 1 for a score of 0 to 1, else 0."""
+    """Return the value that corresponds to a loss of 0: 1 for a score in [0, 1], else 0."""
     return 1.0 if rises and values.min() >= 0 and values.max() <= 1 else 0.0
 
 
 def read_pools(store: PointStore, task: str | None, metric: str | None) -> Iterator[Pool]:
-    """Yield every task of a store for which a metric (the task's own by default) is a mean over documents.
+    """Yield the pool of every task whose metric (default: the task's) is a mean over documents.
 
-    Raises UsageError where none is, and StoreError where a checkpoint has scored a task twice.
+    Raises UsageError if no task has such a metric, and StoreError if a checkpoint has scored a task twice.
     """
     cells: dict[str, list[Any]] = {}
     for cell in store.select(task):
         cells.setdefault(cell.id.fingerprint, []).append(cell)
-    left, there = [], False
-    for fingerprint, own in sorted(cells.items(), key=lambda item: (item[1][0].task, item[0])):
+    skipped, any_pool = [], False
+    for fingerprint, same_task in sorted(cells.items(), key=lambda item: (item[1][0].task, item[0])):
         name = metric or store.task_meta[fingerprint]["metric"]
-        if not is_mean(store, name, store.load_any(own[0].id)):
-            left.append(f"{own[0].task} ({name})")
+        if not is_mean(store, name, store.load_any(same_task[0].id)):
+            skipped.append(f"{same_task[0].task} ({name})")
             continue
-        there = True
-        yield _pool(store, own, name)
-    if not there:
-        raise UsageError(f"a subset tells a metric that is a mean over documents; found {choose(left)}; see --metric")
+        any_pool = True
+        yield _pool(store, same_task, name)
+    if not any_pool:
+        raise UsageError(f"subsets need a metric that is a mean over documents; found {choose(skipped)}; pass --metric")
 
 
 def is_mean(store: PointStore, name: str, scores: Scores | Samples) -> bool:
-    """Say whether a metric applies to scores and is the mean of values of single documents."""
+    """Return whether a metric applies to scores and is a mean of values per document."""
     metric = store.registries.metrics[name]
     return metric.aggregate == "mean" and set(metric.needs) <= scores.offers
 
 
 def values_of(store: PointStore, name: str, scores: Scores | Samples) -> Floats:
-    """Return the value of a metric on every document (N,)."""
+    """Return the value of a metric for every document (N,)."""
     from harness.points import per_document
 
     return per_document(store.registries.metrics[name], scores).columns[0]
@@ -114,8 +114,8 @@ def _pool(store: PointStore, cells: list[Any], name: str) -> Pool:
     refuse_doubles(points, cells[0].task)
     points = points.reset_index(drop=True)
     scores = [store.load_any(cells[i].id) for i in points["cell"]]
-    values = np.stack([values_of(store, name, one) for one in scores])
-    soft = bool(np.isin(values, (0.0, 1.0)).all()) and is_mean(store, "p_choices", scores[0])
+    values = np.stack([values_of(store, name, cell) for cell in scores])
+    use_p_choices = bool(np.isin(values, (0.0, 1.0)).all()) and is_mean(store, "p_choices", scores[0])
     fingerprint = cells[0].id.fingerprint
     return Pool(
         cells[0].task,
@@ -125,7 +125,7 @@ def _pool(store: PointStore, cells: list[Any], name: str) -> Pool:
         _weights(scores[0].group, store.task_meta[fingerprint]["average"]),
         points,
         values,
-        np.stack([values_of(store, "p_choices", one) for one in scores]) if soft else values,
+        np.stack([values_of(store, "p_choices", cell) for cell in scores]) if use_p_choices else values,
         store.registries.metrics[name].higher_is_better,
     )
 
@@ -136,20 +136,25 @@ def _weights(group: Any, average: str) -> Floats:
     return np.asarray(len(numbers) / (len(counts) * counts[numbers])) if average == "macro" else np.ones(len(numbers))
 
 
-def strata_of(store: PointStore, pool: Pool, outlook: Outlook, column: str | None) -> tuple[Ints, list[str]]:
-    """Return the stratum (N,) of each document and the names of strata: a column's values, or fifths of the loss.
+def strata_of(store: PointStore, pool: Pool, predicted: PredictedLosses, column: str | None) -> tuple[Ints, list[str]]:
+    """Return the stratum (N,) of each document and the names of the strata.
 
-    :param column: group, or an attribute of documents; None for fifths of the predicted loss.
+    :param column: group, or an attribute of documents; None for quintiles of the predicted loss.
 
-    Raises UsageError for a column that documents do not have.
+    Raises UsageError for a column that the documents lack.
     """
     if column is None:
-        numbers = bins(outlook.predicted)
+        numbers = quintiles(predicted.mean)
         return numbers, [f"{number + 1}" for number in range(numbers.max() + 1)]
     docs = store.docs(pool.fingerprint)
-    labels = [{"group": group, **own}.get(column) for group, own in zip(docs.group, docs.attributes, strict=True)]
+    labels = [
+        {"group": group, **attributes}.get(column)
+        for group, attributes in zip(docs.group, docs.attributes, strict=True)
+    ]
     if all(label is None for label in labels):
-        known = ["group", *sorted({name for own in docs.attributes for name in own})]
-        raise UsageError(f"{pool.task}: documents have no {column!r}; stratify by one of {choose(known)}, or by none")
+        known = ["group", *sorted({name for attributes in docs.attributes for name in attributes})]
+        raise UsageError(
+            f"{pool.task}: documents have no {column!r}; expected one of {choose(known)}, or omit --strata"
+        )
     names, numbers = np.unique([str(label) for label in labels], return_inverse=True)
     return np.asarray(numbers, dtype=np.int64), [str(name) for name in names]

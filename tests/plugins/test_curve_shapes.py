@@ -7,16 +7,10 @@ import pytest
 from scipy import stats
 
 from harness import LawError
-from harness_plugins.analyses.powers import pareto_power, pass_scaling
-from harness_plugins.analyses.shapes import (
-    CORRELATIONS,
-    benjamini_hochberg,
-    breakthroughness,
-    holm,
-    linearity,
-    permutation_p,
-    quadratic,
-)
+from harness_plugins.analyses.correlations import CORRELATIONS, permutation_p
+from harness_plugins.analyses.curve_shapes import breakthroughness, linearity, quadratic
+from harness_plugins.analyses.multiple_tests import benjamini_hochberg, holm
+from harness_plugins.analyses.power_laws import pareto_power, pass_scaling
 
 
 @pytest.mark.parametrize(
@@ -44,7 +38,7 @@ def test_a_parabola_and_the_p_of_its_curvature():
     small = [quadratic(x, 0.1 * x + rng.normal(scale=0.1, size=9)).p for _ in range(400)]
     assert np.mean(np.array(small) < 0.05) == pytest.approx(0.05, abs=0.025)
     assert np.isnan(quadratic(np.arange(3.0), np.array([1.0, 0, 1])).p)
-    with pytest.raises(LawError, match="2 scales: a parabola needs 3"):
+    with pytest.raises(LawError, match="2 scales; a quadratic fit needs 3"):
         quadratic(np.array([1.0, 1, 2]), np.arange(3.0))
 
 

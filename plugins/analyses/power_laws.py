@@ -1,4 +1,4 @@
-"""Power laws beside those of `harness fit`: of the best that compute has reached, and of pass rates, bent or not."""
+"""Power laws besides those of `harness fit`: of the Pareto frontier of compute, and of pass rates in model size."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import Floats, Ints, LawError, Range
-from harness_plugins.analyses.shapes import parabola
+from harness_plugins.analyses.curve_shapes import parabola
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How F = ln(-ln pass rate) goes over ln N: its slope -alpha as a line, its curvature, and the verdict."""
+    """Slope -alpha and curvature of F = ln(-ln pass rate) over ln N, and the verdict on the power law."""
 
     alpha: Range
     curvature: Range
@@ -28,15 +28,14 @@ def pass_scaling(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Scaling:
-    """Say whether pass rates at sizes N (M,) follow exp(-c N^-alpha), from counts (M,) (after Hu et al. 2024).
+    """Test whether pass rates at sizes N (M,) follow exp(-c N^-alpha), from counts (M,) (after Hu et al. 2024).
 
-    A line of F in ln N is that law ("normal"); a convex F falls behind it ("sub-scaling"), a concave one runs ahead
-    ("super-scaling", accelerated emergence). Intervals are from draws of each rate, Jeffreys' Beta(c + 1/2, n - c +
-    1/2), so that no success is little information and not none; the parabola weights sizes by what their counts tell.
-    The verdict is "not told apart" where the interval of the curvature holds 0 and reaches as far as a bend that
-    doubles or undoes the slope over the range of sizes. Counts are those of one problem, or of the same problems at
-    every size, pooled: that other problems would have given others is not in the intervals. Raises LawError for fewer
-    than three sizes.
+    The law is a line of F in ln N ("normal"). A convex F is "sub-scaling", a concave F "super-scaling" (accelerated
+    emergence). Intervals are from draws of each rate from Jeffreys' Beta(c + 1/2, n - c + 1/2), so that a rate without
+    successes has little weight. The quadratic fit weights sizes by the inverse standard deviation of their draws. The
+    verdict is "not told apart" if the interval of the curvature covers 0 and includes a curvature that doubles or
+    cancels the slope over the range of sizes. Counts are those of one problem, or of the same problems at every size,
+    pooled; the intervals do not include the sampling of problems. Raises LawError for fewer than three sizes.
     """
     x = np.log(np.asarray(params, dtype=np.float64))
     design, n = parabola(x - x.mean()), np.asarray(trials, dtype=np.float64)
@@ -69,7 +68,7 @@ def _range(value: float, draws: Floats, level: float) -> Range:
 
 @dataclass(frozen=True)
 class ParetoPower:
-    """y = a C^b through the points (n,) that were the best so far, by least squares in logarithms."""
+    """y = a C^b, fitted by least squares in logarithms to the Pareto frontier (n,) of error and compute."""
 
     a: float
     b: float
@@ -77,27 +76,27 @@ class ParetoPower:
     best: Floats
 
     def curve(self, flops: Floats) -> Floats:
-        """Return y."""
+        """Return y at some compute."""
         return np.asarray(self.a * np.asarray(flops, dtype=np.float64) ** self.b)
 
 
 def pareto_power(flops: Floats, errors: Floats, *, up_to: float = 1.0) -> ParetoPower:
-    """Fit a power law to the frontier of errors that compute has reached (as Cherti et al. 2023).
+    """Fit a power law to the Pareto frontier of error and compute (as Cherti et al. 2023).
 
-    :param up_to: the quantile of the frontier's compute up to which it is fitted; what lies above can be predicted.
+    :param up_to: the quantile of the frontier's compute up to which points are fitted; the others can be predicted.
 
-    `flops` and `best` of the result are the whole frontier. Raises LawError for values that have no logarithm, and
-    where fewer than two points are left.
+    `flops` and `best` of the result are the whole frontier. Raises LawError for values of 0 or below, and for fewer
+    than two fitted points.
     """
     flops, errors = np.asarray(flops, dtype=np.float64), np.asarray(errors, dtype=np.float64)
     if not ((flops > 0) & (errors > 0)).all():
-        raise LawError("a power law needs compute and errors above 0; leave the other points out")
+        raise LawError("a power law needs compute and errors above 0; exclude the other points")
     budgets = np.unique(flops)
     best = np.minimum.accumulate([errors[flops == budget].min() for budget in budgets])
     ahead = np.append(True, np.diff(best) < 0)
     budgets, best = budgets[ahead], best[ahead]
     seen = budgets <= np.quantile(budgets, up_to)
     if seen.sum() < 2:
-        raise LawError(f"{int(seen.sum())} budgets up to the quantile {up_to:g}: a power law needs 2 or more")
+        raise LawError(f"{int(seen.sum())} budgets up to the quantile {up_to:g}; a power law needs 2 or more")
     b, a = np.polyfit(np.log(budgets[seen]), np.log(best[seen]), 1)
     return ParetoPower(float(np.exp(a)), float(b), budgets, best)

@@ -1,4 +1,4 @@
-"""Whether a curve rises with scale, falls, turns or goes back: tests over documents, and over runs."""
+"""Tests of the shape of a curve over scale: direction, U-shape and reversal, over documents and over runs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,22 @@ from functools import partial
 import numpy as np
 
 from harness import Floats, LawError, Range
+from harness_plugins.analyses.correlations import permutation_p, spearman
+from harness_plugins.analyses.curve_shapes import Quadratic, breakthroughness, linearity, parabola, quadratic
 from harness_plugins.analyses.curves import Curve
-from harness_plugins.analyses.shapes import (
-    Quadratic,
-    breakthroughness,
-    linearity,
-    parabola,
-    permutation_p,
-    quadratic,
-    spearman,
-)
 
-DRAWS = 5000  # no p of a direction is smaller than one in so many
-FEWEST = 3  # runs that a trend is told from
+DRAWS = 5000  # the p of a direction is at least 1 / DRAWS
+FEWEST = 3  # runs needed for a trend
 
 
 @dataclass(frozen=True)
 class Trend:
-    """The shape of a curve: Spearman's correlation `rho` with log scale, the parabola's curvature `u` and vertex.
+    """The shape of a curve: Spearman's correlation `rho` with log scale, curvature `u` and vertex of a quadratic fit.
 
-    `tests` holds three p-values: of the direction (rho is 0), of a turn (that it is not U-shaped or inverted: no
-    curvature, a vertex outside, or an arm that is not there), of a reversal (the clearest step back against the
-    direction). Where standard errors are known they are those of documents, and hold for the runs there are; otherwise
-    those of the scatter of runs, and NaN for the reversal. `over_runs` is always the p of rho when scores may stand in
-    any order.
+    `tests` are three p-values: of the direction (H0: rho is 0), of a U-shape or inverted U (H0: no curvature, a vertex
+    outside the range, or a missing arm), and of a reversal (H0: no decrease against the direction). With standard
+    errors they are over documents, for these runs. Otherwise they are over the residuals of runs, and NaN for the
+    reversal. `over_runs` is always the p of a permutation test of rho.
     """
 
     curve: Curve
@@ -45,20 +37,20 @@ class Trend:
     over_runs: float
 
     def shape(self, p: Sequence[float], alpha: float) -> str:
-        """Say the shape, from the p-values of `tests` corrected for how many there are."""
+        """Return the shape, from the p-values of `tests` corrected for multiple tests."""
         if np.ptp(self.curve.y) == 0:
             return "constant"
         if p[1] < alpha:
             return "U-shaped" if self.u.value > 0 else "inverted U"
-        word = ("rises" if self.rho.value > 0 else "falls") if p[0] < alpha else ""
+        direction = ("rises" if self.rho.value > 0 else "falls") if p[0] < alpha else ""
         turning = "not monotone" if p[2] < alpha else ""
-        return ", ".join(filter(None, (word, turning))) or "undecided"
+        return ", ".join(filter(None, (direction, turning))) or "undecided"
 
 
 def trend(curve: Curve, *, level: float = 0.9, seed: int = 0) -> Trend:
     """Test the shape of a curve; raise LawError for fewer than three runs or scales."""
     if len(curve.x) < FEWEST:
-        raise LawError(f"{curve.label}: {len(curve.x)} runs; a trend needs {FEWEST} or more")
+        raise LawError(f"{curve.label}: {len(curve.x)} runs; a trend test needs {FEWEST} or more")
     bent, over_runs = quadratic(curve.x, curve.y, level=level), permutation_p(curve.x, curve.y)
     known = curve.covariance is not None
     drawn = curve.draws(DRAWS if known else 2, np.random.default_rng(seed))
@@ -82,7 +74,7 @@ def trend(curve: Curve, *, level: float = 0.9, seed: int = 0) -> Trend:
 
 
 def _of_documents(curve: Curve, bent: Quadratic, drawn: Floats) -> tuple[float, float, float]:
-    """Return the p-values of a curve whose errors are known; the smallest that draws can show is one in so many."""
+    """Return the p-values of a curve with known errors; the least p of the direction is 1 / DRAWS."""
     rho = spearman(curve.x, drawn)
     direction = min(2 * min((rho <= 0).mean(), (rho >= 0).mean()) + 1 / len(drawn), 1.0)
     curvature = _p(bent.u.value, curve.error(np.linalg.pinv(parabola(curve.x))[0]))
@@ -91,12 +83,12 @@ def _of_documents(curve: Curve, bent: Quadratic, drawn: Floats) -> tuple[float, 
 
 
 def _inside(curve: Curve, bent: Quadratic, p: float) -> float:
-    """Return p where a parabola turns within the scales there are, and 1 where it does not."""
+    """Return p if the vertex is within the range of scales, else 1."""
     return p if curve.x.min() < bent.vertex < curve.x.max() else 1.0
 
 
 def _p(value: float, error: float, *, one_sided: bool = False) -> float:
-    """Return the p of a normal value being 0, or not above 0; an error of 0 leaves no doubt."""
+    """Return the p of the hypothesis that a normal value is 0, or not above 0 (one-sided); an error of 0 is exact."""
     from scipy.stats import norm
 
     if error == 0:
@@ -105,10 +97,10 @@ def _p(value: float, error: float, *, one_sided: bool = False) -> float:
 
 
 def _arms(curve: Curve, u: float) -> float:
-    """Return the p that an arm of the turn is not there: the ends against the extreme between them.
+    """Return the p of a missing arm of a U-shape: the ends against the extreme between them.
 
-    A parabola bends through a curve that only levels off, too, so its curvature alone is no turn (Simonsohn 2018).
-    The extreme is one of M - 2 places, for which p pays.
+    Curvature alone does not show a U-shape, because a curve that levels off has it, too (Simonsohn 2018). p is
+    corrected for the M - 2 possible positions of the extreme.
     """
     sign = np.sign(u)
     between = 1 + int(np.argmin(sign * curve.y[1:-1]))
@@ -117,7 +109,7 @@ def _arms(curve: Curve, u: float) -> float:
 
 
 def _reversal(curve: Curve) -> float:
-    """Return the p of the clearest step back against the direction, over all pairs (Bonferroni)."""
+    """Return the least p of a decrease against the direction, over all pairs (Bonferroni)."""
     sign, m = (1 if spearman(curve.x, curve.y) >= 0 else -1), len(curve.y)
     pairs = [(i, j) for i in range(m) for j in range(i + 1, m) if curve.x[i] < curve.x[j]]
     steps = (curve.step(*pair) for pair in pairs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -337,7 +337,7 @@ class Metric:
 
     `fn(scores)` returns values per document, shape (n,), or a pair (numerators, denominators) for a ratio.
     `needs` names what the scores must offer; `aggregate` is "mean", "ratio", "exp_ratio" or a function of the
-    per-document columns, whose interval is then bootstrapped over documents.
+    per-document columns, whose interval is then bootstrapped over documents. Intervals stay within `bounds`.
     """
 
     name: str
@@ -345,6 +345,7 @@ class Metric:
     needs: tuple[str, ...] = ()
     aggregate: str | Callable[..., Any] = "mean"
     higher_is_better: bool = True
+    bounds: tuple[float, float] = (-float("inf"), float("inf"))
 
 
 @dataclass(frozen=True)
@@ -379,11 +380,3 @@ class SourceMetric:
     n: int
     higher_is_better: bool = True
     values: Floats | None = None
-
-
-class Source(NamedTuple):
-    """A source as registered (register_sources says what the functions do)."""
-
-    resolve: Callable[..., Task | Sequence[Task]]
-    list_names: Callable[[], Iterable[str]]
-    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None

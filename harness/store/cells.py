@@ -1,4 +1,4 @@
-"""The store: one file per cell, written whole or not at all, with a digest of all its bytes.
+"""The store: its cells, of choices and of generated text, with the names of checkpoints, settings and tasks.
 
     STORE/
       store.json                   the schema version
@@ -32,41 +32,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from filelock import BaseFileLock
+from numpy.typing import NDArray
 
 from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
+from harness.metrics.samples import Samples, counted
 from harness.metrics.scores import Scores
+from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
+from harness.store.documents import Docs, doc_of, task_columns
 from harness.store.files import AGAIN, OLD, StoreFiles
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
 from harness.store.locks import lock_of
-from harness.types import Bools, Checkpoint, Doc, Floats, Ints, Task
+from harness.store.sample_cells import SampleCells
+from harness.types import Checkpoint, Task
 
 DIGEST = re.compile(r"[0-9a-f]{16}")
 CHECKPOINT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
-CELL_NAME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16}){2}")
 V = TypeVar("V", Checkpoint, Settings)
 
 
 @dataclass(frozen=True)
-class Records:
-    """The rows of one cell (m,), and its provenance: versions, device, counts."""
-
-    doc_ids: tuple[str, ...]
-    choices: Ints
-    logprob: Floats
-    n_tokens: Ints
-    truncated: Bools
-    logprob_unconditional: Floats | None = None
-    is_greedy: Bools | None = None
-    provenance: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class Cell:
-    """A cell that is in the store, with the names that belong to its digests."""
+    """A cell in the store, with the names of its checkpoint, task and settings."""
 
     id: CellId
     checkpoint: Checkpoint
@@ -75,24 +64,24 @@ class Cell:
 
 
 class Store:
-    """A folder of records. Open one with `harness.open_store`."""
+    """A folder with cells of choices and cells of generated text. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, sets_aside: bool = True) -> None:
-        """Open a store; `create` makes or mends its folders first, `sets_aside` lets readings move damaged files."""
+        """Open a store. `create` makes or repairs its folders first; `sets_aside` moves damaged files when read."""
         self.path = Path(path)
         schema = write_mark(self.path) if create else read_schema(self.path)
         self.files = StoreFiles(self.path, schema=schema, sets_aside=sets_aside)
+        self.choice_cells, self.sample_cells = ChoiceCells(self.files), SampleCells(self.files)
 
     # --- cells ---------------------------------------------------------------------------------------------------
 
     def cell_names(self) -> set[str]:
-        """Return the names of all cells that are there; opens no file."""
-        stems = (file.stem for file in (self.path / "records").glob("*.parquet"))
-        return {stem for stem in stems if CELL_NAME.fullmatch(stem)}
+        """Return the names of all complete cells; opens no file."""
+        return self.choice_cells.names() | self.sample_cells.names()
 
     def has(self, cell: CellId) -> bool:
-        """Say whether a cell is there; one look-up, opens no file."""
-        return self.files.table(_record(cell.name)).is_file()
+        """Return whether a cell is in the store and complete; at most two look-ups, opens no file."""
+        return self.choice_cells.has(cell.name) or self.sample_cells.has(cell.name)
 
     def lock(self, cell: CellId) -> BaseFileLock:
         """Return the lock of a cell; the kernel frees it when its process dies."""
@@ -100,54 +89,39 @@ class Store:
 
     def write(self, cell: CellId, records: Records) -> None:
         """Write the records of a cell; the caller holds its lock."""
-        columns: dict[str, Any] = {
-            "doc_id": pa.array(records.doc_ids, pa.string()),
-            "choice": pa.array(records.choices, pa.int16()),
-            "logprob": pa.array(records.logprob, pa.float64()),
-            "n_tokens": pa.array(records.n_tokens, pa.int32()),
-            "truncated": pa.array(records.truncated, pa.bool_()),
-        }
-        if records.logprob_unconditional is not None:
-            columns["logprob_unconditional"] = pa.array(records.logprob_unconditional, pa.float64())
-        if records.is_greedy is not None:
-            columns["is_greedy"] = pa.array(records.is_greedy, pa.bool_())
-        name, provenance = _record(cell.name), dict(records.provenance or {})
-        self._provenance.pop(cell.name, None)
-        self.files.write_table(name, columns, provenance, temporary=f".{cell.name}.tmp")
+        self.choice_cells.write(cell.name, records)
 
     def read(self, name: str) -> Records:
-        """Return the records of a cell; a damaged file is set aside and named by DamagedFile."""
-        table, provenance = self.files.read_table(_record(name))
-        doc_ids = tuple(table["doc_id"].to_pylist())
-        return Records(doc_ids=doc_ids, provenance=provenance, **_columns(table))
+        """Return the records of a cell; raise DamagedFile, after setting it aside, for a damaged file."""
+        return self.choice_cells.read(name)
+
+    def read_samples(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the samples of a cell as columns, complete or not; empty if there are none."""
+        return self.sample_cells.read(name)
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """Return how a cell came about: versions, device, counts."""
-        if name not in self._provenance:
-            self._provenance[name] = self.files.read_table(_record(name)).meta
-        return dict(self._provenance[name])
-
-    @cached_property
-    def _provenance(self) -> dict[str, dict[str, Any]]:
-        """Provenance of cells that were loaded, so that none is read twice."""
-        return {}
+        """Return the provenance of a cell: versions, device, counts."""
+        return (self.sample_cells if self.sample_cells.has(name) else self.choice_cells).provenance(name)
 
     def check(self, name: str) -> None:
-        """Read a cell whole; a damaged file is set aside and named by DamagedFile."""
-        self.read(name)
+        """Read a cell completely; raise DamagedFile, after setting it aside, for a damaged file."""
+        if self.sample_cells.has(name):
+            self.sample_cells.read_sealed(name)
+        else:
+            self.choice_cells.read(name)
 
     def cells(self) -> list[Cell]:
-        """Return all cells with their names joined; raise StoreError where a file that names one is missing."""
-        found = []
+        """Return all cells with their names; raise StoreError if a file with the name of one is missing."""
+        cells = []
         for name in sorted(self.cell_names()):
             cell = CellId.of(name)
             self._expect_names(cell)
             task, settings = self.task_meta[cell.fingerprint]["name"], self.settings[cell.settings]
-            found += [Cell(cell, checkpoint, task, settings) for checkpoint in self.checkpoints[cell.checkpoint]]
-        return found
+            cells += [Cell(cell, checkpoint, task, settings) for checkpoint in self.checkpoints[cell.checkpoint]]
+        return cells
 
     def _named(self, cell: CellId) -> dict[str, bool]:
-        """Return, for each file that names a cell, whether it is known."""
+        """Return, for each file with a name of the cell, whether it is known."""
         return {
             f"tasks/{cell.fingerprint}.parquet": cell.fingerprint in self.task_meta,
             f"settings/{cell.settings}.json": cell.settings in self.settings,
@@ -156,25 +130,52 @@ class Store:
 
     def _expect_names(self, cell: CellId) -> None:
         lost = [str(self.path / path) for path, is_there in self._named(cell).items() if not is_there]
-        if lost:  # the cell may have come, with its names, after this store was opened
+        if lost:  # another process may have written the cell, with its names, after this store was opened
             for cached in ("task_meta", "settings", "checkpoints"):
                 self.__dict__.pop(cached, None)
             lost = [str(self.path / path) for path, is_there in self._named(cell).items() if not is_there]
         if lost:
-            raise StoreError(f"{lost[0]} is missing, which names the cell {cell.name}; {AGAIN}, or remove the cell")
+            raise StoreError(f"{lost[0]} is missing, which the cell {cell.name} needs; {AGAIN}, or remove the cell")
 
     def lost(self) -> list[Path]:
-        """Return the paths, within the store, of files that were set aside and have not been written again since."""
+        """Return the paths, within the store, of files that were set aside and not written again."""
         aside = self.path / "damaged"
-        found = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
-        return sorted(path for path in found if path.parent.name and not (self.path / path).exists())
+        paths = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+        return sorted(path for path in paths if path.parent.name and not (self.path / path).exists())
+
+    def is_sampled(self, cell: CellId) -> bool:
+        """Return whether a cell has generated text."""
+        return bool(self.task_meta[cell.fingerprint]["kind"] == "generate")
+
+    def load_any(self, cell: CellId) -> Scores | Samples:
+        """Return the samples of a cell with generated text, else its scores."""
+        return self.load_samples(cell) if self.is_sampled(cell) else self.load(cell)
+
+    def load_samples(self, cell: CellId) -> Samples:
+        """Return the samples of a complete cell, joined with its documents."""
+        (rows, seal), docs = self.sample_cells.read_sealed(cell.name), self.docs(cell.fingerprint)
+        until = self.settings[cell.settings].sampling.get("successes")
+        which, first = counted(rows, len(docs.doc_ids), until)
+        truncated = np.zeros(len(docs.doc_ids), dtype=np.bool_)
+        truncated[np.array(seal.get("truncated", ()), dtype=np.int64)] = True
+        return Samples(
+            doc_ids=docs.doc_ids,
+            first=first,
+            outcome=rows["outcome"][which].astype(str),
+            n_tokens=rows["n_tokens"][which].astype(np.int64),
+            group=docs.group,
+            clustered=self.task_meta[cell.fingerprint].get("groups") == "clusters",
+            truncated=truncated,
+            until=until,
+        )
 
     def load(self, cell: CellId) -> Scores:
         """Return the scores of a cell, joined with its documents."""
-        table, self._provenance[cell.name] = self.files.read_table(_record(cell.name))
-        docs, meta, columns = self.docs(cell.fingerprint), self.task_meta[cell.fingerprint], _columns(table)
+        table = self.choice_cells.content(cell.name).table
+        docs, meta, columns = self.docs(cell.fingerprint), self.task_meta[cell.fingerprint], columns_of(table)
         if not table["doc_id"].combine_chunks().equals(docs.row_doc_ids):
-            raise self.files.damaged(self.files.table(_record(cell.name)), "its documents are not those of its task")
+            path = self.files.table(file_of(cell.name))
+            raise self.files.damaged(path, "its documents are not those of its task")
         return Scores(
             kind=meta["kind"],
             doc_ids=docs.doc_ids,
@@ -190,13 +191,13 @@ class Store:
     # --- names ---------------------------------------------------------------------------------------------------
 
     def put_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
-        """Keep the names and attributes of a checkpoint; those it had before under the same source are replaced."""
+        """Store the names and attributes of a checkpoint, replacing earlier ones with the same source."""
         self.files.write_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
         self.__dict__.pop("checkpoints", None)
 
     @cached_property
     def checkpoints(self) -> dict[str, list[Checkpoint]]:
-        """Checkpoints by digest; more than one where equal weights lie in several places under different names."""
+        """Return checkpoints by digest; several if equal weights are in several places under different names."""
         found: dict[str, dict[str, Checkpoint]] = {}
         files = (file for file in (self.path / "checkpoints").glob("*.json") if CHECKPOINT_NAME.fullmatch(file.stem))
         for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
@@ -205,19 +206,19 @@ class Store:
         return {digest: list(named.values()) for digest, named in found.items()}
 
     def put_settings(self, settings: Settings) -> None:
-        """Keep what a settings digest stands for."""
+        """Store settings under their digest."""
         name, value = f"settings/{settings.digest}", asdict(settings)
         try:
-            is_there = self.files.json(name).exists() and self.files.read_json(name) == json.loads(json.dumps(value))
+            is_stored = self.files.json(name).exists() and self.files.read_json(name) == json.loads(json.dumps(value))
         except DamagedFile:
-            is_there = False
-        if not is_there:
+            is_stored = False
+        if not is_stored:
             self.files.write_json(name, value)
         self.__dict__.pop("settings", None)
 
     @cached_property
     def settings(self) -> dict[str, Settings]:
-        """Settings by digest."""
+        """Return settings by digest."""
         stems = (file.stem for file in (self.path / "settings").glob("*.json"))
         return {stem: self._value(Settings, f"settings/{stem}") for stem in stems if DIGEST.fullmatch(stem)}
 
@@ -230,13 +231,13 @@ class Store:
             path = self.files.json(name)
             if self.files.schema == OLD:
                 raise self.files.damaged(path, str(error)) from error
-            raise StoreError(f"{path}: {error}; update the harness, a later version wrote it") from error
+            raise StoreError(f"{path}: {error}; written by a later version; update the harness") from error
 
     def put_task(self, task: Task) -> None:
-        """Keep the documents of a task, with its name and how it is shown."""
+        """Store the documents of a task, with its name and how it is shown."""
         keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
         meta = {key: getattr(task, key) for key in keys} | ({"source": dict(task.source)} if task.source else {})
-        columns, name = _task_columns(task), f"tasks/{task.fingerprint}"
+        columns, name = task_columns(task), f"tasks/{task.fingerprint}"
         if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
             self.files.write_table(name, columns, meta)
         self.__dict__.pop("task_meta", None)
@@ -253,14 +254,14 @@ class Store:
 
     @cached_property
     def task_meta(self) -> dict[str, dict[str, Any]]:
-        """Name, kind, metric, average ... of tasks, by fingerprint."""
+        """Return name, kind, metric, average ... of tasks, by fingerprint."""
         stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
         return {stem: self.files.read_table(f"tasks/{stem}").meta for stem in stems if DIGEST.fullmatch(stem)}
 
     def task(self, fingerprint: str) -> Task:
         """Return a task as it was scored; how its texts were drawn is in the settings of its cells."""
         table, meta = self.files.read_table(f"tasks/{fingerprint}")
-        return Task(docs=tuple(map(_doc, table.to_pylist())), fingerprint=fingerprint, **meta)
+        return Task(docs=tuple(map(doc_of, table.to_pylist())), fingerprint=fingerprint, **meta)
 
     def docs(self, fingerprint: str) -> Docs:
         """Return the documents of a task."""
@@ -271,67 +272,3 @@ class Store:
     @cached_property
     def _docs(self) -> dict[str, Docs]:
         return {}
-
-
-def _record(name: str) -> str:
-    return f"records/{name}"
-
-
-def _columns(table: pa.Table) -> dict[str, Any]:
-    """Return the columns of records but doc_id as arrays (m,), by the names that Records and Scores give them."""
-    optional = [name for name in ("logprob_unconditional", "is_greedy") if name in table.column_names]
-    return {
-        "choices": table["choice"].to_numpy().astype(np.int64),
-        "n_tokens": table["n_tokens"].to_numpy().astype(np.int64),
-        **{name: table[name].to_numpy() for name in ("logprob", "truncated", *optional)},
-    }
-
-
-class Docs:
-    """The documents of a task as arrays: one row a document (n,) or one a choice (m,)."""
-
-    def __init__(self, table: pa.Table) -> None:
-        counts = np.array([len(choices) for choices in table["choices"].to_pylist()], dtype=np.int64)
-        self.table = table
-        self.doc_ids = np.array(table["doc_id"].to_pylist())
-        self.first = np.cumsum(np.append(0, counts[:-1]))
-        self.group = np.array(table["group"].to_pylist(), dtype=object)
-        self.n_chars = _flat(table["n_chars"])
-        self.n_bytes = _flat(table["n_bytes"])
-        self.is_gold = np.zeros(counts.sum(), dtype=np.bool_)
-        for first, gold in zip(self.first, table["gold"].to_pylist(), strict=True):
-            self.is_gold[first + np.array(gold, dtype=np.int64)] = True
-        self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
-
-    @property
-    def attributes(self) -> list[dict[str, Any]]:
-        """Attributes of each document, such as digits."""
-        return [json.loads(text) for text in self.table["attributes"].to_pylist()]
-
-
-def _doc(row: Mapping[str, Any]) -> Doc:
-    """Return a document from its row in tasks/."""
-    texts: dict[str, Any] = {name: tuple(row[name]) for name in ("contexts", "continuations", "choices", "gold")}
-    kept = {name: json.loads(row.get(name) or "{}") for name in ("attributes", "source")}
-    return Doc(doc_id=row["doc_id"], group=row["group"], **texts, **kept)
-
-
-def _flat(column: pa.ChunkedArray) -> Ints:
-    return np.array([value for values in column.to_pylist() for value in values], dtype=np.int64)
-
-
-def _task_columns(task: Task) -> dict[str, Any]:
-    """One row a document; texts are kept as they were scored."""
-    docs = task.docs
-    return {
-        "doc_id": pa.array([d.doc_id for d in docs], pa.string()),
-        "group": pa.array([d.group for d in docs], pa.string()),
-        "contexts": pa.array([list(d.contexts) for d in docs], pa.list_(pa.string())),
-        "continuations": pa.array([list(d.continuations) for d in docs], pa.list_(pa.string())),
-        "choices": pa.array([list(d.choices) for d in docs], pa.list_(pa.string())),
-        "n_chars": pa.array([[len(c) for c in d.choices] for d in docs], pa.list_(pa.int32())),
-        "n_bytes": pa.array([[len(c.encode()) for c in d.choices] for d in docs], pa.list_(pa.int32())),
-        "gold": pa.array([list(d.gold) for d in docs], pa.list_(pa.int16())),
-        "attributes": pa.array([json.dumps(dict(d.attributes)) for d in docs], pa.string()),
-        **({"source": pa.array([json.dumps(dict(d.source)) for d in docs], pa.string())} if task.source else {}),
-    }

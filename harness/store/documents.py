@@ -1,0 +1,62 @@
+"""The documents of a task in the store: tasks/FINGERPRINT.parquet, and its content as arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from harness.types import Doc, Ints, Task
+
+
+class Docs:
+    """The documents of a task as arrays: one row per document (n,) or one per choice (m,)."""
+
+    def __init__(self, table: pa.Table) -> None:
+        counts = np.array([len(choices) for choices in table["choices"].to_pylist()], dtype=np.int64)
+        self.table = table
+        self.doc_ids = np.array(table["doc_id"].to_pylist())
+        self.first = np.cumsum(np.append(0, counts[:-1]))
+        self.group = np.array(table["group"].to_pylist(), dtype=object)
+        self.n_chars = _flat(table["n_chars"])
+        self.n_bytes = _flat(table["n_bytes"])
+        self.is_gold = np.zeros(counts.sum(), dtype=np.bool_)
+        for first, gold in zip(self.first, table["gold"].to_pylist(), strict=True):
+            self.is_gold[first + np.array(gold, dtype=np.int64)] = True
+        self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """Return the attributes of each document, such as digits."""
+        return [json.loads(text) for text in self.table["attributes"].to_pylist()]
+
+
+def _flat(column: pa.ChunkedArray) -> Ints:
+    return np.array([value for values in column.to_pylist() for value in values], dtype=np.int64)
+
+
+def task_columns(task: Task) -> dict[str, Any]:
+    """Return one row per document, with texts as scored."""
+    docs = task.docs
+    return {
+        "doc_id": pa.array([d.doc_id for d in docs], pa.string()),
+        "group": pa.array([d.group for d in docs], pa.string()),
+        "contexts": pa.array([list(d.contexts) for d in docs], pa.list_(pa.string())),
+        "continuations": pa.array([list(d.continuations) for d in docs], pa.list_(pa.string())),
+        "choices": pa.array([list(d.choices) for d in docs], pa.list_(pa.string())),
+        "n_chars": pa.array([[len(c) for c in d.choices] for d in docs], pa.list_(pa.int32())),
+        "n_bytes": pa.array([[len(c.encode()) for c in d.choices] for d in docs], pa.list_(pa.int32())),
+        "gold": pa.array([list(d.gold) for d in docs], pa.list_(pa.int16())),
+        "attributes": pa.array([json.dumps(dict(d.attributes)) for d in docs], pa.string()),
+        **({"source": pa.array([json.dumps(dict(d.source)) for d in docs], pa.string())} if task.source else {}),
+    }
+
+
+def doc_of(row: Mapping[str, Any]) -> Doc:
+    """Return a document from its row in tasks/."""
+    texts: dict[str, Any] = {name: tuple(row[name]) for name in ("contexts", "continuations", "choices", "gold")}
+    kept = {name: json.loads(row.get(name) or "{}") for name in ("attributes", "source")}
+    return Doc(doc_id=row["doc_id"], group=row["group"], **texts, **kept)

@@ -1,0 +1,46 @@
+"""Replicates are kept between fits; their numbers are those of computing them anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import harness
+from harness.fitting.ladder import widen
+from harness.store import replicates
+
+
+@pytest.fixture
+def points(nano_store):
+    tasks = ("nano_addition", "nano_birthplace")
+    both = [widen(nano_store.points(task, metrics=["acc", "logp_gold"])) for task in tasks]
+    return pd.concat(both, ignore_index=True)
+
+
+def drawn(store, points, names=("acc", "logp_gold")):
+    rng = np.random.default_rng([0, 1])
+    return store.replicates(points, names, 50, rng), rng.random()
+
+
+@pytest.mark.parametrize("kept", [1 << 28, 0])
+def test_replicates_and_later_draws_are_the_same_from_a_used_and_from_a_new_store(
+    nano_store, points, monkeypatch, kept
+):
+    monkeypatch.setattr(replicates, "KEPT_BYTES", kept)
+    used, new = harness.open_store(nano_store.path), harness.open_store(nano_store.path)
+    drawn(used, points, ["acc"])
+    drawn(used, points.iloc[::-1])
+    again, after = drawn(used, points)
+    expected, expected_after = drawn(new, points)
+    assert after == expected_after
+    assert {name: column.tobytes() for name, column in again.items()} == {
+        name: column.tobytes() for name, column in expected.items()
+    }
+
+
+def test_cells_are_loaded_once_for_equal_draws(nano_store, points, monkeypatch):
+    store = harness.open_store(nano_store.path)
+    drawn(store, points)
+    monkeypatch.setattr(type(store), "load", None)
+    assert drawn(store, points.iloc[:3])[0]["acc"].shape == (50, 3)
