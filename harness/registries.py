@@ -166,9 +166,10 @@ def _engines(registries: Registries, plugin: str) -> Register:
         preferred: Callable[[], bool] = bool,
         modules: tuple[str, ...] = (),
         install: Callable[[], str] | None = None,
+        adapters: bool = False,
     ) -> None:
         functions = (_callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
-        engine = mark_engine(EngineType(name, *functions, modules, install), Origin(plugin, "engine", name))
+        engine = mark_engine(EngineType(name, *functions, modules, install, adapters), Origin(plugin, "engine", name))
         registries.engines.add(name, engine, plugin)
 
     return register

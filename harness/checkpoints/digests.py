@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
 from harness.files import digest_of, write_whole
@@ -43,7 +44,8 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files that hold weights: safetensors, or PyTorch's where there are none."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise FamilyError(f"{folder} holds no weights; expected *.safetensors (or pytorch_model*.bin)")
+        gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
+        raise FamilyError(f"{folder} holds no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
     return files
 
 
@@ -55,10 +57,11 @@ def code_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.py"))
 
 
-def state_of(folder: Path) -> FileStates:
+def state_of(folder: Path, adapter: str = "") -> FileStates:
     """Return the state of all files that the digest of a checkpoint is made of; reads none of the large ones."""
     small = [folder / name for name in ("config.json", *TOKENIZER)]
     files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
+    files += adapter_files(Path(adapter)) if adapter else []
     return tuple((file.name, _stamp(file)) for file in files)
 
 
@@ -68,8 +71,8 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
-    """Return the digest of weights, config.json, tokenizer and the model's own code.
+def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) -> str:
+    """Return the digest of weights, config.json, tokenizer, the model's own code and the adapter, if there is one.
 
     Digests of weight files are remembered by path, size, times and inode; `rehash` reads them again.
     """
@@ -78,7 +81,8 @@ def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
     cache.save()
     code = {file.name: _sha256(file) for file in code_files(folder)}
     parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
-    return digest_of(parts | ({"code": code} if code else {}))
+    added = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
+    return digest_of(parts | ({"code": code} if code else {}) | added)
 
 
 class DigestCache:

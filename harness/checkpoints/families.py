@@ -31,6 +31,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.adapters import base_of, is_adapter
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure
@@ -171,9 +172,12 @@ def find_family(text: str, registries: Registries) -> Family:
     if (path / "config.json").is_file():
         name = path.resolve().name
         return Family(name, (Checkpoint(name, name, None, 0, str(path.resolve())),), "one checkpoint")
+    if is_adapter(path):
+        name, adapter = path.resolve().name, str(path.resolve())
+        return Family(name, (Checkpoint(name, name, None, 0, base_of(path), adapter=adapter),), "one adapter")
     raise UsageError(
         f"there is no family {text!r}: expected a name ({choose(registries.families)}), "
-        "a family file (NAME.toml), or a folder with config.json"
+        "a family file (NAME.toml), or a folder with config.json or adapter_config.json"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.adapters import adapter_digest
 from harness.checkpoints.digests import FileStates, checkpoint_digest, config_digest, state_of, tokenizer_digest
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
@@ -128,6 +129,11 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
 def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
     located, folder = locate(checkpoint)
     known = complete(located, folder)
+    if known.adapter and not setup.engine.adapters:
+        raise EngineError(
+            f"the engine {setup.engine.name!r} serves no adapters; use --engine transformers, or save the merged model "
+            f"(merge_and_unload of peft) and evaluate its folder"
+        )
     info = setup.engine.inspect(known, folder, **setup.options)
     if not isinstance(info, EngineInfo):
         raise EngineError(f"inspect of engine {setup.engine.name!r} returned {info!r}; expected a harness.EngineInfo")
@@ -139,9 +145,13 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
         max_length=info.max_length,
         truncation=setup.truncation or "",
     )
+    if known.adapter:
+        info = replace(info, shape="")  # its weights are not those of a file that a swap could be verified against
+        settings = replace(settings, adapter=adapter_digest(Path(known.adapter)))
     if setup.chat:
         settings = replace(settings, **setup.chat.settings(folder))
-    files, digest = state_of(folder), checkpoint_digest(folder, rehash=setup.rehash)
+    adapter = known.adapter
+    files, digest = state_of(folder, adapter), checkpoint_digest(folder, adapter=adapter, rehash=setup.rehash)
     cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
     return Job(known, folder, info, settings, cells, files, setup.chat)
 

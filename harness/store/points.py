@@ -208,11 +208,13 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     """Return what is known of a cell's checkpoint and settings, a column each."""
     known = asdict(cell.checkpoint)
     features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
+    adapter = known.pop("adapter")
     how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
     return {
         **known,
         **renamed(features, "feature_"),  # refused since 0.2; a store of 0.1 may have one
         **(how if cell.settings.sampling else {}),
+        **({"adapter": adapter} if adapter else {}),
         "task": cell.task,
         "engine": cell.settings.engine,
         "dtype": cell.settings.dtype,

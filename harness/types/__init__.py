@@ -30,6 +30,7 @@ class Checkpoint:
     `params` counts all parameters, `params_non_embedding` those outside token and position embeddings (and outside
     an untied output head); `tokens` is training tokens seen; `flops` is total training FLOPs, counted as
     `flops_convention` says; `loss` is the training or validation loss in nats per token. Unknown values are None.
+    `adapter` is the folder of an adapter (LoRA), whose base model is `source`.
     """
 
     family: str
@@ -45,6 +46,7 @@ class Checkpoint:
     flops_convention: str = "6ND"
     loss: float | None = None
     annealed: bool | None = None
+    adapter: str = ""
     features: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -320,7 +322,8 @@ class EngineType:
     """An engine as registered: its name, how to look before opening, how to open.
 
     `preferred()` says whether it is the one to use on this machine where the user names none. `modules` must be
-    importable, and `install()` returns the command that makes them so.
+    importable, and `install()` returns the command that makes them so. `adapters` says that the engine serves
+    `Checkpoint.adapter`.
     """
 
     name: str
@@ -329,6 +332,7 @@ class EngineType:
     preferred: Callable[[], bool] = bool
     modules: tuple[str, ...] = ()
     install: Callable[[], str] | None = None
+    adapters: bool = False
 
 
 @dataclass(frozen=True)

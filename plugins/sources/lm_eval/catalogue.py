@@ -47,6 +47,9 @@ def quiet() -> Iterator[None]:
     """Keep lm-eval's messages and progress bars from the terminal, and compile each of its templates once."""
     from lm_eval import utils
 
+    if "from_string" in vars(utils.env):  # within another one
+        yield
+        return
     level = logging.root.manager.disable
     with (
         warnings.catch_warnings(),

@@ -53,7 +53,8 @@ class Leaf:
 def make_tasks(name: str, asked: Asked) -> list[Task]:
     """Return the tasks of a name: one for a task, and for a group whose tasks are alike; else one for each task."""
     loaded = load(name, asked.include_path)
-    leaves = [_leaf(leaf, task, asked) for leaf, task in loaded.tasks.items()]
+    with quiet():
+        leaves = [_leaf(leaf, task, asked) for leaf, task in loaded.tasks.items()]
     group = _outermost(loaded)
     if group is not None and group.has_aggregation and len({leaf.shape for leaf in leaves}) == 1:
         return [_task(group.name, leaves, asked, group)]
@@ -92,11 +93,10 @@ def _instances(name: str, task: Any, asked: Asked) -> list[Any]:
 
     chat = {"apply_chat_template": True, "chat_template": messages, "fewshot_as_multiturn": asked.multiturn}
     system = {"system_instruction": asked.system_prompt} if asked.system_prompt else {}
-    with quiet():
-        try:
-            task.build_all_requests(limit=asked.limit, **(chat if asked.chat else {}), **system)
-        except Exception as error:  # a task is code of others
-            raise TaskError(f"lm_eval:{name} makes no requests: {type(error).__name__}: {error}") from error
+    try:
+        task.build_all_requests(limit=asked.limit, **(chat if asked.chat else {}), **system)
+    except Exception as error:  # a task is code of others
+        raise TaskError(f"lm_eval:{name} makes no requests: {type(error).__name__}: {error}") from error
     return list(task.instances)
 
 
@@ -136,8 +136,7 @@ def _doc(name: str, task: Any, own: Sequence[Any], unconditional: bool) -> Doc:
 
 def _choices(task: Any, doc: Any, continuations: tuple[str, ...]) -> tuple[str, ...]:
     """Return the choices as lm-eval counts their characters; where it has none, continuations without their space."""
-    with quiet():
-        found = task.doc_to_choice(doc) if task.get_config("doc_to_choice") is not None else []
+    found = task.doc_to_choice(doc) if task.get_config("doc_to_choice") is not None else []
     plain = tuple(continuation.removeprefix(" ") for continuation in continuations)
     return tuple(found) if len(found) == len(continuations) and all(isinstance(c, str) for c in found) else plain
 
@@ -146,8 +145,7 @@ def _gold(task: Any, doc: Any, choices: Sequence[str]) -> tuple[int, ...]:
     """Return the correct choices; none where lm-eval's target is no index and no choice, or names all of them."""
     if len(choices) == 1:
         return (0,)
-    with quiet():
-        target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
     found = tuple(dict.fromkeys(_index(item, choices) for item in (target if isinstance(target, list) else [target])))
     return found if all(0 <= k < len(choices) for k in found) and 0 < len(found) < len(choices) else ()
 
