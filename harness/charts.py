@@ -43,7 +43,7 @@ def scaling_chart(rows: pd.DataFrame, *, x: str = "flops", value: str = "value",
         (POINT, HELD_OUT or CURVE; low and high are the ends of an error bar or of the interval of a curve).
     :param value: the title of the vertical axis.
 
-    Raises UsageError when the extra `report` is not installed.
+    Raises UsageError if the extra `report` is not installed.
     """
     alt = _altair()
     scale = alt.Scale(type="log" if log_x else "linear", zero=False, nice=False, padding=12)
@@ -73,7 +73,7 @@ def scaling_chart(rows: pd.DataFrame, *, x: str = "flops", value: str = "value",
 def save_chart(chart: Any, path: str | Path) -> Path:
     """Write a chart as SVG, PNG, PDF, HTML or JSON, by the suffix of the file; return the path.
 
-    HTML files hold their scripts and open without a network. Raises UsageError for another suffix.
+    HTML files include their scripts and open without a network. Raises UsageError for another suffix.
     """
     path = Path(path)
     suffix = path.suffix.removeprefix(".")

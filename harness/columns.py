@@ -1,4 +1,4 @@
-"""The reserved columns of points, scores and samples: no feature, attribute or metric may take the name of one."""
+"""The reserved column names of points, scores and samples, which features, attributes and metrics must not use."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OF_METRICS = ("", "_stderr", "_n")  # endings of the columns of a metric in wide
 
 
 def reserved(names: Iterable[str], metrics: Iterable[str] = ()) -> set[str]:
-    """Return those of some names that are columns already, of every store or of a metric in wide points."""
+    """Return the names that are reserved: columns of every store, and columns of a metric in wide points."""
     return set(names) & (COLUMNS | {f"{metric}{ending}" for metric in metrics for ending in OF_METRICS})
 
 
 def renamed(columns: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return columns with a prefix before the names that are reserved: `value` becomes `doc_value`."""
+    """Return columns with a prefix added to reserved names: `value` becomes `doc_value`."""
     return {f"{prefix}{name}" if name in COLUMNS else name: column for name, column in columns.items()}

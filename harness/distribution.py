@@ -1,4 +1,4 @@
-"""The installed distribution that this package came with: its name is not that of the package."""
+"""The installed distribution of this package, which has another name than the package."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
-COMMAND = "harness.cli:main"  # the console script, by which the distribution is known
+COMMAND = "harness.cli:main"  # console script that identifies the distribution
 
 
 @cache
 def distribution() -> importlib.metadata.Distribution | None:
-    """Return the distribution, editable ones too; None where the package runs from its source, not installed."""
+    """Return the distribution, possibly editable; None if the package is not installed."""
     found = [d for d in importlib.metadata.distributions() if any(e.value == COMMAND for e in d.entry_points)]
     return max(found, key=lambda dist: dist.read_text("RECORD") is not None, default=None)
 
 
 def name() -> str:
-    """Return the name that pip knows; `.` where the package runs from its source."""
+    """Return the name of the distribution for pip; `.` if it is not installed."""
     found = distribution()
     return found.name if found else "."
 
 
 def version() -> str:
-    """Return the version that is installed."""
+    """Return the installed version."""
     found = distribution()
     return found.version if found else "unknown"
 
 
 def how_to_install(extra: str) -> str:
-    """Return the command that installs what an extra of this distribution names."""
+    """Return the command that installs an extra of this distribution."""
     return f"pip install '{name()}[{extra}]'"
 
 
@@ -42,5 +42,5 @@ def missing(modules: Sequence[str]) -> list[str]:
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # sys.modules says that it is not to be imported
+    except ValueError:  # sys.modules blocks its import
         return False

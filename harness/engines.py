@@ -1,4 +1,4 @@
-"""What the authors of engines use: files of a checkpoint, their digests, and token prefixes. Re-exports only."""
+"""Public names for engines: files of a checkpoint, their digests, and token prefixes. Re-exports only."""
 
 from harness.checkpoints.digests import config_digest, tensors_digest, tokenizer_digest, weight_files
 from harness.checkpoints.weights import BUFFER, MASK, read_config

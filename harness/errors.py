@@ -1,14 +1,14 @@
-"""Every error that a user can meet.
+"""All errors of the harness.
 
     HarnessError
-    ├── UsageError        the command names something that does not exist        (exit status 2)
+    ├── UsageError        an argument is invalid or names something unknown       (exit status 2)
     ├── PluginError       a plugin cannot be loaded, or breaks a contract
-    ├── FamilyError       a family file or a checkpoint folder is wrong
-    ├── TaskError         a task file or one of its documents is wrong
-    ├── TokenError        a prompt cannot be turned into tokens as asked
+    ├── FamilyError       a family file or a checkpoint folder is invalid
+    ├── TaskError         a task file or one of its documents is invalid
+    ├── TokenError        a prompt cannot be tokenised as requested
     ├── EngineError       an engine cannot open or score a checkpoint
-    │   └── OutOfMemory   not even one sequence fits
-    ├── StoreError        the store cannot answer
+    │   └── OutOfMemory   one sequence does not fit into memory
+    ├── StoreError        the store cannot be read or written
     │   └── DamagedFile   a file of the store is damaged
     ├── MetricError       a metric cannot be computed from these scores
     ├── LawError          a law cannot be fitted to these points
@@ -23,11 +23,11 @@ from collections.abc import Iterable
 
 
 class HarnessError(Exception):
-    """Any error of ours; the command line prints it as one line."""
+    """Base class of all errors of the harness; the command line prints them as one line."""
 
 
 class UsageError(HarnessError, LookupError):
-    """The user named something that does not exist."""
+    """An argument is invalid or names something unknown."""
 
 
 class PluginError(HarnessError):
@@ -35,15 +35,15 @@ class PluginError(HarnessError):
 
 
 class FamilyError(HarnessError, ValueError):
-    """A family file or a checkpoint folder is wrong."""
+    """A family file or a checkpoint folder is invalid."""
 
 
 class TaskError(HarnessError, ValueError):
-    """A task file or one of its documents is wrong."""
+    """A task file or one of its documents is invalid."""
 
 
 class TokenError(HarnessError, ValueError):
-    """A prompt cannot be turned into tokens as asked."""
+    """A prompt cannot be tokenised as requested."""
 
 
 class EngineError(HarnessError, RuntimeError):
@@ -51,11 +51,11 @@ class EngineError(HarnessError, RuntimeError):
 
 
 class OutOfMemory(EngineError, MemoryError):
-    """Not even one sequence fits into memory."""
+    """One sequence does not fit into memory."""
 
 
 class StoreError(HarnessError):
-    """The store cannot answer."""
+    """The store cannot be read or written."""
 
 
 class DamagedFile(StoreError):
@@ -88,3 +88,40 @@ class SuiteError(HarnessError):
 def choose(names: Iterable[object]) -> str:
     """Return a readable list of names, for the last part of a message."""
     return ", ".join(sorted(str(name) for name in names)) or "none"
+
+
+LISTED = 12  # names that a message lists in full
+NEAR = 0.6  # similarity (difflib) from which a name is suggested
+
+
+def suggest(name: object, names: Iterable[object], listed_by: str = "") -> str:
+    """Return the last part of a message about an unknown name: the nearest names, or those that exist.
+
+    `listed_by` is the command that lists all names; without it, a long list is cut after LISTED names.
+
+    >>> suggest("chinchila", ["chinchilla", "power"])
+    "did you mean 'chinchilla'?"
+    >>> suggest("x", ["acc", "brier"])
+    'there are: acc, brier'
+    """
+    known = sorted({str(known) for known in names})
+    near = nearest(str(name), known)
+    every = f"`{listed_by}` lists all {len(known)}" if listed_by else ""
+    if near:
+        asked = f"did you mean {' or '.join(map(repr, near))}?"
+        return f"{asked} ({every})" if every and len(known) > LISTED else asked
+    if len(known) <= LISTED:
+        return f"there are: {choose(known)}"
+    return every or f"there are: {', '.join(known[:LISTED])} and {len(known) - LISTED} more"
+
+
+def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """Return the names most like a mistyped one, at most `count`; case does not matter."""
+    from difflib import SequenceMatcher
+
+    likeness = {known: SequenceMatcher(None, name.lower(), known.lower()).ratio() for known in names}
+    best = max(likeness.values(), default=0.0)
+    if best >= NEAR:
+        return sorted((n for n, own in likeness.items() if own > best - 0.05), key=lambda n: (-likeness[n], n))[:count]
+    containing = [known for known in likeness if len(name) > 2 and name.lower() in known.lower()]
+    return containing if len(containing) <= count else []

@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Atomic writes of files, and digests of values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.errors import StoreError
 
 
 def write_whole(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
-    """Write a file so that it is there completely or not at all, also after kill -9 or a full disk.
+    """Write a file atomically: it is complete or absent, also after kill -9 or on a full disk.
 
-    `temporary` names the file that is written first; give one where a lock guards it, so that the next try
-    overwrites what a killed one left. Raises StoreError where it cannot be written, and leaves nothing behind.
+    `temporary` is the file written first. Pass a fixed name if a lock guards it, so that the next write overwrites the
+    rest of a killed one. Raises StoreError, and leaves no file, if it cannot be written.
     """
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,17 +27,17 @@ def write_whole(path: Path, content: bytes, *, temporary: Path | None = None) ->
     except OSError as error:
         _remove(temporary)
         why = error.strerror or error
-        raise StoreError(f"{path} cannot be written: {why}; make room or name another place") from error
+        raise StoreError(f"{path} cannot be written: {why}; free disk space or choose another folder") from error
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        pass  # a folder that cannot be written to holds no such file
+        pass  # an unwritable folder has no such file
 
 
 def digest_of(value: Any) -> str:
-    """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to tell a million cells apart."""
+    """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to identify a million cells."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -8,7 +8,9 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -44,6 +46,9 @@ BUILT_IN = (
     "harness_plugins.analyses.decompose",
     "harness_plugins.analyses.trends",
     "harness_plugins.analyses.decide",
+    "harness_plugins.analyses.rank",
+    "harness_plugins.analyses.versus",
+    "harness_plugins.analyses.task_predictability",
     "harness_plugins.analyses.active",
     "harness_plugins.analyses.forecast",
     "harness_plugins.forecasters",
@@ -60,13 +65,17 @@ BUILT_IN = (
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """A line of `harness plugins`; `error` is why the plugin did not load, or None."""
+    """A line of `harness plugins`.
+
+    `error` is why the plugin did not load, or None; `seconds` is the time that its import and its hooks took.
+    """
 
     name: str
     distribution: str
     version: str
     hooks: tuple[str, ...]
     error: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,8 @@ class PluginHost(Registries):
         self.manager.add_hookspecs(hookspecs)
         self.candidates: dict[str, Candidate] = {}
         self.errors: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self.commands: dict[str, str] = {}  # name of a command -> the plugin that added it
 
     def load(self, candidate: Candidate) -> None:
         """Import a plugin and call its hooks; what goes wrong is kept in `errors`, under its name."""
@@ -97,10 +108,13 @@ class PluginHost(Registries):
             self.errors[name] = f"two plugins are named {name!r}; rename one"
             return
         self.candidates[name] = candidate
+        begun = time.perf_counter()
         try:
-            self.add(candidate.load(), name)
+            with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with the tables of a command
+                self.add(candidate.load(), name)
         except PLUGIN_ERRORS as error:  # a plugin may fail in any way, at import or in a hook; the run must name it
             self.errors[name] = _why(error)
+        self.seconds[name] = time.perf_counter() - begun
 
     def add(self, plugin: object, name: str) -> None:
         """Add a plugin object and call its hooks; raises whatever is wrong with it."""
@@ -116,12 +130,16 @@ class PluginHost(Registries):
         """Let plugins add sub-commands to a click group."""
         for call in self.manager.hook.register_commands.get_hookimpls():
             before = dict(getattr(cli, "commands", {}))
+            begun = time.perf_counter()
             try:
-                call.function(cli)
+                with redirect_stdout(sys.stderr):
+                    call.function(cli)
             except PLUGIN_ERRORS as error:  # as in load
                 self.errors[call.plugin_name] = _why(error)
+            self.seconds[call.plugin_name] = self.seconds.get(call.plugin_name, 0.0) + time.perf_counter() - begun
             for name, command in getattr(cli, "commands", {}).items():
                 if command is not before.get(name):
+                    self.commands[name] = call.plugin_name
                     origin = Origin(call.plugin_name, "command", name)
                     command.make_context = marked(command.make_context, origin)
                     command.invoke = marked(command.invoke, origin)
@@ -148,6 +166,7 @@ class PluginHost(Registries):
             version=distribution.version() if candidate.is_built_in else candidate.version,
             hooks=tuple(sorted(caller.name for caller in callers)),
             error=self.errors.get(candidate.name),
+            seconds=round(self.seconds.get(candidate.name, 0.0), 4),
         )
 
 

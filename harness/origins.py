@@ -1,7 +1,7 @@
-"""Which plugin's object an error came out of: the registries mark what they keep, and a traceback is read for marks.
+"""Attribution of errors to plugins: registries mark functions of plugins, and tracebacks are searched for marks.
 
-A marked function runs inside `run`, whose frame says whose it is; the type of an error stays as it was. So one place
-(`describe`, and the command line) names plugin and object for every kind, whichever code happened to catch the error.
+A marked function runs inside `run`, whose frame has its origin; the type of an error is unchanged. `describe` and the
+command line then name plugin and object for every kind of object, wherever the error was caught.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.types import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PLUGIN_ERRORS = (Exception, SystemExit)  # what the code of a plugin may raise, of which a run must not die
+PLUGIN_ERRORS = (Exception, SystemExit)  # what plugin code may raise without ending a run
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Origin:
 
 
 def run(origin: Origin, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function of a plugin; an iterator that it returns is marked too."""
+    """Call a function of a plugin; an iterator that it returns is marked, too."""
     found = function(*args, **kwargs)
     marked_steps: Any = steps(origin, found) if isinstance(found, Iterator) else found
     result: R = marked_steps  # an iterator stays an iterator
@@ -54,7 +54,7 @@ def run(origin: Origin, function: Callable[P, R], *args: P.args, **kwargs: P.kwa
 
 
 def steps(origin: Origin, iterator: Iterator[R]) -> Iterator[R]:  # noqa: ARG001  # read from the frame
-    """Yield what an iterator of a plugin yields."""
+    """Yield from an iterator of a plugin."""
     yield from iterator
 
 
@@ -62,7 +62,7 @@ _MARKS = (run.__code__, steps.__code__)
 
 
 def marked(function: Callable[P, R], origin: Origin) -> Callable[P, R]:
-    """Return a function that calls another one and names its plugin in tracebacks."""
+    """Return a function whose frames in tracebacks have its origin."""
 
     @functools.wraps(function, updated=())
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -72,7 +72,7 @@ def marked(function: Callable[P, R], origin: Origin) -> Callable[P, R]:
 
 
 def frames(error: BaseException) -> list[FrameType]:
-    """Return the frames that an error came through, the innermost first."""
+    """Return the frames of the traceback of an error, innermost first."""
     found, trace = [], error.__traceback__
     while trace is not None:
         found.append(trace.tb_frame)
@@ -81,7 +81,7 @@ def frames(error: BaseException) -> list[FrameType]:
 
 
 def origin_of(error: BaseException, find: Callable[[FrameType], Origin | None] = lambda _: None) -> Origin | None:
-    """Return whose code an error came out of, None where no plugin's; `find` knows frames that are not marked."""
+    """Return the origin of an error, or None if no plugin raised it; `find` identifies frames that are not marked."""
     for frame in frames(error):
         origin = frame.f_locals["origin"] if frame.f_code in _MARKS else find(frame)
         if isinstance(origin, Origin):
@@ -90,16 +90,16 @@ def origin_of(error: BaseException, find: Callable[[FrameType], Origin | None] =
 
 
 def describe(error: BaseException, find: Callable[[FrameType], Origin | None] = lambda _: None) -> str:
-    """Return an error that is not ours as one line: whose code it came out of, its kind and its first line."""
+    """Return any other error as one line: its origin, type and first line."""
     origin = origin_of(error, find)
     what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     if isinstance(error, SystemExit):
-        what = f"called sys.exit({error.code!r}), which would end the whole run; raise an error instead"
+        what = f"called sys.exit({error.code!r}), which would end the run; raise an error instead"
     return f"{origin}: {what}" if origin else what
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether an error is what a library made of Ctrl-C, as compiled modules do while they are imported."""
+    """Return whether an error was caused by Ctrl-C; compiled modules convert it during import."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -112,7 +112,7 @@ def mark_metric(metric: Metric, origin: Origin) -> Metric:
 
 
 def mark_checker(checker: Checker, origin: Origin) -> Checker:
-    """Return a checker whose functions are marked, the one that it makes for what it takes among them."""
+    """Return a checker whose functions are marked, including the check made for an argument."""
     check = marked(checker.check, origin)
     if checker.takes:
         check = functools.wraps(check)(lambda argument: marked(run(origin, checker.check, argument), origin))
@@ -121,7 +121,7 @@ def mark_checker(checker: Checker, origin: Origin) -> Checker:
 
 
 def mark_engine(engine: EngineType, origin: Origin) -> EngineType:
-    """Return an engine whose functions are marked, and the methods of what it opens."""
+    """Return an engine whose functions, and the methods of opened engines, are marked."""
 
     @functools.wraps(engine.inspect)
     def inspect(checkpoint: Checkpoint, folder: Path, **options: Any) -> EngineInfo:
@@ -156,7 +156,7 @@ class _Opened(AbstractContextManager[Engine]):
 
 
 class MarkedEngine:
-    """An engine whose methods are marked; its other attributes are there too."""
+    """An engine whose methods are marked, with all its other attributes."""
 
     def __init__(self, engine: Engine, origin: Origin) -> None:
         self.engine, self.origin = engine, origin
@@ -174,7 +174,7 @@ class MarkedEngine:
         run(self.origin, self.engine.swap, checkpoint, folder)
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
-        """Take the hint that a checkpoint will be swapped in next."""
+        """Prepare for the next swap."""
         run(self.origin, self.engine.prefetch, checkpoint, folder)
 
     def describe(self) -> Mapping[str, Any]:
@@ -186,9 +186,9 @@ class MarkedEngine:
 
 
 def is_frame_of(frame: FrameType, value: object) -> bool:
-    """Tell whether a frame runs code of an object: a method of it, of an equally named one of its type, or a function.
+    """Return whether a frame runs code of an object: a method of it or of an object of the same type and name.
 
-    Laws are not wrapped, because what they are, they are for `dataclasses.replace` and `isinstance` too.
+    Laws are not wrapped, so that `dataclasses.replace` and `isinstance` work on them.
     """
     code = frame.f_code
     first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None

@@ -8,10 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from harness.errors import PluginError, UsageError, choose
+from harness.errors import PluginError, UsageError, choose, suggest
 from harness.hookspecs import Register
 from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
-from harness.tables import Table
 from harness.types import (
     PASS_AT,
     Checker,
@@ -53,6 +52,11 @@ class Entry(NamedTuple, Generic[T]):
     plugin: str
 
 
+def singular(kind: str) -> str:
+    """Return the name of one thing of a kind: family of families, law of laws."""
+    return "family" if kind == "families" else kind.removesuffix("s")
+
+
 class Source(NamedTuple):
     """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
 
@@ -83,12 +87,14 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Return the object of that name; raise UsageError with the registered names."""
         if name not in self.entries:
-            raise UsageError(f"there is no {name!r} in {self.kind}; there are: {choose(self.entries)}")
+            raise UsageError(
+                f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
+            )
         return self.entries[name].value
 
     def origin(self, name: str) -> Origin:
         """Return the plugin, kind and name of an object, for messages."""
-        return Origin(self.entries[name].plugin, self.kind.removesuffix("s"), name)
+        return Origin(self.entries[name].plugin, singular(self.kind), name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -111,7 +117,7 @@ class Registries:
     laws: Registry[Law] = field(default_factory=lambda: Registry("laws"))
     forecasters: Registry[Any] = field(default_factory=lambda: Registry("forecasters"))
     executors: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("executors"))
-    reporters: Registry[Callable[[Sequence[Table]], str]] = field(default_factory=lambda: Registry("reporters"))
+    reporters: Registry[Callable[..., str]] = field(default_factory=lambda: Registry("reporters"))
     panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
 
     def origin_of(self, frame: FrameType) -> Origin | None:
@@ -318,7 +324,7 @@ def _named(registry: str) -> Registrar:
 
     def registrar(registries: Registries, plugin: str) -> Register:
         def register(name: str, function: Callable[..., object]) -> None:
-            origin = Origin(plugin, registry.removesuffix("s"), name)
+            origin = Origin(plugin, singular(registry), name)
             getattr(registries, registry).add(name, marked(_callable(function, name), origin), plugin)
 
         return register

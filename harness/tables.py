@@ -1,4 +1,4 @@
-"""Tables that a person reads: the only place where numbers are rounded, to two digits of their error."""
+"""Tables for display: the only module that rounds numbers, to two digits of their error."""
 
 from __future__ import annotations
 
@@ -40,21 +40,27 @@ class Range:
         if not math.isfinite(width):
             return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
         value, low, high = (rounded(x, width) for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]"
+        return f"{value} ± <{_last_digit(self.value, width)}" if value == low == high else f"{value} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A named table: `name` is a file name, `title` a sentence, `notes` stand below."""
+    """A named table: `name` is the file name; `notes` are printed below it.
+
+    On a terminal, `best` cells (row, column) are bold, and columns in `optional` are left out first, in this order, if
+    the terminal is too narrow for all.
+    """
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    best: tuple[tuple[int, int], ...] = ()
+    optional: tuple[str, ...] = ()
 
     def flat(self) -> tuple[list[str], list[list[Any]]]:
-        """Return columns and rows for machines: values, errors and intervals a column each, six digits."""
+        """Return machine-readable columns and rows: one column per value, error and bound, with six digits."""
         kinds = self.kinds
         columns = [name for c, kind in zip(self.columns, kinds, strict=True) for name in _names(c, kind)]
         rows = [[v for cell, kind in zip(row, kinds, strict=True) for v in _values(cell, kind)] for row in self.rows]
@@ -62,7 +68,7 @@ class Table:
 
     @property
     def kinds(self) -> list[type | None]:
-        """Return, for each column, whether it holds Measured or Range; None where neither."""
+        """Return the type of each column: Measured, Range or None."""
         return [
             next((type(row[i]) for row in self.rows if isinstance(row[i], (Measured, Range))), None)
             for i in range(len(self.columns))
@@ -70,7 +76,7 @@ class Table:
 
 
 def noted(tables: Sequence[Table], notes: Sequence[str]) -> list[Table]:
-    """Return tables with notes below the first."""
+    """Return tables with notes added to the first."""
     first, *others = tables
     return [replace(first, notes=(*first.notes, *notes)), *others]
 
@@ -94,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 
 def rounded(value: float, error: float) -> str:
-    """Round a value to two digits of its error, or of its own where the error is larger.
+    """Round a value to two digits of its error, or of the value if the error is larger.
 
     >>> rounded(0.96834, 0.0087)
     '0.9683'
@@ -114,7 +120,7 @@ def rounded(value: float, error: float) -> str:
 
 
 def measured(value: float, error: float) -> str:
-    """Return value ± error, both to two digits of the error; a missing error is said.
+    """Return value ± error, both to two digits of the error; a missing error is `?`.
 
     >>> measured(0.96834, 0.0087)
     '0.9683 ± 0.0087'
@@ -124,13 +130,27 @@ def measured(value: float, error: float) -> str:
     return f"{rounded(value, error)} ± {rounded(error, error)}"
 
 
+def _last_digit(value: float, error: float) -> str:
+    """Return the unit of the last digit with which `rounded` prints a value.
+
+    >>> _last_digit(1.0, 1e-7), _last_digit(1.0, 0.0), _last_digit(0.7143, 0.0), _last_digit(1.2e20, 1e12)
+    ('0.0001', '0.001', '0.0001', '1e+18')
+    """
+    if not value:
+        return "1e-09"
+    digits = 4 if error <= 0 else 3 if abs(value) >= 1e6 else None
+    if digits is not None:
+        return f"{10.0 ** (math.floor(math.log10(abs(value))) + 1 - digits):.6g}"
+    return f"{10.0 ** -len(rounded(value, error).partition('.')[2]):.6g}"
+
+
 def number(value: float) -> str:
-    """Return a number without an error, to four digits; what is only rounding noise is 0."""
+    """Return a number without an error, to four digits; rounding noise is 0."""
     return f"{0.0 if abs(value) < 1e-9 else value:.4g}" if math.isfinite(value) else "-"
 
 
 def text(cell: Cell) -> str:
-    """Return a cell as printed."""
+    """Return a cell as text."""
     if cell is None:
         return "-"
     if isinstance(cell, float):
@@ -141,8 +161,8 @@ def text(cell: Cell) -> str:
 def differences(found: Table, expected: tuple[Sequence[str], Sequence[Sequence[str]]]) -> Iterator[str]:
     """Yield the cells of a table that differ from an expected one (columns and rows of text, as from its CSV file).
 
-    Numbers may differ by a thousandth (of themselves where they are above 1), and those with an interval by one in the
-    last digit that is printed. Rows are compared in order.
+    The tolerance is 0.001 (relative above 1); for values with an interval also one unit of the last printed digit. Rows
+    are compared in order.
     """
     columns, rows = found.flat()
     kinds = found.kinds
@@ -159,12 +179,12 @@ def differences(found: Table, expected: tuple[Sequence[str], Sequence[Sequence[s
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, as text, of a table that was written as CSV."""
+    """Return columns and rows, as text, of a table written as CSV."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             columns, *rows = csv.reader(stream)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error or 'empty'}; expected a table that harness compare -o wrote") from error
+        raise UsageError(f"{path}: {error or 'empty'}; expected a table written by harness compare -o") from error
     return columns, rows
 
 

@@ -27,6 +27,7 @@ class Shipped:
     kind: str
     many: bool = False
     untried: float = 1.0
+    about: str = ""
 
     def draw(self, batch: Any, rng: np.random.Generator) -> Any:
         """Return draws (P, R, T) of the accuracy of targets."""
@@ -36,8 +37,13 @@ class Shipped:
 @harness.hookimpl
 def register_forecasters(register: harness.Register) -> None:
     """Register them."""
-    register(Shipped("saturating", MODELS, "Saturating"))
-    register(Shipped("stepwise", MODELS, "Stepwise"))
-    register(Shipped("walk", MODELS, "Walk", untried=2.0))  # accuracies on ladders mostly rise
-    register(Shipped("families", TABLES, "Families", many=True))
-    register(Shipped("capability", TABLES, "Capabilities", many=True))
+    register(
+        Shipped("saturating", MODELS, "Saturating", about="A sigmoid in ln N and ln D that flattens near its ends.")
+    )
+    register(Shipped("stepwise", MODELS, "Stepwise", about="Task loss from scale, then accuracy from task loss."))
+    about = "The last value, with changes as large as those before."
+    register(Shipped("walk", MODELS, "Walk", untried=2.0, about=about))  # accuracies on ladders mostly rise
+    about = "Gaussian process over the families of a table."
+    register(Shipped("families", TABLES, "Families", many=True, about=about))
+    about = "Gaussian process over a capability shared by the tasks of a table."
+    register(Shipped("capability", TABLES, "Capabilities", many=True, about=about))

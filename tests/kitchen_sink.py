@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 import click
 import numpy as np
@@ -27,8 +27,9 @@ def register_sources(register):
 
 @harness.hookimpl
 def register_families(register):
-    folder = Path(harness.__file__).parent
-    register(harness.Family("sink_family", (harness.Checkpoint("sink_family", "s", 1, 0, str(folder)),), "none"))
+    register(
+        harness.Family("sink_family", (harness.Checkpoint("sink_family", "s", 1, 0, "hub:org/name@main"),), "none")
+    )
 
 
 @contextmanager
@@ -57,9 +58,19 @@ def register_checkers(register):
     register("sink_checker", lambda doc, text: harness.Outcome("passed" if text in doc.choices else "failed"))
 
 
+@dataclass(frozen=True)
+class UntilOne:
+    """Samples until one passes."""
+
+    at_most: int = 100
+
+    def more(self, drawn, passed):
+        return ((passed == 0) & (drawn < self.at_most)).astype(int)
+
+
 @harness.hookimpl
 def register_samplers(register):
-    register("sink_sampler", lambda *_: None)
+    register("sink_sampler", UntilOne)
 
 
 class Linear:

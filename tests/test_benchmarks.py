@@ -148,11 +148,11 @@ def test_a_dataset_out_of_reach_says_what_to_do(tmp_path):
         load_task(shipped("arc_easy"), tmp_path)
     message = str(caught.value)
     assert "task arc_easy: cannot read the dataset allenai/ai2_arc (ARC-Easy) at revision 210d026f" in message
-    assert "name the folder that holds arc_easy.jsonl with --data, or run once where the hub" in message
+    assert "pass the folder of arc_easy.jsonl with --data, or run once with access to the hub" in message
 
 
 def test_a_benchmark_without_hub_says_what_to_do(tmp_path):
-    with pytest.raises(TaskError, match="task logiqa: there is no file Test.txt in .*; name the folder .* with --data"):
+    with pytest.raises(TaskError, match="task logiqa: no file Test.txt in .*; pass its folder with --data"):
         load_task(shipped("logiqa"), tmp_path)
 
 
@@ -221,5 +221,5 @@ def test_only_some_documents_count(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"t": f"text {n}", "n": n}) + "\n" for n in range(5)))
     assert [doc.choices[0] for doc in load_task(read_task_file(tmp_path)).docs] == ["text 2", "text 3"]
     (tmp_path / "a.jsonl").write_text('{"t": "text"}\n')
-    with pytest.raises(TaskError, match="no whole number in n|n"):
+    with pytest.raises(TaskError, match="no integer in n|n"):
         load_task(read_task_file(tmp_path))

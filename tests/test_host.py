@@ -166,9 +166,23 @@ def test_a_failing_command_hook_is_kept_under_its_name():
     assert host.errors == {"broken": "RuntimeError: no"}
 
 
-def test_asking_for_what_is_not_registered_lists_what_is(host: PluginHost):
-    with pytest.raises(UsageError, match="there is no 'chinchila' in laws; there are: accuracy_from_loss, .*power"):
+def test_a_mistyped_name_is_answered_with_the_nearest_ones(host: PluginHost):
+    with pytest.raises(
+        UsageError, match=r"no 'chinchila' in laws; did you mean 'chinchilla'\? \(`harness ls laws` lists"
+    ):
         host.laws["chinchila"]
+    with pytest.raises(UsageError, match="no 'vlm' in engines; did you mean 'vllm'"):
+        host.engines["vlm"]
+    with pytest.raises(UsageError, match="no 'pass-until' in samplers; did you mean 'pass_until'"):
+        host.samplers["pass-until"]
+
+
+def test_a_name_like_no_other_does_not_list_forty(host: PluginHost):
+    with pytest.raises(UsageError) as caught:
+        host.laws["zzz"]
+    assert str(caught.value) == f"there is no 'zzz' in laws; `harness ls laws` lists all {len(host.laws.entries)}"
+    with pytest.raises(UsageError, match="no 'zzz' in samplers; there are: n, pass_until"):
+        host.samplers["zzz"]
 
 
 def test_every_hook_has_its_four_parts():

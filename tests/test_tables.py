@@ -40,7 +40,9 @@ def test_values_are_rounded_to_two_digits_of_their_error(value, error, text):
 
 def test_ranges_and_other_cells():
     assert str(Range(0.5, 0.42, 0.61)) == "0.500 [0.420, 0.610]"
-    assert str(Range(0.99999999, 0.9999999, 1.0)) == "1.0000 [1.0000, 1.0000]"
+    assert str(Range(0.99999999, 0.9999999, 1.0)) == "1.0000 ± <0.0001"
+    assert str(Range(1.0, 1.0, 1.0)) == "1 ± <0.001"
+    assert str(Range(1.2e20, 1.2e20, 1.2e20)) == "1.2e+20 ± <1e+17"
     assert str(Range(0.5, math.nan, math.nan)) == "0.5 [?]"
     assert [text(cell) for cell in (None, True, False, 0.0, 1e-17, 1.5e17, math.nan, "x", 3)] == [
         "-", "yes", "no", "0", "0", "1.5e+17", "-", "x", "3",
@@ -102,7 +104,7 @@ def test_cells_that_differ_are_named(host: PluginHost, tmp_path):
     ]
     (tmp_path / "t.csv").write_text("task,acc\n")
     assert "columns" in next(differences(TABLE, read_csv(tmp_path / "t.csv")))
-    with pytest.raises(UsageError, match="expected a table that harness compare -o wrote"):
+    with pytest.raises(UsageError, match="expected a table written by harness compare -o"):
         read_csv(tmp_path / "none.csv")
 
 

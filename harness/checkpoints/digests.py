@@ -14,17 +14,17 @@ from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
 from harness.files import digest_of, write_whole
 
-FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with what changes when a file does
+FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with size, times and inode
 
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
-VOLATILE = {"transformers_version", "_name_or_path"}  # of config.json: say nothing of what the model computes
+VOLATILE = {"transformers_version", "_name_or_path"}  # keys of config.json that do not change the model
 
 
 def config_digest(folder: Path) -> str:
-    """Return the digest of config.json without what says nothing of the model."""
+    """Return the digest of config.json without the keys that do not change the model."""
     return digest_of({k: v for k, v in read_config(folder).items() if k not in VOLATILE})
 
 
@@ -41,16 +41,16 @@ def tensors_digest(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold weights: safetensors, or PyTorch's where there are none."""
+    """Return the files with weights: safetensors, or PyTorch's if there are none."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
-        raise FamilyError(f"{folder} holds no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
+        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
     return files
 
 
 def code_files(folder: Path) -> list[Path]:
-    """Return the Python files of a checkpoint whose config.json or tokenizer names some as its own model's code."""
+    """Return the Python files of a checkpoint with remote code (auto_map in its config.json or tokenizer)."""
     configs = (folder / name for name in ("config.json", "tokenizer_config.json"))
     if not any(b'"auto_map"' in config.read_bytes() for config in configs if config.is_file()):
         return []
@@ -58,7 +58,7 @@ def code_files(folder: Path) -> list[Path]:
 
 
 def state_of(folder: Path, adapter: str = "") -> FileStates:
-    """Return the state of all files that the digest of a checkpoint is made of; reads none of the large ones."""
+    """Return the state of all files in the digest of a checkpoint, without reading the large ones."""
     small = [folder / name for name in ("config.json", *TOKENIZER)]
     files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
     files += adapter_files(Path(adapter)) if adapter else []
@@ -66,15 +66,15 @@ def state_of(folder: Path, adapter: str = "") -> FileStates:
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
-    """Return size, times and inode: `cp -p` and `rsync -t` keep the first two, and no program can set the third."""
+    """Return size, times and inode. `cp -p` and `rsync -t` keep size and mtime; no program can set the ctime."""
     state = file.stat()
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) -> str:
-    """Return the digest of weights, config.json, tokenizer, the model's own code and the adapter, if there is one.
+    """Return the digest of weights, config.json, tokenizer, remote code, and the adapter if there is one.
 
-    Digests of weight files are remembered by path, size, times and inode; `rehash` reads them again.
+    Digests of weight files are cached by path, size, times and inode; `rehash` ignores the cache.
     """
     cache = DigestCache()
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
@@ -86,7 +86,7 @@ def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) 
 
 
 class DigestCache:
-    """SHA-256 of large files, remembered between runs in the user's cache folder."""
+    """SHA-256 of large files, cached between runs in the user's cache folder."""
 
     def __init__(self) -> None:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -96,10 +96,10 @@ class DigestCache:
         try:
             self.known = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            pass  # a cache: absent or damaged, it is made anew
+            pass  # an absent or damaged cache is rebuilt
 
     def digest(self, file: Path, *, rehash: bool = False) -> str:
-        """Return the digest of a file; that of a hub's blob is its name."""
+        """Return the digest of a file; for a blob of the hub's cache it is the file name."""
         blob = file.resolve().name
         if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) and not rehash:
             return blob
@@ -108,13 +108,13 @@ class DigestCache:
             return str(self.known[key]["sha256"])
         digest = _sha256(file)
         if list(_stamp(file)) != stamp:
-            raise FamilyError(f"{file} changes while it is read; evaluate it when it is written")
+            raise FamilyError(f"{file} changed while it was read; evaluate it after it is written")
         self.known[key] = {"stamp": stamp, "sha256": digest}
         self.changed = True
         return digest
 
     def save(self) -> None:
-        """Write what was learnt; a folder that cannot be written to costs time, not correctness."""
+        """Write new digests; an unwritable folder costs time only."""
         if not self.changed:
             return
         try:

@@ -1,4 +1,4 @@
-"""Families: a TOML file becomes checkpoints. The only place that knows 6 N D.
+"""Families: a TOML file becomes checkpoints, with training FLOPs by its convention.
 
 about = "what this family is"
 source = "weights/{size}/step-{step}"    # folders, relative to this file; or hub = "org/name-{size}"
@@ -37,7 +37,7 @@ from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure
 from harness.columns import reserved
 from harness.distribution import how_to_install, missing
-from harness.errors import FamilyError, UsageError, choose
+from harness.errors import FamilyError, UsageError, choose, nearest, suggest
 from harness.registries import Registries
 from harness.types import Checkpoint, Family
 
@@ -55,7 +55,7 @@ COUNTS = ("tokens_per_step", "tokens", "flops", "params", "params_non_embedding"
 
 
 def load_family(path: Path) -> Family:
-    """Read a family file; raise FamilyError, naming the file, when it is wrong."""
+    """Read a family file; raise FamilyError, naming the file, if it is invalid."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -73,10 +73,10 @@ def load_family(path: Path) -> Family:
 
 
 def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay the settings of one size over those of the family."""
+    """Merge the settings of one size into those of the family."""
     unknown = (set(shared) | set(own)) - SETTINGS
     if unknown:
-        raise FamilyError(f"unknown setting {choose(unknown)}; there are: {choose(SETTINGS)}")
+        raise FamilyError(f"unknown setting {choose(unknown)}; {suggest(min(unknown), SETTINGS)}")
     features = {**shared.get("features", {}), **own.get("features", {})}
     return {"bos": "auto", "seed": 0, "flops": "6ND", **shared, **own, "features": features}
 
@@ -93,9 +93,9 @@ def _check(size: str, settings: Mapping[str, Any]) -> None:
     if ("source" in settings) == ("hub" in settings):
         raise FamilyError(f"size {size}: expected either source = (a folder) or hub = (org/name)")
     if settings["bos"] not in BOS:
-        raise FamilyError(f"size {size}: bos = {settings['bos']!r} is none of {choose(BOS)}")
+        raise FamilyError(f"size {size}: bos = {settings['bos']!r}; expected one of {choose(BOS)}")
     if isinstance(settings["flops"], str) and settings["flops"] not in FLOPS:
-        raise FamilyError(f"size {size}: flops = {settings['flops']!r} is none of {choose(FLOPS)}, and no number")
+        raise FamilyError(f"size {size}: flops = {settings['flops']!r}; expected a number, or one of {choose(FLOPS)}")
     for name, value in settings["features"].items():
         if not _is_number(value):
             raise FamilyError(f"size {size}: feature {name} = {value!r}; expected a finite number")
@@ -110,7 +110,7 @@ def _check_counts(size: str, settings: Mapping[str, Any]) -> None:
         numbers = value.values() if isinstance(value, dict) else [value]
         for number in numbers:
             if number is not None and not isinstance(value, str) and not (_is_number(number) and number >= 0):
-                raise FamilyError(f"size {size}: {key} = {number!r}; expected a finite number that is not negative")
+                raise FamilyError(f"size {size}: {key} = {number!r}; expected a finite, non-negative number")
         if isinstance(value, str) and key != "flops":
             raise FamilyError(f"size {size}: {key} = {value!r}; expected a number without quotes")
 
@@ -158,11 +158,11 @@ def _source(path: Path, settings: Mapping[str, Any], names: Mapping[str, Any]) -
             return f"hub:{settings['hub'].format(**names)}@{revision}"
         return str((path.parent / settings["source"].format(**names)).resolve())
     except (KeyError, IndexError) as error:
-        raise FamilyError(f"source or revision names {error}; it may use {{size}}, {{step}} and {{seed}}") from error
+        raise FamilyError(f"source or revision uses {error}; expected {{size}}, {{step}} or {{seed}}") from error
 
 
 def find_family(text: str, registries: Registries) -> Family:
-    """Return a family by its name, by the path of its file, or from a folder that holds one checkpoint."""
+    """Return a family by its name, by the path of its file, or from a folder with one checkpoint."""
     path = Path(text)
     if text in registries.families:
         found = registries.families[text]
@@ -176,13 +176,13 @@ def find_family(text: str, registries: Registries) -> Family:
         name, adapter = path.resolve().name, str(path.resolve())
         return Family(name, (Checkpoint(name, name, None, 0, base_of(path), adapter=adapter),), "one adapter")
     raise UsageError(
-        f"there is no family {text!r}: expected a name ({choose(registries.families)}), "
-        "a family file (NAME.toml), or a folder with config.json or adapter_config.json"
+        f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json or "
+        f"adapter_config.json of that name; {suggest(text, registries.families, 'harness ls families')}"
     )
 
 
 def check_features(checkpoints: Iterable[Checkpoint], registries: Registries) -> None:
-    """Raise FamilyError where a feature has the name of a column of points, or of one that a metric fills."""
+    """Raise FamilyError for a feature with the name of a column of points or of a metric."""
     for checkpoint in checkpoints:
         if taken := reserved(checkpoint.features, registries.metrics):
             raise FamilyError(
@@ -194,8 +194,8 @@ def check_features(checkpoints: Iterable[Checkpoint], registries: Registries) ->
 def select(text: str, registries: Registries) -> list[Checkpoint]:
     """Return the checkpoints that FAMILY[:SIZE][@STEPS] names, in the order of the family.
 
-    SIZE may hold wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS are steps and ranges as in a family file,
-    or `last`. Raises UsageError where one of the sizes, or one of the steps at one of them, selects no checkpoint.
+    SIZE may have wildcards and alternatives (`w32*`, `w32l2,w64l2`); STEPS are steps and ranges as in a family file,
+    or `last`. Raises UsageError if a size, or a step of a size, selects no checkpoint.
     """
     match = re.fullmatch(r"(?P<family>[^:@]+)(:(?P<sizes>[^@]*))?(@(?P<steps>.+))?", text)
     if not match:
@@ -208,10 +208,19 @@ def select(text: str, registries: Registries) -> list[Checkpoint]:
         named = _at_steps(named, steps) if match["steps"] else named
         if not named:
             part = f"{family.name}:{size}" + (f"@{steps}" if match["steps"] else "")
-            known = ", ".join(c.label for c in family.checkpoints)
-            raise UsageError(f"{text!r}: there is no checkpoint {part}; {family.name} has: {known}")
+            raise UsageError(f"{text!r}: there is no checkpoint {part}; {_nearby(family, size)}")
         chosen |= {c.label for c in named}
     return [c for c in family.checkpoints if c.label in chosen]
+
+
+def _nearby(family: Family, size: str) -> str:
+    """Return what there is instead of a checkpoint: the steps of its size, or the sizes of the family."""
+    steps = [c.step for c in family.checkpoints if fnmatch(c.size, size)]
+    if steps:
+        return f"steps of {family.name}:{size} are: {', '.join(map(str, dict.fromkeys(steps)))}"
+    sizes = list(dict.fromkeys(c.size for c in family.checkpoints))
+    near = nearest(size, sizes)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"sizes are: {', '.join(sizes)}"
 
 
 def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:
@@ -228,14 +237,14 @@ def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:
 def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     """Return the checkpoint with its revision resolved to a commit, and the folder of its files.
 
-    Raises FamilyError where there is no such folder. Hub ids go through huggingface_hub and its cache, which honours
+    Raises FamilyError if the folder is missing. Hub ids are resolved by huggingface_hub and its cache, which honours
     HF_HUB_OFFLINE.
     """
     if checkpoint.source.startswith("hub:"):
         return _locate_on_hub(checkpoint)
     folder = Path(checkpoint.source)
     if not (folder / "config.json").is_file():
-        raise FamilyError(f"{checkpoint.label}: there is no config.json in {folder}; mend source in the family file")
+        raise FamilyError(f"{checkpoint.label}: no config.json in {folder}; correct source in the family file")
     return checkpoint, folder
 
 
@@ -249,18 +258,18 @@ def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # huggingface_hub raises errors of many libraries
-        raise FamilyError(f"{checkpoint.label}: {name} at {revision} is not to be had: {error}") from error
+        raise FamilyError(f"{checkpoint.label}: {name} at {revision} cannot be downloaded: {error}") from error
     return replace(checkpoint, source=f"hub:{name}@{folder.name}"), folder  # a snapshot is named by its commit
 
 
 def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Fill in what the family file leaves out, from config.json and the safetensors headers."""
-    found = measure(folder)
-    params = found.params if checkpoint.params is None else checkpoint.params
+    """Fill in missing attributes from config.json and the safetensors headers."""
+    measured = measure(folder)
+    params = measured.params if checkpoint.params is None else checkpoint.params
     body = checkpoint.params_non_embedding
-    body = found.params_non_embedding if body is None else body
+    body = measured.params_non_embedding if body is None else body
     flops = checkpoint.flops
-    counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + found.head}
+    counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + measured.head}
     n = counted.get(checkpoint.flops_convention)
     if flops is None and n and checkpoint.tokens is not None:
         flops = training_flops(n, checkpoint.tokens)
@@ -269,5 +278,5 @@ def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         params=params,
         params_non_embedding=body,
         flops=flops,
-        features={**found.features, **checkpoint.features},
+        features={**measured.features, **checkpoint.features},
     )

@@ -21,7 +21,7 @@ def parse_steps(text: str | int | Iterable[int]) -> tuple[int, ...]:
         return (text,)
     if not isinstance(text, str):
         if not all(isinstance(step, int) for step in text):
-            raise FamilyError(f"steps {list(text)!r}: expected whole numbers, or a range such as 100..3200 *2")
+            raise FamilyError(f"steps {list(text)!r}: expected integers, or a range such as 100..3200 *2")
         return tuple(sorted(set(text)))
     return tuple(sorted(set(itertools.chain.from_iterable(map(_expand, text.split(","))))))
 
@@ -35,9 +35,11 @@ def _expand(item: str) -> list[int]:
         return [int(start)]
     first, last, stride = int(start), int(stop), int(by)
     if stride < 1 or (sign == "*" and (stride < 2 or first < 1)):
-        raise FamilyError(f"step range {item.strip()!r} never ends: expected *2 or more from 1 or more, or +1 or more")
+        raise FamilyError(
+            f"step range {item.strip()!r} never ends; expected *2 or more from a start of 1 or more, or +1 or more"
+        )
     if first > last:
-        raise FamilyError(f"step range {item.strip()!r} goes down; expected the first step before the last")
+        raise FamilyError(f"step range {item.strip()!r} decreases; expected the first step before the last")
     steps = [first]
     while (step := steps[-1] * stride if sign == "*" else steps[-1] + stride) <= last:
         steps.append(step)

@@ -1,4 +1,4 @@
-"""What the files of a checkpoint say without loading it: sizes from config.json and the safetensors headers."""
+"""Parameter counts of a checkpoint, from config.json and the safetensors headers, without loading it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameter counts of a checkpoint; `head` is that of the output head, tied or not. Unknown is None (or 0)."""
+    """Parameter counts of a checkpoint; `head` is that of the output head, tied or not. Unknown: None or 0."""
 
     params: int | None
     params_non_embedding: int | None
@@ -43,12 +43,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor in a safetensors file, from its header; raise FamilyError if it is cut off."""
+    """Return the shape of every tensor in a safetensors file, from its header; raise FamilyError if it is truncated."""
     return {name: shape for name, (_, shape) in tensor_headers(file).items()}
 
 
 def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return dtype and shape of every tensor in a safetensors file; raise FamilyError if it is cut off."""
+    """Return dtype and shape of every tensor in a safetensors file; raise FamilyError if it is truncated."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -59,12 +59,12 @@ def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     except (OSError, ValueError, MemoryError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise FamilyError(f"{file}: not a safetensors file ({error}); copy it again") from error
     if file.stat().st_size != end:
-        raise FamilyError(f"{file}: holds {file.stat().st_size} bytes, {end} by its header; copy it again")
+        raise FamilyError(f"{file} has {file.stat().st_size} bytes; its header expects {end}; copy it again")
     return headers
 
 
 def measure(folder: Path) -> Sizes:
-    """Count the parameters of a checkpoint; width and depth, where config.json gives them, are features."""
+    """Count the parameters of a checkpoint; width and depth of config.json are features."""
     config = read_config(folder)
     features = dict(_features(config))
     shapes = {

@@ -1,5 +1,7 @@
 """How commands print tables: one option --format, -o to keep them as files, and the options of their intervals.
 
+On a terminal tables fit the terminal (harness/cli/terminal.py); elsewhere they are Markdown.
+
 A command of a plugin prints as ours do:
 
     @cli.command()
@@ -14,16 +16,61 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
+from harness.errors import UsageError, choose
 from harness.registries import Registries
 from harness.tables import Table
 
-FORMAT = click.option(
-    "--format", "suffix", default="md", show_default=True, help="Format: md, csv, json, tex, or one of a plugin."
+C = TypeVar("C", bound=Callable[..., object])  # a function or a click command
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+INTERRUPTED = 130  # the exit status after Ctrl-C, as in shells
+ASKED_WIDE, ASKED_TABLE = "harness.wide", "harness.table"  # what a command was asked for, in click's context
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    ctx.meta[ASKED_WIDE if param.name == "wide" else ASKED_TABLE] = value
+
+
+_SUFFIX = click.option(
+    "--format",
+    "suffix",
+    help="Format: md, csv, json, tex, or one of a plugin (default: a table that fits, on a terminal; else md).",
 )
+_TABLE = click.option(
+    "--table",
+    metavar="NAME",
+    expose_value=False,
+    callback=_keep,
+    help="Print this table (default: the first on a terminal; else all).",
+)
+_WIDE = click.option(
+    "--wide",
+    is_flag=True,
+    expose_value=False,
+    callback=_keep,
+    help="Print all tables, rows and columns, however wide the terminal is.",
+)
+
+
+def wide_option(command: C) -> C:
+    """Add the option --wide, which `print_tables` reads, to a click command."""
+    return _WIDE(command)
+
+
+def screen_options(command: C) -> C:
+    """Add the options --table and --wide, which `print_tables` reads, to a click command."""
+    return _TABLE(_WIDE(command))
+
+
+def FORMAT(command: C) -> C:  # noqa: N802  # a decorator beside those below
+    """Add the options --format (`suffix`), --table and --wide to a click command."""
+    return _SUFFIX(screen_options(command))
+
+
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the tables, written as md and csv."
 )
@@ -42,31 +89,76 @@ RUN = click.option("--run", metavar="COLUMN", help="Column that identifies the r
 DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several rows that are equal in every column.")
 
 
-def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def duplicates_option(command: C) -> C:
     """Give a click command the option --drop-duplicates."""
     return DROP(command)
 
 
-def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def row_options(command: C) -> C:
     """Add the options --run and --drop-duplicates to a click command."""
     return RUN(DROP(command))
 
 
-def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def interval_options(command: C) -> C:
     """Add the options --bootstrap (resamples) and --level (of intervals) to a click command."""
     return BOOTSTRAP(LEVEL(command))
 
 
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def table_options(command: C) -> C:
     """Add the options --format (`suffix`) and -o (`output`) to a click command that prints tables."""
     return FORMAT(OUTPUT(command))
 
 
-def print_tables(tables: Sequence[Table], host: Registries, *, suffix: str = "md", output: Path | None = None) -> None:
-    """Print tables in a registered format; write each to the folder `output` as well, as md and csv."""
-    click.echo(host.reporters[suffix](tables))
+def print_tables(
+    tables: Sequence[Table],
+    host: Registries,
+    *,
+    suffix: str | None = None,
+    output: Path | None = None,
+    every_row: bool = False,
+) -> None:
+    """Print tables: in a registered format; without one, as they fit a terminal, or as Markdown elsewhere.
+
+    Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows a small screen
+    does not cut. Raises UsageError where --table names none of them.
+    """
+    from harness.cli.terminal import is_terminal, screen, show_tables
+
+    whole, chosen = asked_wide(), _chosen(tables)
+    if suffix is None and is_terminal():
+        show_tables(chosen, screen(whole=whole), every_row=every_row)
+    else:
+        click.echo(host.reporters[suffix or "md"](chosen))
     if output:
         write_tables(tables, host, output)
+
+
+def print_text(lines: str) -> None:
+    """Print a text; on a terminal, wrap lines that are too long and keep their indent."""
+    from harness.cli.terminal import is_terminal, screen, show_text
+
+    if is_terminal() and not asked_wide():
+        show_text(lines, screen())
+    else:
+        click.echo(lines)
+
+
+def asked_wide() -> bool:
+    """Say whether the command that runs was given --wide."""
+    ctx = click.get_current_context(silent=True)
+    return bool(ctx and ctx.meta.get(ASKED_WIDE))
+
+
+def _chosen(tables: Sequence[Table]) -> Sequence[Table]:
+    """Return the table that --table names, or all."""
+    ctx = click.get_current_context(silent=True)
+    name = ctx.meta.get(ASKED_TABLE) if ctx else None
+    if name is None:
+        return tables
+    found = [table for table in tables if table.name == name]
+    if not found:
+        raise UsageError(f"there is no table {name!r}; there are: {choose(table.name for table in tables)}")
+    return found
 
 
 def write_tables(tables: Sequence[Table], host: Registries, folder: Path) -> None:

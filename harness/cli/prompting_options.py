@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 
+C = TypeVar("C", bound=Callable[..., Any])
 OPTIONS = (
     click.option(
         "--num-fewshot", type=click.IntRange(min=0), help="Number of few-shot examples (default: the task's)."
@@ -34,13 +35,13 @@ OPTIONS = (
 NAMES = ("num_fewshot", "fewshot_seed", "include_path", "chat_template", "system_prompt", "multiturn")
 
 
-def prompting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def prompting_options(command: C) -> C:
     """Add these options to a click command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
-def take_prompting_options(asked: dict[str, Any]) -> dict[str, Any]:
-    """Remove these options from the arguments of a command and return them as settings of `harness.evaluate`."""
-    return {name: value for name in NAMES if (value := asked.pop(name)) is not None and value != ()}
+def prompting_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of these options as the argument `prompting` of `harness.evaluate`."""
+    return {name: value for name in NAMES if (value := given[name]) is not None and value != ()}

@@ -1,4 +1,4 @@
-"""The engine that is used when the user names none."""
+"""The default engine, used if the user names none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from harness.registries import Registries
 
 
 def default_engine(registries: Registries) -> str:
-    """Return the name of the engine that is preferred on this machine; transformers where none is."""
+    """Return the name of the first engine that is preferred on this machine, else transformers."""
     preferred = (name for name in registries.engines if registries.engines[name].preferred())
     return next(preferred, "transformers")

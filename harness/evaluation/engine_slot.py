@@ -1,4 +1,4 @@
-"""The engine that is open: checkpoints of its shape are swapped in, others open a new one."""
+"""The open engine: checkpoints of its shape are swapped in, others open a new engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.types import Engine
 
 
 class EngineSlot:
-    """The one engine that is open; checkpoints of its shape are swapped in, others open a new one."""
+    """The open engine; checkpoints of its shape are swapped in, others open a new engine."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -33,17 +33,17 @@ class EngineSlot:
         return engine
 
     def _expect_planned(self, job: Job) -> FileStates:
-        """Return the state of a checkpoint's files; raise EngineError where they are not those that were planned."""
+        """Return the state of a checkpoint's files; raise EngineError if they changed since the plan."""
         state = state_of(job.folder, job.checkpoint.adapter)
         if state != job.files:
-            self.close()  # what it has read ahead may be neither
+            self.close()  # it may have read the changed files ahead
             if checkpoint_digest(job.folder, adapter=job.checkpoint.adapter) != job.digest:
                 raise _changed(job, "since the plan was made")
         return state
 
     def _load(self, job: Job) -> Engine:
         if self.engine is not None and job.info.shape and job.info.shape == self.shape:
-            self.digest = ""  # a swap that fails leaves weights of which nothing is known
+            self.digest = ""  # the weights are undefined after a failed swap
             self.engine.swap(job.checkpoint, job.folder)
         else:
             self.close()
@@ -55,11 +55,11 @@ class EngineSlot:
         return self.engine
 
     def expect(self, job: Job | None) -> None:
-        """Let the engine read ahead what comes next, if it will be swapped in."""
+        """Let the engine prefetch the next checkpoint, if it will be swapped in."""
         if self.engine is not None and job is not None and job.info.shape == self.shape != "":
             try:
                 self.engine.prefetch(job.checkpoint, job.folder)
-            except Exception:  # noqa: S110  # only a hint: what is wrong with the next is said at its own turn
+            except Exception:  # noqa: S110  # only a hint: an error is reported when the checkpoint is loaded
                 pass
 
     def close(self) -> None:
@@ -70,6 +70,6 @@ class EngineSlot:
 
 def _changed(job: Job, when: str) -> EngineError:
     return EngineError(
-        f"{job.folder} has changed {when}: its files no longer have the digest {job.digest}; "
-        "run harness eval again when nothing writes there any more"
+        f"{job.folder} changed {when}: its files no longer have the digest {job.digest}; "
+        "run harness eval again after all writing has ended"
     )

@@ -1,4 +1,4 @@
-"""Which cells a suite wants, which of them are in the store, and what the others will cost."""
+"""The plan of a suite: its cells, which of them are in the store, and the cost of the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.checkpoints.digests import FileStates, checkpoint_digest, config_di
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
 from harness.distribution import missing
-from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose
+from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
@@ -27,14 +27,14 @@ from harness.types import Checkpoint, EngineInfo, EngineType, Task
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint, ready to be opened, and the cell of each task on it."""
+    """One checkpoint to evaluate, with the cell of each task."""
 
     checkpoint: Checkpoint
     folder: Path
     info: EngineInfo
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
-    files: FileStates  # before the digest was computed
+    files: FileStates  # state before the digest was computed
     chat: Chat | None = None
 
     @property
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A checkpoint, or one task on it, that could not be evaluated."""
+    """A checkpoint, or a task of one, that could not be evaluated."""
 
     where: str
     error: BaseException
@@ -57,13 +57,13 @@ class Failure:
 
 @dataclass
 class Plan:
-    """All jobs of a suite; `there` holds the names of cells that the store has already."""
+    """All jobs of a suite; `there` are the names of cells that are in the store."""
 
     jobs: list[Job] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    samples: int = 1  # the most that are drawn of a document
+    samples: int = 1  # largest number per document
 
     def look_into(self, store: Store) -> None:
         """Find the complete cells of the store. A damaged one is set aside, reported in a note, and computed again."""
@@ -76,7 +76,7 @@ class Plan:
                 self.notes.append(f"{error.found}; its cell will be computed again")
 
     def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
-        """Yield what is still to be computed, equal cells once."""
+        """Yield the cells to compute; equal cells once."""
         seen = set(self.there)
         for job in self.jobs:
             for task, cell in job.cells:
@@ -114,12 +114,12 @@ def truncation_of(settings: Settings, task: Task) -> str:
 
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
-    """Look at every checkpoint without reading its weights; one that cannot be used is a failure of the plan."""
+    """Inspect every checkpoint; one that cannot be used is a failure of the plan."""
     plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1)
     for checkpoint in checkpoints:
         try:
             plan.jobs.append(_job(checkpoint, tasks, setup))
-        except PLUGIN_ERRORS as error:  # an engine may fail in any way at what it was not made for
+        except PLUGIN_ERRORS as error:  # an engine may raise any error for an unsupported model
             plan.failures.append(Failure(checkpoint.label, error))
     plan.jobs = _by_shape(plan.jobs)
     plan.notes += _equal_weights(plan.jobs)
@@ -157,7 +157,7 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
 
 
 def check_options(setup: Setup) -> None:
-    """Refuse an engine whose modules are not installed, and an option that it does not know, before any cell."""
+    """Raise EngineError if modules of the engine are not installed, and UsageError for an unknown option."""
     if absent := missing(setup.engine.modules):
         raise EngineError(
             f"engine {setup.engine.name!r} needs {choose(absent)}, not installed here: "
@@ -170,11 +170,13 @@ def check_options(setup: Setup) -> None:
         known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
         unknown = set(setup.options) - known
         if unknown:
-            raise UsageError(f"engine {setup.engine.name!r} has no option {choose(unknown)}; it has: {choose(known)}")
+            raise UsageError(
+                f"engine {setup.engine.name!r} has no option {choose(unknown)}; {suggest(min(unknown), known)}"
+            )
 
 
 def _by_shape(jobs: Sequence[Job]) -> list[Job]:
-    """Bring checkpoints of one shape together, so that one engine serves them, and among them those of one config."""
+    """Group checkpoints by shape, so that one engine serves them, and within a shape by config."""
     first: dict[Hashable, int] = {}
     keys = [(job.info.shape or number, config_digest(job.folder)) for number, job in enumerate(jobs)]
     for number, (shape, config) in enumerate(keys):
@@ -188,12 +190,12 @@ def _equal_weights(jobs: Sequence[Job]) -> list[str]:
     owners: dict[str, list[str]] = {}
     for job in jobs:
         owners.setdefault(job.digest, []).append(job.checkpoint.label)
-    return [f"{' and '.join(labels)} are the same weights" for labels in owners.values() if len(set(labels)) > 1]
+    return [f"{' and '.join(labels)} have the same weights" for labels in owners.values() if len(set(labels)) > 1]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the missing cells of one task will take: documents and tokens over all checkpoints, forward FLOPs."""
+    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs."""
 
     task: str
     cells: int
@@ -212,7 +214,7 @@ class Cost:
 
 
 def costs(plan: Plan) -> list[Cost]:
-    """Return the cost of a plan, a row a task; reads tokenizers, but no weights. Raises TokenError as a run would."""
+    """Return the cost of a plan per task; reads tokenizers but no weights. Raises TokenError as an evaluation does."""
     pool, found = EncoderPool(), dict[str, Cost]()
     for job, task, _ in plan.missing():
         tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
@@ -222,22 +224,22 @@ def costs(plan: Plan) -> list[Cost]:
 
 
 def cost_table(plan: Plan) -> Table:
-    """Return what a plan will take, a row a task and their sum."""
+    """Return the cost of a plan: one row per task, and their sum."""
     rows = costs(plan)
     everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
-    there = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are there."
-    about = "Tokens count each choice with its context, and texts as if all were drawn to their end; "
+    stored = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are in the store."
+    about = "Tokens count every choice with its context, and generated text at its maximal length. "
     about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")
     cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
-    return Table("plan", "To be done", columns, cells, (there, about, *plan.notes))
+    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *plan.notes))
 
 
 Encoded = EncodedTask | EncodedPrompts
 
 
 class EncoderPool:
-    """Tasks as token ids, kept for checkpoints that share tokenizer and settings; one thread works ahead."""
+    """Tasks as token ids, cached for checkpoints with the same tokenizer and settings; a thread encodes ahead."""
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] = ()
@@ -249,7 +251,7 @@ class EncoderPool:
         return self.ahead(job, task).result()
 
     def ahead(self, job: Job, task: Task) -> Future[Encoded]:
-        """Begin to encode a task, unless that was begun before."""
+        """Start to encode a task, unless it was started before."""
         settings = job.settings
         key = (
             tokenizer_digest(job.folder),

@@ -1,8 +1,8 @@
-"""Draw the samples of a cell: as many of each document as its sampler asks for, checked and kept as they come.
+"""Sampling of the documents of a cell: as many samples as the sampler requests, checked and stored as they arrive.
 
-Documents do not wait for each other: whoever has all samples that were asked for asks for more, while others are still
-under way, so that an engine stays full. Sample i of a document has a seed of its own, from the suite's seed, the
-document and i; it is the same text whenever and beside whatever it is drawn.
+Documents are independent: the sampler decides on more samples of a document as soon as all its requested samples have
+arrived, so that the engine stays busy. The seed of sample i of a document depends on the suite's seed, the document and
+i only, and so does its text.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from harness.store.cells import Store
 from harness.store.sample_cells import Drawn
 from harness.types import Checker, Engine, Generation, Outcome, Sample, Sampler, SampleRequest, Task
 
-PART_ROWS = 50_000  # samples after which a part is written
-PART_SECONDS = 10.0  # and seconds
+PART_ROWS = 50_000  # number of samples after which a part is written
+PART_SECONDS = 10.0  # seconds after which a part is written
 NOBODY = Origin("-", "sampler", "-")
-SEED_BYTES = 6  # of the seed of a document's first sample; those behind it follow one by one
+SEED_BYTES = 6  # of the seed of a document's first sample; the next samples have consecutive seeds
 
 
 class Run(NamedTuple):
@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a suite draws texts: a sampler with its options, and what replaces the tasks' own way to choose tokens."""
+    """How a suite generates text: a sampler with its options, and overrides of the tasks' sampling options."""
 
     name: str
     sampler: Sampler
@@ -53,24 +53,24 @@ class Sampling:
     seed: int = 0
     keep_texts: bool = True
     checkers: Mapping[str, Checker] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # of checkers, on how safely they run programs
-    origin: Origin = NOBODY  # whose sampler it is
+    notes: tuple[str, ...] = ()  # of checkers, on the sandbox
+    origin: Origin = NOBODY  # of the sampler
 
     def of(self, task: Task) -> Generation:
-        """Return how a task draws texts in this suite; raise UsageError where equal samples would be drawn."""
+        """Return how a task generates text in this suite; raise UsageError if all samples would be equal."""
         if task.generation is None:
-            raise UsageError(f"task {task.name} draws no texts")
-        own: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
-        found = replace(task.generation, **{name: value for name, value in own.items() if value is not None})
-        if self.sampler.at_most > 1 and found.temperature == 0:
+            raise UsageError(f"task {task.name} generates no text")
+        overrides: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
+        generation = replace(task.generation, **{name: value for name, value in overrides.items() if value is not None})
+        if self.sampler.at_most > 1 and generation.temperature == 0:
             raise UsageError(
                 f"task {task.name}: all samples of a document are equal at temperature 0; pass --temperature, such as "
-                "1, or draw one sample"
+                "1, or draw a single sample"
             )
-        return found
+        return generation
 
     def settings(self, task: Task) -> dict[str, Any]:
-        """Return what is part of a cell's identity."""
+        """Return the sampling settings in a cell's identity."""
         generation, checker = self.of(task), self.checkers[task.name]
         return {
             "sampler": self.name,
@@ -88,11 +88,15 @@ def make_sampling(
     *,
     sampler: str = "n",
     options: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    keep_texts: bool = True,
     allow_code_execution: bool = False,
-    **chosen: Any,
 ) -> Sampling:
-    """Return how texts are drawn for some tasks; raise UsageError for options that do not exist, a checker that is not
-    there, or one that runs code where that is not allowed.
+    """Return how text is generated for some tasks.
+
+    Raises UsageError for unknown options, an unknown checker, or one that runs code without permission.
     """
     make, options = registries.samplers[sampler], dict(options or {})
     try:
@@ -105,30 +109,38 @@ def make_sampling(
     for name, checker in checkers.items():
         if checker.executes_code and not allow_code_execution:
             raise UsageError(
-                f"task {name} runs programs that a model wrote (checker {checker.name!r}); pass --allow-code-execution "
-                "if this machine may do that"
+                f"task {name} runs programs written by a model (checker {checker.name!r}); pass --allow-code-execution "
+                "to permit it on this machine"
             )
     prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
     notes = sorted({note for verify in prepare for note in verify()})
-    found = Sampling(
-        sampler, made, checkers=checkers, notes=tuple(notes), origin=registries.samplers.origin(sampler), **chosen
+    drawing = Sampling(
+        sampler,
+        made,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        keep_texts=keep_texts,
+        checkers=checkers,
+        notes=tuple(notes),
+        origin=registries.samplers.origin(sampler),
     )
     for task in tasks:
         if task.generation:
-            found.of(task)
-    return found
+            drawing.of(task)
+    return drawing
 
 
 class SampleRun:
-    """The samples of one cell while they are drawn. Those that are in the store already are not drawn again."""
+    """Sampling of one cell. Samples in the store are not drawn again."""
 
     def __init__(self, claim: Claim, encoded: EncodedPrompts, sampling: Sampling, store: Store) -> None:
         self.claim, self.encoded, self.sampling, self.store = claim, encoded, sampling, store
         self.generation, self.checker = sampling.of(claim.task), sampling.checkers[claim.task.name]
         n = len(claim.task.docs)
         self.asked, self.came, self.passed = (np.zeros(n, dtype=np.int64) for _ in range(3))  # samples of each document
-        self.open = set(range(n))  # documents that are not done
-        self.queue: deque[Run] = deque()  # what is to be drawn next
+        self.open = set(range(n))  # unfinished documents
+        self.queue: deque[Run] = deque()  # samples to draw next
         self.rows: list[Drawn] = []
         self.stored, self.written = 0, time.monotonic()
         self.pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check")
@@ -136,13 +148,13 @@ class SampleRun:
         self._resume()
 
     def _resume(self) -> None:
-        """Take in what an earlier run left, and ask again for what was under way."""
+        """Load the samples of an earlier run, and queue those that it had requested but not stored."""
         rows = self.store.sample_cells.read(self.claim.cell.name)
-        there: list[set[int]] = [set() for _ in self.came]
+        stored: list[set[int]] = [set() for _ in self.came]
         for doc, sample, outcome in zip(*(rows.get(name, ()) for name in ("doc", "sample", "outcome")), strict=True):
-            there[doc].add(int(sample))
+            stored[doc].add(int(sample))
             self.passed[doc] += outcome == "passed"
-        for doc, samples in enumerate(there):
+        for doc, samples in enumerate(stored):
             self.came[doc], self.asked[doc] = len(samples), max(samples, default=-1) + 1
             self.queue += [Run(doc, i, 1) for i in range(self.asked[doc]) if i not in samples]
         self.stored = int(self.came.sum())
@@ -151,14 +163,16 @@ class SampleRun:
     # --- drawing ---------------------------------------------------------------------------------------------------
 
     def run(self, engine: Engine) -> Iterator[int]:
-        """Draw until every document is done; yield how many documents were finished by what came back.
+        """Draw until every document is finished; yield the number of documents finished by each result.
 
-        Raises EngineError where samples that were asked for do not come.
+        Raises EngineError if requested samples are missing.
         """
         try:
             while self.open:
                 if not self.queue:
-                    raise EngineError(f"{self.claim.task.name}: samples did not come for {len(self.open)} documents")
+                    raise EngineError(
+                        f"{self.claim.task.name}: the engine returned no samples for {len(self.open)} documents"
+                    )
                 left = len(self.open)
                 for sample in engine.generate(self._requests()):
                     self._take(sample)
@@ -173,7 +187,7 @@ class SampleRun:
             self.pool.shutdown()
 
     def _requests(self) -> Iterator[SampleRequest]:
-        """Yield what is to be drawn, as far as it is known when an engine has room for it."""
+        """Yield the queued requests; the queue may grow while the engine consumes them."""
         while self.queue:
             run, generation = self.queue.popleft(), self.generation
             yield SampleRequest(
@@ -193,7 +207,7 @@ class SampleRun:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:SEED_BYTES], "big")
 
     def _decide(self, docs: Sequence[int]) -> None:
-        """Ask the sampler about documents whose samples all came; those that need no more are done."""
+        """Ask the sampler about documents without pending samples; those that need no more are finished."""
         idle = np.array([doc for doc in docs if self.came[doc] == self.asked[doc]], dtype=np.int64)
         if not len(idle):
             return
@@ -205,7 +219,8 @@ class SampleRun:
         more = np.asarray(more, dtype=np.int64)
         if more.shape != idle.shape or (more < 0).any():
             raise PluginError(
-                f"sampler {self.sampling.name!r} asks for {more} more samples; expected {len(idle)} numbers from 0 on"
+                f"sampler {self.sampling.name!r} requests {more} more samples; expected {len(idle)} non-negative "
+                "integers"
             )
         self.queue += [Run(int(doc), int(self.asked[doc]), int(n)) for doc, n in zip(idle, more, strict=True) if n]
         self.asked[idle] += more
@@ -214,7 +229,7 @@ class SampleRun:
     # --- checking --------------------------------------------------------------------------------------------------
 
     def _take(self, sample: Sample) -> None:
-        """Check a sample; programs run beside each other, while more texts are drawn."""
+        """Check a sample; programs run in parallel while more text is generated."""
         run: Any = sample.key
         future: Future[Outcome] = Future()
         if self.checker.executes_code:
@@ -238,20 +253,20 @@ class SampleRun:
     def _finish_checks(self, *, wait: bool) -> None:
         for future in [future for future in self.checks if wait or future.done()]:
             run, sample = self.checks.pop(future)
-            found = future.result()
+            outcome = future.result()
             text = sample.text if self.sampling.keep_texts else None
             number, size = run.first + sample.index, len(sample.ids)
             self.rows.append(
-                Drawn(run.doc, number, sample.seed, text, size, sample.finish, found.outcome, found.detail)
+                Drawn(run.doc, number, sample.seed, text, size, sample.finish, outcome.outcome, outcome.detail)
             )
             self.came[run.doc] += 1
-            self.passed[run.doc] += found.outcome == "passed"
+            self.passed[run.doc] += outcome.outcome == "passed"
             self._decide([run.doc])
 
     # --- keeping ---------------------------------------------------------------------------------------------------
 
     def _keep(self, *, enough: int = 1, seconds: float = float("inf")) -> None:
-        """Write a part if there are enough new samples, or some and so many seconds have passed."""
+        """Write a part if there are enough new samples, or any after a number of seconds."""
         passed = time.monotonic() - self.written
         if self.rows and (len(self.rows) >= enough or passed > seconds):
             self.store.sample_cells.add(self.claim.cell.name, self.rows)
@@ -259,6 +274,6 @@ class SampleRun:
             self.rows, self.written = [], time.monotonic()
 
     def seal(self, provenance: Mapping[str, Any]) -> None:
-        """Say that the cell is whole."""
+        """Mark the cell as complete."""
         counts = {"rows": self.stored, "truncated": np.flatnonzero(self.encoded.truncated).tolist()}
         self.store.sample_cells.seal(self.claim.cell.name, {**provenance, **counts, "harness": version()})

@@ -1,4 +1,4 @@
-"""The records of cells while they are computed: what is claimed, what is asked, and what has come back."""
+"""Scoring of the choices of cells: claims, requests, and the records built from results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Claim:
 
 @dataclass
 class Tally:
-    """The records of a cell while its scores come in; `greedy` says whether its metric asks what is greedy."""
+    """The records of a cell under construction; `greedy`: its metric needs to know which continuations are greedy."""
 
     claim: Claim
     encoded: EncodedTask
@@ -47,7 +47,7 @@ class Tally:
 
     @property
     def documents(self) -> int:
-        """Return the documents that the last result stands for, so that those of a cell add up."""
+        """Return the number of documents completed by the last result; they sum to those of the cell."""
         total, docs = len(self.encoded.requests), len(self.task.docs)
         done = total - self.left
         return docs * done // total - docs * (done - 1) // total
@@ -58,7 +58,7 @@ class Tally:
         return self.claim.task
 
     def add(self, request: int, score: ChoiceScore) -> None:
-        """Put one result where it belongs."""
+        """Add one result to its rows."""
         self.left -= 1
         piece = self.encoded.pieces[request]
         if piece.unconditional and self.unconditional is not None:
@@ -71,7 +71,7 @@ class Tally:
             self.is_greedy[piece.rows] &= score.is_greedy[piece.which]
 
     def records(self, provenance: Mapping[str, Any]) -> Records:
-        """Return the finished records; raise EngineError where a score is not finite."""
+        """Return the finished records; raise EngineError for a non-finite score."""
         for column in (self.logprob, self.unconditional):
             if column is not None and not np.isfinite(column).all():
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
@@ -91,7 +91,7 @@ class Tally:
 
 
 def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Request]:
-    """Chain the requests of several cells, each in `begun` before its first; keys say which cell and which request."""
+    """Chain the requests of several cells, appending each cell to `begun`; keys are (cell, request)."""
     for number, tally in enumerate(tallies):
         begun.append(tally)
         for request in tally.encoded.requests:
@@ -99,7 +99,7 @@ def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Reques
 
 
 def check_all_came(tallies: Sequence[Tally]) -> None:
-    """Raise EngineError where an engine gave back fewer results than it was asked for."""
+    """Raise EngineError if the engine returned fewer results than requested."""
     for tally in tallies:
         if tally.left:
-            raise EngineError(f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results did not come")
+            raise EngineError(f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results are missing")

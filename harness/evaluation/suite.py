@@ -1,7 +1,7 @@
-"""Run a suite: every missing cell (checkpoint x task) is scored and stored, whatever happens to the others.
+"""Run a suite: score and store every missing cell (checkpoint x task), independent of failures of other cells.
 
-A cell is claimed by a lock that dies with its process, scored, and written whole. So a suite can be killed and started
-again, and several processes can work on one store; none does a cell that another does or did.
+A cell is locked, scored, and written atomically; its lock is released when the process dies. A suite can therefore be
+killed and restarted, and several processes can work on one store without scoring a cell twice.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from filelock import Timeout
 
 from harness.checkpoints.families import check_features, select
-from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
+from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.engine_slot import EngineSlot
@@ -36,44 +36,58 @@ from harness.tasks.prompting import Prompting, as_chat
 from harness.types import Checkpoint, Engine, Family, Task
 
 
+class Settings(TypedDict, total=False):
+    """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
+
+    engine: str | None
+    options: Mapping[str, Any] | None
+    data: str | Path | None
+    limit: int | None
+    subset: str | Path | Sequence[Subset] | None
+    truncation: str | None
+    rehash: bool
+    sampling: Mapping[str, Any] | None
+    prompting: Mapping[str, Any] | None
+
+
 class Progress:
-    """What a suite tells while it runs; this one says nothing."""
+    """Progress of a suite; this class reports nothing."""
 
     def start(self, plan: Plan) -> None:
-        """Begin: the plan is made, the work is known."""
+        """Report the start, with the plan."""
 
     def documents(self, checkpoint: Checkpoint, n: int) -> None:
-        """Say that n documents were scored."""
+        """Report that n documents were scored."""
 
     def cell(self, checkpoint: Checkpoint, task: Task) -> None:
-        """Say that a cell was written."""
+        """Report that a cell was written."""
 
     def failed(self, failure: Failure) -> None:
-        """Say that a checkpoint or a cell failed."""
+        """Report that a checkpoint or a cell failed."""
 
     def note(self, text: str) -> None:
-        """Say something else worth knowing."""
+        """Report anything else."""
 
 
 @dataclass
 class Summary:
-    """What a suite did: cells written, cells that were there, what failed."""
+    """Result of a suite: cells written, cells already stored, and failures."""
 
     written: int = 0
     there: int = 0
     failures: list[Failure] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raise SuiteError when something failed."""
+        """Raise SuiteError if anything failed."""
         if self.failures:
             raise SuiteError(
-                f"{len(self.failures)} failed, {self.written} cells written, {self.there} were there; "
+                f"{len(self.failures)} failed, {self.written} cells written, {self.there} already stored; "
                 f"first failure: {self.failures[0]}"
             ) from self.failures[0].error
 
 
 class Suite:
-    """A plan under way on one store."""
+    """Execution of a plan on one store."""
 
     def __init__(self, plan: Plan, setup: Setup, store: Store, progress: Progress) -> None:
         self.plan, self.store, self.progress = plan, store, progress
@@ -83,7 +97,7 @@ class Suite:
         self.told: set[str] = set()
 
     def run(self) -> Summary:
-        """Do all missing cells; return what was done and what failed."""
+        """Compute all missing cells; return cells written and failures."""
         for failure in self.plan.failures:
             self.progress.failed(failure)
         for note in self.slot.setup.sampling.notes if self.slot.setup.sampling else ():
@@ -98,7 +112,7 @@ class Suite:
         return self.summary
 
     def _keep_names(self) -> None:
-        """Write the names of everything that is about to be used, before any record needs them."""
+        """Write the names of tasks, checkpoints and settings before the records that need them."""
         tasks = {task.fingerprint: task for job in self.plan.jobs for task, _ in job.cells}
         for task in tasks.values():
             self.store.put_task(task)
@@ -118,11 +132,11 @@ class Suite:
         ]
 
     def _is_there(self, cell: CellId) -> bool:
-        """Say whether a cell was there when the plan was made, or has been written since: at most two look-ups."""
+        """Return whether a cell was stored when the plan was made or since; at most two look-ups."""
         return cell.name in self.plan.there or self.store.has(cell)
 
     def _pass(self, jobs: Sequence[Job]) -> None:
-        """Do the cells of each job that no other process holds."""
+        """Compute the cells of each job that no other process has locked."""
         for job, after in zip_longest(jobs, jobs[1:]):
             with ExitStack() as locks:
                 claims = list(self._claim(job, locks))
@@ -135,20 +149,20 @@ class Suite:
             try:
                 locks.enter_context(lock.acquire(timeout=0))
             except Timeout:
-                continue  # another process has it; _wait_for_others comes back
-            if not self.store.has(cell):  # or it was written meanwhile
+                continue  # locked by another process; _wait_for_others retries
+            if not self.store.has(cell):  # written since _open_cells
                 yield Claim(task, cell, lock)
 
     def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Any]]:
-        """Yield each claim that can be tokenised, with its tokens; the next is tokenised meanwhile."""
+        """Yield each claim that can be tokenised, with its tokens; the next is tokenised in the background."""
         for claim, after in zip_longest(claims, claims[1:]):
             encoded = self.pool.ahead(job, claim.task)
             try:
                 found = encoded.result()
             except EngineError as error:
                 self._fail(job.checkpoint.label, error)
-                return  # its tokenizer does not load
-            except PLUGIN_ERRORS as error:  # one task that fails must not stop the others
+                return  # the tokenizer does not load
+            except PLUGIN_ERRORS as error:  # a task that fails must not stop the others
                 self._fail(_where(job, claim.task), error)
             else:
                 if after:
@@ -156,7 +170,7 @@ class Suite:
                 yield claim, found
 
     def _do(self, job: Job, claims: Sequence[Claim], after: Job | None) -> None:
-        """Do all claimed cells of a checkpoint, those with choices in one stream; what fails is reported and left."""
+        """Compute all claimed cells of a checkpoint, cells of choices in one stream; failures are reported."""
         claims = sorted(claims, key=lambda claim: claim.task.generation is not None)
         encoded = self._encoded(job, claims)
         first = next(encoded, None)
@@ -172,8 +186,8 @@ class Suite:
                     self._score(job, cells, engine)
             self._tell(job, engine)
         except StoreError:
-            raise  # what cannot be kept need not be computed
-        except PLUGIN_ERRORS as error:  # an engine may fail in any way; the other checkpoints go on
+            raise  # results that cannot be stored need not be computed
+        except PLUGIN_ERRORS as error:  # an engine may raise any error; the other checkpoints continue
             self.slot.close()
             self._fail(job.checkpoint.label, error)
 
@@ -194,7 +208,7 @@ class Suite:
         check_all_came(begun)
 
     def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
-        """Draw the texts of cells, one cell after the other; a checker or sampler that fails fails its cell alone."""
+        """Generate the text of cells, one after the other; an error of a checker or sampler fails its cell only."""
         for claim, encoded in cells:
             try:
                 run = self._sample_run(claim, encoded)
@@ -210,10 +224,10 @@ class Suite:
             self.progress.cell(job.checkpoint, claim.task)
 
     def _sample_run(self, claim: Claim, encoded: Any) -> SampleRun:
-        """Begin a cell, or go on with what an earlier run left; damaged parts of it are drawn again."""
+        """Start a cell, or continue one of an earlier run; damaged parts are drawn again."""
         sampling = self.slot.setup.sampling
         if sampling is None:
-            raise UsageError(f"task {claim.task.name} draws texts, and nothing says how")
+            raise UsageError(f"task {claim.task.name} generates text; expected sampling options")
         while True:
             try:
                 return SampleRun(claim, encoded, sampling, self.store)
@@ -221,7 +235,7 @@ class Suite:
                 self.progress.note(f"{error.found}; its samples will be drawn again")
 
     def _tell(self, job: Job, engine: Engine) -> None:
-        """Say once where the engine left its usual path."""
+        """Report notes of the engine on disabled optimisations, once each."""
         for note in engine.describe().get("notes", ()):
             if note not in self.told:
                 self.told.add(note)
@@ -246,13 +260,13 @@ class Suite:
         self.progress.failed(failure)
 
     def _expect_all(self) -> None:
-        """Fail what is not in the store although nothing said so: a run is done only when every cell is there."""
+        """Report cells that are missing without an error, because a run is complete only if every cell is stored."""
         for job in self.plan.jobs:
             for task, _ in self._open_cells(job):
                 self._fail(_where(job, task), SuiteError("no record was written, and no error was raised"))
 
     def _wait_for_others(self) -> None:
-        """Wait for cells that other processes hold, one by one; do what a process that died left undone."""
+        """Wait for cells that other processes have locked; compute those that a dead process left."""
         for job in self.plan.jobs:
             for task, cell in self._open_cells(job):
                 self.progress.note(f"{_where(job, task)}: waiting for another process")
@@ -330,7 +344,7 @@ def take_prompting(asked: Mapping[str, Any]) -> tuple[Prompting, Chat | None]:
 def _tasks(
     names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
 ) -> list[Task]:
-    """Return tasks, each once; raise UsageError where one names a metric that nobody registers."""
+    """Return tasks, each once; raise UsageError for an unknown metric."""
     found = [
         task
         for item in names
@@ -343,7 +357,8 @@ def _tasks(
     for task in found:
         if task.metric not in registries.metrics and not task.source:
             raise UsageError(
-                f"task {task.name}: there is no metric {task.metric!r}; there are: {choose(registries.metrics)}"
+                f"task {task.name}: there is no metric {task.metric!r}; "
+                f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
             )
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
 
@@ -353,27 +368,54 @@ def evaluate(
     tasks: Sequence[str | Task],
     store: str | Path,
     *,
+    engine: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    subset: str | Path | Sequence[Subset] | None = None,
+    truncation: str | None = None,
+    rehash: bool = False,
+    sampling: Mapping[str, Any] | None = None,
+    prompting: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     registries: Registries | None = None,
-    **settings: Any,
 ) -> Summary:
-    """Score tasks on checkpoints and keep every choice in a store; cells that are there are not done again.
+    """Score tasks on checkpoints and store the scores of every choice; stored cells are not computed again.
 
     :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
     :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
-    :param store: the folder of the store; made if it is not there.
-    :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
-        Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
-        sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
-        `prompting` is a dict of num_fewshot, fewshot_seed, include_path (folders with further tasks of a source),
+    :param store: the folder of the store; created if it does not exist.
+    :param engine: name of the engine (default: vllm if it and a GPU are available, else transformers).
+    :param options: options of the engine, such as {"dtype": "bfloat16"}.
+    :param data: folder with documents that do not ship with their tasks.
+    :param limit: evaluate the first documents of each group only (stored as a separate task).
+    :param subset: a file of `harness choose`, or its Subset values: evaluate these documents only.
+    :param truncation: of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).
+    :param rehash: compute the digests of weight files again instead of using the cache.
+    :param sampling: for tasks with generated text: sampler, options (a dict for the sampler), temperature, top_p, seed,
+        keep_texts and allow_code_execution.
+    :param prompting: num_fewshot, fewshot_seed, include_path (folders with further task files of a source),
         chat_template ("tokenizer", or a file), system_prompt and multiturn.
+    :param progress: receives events of the run.
 
-    Returns a Summary; a checkpoint or task that failed is in `failures`, and the others are done.
-    Raises UsageError for names that do not exist, TaskError and FamilyError for files that are wrong, StoreError where
-    the store cannot be written; what was written stays.
+    Returns a Summary; failed checkpoints and tasks are in `failures`, the others are complete. Raises UsageError for
+    unknown names, TaskError and FamilyError for invalid files, and StoreError if the store cannot be written.
     """
     expect_usable(Path(store))
-    plan, setup = prepare(families, tasks, registries=registries, **settings)
+    plan, setup = prepare(
+        families,
+        tasks,
+        engine=engine,
+        options=options,
+        data=data,
+        limit=limit,
+        subset=subset,
+        truncation=truncation,
+        rehash=rehash,
+        sampling=sampling,
+        prompting=prompting,
+        registries=registries,
+    )
     opened = Store(store, create=True)
     plan.look_into(opened)
     progress = progress or Progress()

@@ -34,9 +34,9 @@ Prompt = tuple[str, str]
 
 @dataclass(frozen=True)
 class Piece:
-    """Where the scores of a request go: that of continuation `which[i]` is added to row `rows[i]`, shapes (r,).
+    """Target of the scores of a request: that of continuation `which[i]` is added to row `rows[i]`, shapes (r,).
 
-    All go to the conditional or all to the unconditional column.
+    All scores of a request go to the conditional column, or all to the unconditional one.
     """
 
     rows: Ints
@@ -48,7 +48,7 @@ class Piece:
 class EncodedTask:
     """A task as token ids.
 
-    Rows are the choices of all documents in order. `requests[i].key` is i, and `pieces[i]` tells where its scores go:
+    Rows are the choices of all documents in order. `requests[i].key` is i, and `pieces[i]` is the target of its scores:
     several windows of a long text add to one row, and one unconditional score to all rows of equal text. `n_tokens`
     and `truncated` are per row; `joined` counts documents with a token across the join.
     """
@@ -63,15 +63,15 @@ class EncodedTask:
 
     @property
     def total_tokens(self) -> int:
-        """Return the tokens that a forward over every sequence reads, contexts counted once a choice."""
+        """Return the tokens read by a forward pass over every sequence; contexts are counted once per choice."""
         return sum(len(r.context) + len(c) for r in self.requests for c in r.continuations)
 
 
 @dataclass(frozen=True)
 class Split:
-    """One document as token ids: pairs of a context (BOS included) and the continuations behind it.
+    """One document as token ids: pairs of a context (BOS included) and its continuations.
 
-    `rows[i][k]` is the choice whose score the k-th continuation of pair i adds to.
+    `rows[i][k]` is the choice of the k-th continuation of pair i.
     """
 
     pairs: tuple[tuple[Ids, tuple[Ids, ...]], ...]
@@ -83,7 +83,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Encoder:
-    """The policy of one suite with the tokenizer of one checkpoint."""
+    """The token rules of one suite, with the tokenizer of one checkpoint."""
 
     tokenizer: Tokenizer
     max_length: int
@@ -93,20 +93,20 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if self.truncation not in TRUNCATION:
-            raise TokenError(f"truncation {self.truncation!r} is none of {choose(TRUNCATION)}")
+            raise TokenError(f"truncation {self.truncation!r}; expected one of {choose(TRUNCATION)}")
         if self.bos == "always" and self.tokenizer.bos_id is None:
             raise TokenError("bos = always, but the tokenizer has no BOS token; set bos = never or auto in the family")
 
     @property
     def prefix(self) -> Ids:
-        """Return what stands before every context."""
+        """Return the tokens before every context."""
         if self.bos == "always" and self.tokenizer.bos_id is not None:
             return [self.tokenizer.bos_id]
         return list(self.tokenizer.prefix_ids) if self.bos == "auto" else []
 
     @property
     def limit(self) -> int:
-        """Return the most tokens of a scored sequence."""
+        """Return the largest number of tokens of a scored sequence."""
         return self.max_length + (self.truncation == "lm_eval")
 
     def text(self, task: Task, context: str) -> str:
@@ -116,14 +116,14 @@ class Encoder:
         return self.render(context)
 
     def before(self, ids: Ids) -> Ids:
-        """Return what stands before a context that begins with `ids`: nothing twice, and something if it is empty."""
+        """Return the tokens to add before a context that begins with `ids`: never BOS twice, and one if it is empty."""
         prefix = self.prefix
         if ids and prefix and ids[: len(prefix)] == prefix:
             return []
         return prefix if ids or prefix else [self._first()]
 
     def _first(self) -> int:
-        """Return the token to condition on where there is neither context nor BOS."""
+        """Return the token to condition on without context and BOS."""
         ids = (self.tokenizer.bos_id, self.tokenizer.eos_id)
         first = next((i for i in ids if i is not None), None)
         if first is None or self.bos == "never":
@@ -131,7 +131,7 @@ class Encoder:
         return first
 
     def cut(self, context: Ids, longest: int) -> Ids:
-        """Drop the left of a context so that `longest` more tokens fit behind it."""
+        """Drop the left part of a context so that `longest` more tokens fit after it."""
         over = len(context) + longest - self.limit
         if over <= 0:
             return context
@@ -152,7 +152,7 @@ def move_spaces(context: str, continuation: str) -> tuple[str, str]:
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many leading tokens two sequences of one type share, comparing slices rather than tokens.
+    """Return the length of the common prefix of two sequences of one type, comparing slices.
 
     >>> common_prefix((1, 2, 3), (1, 2, 4, 5))
     2
@@ -168,7 +168,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """The prompts of a task that draws texts, as token ids, one a document; `truncated` (n,) had to lose their left."""
+    """The prompts of a task with generated text, as token ids, one per document; `truncated` (n,) marks cut ones."""
 
     prompts: tuple[tuple[int, ...], ...]
     truncated: Bools
@@ -176,16 +176,16 @@ class EncodedPrompts:
 
     @property
     def total_tokens(self) -> int:
-        """Return the most tokens that one sample of every document may read and draw."""
+        """Return the largest number of tokens read and generated for one sample of every document."""
         return sum(len(prompt) + self.max_tokens for prompt in self.prompts)
 
 
 def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
-    """Turn the prompts of a task into token ids that leave room for max_tokens more; raise TokenError, naming task and
-    document, where they do not.
+    """Tokenise the prompts of a task, leaving room for max_tokens; raise TokenError, naming task and document, if a
+    prompt does not fit.
     """
     if task.generation is None:
-        raise TokenError(f"task {task.name} draws no texts")
+        raise TokenError(f"task {task.name} generates no text")
     most, prompts, truncated = task.generation.max_tokens, list[tuple[int, ...]](), list[bool]()
     texts = [encoder.text(task, doc.contexts[0]) for doc in task.docs]
     ids = _encode_all(texts, encoder)
@@ -201,7 +201,7 @@ def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
 
 
 def encode_task(task: Task, encoder: Encoder) -> EncodedTask:
-    """Turn a task into requests; raise TokenError, naming task and document, before anything is scored."""
+    """Tokenise a task into requests; raise TokenError, naming task and document, before anything is scored."""
     chunks = (task.docs[begin : begin + CHUNK] for begin in range(0, len(task.docs), CHUNK))
     splits = [split for docs in chunks for split in _split_docs(task, docs, encoder)]
     first_rows = np.cumsum([0, *(len(split.n_tokens) for split in splits)])
@@ -239,7 +239,7 @@ def _prompt(task: Task, doc: Doc, choice: int, encoder: Encoder) -> Prompt:
 
 
 def _encode_all(texts: Iterable[str], encoder: Encoder) -> dict[str, Ids]:
-    """Encode each distinct text once, all in one call."""
+    """Encode each distinct text once, in one call."""
     listed = sorted(set(texts))
     return dict(zip(listed, encoder.tokenizer.encode_batch(listed), strict=True))
 
@@ -256,20 +256,20 @@ def _split(task: Task, doc: Doc, prompts: Sequence[Prompt], ids: Mapping[str, Id
 
 
 def _split_shared(prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: Encoder) -> Split:
-    """Cut the encodings of one context with each of its continuations at the boundary they share."""
+    """Split the encodings of one context with each of its continuations at their common boundary."""
     alone = ids[prompts[0][0]]
     wholes = [ids[context + rest] for context, rest in prompts]
     end = min([len(alone), *(common_prefix(alone, whole) for whole in wholes)])
     joined = end < len(alone)
     if encoder.prefix and all(whole[: len(encoder.prefix)] == encoder.prefix for whole in wholes):
-        end = max(end, len(encoder.prefix))  # the text brings its own BOS: never twice, never scored
+        end = max(end, len(encoder.prefix))  # the text contains BOS: never twice, never scored
     context = encoder.before(wholes[0][:end]) + wholes[0][:end]
     continuations = tuple(whole[end:] for whole in wholes)
     lengths = tuple(len(c) for c in continuations)
     if 0 in lengths:
         k = lengths.index(0)
-        raise TokenError(f"choice {k}: the continuation {prompts[k][1]!r} is empty in tokens; mend the document")
-    if encoder.truncation == "lm_eval" and len(context) + max(lengths) > encoder.limit:  # each choice cuts for itself
+        raise TokenError(f"choice {k}: the continuation {prompts[k][1]!r} has no tokens; correct the document")
+    if encoder.truncation == "lm_eval" and len(context) + max(lengths) > encoder.limit:  # the context is cut per choice
         contexts = [encoder.cut(context, n) for n in lengths]
         truncated = tuple(len(cut) < len(context) for cut in contexts)
         pairs = tuple((cut, (c,)) for cut, c in zip(contexts, continuations, strict=True))
@@ -280,7 +280,7 @@ def _split_shared(prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: En
 
 
 def _side_by_side(splits: Sequence[Split]) -> Split:
-    """Join the choices of a document whose contexts differ; the i-th split holds choice i."""
+    """Join the choices of a document with different contexts; the i-th split has choice i."""
     return Split(
         pairs=tuple(pair for split in splits for pair in split.pairs),
         rows=tuple((k,) for k, split in enumerate(splits) for _ in split.pairs),
@@ -291,11 +291,11 @@ def _side_by_side(splits: Sequence[Split]) -> Split:
 
 
 def _split_text(text: Ids, encoder: Encoder) -> Split:
-    """Cut a text into windows of at most `limit` tokens, what each is conditioned on included."""
+    """Split a text into windows of at most `limit` tokens, including the tokens that each is conditioned on."""
     own = encoder.prefix if encoder.prefix and text[: len(encoder.prefix)] == encoder.prefix else []
     scored = text[len(own) :]
     if not scored:
-        raise TokenError("the text is empty in tokens")
+        raise TokenError("the text has no tokens")
     pairs: list[tuple[Ids, tuple[Ids, ...]]] = []
     before, end = encoder.before([]), 0
     while end < len(scored):
@@ -304,13 +304,13 @@ def _split_text(text: Ids, encoder: Encoder) -> Split:
             raise TokenError(f"max_length {encoder.max_length} leaves no room for text")
         pairs.append((before, (scored[end : end + size],)))
         end += size
-        filled = min(len(scored), end + encoder.limit - 1)  # the last window begins early enough to be full
+        filled = min(len(scored), end + encoder.limit - 1)  # the last window starts early enough to be full
         before = scored[filled - encoder.limit : end]
     return Split(tuple(pairs), ((0,),) * len(pairs), (False,), (len(scored),))
 
 
 def _unconditional(task: Task, encoder: Encoder) -> Iterator[tuple[tuple[Ids, tuple[Ids, ...]], Piece]]:
-    """Yield every continuation without its context, as lm-eval's acc_mutual_info has it; equal texts only once."""
+    """Yield every continuation without its context, as in lm-eval's acc_mutual_info; equal texts once."""
     rows: dict[str, list[int]] = {}
     texts = (doc.prompt(k)[1] for doc in task.docs for k in range(len(doc.choices)))
     for row, text in enumerate(texts):

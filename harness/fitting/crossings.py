@@ -1,11 +1,13 @@
-"""Where a law of compute passes a score, or another law, with an interval."""
+"""Where a law of compute passes a score or another law, and what its compute is worth to another, with intervals."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from harness.errors import LawError
-from harness.fitting.result import LawFit
 from harness.tables import Range
 from harness.types import Floats
 
@@ -14,11 +16,43 @@ EQUAL = 1e-12  # difference below which two laws count as equal
 REACH = 100.0  # factor beyond the fitted compute up to which a crossing is looked for
 
 
-def reach(found: LawFit, score: float, *, rises: bool = True) -> tuple[Range | None, str]:
+class Curve(Protocol):
+    """A fitted curve with resamples: a `LawFit`, or an analysis of a plugin that gives the same."""
+
+    @property
+    def law(self) -> str:
+        """The name of what was fitted."""
+        ...
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that it is a function of."""
+        ...
+
+    @property
+    def domain(self) -> Mapping[str, tuple[float, float]]:
+        """The range of each feature that was seen."""
+        ...
+
+    @property
+    def level(self) -> float:
+        """The coverage level of its intervals."""
+        ...
+
+    def curve(self, x: Mapping[str, Floats]) -> Floats:
+        """Return the best curve (n,) at features (n,)."""
+        ...
+
+    def draws(self, x: Mapping[str, Floats]) -> Floats:
+        """Return the curve of every resample (R, n)."""
+        ...
+
+
+def reach(found: Curve, score: float, *, rises: bool = True) -> tuple[Range | None, str]:
     """Return the training FLOPs at which a law passes a score, and a remark; `rises` says that higher is better."""
     low, high = _budgets(found)
     sign = 1 if rises else -1
-    if sign * found.curve({"flops": np.array([low])})[0] >= sign * score:
+    if sign * found.curve(_at(found, low))[0] >= sign * score:
         return None, f"{'above' if rises else 'below'} it from the smallest budget on"
     reached = crossing(found, score, rises=rises)
     if reached is None:
@@ -28,7 +62,7 @@ def reach(found: LawFit, score: float, *, rises: bool = True) -> tuple[Range | N
     return reached, "" if reached.value <= high else f"extrapolated {reached.value / high:.2g} times"
 
 
-def crossing(found: LawFit, score: float, *, rises: bool = True) -> Range | None:
+def crossing(found: Curve, score: float, *, rises: bool = True) -> Range | None:
     """Return the training FLOPs at which a law of compute first passes a score, with its interval, or None.
 
     It passes upwards where it `rises`, downwards otherwise. Resamples that do not reach the score count as infinite,
@@ -38,14 +72,14 @@ def crossing(found: LawFit, score: float, *, rises: bool = True) -> Range | None
     """
     low, high = _budgets(found)
     flops, sign = np.geomspace(low, high * REACH, GRID), 1 if rises else -1
-    value = _first(sign * found.curve({"flops": flops})[None], flops, sign * score)[0]
-    draws = _first(sign * found.draws({"flops": flops}), flops, sign * score)
-    tail = (1 - found.options.level) / 2
+    value = _first(sign * found.curve(_at(found, flops))[None], flops, sign * score)[0]
+    draws = _first(sign * found.draws(_at(found, flops)), flops, sign * score)
+    tail = (1 - found.level) / 2
     bounds = np.quantile(draws, [tail, 1 - tail], method="nearest")
     return Range(float(value), float(bounds[0]), float(bounds[1])) if np.isfinite([value, bounds[0]]).any() else None
 
 
-def crossovers(a: LawFit, b: LawFit) -> tuple[list[Range], float]:
+def crossovers(a: Curve, b: Curve) -> tuple[list[Range], float]:
     """Return every training compute at which two laws are equal, and the share of resamples in which they are anywhere.
 
     Looked for in the compute that both were fitted to. Resample r of one goes with resample r of the other, so that
@@ -56,16 +90,18 @@ def crossovers(a: LawFit, b: LawFit) -> tuple[list[Range], float]:
     """
     (low_a, high_a), (low_b, high_b) = _budgets(a), _budgets(b)
     low, high = max(low_a, low_b), min(high_a, high_b)
-    if low >= high or a.options.bootstrap != b.options.bootstrap:
-        raise LawError(
-            f"the laws were fitted to {low_a:.3g} to {high_a:.3g} and {low_b:.3g} to {high_b:.3g} FLOPs, with "
-            f"{a.options.bootstrap} and {b.options.bootstrap} resamples: expected a common range, and as many resamples"
-        )
     flops = np.geomspace(low, high, GRID)
-    apart = a.curve({"flops": flops}) - b.curve({"flops": flops})
+    drawn_a, drawn_b = a.draws(_at(a, flops)), b.draws(_at(b, flops))
+    if low >= high or drawn_a.shape != drawn_b.shape:
+        raise LawError(
+            f"the laws were fitted to {low_a:.3g} to {high_a:.3g} and {low_b:.3g} to {high_b:.3g} "
+            f"{_unit(a)}, with {len(drawn_a)} and {len(drawn_b)} resamples: expected a common range, and as many "
+            "resamples"
+        )
+    apart = a.curve(_at(a, flops)) - b.curve(_at(b, flops))
     best = _ahead(apart[None])
-    draws = _ahead(a.draws({"flops": flops}) - b.draws({"flops": flops}))
-    tail = (1 - a.options.level) / 2
+    draws = _ahead(drawn_a - drawn_b)
+    tail = (1 - a.level) / 2
     found = []
     for place in np.flatnonzero(best[0, :-1] * best[0, 1:] < 0):
         nearest = _nearest(draws, flops, int(place), int(best[0, place]))
@@ -74,6 +110,41 @@ def crossovers(a: LawFit, b: LawFit) -> tuple[list[Range], float]:
         value = flops[place] * (flops[place + 1] / flops[place]) ** share
         found.append(Range(float(value), float(bounds[0]), float(bounds[1])))
     return found, float((draws[:, :-1] * draws[:, 1:] < 0).any(axis=1).mean())
+
+
+def gain(found: Curve, reference: Curve, at: float, *, rises: bool = True) -> Range:
+    """Return how many times the compute of one law another needs for the score that the first has at `at`.
+
+    This is the compute-equivalent gain over `reference`: above 1 the first makes more of its compute. Resample r of one
+    goes with resample r of the other, as in `crossovers`. Looked for up to REACH times beyond the compute that
+    `reference` was fitted to, on either side: infinite where it does not reach the score, 0 where it is ahead from the
+    smallest compute on. Raises LawError for laws of several features, or of different ones.
+    """
+    low, high = _budgets(reference)
+    _budgets(found)
+    if found.features != reference.features:
+        raise LawError(f"{found.features[0]} and {reference.features[0]}: expected two laws of one feature")
+    flops, here, sign = np.geomspace(low / REACH, high * REACH, GRID), np.array([at]), 1 if rises else -1
+    best = sign * (reference.curve(_at(reference, flops)) - found.curve(_at(found, here)))
+    apart = sign * (reference.draws(_at(reference, flops)) - found.draws(_at(found, here)))
+    value, draws = _worth(best[None], flops, at)[0], _worth(apart, flops, at)
+    tail = (1 - found.level) / 2
+    bounds = np.quantile(draws, [tail, 1 - tail], method="nearest")
+    return Range(float(value), float(bounds[0]), float(bounds[1]))
+
+
+def _worth(ahead: Floats, flops: Floats, at: float) -> Floats:
+    """Return where each curve (R, n) rises through 0 over `at` (R,); 0 where it is above from the start."""
+    return np.where(ahead[:, 0] >= 0, 0.0, _first(ahead, flops, 0.0) / at)
+
+
+def _at(found: Curve, x: Floats | float) -> dict[str, Floats]:
+    """Return values of the one feature of a law, by its name."""
+    return {found.features[0]: np.atleast_1d(np.asarray(x, dtype=np.float64))}
+
+
+def _unit(found: Curve) -> str:
+    return "FLOPs" if found.features == ("flops",) else found.features[0]
 
 
 def _ahead(difference: Floats) -> Floats:
@@ -92,14 +163,14 @@ def _nearest(ahead: Floats, x: Floats, place: int, before: int) -> Floats:
     return np.where(crosses.any(axis=1), np.sqrt(x[i] * x[i + 1]), never)
 
 
-def _budgets(found: LawFit) -> tuple[float, float]:
-    """Return the smallest and largest FLOPs that a law was fitted to."""
-    if found.features != ("flops",):
+def _budgets(found: Curve) -> tuple[float, float]:
+    """Return the smallest and largest compute (or other feature) that a law was fitted to."""
+    if len(found.features) != 1:
         raise LawError(
             f"law {found.law!r} is a function of {', '.join(found.features)}; a score is reached at some flops: take a "
             "law of flops alone, such as sigmoid"
         )
-    return found.steps[0].domain["flops"]
+    return found.domain[found.features[0]]
 
 
 def _first(curves: Floats, x: Floats, score: float) -> Floats:

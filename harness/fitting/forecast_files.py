@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from harness.errors import UsageError, choose
 from harness.fitting.columns import renamed
-from harness.fitting.fit import prepared
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecasts import forecast
-from harness.fitting.ladder import widen
+from harness.fitting.forecast_runs import Report
+from harness.fitting.forecasts import Wanted, forecast
+from harness.fitting.wide_points import prepared, widen
 from harness.registries import Registries
 from harness.store.points import open_store, read_points
 
@@ -31,11 +30,20 @@ def forecast_file(
     via: str | None = None,
     renames: Sequence[str] = (),
     where: str | None = None,
-    **arguments: Any,
+    params: Wanted = None,
+    tokens: Wanted = None,
+    flops: Wanted = None,
+    level: float = 0.9,
+    of: str = "documents",
+    laws: Sequence[str] | None = None,
+    forecasters: Sequence[str] | None = None,
+    family: str | None = None,
+    seed: int = 0,
+    report: Report = lambda *_: None,
 ) -> Forecast:
-    """Forecast from a store (the own metric of every task that has right answers) or a table; see `forecast`.
+    """Forecast from a store (the metric of every task with correct answers) or a table; see `forecast`.
 
-    `renames` are pairs theirs=ours (`harness.columns.renamed`).
+    `renames` are pairs theirs=ours (`harness.points.renamed`).
     """
     if path.is_dir():
         points, value, via = _of_store(path, task, metric, via or VIA, registries)
@@ -48,7 +56,22 @@ def forecast_file(
                     f"{path} has no column {name!r}; it has {choose(points.columns)}; name one with --metric"
                 )
     points = prepared(points, None, value, where)
-    found = forecast(points, value=value, via=via, registries=registries, **arguments)
+    found = forecast(
+        points,
+        value=value,
+        via=via,
+        params=params,
+        tokens=tokens,
+        flops=flops,
+        level=level,
+        of=of,
+        laws=laws,
+        forecasters=forecasters,
+        family=family,
+        seed=seed,
+        registries=registries,
+        report=report,
+    )
     return replace(found, value=metric or (ACCURACY if value == "score" else value))
 
 

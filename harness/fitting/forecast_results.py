@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.errors import UsageError
 from harness.fitting.forecast_scores import LEVELS, Scores, interval, score
 from harness.tables import Range, Table
 from harness.types import Floats
 
 COLUMNS = ("task", "family", "forecast", "50 %", "beyond", "verdict", "parts", "earlier rungs")
+LESS = ("parts", "50 %", "earlier rungs", "beyond")  # what a narrow terminal leaves out first
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Forecast:
     earlier: Scores
     notes: tuple[str, ...] = ()
     levels: Floats = field(default_factory=LEVELS.copy)
+    planner: Callable[[Forecast], Table] | None = field(default=None, repr=False, compare=False)
 
     @property
     def scores(self) -> Scores:
@@ -60,6 +63,17 @@ class Forecast:
             row["quantiles"] = own
         settings = {"level": self.level, "of": self.of, "value": self.value, "levels": self.levels.tolist()}
         return {**settings, "notes": list(self.notes), "rows": rows}
+
+    def plan(self) -> Table:
+        """Return the expected widths of the intervals after runs and measurements that could be made next.
+
+        Raises UsageError where several models are forecast at once, or the forecast was not made by `forecast`.
+        """
+        if self.planner is None:
+            raise UsageError(
+                "this forecast does not keep what it was made from; plan with the result of harness.forecast"
+            )
+        return self.planner(self)
 
     def table(self) -> Table:
         """Return one row per task and family."""
@@ -87,7 +101,7 @@ def table(found: Forecast) -> Table:
         ]
         rows.append(tuple([*cells[:3], row["measured"], *cells[3:]] if known else cells))
     columns = (*COLUMNS[:3], "measured", *COLUMNS[3:]) if known else COLUMNS
-    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found))
+    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found), optional=LESS)
 
 
 def notes(found: Forecast) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
     found = harness.forecast(store.points(metrics=["acc", "gold_bits_per_byte"]), params=1e9, tokens=2e10)
     print(found)
     found.frame                           a row per task and family; found.quantiles has their distributions
+    print(found.plan())                   which run or measurement would narrow the intervals most
 
 A forecast is composed: models and laws are fitted to the ladder, weighted by how their forecasts of earlier rungs did
 over all tasks and families, averaged, and widened by the misses of those forecasts. It abstains where nothing can be
@@ -14,18 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError, choose
+from harness.errors import LawError, UsageError, choose, suggest
 from harness.fitting.forecast_laws import LawForecaster, takes_part
 from harness.fitting.forecast_models import Forecaster
+from harness.fitting.forecast_plan import plan
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_runs import Report, Run
-from harness.fitting.ladder import widen
 from harness.fitting.likelihoods import SAME_DOCS
 from harness.fitting.rungs import Ladder, Targets, read_ladders
+from harness.fitting.wide_points import widen
 from harness.host import default_host
 from harness.registries import Registries
 
@@ -78,7 +81,7 @@ def forecast(
     asked = _asked(params, tokens, flops)
     wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
     if not wanted:
-        raise UsageError(f"there is no family {family!r}; there are: {choose({own.family for own in ladders})}")
+        raise UsageError(f"there is no family {family!r}; {suggest(family, {own.family for own in ladders})}")
     fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in wanted]
     many = _many(ladders)
     first = 1 if many else FIRST
@@ -88,7 +91,7 @@ def forecast(
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
     others = [ladder for ladder in ladders if family not in (None, ladder.family)]
     run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
-    return run.forecast(measured, level=level, of=of, value=value)
+    return replace(run.forecast(measured, level=level, of=of, value=value), planner=partial(plan, run))
 
 
 def _many(ladders: Sequence[Ladder]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UsageError, choose
+from harness.errors import UsageError, choose, suggest
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, FormulaLaw, Law, ProcedureLaw, traits
 
@@ -18,7 +18,7 @@ def configured(law: Law, options: Mapping[str, Any] | None) -> Law:
     known = traits(law).options
     unknown = set(options or {}) - set(known)
     if unknown:
-        raise UsageError(f"law {law.name!r} has no option {choose(unknown)}; it has: {choose(known)}")
+        raise UsageError(f"law {law.name!r} has no option {choose(unknown)}; {suggest(min(unknown), known)}")
     return replace(law, **options) if options else law  # type: ignore[type-var]  # a law with options is a dataclass
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import LawError, choose
+from harness.errors import LawError, suggest
 from harness.types import Floats
 from harness.types.laws import traits
 
@@ -167,5 +167,5 @@ def objective_of(law: object, name: str | None = None) -> Objective:
     """Return the objective of that name, or the law's own."""
     name = name or traits(law).objective
     if name not in OBJECTIVES:
-        raise LawError(f"objective {name!r} is none of {choose(OBJECTIVES)}")
+        raise LawError(f"there is no objective {name!r}; {suggest(name, OBJECTIVES)}")
     return OBJECTIVES[name]

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, choose
-from harness.fitting.formula import Options, residual_scatter
-from harness.fitting.ladder import column, readable
+from harness.errors import LawError, choose, suggest
+from harness.fitting.columns import column, readable
+from harness.fitting.formula import residual_scatter
 from harness.fitting.laws import clipped
 from harness.fitting.objectives import objective_of
+from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.types import Floats
 from harness.types.laws import Fitted, ProcedureLaw, traits
@@ -132,7 +133,8 @@ def fit_procedure(
     y, units = column(frame.loc[scored], value), resamples.units[scored]
     missing = set(traits(law).needs) - set(frame.columns)
     if missing:
-        raise LawError(f"law {law.name!r} needs columns {choose(missing)}; the points have: {choose(frame.columns)}")
+        instead = suggest(min(missing), frame.columns)
+        raise LawError(f"law {law.name!r} needs columns {choose(missing)}, which the points lack; {instead}")
     found = law.fit(frame, value, np.random.default_rng(options.seed))
     objective = objective_of(law, options.objective)
     residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame.loc[scored])))

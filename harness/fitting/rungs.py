@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, choose
+from harness.errors import LawError, choose, suggest
 from harness.types import Bools, Floats, Ints
 
 SCALES = ("params", "tokens", "flops")
@@ -101,7 +101,7 @@ def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> li
     """
     frame = points.reset_index(drop=True)
     if value not in frame.columns:
-        raise LawError(f"the points have no column {value!r}; they have: {choose(frame.columns)}")
+        raise LawError(f"the points have no column {value!r}; {suggest(value, frame.columns)}")
     frame = frame[pd.to_numeric(frame[value], errors="coerce").notna()]
     _expect_accuracies(frame, value)
     if not {"params", "flops"} & set(frame.columns):

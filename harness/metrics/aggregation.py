@@ -1,13 +1,13 @@
 """Aggregate a metric over documents, with a standard error and an interval.
 
-A value over documents without groups is their mean. With groups it is the mean of the groups' means (`macro`) or of all
-documents (`micro`). Groups are strata by default: these subjects or paradigms are all there are, and only documents
-within them are a sample (Cochran 1977, ch. 5). Where the task calls them clusters (passages with several questions),
-they are a sample themselves, and errors are clustered (Miller 2024, eq. 4), with Student's t over groups. Intervals are
-95 %: Wilson's for shares of documents, with as many documents as the standard error is worth, normal otherwise. For
-metrics with an aggregate of their own, a bootstrap over documents (within strata, or of whole clusters) says by how
-much the value may be off: the basic interval, which takes most of a bias out that the percentiles of a bootstrap would
-put in twice.
+Without groups the value is the mean over documents. With groups it is the mean of the groups' means (`macro`) or of all
+documents (`micro`). Groups are strata by default: the subjects or paradigms are fixed, and documents are sampled within
+them (Cochran 1977, ch. 5). If the task declares clusters (such as passages with several questions), the groups are
+sampled, too. Errors are then clustered (Miller 2024, eq. 4), with Student's t over groups.
+
+Intervals are 95 %. Proportions have Wilson's interval with the effective number of documents, other means a normal one.
+Metrics with their own aggregate have a bootstrap over documents (within strata, or of whole clusters) and its basic
+interval, which corrects most of the bias; a percentile interval would double it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def applicable(scores: Scored, registries: Registries) -> list[Metric]:
 
 
 def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate:
-    """Return the value of a metric over all documents, with its uncertainty."""
+    """Return the value of a metric over all documents, with its standard error and interval."""
     values = per_document(metric, scores)
     groups = Groups.of(scores)
     aggregate = AGGREGATES.get(metric.aggregate) if isinstance(metric.aggregate, str) else None
@@ -63,7 +63,7 @@ def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate
 def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:
     """Return the value of a metric on `b` minus that on `a`, scores of the same documents, and its standard error.
 
-    The error is that of paired differences (Miller 2024), within strata or by clusters as the metric's own.
+    The error is that of paired differences (Miller 2024), within strata or by clusters.
     """
     first, second = per_document(metric, a).columns, per_document(metric, b).columns
     groups = Groups.of(a)
@@ -72,12 +72,14 @@ def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macr
     if isinstance(metric.aggregate, str):
         (before, residuals_a), (after, residuals_b) = (_linearised(metric, columns) for columns in (first, second))
         return after - before, groups.error(residuals_b - residuals_a)
-    draws = _draws(metric, second, groups) - _draws(metric, first, groups)  # of the same documents: the seed is fixed
+    draws = _draws(metric, second, groups) - _draws(
+        metric, first, groups
+    )  # both with the same resamples: the seed is fixed
     return float(metric.aggregate(*second) - metric.aggregate(*first)), float(np.std(draws, ddof=1))
 
 
 def _linearised(metric: Metric, columns: tuple[Floats, ...]) -> tuple[float, Floats]:
-    """Return a ratio, or its exponential, and what each document adds to its error (n,)."""
+    """Return a ratio, or its exponential, and the linearised residual of each document (n,)."""
     top, bottom = columns
     value = top.sum() / bottom.sum()
     residuals = (top - value * bottom) / bottom.sum()
@@ -119,14 +121,15 @@ def _interval(
     wide = float(t.ppf(0.975, groups.numbers.max())) if groups.clustered else Z
     column = values.columns[0]
     if metric.aggregate == "mean" and bool(np.isin(column, (0.0, 1.0)).all()):
-        return wilson(value, _worth(column, found, groups, average), wide)
+        return wilson(value, _effective_documents(column, found, groups, average), wide)
     return value - wide * stderr, value + wide * stderr
 
 
-def _worth(column: Floats, found: tuple[float, float], groups: Groups, average: str) -> float:
-    """Return how many independent documents a share (value, standard error) of documents is worth.
+def _effective_documents(column: Floats, found: tuple[float, float], groups: Groups, average: str) -> float:
+    """Return the effective number of independent documents of a proportion (value, standard error).
 
-    Where all of a group agree, an error of 0 says nothing; half a right and half a wrong one are then added to each.
+    If all documents of each group agree, the error is 0. Half a success and half a failure are then added to each
+    group.
     """
     (value, stderr), shares = found, groups.shares(average)
     if not groups.clustered and np.ptp(groups.numbers) == 0:
@@ -142,19 +145,19 @@ def _worth(column: Floats, found: tuple[float, float], groups: Groups, average: 
 
 
 def _bootstrapped(metric: Metric, values: Values, groups: Groups) -> Estimate:
-    """Resample documents, or whole clusters, around an aggregate of the metric's own."""
+    """Bootstrap a metric with its own aggregate over documents, or over whole clusters."""
     aggregate: Callable[..., Any] = metric.aggregate  # type: ignore[assignment]  # AGGREGATES holds the names
     value = float(aggregate(*values.columns))
     draws = _draws(metric, values.columns, groups)
     low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
-    low = max(low, 0.0) if draws.min() >= 0 else low  # what is never below 0 stays so
+    low = max(low, 0.0) if draws.min() >= 0 else low  # a value that is never negative has no negative bound
     low, high = np.clip((low, high), *metric.bounds)
     n = len(values.columns[0])
     return Estimate(value, float(draws.std(ddof=1)), float(min(low, value)), float(max(high, value)), n, values.ties)
 
 
 def _draws(metric: Metric, columns: tuple[Floats, ...], groups: Groups) -> Floats:
-    """Return the aggregate of a metric's own in resamples of documents (R,), the same ones at every call."""
+    """Return a metric's own aggregate in resamples of documents (R,), which are the same in every call."""
     aggregate: Callable[..., Any] = metric.aggregate  # type: ignore[assignment]  # AGGREGATES holds the names
     rng = np.random.default_rng(0)
     resamples = _clusters(groups.numbers, rng) if groups.clustered else _documents(groups.strata, rng)
@@ -166,11 +169,11 @@ def _documents(strata: Ints, rng: np.random.Generator) -> Iterator[Ints]:
     members = [np.flatnonzero(strata == stratum) for stratum in range(int(strata.max()) + 1)]
     for begin in range(0, RESAMPLES, BATCH):
         count = min(BATCH, RESAMPLES - begin)
-        yield np.hstack([own[rng.integers(len(own), size=(count, len(own)))] for own in members])
+        yield np.hstack([rows[rng.integers(len(rows), size=(count, len(rows)))] for rows in members])
 
 
 def _clusters(groups: Ints, rng: np.random.Generator) -> Iterator[Ints]:
-    """Yield the documents (1, m) of as many groups as there are, drawn with replacement."""
+    """Yield the documents (1, m) of groups drawn with replacement, as many as there are groups."""
     members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
     for _ in range(RESAMPLES):
         yield np.concatenate([members[group] for group in rng.integers(len(members), size=len(members))])[None]

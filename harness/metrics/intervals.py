@@ -1,4 +1,4 @@
-"""Intervals of shares, which do not collapse where all of a sample agree."""
+"""Intervals of proportions with positive width, also for a sample without variance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Z = 1.959963984540054  # 97.5 % of the normal distribution
 
 
 def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
-    """Return Wilson's interval of a share of n (Wilson 1927); it does not collapse at 0 and 1.
+    """Return Wilson's interval of a proportion of n (Wilson 1927); its width is positive at 0 and 1.
 
     >>> [round(end, 4) for end in wilson(1.0, 400)]
     [0.9905, 1.0]
@@ -19,7 +19,7 @@ def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
 
 
 def shown_error(stderr: float, low: float, high: float) -> float:
-    """Return a standard error; where it is 0 as all documents agree, that of the 95 % interval, width / (2 x 1.96).
+    """Return a standard error, or width / (2 x 1.96) of the 95 % interval if all documents agree and it is 0.
 
     >>> round(shown_error(0.0, 0.9905, 1.0), 4)
     0.0024

@@ -14,21 +14,21 @@ from harness.types import Floats, Metric
 
 @dataclass(frozen=True)
 class Values:
-    """What a metric says per document (n,): values, or the columns of a ratio or of an aggregate of its own."""
+    """Values of a metric per document (n,), or the columns of a ratio or of its own aggregate."""
 
     columns: tuple[Floats, ...]
     ties: int | None = None
 
 
 def per_document(metric: Metric, scores: Scored) -> Values:
-    """Apply a metric to every document; raise MetricError where its needs are not met or its values are not finite."""
+    """Apply a metric to every document; raise MetricError for unmet needs and for non-finite values."""
     missing = set(metric.needs) - scores.offers
     if missing:
         raise MetricError(f"metric {metric.name!r} needs {choose(missing)}; these scores offer {choose(scores.offers)}")
     result = metric.fn(scores)
     ties = int(result.tied.sum()) if isinstance(result, PerDoc) else None
-    found = result.values if isinstance(result, PerDoc) else result
-    columns = tuple(np.asarray(c, dtype=np.float64) for c in (found if isinstance(found, tuple) else (found,)))
+    values = result.values if isinstance(result, PerDoc) else result
+    columns = tuple(np.asarray(c, dtype=np.float64) for c in (values if isinstance(values, tuple) else (values,)))
     _check(metric, columns, scores)
     return Values(columns, ties)
 

@@ -1,4 +1,4 @@
-"""Documents in resamples (bootstrap): their weights, and metrics recomputed with them."""
+"""Bootstrap over documents: weights of documents, and metrics recomputed with them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from harness.metrics.samples import Scored
 from harness.metrics.standard_errors import Groups
 from harness.types import Floats, Metric
 
-SMALLEST_SHAPE = 0.1  # of gamma weights, for two documents or clusters
-BATCH = 50  # resamples of documents at a time
+SMALLEST_SHAPE = 0.1  # of gamma weights: lower bound, reached with two documents or clusters
+BATCH = 50  # resamples computed together
 
 
 def document_weights(scores: Scored, count: int, rng: np.random.Generator) -> Floats:
     """Return weights of documents (count, n): a Bayesian bootstrap (Rubin 1981), within strata or of whole clusters.
 
-    Weights are gamma with shape (G - 2) / G for G documents (or clusters), not Rubin's 1: the weighted mean then varies
-    by the squared standard error, s^2 / G; with Rubin's it is (G - 1) / (G + 1) of that, 40 % too little for 4 of them.
-    The weights of a stratum have the mean 1, so that its share does not vary.
+    Weights are gamma with shape (G - 2) / G for G documents (or clusters), so that the variance of the weighted mean is
+    the squared standard error, s^2 / G. With Rubin's shape 1 it is (G - 1) / (G + 1) of that: 40 % too small for G = 4.
+    The weights of a stratum have mean 1, so that its share is fixed.
     """
     groups = Groups.of(scores)
     if groups.clustered:
@@ -38,10 +38,10 @@ def _gamma(size: int, count: int, rng: np.random.Generator) -> Floats:
 
 
 def reweighted(metric: Metric, scores: Scored, weights: Floats, average: str = "macro") -> Floats:
-    """Return the value of a metric for each row of document weights (R, n); raise MetricError where it has none."""
+    """Return the value of a metric for each row of weights (R, n); raise MetricError if it takes no weights."""
     if not isinstance(metric.aggregate, str):
         raise MetricError(
-            f"metric {metric.name!r} has an aggregate of its own, which takes no weights; resample runs instead"
+            f"metric {metric.name!r} has its own aggregate, which takes no weights; resample runs instead"
         )
     columns, groups = per_document(metric, scores).columns, Groups.of(scores)
     if metric.aggregate != "mean":

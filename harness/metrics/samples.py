@@ -1,4 +1,4 @@
-"""The samples of one cell as a ragged array: one row a sample, documents one after the other. What metrics get."""
+"""The samples of one cell as a ragged array, the input of metrics: one row per sample, ordered by document."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.types import PASS_AT, Bools, Floats, Ints
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of n documents, m in all, one document after the other. What metrics of texts get.
+    """The m samples of n documents, ordered by document: the input of metrics of generated text.
 
     `first` (n,) is the first sample of each document; `outcome` and `n_tokens` are (m,); `group` and `truncated` are
-    (n,). Where `until` is a number, drawing ended with the document's success of that number, or after as many samples
-    as were allowed; later samples, which came back because many were under way, are not among them.
+    (n,). With `until`, sampling of a document stopped at that number of successes, or at the largest number of samples.
+    Samples drawn after that success, because requests are batched, are not included.
     """
 
     doc_ids: NDArray[np.str_]
@@ -32,24 +32,24 @@ class Samples:
     truncated: Bools
     until: int | None = None
     kind: str = "generate"
-    clustered: bool = False  # groups are a sample of groups, not strata
-    chance: float = 0.0  # nobody guesses a text
+    clustered: bool = False  # groups are sampled, not strata
+    chance: float = 0.0  # generated text has no chance level
 
     def __len__(self) -> int:
         return len(self.first)
 
     @cached_property
     def drawn(self) -> Ints:
-        """Samples of each document (n,)."""
+        """Return the number of samples of each document (n,)."""
         return np.diff(np.append(self.first, len(self.outcome)))
 
     @cached_property
     def passed(self) -> Ints:
-        """Samples of each document that passed (n,)."""
+        """Return the number of samples of each document that passed (n,)."""
         return self.count("passed")
 
     def count(self, outcome: str) -> Ints:
-        """Return the samples of each document with an outcome (n,)."""
+        """Return the number of samples of each document with an outcome (n,)."""
         return np.add.reduceat((self.outcome == outcome).astype(np.int64), self.first)
 
     @property
@@ -65,14 +65,15 @@ class Samples:
 
     @property
     def most(self) -> float:
-        """Return the largest mean pass rate over these documents that fits with no pass at all: the upper end of a 95 %
-        interval (Clopper and Pearson 1934). Equal rates make it least unlikely that all samples fail.
+        """Return the upper end of the 95 % interval of the mean pass rate for zero passes (Clopper and Pearson 1934).
+
+        Rates are assumed equal over documents, which gives the largest probability that all samples fail.
         """
         return float(1 - 0.025 ** (1 / self.drawn.mean() / len(self)))
 
     @property
     def n_truncated(self) -> int:
-        """Documents whose prompts lost their left."""
+        """Return the number of documents with a truncated prompt."""
         return int(self.truncated.sum())
 
     def take(self, docs: Ints) -> Samples:
@@ -83,10 +84,10 @@ class Samples:
         return replace(self, first=first, outcome=self.outcome[rows], n_tokens=self.n_tokens[rows], **per_doc)
 
     def pass_rates(self) -> Floats:
-        """Return an unbiased estimate of the rate at which each document passes (n,).
+        """Return an unbiased estimate of the pass rate of each document (n,).
 
-        c / K for c passes among K samples; (r - 1) / (K - 1) where drawing ended with success number r (Haldane 1945;
-        both are the estimate of Girshick, Mosteller and Savage 1946 for their way to stop).
+        It is c / K for c passes among K samples, and (r - 1) / (K - 1) if sampling stopped at success r (Haldane 1945).
+        Both are the estimator of Girshick, Mosteller and Savage (1946) for their stopping rule.
         """
         if self.until is None:
             return self.passed / self.drawn
@@ -95,9 +96,9 @@ class Samples:
 
 
 def counted(rows: Mapping[str, NDArray[Any]], n: int, until: int | None) -> tuple[Ints, Ints]:
-    """Return which rows count, in the order of documents and samples, and the first of each document (n,).
+    """Return the rows to use, ordered by document and sample, and the first of each document (n,).
 
-    Raises MetricError where a document has no samples, or lacks one before its last.
+    Raises MetricError if a document has no samples, or lacks one before its last.
     """
     order = np.lexsort((rows["sample"], rows["doc"]))
     doc, passed = rows["doc"][order], rows["outcome"][order] == "passed"

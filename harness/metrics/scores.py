@@ -1,4 +1,4 @@
-"""The scores of one cell as a ragged array: one row a choice, documents one after the other. What metrics get."""
+"""The scores of one cell as a ragged array, the input of metrics: one row per choice, ordered by document."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from harness.errors import MetricError
 from harness.types import Bools, Floats, Ints
 
-TIE = 1e-6  # nats: the two best choices closer than this are counted as a tie
+TIE = 1e-6  # nats; two best choices that differ by less are tied
 
 
 @dataclass(frozen=True)
 class PerDoc:
-    """Values per document with what tables want to know beside them: whether the two best choices are tied."""
+    """Values per document, and whether its two best choices are tied."""
 
     values: Floats
     tied: Bools
@@ -25,11 +25,11 @@ class PerDoc:
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probabilities (nats) of every choice of n documents, m rows in all.
+    """Log-probabilities (nats) of all m choices of n documents.
 
-    `first` (n,) is the first row of each document; `logprob`, `is_gold`, `n_tokens`, `n_chars`, `n_bytes`,
-    `truncated` and, where there are any, `logprob_unconditional` and `is_greedy` are (m,); `group` is (n,): strata, or
-    a sample of groups where `clustered`.
+    `first` (n,) is the first row of each document; `logprob`, `is_gold`, `n_tokens`, `n_chars`, `n_bytes`, `truncated`
+    and, if available, `logprob_unconditional` and `is_greedy` are (m,). `group` (n,) are strata, or clusters if
+    `clustered`.
     """
 
     kind: str
@@ -48,33 +48,36 @@ class Scores:
 
     def __post_init__(self) -> None:
         if not len(self):
-            raise MetricError("there are no documents to compute a metric from")
+            raise MetricError("no documents to compute a metric from")
         for column in (self.logprob, self.logprob_unconditional):
             if column is not None and not np.isfinite(column).all():
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
-                raise MetricError(f"{self.where(row)}: the log-probability is {column[row]}; the model is broken there")
+                raise MetricError(
+                    f"{self.where(row)}: the log-probability is {column[row]}; expected a finite number: check the "
+                    "model"
+                )
         without = np.flatnonzero(~np.logical_or.reduceat(self.is_gold, self.first))
         if len(without) and self.kind != "unjudged":
-            raise MetricError(f"document {self.doc_ids[without[0]]}: none of its choices is gold")
+            raise MetricError(f"document {self.doc_ids[without[0]]}: no gold choice")
 
     def __len__(self) -> int:
         return len(self.first)
 
     @cached_property
     def doc(self) -> Ints:
-        """The document of each row (m,)."""
+        """Return the document of each row (m,)."""
         return np.repeat(np.arange(len(self)), self.n_choices)
 
     @cached_property
     def n_choices(self) -> Ints:
-        """Choices of each document (n,)."""
+        """Return the number of choices of each document (n,)."""
         return np.diff(np.append(self.first, len(self.logprob)))
 
     @cached_property
     def offers(self) -> frozenset[str]:
-        """What a metric may need and these scores have."""
+        """Return what these scores offer for the needs of metrics."""
         one_gold = bool((self.sum(self.is_gold) == 1).all())
-        found = {
+        offered = {
             "answers": self.kind not in {"text", "unjudged"},
             "choices": self.kind == "choice",
             "cloze": self.kind == "cloze",
@@ -84,20 +87,20 @@ class Scores:
             "unconditional": self.logprob_unconditional is not None,
             "greedy": self.is_greedy is not None,
         }
-        return frozenset(name for name, there in found.items() if there)
+        return frozenset(name for name, is_offered in offered.items() if is_offered)
 
     @property
     def n_truncated(self) -> int:
-        """Documents of which a context lost its left."""
+        """Return the number of documents with a truncated context."""
         return int(np.logical_or.reduceat(self.truncated, self.first).sum())
 
     @property
     def chance(self) -> float:
-        """Accuracy of guessing at random."""
+        """Return the accuracy of random guessing."""
         return float(np.mean(self.sum(self.is_gold) / self.n_choices))
 
     def where(self, row: int) -> str:
-        """Name a row for a message."""
+        """Return document and choice of a row, for a message."""
         doc = int(np.searchsorted(self.first, row, side="right")) - 1
         return f"document {self.doc_ids[doc]}, choice {row - self.first[doc]}"
 
@@ -134,12 +137,12 @@ class Scores:
         return values[self.is_gold]
 
     def pick(self, values: Floats) -> Ints:
-        """Return the row (n,) of the largest value of each document; the first one wins a tie, as in lm-eval."""
+        """Return the row (n,) of the largest value of each document; the first of tied rows, as in lm-eval."""
         rows = np.arange(len(values))
         is_best = values == self.max(values)[self.doc]
         return np.minimum.reduceat(np.where(is_best, rows, len(values)), self.first)
 
     def picks_gold(self, values: Floats) -> PerDoc:
-        """Return 1.0 where the choice with the largest value is gold, and where the two best are tied."""
+        """Return 1.0 for documents whose choice with the largest value is gold, and whether the two best are tied."""
         near = values >= self.max(values)[self.doc] - TIE
         return PerDoc(self.is_gold[self.pick(values)].astype(np.float64), self.sum(near) > 1)

@@ -9,14 +9,14 @@ import numpy as np
 from harness.metrics.samples import Scored
 from harness.types import Floats, Ints
 
-ROUNDING = 1e-12  # share of the largest residual that is rounding alone
+ROUNDING = 1e-12  # relative to the largest residual: smaller residuals are rounding errors
 
 
 @dataclass(frozen=True)
 class Groups:
-    """How documents (n,) are grouped: `numbers` of their groups, which are `clustered` or fixed.
+    """Groups of documents (n,): `numbers` of their groups, which are `clustered` or fixed strata.
 
-    `strata` are the groups among whose documents variances are taken: groups of one document are taken together.
+    `strata` are the groups within which variances are computed; groups of one document are merged.
     """
 
     numbers: Ints
@@ -25,13 +25,13 @@ class Groups:
 
     @classmethod
     def of(cls, scores: Scored) -> Groups:
-        """Number the groups of documents; one cluster alone counts as no cluster."""
+        """Number the groups of documents; a single cluster is not clustered."""
         names, numbers = np.unique(scores.group.astype(str), return_inverse=True)
         numbers = numbers.astype(np.int64)
         return cls(numbers, _collapsed(numbers), scores.clustered and len(names) > 1)
 
     def shares(self, average: str) -> Floats:
-        """Return the share of each document in the mean (n,)."""
+        """Return the weight of each document in the mean (n,)."""
         n = len(self.numbers)
         if average == "micro":
             return np.full(n, 1 / n)
@@ -40,7 +40,7 @@ class Groups:
         return shares
 
     def error(self, residuals: Floats) -> float:
-        """Return the standard error of a sum of residuals (n,); NaN where it is of one document."""
+        """Return the standard error of a sum of residuals (n,); NaN for one document."""
         if self.clustered:
             sums = np.bincount(self.numbers, residuals)
             return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)))
@@ -53,7 +53,7 @@ class Groups:
 
 
 def _collapsed(numbers: Ints) -> Ints:
-    """Return strata (n,) of two documents or more: groups of one are put together, and a last one to the largest."""
+    """Return strata (n,) of two documents or more: groups of one are merged, a single one into the largest."""
     counts = np.bincount(numbers)
     strata = np.where(counts[numbers] < 2, len(counts), numbers)
     if (strata == len(counts)).sum() == 1:

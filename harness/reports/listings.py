@@ -1,20 +1,26 @@
-"""What there is, for a person: families, tasks, laws, metrics, checkers, engines, plugins; and prompts of a task."""
+"""Tables of what plugins offer, one per kind of object; the plugins themselves; and the prompts of a task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from harness.checkpoints.families import find_family
+from harness.distribution import missing
+from harness.errors import UsageError, suggest
 from harness.fitting.laws import describe
 from harness.host import PluginHost
+from harness.registries import Registry
 from harness.tables import Table
 from harness.tasks.documents import look_for
 from harness.tasks.task_files import TaskFile, read_task_file
 from harness.types import Checker, Doc, Metric, Task
 
 BOUNDARY = "┃"
+SLOW = 0.3  # seconds to load a plugin, from which a note says so
 
 
 def listing(kind: str, host: PluginHost) -> Table:
@@ -88,7 +94,60 @@ def _checkers(host: PluginHost) -> Listed:
 
 
 def _engines(host: PluginHost) -> Listed:
-    return ("engine", "plugin"), [(name, host.engines.entries[name].plugin) for name in host.engines]
+    rows: list[tuple[object, ...]] = [
+        (
+            name,
+            host.engines.entries[name].plugin,
+            ", ".join(f"{module} is missing" for module in missing(host.engines[name].modules)) or "yes",
+        )
+        for name in host.engines
+    ]
+    return ("engine", "plugin", "installed"), rows
+
+
+def _samplers(host: PluginHost) -> Listed:
+    rows: list[tuple[object, ...]] = [
+        (name, _signature(host.samplers[name]), host.samplers.entries[name].plugin, _about(host.samplers[name]))
+        for name in host.samplers
+    ]
+    return ("sampler", "options", "plugin", "about"), rows
+
+
+def _signature(make: Any) -> str:
+    """Return the options of a function with their defaults; nothing where they cannot be read."""
+    try:
+        return ", ".join(str(p).partition(":")[0] + _default(p) for p in signature(make).parameters.values())
+    except (TypeError, ValueError):
+        return ""
+
+
+def _default(parameter: Parameter) -> str:
+    return "" if parameter.default is Parameter.empty else f"={parameter.default!r}"
+
+
+def _sources(host: PluginHost) -> Listed:
+    rows: list[tuple[object, ...]] = [
+        (f"{name}:NAME", len(list(host.sources[name].list_names())), host.sources.entries[name].plugin, _about(resolve))
+        for name in host.sources
+        for resolve in [host.sources[name].resolve]
+    ]
+    return ("source", "listed names", "plugin", "about"), rows
+
+
+def _named(registry: str, column: str) -> Callable[[PluginHost], Listed]:
+    """Return a lister of objects of which a name, a plugin and a docstring are known."""
+
+    def lister(host: PluginHost) -> Listed:
+        own: Registry[Any] = getattr(host, registry)
+        return (column, "plugin", "about"), [(name, own.entries[name].plugin, _about(own[name])) for name in own]
+
+    return lister
+
+
+def _about(value: Any) -> str:
+    """Return the first line of `about` or of the docstring of an object, or of its class."""
+    doc = getattr(value, "about", "") or value.__doc__ or ""
+    return doc.strip().split("\n")[0]
 
 
 LISTS = {
@@ -98,16 +157,35 @@ LISTS = {
     "metrics": _metrics,
     "checkers": _checkers,
     "engines": _engines,
+    "samplers": _samplers,
+    "sources": _sources,
+    "executors": _named("executors", "executor"),
+    "reporters": _named("reporters", "format"),
+    "panels": _named("panels", "panel"),
+    "forecasters": _named("forecasters", "forecaster"),
 }
 
 
-def plugin_table(host: PluginHost) -> Table:
-    """Return the table of all plugins."""
+def plugin_table(host: PluginHost, names: Sequence[str] = ()) -> Table:
+    """Return the table of some plugins (default: all). Raises UsageError for one that is not there."""
+    infos = [info for info in host.plugins() if not names or info.name in names]
+    for name in set(names) - {info.name for info in infos}:
+        raise UsageError(f"there is no plugin {name!r}; {suggest(name, host.candidates, 'harness plugins')}")
     rows = tuple(
-        (info.name, info.distribution or "-", info.version or "-", ", ".join(info.hooks), info.error or "-")
-        for info in host.plugins()
+        (
+            info.name,
+            info.distribution or "-",
+            info.version or "-",
+            ", ".join(info.hooks),
+            round(1000 * info.seconds),
+            info.error or "-",
+        )
+        for info in infos
     )
-    return Table("plugins", "Plugins", ("plugin", "distribution", "version", "hooks", "error"), rows)
+    slow = [f"{i.name} takes {i.seconds:.1f} s to load in every command" for i in infos if i.seconds > SLOW]
+    notes = [f"{line}: import heavy libraries inside the functions that use them." for line in slow]
+    columns = ("plugin", "distribution", "version", "hooks", "load (ms)", "error")
+    return Table("plugins", "Plugins", columns, rows, tuple(notes))
 
 
 def prompts(task: Task, n: int) -> str:

@@ -33,6 +33,17 @@ class Docs:
         """Return the attributes of each document, such as digits."""
         return [json.loads(text) for text in self.table["attributes"].to_pylist()]
 
+    @property
+    def prompts(self) -> dict[str, list[str]]:
+        """Return context, continuation and answer of each choice (m,), as they were scored: not escaped."""
+        columns = (self.table[name].to_pylist() for name in ("contexts", "continuations", "choices"))
+        rows = [
+            (contexts[i if len(contexts) > 1 else 0], continuations[i if len(continuations) > 1 else 0], choice)
+            for contexts, continuations, choices in zip(*columns, strict=True)
+            for i, choice in enumerate(choices)
+        ]
+        return dict(zip(("context", "continuation", "answer"), map(list, zip(*rows, strict=True)), strict=True))
+
 
 def _flat(column: pa.ChunkedArray) -> Ints:
     return np.array([value for values in column.to_pylist() for value in values], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What a cell is: the digest of what was asked of which weights. Never a path, a name or a revision label."""
+"""Identity of a cell: digests of weights, prompts and settings. Paths, names and revision labels are not part of it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from harness.files import digest_of
 
-OPTIONAL = {"chat_template", "system_prompt", "adapter", "sampling"}  # of settings: empty where they are not used
+OPTIONAL = {"chat_template", "system_prompt", "adapter", "sampling"}  # settings that are empty if unused
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the numbers beside weights and prompts; part of the identity of a cell.
+    """Settings that change numbers besides weights and prompts; part of the identity of a cell.
 
-    `chat_template` is the digest of a template and of how it is applied, `system_prompt` that of a text, `adapter` that
-    of the files of an adapter; each is empty where it is not used.
+    `chat_template` is the digest of a template and its options, `system_prompt` that of a text, `adapter` that of the
+    files of an adapter. Each is empty if unused.
     """
 
     engine: str
@@ -28,17 +28,19 @@ class Settings:
     chat_template: str = ""
     system_prompt: str = ""
     adapter: str = ""
-    sampling: Mapping[str, Any] = field(default_factory=dict)  # of texts: sampler, its options, temperature, checker
+    sampling: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of generated text: sampler, its options, temperature, checker
 
     @property
     def digest(self) -> str:
-        """Return the digest of all of them; those that are not used (OPTIONAL) do not change it."""
+        """Return the digest of all settings except unused optional ones."""
         return digest_of({name: value for name, value in asdict(self).items() if name not in OPTIONAL or value})
 
 
 @dataclass(frozen=True, order=True)
 class CellId:
-    """Digests of checkpoint, prompts and settings; together the name of a file in the store."""
+    """Digests of checkpoint, prompts and settings; together they are the name of a file in the store."""
 
     checkpoint: str
     fingerprint: str
@@ -51,5 +53,5 @@ class CellId:
 
     @classmethod
     def of(cls, name: str) -> CellId:
-        """Return the identity that a file name stands for."""
+        """Return the identity for a file name."""
         return cls(*name.split("-"))

@@ -1,4 +1,4 @@
-"""Locks of cells: two processes never score the same cell, and the lock of a killed process is free at once."""
+"""Locks of cells: two processes never score the same cell; the lock of a killed process is released at once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from filelock import BaseFileLock, FileLock
 
 
 def lock_of(store: Path, cell: str) -> BaseFileLock:
-    """Return the lock of a cell of a store, not yet acquired; acquiring raises filelock.Timeout when it is held.
+    """Return the lock of a cell of a store, not yet acquired; acquiring raises filelock.Timeout if it is held.
 
-    The kernel frees it when its process dies.
+    The kernel releases it when its process dies.
     """
     folder = store / ".locks"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""From a store to tables: the score of every choice, and points (values of metrics at checkpoints) for laws.
+"""Tables from a store: the scores of all choices, and points (values of metrics at checkpoints) for laws.
 
     store = harness.open_store("results")
     store.scores(task="nano_addition", family="aster")      one row per choice
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from harness.columns import renamed
-from harness.errors import MetricError, StoreError, UsageError, choose
+from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.metrics.aggregation import applicable, evaluate
 from harness.metrics.intervals import Z
@@ -44,46 +44,44 @@ KEYS = ["family", "size", "step", "seed"]
 
 
 class PointStore(Store):
-    """A store that answers in pandas frames. Open one with `harness.open_store`."""
+    """A store that returns pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
         super().__init__(path, create=create)
         self.registries = registries or default_host()
 
     def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
-        """Return the cells of a task and a family (None: all); raise StoreError where there are none.
+        """Return the cells of a task and a family (None: all); raise StoreError if there are none.
 
-        Subsets of tasks, whose means are not those of the tasks, are there for those who name them.
+        Subsets of tasks are included only by name, because their means are not those of the tasks.
         """
         cells = self.cells()
         wanted = [c for c in cells if (Subset.MARK not in c.task if task is None else c.task == task)]
         chosen = [c for c in wanted if family in (None, c.checkpoint.family)]
         if not chosen:
-            raise StoreError(
-                f"{self.path} holds no records of task {task or '(any)'} and family {family or '(any)'}; it holds "
-                f"tasks {choose({c.task for c in cells})} and families {choose({c.checkpoint.family for c in cells})}"
-            )
+            raise StoreError(f"{self.path} {_what_is_missing(cells, task, family)}")
         return chosen
 
-    def scores(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return a row for every choice of every document, with checkpoint, task, group and attributes.
+    def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
+        """Return one row per choice of every document, with checkpoint, task, group and attributes.
 
-        Raises StoreError where texts were drawn and there is none to show: `samples` has those.
+        `prompts` adds the text as scored: context, continuation and answer (`harness.printable` makes them
+        safe to print). Raises StoreError for tasks with generated text, which `samples` returns.
         """
         cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
         if not cells:
-            raise StoreError(f"{task or 'every task here'} draws texts, and scores no choices; see samples()")
-        frames = [_choice_frame(self, cell) for cell in cells]
+            raise StoreError(f"{task or 'every task of the store'} generates text and scores no choices; see samples()")
+        frames = [_choice_frame(self, cell, prompts=prompts) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
 
     def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return a row a text that was drawn: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
+        """Return one row per generated text: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
 
-        Raises StoreError where none were drawn.
+        Raises StoreError if there are none.
         """
         cells = [cell for cell in self.select(task, family) if self.is_sampled(cell.id)]
         if not cells:
-            raise StoreError(f"{task or 'every task here'} scores choices, and draws no texts; see scores()")
+            raise StoreError(f"{task or 'every task of the store'} scores choices and generates no text; see scores()")
         return pd.concat([_sample_frame(self, cell) for cell in cells], ignore_index=True)
 
     def points(
@@ -94,13 +92,13 @@ class PointStore(Store):
         metrics: Sequence[str] | None = None,
         unit: str = "checkpoint",
     ) -> pd.DataFrame:
-        """Return values of metrics: a row a checkpoint and task, a row a document, or (no metric) a row a choice.
+        """Return values of metrics: one row per checkpoint and task, per document, or (without metric) per choice.
 
-        `metrics` defaults to all whose needs the scores meet. Raises MetricError where a named metric does not apply
-        to `task`, or to any task where none is named.
+        `metrics` defaults to all applicable ones. Raises MetricError if a named metric does not apply to `task`, or to
+        any task if `task` is None.
         """
         if unit not in UNITS:
-            raise UsageError(f"unit {unit!r} is none of {choose(UNITS)}")
+            raise UsageError(f"unit {unit!r}; expected one of {choose(UNITS)}")
         if unit == "choice":
             return self.scores(task, family)
         made = _point if unit == "checkpoint" else _document_frame
@@ -112,7 +110,7 @@ class PointStore(Store):
             for found in self._of_source(cell, metrics, named_task=task is not None):
                 rows += _of_source(self, cell, found, scores, unit)
         if not rows:
-            raise MetricError(f"no task in {self.path} offers what the metrics {choose(metrics or ())} need")
+            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
         frame = _frame(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True)
         return frame.sort_values([*KEYS, "task", "metric"], kind="stable", ignore_index=True)
 
@@ -121,8 +119,8 @@ class PointStore(Store):
     ) -> dict[str, Floats]:
         """Return metrics of wide points in resamples of their documents: (count, n) each.
 
-        All checkpoints of a task share the resamples, as they share the documents. Names that are no metrics (a loss
-        from a family file) are left out.
+        All checkpoints of a task share the resamples, because they share the documents. Names that are not metrics
+        (such as a loss from a family file) are omitted.
         """
         metrics: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
         columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
@@ -152,21 +150,21 @@ class PointStore(Store):
         return source_metrics(cell.task, source, self.registries, read, names, named_task=named_task)
 
     def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
-        there = applicable(scores, self.registries)
+        applied = applicable(scores, self.registries)
         if names is None:
-            return there
+            return applied
         wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
-        return wanted if named_task else [metric for metric in wanted if metric in there]
+        return wanted if named_task else [metric for metric in wanted if metric in applied]
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
-    """Open a store; raise StoreError where there is none, unless `create`."""
+    """Open a store; raise StoreError for a folder that is none, unless `create`."""
     return PointStore(path, create=create, registries=registries)
 
 
 @dataclass(frozen=True)
 class Read:
-    """Points as they were read: the task's own metric and the store, where there is one, and notes on the rows."""
+    """Points read from a store or table: with the task's metric and the store, if any, and notes on the rows."""
 
     points: pd.DataFrame
     metric: str | None = None
@@ -184,15 +182,15 @@ def read_points(
 ) -> Read:
     """Read the points of a store or of a CSV or Parquet file.
 
-    Of `metrics`, the first must apply to the task of a store; those behind it are left out where they do not.
-    `drop_duplicates` keeps one of equal rows of a file; a store has none.
+    The first of `metrics` must apply to the task of a store; others are omitted if they do not apply. `drop_duplicates`
+    keeps one of equal rows of a file; a store has none.
     """
     if path.is_dir():
         store = open_store(path, registries=registries)
         cells = store.select(task)
         tasks = sorted({cell.task for cell in cells})
         if len(tasks) > 1:
-            raise UsageError(f"{path} holds {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
+            raise UsageError(f"{path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
         own = next(meta["metric"] for meta in store.task_meta.values() if meta["name"] == tasks[0])
         there = {metric.name for metric in applicable(store.load_any(cells[0].id), registries)}
         known = [name for name in [own, *metrics[:1]] if name and (name in registries.metrics or is_of_source(name))]
@@ -205,14 +203,14 @@ def read_points(
 
 
 def checkpoint_columns(cell: Cell) -> dict[str, Any]:
-    """Return what is known of a cell's checkpoint and settings, a column each."""
+    """Return the attributes of a cell's checkpoint and settings, one column each."""
     known = asdict(cell.checkpoint)
     features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
     adapter = known.pop("adapter")
     how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
     return {
         **known,
-        **renamed(features, "feature_"),  # refused since 0.2; a store of 0.1 may have one
+        **renamed(features, "feature_"),  # refused since 0.2, but a store of 0.1 may have one
         **(how if cell.settings.sampling else {}),
         **({"adapter": adapter} if adapter else {}),
         "task": cell.task,
@@ -224,7 +222,7 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
+def _choice_frame(store: PointStore, cell: Cell, *, prompts: bool) -> pd.DataFrame:
     scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
     optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
     frame = pd.DataFrame(
@@ -239,9 +237,11 @@ def _choice_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
             "n_bytes": scores.n_bytes,
             "truncated": scores.truncated,
             **{name: column for name, column in optional.items() if column is not None},
+            **(docs.prompts if prompts else {}),
         }
     )
-    return _labelled(pd.concat([frame, _attributes(docs, scores.doc)], axis=1), cell)
+    attributes = _attributes(docs, scores.doc).rename(columns=lambda name: f"doc_{name}" if name in frame else name)
+    return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
 def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
@@ -254,7 +254,7 @@ def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
 
 
 def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
-    """A row a document; the value of a ratio is that of the document alone."""
+    """Return one row per document; the value of a ratio is that of the single document."""
     columns = per_document(metric, scores).columns
     value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
     frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
@@ -263,7 +263,7 @@ def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Score
 
 
 def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
-    """Return a row of points; a frame for each would cost more than all else where there are many."""
+    """Return a row of points as a dict, because one frame per row is slow."""
     average = store.task_meta[cell.id.fingerprint]["average"]
     point = {
         "metric": metric.name,
@@ -297,7 +297,7 @@ def _of_source(
 
 
 def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows as a frame; what a row lacks is NaN, and columns with a None keep it."""
+    """Return rows as a frame; missing entries are NaN, and None is kept."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
 
@@ -307,10 +307,11 @@ def _column(values: list[Any]) -> pd.Series[Any]:
 
 
 def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
-    """Return the samples that were drawn and that passed, and the trials, with their successes, that a rate is worth.
+    """Return the numbers of drawn and passed samples, and the effective number of trials with their successes.
 
-    Documents differ, and drawing until some pass draws most of those that hardly ever do; so trials are as many tries
-    at one rate as have its standard error. Where nothing or everything passed, they are the samples.
+    Pass rates differ between documents, and sampling until some pass draws most samples of documents with low rates.
+    The effective number of trials is that of trials at one rate with the same standard error. It is the number of
+    samples if none or all passed.
     """
     drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
     trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
@@ -318,14 +319,14 @@ def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
 
 
 def _attributes(docs: Docs, which: Any) -> pd.DataFrame:
-    """Return the attributes of some documents, a row each; those with the name of a column become doc_NAME."""
+    """Return the attributes of some documents, one row each; reserved names become doc_NAME."""
     rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
     found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
     return found
 
 
 def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """Put the columns of the checkpoint before those of the frame."""
+    """Add the columns of the checkpoint before those of the frame."""
     known = checkpoint_columns(cell)
     left = pd.DataFrame({name: [value] * len(frame) for name, value in known.items()})
     clashes = set(left) & set(frame)
@@ -333,9 +334,9 @@ def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 
 
 def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a CSV or Parquet table, and notes on it; `drop_duplicates` keeps one of rows equal in every column.
+    """Return a CSV or Parquet table with notes; `drop_duplicates` keeps one of rows equal in every column.
 
-    Raises UsageError where the file is neither.
+    Raises UsageError for any other file.
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
@@ -344,5 +345,16 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
     twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
     if not twice.any():
         return table, ()
-    dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column, and were dropped"
+    dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column and were dropped"
     return table[~twice].reset_index(drop=True), (dropped,)
+
+
+def _what_is_missing(cells: Sequence[Cell], task: str | None, family: str | None) -> str:
+    """Say why no cell is of a task and a family, and what to name instead."""
+    tasks, families = {c.task for c in cells}, {c.checkpoint.family for c in cells}
+    if task is not None and task not in tasks:
+        return f"holds no records of task {task!r}; {suggest(task, tasks)}"
+    if family is not None and family not in families:
+        return f"holds no records of family {family!r}; {suggest(family, families)}"
+    where = f" of task {task or '(any)'} and family {family or '(any)'}" if task or family else ""
+    return f"holds no records{where}; it holds tasks {choose(tasks)} of families {choose(families)}"

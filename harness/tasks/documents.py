@@ -13,7 +13,7 @@ from harness.errors import TaskError, choose
 
 
 def look_for(patterns: Sequence[str], folders: Sequence[Path]) -> list[Path]:
-    """Return the files that match names or wildcards, sorted, from the first folder that has some of each, or none."""
+    """Return the files that match names or wildcards, sorted, from the first folder with files for each pattern."""
     for folder in folders:
         found = [list(folder.glob(pattern)) for pattern in patterns]
         if all(found):
@@ -22,13 +22,11 @@ def look_for(patterns: Sequence[str], folders: Sequence[Path]) -> list[Path]:
 
 
 def find_files(patterns: str | Sequence[str], folders: Sequence[Path]) -> list[Path]:
-    """Return the files that match, as look_for does; raise TaskError where there are none."""
+    """Return the files that match, as look_for does; raise TaskError if there are none."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
     files = look_for(patterns, folders)
     if not files:
-        raise TaskError(
-            f"there is no file {' or '.join(patterns)} in {choose(folders)}; name the folder that holds it with --data"
-        )
+        raise TaskError(f"no file {' or '.join(patterns)} in {choose(folders)}; pass its folder with --data")
     return files
 
 
@@ -36,7 +34,7 @@ def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterat
     """Yield the documents of a file; each row also has `file`, the name without suffixes, unless it has one itself.
 
     `columns` names the columns of a CSV file that has no header, and the lines of a block in a text file. `rows` is
-    the field that holds a list of documents; each has the fields around the list as well. Raises TaskError with file
+    the field with a list of documents; each also gets the fields outside the list. Raises TaskError with file
     and line.
     """
     stem, _, suffix = file.name.removesuffix(".gz").rpartition(".")
@@ -53,7 +51,7 @@ def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterat
 def _inner(row: dict[str, Any], rows: str, file: Path) -> list[dict[str, Any]]:
     found = row.get(rows)
     if not isinstance(found, list):
-        raise TaskError(f"{file}: expected a list of documents in the field {rows!r}; there are: {choose(row)}")
+        raise TaskError(f"{file}: expected a list of documents in the field {rows!r}; its fields: {choose(row)}")
     outside = {name: value for name, value in row.items() if name != rows}
     return [{**outside, **inner} for inner in found]
 
@@ -65,7 +63,7 @@ def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[s
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise TaskError(f"{file}, line {number}: {error}; expected one JSON object a line") from error
+            raise TaskError(f"{file}, line {number}: {error}; expected one JSON object per line") from error
         yield _object(row, f"{file}, line {number}")
 
 
@@ -90,7 +88,7 @@ def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[di
         if None in row or None in row.values():
             raise TaskError(
                 f"{file}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns "
-                f"({', '.join(reader.fieldnames or ())}), found another number"
+                f"({', '.join(reader.fieldnames or ())}) in every row"
             )
         yield row
 

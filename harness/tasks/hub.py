@@ -14,7 +14,7 @@ from harness.errors import TaskError
 class HubDataset:
     """A dataset of the hub: `names` are its configurations, read one after the other; None is the only one.
 
-    `files` are those that hold the same documents, for messages.
+    `files` are local files with the same documents, named in messages.
     """
 
     dataset: str
@@ -26,7 +26,7 @@ class HubDataset:
 def read_hub(source: HubDataset, split: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split; each also has `file`, the name of its configuration, unless it has one itself.
 
-    What was read once stays in the library's cache, and HF_HUB_OFFLINE=1 reads nothing else. Raises TaskError.
+    The library caches what it reads; with HF_HUB_OFFLINE=1 it reads only the cache. Raises TaskError.
     """
     for name in source.names:
         yield from ({"file": name or "", **row} for row in _rows(source, name, split))
@@ -47,6 +47,6 @@ def _rows(source: HubDataset, name: str | None, split: str) -> Iterator[dict[str
 def _unread(source: HubDataset, name: str | None, why: str) -> TaskError:
     what = f"{source.dataset}{f' ({name})' if name else ''} at revision {source.revision}"
     return TaskError(
-        f"cannot read the dataset {what}: {why}; name the folder that holds {', '.join(source.files) or 'its files'} "
-        "with --data, or run once where the hub can be reached (HF_HUB_OFFLINE unset)"
+        f"cannot read the dataset {what}: {why}; pass the folder of {', '.join(source.files) or 'its files'} with "
+        "--data, or run once with access to the hub (HF_HUB_OFFLINE unset)"
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import HarnessError, TaskError, UsageError, choose
+from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
 from harness.files import digest_of
 from harness.registries import Registries
 from harness.tasks.documents import find_files, look_for, read_rows
@@ -19,9 +20,11 @@ from harness.tasks.task_files import HubTask, TaskFile, read_task_file
 from harness.tasks.templates import Row, look_up
 from harness.types import Doc, Generation, Task
 
+WILDCARD = re.compile(r"[*?\[]")
+
 
 class Material(NamedTuple):
-    """What documents are made of: rows, and how prompts are made from their fields."""
+    """The rows of documents, and how their fields become prompts."""
 
     prompt: PromptSpec
     rows: Iterable[Row]
@@ -99,11 +102,11 @@ def _from_files(file: TaskFile, folders: Sequence[Path]) -> Material:
 
 
 def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
-    """Say whether the numbers in some fields of a row lie between a first and a last one."""
+    """Return whether the numbers in some fields of a row are within their ranges (first to last)."""
     try:
         return all(first <= int(look_up(name, row)) <= last for name, (first, last) in only.items())
     except (TypeError, ValueError) as error:
-        raise TaskError(f"only: a document has no whole number in {choose(only)}: {error}") from error
+        raise TaskError(f"only: a document has no integer in {choose(only)}: {error}") from error
 
 
 def _from_hub(hub: HubTask) -> Material:
@@ -125,18 +128,18 @@ def _limited(docs: Iterable[Doc], limit: int | None) -> Iterator[Doc]:
 
 def _check(docs: Sequence[Doc]) -> None:
     if not docs:
-        raise TaskError("there are no documents")
+        raise TaskError("it has no documents")
     seen: set[str] = set()
     for doc in docs:
         if doc.doc_id in seen:
-            raise TaskError(f"two documents have the id {doc.doc_id!r}; mend id: or group: in task.yaml")
+            raise TaskError(f"two documents have the id {doc.doc_id!r}; correct id: or group: in task.yaml")
         seen.add(doc.doc_id)
 
 
 def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation: Generation | None = None) -> str:
-    """Return the digest of everything that is scored and counted: prompts, choices, gold, groups.
+    """Return the digest of everything that determines scores: prompts, choices, gold, groups.
 
-    Attributes are not among them, unless texts are drawn: checkers look at them.
+    Attributes are included for generated text only, because checkers read them.
     """
     rows = [(d.doc_id, d.contexts, d.continuations, d.choices, d.gold, d.group) for d in docs]
     if generation is None:
@@ -169,13 +172,29 @@ def find_tasks(
 
 
 def _expand(pattern: str, registries: Registries) -> list[str]:
-    if (Path(pattern) / "task.yaml").is_file() or Path(pattern).name == "task.yaml" or ":" in pattern:
+    if (Path(pattern) / "task.yaml").is_file() or Path(pattern).name == "task.yaml":
         return [pattern]
+    if ":" in pattern:
+        return _of_source(pattern, registries) if WILDCARD.search(pattern) else [pattern]
     names = [name for name in registries.tasks if fnmatch(name, pattern)]
     if not names:
-        raise UsageError(
-            f"there is no task {pattern!r}; there are: {choose(registries.tasks)}, or a folder with task.yaml"
-        )
+        raise _no_task(pattern, registries)
+    return names
+
+
+def _no_task(name: str, registries: Registries) -> UsageError:
+    known = suggest(name, registries.tasks, "harness ls tasks")
+    return UsageError(f"there is no task {name!r}, and no folder of that name with task.yaml; {known}")
+
+
+def _of_source(pattern: str, registries: Registries) -> list[str]:
+    """Return the names that a source lists and a pattern such as `prefix:*` matches; raise UsageError for none."""
+    prefix, _, rest = pattern.partition(":")
+    listed = [str(name) for name in registries.sources[prefix].list_names()]
+    names = [f"{prefix}:{name}" for name in listed if fnmatch(name, rest)]
+    if not names:
+        found = f"its {len(listed)} names do not match" if listed else "it lists no names, so each must be spelled out"
+        raise UsageError(f"{pattern!r} selects no task of the source {prefix!r}: {found}")
     return names
 
 
@@ -189,6 +208,8 @@ def find_task(name: str, registries: Registries, data: Path | None = None, limit
 
 def _found(name: str, registries: Registries, data: Path | None, limit: int | None, prompting: Prompting) -> list[Task]:
     found = registries.tasks[name] if name in registries.tasks else name  # noqa: SIM401  # a registry has no get
+    if found == name and ":" not in name and not Path(name).exists():
+        raise _no_task(name, registries)
     if not isinstance(found, Task) and (name in registries.tasks or ":" not in name):
         return [load_task(read_task_file(Path(found)), data, limit, prompting)]
     if not isinstance(found, Task):
@@ -209,7 +230,8 @@ def _from_source(name: str, registries: Registries, prompting: Prompting, limit:
     except HarnessError:
         raise
     except KeyError as error:
-        raise UsageError(f"the source {prefix!r} has no task {rest!r}; see harness ls tasks") from error
+        known = suggest(rest, registries.sources[prefix].list_names(), "harness ls tasks")
+        raise UsageError(f"the source {prefix!r} has no task {rest!r}; {known}") from error
     tasks = [found] if isinstance(found, Task) else found
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
         raise TaskError(f"the source {prefix!r} returned {found!r} for {rest!r}; expected a harness.Task, or a list")

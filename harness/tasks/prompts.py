@@ -48,7 +48,7 @@ Draw = Callable[[], Sequence[Solved]]  # the examples of the next document
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """What task.yaml says of prompts (tasks/README.md explains every key)."""
+    """The prompt keys of task.yaml (tasks/README.md explains every key)."""
 
     kind: str = "choice"
     query: str = ""
@@ -76,9 +76,9 @@ class PromptSpec:
 
 
 def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] = ()) -> Iterator[Doc]:
-    """Yield the document of each row, less those that are left out by their id.
+    """Yield the document of each row, except those with an id in `leave_out`.
 
-    A document's id is its number where the spec names none, counted within its group. Raises TaskError.
+    Without an id in the spec, the id is the document's number within its group. Raises TaskError.
     """
     seen: Counter[str | None] = Counter()
     found: set[str] = set()
@@ -93,7 +93,7 @@ def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] 
             yield _make_doc(spec, row, doc_id, group, solved)
         found.add(doc_id)
     if not found.issuperset(leave_out):
-        raise TaskError(f"leave_out: there is no document {choose(set(leave_out) - found)}")
+        raise TaskError(f"leave_out: unknown document {choose(set(leave_out) - found)}")
 
 
 def _with_fields(spec: PromptSpec, row: Row) -> Row:
@@ -134,7 +134,7 @@ def _conversation(doc: Doc, description: str, solved: Sequence[Solved], spec: Pr
 
 def _examples_of(spec: PromptSpec, group: str | None) -> Sequence[Solved]:
     if spec.examples and group not in spec.examples:
-        raise TaskError(f"few-shot: there are no examples of group {group!r}")
+        raise TaskError(f"few-shot: no examples for group {group!r}")
     return spec.examples[group]() if spec.examples else ()
 
 
@@ -149,10 +149,10 @@ def _cloze(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
 
 
 def _generate(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
-    """A prompt, the answers that are accepted, and a solution for solved examples, by default the first answer."""
+    """Return a document with accepted answers and a solution for few-shot examples (default: the first answer)."""
     answers = tuple(dict.fromkeys(fill_list(spec.answers, row)))
     if not answers:
-        raise TaskError("there are no answers; expected one or more that are accepted")
+        raise TaskError("no accepted answers; expected one or more")
     solution = fill(spec.continuation, row) if spec.continuation else answers[0]
     gold = tuple(range(len(answers)))
     return Doc(doc_id, (_filled(fill(spec.query, row), "query"),), (spec.delimiter + solution,), answers, gold)
@@ -175,7 +175,7 @@ def _choice(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
 
 
 def _shared_continuation(spec: PromptSpec, row: Row, doc_id: str, gold: tuple[int, ...]) -> Doc:
-    """Contexts that differ, as in WinoGrande: the choice lies in the context, the continuation is shared."""
+    """Return a document whose choices differ in the context and share the continuation, as in WinoGrande."""
     contexts = tuple(fill_list(spec.contexts, row))
     continuation = _filled(fill(spec.continuation, row), "continuation")
     return Doc(doc_id, contexts, (spec.delimiter + continuation,), (continuation,) * len(contexts), gold)
@@ -186,7 +186,7 @@ MAKERS = {"choice": _choice, "cloze": _cloze, "text": _text, "generate": _genera
 
 def _filled(text: str, what: str) -> str:
     if not text:
-        raise TaskError(f"{what} is empty; every continuation must hold text to score")
+        raise TaskError(f"{what} is empty; expected text to score")
     return text
 
 
@@ -200,7 +200,7 @@ def _choices_and_gold(spec: PromptSpec, row: Row) -> tuple[list[str], tuple[int,
 
 
 def _gold(form: Any, row: Row) -> Sequence[int]:
-    """Return the indices of the correct choices from a field that holds an index, a list of them, a label, or flags."""
+    """Return the indices of the correct choices from a field with an index, a list of them, a label, or flags."""
     labels: list[str] | None = None
     if isinstance(form, dict) and "flags" in form:
         return [k for k, flag in enumerate(fill_list(form["flags"], row)) if flag == "1"]
@@ -215,7 +215,7 @@ def _gold(form: Any, row: Row) -> Sequence[int]:
 def _label(value: Any, labels: Sequence[Any]) -> int:
     names, name = [str(label) for label in labels], str(value).strip()
     if name not in names:
-        raise TaskError(f"gold is {value!r}, which is none of the labels {', '.join(names)}")
+        raise TaskError(f"gold is {value!r}; expected one of the labels {', '.join(names)}")
     return names.index(name)
 
 
@@ -229,7 +229,7 @@ def _index(value: Any) -> int:
 
 def _in_range(gold: Sequence[int], n: int) -> tuple[int, ...]:
     if not gold or not all(0 <= index < n for index in gold):
-        raise TaskError(f"gold is {list(gold)}, but there are {n} choices (0 to {n - 1})")
+        raise TaskError(f"gold is {list(gold)}; expected indices of the {n} choices (0 to {n - 1})")
     if len(set(gold)) == n > 1:
         raise TaskError(f"all {n} choices are gold; expected at least one wrong choice")
     return tuple(gold)
@@ -247,7 +247,7 @@ def examples(spec: PromptSpec, shots: FewShot, rows: Iterable[Row]) -> dict[str 
 def _draw(pool: list[Solved], shots: FewShot) -> Draw:
     if len(pool) < shots.n:
         raise TaskError(
-            f"few-shot: {shots.n} examples wanted, {len(pool)} documents in {shots.documents or shots.split}"
+            f"few-shot: {shots.n} examples requested, {len(pool)} documents in {shots.documents or shots.split}"
         )
     if shots.sampler == "per_doc":
         state = random.Random(shots.seed)  # noqa: S311  # no secret; lm-eval's own generator

@@ -1,6 +1,6 @@
 """Task files: task.yaml as read and checked, before any document is read.
 
-tasks/README.md explains every key. There is no Python in it and no inheritance: a task is read whole in one file.
+tasks/README.md explains every key. It contains no Python and inherits nothing: one file describes the whole task.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from harness.errors import TaskError, choose
+from harness.errors import TaskError, choose, suggest
 from harness.tasks.hub import HubDataset
 from harness.tasks.prompts import MAKERS, SAMPLERS, SEED, FewShot, PromptSpec
 from harness.types import Generation
@@ -24,8 +24,8 @@ FILE_KEYS = {
     "columns",
     "rows",
     "only",
-}  # where documents lie and how they are read, without the hub
-GENERATION_KEYS = {f.name for f in fields(Generation)}  # of kind: generate alone
+}  # location and format of local documents
+GENERATION_KEYS = {f.name for f in fields(Generation)}  # for kind: generate only
 TASK_KEYS = FILE_KEYS | GENERATION_KEYS | {
     "about", "hub", "leave_out", "fewshot", "unconditional", "metric", "average", "groups",
 }  # fmt: skip
@@ -35,7 +35,7 @@ METRICS = {
     "cloze": "greedy_match",
     "text": "bits_per_byte",
     "generate": "pass_rate",
-}  # shown in tables where none is named
+}  # default metric per kind
 TEXTS = {f.name for f in fields(PromptSpec) if str(f.type).startswith("str")}
 REQUIRED = {
     "choice": "choices and gold; or correct and wrong; or contexts, continuation and gold",
@@ -47,7 +47,7 @@ REQUIRED = {
 
 @dataclass(frozen=True)
 class HubTask:
-    """The same task on the rows of a dataset of the hub, whose fields have other names."""
+    """The same task on a dataset of the hub, which has other field names."""
 
     source: HubDataset
     split: str
@@ -58,7 +58,7 @@ class HubTask:
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A task.yaml as read and checked: where its documents lie and how prompts are made from them."""
+    """A task.yaml as read and checked: location of its documents, and how they become prompts."""
 
     path: Path
     documents: tuple[str, ...]
@@ -85,7 +85,7 @@ class TaskFile:
 
 
 def read_task_file(path: Path) -> TaskFile:
-    """Read a task.yaml, or that of a folder; raise TaskError, naming the file, when it is wrong."""
+    """Read a task.yaml, or that of a folder; raise TaskError, naming the file, if it is invalid."""
     path = path / "task.yaml" if path.is_dir() else path
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -127,11 +127,11 @@ def _task_file(path: Path, table: Any) -> TaskFile:
 
 
 def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
-    """Read how texts are drawn and checked; raise TaskError where the task draws none."""
+    """Read how text is generated and checked; raise TaskError for these keys in another kind of task."""
     found = {key: table[key] for key in GENERATION_KEYS if key in table}
     if kind != "generate":
         if found:
-            raise TaskError(f"{choose(found)}: only of kind: generate")
+            raise TaskError(f"{choose(found)}: only valid with kind: generate")
         return None
     if "checker" not in found or not isinstance(found.get("max_tokens"), int):
         raise TaskError(f"kind: generate needs {REQUIRED[kind]}")
@@ -143,7 +143,7 @@ def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
 def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
     unknown = set(table) - keys
     if unknown:
-        raise TaskError(f"{where}unknown key {choose(unknown)}; there are: {choose(keys)}")
+        raise TaskError(f"{where}unknown key {choose(unknown)}; {suggest(min(unknown, key=str), keys)}")
 
 
 def _names(value: Any, key: str, what: str) -> tuple[str, ...]:
@@ -199,13 +199,13 @@ def _configurations(hub: Mapping[str, Any]) -> tuple[str | None, ...]:
 
 
 def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
-    """Read the block fewshot; `place` is the key that says where the examples lie, apart from what is scored."""
+    """Read the block fewshot; `place` is the key of the examples' location, which must differ from the scored one."""
     if table is None:
         return None
     if not isinstance(table, dict) or not {place, "n"} <= set(table):
         raise TaskError(f"fewshot: expected {place}: and n:")
     if table["n"] and table[place] in scored and "only" not in table:
-        raise TaskError("fewshot: examples from the documents that are scored; name others")
+        raise TaskError("fewshot: the examples are scored documents; choose other documents")
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
     settings["only"] = _only(table.get("only", {}))
     settings["sampler"] = _one_of(table.get("sampler", "once"), "fewshot: sampler", SAMPLERS)
@@ -215,7 +215,7 @@ def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
 
 
 def _only(table: Any) -> dict[str, tuple[int, int]]:
-    """Read which documents count: fields that hold whole numbers, with the first and the last, as 11..510."""
+    """Read the ranges of documents to use: integer fields with first and last value, such as 11..510."""
     found = {}
     for name, text in (table if isinstance(table, dict) else {"": table}).items():
         first, dots, last = str(text).partition("..")
@@ -227,5 +227,5 @@ def _only(table: Any) -> dict[str, tuple[int, int]]:
 
 def _one_of(value: Any, key: str, allowed: Sequence[Any]) -> Any:
     if value not in allowed:
-        raise TaskError(f"{key}: {value!r} is none of {choose(allowed)}")
+        raise TaskError(f"{key}: {value!r}; expected one of {choose(allowed)}")
     return value

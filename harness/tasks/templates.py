@@ -1,7 +1,7 @@
 """The small language of task.yaml: templates such as "Question: {question|strip}" filled from a document's fields.
 
 A field is a name with optional steps into it: {choices[0]}, {target.text}. Filters (FILTERS) follow after bars, left to
-right, their arguments after colons: {sentence|before:_|strip}. {{ and }} are braces. There is no Python in it.
+right, with arguments after colons: {sentence|before:_|strip}. {{ and }} are braces. Templates contain no Python.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import TaskError, choose
+from harness.errors import TaskError, choose, suggest
 
 Row = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ STEP = re.compile(r"\[([^\]]*)\]|\.([^.\[\]]+)|([^.\[\]]+)")
 
 def _cut(text: str, mark: str, side: int, *, last: bool = False) -> str:
     if mark not in text:
-        raise TaskError(f"there is no {mark!r} in {text!r}")
+        raise TaskError(f"{mark!r} is missing in {text!r}")
     return (text.rsplit(mark, 1) if last else text.split(mark, 1))[side]
 
 
@@ -47,7 +47,7 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 
 def look_up(path: str, row: Row) -> Any:
-    """Return the value of a field: `name`, `name[0]`, `name.key`; raise TaskError with the fields there are."""
+    """Return the value of a field: `name`, `name[0]`, `name.key`; raise TaskError with the available fields."""
     if path in row:
         return row[path]
     value: Any = row
@@ -56,7 +56,7 @@ def look_up(path: str, row: Row) -> Any:
         try:
             value = value[int(step)] if isinstance(value, list) else value[step]
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise TaskError(f"there is no field {path.strip()!r}; the document has: {choose(row)}") from error
+            raise TaskError(f"a document has no field {path.strip()!r}; {suggest(path.strip(), row)}") from error
     return value
 
 
@@ -86,7 +86,7 @@ def _brace(text: str, template: str) -> str:
 
 def _filtered(value: Any, filters: list[str], path: str) -> str:
     if isinstance(value, (list, dict)) or value is None:
-        raise TaskError(f"field {path!r} holds {value!r}; expected text or a number")
+        raise TaskError(f"field {path!r} is {value!r}; expected text or a number")
     text = str(value)
     for item in filters:
         text = _apply(item, text)
@@ -96,7 +96,7 @@ def _filtered(value: Any, filters: list[str], path: str) -> str:
 def _apply(item: str, text: str) -> str:
     name, *arguments = item.split(":")
     if name.strip() not in FILTERS:
-        raise TaskError(f"there is no filter {name!r}; there are: {choose(FILTERS)}")
+        raise TaskError(f"there is no filter {name!r}; {suggest(name, FILTERS)}")
     try:
         return FILTERS[name.strip()](text, *arguments)
     except TaskError:
@@ -108,7 +108,7 @@ def _apply(item: str, text: str) -> str:
 def fill_list(form: Any, row: Row) -> list[str]:
     r"""Return a list of texts.
 
-    `form` is the name of a field that holds a list, a template, a list of templates, or a table: {field: NAME}, the
+    `form` is the name of a field with a list, a template, a list of templates, or a table: {field: NAME}, the
     field's text cut by split: ";" or searched by find: REGEX, each item filled into each: TEMPLATE as {item}.
 
     >>> fill_list({"field": "input", "find": r"\([A-Z]\)"}, {"input": "Which? (A) this (B) that"})
@@ -138,5 +138,5 @@ def _from_field(form: Mapping[str, Any], row: Row) -> list[str]:
 
 def _texts(value: Any, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, (str, int, float)) for item in value):
-        raise TaskError(f"field {name!r} holds {value!r}; expected a list of texts")
+        raise TaskError(f"field {name!r} is {value!r}; expected a list of texts")
     return [str(item) for item in value]

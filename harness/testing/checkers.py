@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from harness.errors import PluginError
 from harness.origins import describe
 from harness.registries import make_checker
+from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Checker, Doc, Outcome
 
 ODD_TEXTS = ("", " \n", "\x00", "\ud800", "Größe 大小 🙂", "(" * 300, "1" * 5000, "the answer is 7. " * 6000)
 
 
 def check_checker(checker: Checker | Callable[..., Any], examples: Iterable[tuple[Doc, str, str]]) -> None:
-    """Check a checker: examples (document, text, outcome) come out as said, and no text whatever makes it raise.
+    """Check a checker: examples (document, text, outcome) have the given outcomes, and no text makes it raise.
 
-    Outcomes must be the same at each call. `checker` is a function of (doc, text), or a registered Checker.
+    Outcomes must be the same at each call. `checker` is a function of (doc, text), or a registered Checker. Raises
+    AssertionError with everything that is wrong.
     """
-    try:
-        checker = checker if isinstance(checker, Checker) else make_checker("mine", checker)
-    except PluginError as error:
-        raise AssertionError(str(error)) from error
-    assert not checker.takes, f"{checker.name} takes {checker.takes}; pass what find_checker returns for it"
     examples = list(examples)
+    with collected(f"checker {getattr(checker, 'name', getattr(checker, '__name__', checker))!r}") as found:
+        made: Checker = found.vital(_made, checker)
+        found.vital(_expect_examples, examples)
+        found.vital(expect_call, made.check, *examples[0][:2])
+        for doc, text, outcome in examples:
+            found.run(_check_example, made, doc, text, outcome)
+        found.run(check_odd_texts, made, examples[0][0], found)
+        found.run(_check_again, made, examples)
+
+
+def _made(checker: Checker | Callable[..., Any]) -> Checker:
+    made = checker if isinstance(checker, Checker) else make_checker("mine", checker)
+    assert not made.takes, f"{made.name} takes {made.takes}; pass what find_checker returns for it"
+    return made
+
+
+def _expect_examples(examples: Sequence[tuple[Doc, str, str]]) -> None:
     assert examples, "give examples: (document, text, outcome)"
-    outcomes = [_outcome(checker, doc, text) for doc, text, _ in examples]
-    for found, (doc, text, outcome) in zip(outcomes, examples, strict=True):
-        assert found.outcome == outcome, f"{checker.name}: {text!r} gives {found} for {doc.choices}; expected {outcome}"
+
+
+def _check_example(checker: Checker, doc: Doc, text: str, outcome: str) -> None:
+    found = _outcome(checker, doc, text)
+    assert found.outcome == outcome, f"{checker.name}: {text!r} gives {found} for {doc.choices}; expected {outcome}"
+
+
+def check_odd_texts(checker: Checker, doc: Doc, found: Findings) -> None:
+    """Check that texts of all kinds have an outcome: empty ones, long ones, with control characters."""
     for text in ODD_TEXTS:
-        _outcome(checker, examples[0][0], text)
-    again = [_outcome(checker, doc, text) for doc, text, _ in reversed(examples)]
-    assert [o.outcome for o in again[::-1]] == [o.outcome for o in outcomes], f"{checker.name}: other outcomes later"
+        found.run(_outcome, checker, doc, text)
+
+
+def _check_again(checker: Checker, examples: Sequence[tuple[Doc, str, str]]) -> None:
+    once = [_outcome(checker, doc, text).outcome for doc, text, _ in examples]
+    again = [_outcome(checker, doc, text).outcome for doc, text, _ in reversed(examples)]
+    assert again[::-1] == once, f"{checker.name}: other outcomes later"
 
 
 def _outcome(checker: Checker, doc: Doc, text: str) -> Outcome:

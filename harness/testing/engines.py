@@ -2,31 +2,90 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.types import Checkpoint, ChoiceScore, Engine, Request, Sample, SampleRequest
+from harness.errors import HarnessError
+from harness.testing.findings import collected, expect_call
+from harness.types import Checkpoint, ChoiceScore, Engine, EngineInfo, Request, Sample, SampleRequest
+
+METHODS = ("score", "generate", "swap", "prefetch", "describe")
 
 
 def check_engine(
-    open_engine: Any, checkpoint: Checkpoint, folder: str | Path, *, tolerance: float = 1e-3, **options: Any
+    open_engine: Any,
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    *,
+    inspect: Any = None,
+    generates: bool = True,
+    tolerance: float = 1e-3,
+    **options: Any,
 ) -> None:
     """Check an engine: what is asked comes back once, the same in any company, and probabilities are such.
 
     Samples must be what the scores say: greedy ones are the most probable tokens, others come as often as they should.
-    `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
+    With `generates=False` the engine only scores, and `generate` must raise a HarnessError. `inspect` is checked too
+    where it is given. `tolerance` is in nats. Token ids below 200 must be in the vocabulary. Raises AssertionError with
+    everything that is wrong.
     """
-    with open_engine(checkpoint, Path(folder), **options) as engine:
-        assert isinstance(engine, Engine), f"{engine!r} lacks a method of harness.Engine"
-        _check_company(engine, tolerance)
-        _check_probabilities(engine, tolerance)
-        _check_samples(engine)
-        _check_frequencies(engine)
-        assert isinstance(engine.describe(), Mapping), "describe() must return a mapping"
+    with collected(f"engine {getattr(open_engine, '__name__', open_engine)}") as found:
+        if inspect is not None:
+            found.run(_check_inspect, inspect, checkpoint, Path(folder), options)
+        found.vital(expect_call, open_engine, checkpoint, Path(folder), **options)
+        with ExitStack() as stack:
+            engine: Engine = found.vital(_opened, stack, open_engine(checkpoint, Path(folder), **options))
+            found.run(_check_company, engine, tolerance)
+            found.run(_check_single_tokens, engine, tolerance)
+            found.run(_check_chain_rule, engine, tolerance)
+            for check in (_check_samples, _check_frequencies) if generates else (_check_refusal,):
+                found.run(check, engine)
+            found.run(_check_describe, engine)
+
+
+def _opened(stack: ExitStack, manager: Any) -> Engine:
+    engine = stack.enter_context(manager)
+    lacking = [name for name in METHODS if not callable(getattr(engine, name, None))]
+    assert not lacking, f"{engine!r} lacks {', '.join(lacking)} of harness.Engine"
+    made: Engine = engine
+    return made
+
+
+def _check_inspect(inspect: Any, checkpoint: Checkpoint, folder: Path, options: Mapping[str, Any]) -> None:
+    """The engine must say dtype, max_length and tokenizer, and the tokenizer must give plain lists of token ids."""
+    expect_call(inspect, checkpoint, folder, **options)
+    info = inspect(checkpoint, folder, **options)
+    assert isinstance(info, EngineInfo), f"inspect returned {info!r}; expected a harness.EngineInfo"
+    assert info.max_length > 1, f"inspect gives max_length {info.max_length}; expected 2 or more"
+    tokenizer = info.load_tokenizer()
+    ids = tokenizer.encode_batch(["one", "another"])
+    assert len(ids) == 2, f"encode_batch gives {len(ids)} lists for two texts"
+    is_ids = all(isinstance(token, int) and token >= 0 for own in ids for token in own)
+    assert is_ids, f"encode_batch gives {ids[0][:5]}; expected lists of integers, 0 or more"
+    lacking = [name for name in ("bos_id", "eos_id", "prefix_ids") if not hasattr(tokenizer, name)]
+    assert not lacking, f"the tokenizer lacks {', '.join(lacking)}"
+
+
+def _check_refusal(engine: Engine) -> None:
+    """An engine that only scores must say so where it is asked for texts."""
+    request = SampleRequest("text", (1, 2, 3), 4)
+    try:
+        samples = list(engine.generate([request]))
+    except HarnessError:
+        return
+    raise AssertionError(f"generate() returned {samples!r}; raise EngineError, or check the engine with generates=True")
+
+
+def _check_describe(engine: Engine) -> None:
+    provenance = engine.describe()
+    assert isinstance(provenance, Mapping), f"describe() returned {provenance!r}; expected a mapping"
+    json.dumps(dict(provenance))
 
 
 def _some_requests() -> list[Request]:
@@ -47,15 +106,20 @@ def _check_company(engine: Engine, tolerance: float) -> None:
     assert sorted(together) == list(range(6)), f"keys {sorted(together)} came back; expected each of 0..5 once"
     for request in requests:
         alone = _by_key(engine.score([request]))[request.key]
-        assert np.allclose(alone.logprobs, together[request.key].logprobs, atol=tolerance), (
-            "scores depend on the company"
-        )
+        logprobs = np.asarray(together[request.key].logprobs)
+        assert logprobs.shape == (3,), f"logprobs has shape {logprobs.shape} for 3 continuations; expected (3,)"
+        assert (logprobs <= tolerance).all(), f"a log-probability is {logprobs.max():.4g}; expected 0 or less, in nats"
+        assert np.allclose(alone.logprobs, logprobs, atol=tolerance), "scores depend on the company"
 
 
-def _check_probabilities(engine: Engine, tolerance: float) -> None:
+def _check_single_tokens(engine: Engine, tolerance: float) -> None:
     first = _some_requests()[0].context
     one = _by_key(engine.score([Request("all", first, tuple((t,) for t in range(1, 200)))]))["all"]
     assert np.exp(one.logprobs).sum() <= 1 + tolerance, "the probabilities of single tokens sum to more than 1"
+
+
+def _check_chain_rule(engine: Engine, tolerance: float) -> None:
+    first = _some_requests()[0].context
     joined = _by_key(
         engine.score(
             [

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.errors import PluginError
 from harness.fitting.forecast_runs import drawn_by
 from harness.fitting.rungs import Batch, Ladder, read_ladders
 from harness.registries import expect_forecaster
+from harness.testing.findings import collected
 
 
 def check_forecaster(forecaster: Any) -> None:
@@ -18,26 +18,23 @@ def check_forecaster(forecaster: Any) -> None:
 
     It must cope with three and more sizes, with FLOPs alone, with and without a task loss, and not change ladders.
     """
-    try:
-        expect_forecaster(forecaster)
-        _check(forecaster)
-    except PluginError as error:
-        raise AssertionError(str(error)) from error
+    with collected(f"forecaster {getattr(forecaster, 'name', forecaster)!r}") as found:
+        found.vital(expect_forecaster, forecaster)
+        ladders = _ladders()
+        before = [ladder.value.copy() for ladder in ladders]
+        found.run(_check_draws, forecaster, Batch.of([ladders[0]], ladders))
+        found.run(_check_draws, forecaster, Batch.of(ladders, ladders))
+        same = all(np.array_equal(ladder.value, own) for ladder, own in zip(ladders, before, strict=True))
+        found.expect(same, f"{forecaster.name} changes the ladders it is given")
 
 
-def _check(forecaster: Any) -> None:
-    ladders = _ladders()
-    before = [ladder.value.copy() for ladder in ladders]
-    for chosen in ([ladders[0]], ladders):
-        batch = Batch.of(chosen, ladders)
-        first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
-        same = np.array_equal(first, again, equal_nan=True)
-        assert same, f"{forecaster.name}: other draws for the same seed; use rng alone"
-        partly = np.isfinite(first).any(axis=1) & ~np.isfinite(first).all(axis=1)
-        unpadded = np.isfinite(batch.targets("flops")) | np.isfinite(batch.targets("params"))
-        assert not (partly & unpadded).any(), f"{forecaster.name}: some draws of a target are NaN; expected all or none"
-    same = all(np.array_equal(ladder.value, own) for ladder, own in zip(ladders, before, strict=True))
-    assert same, f"{forecaster.name} changes the ladders it is given"
+def _check_draws(forecaster: Any, batch: Batch) -> None:
+    first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
+    same = np.array_equal(first, again, equal_nan=True)
+    assert same, f"{forecaster.name}: other draws for the same seed; use rng alone"
+    partly = np.isfinite(first).any(axis=1) & ~np.isfinite(first).all(axis=1)
+    unpadded = np.isfinite(batch.targets("flops")) | np.isfinite(batch.targets("params"))
+    assert not (partly & unpadded).any(), f"{forecaster.name}: some draws of a target are NaN; expected all or none"
 
 
 def _ladders() -> list[Ladder]:

@@ -1,4 +1,4 @@
-"""The words of the harness as values: what flows between families, tasks, engines, records, metrics and laws."""
+"""Value types of the harness: checkpoints, documents, tasks, requests, scores, samples, metrics and checkers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Bools = NDArray[np.bool_]
 
 
 def checkpoint_label(family: object, size: object, step: object = None, seed: object = None) -> str:
-    """Return family:size@step, as the command line names a checkpoint, and #seed where it is not 0."""
+    """Return the name of a checkpoint on the command line: family:size@step, and #seed unless it is 0."""
     return f"{family}:{size}" + ("" if step is None else f"@{step}") + (f"#{seed}" if seed else "")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One set of weights and what is known of their training.
+    """One set of weights, with attributes of its training.
 
     `params` counts all parameters, `params_non_embedding` those outside token and position embeddings (and outside
-    an untied output head); `tokens` is training tokens seen; `flops` is total training FLOPs, counted as
-    `flops_convention` says; `loss` is the training or validation loss in nats per token. Unknown values are None.
+    an untied output head); `tokens` is training tokens seen; `flops` is total training FLOPs by the
+    convention `flops_convention`; `loss` is the training or validation loss in nats per token. Unknown values are None.
     `adapter` is the folder of an adapter (LoRA), whose base model is `source`.
     """
 
@@ -51,13 +51,13 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """Name the checkpoint as the command line does: family:size@step, and #seed where it is not 0."""
+        """Return the name of the checkpoint on the command line: family:size@step, and #seed unless it is 0."""
         return checkpoint_label(self.family, self.size, self.step, self.seed)
 
 
 @dataclass(frozen=True)
 class Family:
-    """Models trained by one recipe, as a list of checkpoints from small to large and from early to late."""
+    """Models trained by one recipe: checkpoints ordered by size and step."""
 
     name: str
     checkpoints: tuple[Checkpoint, ...]
@@ -68,9 +68,9 @@ class Family:
 class Doc:
     """One document of a task, as text.
 
-    `contexts` holds one shared context or one a choice; `continuations` likewise. `choices` are the answers as
-    they are counted in characters and bytes (without the delimiter); `gold` lists the indices of the correct ones.
-    `source` is what the source of the task keeps to compute its own metrics; it does not change the fingerprint.
+    `contexts` has one shared context or one per choice; so does `continuations`. `choices` are the answers whose
+    characters and bytes are counted (without the delimiter); `gold` lists the indices of the correct ones.
+    `source` is what the source of the task needs to compute its own metrics; it does not change the fingerprint.
     """
 
     doc_id: str
@@ -90,9 +90,9 @@ class Doc:
 
 @dataclass(frozen=True)
 class Generation:
-    """How a task draws texts: who says whether one passes, where it ends, and how tokens are chosen.
+    """How a task generates text: its checker, its end, and how tokens are sampled.
 
-    `temperature` and `top_p` are the task's own, which a suite may replace.
+    A suite may override `temperature` and `top_p`.
     """
 
     checker: str
@@ -104,14 +104,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class Task:
-    """A named list of documents and how they are scored.
+    """A named list of documents, with the way they are scored.
 
-    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text), "generate" (texts
-    are drawn and checked, as `generation` says) or "unjudged" (continuations of which none is known to be correct: only
-    the source of the task has metrics for them). `metric` is the one shown in tables; `average` is "macro" or "micro"
-    over groups. `groups` are "strata" (all there are: subjects, paradigms) or "clusters" (a sample of what there might
-    be: passages), which decides the standard errors. `truncation` is the task's own ("": that of the suite's default);
-    `source` names the source of the task and what it keeps to compute its own metrics (register_sources).
+    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text), "generate" (text
+    is generated and checked, by `generation`) or "unjudged" (continuations without a known correct one: only the source
+    of the task has metrics for them). `metric` is the one shown in tables; `average` is "macro" or "micro" over groups.
+    `groups` are "strata" (a fixed set, such as subjects) or "clusters" (a sample, such as passages), which determines
+    the standard errors. `truncation` is the task's own ("": the suite's default). `source` names the source of the task
+    and what it needs to compute its own metrics (register_sources).
     """
 
     name: str
@@ -130,11 +130,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """One context and the continuations to score behind it, as token ids; `key` comes back with the result.
+    """One context and the continuations to score after it, as token ids; `key` is returned with the result.
 
-    `cell` is equal for the requests of one cell, which come one after the other. An engine batches only within a
-    cell, so that its numbers do not depend on which other cells happen to be computed in the same run. Where `greedy`
-    is false, no metric asks whether a continuation is the most probable one, and an engine need not look.
+    `cell` is equal for the consecutive requests of one cell. An engine batches only within a cell, so that its numbers
+    do not depend on the other cells of a run. With `greedy` false, no metric needs to know whether a continuation is
+    the most probable one, and an engine may omit it.
     """
 
     key: Hashable
@@ -146,10 +146,10 @@ class Request:
 
 @dataclass(frozen=True)
 class ChoiceScore:
-    """What an engine says of one request: shapes (K,) for K continuations.
+    """The scores of one request: shapes (K,) for K continuations.
 
     `logprobs` are nats, summed over the tokens of each continuation; `is_greedy` says whether every token of the
-    continuation is the most probable one, or is None where the engine did not look.
+    continuation is the most probable one, or is None if unknown.
     """
 
     key: Hashable
@@ -159,12 +159,12 @@ class ChoiceScore:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """A prompt, as token ids, and how to go on behind it; `key` comes back with every sample.
+    """A prompt, as token ids, and how to continue it; `key` is returned with every sample.
 
     Temperature 0 takes the most probable token. Otherwise one is drawn from the smallest set of tokens whose
     probabilities, the largest first, reach `top_p` (Holtzman et al. 2020). A sample ends before the first of its
-    `stop` texts, with EOS, after `max_tokens` tokens, or where the engine's max_length is full. Sample i of `n` is
-    drawn with the seed `seed` + i, and is the same whatever else is asked: more can be drawn later.
+    `stop` texts, with EOS, after `max_tokens` tokens, or at the engine's max_length. Sample i of `n` has the seed
+    `seed` + i and does not depend on other requests, so that more can be drawn later.
     """
 
     key: Hashable
@@ -197,9 +197,9 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Sample:
-    """One text that a model wrote behind a prompt: number `index` of its request.
+    """One generated text: sample `index` of its request.
 
-    `ids` are all tokens that were drawn, EOS and those of a stop text included; `text` ends before them. `finish` is
+    `ids` are all sampled tokens, including EOS and those of a stop text; `text` ends before these. `finish` is
     "stop" (EOS or a stop text) or "length".
     """
 
@@ -217,10 +217,10 @@ PASS_AT = (10, 100)  # the k of pass@k: samples of every document that metrics m
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a checker says of one sample: "passed", "failed", "timed out" or "crashed", and in a few words why.
+    """The outcome of checking one sample: "passed", "failed", "timed out" or "crashed", with a short reason.
 
-    A wrong answer has failed; one that has not come in time, or that ended by itself before it came, has not. A text is
-    "unjudged" where it is neither right nor wrong: the source of its task has metrics of its own for it.
+    "failed" means a wrong answer. Without an answer the outcome is "timed out" or "crashed". A text is "unjudged" if it
+    is neither right nor wrong: the source of its task has metrics of its own for it.
     """
 
     outcome: str
@@ -228,32 +228,32 @@ class Outcome:
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
-            raise PluginError(f"a checker says {self.outcome!r}; expected one of {', '.join(OUTCOMES)}")
+            raise PluginError(f"a checker returned the outcome {self.outcome!r}; expected one of {', '.join(OUTCOMES)}")
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A rule that says how many samples to draw of each document, by what came back so far."""
+    """A rule for the number of samples per document, given the outcomes so far."""
 
     def more(self, drawn: Ints, passed: Ints) -> Ints:
-        """Return how many more samples to draw of each document now, (n,), of which so many were drawn and passed.
+        """Return the number of further samples of each document (n,), given the numbers drawn and passed.
 
-        0 ends a document. It must not depend on anything else, so that a suite can be killed and go on.
+        0 ends a document. The result must depend on nothing else, so that an interrupted suite can be resumed.
         """
         ...
 
     @property
     def at_most(self) -> int:
-        """The most samples that a document may need."""
+        """The largest number of samples per document."""
         ...
 
 
 class Tokenizer(Protocol):
-    """What tokens.py needs of a tokenizer; token ids are non-negative integers."""
+    """The tokenizer interface that evaluation/tokens.py needs; token ids are non-negative integers."""
 
     bos_id: int | None
     eos_id: int | None
-    prefix_ids: tuple[int, ...]  # what it puts before every text by itself
+    prefix_ids: tuple[int, ...]  # tokens it adds before every text by default
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts without any special token."""
@@ -262,11 +262,11 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What an engine knows of a checkpoint before it reads any weights.
+    """The attributes of a checkpoint that an engine determines without reading weights.
 
     `dtype`, `quantisation` and `max_length` (tokens of the longest scored sequence) are part of the identity of
-    every cell; `load_tokenizer` is called only where prompts are turned into tokens. `shape` is equal for
-    checkpoints between which `Engine.swap` may be asked to exchange weights.
+    every cell; `load_tokenizer` is called only to tokenise prompts. `shape` is equal for checkpoints between
+    which `Engine.swap` can exchange weights.
     """
 
     dtype: str
@@ -278,14 +278,14 @@ class EngineInfo:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A checkpoint that can be asked for log-probabilities and texts (register_engines says how to provide one)."""
+    """A loaded checkpoint that returns log-probabilities and generated text (see register_engines)."""
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
-        """Score requests, pulled when there is room for them; results may come in any order."""
+        """Score requests, consumed as capacity allows; results may be in any order."""
         ...
 
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
-        """Draw the samples of requests, pulled when there is room for them; they may come in any order."""
+        """Generate the samples of requests, consumed as capacity allows; samples may be in any order."""
         ...
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
@@ -293,16 +293,16 @@ class Engine(Protocol):
         ...
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
-        """Take the hint that `checkpoint` will be swapped in next; may start to read its weights."""
+        """Prepare for the next swap, to `checkpoint`; may start to read its weights."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Return provenance: versions, device, options, notes on paths taken."""
+        """Return provenance: versions, device, options, and notes on disabled optimisations."""
         ...
 
 
 class OpenEngine(Protocol):
-    """Open an engine for a checkpoint whose files lie in `folder`."""
+    """Open an engine for a checkpoint with its files in `folder`."""
 
     def __call__(self, checkpoint: Checkpoint, folder: Path, **options: Any) -> AbstractContextManager[Engine]:
         """Return a context manager that frees everything at exit."""
@@ -310,7 +310,7 @@ class OpenEngine(Protocol):
 
 
 class InspectCheckpoint(Protocol):
-    """Say what an engine will do with a checkpoint, without reading its weights."""
+    """Determine how an engine will run a checkpoint, without reading its weights."""
 
     def __call__(self, checkpoint: Checkpoint, folder: Path, **options: Any) -> EngineInfo:
         """Resolve dtype, max_length and the tokenizer."""
@@ -319,11 +319,10 @@ class InspectCheckpoint(Protocol):
 
 @dataclass(frozen=True)
 class EngineType:
-    """An engine as registered: its name, how to look before opening, how to open.
+    """A registered engine: its name, and functions that inspect a checkpoint and open it.
 
-    `preferred()` says whether it is the one to use on this machine where the user names none. `modules` must be
-    importable, and `install()` returns the command that makes them so. `adapters` says that the engine serves
-    `Checkpoint.adapter`.
+    `preferred()` returns whether it is the default engine on this machine. `modules` must be importable; `install()`
+    returns the command that installs them. `adapters` says that the engine serves `Checkpoint.adapter`.
     """
 
     name: str
@@ -337,7 +336,7 @@ class EngineType:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as registered.
+    """A registered metric.
 
     `fn(scores)` returns values per document, shape (n,), or a pair (numerators, denominators) for a ratio.
     `needs` names what the scores must offer; `aggregate` is "mean", "ratio", "exp_ratio" or a function of the
@@ -354,12 +353,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class Checker:
-    """A checker as registered: `check(doc, text)` returns an Outcome, the same for the same text.
+    """A registered checker: `check(doc, text)` returns an Outcome, the same for the same text.
 
-    `version` changes whenever an outcome may: with the name it is part of what a cell of samples is. Where
-    `executes_code`, texts are run as programs: only with the user's word, and after `prepare()`, which verifies that
-    this can do no harm, raises EngineError where it could, and returns what a user should know. Where `takes` says
-    what is needed behind a colon (`regex:PATTERN`), `check` is a function of that, which returns the check.
+    `version` must change whenever an outcome can change; with the name it is part of the identity of a cell of samples.
+    With `executes_code`, text is run as a program: only with the user's permission, and after `prepare()`, which
+    verifies the sandbox, raises EngineError if it is not safe, and returns notes for the user. `takes` describes an
+    argument after a colon (`regex:PATTERN`); `check` is then a function of that argument that returns the check.
     """
 
     name: str

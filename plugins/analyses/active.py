@@ -248,7 +248,7 @@ def _add_estimate(cli: click.Group) -> None:
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, store: Path, subsets: Path, suffix: str, output: Path | None, **options: Any
+        host: harness.PluginHost, /, store: Path, subsets: Path, suffix: str | None, output: Path | None, **options: Any
     ) -> None:
         """Estimate whole tasks from the SUBSETS (of harness choose) that checkpoints of STORE scored."""
         tables = estimate(harness.open_store(store, registries=host), harness.load_subsets(subsets), **options)
@@ -284,7 +284,9 @@ def _add_subsets(cli: click.Group) -> None:
     @_level
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **options: Any
+    ) -> None:
         """Measure the error of estimating a task from a subset, per selection method."""
         tables = measure_subsets(harness.open_store(store, registries=host), **options)
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -290,7 +290,7 @@ def register_commands(cli: click.Group) -> None:
     @click.pass_obj
     def command(
         host: harness.PluginHost, /, points: Path, benchmarks: str, renames: Sequence[str], drop_duplicates: bool,
-        suffix: str, output: Path | None, **asked: Any,
+        suffix: str | None, output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
         """Compute the shared components of benchmarks for models of many families, and compare the families' use of
         compute.

@@ -97,7 +97,7 @@ def _of_store(
 ) -> Iterator[Curve]:
     from harness.points import widen
 
-    for name, chosen in sorted(_metrics(store, task, metric).items()):
+    for name, chosen in sorted(metrics_of(store, task, metric).items()):
         points = _query(store.points(name, metrics=[chosen]), where)
         refuse_doubles(points, name)
         known = store.registries.metrics[chosen]
@@ -111,7 +111,7 @@ def _of_store(
             yield _curve((name, str(family), known.name), last, scale, covariance, rises=known.higher_is_better)
 
 
-def _metrics(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
+def metrics_of(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
     """Return the metric of every selected task, without the tasks to which a named metric does not apply."""
     from harness.points import applicable
 

@@ -12,6 +12,7 @@ import numpy as np
 import harness
 from harness import Floats, LawError, Measured, Table, UsageError
 from harness_plugins.analyses.decisions import agreement, mean_known, signal_to_noise
+from harness_plugins.analyses.equal_compute import shared_documents
 from harness_plugins.analyses.multiple_tests import CORRECTIONS
 from harness_plugins.analyses.rankings import PROXIES, DecideOptions, Ranking, Scale, large_rows, read_rankings
 
@@ -91,7 +92,7 @@ def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     )
     columns = ("small", "ranked by", "tasks", "pairs", "agree", "clear pairs", "agree where clear")
     title = "Agreement of small scales with the large scale in ranking families"
-    return Table("decisions", title, columns, tuple(rows), (about, caution))
+    return Table("decisions", title, columns, tuple(rows), (about, caution), optional=("tasks", "clear pairs"))
 
 
 def _count(ranking: Ranking) -> int:
@@ -143,7 +144,7 @@ def _ahead(ranking: Ranking, scale: Scale, pair: tuple[int, int], clear: bool) -
 def _noise(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     rows, notes, spans = [], [], []
     for ranking in rankings:
-        runs = list(_late(ranking.points, options.late))
+        runs = list(late_runs(ranking.points, options.late))
         try:
             found = signal_to_noise(
                 ranking.points[large_rows(ranking.points, options.large)][ranking.metric].to_numpy(),
@@ -172,7 +173,7 @@ def _noise(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     return Table("noise", "Differences between families relative to noise", columns, tuple(rows), (about, *notes))
 
 
-def _late(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
+def late_runs(points: pd.DataFrame, late: int) -> Iterator[pd.DataFrame]:
     """Yield the last checkpoints of the runs of each family's largest size with several checkpoints."""
     import numpy as np
 
@@ -205,7 +206,7 @@ def _crossovers(store: PointStore, rankings: Sequence[Ranking], options: DecideO
 def _fits(
     store: PointStore, ranking: Ranking, options: DecideOptions, notes: list[str]
 ) -> Iterator[tuple[str, LawFit]]:
-    shared = _shared_documents(store, options.seed)
+    shared = shared_documents(store, options.seed)
     for number, family in enumerate(ranking.families):
         points = ranking.points[ranking.points["family"] == family]
         law = options.law or ("sigmoid" if ranking.rises else "power")
@@ -217,19 +218,6 @@ def _fits(
             )
         except LawError as error:
             notes.append(f"{ranking.task}, {family}: {error}")
-
-
-def _shared_documents(store: PointStore, seed: int) -> PointStore:
-    """Return the store with the same resamples of documents for every fit, independent of the seed of its runs."""
-
-    class Shared(harness.PointStore):
-        def replicates(
-            self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
-        ) -> dict[str, Floats]:
-            del rng
-            return super().replicates(points, names, count, np.random.default_rng([seed, 1]))
-
-    return Shared(store.path, registries=store.registries)
 
 
 def _between(
@@ -287,7 +275,9 @@ def register_commands(cli: click.Group) -> None:
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
-    def command(host: harness.PluginHost, /, store: Path, suffix: str, output: Path | None, **options: Any) -> None:
+    def command(
+        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **options: Any
+    ) -> None:
         """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
         tables = decide(harness.open_store(store, registries=host), **options)
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -224,7 +224,7 @@ def register_commands(cli: click.Group) -> None:
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, source: Path, run: str | None, drop_duplicates: bool, suffix: str,
+        host: harness.PluginHost, /, source: Path, run: str | None, drop_duplicates: bool, suffix: str | None,
         output: Path | None, **options: Any,
     ) -> None:  # fmt: skip
         """Find the step from log-probability to accuracy at which correlation with scale drops, and predict accuracy

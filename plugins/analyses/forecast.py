@@ -43,6 +43,66 @@ def target(at: str | None, given: dict[str, float]) -> dict[str, float]:
     return given
 
 
+def _model_options(command: Any) -> Any:
+    """Add the options that select what to forecast to a command."""
+    import click
+
+    options = (
+        click.option("--task", help="Task to forecast (default: all)."),
+        click.option(
+            "--family", help="Family to forecast (default: all). Other families are still used to fit the models."
+        ),
+        click.option("--at", help="largest: hold out the largest size of every family and forecast it."),
+        click.option("--params", type=float, help="Parameters of the model to forecast."),
+        click.option("--tokens", type=float, help="Training tokens of the model to forecast."),
+        click.option("--flops", type=float, help="Training FLOPs of the model to forecast."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _fit_options(command: Any) -> Any:
+    """Add the options of points, laws and intervals to a command."""
+    import click
+
+    options = (
+        click.option("--metric", help="Metric of a store (default: the task's), or column of a table (default: acc)."),
+        click.option("--via", help="Task loss (default: gold_bits_per_byte of a store; none for a table)."),
+        click.option(
+            "--map",
+            "renames",
+            multiple=True,
+            metavar="THEIRS=OURS",
+            help="Rename or compute a column, as in harness fit.",
+        ),
+        click.option("--where", help="Expression that selects points."),
+        click.option("--law", "laws", multiple=True, help="Law to combine with the models; may be repeated."),
+        click.option(
+            "--of",
+            default="documents",
+            show_default=True,
+            type=click.Choice(["documents", "population"]),
+            help="Target of the intervals: the value measured on these documents, or over the population of documents.",
+        ),
+        click.option(
+            "--level",
+            default=0.9,
+            show_default=True,
+            type=click.FloatRange(0.01, 0.98),
+            help="Coverage level of the intervals.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Seed of the random draws."),
+        click.option(
+            "--plan", "plans", is_flag=True, help="Also print which run or measurement would narrow the intervals most."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the forecasts with their quantiles as JSON."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @harness.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Add harness forecast."""
@@ -50,37 +110,8 @@ def register_commands(cli: click.Group) -> None:
 
     @cli.command("forecast")
     @click.argument("points", type=click.Path(path_type=Path))
-    @click.option("--task", help="Task to forecast (default: all).")
-    @click.option(
-        "--family", help="Family to forecast (default: all). Other families are still used to fit the models."
-    )
-    @click.option("--at", help="largest: hold out the largest size of every family and forecast it.")
-    @click.option("--params", type=float, help="Parameters of the model to forecast.")
-    @click.option("--tokens", type=float, help="Training tokens of the model to forecast.")
-    @click.option("--flops", type=float, help="Training FLOPs of the model to forecast.")
-    @click.option("--metric", help="Metric of a store (default: the task's), or column of a table (default: acc).")
-    @click.option("--via", help="Task loss (default: gold_bits_per_byte of a store; none for a table).")
-    @click.option(
-        "--map", "renames", multiple=True, metavar="THEIRS=OURS", help="Rename or compute a column, as in harness fit."
-    )
-    @click.option("--where", help="Expression that selects points.")
-    @click.option("--law", "laws", multiple=True, help="Law to combine with the models; may be repeated.")
-    @click.option(
-        "--of",
-        default="documents",
-        show_default=True,
-        type=click.Choice(["documents", "population"]),
-        help="Target of the intervals: the value measured on these documents, or over the population of documents.",
-    )
-    @click.option(
-        "--level",
-        default=0.9,
-        show_default=True,
-        type=click.FloatRange(0.01, 0.98),
-        help="Coverage level of the intervals.",
-    )
-    @click.option("--seed", default=0, show_default=True, help="Seed of the random draws.")
-    @click.option("--json", "as_json", is_flag=True, help="Print the forecasts with their quantiles as JSON.")
+    @_model_options
+    @_fit_options
     @harness.table_options
     @click.pass_obj
     def command(
@@ -89,7 +120,8 @@ def register_commands(cli: click.Group) -> None:
         points: Path,
         at: str | None,
         as_json: bool,
-        suffix: str,
+        plans: bool,
+        suffix: str | None,
         output: Path | None,
         **options: Any,
     ) -> None:
@@ -106,4 +138,5 @@ def register_commands(cli: click.Group) -> None:
         if as_json:
             click.echo(json.dumps(forecasts.to_json(), indent=1, allow_nan=False))
             return
-        harness.print_tables([forecasts.table()], host, suffix=suffix, output=output)
+        tables = [forecasts.table(), *([forecasts.plan()] if plans else [])]
+        harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -86,7 +86,8 @@ def _trend_table(curves: Sequence[Curve], level: float, correction: str) -> Tabl
         "u, vertex: of a quadratic fit; a U-shape needs its vertex inside the range and both arms significant. L, B: "
         "range divided by the root of the mean, and of the median, squared step; a straight line of M runs has M - 1."
     )
-    return Table("trends", "Shape of scores over scale", columns, tuple(rows), (about, over, letters, *notes))
+    said, less = (about, over, letters, *notes), ("vertex", "u", "L", "B")
+    return Table("trends", "Shape of scores over scale", columns, tuple(rows), said, optional=less)
 
 
 def _break_table(curves: Sequence[Curve], store: PointStore | None, law: str | None, options: dict[str, Any]) -> Table:
@@ -108,7 +109,7 @@ def _break_table(curves: Sequence[Curve], store: PointStore | None, law: str | N
     )
     columns = ("task", "family", "metric", "law", "measured", "predicted", "last step", "against the law")
     title = "The largest size against the law of the smaller ones"
-    return Table("breaks", title, columns, tuple(rows), (about, *notes))
+    return Table("breaks", title, columns, tuple(rows), (about, *notes), optional=("last step", "law", "metric"))
 
 
 def _against(curve: Curve, held: dict[str, Any]) -> tuple[Any, ...]:
@@ -182,7 +183,7 @@ def register_commands(cli: click.Group) -> None:
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, points: Path, run: str | None, drop_duplicates: bool, suffix: str,
+        host: harness.PluginHost, /, points: Path, run: str | None, drop_duplicates: bool, suffix: str | None,
         output: Path | None, **options: Any,
     ) -> None:  # fmt: skip
         """Test whether scores rise or fall with scale, are U-shaped or break, and whether a rise is in accuracy only.

@@ -1,1 +1,1 @@
-"""Engines: what serves a checkpoint."""
+"""Engines, which load checkpoints and score or sample with them."""

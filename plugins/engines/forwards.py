@@ -1,8 +1,8 @@
-"""Forward passes of a transformers module: from token ids to the log-probability (nats) of what is scored.
+"""Forward passes of a transformers module: from token ids to log-probabilities (nats) of the scored tokens.
 
-The output head runs only on the positions that are scored, in float32 like the log-softmax; sums are float64. The plain
-pass is the reference: a row a sequence, no mask, no cache. The packed pass reads a batch of trees (packing.py) behind
-what they share, whose keys and values are kept.
+The output head runs on the scored positions only, in float32 like the log-softmax; sums are float64. The plain pass is
+the reference: one row per sequence, no mask, no cache. The packed pass reads a batch of trees (packing.py) after their
+shared prefix, whose keys and values are cached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.types import Bools, Floats
 from harness_plugins.engines.packing import Batch
 from harness_plugins.engines.upcast import Float32Head, in_float32
 
-CHUNK = {"cpu": 64, "cuda": 4096}  # rows of logits that are summed up at once: on a CPU, what its cache holds
+CHUNK = {"cpu": 64, "cuda": 4096}  # rows of logits reduced together; on a CPU as many as fit its cache
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Row:
     request: int
     choice: int
     ids: tuple[int, ...]
-    n_scored: int  # the last so many ids are scored
+    n_scored: int  # number of scored ids at the end
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a pass says of n sequences. A device may still be at work on it: reading waits for it."""
+    """The result of a pass over n sequences. It may still be computed on the device; `read` waits for it."""
 
-    sums: Any  # (2, n): log-probabilities, and how many of the tokens are not the most probable ones
+    sums: Any  # (2, n): log-probabilities, and the number of tokens that are not the most probable ones
 
     def read(self) -> tuple[Floats, Bools]:
-        """Return the log-probability of each sequence (n,), and whether all of it is greedy (n,)."""
+        """Return the log-probability of each sequence (n,), and whether all its tokens are greedy (n,)."""
         logprobs, misses = self.sums.cpu().numpy()
         return logprobs, misses == 0
 
 
 def rows_of(requests: Sequence[Request]) -> list[Row]:
-    """Return a row for each continuation, the longest first."""
+    """Return one row per continuation, longest first."""
     rows = [
         Row(i, k, request.context + continuation, len(continuation))
         for i, request in enumerate(requests)
@@ -54,7 +54,7 @@ def rows_of(requests: Sequence[Request]) -> list[Row]:
 
 
 class Forwards:
-    """A module with its weights. Other weights need another object: what is kept here is theirs."""
+    """A module with its weights and caches; other weights need another object."""
 
     def __init__(self, model: Any, device: str) -> None:
         self.model, self.device = model, device
@@ -63,18 +63,18 @@ class Forwards:
         self.gathers = True
         self.shared: tuple[Any, ...] = ()  # tokens and their precision
         self.new_cache: Any = None
-        self.kept: list[tuple[Any, Any]] = []  # keys and values of `shared`, a pair a layer: (1, heads, p, d)
+        self.kept: list[tuple[Any, Any]] = []  # keys and values of `shared`, one pair per layer: (1, heads, p, d)
 
     @property
     def dtype(self) -> Any:
-        """Return the precision that the module computes in now."""
+        """Return the current dtype of the module."""
         return next(tensor.dtype for tensor in self.model.parameters() if tensor.is_floating_point())
 
     def settle_head(self) -> str:
-        """Choose the fastest and most exact head that gives the module's own logits; return why it is not the usual.
+        """Choose the fastest head that reproduces the module's logits; return why it is not the default one.
 
-        Usual is a head that sees the scored positions alone, in float32. Both are compared with the logits of all
-        positions, the first in float32, the second up to the rounding of the module's own precision.
+        The default head reads the scored positions only, in float32. Both properties are compared with the logits of
+        all positions: the first in float32, the second up to the rounding of the module's dtype.
         """
         import torch
 
@@ -84,9 +84,9 @@ class Forwards:
             try:
                 with in_float32(self.model):
                     self.gathers = _agree(self._logits(inputs, at), self._all_logits(inputs, at))
-            except Exception:  # a module may fail in any way at a precision that it was not made for
+            except Exception:  # a module may raise any error in another precision
                 self.gathers = _agree(self._logits(inputs, at), self._all_logits(inputs, at))
-            why_not = "" if self.gathers else "its head gives other logits for single positions"
+            why_not = "" if self.gathers else "its head gives different logits for single positions"
             if not self.head.applies:
                 return why_not
             own = self._all_logits(inputs, at)
@@ -95,14 +95,14 @@ class Forwards:
         if logits.dtype == torch.float32 and _agree(logits, own):
             return why_not
         self.head.remove()
-        return f"its head gives other logits in float32 ({str(logits.dtype).removeprefix('torch.')})"
+        return f"its head gives different logits in float32 ({str(logits.dtype).removeprefix('torch.')})"
 
     def close(self) -> None:
-        """Leave the module as it was."""
+        """Restore the module."""
         self.head.remove()
 
     def plain(self, rows: Sequence[Row]) -> Answer:
-        """Score rows that come longest first, padded on the right: what a causal model reads needs no mask."""
+        """Score rows, sorted by decreasing length and padded on the right; a causal model needs no mask for that."""
         ids = np.zeros((len(rows), len(rows[0].ids) - 1), dtype=np.int64)  # the last token is never read
         at, target, slot = list[int](), list[int](), list[int]()
         for i, row in enumerate(rows):
@@ -115,7 +115,7 @@ class Forwards:
         return self._answer(inputs, (at, target, slot), len(rows))
 
     def packed(self, batch: Batch, shared: tuple[int, ...]) -> Answer:
-        """Score the choices of a batch of trees, each behind `shared`."""
+        """Score the choices of a batch of trees, each after the prefix `shared`."""
         import torch
 
         with torch.inference_mode():
@@ -126,7 +126,7 @@ class Forwards:
                 "use_cache": False,
             }
         if shared:
-            inputs |= {"past_key_values": self.behind(shared, len(batch.ids)), "use_cache": True}
+            inputs |= {"past_key_values": self.cache_of(shared, len(batch.ids)), "use_cache": True}
         return self._answer(inputs, (batch.at, batch.target, batch.slot), batch.n_slots)
 
     def _tensor(self, array: Any) -> Any:
@@ -135,7 +135,7 @@ class Forwards:
         return torch.as_tensor(array, device=self.device)
 
     def _mask(self, batch: Batch, shared: int) -> Any:
-        """Return what is added to attention, (b, 1, r, shared + r): 0 where a token is seen, else the lowest number."""
+        """Return the attention mask, (b, 1, r, shared + r): 0 for visible tokens, else the lowest number."""
         import torch
 
         tree, branch = self._tensor(batch.tree), self._tensor(batch.branch)
@@ -144,8 +144,8 @@ class Forwards:
         mask = torch.full(seen.shape, torch.finfo(self.dtype).min, dtype=self.dtype, device=self.device)
         return torch.nn.functional.pad(mask.masked_fill_(seen, 0), (shared, 0))[:, None]
 
-    def behind(self, shared: tuple[int, ...], rows: int) -> Any:
-        """Return a cache that holds `shared` for each row; it is read once for all batches that come behind it."""
+    def cache_of(self, shared: tuple[int, ...], rows: int) -> Any:
+        """Return a cache with `shared` for each row; its forward pass runs once for all batches after it."""
         import torch
 
         with torch.inference_mode():
@@ -159,29 +159,29 @@ class Forwards:
         return cache
 
     def _answer(self, inputs: Mapping[str, Any], scored: Sequence[Any], n: int) -> Answer:
-        """Return the sums of n slots. `scored` is where tokens are predicted, the tokens, and their slots: (t,)."""
+        """Return the sums of n slots. `scored` are the predicting positions, the tokens, and their slots: (t,)."""
         import torch
 
-        places, inverse = np.unique(scored[0], return_inverse=True)  # one place may predict a token of every choice
+        places, inverse = np.unique(scored[0], return_inverse=True)  # one position may predict a token of every choice
         at, which, target, slot = map(self._tensor, (places, inverse, *scored[1:]))
         with torch.inference_mode():
             logits = self._logits(inputs, at)  # (places, V)
             top, total = torch.cat([_top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
             value = logits[which, target].float()
             below = value < top[which]
-            if logits.dtype != torch.float32:  # several tokens may share the top, of which the first counts
+            if logits.dtype != torch.float32:  # tied tokens: the first counts
                 below = logits.argmax(-1)[which] != target
             sums = torch.zeros(2, n, dtype=torch.float64, device=self.device)
             sums.index_add_(1, slot, torch.stack([(value - total[which]).double(), below.double()]))
         return Answer(sums)
 
     def _logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
-        """Return logits (t, V) at flattened positions, by letting the head see those alone."""
+        """Return logits (t, V) at flattened positions; the head reads only these."""
         gathered = []
 
         def gather(_: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
             if not arguments or arguments[0].dim() != 3:
-                return None  # a head that is called in its own way sees everything
+                return None  # a head with another call signature reads all positions
             gathered.append(True)
             return (arguments[0].flatten(0, 1)[at][None], *arguments[1:])
 
@@ -208,7 +208,7 @@ def _top_and_total(logits: Any) -> Any:
 
 
 def _agree(logits: Any, own: Any) -> bool:
-    """Tell whether logits (t, V) are the module's own ones, up to the rounding of those."""
+    """Return whether logits (t, V) equal the module's, up to rounding."""
     import torch
 
     rounding = {torch.float32: 64, torch.float64: 64}.get(own.dtype, 4) * torch.finfo(own.dtype).eps

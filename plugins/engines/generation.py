@@ -1,7 +1,7 @@
-"""Texts from a transformers module: every sample is that of a row of its own, whatever is drawn beside it.
+"""Text generation with a transformers module: every sample is independent of the others in its batch.
 
-Prompts of one length go together, so that nothing is padded and every architecture that can generate will do; what they
-begin with is read once where the module shares prefixes exactly. Random numbers are a sample's own, from its seed.
+Prompts of equal length are batched, so that no padding is needed and every generating architecture is supported. Their
+common prefix is read once if the module shares prefixes exactly. Random numbers come from the seed of each sample.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from harness.engines import common_prefix
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.packing import LEAST_SHARED
 
-WINDOW = 256  # requests looked at together
-KEPT = {"cpu": 2**14, "cuda": 2**18}  # tokens whose keys and values are kept at a time
-BEFORE = 8  # tokens of the prompt that are decoded with a sample, which decides on its first space
+WINDOW = 256  # requests sorted together
+KEPT = {"cpu": 2**14, "cuda": 2**18}  # largest number of tokens in the key-value cache
+BEFORE = 8  # tokens of the prompt decoded with a sample, for its leading space
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample to be drawn, and the tokens it may have."""
+    """One sample to draw, and its largest number of tokens."""
 
     request: SampleRequest
     index: int
@@ -38,7 +38,7 @@ class Draw:
 
 
 class Ends:
-    """Watches the rows of a batch, (b,): where each sample ends, and why. transformers asks it after every token."""
+    """Stopping criterion: records where each row of a batch (b,) ends, and why."""
 
     def __init__(self, draws: Sequence[Draw], tokenizer: Any, eos: frozenset[int]) -> None:
         self.draws, self.tokenizer, self.eos = draws, tokenizer, eos
@@ -47,7 +47,7 @@ class Ends:
         self.finish = ["length"] * len(draws)
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002  # the contract of stopping criteria
-        """Return which rows are done, (b,)."""
+        """Return which rows are finished, (b,)."""
         import torch
 
         n = input_ids.shape[1] - self.begin
@@ -62,7 +62,7 @@ class Ends:
         return torch.tensor([end > 0 for end in self.ends], device=input_ids.device)
 
     def _stops(self, draw: Draw, ids: Any) -> bool:
-        """Tell whether the text of the last tokens holds a stop text; a character takes four tokens at most."""
+        """Return whether the last tokens contain a stop text; a character has at most four tokens."""
         if not draw.request.stop:
             return False
         longest = 4 * max(map(len, draw.request.stop)) + 4
@@ -70,16 +70,16 @@ class Ends:
         return any(stop in text for stop in draw.request.stop)
 
     def sample(self, row: int, ids: Sequence[int]) -> Sample:
-        """Return a finished sample, given its row of tokens."""
+        """Return a finished sample from its row of tokens."""
         draw = self.draws[row]
-        own = tuple(ids[self.begin : self.begin + self.ends[row]])
-        text = self._text(draw.request.prompt, own)
-        found = [text.index(stop) for stop in draw.request.stop if stop in text]
-        text = text[: min(found, default=len(text))]
-        return Sample(draw.request.key, draw.index, draw.seed, text, own, self.finish[row])
+        drawn = tuple(ids[self.begin : self.begin + self.ends[row]])
+        text = self._text(draw.request.prompt, drawn)
+        stops = [text.index(stop) for stop in draw.request.stop if stop in text]
+        text = text[: min(stops, default=len(text))]
+        return Sample(draw.request.key, draw.index, draw.seed, text, drawn, self.finish[row])
 
     def _text(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """Decode tokens as they read behind their prompt; a character that is cut off at the end is left out."""
+        """Decode tokens as the continuation of their prompt; an incomplete last character is dropped."""
         settings = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         before = self.tokenizer.decode(list(prompt[-BEFORE:]), **settings)
         whole = self.tokenizer.decode([*prompt[-BEFORE:], *ids], **settings)
@@ -88,7 +88,7 @@ class Ends:
 
 
 class Choosing:
-    """Draws the next token of each row, (b,), with the random numbers of its sample; asked as a logits processor."""
+    """Logits processor: draws the next token of each row (b,) with the random numbers of its sample."""
 
     def __init__(self, draws: Sequence[Draw], device: str) -> None:
         import torch
@@ -101,7 +101,7 @@ class Choosing:
         self.top_p = torch.tensor([[draw.request.top_p] for draw in draws], device=device).double()
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return logits that leave one token to each row: (b, V) to (b, V)."""
+        """Return logits that allow one token per row: (b, V) to (b, V)."""
         import torch
 
         chosen = scores.argmax(-1)
@@ -111,9 +111,9 @@ class Choosing:
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen[:, None], 0)
 
     def _draw(self, scores: Any, uniform: Any) -> Any:
-        """Return tokens (b,) where the cumulated probabilities of those that `top_p` leaves pass `uniform` (b, 1).
+        """Return tokens (b,) at which the cumulated probabilities within `top_p` exceed `uniform` (b, 1).
 
-        They are cumulated in the order of the vocabulary, which rounding does not change.
+        Probabilities are cumulated in the order of the vocabulary, which does not depend on rounding.
         """
         import torch
 
@@ -126,7 +126,7 @@ class Choosing:
 
 @dataclass
 class Generator:
-    """A module that draws samples; `max_length` is the most tokens of prompt and sample together."""
+    """A module that draws samples; `max_length` limits the tokens of prompt and sample together."""
 
     forwards: Forwards
     tokenizer: Any
@@ -151,7 +151,7 @@ class Generator:
         yield from (Draw(request, index, min(request.max_tokens, room)) for index in range(request.n))
 
     def _in_batches(self, draws: list[Draw]) -> Iterator[Sample]:
-        """Draw samples behind prompts of one length; where memory runs out, half of a batch at a time."""
+        """Draw samples for prompts of one length; halve the batch when memory runs out."""
         kept = KEPT[self.forwards.device.split(":", maxsplit=1)[0]]
         longest = len(draws[0].request.prompt) + max(draw.most for draw in draws)
         rows = max(1, kept // longest)
@@ -182,20 +182,22 @@ class Generator:
                 generation_config=settings,
                 logits_processor=[Choosing(draws, device)],
                 stopping_criteria=[ends],
-                **self._behind([draw.request.prompt for draw in draws]),
+                **self._prefix_cache([draw.request.prompt for draw in draws]),
             )
-        except Exception as error:  # torch raises errors of many kinds
+        except Exception as error:  # torch raises many types of errors
             if isinstance(error, MemoryError) or "out of memory" in str(error):
-                raise OutOfMemory(f"{len(draws)} samples behind {prompts.shape[1]} tokens do not fit") from error
+                raise OutOfMemory(
+                    f"{len(draws)} samples after {prompts.shape[1]} tokens do not fit into memory"
+                ) from error
             raise EngineError(f"generation failed: {error}") from error
-        return [ends.sample(row, own) for row, own in enumerate(ids.tolist())]
+        return [ends.sample(row, tokens) for row, tokens in enumerate(ids.tolist())]
 
-    def _behind(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        """Return the keys and values of what sorted prompts begin with, if it is worth while; a last token is not."""
+    def _prefix_cache(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        """Return the keys and values of the common prefix of sorted prompts, if it is long enough."""
         shared = min(common_prefix(prompts[0], prompts[-1]), len(prompts[0]) - 1)
         if not self.shares or len(prompts) == 1 or shared < LEAST_SHARED:
             return {}
-        return {"past_key_values": self.forwards.behind(prompts[0][:shared], len(prompts))}
+        return {"past_key_values": self.forwards.cache_of(prompts[0][:shared], len(prompts))}
 
     def _eos(self) -> frozenset[int]:
         own = getattr(self.forwards.model.generation_config, "eos_token_id", None)

@@ -1,6 +1,6 @@
-"""Weights of a checkpoint as a transformers module: exactly the tensors of the file, or an error.
+"""Load a checkpoint as a transformers module with exactly the tensors of its files, or raise an error.
 
-transformers fills missing tensors with random numbers and leaves unexpected ones out, both with a warning alone.
+transformers only warns when it initialises missing tensors randomly and ignores unexpected ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$|\.(attn|attent
 
 
 def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) -> Any:
-    """Return the module of a checkpoint folder; raise EngineError where file and architecture differ."""
+    """Return the module of a checkpoint folder; raise EngineError if files and architecture differ."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -64,9 +64,9 @@ def add_adapter(model: Any, adapter: Path) -> Any:
 
 
 def _check_names(folder: Path, found: Mapping[str, Any]) -> None:
-    """Raise EngineError where tensors are missing, or unexpected ones are no known buffers.
+    """Raise EngineError for missing tensors, and for unexpected ones that are not known buffers.
 
-    transformers has already left out the names that the model class ignores (`_keys_to_ignore_on_load_unexpected`).
+    transformers has already removed the names that the model class ignores (`_keys_to_ignore_on_load_unexpected`).
     """
     missing = sorted(found["missing_keys"])
     if missing:
@@ -84,14 +84,14 @@ def _some(names: list[str]) -> str:
 
 
 def _check_ties(folder: Path, model: Any) -> None:
-    """Raise EngineError where config.json ties head and embedding, but the file has two different matrices."""
+    """Raise EngineError if config.json ties head and embedding but the file has two different matrices."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     ties = getattr(model.config.get_text_config(), "tie_word_embeddings", False) and model._tied_weights_keys
     places = {module.weight.data_ptr() for module in (head, embedding) if hasattr(module, "weight")}
     if ties and len(places) > 1:
         raise EngineError(
-            f"{folder}: config.json says tie_word_embeddings, but the output head of the file differs from its "
-            "embedding; set tie_word_embeddings to false if the head was trained, or else remove it from the file"
+            f"{folder}: config.json has tie_word_embeddings = true, but the output head of the file differs from its "
+            "embedding; set tie_word_embeddings to false if the head was trained, else remove it from the file"
         )
 
 
@@ -103,23 +103,23 @@ def read_tensors(folder: Path) -> dict[str, Any]:
 
 
 def copy_tensors(model: Any, tensors: Mapping[str, Any]) -> bool:
-    """Copy tensors into a module if they are its parameters, all of them; else return False and change nothing.
+    """Copy tensors into a module if they are exactly its parameters; else return False and change nothing.
 
     Tied parameters are expected once, or as equal tensors.
     """
     import torch
 
-    own = model.state_dict(keep_vars=True)
-    if any(name not in own or own[name].shape != tensor.shape for name, tensor in tensors.items()):
+    state = model.state_dict(keep_vars=True)
+    if any(name not in state or state[name].shape != tensor.shape for name, tensor in tensors.items()):
         return False
     places: dict[int, list[str]] = {}
     for name in tensors:
-        places.setdefault(own[name].data_ptr(), []).append(name)
-    if set(places) != {tensor.data_ptr() for tensor in own.values()}:
+        places.setdefault(state[name].data_ptr(), []).append(name)
+    if set(places) != {tensor.data_ptr() for tensor in state.values()}:
         return False
     if not all(torch.equal(tensors[names[0]], tensors[name]) for names in places.values() for name in names[1:]):
         return False
     with torch.no_grad():
         for first, *_ in places.values():
-            own[first].copy_(tensors[first])
+            state[first].copy_(tensors[first])
     return True

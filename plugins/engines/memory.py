@@ -1,7 +1,7 @@
-"""The memory of a process that computes on a CPU, as far as glibc and Linux let it be set.
+"""Memory allocation of a process that computes on a CPU, set through glibc and Linux.
 
-An allocator that gives the pages of every large tensor back, and gets and clears them again for the next one, takes a
-tenth of the time of a forward pass. Other C libraries have none of these functions, and nothing is set.
+Returning the pages of every large tensor to the system, and clearing new ones, takes a tenth of the time of a forward
+pass. Other C libraries lack these functions; nothing is set there.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ MALLOC = {-1: 2**31 - 1, -3: 2**30}  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in
 
 @lru_cache(maxsize=1)
 def keep_freed() -> None:
-    """Let this process keep the memory that tensors free, in huge pages where Linux lends them."""
+    """Keep the memory of freed tensors in this process, in huge pages if Linux provides them."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first large tensor
     for setting, size in MALLOC.items():
         _call("mallopt", setting, size)
 
 
 def give_back() -> None:
-    """Give the system what is free now."""
+    """Return free memory to the system."""
     _call("malloc_trim", 0)
 
 

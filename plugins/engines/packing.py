@@ -1,10 +1,10 @@
-"""Requests as packed rows, so that what they share is computed once. Numbers only; the model is the engine's.
+"""Pack requests into rows, so that shared tokens are computed once. Index computations only, without a model.
 
-A request becomes a tree: a trunk (its context, and what all its continuations have in common) and a branch for each
-continuation that goes on alone; continuations that differ in their last token alone share a branch, since a last token
-is never read. Trees lie side by side in the rows of a batch. A token sees the trunk of its tree and its own branch,
-and its position counts from the start of its own sequence, so that every number is that of a row of its own. What
-neighbouring requests have in common (a block of solved examples) is left out of all of them and read once.
+A request becomes a tree: a trunk (its context, and the common prefix of its continuations) and one branch per different
+rest. Continuations that differ in the last token only share a branch, because the last token is never an input. Several
+trees are placed in one row of a batch. A token attends to the trunk of its tree and to its branch, and its position
+counts from the start of its sequence, so that every number equals that of a separate row. The common prefix of
+consecutive requests (few-shot examples) is removed from all of them and read once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from harness import Request
 from harness.engines import common_prefix
 
 Ints = NDArray[np.int64]
-LEAST_SHARED = 32  # tokens that requests must have in common before they are read apart
-LEAST_REQUESTS = 4  # and so many requests
-PADDING = -1  # the tree that padding belongs to
+LEAST_SHARED = 32  # smallest common prefix that is read separately, in tokens
+LEAST_REQUESTS = 4  # smallest number of requests that share it
+PADDING = -1  # tree number of padding
 
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring requests and what all their contexts begin with (possibly nothing)."""
+    """Consecutive requests and the common prefix of their contexts (possibly empty)."""
 
     requests: Sequence[Request]
     shared: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Tree:
-    """A request without its first `skip` tokens: (n,) lists over its tokens, (t,) lists over what is scored.
+    """A request without its first `skip` tokens: lists over its tokens (n,) and over its scored tokens (t,).
 
     `branch` is 0 on the trunk. Token `target[i]` of continuation `choice[i]` is predicted at the token `at[i]`.
     """
@@ -52,7 +52,7 @@ class Tree:
 class Batch:
     """Trees in rows of equal length: ids, position, tree and branch are (b, r).
 
-    What is scored is (t,): `at` counts through the flattened rows, `slot` through the choices of all trees.
+    Lists of scored tokens are (t,): `at` counts through the flattened rows, `slot` through the choices of all trees.
     """
 
     trees: tuple[Tree, ...]
@@ -65,7 +65,7 @@ class Batch:
     slot: Ints
 
     def slices(self) -> Iterator[tuple[Request, slice]]:
-        """Yield each request and where the slots of its choices are."""
+        """Yield each request with the slots of its choices."""
         end = 0
         for tree in self.trees:
             begin, end = end, end + len(tree.request.continuations)
@@ -73,25 +73,25 @@ class Batch:
 
     @property
     def n_slots(self) -> int:
-        """Return the choices of all trees."""
+        """Return the number of choices of all trees."""
         return sum(len(tree.request.continuations) for tree in self.trees)
 
 
 def extent(request: Request) -> int:
-    """Return the most tokens that the tree of a request can have."""
+    """Return the largest number of tokens in the tree of a request."""
     return len(request.context) + sum(map(len, request.continuations))
 
 
 def path(request: Request) -> int:
-    """Return the tokens of the longest sequence of a request."""
+    """Return the number of tokens of the longest sequence of a request."""
     return len(request.context) + max(map(len, request.continuations))
 
 
 def runs(window: Sequence[Request]) -> Iterator[Run]:
-    """Cut a window of requests where what neighbours share changes.
+    """Split a window of requests into runs with a common prefix.
 
-    A run shares at least LEAST_SHARED tokens among LEAST_REQUESTS requests, and leaves at least one token to each
-    context (the one that predicts what follows); what lies between such runs shares nothing.
+    A run shares at least LEAST_SHARED tokens among LEAST_REQUESTS requests, and leaves at least one token of each
+    context, which predicts the next one. Requests between such runs share nothing.
     """
     begin = alone = 0
     while begin < len(window):
@@ -107,9 +107,9 @@ def runs(window: Sequence[Request]) -> Iterator[Run]:
 
 
 def _run_from(window: Sequence[Request], begin: int) -> tuple[int, int]:
-    """Return the end of the run that begins here, and the tokens it shares.
+    """Return the end of the run that begins here, and the number of shared tokens.
 
-    It ends where the next request would leave less than half of what was shared so far.
+    It ends before a request that would leave less than half of the tokens shared so far.
     """
     first = window[begin].context
     end, shared = begin + 1, len(first) - 1
@@ -124,14 +124,14 @@ def _run_from(window: Sequence[Request], begin: int) -> tuple[int, int]:
 
 
 def grow(request: Request, skip: int = 0) -> Tree:
-    """Return the tree of a request whose first `skip` tokens are read elsewhere."""
+    """Return the tree of a request without its first `skip` tokens, which are read separately."""
     context = len(request.context)
-    read = [continuation[:-1] for continuation in request.continuations]  # a last token is never read
+    read = [continuation[:-1] for continuation in request.continuations]  # the last token is never an input
     common = min(common_prefix(read[0], body) for body in read)
     ids = [*request.context[skip:], *read[0][:common]]
-    trunk, fork = len(ids), context + common  # tokens of the trunk; where branches begin in their sequences
+    trunk, fork = len(ids), context + common  # tokens of the trunk; position at which branches begin
     branch, position = [0] * trunk, list(range(skip, fork))
-    begins: dict[tuple[int, ...], int] = {}  # where each branch begins in the tree
+    begins: dict[tuple[int, ...], int] = {}  # start of each branch in the tree
     choice, at, target = list[int](), list[int](), list[int]()
     for k, continuation in enumerate(request.continuations):
         tail = read[k][common:]
@@ -140,19 +140,19 @@ def grow(request: Request, skip: int = 0) -> Tree:
             ids += tail
             branch += [len(begins)] * len(tail)
             position += range(fork, fork + len(tail))
-        own = begins[tail]
+        start = begins[tail]
         choice += [k] * len(continuation)
         at += range(context - skip - 1, trunk)
-        at += range(own, own + len(tail))
+        at += range(start, start + len(tail))
         target += continuation
     return Tree(request, ids, branch, position, choice, at, target)
 
 
 def pack(trees: Sequence[Tree], length: int, tokens: int, scored: int) -> Batch:
-    """Lay as many trees as fit, in their order and at least one, into rows of `length` tokens or the longest tree's.
+    """Place as many trees as fit, in order and at least one, into rows of `length` tokens or of the longest tree.
 
-    A batch has at most `tokens` tokens, padding included, and `scored` scored ones. Trees that come longest first
-    leave the least padding.
+    A batch has at most `tokens` tokens, including padding, and `scored` scored ones. Sorting trees by decreasing length
+    minimises padding.
     """
     length = max(min(length, tokens), *(len(tree.ids) for tree in trees))
     rows: list[list[Tree]] = []
@@ -173,7 +173,7 @@ def pack(trees: Sequence[Tree], length: int, tokens: int, scored: int) -> Batch:
 
 
 def _lay(rows: Sequence[Sequence[Tree]], length: int) -> Batch:
-    """Write the arrays of a batch."""
+    """Return the arrays of a batch."""
     shape = (len(rows), length)
     ids, position, branch = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     number = np.full(shape, PADDING, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""A child process that holds an engine: its memory, that of a GPU included, is free again when the process is gone.
+"""A child process with an engine, so that all memory, including that of a GPU, is released when it ends.
 
-Messages are pickled through one pair of sockets. The child leads a session of its own, so that Ctrl-C reaches it
-through its parent alone, and all that it starts is stopped with it; it stops itself when its parent is gone.
+Messages are pickled through a socket pair. The child has its own session, so that only its parent receives Ctrl-C and
+all processes that it starts are stopped with it. It stops itself when its parent has ended.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import Any
 
 from harness import EngineError
 
-WINDOW = 1024  # requests that are under way between the processes
-GRACE = 5.0  # seconds that a child has to end by itself
-DEATH = 30.0  # seconds after which a killed group that is still there is an error
-TOLD = 12  # last lines of its log that are told when it dies
+WINDOW = 1024  # requests in flight between the processes
+GRACE = 5.0  # seconds for a child to end by itself
+DEATH = 30.0  # seconds after which a killed process group that still runs is an error
+TOLD = 12  # number of last log lines in the error when it dies
 
 
 class ChildDied(EngineError):
-    """The child process ended without being asked to; the message holds the end of its log."""
+    """The child process ended unexpectedly; the message has the end of its log."""
 
 
 class Child:
-    """The parent's side: starts `command` with the number of a file descriptor as its last argument."""
+    """The parent's side: starts `command` with a file descriptor as its last argument."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
@@ -54,21 +54,21 @@ class Child:
         self.pipe = Connection(ours.detach())
 
     def send(self, message: Any) -> None:
-        """Send a message; raise ChildDied where nobody reads it any more."""
+        """Send a message; raise ChildDied if the child has ended."""
         try:
             self.pipe.send(message)
         except OSError as error:
             raise self._died() from error
 
     def receive(self) -> Any:
-        """Return the next message; raise ChildDied where none will come."""
+        """Return the next message; raise ChildDied if the child has ended."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
 
     def last_lines(self) -> str:
-        """Return the end of what the child has printed."""
+        """Return the last lines that the child has printed."""
         self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - 2**16))
         lines = self.log.read().decode(errors="replace").splitlines()
         return "\n".join(line for line in lines if line.strip())
@@ -82,7 +82,7 @@ class Child:
         return ChildDied(f"the process of the engine {how}" + (f"\n{told}" if told else ""))
 
     def stop(self) -> None:
-        """Let the child end, and kill what is left of its session; returns when all of it is gone."""
+        """Ask the child to end, kill the rest of its session, and wait until all processes have ended."""
         with suppress(OSError, EOFError):
             self.pipe.send(None)
             self._drain(time.monotonic() + GRACE)
@@ -91,45 +91,45 @@ class Child:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             if time.monotonic() > deadline:
-                raise EngineError(f"process group {self.process.pid} of the engine does not end; end it by hand")
+                raise EngineError(f"process group {self.process.pid} of the engine does not end; kill it manually")
             time.sleep(0.02)
         self.process.wait()
         self.pipe.close()
         self.log.close()
 
     def _drain(self, deadline: float) -> None:
-        """Wait for the end of the child, and read what it still wants to say, lest it waits for that."""
+        """Wait for the end of the child, and read its pending messages so that it does not block."""
         while self.process.poll() is None and time.monotonic() < deadline:
             if self.pipe.poll(0.02):
                 self.pipe.recv()
 
 
 def _is_alive(group: int) -> bool:
-    """Tell whether a process of the group runs; those that nobody has waited for do not count."""
+    """Return whether a process of the group runs; zombies do not count."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(own) == group and state != "Z":
+            state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state != "Z":
                 return True
     return False
 
 
 @dataclass
 class Batch:
-    """The requests of a cell that are under way, by number."""
+    """The requests of a cell in flight, by number."""
 
     kind: str
     left: dict[int, Any] = field(default_factory=dict)
-    samples: dict[int, set[int]] = field(default_factory=dict)  # that came, by request
+    samples: dict[int, set[int]] = field(default_factory=dict)  # indices received, by request
     is_open: bool = True
 
     @property
     def is_done(self) -> bool:
-        """Tell whether nothing is under way and nothing will come."""
+        """Return whether all requests are answered and no more will be added."""
         return not self.is_open and not self.left
 
     def take(self, waiting: Iterator[Any], numbers: Iterator[int]) -> dict[int, Any]:
-        """Number the next requests, sorted so that those that begin alike are neighbours."""
+        """Number the next requests, sorted so that common prefixes are consecutive."""
         items = list(islice(waiting, WINDOW))
         self.is_open = len(items) == WINDOW
         begins = (lambda item: item.context) if self.kind == "score" else (lambda item: item.prompt)
@@ -138,13 +138,13 @@ class Batch:
         return taken
 
     def message(self, number: int, item: Any) -> Any:
-        """Return what the child is told of a request; of its own key it learns nothing."""
+        """Return the message for a request, with its number in place of its key."""
         if self.kind == "score":
             return (number, item.context, item.continuations, item.greedy)
         return replace(item, key=number)
 
     def answered(self, number: int, result: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield the request that a result belongs to, and the result, unless it came before from a child that died."""
+        """Yield the request of a result with the result, unless a child that died had returned it before."""
         item = self.left.get(number)
         came = self.samples.setdefault(number, set())
         index = result[0] if self.kind == "generate" else 0
@@ -157,9 +157,9 @@ class Batch:
 
 
 class Parent:
-    """The child's side. `next()` returns the messages in their order, None where the parent wants an end.
+    """The child's side. `next()` returns the messages in their order, None to end.
 
-    `is_over` says so while earlier messages are still being worked on.
+    `is_over` is true as soon as the end was requested, also while earlier messages are processed.
     """
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class Parent:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Read at once what the parent sends, so that it never waits; without a parent there is nothing left to do."""
+        """Read messages at once, so that the parent never blocks; end the process group when the parent has ended."""
         try:
             while True:
                 message = self.pipe.recv()
@@ -180,7 +180,7 @@ class Parent:
 
     @property
     def is_silent(self) -> bool:
-        """Tell whether `next()` would wait."""
+        """Return whether `next()` would block."""
         return self.inbox.empty()
 
     def next(self) -> Any:

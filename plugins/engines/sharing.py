@@ -1,8 +1,8 @@
-"""What a module may share between choices, decided in float32 by comparison with a row of its own for every choice.
+"""Determine what a module can share between choices, by comparison with one row per choice in float32.
 
-Neither the name of the architecture nor a version is asked: ALiBi, convolutions and whatever else counts tokens by
-their place in the row give other numbers, or fail. A choice's score must not change when its siblings are replaced.
-Half precision would hide small differences in its rounding, so weights are upcast while structure is decided.
+The decision uses no architecture names or versions: ALiBi, convolutions and other modules that depend on the index of a
+token in the row give different numbers or raise errors. The score of a choice must not change when its siblings are
+replaced. Weights are upcast for this comparison, because rounding in half precision would hide small differences.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from harness_plugins.engines.forwards import Forwards, rows_of
 from harness_plugins.engines.packing import Run, grow, pack
 from harness_plugins.engines.upcast import in_float32
 
-LONGEST = 4096  # tokens of a tree that is packed; the mask grows with their square
-SHORTEST = 48  # tokens of context that a model must have for the canary to fit
+LONGEST = 4096  # largest tree that is packed, in tokens; the mask is quadratic in it
+SHORTEST = 48  # smallest context of a model that fits the canary, in tokens
 WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_window_size", "attention_chunk_size")
-KINDS = ("layer_types", "layers_block_type", "block_types")  # where a config lists what its layers are
-STATES = ("mamba", "linear_attention", "recurrent", "recurrence")  # kinds of layers that carry a state along the row
-TOLERANCE = 5e-5  # share of 1 + |log-probability| by which two exact passes differ in float32 by rounding
-LEAK = 5e-6  # the same, by which a score may change with the siblings, which stand in the same places
-TELLING = 0.05  # nats by which other contexts must move the scores of weights that decide for others
-ANY = 2**40  # a budget for batches that are small
-TAILS = (3, 5, 2, 4)  # tokens that the choices of a canary have of their own
+KINDS = ("layer_types", "layers_block_type", "block_types")  # keys of a config with the types of its layers
+STATES = ("mamba", "linear_attention", "recurrent", "recurrence")  # types of layers with a recurrent state
+TOLERANCE = 5e-5  # tolerance for two exact passes in float32, relative to 1 + |log-probability|
+LEAK = 5e-6  # the same, for a score with other siblings at the same positions
+TELLING = 0.05  # nats; smallest effect of the context for weights that decide for other weights
+ANY = 2**40  # unlimited budget, for small batches
+TAILS = (3, 5, 2, 4)  # numbers of tokens after the fork in the choices of a canary
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """What a module may share: trees of at most `reach` tokens, and what runs of requests begin with."""
+    """What a module can share: trees of at most `reach` tokens, and prefixes of runs of requests."""
 
     reach: int = 0
     prefixes: bool = False
     why_not: str = ""
-    lasting: bool = False  # whether its weights tell enough to decide for other weights of the same module
+    lasting: bool = False  # whether the decision also holds for other weights of the module
 
     def __str__(self) -> str:
         return "contexts and what they begin with" if self.prefixes else "contexts" if self.reach else "nothing"
 
 
 def length_of(config: Mapping[str, Any], names: Iterable[str]) -> int | None:
-    """Return the first of some integers that a config gives, or None."""
+    """Return the first integer among some keys of a config, or None."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
 def rope_switch(config: Mapping[str, Any]) -> int | None:
-    """Return the tokens of a sequence beyond which rotary frequencies change for the whole batch, or None."""
+    """Return the sequence length above which rotary frequencies change for the whole batch, or None."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, Mapping)]
     places = [
@@ -62,15 +62,13 @@ def rope_switch(config: Mapping[str, Any]) -> int | None:
 
 
 def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
-    """Decide what a module with these weights may share; `context` is the most tokens that a sequence of it may have.
+    """Decide what a module with these weights can share; `context` is its largest sequence length.
 
-    Its head was settled before, so that logits of single positions are those of whole rows.
-
-    Layers that look back over a window of tokens do so in a mask that packing replaces, so trees longer than the window
-    are never packed.
+    `settle_head` must be called before, so that logits of single positions equal those of full rows. Packing replaces
+    the masks of layers with a sliding window, so that trees longer than the window are never packed.
     """
     config = forwards.model.config.get_text_config()
-    why_not = "" if context >= SHORTEST else f"its context of {context} tokens has no room for the canary"
+    why_not = "" if context >= SHORTEST else f"its context of {context} tokens is too short for the canary"
     why_not = why_not or _state(forwards.model, config)
     if why_not:
         return Sharing(why_not=why_not)
@@ -87,9 +85,9 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
 
 
 def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int) -> Sharing:
-    """Return what a module may share whose other weights decided `known`: trees and a prefix are compared once more.
+    """Return what a module can share, given the decision `known` for its other weights.
 
-    How siblings and lengths are told apart is the same code on the same shapes, and is not proven again.
+    Trees and a prefix are compared again. The handling of siblings and lengths does not depend on the weights.
     """
     (_, *requests), skip = _canary(forwards.model.config.get_text_config().vocab_size)
     with in_float32(forwards.model):
@@ -101,23 +99,23 @@ def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int)
 
 
 def _state(model: Any, config: Any) -> str:
-    """Return why a module with a recurrent state shares nothing: each choice would change the state for the next."""
+    """Return why a module with a recurrent state shares nothing (each choice changes the state for the next), or ""."""
     kinds = [kind for name in KINDS for kind in getattr(config, name, None) or ()]
-    found = sorted({str(kind) for kind in kinds if any(state in str(kind) for state in STATES)})
-    if getattr(model, "_is_stateful", False) or found:
-        return f"its layers carry a state from token to token{f' ({found[0]})' if found else ''}"
+    recurrent = sorted({str(kind) for kind in kinds if any(state in str(kind) for state in STATES)})
+    if getattr(model, "_is_stateful", False) or recurrent:
+        return f"its layers carry a state from token to token{f' ({recurrent[0]})' if recurrent else ''}"
     return ""
 
 
 def _try(check: Any, *arguments: Any) -> str:
     try:
         return str(check(*arguments))
-    except Exception as error:  # a module may fail in any way at what it was not made for
-        return f"it fails there: {error}".splitlines()[0]
+    except Exception as error:  # a module may raise any error for unsupported inputs
+        return f"it fails: {error}".splitlines()[0]
 
 
 def _canary(vocabulary: int) -> tuple[list[Request], int]:
-    """Return requests with all that trees have, and how many tokens they share: branches, forks, last tokens only."""
+    """Return requests with all features of trees (branches, forks, last tokens), and their common prefix length."""
     rng = np.random.default_rng(0)
 
     def ids(n: int) -> tuple[int, ...]:
@@ -133,9 +131,9 @@ def _canary(vocabulary: int) -> tuple[list[Request], int]:
 
 
 def _others_replaced(requests: Sequence[Request], vocabulary: int, kept: int) -> list[Request]:
-    """Return trees of the same shape, in which only every second tail, from `kept` on, is as it was.
+    """Return trees of the same shape, in which only every second tail, from `kept` on, is unchanged.
 
-    The whole of the first tree is replaced too.
+    The first tree is replaced completely.
     """
     rng = np.random.default_rng(1 + kept)
     changed = []
@@ -151,11 +149,11 @@ def _others_replaced(requests: Sequence[Request], vocabulary: int, kept: int) ->
 
 
 def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
-    """Return how trees differ from rows, or choices among other siblings from themselves; nothing where they do not."""
+    """Return how trees differ from rows, or choices with other siblings from themselves; "" if they agree."""
     vocabulary = forwards.model.config.get_text_config().vocab_size
     rotated = [replace(r, continuations=r.continuations[1:] + r.continuations[:1]) for r in requests]
     variants = [requests, rotated, *(_others_replaced(requests, vocabulary, kept) for kept in (0, 1))]
-    row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has a row of its own
+    row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has its own row
     found, in_rotated, *replaced = _packed(forwards, variants, row)
     if why_not := _difference(found, _plain(forwards, requests)):
         return why_not
@@ -170,15 +168,15 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
 
 
 def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
-    """Return how trees in one row differ from rows of their own; nothing where they do not."""
+    """Return how trees in one row differ from separate rows; "" if they agree."""
     (found,) = _packed(forwards, [requests], context)
     return _difference(found, _plain(forwards, requests))
 
 
 def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
-    """Tell whether earlier tokens change scores by far more than the tolerance.
+    """Return whether earlier tokens change scores by far more than the tolerance.
 
-    Weights that do not attend to anything yet, or a head of zeros, would agree with a wrong structure.
+    Weights without attention to earlier tokens, or a head of zeros, would agree with a wrong structure.
     """
     first, other = requests[0], requests[1]
     moved = replace(first, context=other.context[-len(first.context) : -1] + first.context[-1:])
@@ -187,7 +185,7 @@ def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
 
 
 def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int, context: int) -> str:
-    """Return how trees side by side behind a prefix differ from trees, which are already known to be exact."""
+    """Return how trees after a prefix differ from trees, which are known to be exact; "" if they agree."""
     (whole,) = _packed(forwards, [requests], 1)
     (found,) = _packed(forwards, [requests], context - skip, requests[0].context[:skip])
     return _difference(found, whole)
@@ -206,7 +204,7 @@ def _packed(
 
 
 def _plain(forwards: Forwards, requests: Sequence[Request]) -> Floats:
-    """Return the log-probabilities of choices in rows of their own."""
+    """Return the log-probabilities of choices in separate rows."""
     rows = rows_of(requests)
     order = sorted(range(len(rows)), key=lambda i: (rows[i].request, rows[i].choice))
     logprobs: Floats = forwards.plain(rows).read()[0][order]
@@ -221,10 +219,10 @@ def _difference(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -
 
 
 def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, ...], row: int) -> str:
-    """Return how a real request's tree behind `shared` differs from rows of its own; nothing where it does not.
+    """Return how the tree of a request after `shared` differs from separate rows; "" if they agree.
 
-    The tree is the last that fits into a row of `row` tokens. The first, the longest and the last continuation are
-    compared; those that differ in their last token alone share a row.
+    The tree is the last one in a row of `row` tokens. The first, the longest and the last continuation are compared;
+    continuations that differ in the last token only share a row.
     """
     lengths = [len(continuation) for continuation in request.continuations]
     chosen = sorted({0, int(np.argmax(lengths)), len(lengths) - 1})
@@ -237,7 +235,7 @@ def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, .
 def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int], row: int) -> str:
     (request,) = run.requests
     rows = [row for row in rows_of([request]) if row.choice in chosen]
-    alone = {row.choice: forwards.plain([row]).read()[0][0] for row in rows}  # one at a time: they may be long
+    alone = {row.choice: forwards.plain([row]).read()[0][0] for row in rows}  # one at a time, because they may be long
     side_by_side = max(1, row // len(grow(request, len(run.shared)).ids))
     found = _packed(forwards, [[request]] * side_by_side, row, run.shared)[-1]
     return _difference(found[list(chosen)], np.array([alone[k] for k in chosen]))

@@ -1,8 +1,8 @@
-"""The transformers engine: exact, and quick by sharing what requests have in common, on CPU and CUDA.
+"""The transformers engine for CPU and CUDA: exact, and fast because requests share computation.
 
-A context is read once and its choices behind it; what neighbouring requests begin with is read once for all of them
-(packing.py). At every load a canary compares this with the plain pass, where every choice is a row of its own; where
-they differ, the plain pass does the work, and says so. Batches have a budget of tokens, halved when memory runs out.
+A context is read once for all its choices, and a common prefix once for consecutive requests (packing.py). At every
+load, a canary compares this with the plain pass, which has one row per choice. If they differ, the plain pass is used
+and a note reports it. Batches have a budget of tokens, which is halved when memory runs out.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from harness_plugins.engines.sharing import (
     sharing_with_other_weights,
 )
 
-WINDOW = 256  # requests looked at together: sorted, batched, and given back before the next window
+WINDOW = 256  # requests sorted and batched together, and returned before the next window
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-DEFAULT_LENGTH = 2048  # where config.json says nothing, as in lm-eval
+DEFAULT_LENGTH = 2048  # default if config.json has none, as in lm-eval
 QUANTISED = {  # method of quantization_config: packages, one of which transformers needs for it
     "gptq": ("gptqmodel",),
     "awq": ("gptqmodel", "awq"),
@@ -55,8 +55,8 @@ QUANTISED = {  # method of quantization_config: packages, one of which transform
     "fp8": ("accelerate",),
 }
 DTYPES = ("float32", "bfloat16", "float16")
-BUDGET = {"cpu": 1024, "cuda": 65536}  # tokens of a batch, padding included
-LOGITS = {"cpu": 2**26, "cuda": 2**30}  # logits of a batch
+BUDGET = {"cpu": 1024, "cuda": 65536}  # tokens per batch, including padding
+LOGITS = {"cpu": 2**26, "cuda": 2**30}  # logits per batch
 ROW = (
     128,
     512,
@@ -64,7 +64,7 @@ ROW = (
 
 
 class HFTokenizer:
-    """A transformers tokenizer as the harness sees it."""
+    """A transformers tokenizer with the interface of the harness."""
 
     def __init__(self, folder: str, *, trust_remote_code: bool = False) -> None:
         from transformers import AutoTokenizer
@@ -81,7 +81,9 @@ class HFTokenizer:
         if not texts:
             return []
         settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        return [list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]]  # how long is for tokens.py
+        return [
+            list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]
+        ]  # lengths are checked in tokens.py
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], template: str) -> str:
         """Return a conversation as text, ready for the assistant's turn, or for more of it where it has begun."""
@@ -108,19 +110,21 @@ def inspect(
     dtype: str = "auto",
     max_length: int | None = None,
     device: str = "auto",
-    batch_tokens: int | None = None,  # noqa: ARG001  # both functions take all options
+    batch_tokens: int | None = None,  # noqa: ARG001  # inspect and open_engine have the same options
     share: bool = True,  # noqa: ARG001
     trust_remote_code: bool = False,
 ) -> EngineInfo:
-    """Resolve dtype and max_length: the checkpoint's own on CUDA; float32, which is exact, on CPU."""
+    """Resolve dtype and max_length: the dtype of the checkpoint on CUDA, float32 on CPU, which is exact."""
     config = read_config(folder)
     own = config.get("dtype") or config.get("torch_dtype") or "float32"
     dtype = (own if _device(device) == "cuda" else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
-        raise EngineError(f"{checkpoint.label}: dtype {dtype!r} is none of {', '.join(DTYPES)}")
+        raise EngineError(f"{checkpoint.label}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     own_length = length_of(config, LENGTHS)
     if max_length and own_length and max_length > own_length and not _is_rotary(config):
-        raise EngineError(f"{checkpoint.label}: max_length {max_length} exceeds its {own_length} learnt positions")
+        raise EngineError(
+            f"{checkpoint.label}: max_length {max_length} exceeds its {own_length} learned positions; lower it"
+        )
     quantisation = (config.get("quantization_config") or {}).get("quant_method", "none")
     length = max_length or own_length or DEFAULT_LENGTH
     return EngineInfo(
@@ -128,7 +132,7 @@ def inspect(
         max_length=length,
         load_tokenizer=lambda: _tokenizer(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
-        shape=f"{dtype} {length}",  # another architecture is swapped in too: it is built ahead
+        shape=f"{dtype} {length}",  # another architecture is swapped in, too, because it is built ahead
     )
 
 
@@ -170,7 +174,7 @@ def open_engine(
     share: bool = True,
     trust_remote_code: bool = False,
 ) -> Iterator[TransformersEngine]:
-    """Load a checkpoint; its memory is free again when the context ends. `share=False` keeps to the plain pass."""
+    """Load a checkpoint; its memory is released at exit. `share=False` uses the plain pass only."""
     device = _device(device)
     info = inspect(checkpoint, folder, dtype=dtype, max_length=max_length, device=device)
     settings = Settings(info.dtype, device, batch_tokens, share, trust_remote_code, info.max_length, checkpoint.adapter)
@@ -200,14 +204,14 @@ class Settings:
 
 
 class TransformersEngine:
-    """A causal language model of transformers, asked for log-probabilities."""
+    """A causal language model of transformers, for log-probabilities and samples."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.settings = settings
         if settings.device_type == "cpu":
             keep_freed()
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the module that is there, or the next module
+        self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the current module, or the next module
         self.model: Any = None
         self.forwards: Any = None
         self.sharing = Sharing()
@@ -216,7 +220,7 @@ class TransformersEngine:
         self._serve(self._load(folder))
 
     def close(self) -> None:
-        """Free the model and what was read ahead."""
+        """Free the model and prefetched weights."""
         import torch
 
         self.reader.shutdown(wait=True, cancel_futures=True)
@@ -226,7 +230,7 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _free(self) -> None:
-        """Drop the module; collect garbage, which takes long among many documents, only where that keeps it."""
+        """Drop the module; run the garbage collector, which is slow, only if the module is still referenced."""
         module = weakref.ref(self.model) if self.model is not None else lambda: None
         self.model = self.forwards = None
         if module() is not None:
@@ -234,7 +238,7 @@ class TransformersEngine:
         give_back()
 
     def describe(self) -> Mapping[str, Any]:
-        """Return versions, device and batch size; notes say where the engine left its usual path."""
+        """Return versions, device and batch size, with notes on disabled optimisations."""
         import torch
         import transformers
 
@@ -256,7 +260,7 @@ class TransformersEngine:
         return add_adapter(model, Path(self.settings.adapter)) if self.settings.adapter else model
 
     def _serve(self, model: Any) -> None:
-        """Score with a module and its weights from now on, in the ways that are exact for them."""
+        """Use a module and its weights from now on, with the optimisations that are exact for them."""
         known = self.sharing if model is self.model else Sharing()
         if model is not self.model:
             self.batch_tokens = self.settings.batch_tokens or BUDGET[self.settings.device_type]
@@ -270,24 +274,26 @@ class TransformersEngine:
         self.context = max(length_of(config.to_dict(), LENGTHS) or 0, self.settings.max_length)
         self.rope_switch = rope_switch(config.to_dict()) or self.context
         if why_not := self.forwards.settle_head():
-            self._note(f"{name} computes logits in its own way, since {why_not}")
+            self._note(f"{name} computes all logits with its own head: {why_not}")
         if known.lasting:
             self.sharing = sharing_with_other_weights(self.forwards, known, self.context)
         else:
             self.sharing = sharing_of(self.forwards, self.context) if self.settings.share else Sharing()
-            self.proven: dict[bool, tuple[int, int, int]] = {}  # behind a prefix or not: longest tree, path and prefix
+            self.proven: dict[
+                bool, tuple[int, int, int]
+            ] = {}  # with and without prefix: longest verified tree, path and prefix
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
         self.row: int = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:
-            self._note(f"{name} shares {self.sharing}, since elsewhere {self.sharing.why_not}")
+            self._note(f"{name} shares {self.sharing} only: {self.sharing.why_not}")
 
     def _note(self, note: str) -> None:
         self.notes += [note] if note not in self.notes else []
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
-        """Start to read what will be swapped in next: weights for the module that is there, or another module.
+        """Start to read the next checkpoint: weights for the current module, or another module.
 
-        transformers builds modules of half precision under a default dtype that all threads see, so those wait.
+        Modules of half precision are not built ahead, because transformers sets the default dtype of all threads.
         """
         if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
             self.ahead = (folder, self.reader.submit(read_tensors, folder))
@@ -295,7 +301,7 @@ class TransformersEngine:
             self.ahead = (folder, self.reader.submit(self._load, folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
-        """Serve another checkpoint: copy its weights into the module, take the one built ahead, or load anew."""
+        """Serve another checkpoint: copy its weights into the module, use the prefetched module, or load it."""
         read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
         if isinstance(read, Mapping) and copy_tensors(self.model, read):
             self._serve(self.model)
@@ -304,9 +310,9 @@ class TransformersEngine:
         self._serve(self._load(folder) if read is None or isinstance(read, Mapping) else read)
 
     def _read_ahead(self, folder: Path) -> Any:
-        """Return what was read ahead of a folder, or None; what failed is tried again when memory is free.
+        """Return the prefetched weights or module of a folder, or None; after a failure it is loaded again.
 
-        It is waited for even if it is not wanted: transformers must not build two modules at a time.
+        The prefetch is awaited even if unused, because transformers must not build two modules at a time.
         """
         ahead, self.ahead = self.ahead, None
         try:
@@ -318,7 +324,7 @@ class TransformersEngine:
     # --- scores ----------------------------------------------------------------------------------------------------
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
-        """Score requests window by window, never across cells; what neighbours share is computed once."""
+        """Score requests window by window, never across cells; common prefixes are computed once."""
         for _, cell in groupby(requests, key=lambda request: request.cell):
             while window := list(islice(cell, WINDOW)):
                 short = [extent(request) <= self.sharing.reach for request in window]
@@ -330,7 +336,7 @@ class TransformersEngine:
                 )
 
     def _is_proven(self, run: Run) -> bool:
-        """Tell whether trees as long as those of a run are exact; the longest yet is compared with rows of its own."""
+        """Return whether trees as long as those of a run are exact; the longest one is compared with separate rows."""
         for i, length in enumerate((extent, path)):
             longest = max(run.requests, key=length, default=None)
             known = self.proven.get(bool(run.shared), (0, 0, 0))
@@ -341,32 +347,32 @@ class TransformersEngine:
                 continue
             if why_not := real_tree_differs(self.forwards, longest, run.shared, self._row(run)):
                 self.sharing = replace(self.sharing, reach=min(known[i], self.sharing.reach))
-                self._note(f"trees of {length(longest)} tokens are not shared, since there {why_not}")
+                self._note(f"trees of {length(longest)} tokens are not shared: {why_not}")
                 return False
             self.proven[bool(run.shared)] = (max(sizes[0], known[0]), max(sizes[1], known[1]), max(sizes[2], known[2]))
         return True
 
     def _row(self, run: Run) -> int:
-        """Return the tokens of a row behind what a run shares: a window may count places in the row."""
+        """Return the tokens per row after the prefix of a run; a sliding window may count tokens of the row."""
         row: int = min(self.row, self.sharing.reach - len(run.shared))
         return row
 
     def _score_run(self, run: Run) -> Iterator[ChoiceScore]:
-        """Score the trees of a run behind what they share, the longest first.
+        """Score the trees of a run after their common prefix, longest first.
 
-        A batch is read when the next one is under way, so that a device has work while the host packs and writes.
+        A batch is read after the next one has started, so that the device computes while the host packs and writes.
         """
         trees = [grow(request, len(run.shared)) for request in run.requests]
         trees.sort(key=lambda tree: len(tree.ids), reverse=True)
         row = self._row(run)
-        read = self.row / max(self.row, (len(run.shared) + self.row) / 2)  # every row has its copy of the cache
+        read = self.row / max(self.row, (len(run.shared) + self.row) / 2)  # every row has a copy of the cache
         under_way: list[tuple[Batch, Answer]] = []
         while trees:
             batch = pack(trees, row, int(self.batch_tokens * read), self.scored)
             alone = batch.ids.size if len(batch.trees) == 1 else 0
             try:
                 answer = self._or_halve(partial(self.forwards.packed, batch, run.shared), alone)
-            except OutOfMemory:  # the rows of one tree need less, one by one
+            except OutOfMemory:  # the separate rows of a tree need less memory
                 yield from self._score_plain([trees.pop(0).request])
                 continue
             if answer:
@@ -377,13 +383,13 @@ class TransformersEngine:
         yield from chain.from_iterable(starmap(_scores, under_way))
 
     def _score_plain(self, requests: Sequence[Request]) -> Iterator[ChoiceScore]:
-        """Score every choice as a row of its own, the longest first."""
+        """Score every choice as a separate row, longest first."""
         rows = rows_of(requests)
         most = max((row.n_scored for row in rows), default=1)
         found: dict[tuple[int, int], tuple[float, bool]] = {}
         while rows:
             batch = rows[: max(1, min(self.batch_tokens // len(rows[0].ids), self.scored // most))]
-            if len(batch[0].ids) - 1 > self.rope_switch:  # shorter ones have other frequencies when they are alone
+            if len(batch[0].ids) - 1 > self.rope_switch:  # shorter rows have other frequencies without longer ones
                 batch = [row for row in batch if len(row.ids) - 1 > self.rope_switch]
             alone = len(batch[0].ids) if len(batch) == 1 else 0
             answer = self._or_halve(partial(self.forwards.plain, batch), alone)
@@ -396,16 +402,16 @@ class TransformersEngine:
             yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy))
 
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
-        """Draw the samples of requests, prompts of one length together, never across cells."""
+        """Draw the samples of requests, batched by prompt length, never across cells."""
         settings = self.settings
         tokenizer = _tokenizer(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
         shares = self.sharing.prefixes and settings.max_length <= self.sharing.reach
         yield from Generator(self.forwards, tokenizer, settings.max_length, shares).generate(requests)
 
     def _or_halve(self, forward: Callable[[], Answer], alone: int) -> Answer | None:
-        """Run a forward; where memory runs out, halve the budget for the rest of the run and return None.
+        """Run a forward pass; when memory runs out, halve the budget for the rest of the run and return None.
 
-        `alone` is the length of what is alone in its batch, or 0: no smaller budget would help it.
+        `alone` is the length of a sequence that is alone in its batch, which a smaller budget does not help, or 0.
         """
         try:
             return forward()
@@ -416,7 +422,7 @@ class TransformersEngine:
             if alone:
                 raise OutOfMemory(f"one sequence of {alone} tokens does not fit into memory") from error
             self.batch_tokens = max(self.batch_tokens // 2, 1)
-        self.notes.append(f"out of memory: batches of {self.batch_tokens} tokens from here on")
+        self.notes.append(f"out of memory: batches of {self.batch_tokens} tokens from now on")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Half precision computed in float32: the output head of every pass, and whole modules where structure is decided."""
+"""Compute modules of half precision in float32: the output head always, whole modules to compare structures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ HALVES = ("torch.bfloat16", "torch.float16")
 
 
 def is_half(tensor: Any) -> bool:
-    """Tell whether a tensor has half precision."""
+    """Return whether a tensor has half precision."""
     return str(tensor.dtype) in HALVES
 
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """Compute a module of half precision in float32 with the same weights; one of float32 is left as it is.
+    """Compute a module of half precision in float32 with the same weights; a float32 module is unchanged.
 
-    The blocks of the module (what its outermost lists hold) are upcast one at a time, while each is computed; all else
-    is upcast for the whole context. The additional memory is that of the embeddings, the head and one block.
+    The blocks of the module (the elements of its outermost lists) are upcast one at a time, while each is computed. All
+    other tensors are upcast for the whole context. The additional memory is that of embeddings, head and one block.
     """
     blocks = list(_blocks(model))
     inside = {id(tensor) for block in blocks for tensor in _tensors(block)}
@@ -55,7 +55,7 @@ def _tensors(module: Any) -> Iterator[Any]:
 
 
 def _replace(tensors: Iterable[Any], by: Mapping[int, Any] | None = None) -> list[tuple[Any, Any]]:
-    """Give tensors of half precision data of float32, and return them with their own data."""
+    """Replace the data of tensors of half precision by float32, and return them with their original data."""
     replaced = []
     for tensor in tensors:
         if is_half(tensor):
@@ -70,10 +70,10 @@ def _restore(replaced: Iterable[tuple[Any, Any]]) -> None:
 
 
 class Float32Head:
-    """Lets the output head of a module of half precision compute in float32, from the same weights.
+    """Computes the output head of a module of half precision in float32, from the same weights.
 
-    Logits of half precision are rounded to two or three digits, which makes ties and costs hundredths of a nat a token.
-    What the module does after its head (scaling, soft caps) is done by its own code, on logits of float32.
+    Logits of half precision have two or three digits, which causes ties and errors of hundredths of a nat per token.
+    Operations after the head (scaling, soft caps) run in the module's code on float32 logits.
     """
 
     def __init__(self, model: Any) -> None:
@@ -84,11 +84,11 @@ class Float32Head:
 
     @property
     def applies(self) -> bool:
-        """Tell whether there is a head of half precision."""
+        """Return whether the head has half precision."""
         return self.head is not None and any(map(is_half, _tensors(self.head)))
 
     def install(self) -> None:
-        """Compute in float32 from now on."""
+        """Compute the head in float32."""
         self.weights = {id(tensor): tensor.data.float() for tensor in _tensors(self.head) if is_half(tensor)}
         self.handles = [
             self.head.register_forward_pre_hook(self._begin),
@@ -96,14 +96,14 @@ class Float32Head:
         ]
 
     def remove(self) -> None:
-        """Let the head compute in its own precision again."""
+        """Compute the head in its original precision."""
         for handle in self.handles:
             handle.remove()
         self.handles, self.weights = [], {}
 
     def _begin(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not arguments or not is_half(arguments[0]):
-            return None  # the whole module computes in float32, or the head is called in its own way
+            return None  # the whole module is in float32, or the head has another call signature
         self.replaced = _replace(_tensors(head), self.weights)
         return (arguments[0].float(), *arguments[1:])
 

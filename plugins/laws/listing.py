@@ -39,4 +39,4 @@ def register_commands(cli: click.Group) -> None:
     @click.pass_obj
     def laws(host: Any, /, **output: Any) -> None:
         """List the available laws with formula, features, required points and source."""
-        harness.print_tables([law_table(host)], host, **output)
+        harness.print_tables([law_table(host)], host, every_row=True, **output)

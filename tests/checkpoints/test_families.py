@@ -107,18 +107,18 @@ def test_settings_of_a_size_go_before_those_of_the_family(tmp_path):
         ("[sizes.a]\n", "either source"),
         ("source = 'x'\nhub = 'y'\n[sizes.a]\n", "either source"),
         ("source = 'x'", "at least one table"),
-        ("source = 'x'\nbos = 'maybe'\n[sizes.a]\n", "bos = 'maybe' is none of"),
-        ("source = 'x'\nflops = '7ND'\n[sizes.a]\n", "flops = '7ND' is none of"),
-        ("source = 'x/{width}'\n[sizes.a]\n", "may use"),
+        ("source = 'x'\nbos = 'maybe'\n[sizes.a]\n", "bos = 'maybe'; expected one of"),
+        ("source = 'x'\nflops = '7ND'\n[sizes.a]\n", "flops = '7ND'; expected a number, or one of"),
+        ("source = 'x/{width}'\n[sizes.a]\n", "expected .size., .step. or .seed."),
         ("source = 'x'\n[features]\na = 'b'\n[sizes.a]\n", "feature a = 'b'; expected a finite number"),
         ("source = 'x'\n[features]\na = nan\n[sizes.a]\n", "feature a = nan; expected a finite number"),
         ("source = 'x'\n[features]\nvalue = 7\n[sizes.a]\n", "feature value would hide a column"),
         ("source = 'x'\n[features]\ntrials = 7\n[sizes.a]\n", "feature trials would hide a column"),
-        ("source = 'x'\ntokens = -5\n[sizes.a]\n", "tokens = -5; expected a finite number that is not negative"),
+        ("source = 'x'\ntokens = -5\n[sizes.a]\n", "tokens = -5; expected a finite, non-negative number"),
         ("source = 'x'\ntokens = 'many'\n[sizes.a]\n", "tokens = 'many'; expected a number without quotes"),
         ("source = 'x'\nloss = {1 = inf}\n[sizes.a]\n", "loss = inf; expected"),
-        ("source = 'x'\nstep = '7..1 *2'\n[sizes.a]\n", "step range '7..1 .2' goes down"),
-        ("source = 'x'\nstep = ['a']\n[sizes.a]\n", "expected whole numbers"),
+        ("source = 'x'\nstep = '7..1 *2'\n[sizes.a]\n", "step range '7..1 .2' decreases"),
+        ("source = 'x'\nstep = ['a']\n[sizes.a]\n", "expected integers"),
         ("source = 'x'\nstep = '1..'\n[sizes.a]\n", "step range"),
         ("source = ", "mine.toml"),
     ],
@@ -157,7 +157,7 @@ def test_selecting_what_is_not_there_lists_what_is(host: PluginHost, text):
     ],
 )
 def test_no_step_or_size_that_was_asked_for_is_left_out_silently(host: PluginHost, text, missing):
-    with pytest.raises(UsageError, match=f"there is no checkpoint {missing}; .*1600"):
+    with pytest.raises(UsageError, match=f"there is no checkpoint {missing}; (steps of|sizes are)"):
         select(text, host)
 
 
@@ -226,7 +226,7 @@ def test_a_hub_revision_is_resolved_to_its_commit_without_a_network(tmp_path, mo
     located, folder = locate(first)
     assert located.source == f"hub:org/tiny@{commit}"
     assert complete(located, folder).params == 40
-    with pytest.raises(FamilyError, match="org/tiny at step2 is not to be had"):
+    with pytest.raises(FamilyError, match="org/tiny at step2 cannot be downloaded"):
         locate(second)
 
 
@@ -246,5 +246,7 @@ def test_weights_that_are_cut_off_are_known_before_they_are_read(tmp_path, host:
     _, folder = locate(select("aster:w32l2@100", host)[0])
     whole = (folder / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FamilyError, match=f"holds {len(whole) // 2} bytes, {len(whole)} by its header; copy it again"):
+    with pytest.raises(
+        FamilyError, match=f"has {len(whole) // 2} bytes; its header expects {len(whole)}; copy it again"
+    ):
         tensor_shapes(tmp_path / "model.safetensors")

@@ -57,7 +57,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert result.exit_code == 0
     assert "| nano_job  | 1     | 5         |" in result.stdout
     assert "| all       | 2     | 10        |" in result.stdout
-    assert "0 of 2 cells are there." in result.stdout
+    assert "0 of 2 cells are in the store." in result.stdout
     assert not (tmp_path / "s").exists()
 
 
@@ -77,9 +77,9 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         "eval", tmp_path / "bad.toml", "aster:w32l2@100", "-t", "nano_job", "--limit", "5", "-o", tmp_path / "s"
     )
     assert result.exit_code == 1
-    assert "failed: bad:a: there is no config.json" in result.stderr
+    assert "failed: bad:a: no config.json" in result.stderr
     assert "1/1 aster:w32l2@100 nano_job" in result.stderr
-    assert "harness: 1 failed, 1 cells written, 0 were there" in result.stderr
+    assert "harness: 1 failed, 1 cells written, 0 already stored" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         (
             ["eval", "aster", "-t", "nano_job", "-o", "s", "-O", "batch=3"],
             2,
-            "has no option batch; it has: batch_tokens",
+            "has no option batch; did you mean 'batch_tokens'",
         ),
         (["eval", "aster", "-t", "nano_job", "-o", "s", "-O", "batch"], 2, "expected NAME=VALUE"),
         (["eval", "aster"], 2, "Missing option"),
@@ -103,7 +103,7 @@ def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):
         (["eval", "aster", "-t", "nano_job", "-o", "/dev/null/s"], 1, "no store can be made at /dev/null/s"),
         (["compare", "nowhere"], 1, "nowhere is not a store"),
         (["predict", "nowhere.json"], 1, "nowhere.json is not a file of fits"),
-        (["show", "nano_jobs"], 1, "nano_jobs"),
+        (["show", "nano_jobs"], 2, "did you mean 'nano_job'"),
         (["ls", "things"], 2, "things"),
         (["-p", "no_such_module", "ls", "laws"], 1, "plugin 'no_such_module' does not load: ModuleNotFoundError"),
     ],
@@ -119,7 +119,7 @@ def test_errors_are_one_line_with_a_status(tmp_path, monkeypatch, arguments, sta
 
 def test_traceback_on_request():
     result = run("--traceback", "show", "nano_jobs")
-    assert type(result.exception).__name__ == "TaskError"
+    assert type(result.exception).__name__ == "UsageError"
 
 
 def test_a_broken_plugin_is_listed_and_stops_the_rest(tmp_path):
@@ -142,6 +142,11 @@ def test_a_broken_plugin_is_listed_and_stops_the_rest(tmp_path):
         ("laws", "two_step"),
         ("metrics", "acc"),
         ("engines", "transformers"),
+        ("samplers", "pass_until"),
+        ("sources", "bigbench:NAME"),
+        ("reporters", "tex"),
+        ("panels", "heat_map"),
+        ("forecasters", "walk"),
     ],
 )
 def test_ls_lists_what_can_be_named(kind, name):
@@ -234,3 +239,7 @@ def test_compare_writes_tables_and_compares_with_them(tmp_path, nano_store: Poin
     assert changed.exit_code == 1
     assert "differs: families, row 3 (nano_saying acc), aster" in changed.stderr
     assert "harness: 1 cells differ" in changed.stderr
+
+
+def test_ls_shows_kinds_of_which_only_plugins_have_any():
+    assert "| sink_executor | kitchen_sink |" in run("-p", SINK, "ls", "executors").stdout

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
-from harness.cli.sampling_options import OF_SAMPLERS, OF_TEXTS, take_sampling
+from harness.cli.sampling_options import OF_SAMPLERS, OF_TEXTS, sampling_settings
 from harness.columns import COLUMNS
 from harness.evaluation.suite import Progress, prepare
 from harness.files import digest_of
@@ -267,7 +267,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is(family, tmp_path):
 
     cold = make_task(temperature=0.0)
     refused("all samples of a document are equal at temperature 0; pass --temperature", cold, options={"n": 2})
-    refused("runs programs that a model wrote .* pass --allow-code-execution", make_task(checker="runs"))
+    refused("runs programs written by a model .* pass --allow-code-execution", make_task(checker="runs"))
     refused("there is no 'nobody' in checkers", make_task(checker="nobody"))
     refused("there is no 'twice' in samplers; there are: n, pass_until", sampler="twice")
     refused("sampler 'n' cannot be made with .*max_samples", options={"max_samples": 3})
@@ -330,7 +330,7 @@ def test_an_engine_that_keeps_samples_back_is_an_error(family, tmp_path):
         yield Lossy(checkpoint.label)
 
     summary, _ = draw(family, tmp_path / "s", host=host_with(lossy), options={"n": 3})
-    assert "texts: samples did not come for 5 documents" in str(summary.failures[0])
+    assert "texts: the engine returned no samples for 5 documents" in str(summary.failures[0])
 
 
 def test_texts_need_not_be_kept(family, tmp_path):
@@ -350,7 +350,7 @@ def test_rates_of_nothing_have_an_upper_end_by_all_samples(family, tmp_path):
 
 def test_scores_and_samples_are_asked_for_by_their_names(family, tmp_path):
     _, store = draw(family, tmp_path / "s")
-    with pytest.raises(StoreError, match=r"texts draws texts, and scores no choices; see samples\(\)"):
+    with pytest.raises(StoreError, match=r"texts generates text and scores no choices; see samples\(\)"):
         store.scores("texts")
 
 
@@ -409,7 +409,7 @@ def test_a_task_that_draws_texts_is_two_files(tmp_path):
         ({"max_tokens": "8"}, "kind: generate needs query, answers, checker and max_tokens"),
         ({"answers": None}, "kind: generate needs query, answers, checker and max_tokens"),
         ({"stop": 3}, "expected stop: the name of a text that ends a sample"),
-        ({"kind": "cloze", "continuation": "{a}"}, "only of kind: generate"),
+        ({"kind": "cloze", "continuation": "{a}"}, "only valid with kind: generate"),
     ],
 )
 def test_what_is_wrong_with_a_task_that_draws_texts_is_said(tmp_path, keys, message):
@@ -433,8 +433,8 @@ def test_attributes_are_what_checkers_look_at(tmp_path):
 def test_temperature_0_and_seed_0_count_as_given():
     """0 equals False: `--temperature 0` once left a task its own temperature."""
     asked = dict.fromkeys((*OF_TEXTS, *OF_SAMPLERS)) | {"allow_code_execution": False, "no_texts": False}
-    assert take_sampling({**asked, "temperature": 0.0, "seed": 0}) == {"temperature": 0.0, "seed": 0}
-    assert take_sampling(dict(asked)) == {}
+    assert sampling_settings({**asked, "temperature": 0.0, "seed": 0}) == {"temperature": 0.0, "seed": 0}
+    assert sampling_settings(asked) == {}
 
 
 def test_temperature_0_replaces_that_of_the_task(family, tmp_path):

@@ -135,7 +135,7 @@ class Forgetful(ByteTokenizer):
 
 
 def test_a_continuation_without_tokens_is_an_error_with_its_document():
-    with pytest.raises(TokenError, match=r"task t, document 17: choice 1: the continuation ' ' is empty in tokens"):
+    with pytest.raises(TokenError, match=r"task t, document 17: choice 1: the continuation ' ' has no tokens"):
         encode(doc("Q", "a", "b"), doc("Q", "a", " ", doc_id="17"), tokenizer=Forgetful())
 
 
@@ -165,7 +165,7 @@ def test_a_continuation_that_does_not_fit_is_an_error(truncation):
 
 
 def test_an_unknown_truncation_is_an_error():
-    with pytest.raises(TokenError, match="truncation 'right' is none of left, lm_eval"):
+    with pytest.raises(TokenError, match="truncation 'right'; expected one of left, lm_eval"):
         encode(doc("Q", "a", "b"), truncation="right")
 
 

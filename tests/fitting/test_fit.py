@@ -11,11 +11,11 @@ import pytest
 
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
-from harness.fitting.ladder import widen
 from harness.fitting.laws import curve
 from harness.fitting.resampling import Resamples, point_weights
 from harness.fitting.result import LawFit, check_output, load_fits, save_fits
 from harness.fitting.warnings import rungs
+from harness.fitting.wide_points import widen
 from harness.host import PluginHost, load_plugins
 from harness.store.points import PointStore
 from harness.testing import check_law
@@ -397,7 +397,7 @@ def test_far_extrapolation_is_a_warning(host: PluginHost):
     [
         (table(power(FLOPS[:2]), FLOPS[:2]), "has 3 parameters, and there are 2 points"),
         (table(-power(FLOPS)), "needs values above 0, found -"),
-        (table(power(FLOPS)).drop(columns="flops"), "no column 'flops'; they have: params, y"),
+        (table(power(FLOPS)).drop(columns="flops"), "no column 'flops'; there are: params, y"),
         (table([*power(FLOPS[:-1]), np.nan], family="f", size="s", step=7), "y is missing or not a number for f:s@7"),
         (table(["much"] * 12), "y is missing or not a number"),
         (table(power(FLOPS), [*FLOPS[:-1], 0.0], family="a", size="s2"), "flops must be above 0, and is not for a:s2"),

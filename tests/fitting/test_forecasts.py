@@ -270,9 +270,9 @@ def test_the_command_prints_a_row_per_task_and_keeps_quantiles(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ([], "name the model to forecast"),
+        ([], "no model to forecast"),
         (["--at", "smallest"], "expected largest"),
-        (["--at", "largest", "--flops", "1e20"], "leave out --flops"),
+        (["--at", "largest", "--flops", "1e20"], "omit --flops"),
         (["--tokens", "1e10"], "--tokens needs --params"),
         (["--at", "largest", "--metric", "f1"], "no column 'f1'"),
         (["--at", "largest", "--family", "g"], "there is no family 'g'"),
@@ -346,3 +346,30 @@ def test_a_forecaster_that_breaks_the_contract_is_named(draw, why):
 
     with pytest.raises(AssertionError, match=why):
         check_forecaster(Mine())
+
+
+def test_a_plan_expects_the_width_that_the_forecast_has_after_the_run():
+    far = {"params": 8.8e9, "tokens": 1.76e11}
+    points = several(3)
+    found = harness.forecast(points, **far)
+    rows = {row[1]: row for row in found.plan().rows}
+    one, two, four = (
+        rows[f"a{name}"]
+        for name in ("nother seed of the largest size", *(f" size of {n} times the parameters" for n in (2, 4)))
+    )
+    assert one[5] == pytest.approx((found.frame["high"] - found.frame["low"]).mean())
+    assert four[6].value < two[6].value < one[6].value < one[5]
+    assert (four[2], four[4]) == pytest.approx((4 * SIZES[-1], 16 * 120 * SIZES[-1] ** 2))
+    run = pd.concat([ladder(f"t{i}", a=-1.5 + 0.5 * i, seed=50 + i, sizes=(4 * SIZES[-1],)) for i in range(3)])
+    after = harness.forecast(pd.concat([points, run]), **far).frame
+    assert four[6].value == pytest.approx((after["high"] - after["low"]).mean(), rel=0.35)
+
+
+def test_a_plan_is_printed_for_one_model_at_a_time(tmp_path):
+    several(2).to_csv(tmp_path / "points.csv", index=False)
+    wanted = ["--params", "2.2e9", "--tokens", "4.4e10", "--plan"]
+    result = CliRunner().invoke(main, ["forecast", str(tmp_path / "points.csv"), *wanted])
+    assert result.exit_code == 0, result.output
+    assert "What to measure next" in result.output
+    with pytest.raises(UsageError, match="a plan is for one model"):
+        harness.forecast(several(2), params=[2.2e9, 4.4e9], tokens=[4.4e10, 8.8e10]).plan()

@@ -62,7 +62,7 @@ def test_the_right_letter_of_every_published_question_passes_and_no_other(host):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("exactly", "there is no 'exactly' in checkers; there are: "),
+        ("exactly", "there is no 'exactly' in checkers; did you mean 'exact'"),
         ("exact:yes", "exact takes nothing behind a colon; write exact"),
         ("regex", "expected a pattern behind a colon, regex:..."),
     ],
@@ -88,7 +88,9 @@ def test_a_document_that_cannot_be_checked_is_named(host):
 
 
 def test_an_outcome_is_one_of_four():
-    with pytest.raises(PluginError, match="a checker says 'ok'; expected one of passed, failed, timed out, crashed"):
+    with pytest.raises(
+        PluginError, match="a checker returned the outcome 'ok'; expected one of passed, failed, timed out, crashed"
+    ):
         Outcome("ok")
 
 

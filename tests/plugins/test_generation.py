@@ -115,7 +115,7 @@ def test_memory_that_runs_out_halves_the_batch(engine, words, monkeypatch):
     monkeypatch.setattr(engine.model, "generate", cramped)
     assert drawn(engine, [request]) == expected
     room = 0
-    with pytest.raises(OutOfMemory, match="1 samples behind"):
+    with pytest.raises(OutOfMemory, match="1 samples after"):
         drawn(engine, [request])
 
 

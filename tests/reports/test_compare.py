@@ -12,13 +12,15 @@ import pytest
 import harness
 from harness import DamagedFile, LawError, StoreError, UsageError
 from harness.fitting.crossings import crossing, reach
-from harness.fitting.fit import fit, fit_file
+from harness.fitting.fit import fit
+from harness.fitting.fit_files import PointsFile, fit_file
+from harness.fitting.options import Options
 from harness.host import PluginHost
-from harness.reports.back_test import back_test_file
+from harness.reports.back_test_files import back_test_file
 from harness.reports.compare import compare
 from harness.store.points import PointStore
 
-FAST = {"options": {"bootstrap": 50}}
+FAST = {"bootstrap": 50}
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +99,12 @@ def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
     assert len(told) == 1
     assert "the points have no column 'logp_gold'" in told[0]
     assert "nano_addition_gen" not in " ".join(tables["compute"].notes)
-    arguments = {"task": "nano_addition_gen", "registries": host}
-    (found,), errors = fit_file(tmp_path / "s", law="power", objective="least_squares", **arguments)
+    source = PointsFile(tmp_path / "s", task="nano_addition_gen")
+    (found,), errors = fit_file(source, "power", options=Options("least_squares"), registries=host)
     assert (found.value, errors) == ("pass_rate", [])
-    with_steps = fit_file(tmp_path / "s", law="two_step", **arguments)
+    with_steps = fit_file(source, "two_step", registries=host)
     assert "the points have no column 'logp_gold'" in with_steps[1][0]
-    assert set(back_test_file(tmp_path / "s", first=2, **arguments).rows["task"]) == {"nano_addition_gen"}
+    assert set(back_test_file(source, first=2, registries=host).rows["task"]) == {"nano_addition_gen"}
 
 
 def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore, host: PluginHost):
@@ -165,7 +167,7 @@ def test_a_law_without_flops_reaches_no_score(nano_store: PointStore, host: Plug
     found = fit(points, "chinchilla", value="y", registries=host, bootstrap=10)
     with pytest.raises(LawError, match="'chinchilla' is a function of params, tokens"):
         crossing(found, 2.0)
-    with pytest.raises(UsageError, match="two_step_nd is no law of flops"):
+    with pytest.raises(UsageError, match="two_step_nd is not a law of flops"):
         compare(nano_store, reach="two_step_nd", **FAST)
 
 
@@ -211,7 +213,7 @@ def test_a_score_that_only_some_resamples_reach_has_a_lower_end(host: PluginHost
 
 
 def test_a_task_that_is_not_there_and_points_that_are_not_there_are_refused(nano_store: PointStore):
-    with pytest.raises(UsageError, match="holds no task nope; it holds nano_addition, "):
+    with pytest.raises(UsageError, match="holds no task nope; there are: nano_addition, "):
         compare(nano_store, metrics={"nope": "acc"}, **FAST)
     with pytest.raises(UsageError, match="none of .* points has step > 1e9"):
         compare(nano_store, where="step > 1e9", **FAST)

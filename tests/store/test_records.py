@@ -192,7 +192,7 @@ def test_frames_of_scores_and_points(store: Store):
 
 
 def test_asking_for_records_that_are_not_there_lists_what_is(store: Store):
-    with pytest.raises(StoreError, match="it holds tasks tiny and families fam"):
+    with pytest.raises(StoreError, match="holds no records of task .other.; there are: tiny"):
         PointStore(store.path).points(task="other")
 
 
@@ -200,7 +200,7 @@ def test_a_metric_that_does_not_apply_is_refused_for_a_named_task(store: Store):
     opened = PointStore(store.path)
     with pytest.raises(harness.MetricError, match="'perplexity' needs cloze"):
         opened.points(task="tiny", metrics=["perplexity"])
-    with pytest.raises(harness.MetricError, match="no task in .* offers what the metrics perplexity need"):
+    with pytest.raises(harness.MetricError, match="the metrics perplexity apply to no task in"):
         opened.points(metrics=["perplexity"])
 
 
@@ -273,5 +273,5 @@ def test_code_that_comes_with_a_checkpoint_is_part_of_its_digest(tmp_path):
 
 def test_a_folder_without_weights_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(harness.FamilyError, match="holds no weights"):
+    with pytest.raises(harness.FamilyError, match="has no weights"):
         checkpoint_digest(tmp_path)

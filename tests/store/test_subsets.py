@@ -33,12 +33,12 @@ def test_a_subset_is_a_task_of_its_own(host: PluginHost, subset: Subset):
 
 
 def test_other_documents_are_refused(host: PluginHost, subset: Subset):
-    with pytest.raises(UsageError, match="6 other documents .* here are 7, .* use the --limit and --data"):
+    with pytest.raises(UsageError, match="6 other documents .* here 7, .* use the --limit and --data"):
         take(find_task("nano_job", host, limit=7), subset)
 
 
 def test_a_task_without_a_subset_is_not_scored_whole(tmp_path, host: PluginHost, subset: Subset):
-    with pytest.raises(UsageError, match="the subsets are of nano_job, not of nano_flag; name the same tasks"):
+    with pytest.raises(UsageError, match="the subsets are of nano_job, not of nano_flag; pass the same tasks"):
         harness.evaluate(["aster:w32l2@last"], ["nano_flag"], tmp_path / "s", subset=[subset], registries=host)
 
 
@@ -54,7 +54,7 @@ def test_subsets_are_read_as_they_were_kept(tmp_path, subset: Subset):
         ({"q": [0.5, 0.0, 0.5]}, r"3 documents \(3 different ones\) of 6, 3 probabilities"),
         ({"q": [0.5]}, "1 probabilities"),
         ({"doc_ids": ["a", "a", "b"]}, "2 different ones"),
-        ({"colour": "red"}, "found by, colour, doc_ids"),
+        ({"colour": "red"}, "found the keys by, colour, doc_ids"),
     ],
 )
 def test_what_is_no_subset_is_refused(tmp_path, subset: Subset, change, message):
@@ -68,8 +68,8 @@ def test_what_is_no_subset_is_refused(tmp_path, subset: Subset, change, message)
 def test_a_file_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("remember")
-    with pytest.raises(UsageError, match=r"notes.txt: .*; expected a file that harness choose -o made"):
+    with pytest.raises(UsageError, match=r"notes.txt: .*; expected a file written by harness choose -o"):
         load_subsets(path)
     path.write_text("[]")
-    with pytest.raises(UsageError, match="0 subsets; expected some"):
+    with pytest.raises(UsageError, match="0 subsets; expected one or more"):
         load_subsets(path)

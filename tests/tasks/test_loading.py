@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness import TaskError, UsageError
 from harness.host import PluginHost
 from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
@@ -133,7 +134,7 @@ def test_rows_within_a_document_get_the_fields_around_them(tmp_path):
     task = check_task(path)
     assert [(doc.doc_id, doc.attributes["page"]) for doc in task.docs] == [("0", 7), ("1", 7), ("2", 8)]
     (path / "docs.json").write_text(json.dumps({"page": 7}))
-    with pytest.raises(TaskError, match="expected a list of documents in the field 'problems'; there are: page"):
+    with pytest.raises(TaskError, match="expected a list of documents in the field 'problems'; its fields: page"):
         load_task(read_task_file(path))
 
 
@@ -154,7 +155,7 @@ def test_fields_are_made_before_prompts(tmp_path):
 
 def test_documents_are_left_out_by_id_and_keep_the_others_ids(tmp_path):
     assert [doc.doc_id for doc in check_task(write_task(tmp_path, CHOICE + 'leave_out: ["0"]\n', ROWS)).docs] == ["1"]
-    with pytest.raises(TaskError, match="leave_out: there is no document 7"):
+    with pytest.raises(TaskError, match="leave_out: unknown document 7"):
         load_task(read_task_file(write_task(tmp_path, CHOICE + 'leave_out: ["7"]\n', ROWS)))
 
 
@@ -221,7 +222,7 @@ def test_a_seed_draws_examples_and_draws_them_again(tmp_path):
 
 
 def test_too_few_examples_are_an_error(tmp_path):
-    with pytest.raises(TaskError, match="few-shot: 9 examples wanted, 4 documents"):
+    with pytest.raises(TaskError, match="few-shot: 9 examples requested, 4 documents"):
         load_task(read_task_file(write_mmlu(tmp_path, 9, "null")))
 
 
@@ -258,7 +259,11 @@ def test_a_changed_prompt_changes_the_fingerprint_and_an_attribute_does_not(tmp_
 @pytest.mark.parametrize(
     ("yaml", "rows", "message"),
     [
-        (CHOICE, [{"q": "x", "c": ["a", "b"], "g": 2}], r"document 0: gold is \[2\], but there are 2 choices"),
+        (
+            CHOICE,
+            [{"q": "x", "c": ["a", "b"], "g": 2}],
+            r"document 0: gold is \[2\]; expected indices of the 2 choices",
+        ),
         (CHOICE, [{"q": "x", "c": ["a", "b"], "g": -1}], "gold is"),
         (CHOICE, [{"q": "x", "c": ["a", "b"], "g": []}], "gold is"),
         (CHOICE, [{"q": "x", "c": ["a", "b"], "g": [0, 1]}], "all 2 choices are gold"),
@@ -269,7 +274,7 @@ def test_a_changed_prompt_changes_the_fingerprint_and_an_attribute_does_not(tmp_
         (CHOICE, [{"c": ["a", "b"], "g": 0}], "no field 'q'"),
         (CHOICE, [], "no documents"),
         (CHOICE + 'id: "same"\n', ROWS, "two documents have the id 'same'"),
-        (CHOICE.replace("gold: g", "gold: {field: g, labels: [x]}"), ROWS, "none of the labels x"),
+        (CHOICE.replace("gold: g", "gold: {field: g, labels: [x]}"), ROWS, "one of the labels x"),
         ('kind: text\ndocuments: docs.jsonl\ntext: "{t}"\n', [{"t": ""}], "text is empty"),
     ],
 )
@@ -284,8 +289,8 @@ def test_a_wrong_document_is_named(tmp_path, yaml, rows, message):
     [
         ("documents: docs.jsonl\n", "kind: choice needs choices and gold"),
         (CHOICE + "fewshots: 3\n", "unknown key fewshots"),
-        (CHOICE + "kind: essay\n", "kind: 'essay' is none of"),
-        (CHOICE + "formulation: number\n", "formulation: 'number' is none of"),
+        (CHOICE + "kind: essay\n", "kind: 'essay'; expected one of"),
+        (CHOICE + "formulation: number\n", "formulation: 'number'; expected one of"),
         (CHOICE + "average: median\n", "average"),
         (CHOICE.replace("documents: docs.jsonl\n", ""), "expected documents"),
         (CHOICE + "delimiter: 3\n", "delimiter: 3; expected text: put it in quotes"),
@@ -299,7 +304,7 @@ def test_a_wrong_document_is_named(tmp_path, yaml, rows, message):
         (CHOICE + "hub: {dataset: a/b, split: test}\n", "hub: expected dataset:, revision: and split:"),
         (CHOICE + "hub: {dataset: a/b, revision: x, split: test, documents: d}\n", "hub: unknown key documents"),
         (CHOICE + "hub: {dataset: a/b, revision: x, split: test, name: 3}\n", "expected hub: name: the name of"),
-        (CHOICE + "hub: {dataset: a/b, revision: x, split: t, fewshot: {split: t, n: 1}}\n", "that are scored"),
+        (CHOICE + "hub: {dataset: a/b, revision: x, split: t, fewshot: {split: t, n: 1}}\n", "are scored documents"),
     ],
 )
 def test_a_wrong_task_file_is_named(tmp_path, yaml, message):
@@ -310,7 +315,7 @@ def test_a_wrong_task_file_is_named(tmp_path, yaml, message):
 
 def test_examples_from_the_scored_documents_are_refused(tmp_path):
     path = write_task(tmp_path, CHOICE + "fewshot: {documents: docs.jsonl, n: 1}\n", ROWS)
-    with pytest.raises(TaskError, match="examples from the documents that are scored"):
+    with pytest.raises(TaskError, match="examples are scored documents"):
         load_task(read_task_file(path))
 
 
@@ -340,7 +345,7 @@ def test_tasks_are_found_by_name_wildcard_and_path(tmp_path, host: PluginHost):
     path = write_task(tmp_path, CHOICE, ROWS)
     names = [task.name for task in find_tasks(["nano_j*", "nano_job", str(path)], host, limit=2)]
     assert names == ["nano_job", "mine"]
-    with pytest.raises(UsageError, match="no task 'nano_jobs'; there are: .*, nano_addition"):
+    with pytest.raises(UsageError, match="no task 'nano_jobs', .*; did you mean 'nano_job'"):
         find_tasks(["nano_jobs"], host)
 
 
@@ -390,5 +395,25 @@ def test_groups_are_strata_unless_the_task_calls_them_clusters(tmp_path):
     )
     assert (strata.groups, clusters.groups) == ("strata", "clusters")
     assert strata.fingerprint == clusters.fingerprint
-    with pytest.raises(TaskError, match="groups: 'blocks' is none of clusters, strata"):
+    with pytest.raises(AssertionError, match="groups: 'blocks'; expected one of clusters, strata"):
         check_task(write_task(tmp_path, CHOICE + "groups: blocks\n", rows, "c"))
+
+
+DOC = harness.Doc("0", ("1+1=",), ("2", "3"), ("2", "3"), (0,))
+
+
+def test_wildcards_select_the_names_that_a_source_lists():
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_sources(register):
+            register(
+                "many", lambda name: harness.Task(f"many:{name}", "choice", (DOC,), ""), lambda: ["one", "two", "three"]
+            )
+
+    host = PluginHost()
+    host.add(Plugin, "mine")
+    assert [task.name for task in find_tasks(["many:t*"], host)] == ["many:two", "many:three"]
+    assert len(find_tasks(["many:*"], host)) == 3
+    with pytest.raises(UsageError, match="'many:x.' selects no task of the source 'many': its 3 names do not match"):
+        find_tasks(["many:x*"], host)

@@ -44,13 +44,13 @@ def test_templates_fill(template, text):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{question}", "no field 'question'; the document has: bracketed, mixed, n, none, options"),
+        ("{question}", "no field 'question'; there are: bracketed, mixed, n, none, options"),
         ("{options[7]}", "no field"),
-        ("{q|upper}", "no filter 'upper'; there are: after"),
+        ("{q|upper}", "no filter 'upper'; "),
         ("{options}", "expected text or a number"),
         ("{none}", "expected text or a number"),
         ("{q", "single '{'"),
-        ("{q|before:#}", "no '#' in"),
+        ("{q|before:#}", "'#' is missing in"),
         ("{q|replace:a}", "filter 'replace:a': replace expected at least 2 arguments"),
         ("{q|slice:x}", "filter 'slice:x': invalid literal"),
     ],

@@ -106,7 +106,7 @@ def test_bounds_that_know_a_unit_are_noticed():
 def test_a_task_whose_metric_is_unknown_is_noticed(tmp_path):
     (tmp_path / "docs.jsonl").write_text('{"q": "a", "c": ["b", "d"], "g": 0}\n')
     (tmp_path / "task.yaml").write_text("documents: docs.jsonl\nquery: '{q}'\nchoices: c\ngold: g\nmetric: accc\n")
-    with pytest.raises(AssertionError, match="'accc' is not registered; there are: acc,"):
+    with pytest.raises(AssertionError, match="'accc' is not registered; did you mean 'acc'"):
         check_task(tmp_path)
 
 

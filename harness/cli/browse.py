@@ -1,0 +1,183 @@
+"""`harness browse`: documents of a store on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.escaping import printable
+from harness.host import PluginHost
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.reports.documents import Documents
+
+SORTS = ("disagreement", "flips", "hardest")
+MANY = 6  # choices beyond which only the gold and the preferred ones are columns
+GOLD = 20  # characters of a gold answer, and of the name of a document
+FIXED = 16  # characters of the column right, and between columns
+CONTEXT = 4000  # characters of a context that are shown
+
+
+@click.command("browse")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--task", help="Task to browse (default: all).")
+@click.option("--doc", metavar="ID", help="Document to show in full; needs --task if several tasks have it.")
+@click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    default="disagreement",
+    show_default=True,
+    help="Order of documents: families disagree, answers flip late, or the largest models are most wrong.",
+)
+@click.option("--family", help="Family to show (default: all).")
+@click.option("--where", metavar="EXPR", help="Expression that selects checkpoints.")
+@click.option("--n", "count", default=10, show_default=True, type=click.IntRange(min=1), help="Documents per task.")
+@click.option("--all-steps", is_flag=True, help="Show every step of a document, not only the last of each run.")
+@click.pass_obj
+def browse(
+    host: PluginHost, /, store: Path, doc: str | None, sort: str, count: int, all_steps: bool, **asked: Any
+) -> None:
+    """Show documents with the log-probability of every choice across checkpoints.
+
+    Without --doc the command lists the documents that families disagree on, that flip late in training, or that are
+    hardest. Control characters and terminal escapes in documents are shown, not executed.
+    """
+    from rich.console import Console
+
+    from harness.reports.documents import read_documents
+    from harness.store.points import open_store
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    found = read_documents(open_store(store, registries=host), **asked)
+    if doc is None:
+        for one in found:
+            _list(console, one, sort, count)
+        return
+    _show(console, _holder(found, doc), doc, all_steps=all_steps)
+
+
+def _holder(found: list[Documents], doc: str) -> Documents:
+    """Return the one task that has a document; raise UsageError where none or several have it."""
+    from harness.errors import UsageError, choose
+
+    holders = [one for one in found if doc in one.docs.doc_ids]
+    if len(holders) > 1:
+        raise UsageError(f"document {doc!r} is in {choose(one.task for one in holders)}; choose one with --task")
+    if not holders:
+        found[0].number(doc)
+    return holders[0]
+
+
+def _text(value: object, style: str = "") -> Text:
+    """Return text for a cell: escaped, and without the markup of rich."""
+    from rich.text import Text
+
+    return Text(printable(value), style=style)
+
+
+def _list(console: Console, found: Documents, sort: str, count: int) -> None:
+    """Print the first documents of a task, one line each."""
+    from rich.table import Table
+
+    table = Table(title=_text(f"{found.task}: {sort}"), title_justify="left", box=None, pad_edge=False, expand=True)
+    table.add_column("document", no_wrap=True, min_width=8, max_width=GOLD)
+    table.add_column(sort, justify="right", no_wrap=True, min_width=len(sort))
+    table.add_column("right", justify="right", no_wrap=True, min_width=7)
+    table.add_column("end of context", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("gold", overflow="ellipsis", no_wrap=True, max_width=GOLD)
+    measure, order = found.measure(sort), found.order(sort)[:count]
+    room = max(console.width - FIXED - len(sort) - _widest(found, order), 10)
+    for number in order:
+        choices = found.choices(int(number))
+        table.add_row(
+            _text(found.docs.doc_ids[number]),
+            f"{measure[number]:.2f}",
+            f"{int(found.right[:, number].sum())}/{len(found.right)}",
+            _text(_end(choices["context"].iloc[0], room)),
+            _text(" / ".join(choices["answer"][choices["is_gold"]])),
+        )
+    console.print(table)
+    console.print(_text(NOTES[sort], style="dim"))
+    console.print()
+
+
+def _widest(found: Documents, order: Any) -> int:
+    """Return the characters that the names and gold answers of some documents take in columns."""
+    ids = max(len(printable(found.docs.doc_ids[number])) for number in order)
+    golds = (found.choices(int(number)) for number in order)
+    gold = max(len(printable(" / ".join(own["answer"][own["is_gold"]]))) for own in golds)
+    return min(max(ids, 8), GOLD) + min(gold, GOLD)
+
+
+def _end(context: str, room: int) -> str:
+    """Return the end of a context, which is what differs where examples stand before it."""
+    return context if len(context) <= room else f"...{context[3 - room :]}"
+
+
+NOTES = {
+    "disagreement": "1: half of the families' largest models are right. right: checkpoints that are right, of all.",
+    "flips": "Changes between right and wrong along training and sizes; the last possible change counts 1.",
+    "hardest": "Nats by which the families' largest models prefer a wrong choice, on average.",
+}
+
+
+def _show(console: Console, found: Documents, doc: str, *, all_steps: bool) -> None:
+    """Print one document: its text, its choices, and their log-probabilities at every checkpoint."""
+    number = found.number(doc)
+    choices = found.choices(number)
+    console.print(_text(f"{found.task}, document {doc}", style="bold"))
+    contexts = list(dict.fromkeys(choices["context"]))
+    for context in contexts:
+        console.print(_lines(context))
+    for i, row in choices.iterrows():
+        mark, style = ("*", "green") if row["is_gold"] else (" ", "")
+        console.print(_text(f"{mark} [{i}] {row['answer']}", style=style))
+    console.print()
+    console.print(_logprobs(found, number, all_steps=all_steps))
+    note = "Log-probabilities in nats; the gold choice is marked *, the most probable one >. margin: gold - best wrong."
+    console.print(_text(note, style="dim"))
+
+
+def _lines(context: str) -> Text:
+    """Return a context over its own lines, escaped; only its end where it is long."""
+    from rich.text import Text
+
+    cut = f"... ({len(context) - CONTEXT} characters before this)\n" if len(context) > CONTEXT else ""
+    return Text(cut + printable(context[-CONTEXT:], lines=True))
+
+
+def _logprobs(found: Documents, number: int, *, all_steps: bool) -> Table:
+    """Return the table of log-probabilities: a row per checkpoint, a column per choice."""
+    from rich.table import Table
+
+    from harness.fitting.runs import ends
+
+    choices, values = found.choices(number), found.logprobs(number)
+    picked = found.picks[:, number]
+    shown = _columns(choices["is_gold"].to_numpy(), picked)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for name in ["margin", *(f"{'*' if choices['is_gold'].iloc[i] else ''}[{i}]" for i in shown)]:
+        table.add_column(_text(name), justify="right", no_wrap=True)
+    kept = [True] * len(values) if all_steps else list(ends(found.checkpoints))
+    for row, label in enumerate(found.checkpoints["label"]):
+        if kept[row]:
+            right = bool(found.right[row, number])
+            cells = [_text(f"{'>' if i == picked[row] else ''}{values[row, i]:.2f}") for i in shown]
+            mark = _text("right" if right else "wrong", style="green" if right else "red")
+            table.add_row(_text(label), mark, f"{found.margins[row, number]:+.2f}", *cells)
+    return table
+
+
+def _columns(is_gold: Any, picked: Any) -> list[int]:
+    """Return the choices that have a column: all of them, or the gold ones and those that a checkpoint prefers."""
+    if len(is_gold) <= MANY:
+        return list(range(len(is_gold)))
+    return sorted({i for i, gold in enumerate(is_gold) if gold} | {int(i) for i in picked})[: 2 * MANY]

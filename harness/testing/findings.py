@@ -1,0 +1,86 @@
+"""Collect everything that is wrong with an object, so that its author sees all failures at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.origins import PLUGIN_ERRORS, describe
+
+
+class ConformanceError(AssertionError):
+    """An object breaks its contract; `failures` has one sentence per broken promise."""
+
+    def __init__(self, what: str, failures: list[str]) -> None:
+        self.what, self.failures = what, failures
+        head = f"{len(failures)} failures of {what}:\n- " if len(failures) > 1 else f"{what}: "
+        super().__init__(head + "\n- ".join(failures))
+
+
+class _Enough(Exception):  # no error: the checks that remain would repeat the last failure
+    """The remaining checks make no sense."""
+
+
+@dataclass
+class Findings:
+    """What checks have found wrong so far with one object."""
+
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a check; keep what it finds wrong, and return None then."""
+        try:
+            return check(*args, **kwargs)
+        except _Enough:
+            raise
+        except ConformanceError as error:
+            self.failures += error.failures
+        except (AssertionError, HarnessError) as error:
+            self.failures.append(str(error))
+        except PLUGIN_ERRORS as error:  # the code under test may fail in any way
+            self.failures.append(f"{check.__name__.strip('_').replace('_', ' ')}: {describe(error)}")
+        return None
+
+    def vital(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a check without which the others make no sense; stop where it fails."""
+        before = len(self.failures)
+        value = self.run(check, *args, **kwargs)
+        if len(self.failures) > before:
+            raise _Enough
+        return value
+
+    def expect(self, claim: bool, message: str) -> bool:
+        """Keep a message where a claim is not true."""
+        if not claim:
+            self.failures.append(message)
+        return claim
+
+
+@contextmanager
+def collected(what: str) -> Iterator[Findings]:
+    """Collect failures; raise one ConformanceError with all of them at the end."""
+    findings = Findings()
+    try:
+        yield findings
+    except _Enough:
+        pass
+    if findings.failures:
+        raise ConformanceError(what, findings.failures)
+
+
+def expect_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Raise AssertionError where a function does not take these arguments, without calling it."""
+    try:
+        found = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # functions of C extensions show no signature
+    try:
+        found.bind(*args, **kwargs)
+    except TypeError as error:
+        names = ", ".join([*(type(a).__name__ for a in args), *(f"{name}=" for name in kwargs)])
+        name = getattr(function, "__name__", repr(function))
+        raise AssertionError(f"{name}{found} cannot be called as {name}({names}): {error}") from error

@@ -1,0 +1,136 @@
+"""What every metric promises, and scores to try one on; `harness.testing` offers both to plugin authors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.errors import MetricError
+from harness.metrics.aggregation import evaluate
+from harness.metrics.per_document import per_document
+from harness.metrics.samples import Samples, Scored
+from harness.metrics.scores import Scores
+from harness.origins import describe
+from harness.registries import make_metric
+from harness.testing.findings import collected, expect_call
+from harness.types import OUTCOMES, Floats, Metric
+
+
+def example_scores(
+    n: int = 12, *, groups: int = 1, seed: int = 0, clustered: bool = False, needs: tuple[str, ...] = ()
+) -> Scores:
+    """Return made-up scores of n documents with two to five choices, one of them gold; everything is offered.
+
+    `needs` changes the kind of document: "text" and "cloze" have one row each, "several_gold" has two gold choices.
+    """
+    rng = np.random.default_rng(seed)
+    kind = next((kind for kind in ("text", "cloze") if kind in needs), "choice")
+    n_choices = rng.integers(2, 6, size=n) if kind == "choice" else np.ones(n, dtype=np.int64)
+    n_choices = n_choices + ("several_gold" in needs)
+    first = np.concatenate([[0], np.cumsum(n_choices)[:-1]])
+    rows = int(n_choices.sum())
+    is_gold = np.zeros(rows, dtype=np.bool_)
+    gold = rng.integers(n_choices)
+    is_gold[first + gold] = True
+    if "several_gold" in needs:
+        is_gold[first + (gold + 1) % n_choices] = True
+    n_tokens = rng.integers(1, 9, size=rows)
+    return Scores(
+        kind=kind,
+        doc_ids=np.array([str(i) for i in range(n)]),
+        first=first,
+        logprob=-rng.exponential(3.0, size=rows) - 0.1,
+        is_gold=is_gold,
+        n_tokens=n_tokens,
+        n_chars=4 * n_tokens,
+        n_bytes=5 * n_tokens,
+        truncated=np.zeros(rows, dtype=np.bool_),
+        group=np.array([f"group {i % groups}" if groups > 1 else None for i in range(n)], dtype=object),
+        logprob_unconditional=-rng.exponential(4.0, size=rows) - 0.1,
+        is_greedy=rng.random(rows) < 0.3,
+        clustered=clustered,
+    )
+
+
+def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
+    """Return made-up samples of n documents, `each` of every one, of all outcomes."""
+    rng = np.random.default_rng(seed)
+    outcome = rng.choice(OUTCOMES[:4], size=n * each, p=[0.3, 0.5, 0.1, 0.1])
+    return Samples(
+        doc_ids=np.array([str(i) for i in range(n)]),
+        first=np.arange(n) * each,
+        outcome=outcome,
+        n_tokens=rng.integers(1, 9, size=n * each),
+        group=np.full(n, None, dtype=object),
+        truncated=np.zeros(n, dtype=np.bool_),
+    )
+
+
+def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = None, **registered: Any) -> None:
+    """Check a metric: one finite value per document, the same whatever else is scored with it, and an aggregate.
+
+    `metric` is a function with what it is registered with (needs=, aggregate= ...), or a registered Metric. `scores`
+    replaces the made-up scores, or samples, that it is tried on. Raises AssertionError with everything that is wrong.
+    """
+    name = metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", repr(metric))
+    with collected(f"metric {name!r}") as found:
+        made: Metric = found.vital(_made, metric, registered)
+        tried = scores or _scores_for(made)
+        found.vital(expect_call, made.fn, tried)
+        if isinstance(tried, Scores):
+            found.run(_check_needs, made, tried)
+        found.vital(_check_values, made, tried)
+        found.run(_check_order, made, tried)
+        found.run(_check_company, made, tried)
+        found.run(_check_estimate, made, tried)
+
+
+def _made(metric: Metric | Callable[..., Any], registered: Mapping[str, Any]) -> Metric:
+    return metric if isinstance(metric, Metric) else make_metric(metric, **registered)
+
+
+def _scores_for(metric: Metric) -> Scored:
+    """Return made-up scores that offer what a metric needs."""
+    return example_samples() if "samples" in metric.needs else example_scores(needs=metric.needs)
+
+
+def _columns(metric: Metric, scores: Scored) -> tuple[Floats, ...]:
+    return per_document(metric, scores).columns
+
+
+def _check_values(metric: Metric, scores: Scored) -> None:
+    _columns(metric, scores)
+
+
+def _check_order(metric: Metric, scores: Scored) -> None:
+    order = np.random.default_rng(1).permutation(len(scores))
+    for a, b in zip(_columns(metric, scores), _columns(metric, scores.take(order)), strict=True):
+        assert np.allclose(a[order], b), f"{metric.name}: a document's value depends on the order of documents"
+
+
+def _check_company(metric: Metric, scores: Scored) -> None:
+    half = _columns(metric, scores.take(np.arange(len(scores) // 2)))
+    for a, b in zip(_columns(metric, scores), half, strict=True):
+        assert np.allclose(a[: len(b)], b), f"{metric.name}: a document's value depends on the other documents"
+
+
+def _check_estimate(metric: Metric, scores: Scored) -> None:
+    estimate = evaluate(metric, scores)
+    assert np.isfinite([estimate.value, estimate.stderr]).all(), f"{metric.name}: the aggregate is {estimate}"
+    assert estimate.low <= estimate.high, f"{metric.name}: the interval of the aggregate is {estimate}"
+
+
+def _check_needs(metric: Metric, scores: Scores) -> None:
+    """Try a metric where nothing is offered beyond what it says it needs."""
+    optional = {"unconditional": "logprob_unconditional", "greedy": "is_greedy"}
+    without: dict[str, Any] = {column: None for need, column in optional.items() if need not in metric.needs}
+    try:
+        per_document(metric, replace(scores, **without))
+    except MetricError:
+        raise
+    except Exception as error:
+        where = f"where {' and '.join(without)} are not offered"
+        raise AssertionError(f"{metric.name}: {describe(error)}, {where}; say what it needs in needs=") from error

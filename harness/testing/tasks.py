@@ -1,0 +1,146 @@
+"""What every task, source and family promises; `harness.testing` offers the checks to plugin authors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.families import complete, find_family, load_family, locate
+from harness.errors import suggest
+from harness.evaluation.tokens import Encoder, encode_prompts, encode_task
+from harness.host import default_host
+from harness.registries import Registries
+from harness.tasks.loading import fingerprinted, load_task
+from harness.tasks.task_files import read_task_file
+from harness.testing.fake_engine import ByteTokenizer
+from harness.testing.findings import Findings, collected
+from harness.types import Checkpoint, Family, Task
+
+
+def check_task(
+    task: str | Path | Task, data: str | Path | None = None, *, registries: Registries | None = None
+) -> Task:
+    """Check a task, or the folder of one: it reads the same twice, every continuation has text, its metric exists.
+
+    Returns the task, for further checks of the author's own. Raises AssertionError with everything that is wrong.
+    """
+    registries = registries or default_host()
+    with collected(f"task {task.name if isinstance(task, Task) else task}") as found:
+        made: Task = found.vital(_task, task, Path(data) if data else None)
+        found.run(_check_twice, task, made, Path(data) if data else None)
+        found.run(_check_metric, made, registries)
+        found.run(_check_prompts, made, found)
+        found.run(_check_tokens, made)
+    return made
+
+
+def _task(task: str | Path | Task, data: Path | None) -> Task:
+    if isinstance(task, Task):
+        assert task.docs, "there are no documents"
+        repeated = [doc_id for doc_id, count in Counter(doc.doc_id for doc in task.docs).items() if count > 1]
+        assert not repeated, f"two documents have the id {repeated[0]!r}"
+        return fingerprinted(task)
+    return load_task(read_task_file(Path(task)), data)
+
+
+def _check_twice(task: str | Path | Task, made: Task, data: Path | None) -> None:
+    if not isinstance(task, Task):
+        assert made.fingerprint == _task(task, data).fingerprint, "the prompts differ between two readings"
+
+
+def _check_metric(task: Task, registries: Registries) -> None:
+    known = suggest(task.metric, registries.metrics, "harness ls metrics")
+    assert task.metric in registries.metrics, f"metric: {task.metric!r} is not registered; {known}"
+    if task.generation:
+        name = task.generation.checker.partition(":")[0]
+        known = suggest(name, registries.checkers, "harness ls checkers")
+        assert name in registries.checkers, f"checker: {name!r} is not registered; {known}"
+
+
+def _check_prompts(task: Task, found: Findings) -> None:
+    """Every choice has text, and the gold choices exist."""
+    for doc in task.docs:
+        wrong = [k for k in doc.gold if not 0 <= k < len(doc.choices)]
+        found.expect(not wrong, f"document {doc.doc_id}: gold {wrong} of {len(doc.choices)} choices")
+        if task.generation:
+            found.expect(bool(doc.contexts[0].strip()), f"document {doc.doc_id}: the prompt is empty")
+            continue
+        for k in range(len(doc.choices)):
+            context, continuation = doc.prompt(k)
+            has_text = bool(context or continuation.strip())
+            found.expect(has_text, f"document {doc.doc_id}: choice {k} scores white space only")
+
+
+def _check_tokens(task: Task) -> None:
+    encoder = Encoder(ByteTokenizer(), max_length=1_000_000)
+    if task.generation:
+        encode_prompts(task, encoder)
+        return
+    encoded = encode_task(task, encoder)
+    assert len(encoded.n_tokens) == sum(len(doc.choices) for doc in task.docs), "a choice got lost"
+
+
+def check_source(resolve: Callable[..., Any], list_names: Callable[[], Iterable[str]], name: str = "") -> None:
+    """Check a source of tasks: the names are text and listed once, `name` (default: the first) makes a task.
+
+    An unknown name must raise KeyError or an error of harness.errors. Raises AssertionError with everything wrong.
+    """
+    with collected("the source") as found:
+        names = found.vital(lambda: list(list_names()))
+        found.expect(all(isinstance(n, str) for n in names), f"list_names() returns {names[:3]}; expected text")
+        found.expect(len(set(names)) == len(names), "list_names() returns a name twice")
+        chosen = name or next(iter(names), "")
+        if found.expect(bool(chosen), "list_names() returns nothing; pass name= of one that exists"):
+            found.run(lambda: check_task(_resolved(resolve, chosen)))
+        found.run(_check_unknown, resolve)
+
+
+def _resolved(resolve: Callable[..., Any], name: str) -> Task:
+    """Return the task of a name, the first of several."""
+    found = resolve(name)
+    tasks = found if isinstance(found, list) else [found]
+    right = bool(tasks) and all(isinstance(task, Task) for task in tasks)
+    assert right, f"resolve({name!r}) returned {found!r}; expected a harness.Task, or a list of them"
+    task: Task = tasks[0]
+    return task
+
+
+def _check_unknown(resolve: Callable[..., Any]) -> None:
+    from harness.errors import HarnessError
+
+    try:
+        found = resolve("no/such task")
+    except (KeyError, HarnessError):
+        return
+    raise AssertionError(f"resolve('no/such task') returned {found!r}; expected KeyError for an unknown name")
+
+
+def check_family(family: str | Path | Family, *, registries: Registries | None = None) -> Family:
+    """Check a family, or a family file: it reads, labels are unique, and every folder has a checkpoint with FLOPs.
+
+    Checkpoints on the hub are not downloaded. Raises AssertionError with everything that is wrong.
+    """
+    with collected(f"family {family.name if isinstance(family, Family) else family}") as found:
+        made: Family = found.vital(_family, family, registries or default_host())
+        repeated = [label for label, count in Counter(c.label for c in made.checkpoints).items() if count > 1]
+        found.expect(not repeated, f"two checkpoints are labelled {', '.join(repeated)}")
+        found.expect(bool(made.checkpoints), "it has no checkpoints")
+        for checkpoint in made.checkpoints:
+            found.run(_check_checkpoint, checkpoint)
+    return made
+
+
+def _family(family: str | Path | Family, registries: Registries) -> Family:
+    if isinstance(family, Family):
+        return family
+    return load_family(Path(family)) if Path(family).suffix == ".toml" else find_family(str(family), registries)
+
+
+def _check_checkpoint(checkpoint: Checkpoint) -> None:
+    if checkpoint.source.startswith("hub:"):
+        return
+    known = complete(*locate(checkpoint))
+    assert known.params, f"{checkpoint.label}: no parameters; set params, or provide safetensors files"
+    assert known.flops, f"{checkpoint.label}: no training FLOPs; set tokens_per_step and step, tokens, or flops"

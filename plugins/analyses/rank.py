@@ -1,0 +1,273 @@
+"""harness rank: families at equal compute, size, tokens or loss, and how sure their order is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import LawError, Table, UsageError
+from harness.errors import choose
+from harness.tables import noted
+from harness_plugins.analyses.document_scores import open_source
+from harness_plugins.analyses.equal_compute import SCALES, Asked, Match, best, likely, ranking, read_matches
+
+if TYPE_CHECKING:
+    import click
+    import pandas as pd
+
+    from harness import PointStore
+
+
+def rank(
+    source: PointStore | pd.DataFrame,
+    *,
+    task: str | None = None,
+    where: str | None = None,
+    host: Any = None,
+    **asked: Any,
+) -> list[Table]:
+    """Return tables that compare families where something is equal, for every task.
+
+    :param source: a store, or a table with a row per checkpoint: family, what is equal, and scores.
+    :param where: an expression over points; others are left out.
+    :param host: the registries with laws and metrics; by default those of the store, or of all plugins.
+    :param asked: at (what is equal: any of flops, params, tokens, loss, and its value), metric, law, reference (family
+        for compute-equivalent gains), pareto (fit the best scores so far, not all), lower_is_better (for a column of a
+        table that is no metric), level, bootstrap, seed.
+
+    The tables: `scores` (each family at the place, with the probability that it is the best), `ranking` (the order
+    and its probability), `differences` (pair by pair) and, where one feature is equal, `gains` (compute-equivalent
+    gain over the reference; not of loss) and `crossovers`. Raises UsageError where no task has two families that could
+    be fitted.
+    """
+    wanted = Asked(**asked)
+    host = host or (source.registries if isinstance(source, harness.PointStore) else harness.load_plugins())
+    every = list(read_matches(source, wanted, host, task=task, where=where))
+    matches = [match for match in every if len(match.families) > 1]
+    notes = [note for match in every for note in match.notes]
+    if not matches:
+        raise UsageError(f"no task has two families with a fitted law. {' '.join(notes)}")
+    tables = [_scores(matches, wanted), _ranking(matches, wanted), _differences(matches, wanted)]
+    if len(wanted.features) == 1 and wanted.features != ("loss",):
+        tables.append(_gains(matches, wanted))
+    if len(wanted.features) == 1:
+        tables.append(_crossovers(matches, wanted))
+    return noted(tables, notes)
+
+
+def _scores(matches: Sequence[Match], asked: Asked) -> Table:
+    rows = []
+    for match in matches:
+        chances = best(match.sign * match.draws)
+        for i, (family, fit) in enumerate(match.fits.items()):
+            score = asked.range(match.values[i], match.draws[:, i])
+            named = (match.points.task, match.points.metric, family)
+            rows.append((*named, score, float(chances[i]), fit.law, _outside(match.beyond[i])))
+    about = (
+        f"The score of each family at {asked.label}, from a law fitted to the family, with {asked.level:.0%} intervals "
+        "of the law (not of one more measurement). best: probability that the family is the best."
+    )
+    how = "outside: how many times the place lies beyond what the family was fitted to; the law is extrapolated there."
+    recipe = "Only the last checkpoint of each run is fitted, so each family keeps its own tokens for its size."
+    notes = (about, how, *([recipe] if asked.features in {("params",), ("tokens",)} else []), *_caution(asked))
+    columns = ("task", "metric", "family", "score", "best", "law", "outside")
+    return Table("scores", f"Families at equal {' and '.join(asked.features)}", columns, tuple(rows), notes)
+
+
+def _outside(beyond: float) -> str:
+    return "" if beyond <= 1 else f"{beyond:.3g}x"
+
+
+def _caution(asked: Asked) -> list[str]:
+    """Return what the probabilities rest on."""
+    if not asked.pareto:
+        return ["Probabilities are shares of resamples of runs and documents; they assume that the law is right."]
+    rough = "Resamples of a frontier are rough, and their intervals are too narrow where few runs define it."
+    return [f"Pareto: the law describes the best scores so far. {rough}"]
+
+
+def _ranking(matches: Sequence[Match], asked: Asked) -> Table:
+    rows = []
+    for match in matches:
+        order, chance = ranking(match.sign * match.values, match.sign * match.draws)
+        rows.append((match.points.task, match.points.metric, _said(match, order), chance))
+    rows += _together(matches)
+    about = (
+        f"The order of families at {asked.label}, best first, and the probability that it is just this. Documents are "
+        "the same for all families in a resample; runs are redrawn for each family, and are the same in all tasks."
+    )
+    columns = ("task", "metric", "order", "probability")
+    return Table("ranking", "How sure the order is", columns, tuple(rows), (about,))
+
+
+def _said(match: Match, order: Sequence[int]) -> str:
+    return " > ".join(match.families[i] for i in order)
+
+
+def _together(matches: Sequence[Match]) -> Iterator[tuple[Any, ...]]:
+    """Yield the order by the mean over the tasks of each metric, where there are several with the same families."""
+    alike: dict[Any, list[Match]] = {}
+    for match in matches:
+        alike.setdefault((match.points.metric, match.families, len(match.draws)), []).append(match)
+    for (metric, _, _), own in alike.items():
+        if len(own) > 1:
+            values = np.mean([match.sign * match.values for match in own], axis=0)
+            order, chance = ranking(values, np.mean([match.sign * match.draws for match in own], axis=0))
+            yield f"mean of {len(own)} tasks", metric, _said(own[0], order), chance
+
+
+def _differences(matches: Sequence[Match], asked: Asked) -> Table:
+    rows = []
+    for match in matches:
+        for i, j in combinations(range(len(match.families)), 2):
+            apart = match.draws[:, i] - match.draws[:, j]
+            ahead = match.sign * apart
+            chance = float(likely((ahead > 0) + 0.5 * (ahead == 0)))
+            found = asked.range(match.values[i] - match.values[j], apart)
+            rows.append((match.points.task, match.points.metric, match.families[i], match.families[j], found, chance))
+    about = f"A - B at {asked.label}, and the probability that A is better. Documents are paired."
+    columns = ("task", "metric", "A", "B", "A - B", "A better")
+    return Table("differences", "Pair by pair", columns, tuple(rows), (about,))
+
+
+def _gains(matches: Sequence[Match], asked: Asked) -> Table:
+    scale = asked.features[0]
+    rows, notes = [], []
+    for match in matches:
+        reference = asked.reference or match.families[0]
+        if reference not in match.fits:
+            raise UsageError(f"{match.points.task}: there is no fit of {reference}; found {choose(match.families)}")
+        for family in match.families:
+            if family == reference:
+                continue
+            try:
+                found = harness.gain(
+                    match.fits[family], match.fits[reference], asked.places[scale], rises=match.points.rises
+                )
+            except LawError as error:
+                notes.append(f"{match.points.task}, {family}: {error}")
+                continue
+            inside = match.fits[reference].domain[scale]
+            rows.append(
+                (match.points.task, family, reference, found, _remark(found.value * asked.places[scale], inside))
+            )
+    about = (
+        f"gain: how many times the {_named(scale)} the reference needs for the score that the family has at "
+        f"{asked.label}; above 1 the family is ahead."
+    )
+    columns = ("task", "family", "reference", "gain", "remark")
+    return Table("gains", f"{_titled(scale)} gain over a reference family", columns, tuple(rows), (about, *notes))
+
+
+def _named(scale: str) -> str:
+    return "compute" if scale == "flops" else scale
+
+
+def _titled(scale: str) -> str:
+    return "Compute-equivalent" if scale == "flops" else f"Equivalent {scale}"
+
+
+def _remark(place: float, inside: tuple[float, float]) -> str:
+    if not np.isfinite(place):
+        return "the reference does not reach the score"
+    if place == 0:
+        return "the reference is ahead everywhere"
+    low, high = inside
+    beyond = max(place / high, low / place)
+    return f"reference extrapolated {beyond:.3g}x" if beyond > 1 else ""
+
+
+def _crossovers(matches: Sequence[Match], asked: Asked) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    notes: list[str] = []
+    for match in matches:
+        for a, b in combinations(match.families, 2):
+            try:
+                rows += _crossings(match, a, b)
+            except LawError as error:
+                notes.append(f"{match.points.task}, {a} and {b}: {error}")
+    scale = asked.features[0]
+    about = (
+        f"Where two families are equal in {_named(scale)}, within the range that both were measured in. crossing: the "
+        "share of resamples in which they cross anywhere."
+    )
+    columns = ("task", "A", "B", _named(scale), "crossing", "remark")
+    return Table("crossovers", "Where two families cross", columns, tuple(rows), (about, *notes))
+
+
+def _crossings(match: Match, a: str, b: str) -> Iterator[tuple[Any, ...]]:
+    found, share = harness.crossovers(match.fits[a], match.fits[b])
+    if not found:
+        yield match.points.task, a, b, None, share, "none within the measured range"
+    yield from ((match.points.task, a, b, one, share, "") for one in found)
+
+
+def places(pairs: Sequence[str]) -> dict[str, float]:
+    """Return what is equal from NAME=VALUE pairs, several separated by commas; raise UsageError for others."""
+    found: dict[str, float] = {}
+    for pair in ",".join(pairs).split(","):
+        name, sign, value = pair.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError as error:
+            raise UsageError(f"--at {pair!r}: expected NAME=NUMBER, such as flops=1e15 ({choose(SCALES)})") from error
+        if not sign or name.strip() not in SCALES:
+            raise UsageError(f"--at {pair!r}: expected one of {choose(SCALES)}, such as flops=1e15")
+    return found
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness rank."""
+    import click
+
+    @cli.command("rank")
+    @click.argument("points", type=click.Path(path_type=Path))
+    @click.option(
+        "--at",
+        multiple=True,
+        required=True,
+        metavar="NAME=VALUE",
+        help="What is equal: flops=1e15, params=1e9, tokens=2e10, loss=2.5, or params=1e9,tokens=2e10.",
+    )
+    @click.option("--task", help="Task to compare (default: all).")
+    @click.option("--metric", help="Metric of a store (default: the task's), or column of a table.")
+    @click.option("--reference", metavar="FAMILY", help="Family for compute-equivalent gains (default: the first).")
+    @click.option("--law", help="Law fitted to each family (default: sigmoid or power of what is equal).")
+    @click.option("--pareto", is_flag=True, help="Fit a power law of FLOPs to the best scores so far only.")
+    @click.option("--lower-is-better", is_flag=True, help="Lower values of a table's column are better.")
+    @click.option("--where", metavar="EXPR", help="Expression that selects points.")
+    @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit, for a table.")
+    @harness.row_options
+    @harness.interval_options
+    @harness.table_options
+    @click.pass_obj
+    def command(
+        host: harness.PluginHost, /, points: Path, at: tuple[str, ...], renames: tuple[str, ...], run: str | None,
+        drop_duplicates: bool, suffix: str | None, output: Path | None, **asked: Any,
+    ) -> None:  # fmt: skip
+        """Rank families at equal compute, parameters, tokens or loss, with the probability of the order.
+
+        POINTS is a store, or a CSV or Parquet table with one row per checkpoint and a column family. Scores come from
+        laws fitted to each family, never from the nearest checkpoint.
+        """
+        source, notes = open_source(points, host, run=run, drop_duplicates=drop_duplicates)
+        if renames:
+            source = _renamed(source, renames)
+        harness.print_tables(
+            noted(rank(source, at=places(at), host=host, **asked), notes), host, suffix=suffix, output=output
+        )
+
+
+def _renamed(source: PointStore | pd.DataFrame, renames: Sequence[str]) -> pd.DataFrame:
+    """Return a table with columns renamed; raise UsageError for a store, whose columns have our names."""
+    from harness.points import renamed
+
+    if isinstance(source, harness.PointStore):
+        raise UsageError("--map renames columns of a table; a store has the harness's names")
+    return renamed(source, renames)

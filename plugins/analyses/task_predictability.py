@@ -1,0 +1,158 @@
+"""harness predictability: per task, where its relation to scale is lost, its noise, and the law that predicts best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import HarnessError, LawError, Range, Table, UsageError
+from harness_plugins.analyses.curves import metrics_of
+from harness_plugins.analyses.decide import late_runs
+from harness_plugins.analyses.decisions import signal_to_noise
+from harness_plugins.analyses.document_scores import FEWEST, read_document_scores
+from harness_plugins.analyses.predictability import predictability_lost
+
+if TYPE_CHECKING:
+    import click
+    import pandas as pd
+
+    from harness import BackTest, PointStore
+
+LAWS = ("last", "line", "sigmoid", "power", "two_step")  # tried where the laws are not named
+BASELINE = "last"
+
+
+def predictability(
+    store: PointStore,
+    *,
+    task: str | None = None,
+    where: str | None = None,
+    laws: Sequence[str] = (),
+    late: int = 3,
+    level: float = 0.9,
+    bootstrap: int = 200,
+) -> Table:
+    """Return a row per task: what stands in the way of predicting it from scale.
+
+    :param laws: laws of the back-test; by default those of LAWS that can be fitted.
+    :param late: checkpoints at the end of a run that say how much a score moves.
+
+    Raises UsageError where no task has choices or a metric.
+    """
+    options = {"level": level, "bootstrap": bootstrap}
+    rows: list[tuple[Any, ...]] = []
+    notes: list[str] = []
+    for name, metric in sorted(metrics_of(store, task, None).items()):
+        points = _points(store, name, metric, where)
+        found = list(_tested(store, points, metric, laws, notes, options))
+        best = found[0] if found else (None, None, None)
+        rows.append((name, metric, _lost(store, name, where, level), _noise(points, metric, late, level), *best))
+    if not rows:
+        raise UsageError(f"{store.path} holds no task {task or ''} with a metric")
+    columns = ("task", "metric", "lost at", "signal to noise", "best law", "inside", "error")
+    title = "How predictable each task is from scale"
+    return Table("predictability", title, columns, tuple(rows), (*_about(late, level), *notes))
+
+
+def _about(late: int, level: float) -> tuple[str, str, str]:
+    lost = (
+        "lost at: the step from log-probability to accuracy at which documents lose most of their correlation with "
+        "scale, and in how many families (harness decompose)."
+    )
+    noise = (
+        f"signal to noise: how far the largest sizes of families lie apart, over how much a score moves over the last "
+        f"{late} checkpoints of a run, with a {level:.0%} interval (harness decide); ? without several checkpoints."
+    )
+    law = (
+        "best law: lowest mean interval score where every size is predicted from the smaller ones (harness fit "
+        f"--back-test). inside: how many of its {level:.0%} intervals covered the measurement. error: its mean "
+        f"absolute error, and that of {BASELINE} (no change); a law that is no better than {BASELINE} predicts nothing."
+    )
+    return lost, noise, law
+
+
+def _points(store: PointStore, task: str, metric: str, where: str | None) -> pd.DataFrame:
+    from harness.points import applicable, query, widen
+
+    cells = store.select(task)
+    there = {own.name for own in applicable(store.load_any(cells[0].id), store.registries)}
+    points = widen(store.points(task, metrics=sorted({metric, *({"logp_gold"} & there)})))
+    return (query(points, where) if where else points).reset_index(drop=True)
+
+
+def _lost(store: PointStore, task: str, where: str | None, level: float) -> str:
+    """Name the step at which most families lose their relation to scale."""
+    try:
+        every = [items for items in read_document_scores(store, task=task, where=where) if len(items.x) >= FEWEST]
+    except UsageError:
+        return "-"  # a task without choices
+    steps = Counter(" or ".join(predictability_lost(items, level=level).at) or "nowhere" for items in every)
+    return ", ".join(f"{step} ({count} of {len(every)})" for step, count in steps.most_common()) or "-"
+
+
+def _noise(points: pd.DataFrame, metric: str, late: int, level: float) -> Range | None:
+    from harness.points import ends, largest
+
+    finals = points[ends(points) & largest(points)][metric].to_numpy(dtype=np.float64)
+    runs = [run[metric].to_numpy(dtype=np.float64) for run in late_runs(points, late)]
+    try:
+        found: Range = signal_to_noise(finals, runs, level=level)
+    except LawError:
+        return None
+    return found
+
+
+def _tested(
+    store: PointStore, points: pd.DataFrame, metric: str, laws: Sequence[str], notes: list[str], options: dict[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the best law of a back-test, how often its intervals covered, and its error beside the baseline's."""
+    named = [*dict.fromkeys((*(laws or LAWS), BASELINE))]
+    try:
+        found: BackTest = harness.back_test(points, named, value=metric, registries=store.registries, **options)
+    except HarnessError as error:
+        notes.append(f"{points['task'].iloc[0]}: {error}")
+        return
+    rows = found.rows[found.rows["inside"].notna()]
+    tests = rows.groupby("law")["target"].count()
+    rows = rows[rows["law"].map(tests) == tests.max()]  # laws that failed somewhere were spared the hard cases
+    scores = rows.groupby("law")["interval_score"].mean().sort_values(kind="stable")
+    errors = found.rows.groupby("law")["error"].agg(lambda own: float(own.abs().mean()))
+    for law in scores.index[:1]:
+        own = rows[rows["law"] == law]
+        covered = f"{int(own['inside'].astype(bool).sum())} of {len(own)}"
+        yield str(law), covered, f"{errors[law]:.3g}; {BASELINE} {errors.get(BASELINE, np.nan):.3g}"
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness predictability."""
+    import click
+
+    @cli.command("predictability")
+    @click.argument("store", type=click.Path(path_type=Path))
+    @click.option("--task", help="Task to analyse (default: all).")
+    @click.option("--where", metavar="EXPR", help="Expression that selects points.")
+    @click.option(
+        "--law", "laws", multiple=True, help=f"Law of the back-test; repeatable (default: {', '.join(LAWS)})."
+    )
+    @click.option(
+        "--late",
+        default=3,
+        show_default=True,
+        type=click.IntRange(min=2),
+        help="Number of last checkpoints per run used to measure the noise of a score.",
+    )
+    @harness.interval_options
+    @harness.table_options
+    @click.pass_obj
+    def command(
+        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **asked: Any
+    ) -> None:
+        """Show per task where its relation to scale is lost, its signal to noise, and the law that predicts it best."""
+        found = predictability(harness.open_store(store, registries=host), **asked)
+        harness.print_tables([found], host, suffix=suffix, output=output)

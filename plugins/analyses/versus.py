@@ -1,0 +1,231 @@
+"""harness versus: two checkpoints on the same documents, task by task, with tests that are corrected over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Measured, Table, UsageError
+from harness.errors import choose
+from harness_plugins.analyses.multiple_tests import CORRECTIONS
+
+if TYPE_CHECKING:
+    import click
+    import pandas as pd
+
+    from harness import PointStore
+
+SMALLEST = 1e-9  # p below which no more digits are shown
+EXPRESSION = frozenset("=<>'\"")  # what a name of a checkpoint does not contain
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two checkpoints on one task: their values, the difference B - A, and the test of it.
+
+    `wins` counts the documents on which only A, and only B, is right, where scores are right or wrong.
+    """
+
+    task: str
+    metric: str
+    a: float
+    b: float
+    difference: Measured
+    wins: tuple[int, int] | None
+    test: str
+    p: float
+    is_b_better: bool
+
+
+def versus(
+    store: PointStore, a: str, b: str, *, task: str | None = None, level: float = 0.95, correction: str = "holm"
+) -> Table:
+    """Return a row per task that both checkpoints have scored: the paired difference and its test.
+
+    :param a: a checkpoint: FAMILY:SIZE (its last step), FAMILY:SIZE@STEP, or an expression over columns; `b` likewise.
+    :param correction: holm (family-wise) or bh (false discovery rate), over tasks.
+
+    Accuracies are tested with McNemar's exact test of the documents on which the two differ; other metrics, and tasks
+    whose documents come in clusters, with Student's t of the paired difference. Raises UsageError for a checkpoint
+    that is not there, or several, and where no task is shared.
+    """
+    cells = [cell for cell in store.select(task) if not store.is_sampled(cell.id)]
+    first, second = (_chosen(cells, name, side) for name, side in ((a, "A"), (b, "B")))
+    shared = [key for key in first if key in second]
+    if not shared:
+        raise UsageError(f"{a} and {b} share no task; A has {choose(_tasks(first))}, B has {choose(_tasks(second))}")
+    found = (_duel(store, first[key], second[key]) for key in shared)
+    duels = sorted((duel for duel in found if duel), key=lambda duel: duel.task)
+    if not duels:
+        raise UsageError(f"{a} and {b} share no task whose own metric compares documents")
+    return _table(duels, (a, b), level, correction)
+
+
+def _tasks(cells: dict[str, Any]) -> set[str]:
+    return {cell.task for cell in cells.values()}
+
+
+def _chosen(cells: Sequence[Any], name: str, side: str) -> dict[str, Any]:
+    """Return the cells of one checkpoint by the fingerprint of their task."""
+    import pandas as pd
+
+    from harness.points import checkpoint_columns, query
+
+    frame = pd.DataFrame([{**checkpoint_columns(cell), "label": cell.checkpoint.label} for cell in cells])
+    kept = query(frame, name) if EXPRESSION & set(name) else _named(frame, name)
+    labels = set(kept["label"])
+    if len(labels) != 1:
+        raise UsageError(
+            f"{side}: {name} selects {choose(labels)}; expected one checkpoint of {choose(frame['label'])}"
+        )
+    twice = kept[kept.duplicated("fingerprint")]
+    if len(twice):
+        raise UsageError(
+            f"{side}: {name} has {twice['task'].iloc[0]} more than once; choose by an expression over engine, dtype or "
+            "settings"
+        )
+    return {str(row["fingerprint"]): cells[int(str(i))] for i, row in kept.iterrows()}
+
+
+def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of a label; a name without a step means the last one."""
+    from harness.points import ends
+
+    exact = frame[frame["label"] == name]
+    if len(exact):
+        return exact
+    last = frame[frame["label"].str.split("@").str[0] == name]
+    return last[ends(last, "task")] if len(last) else last
+
+
+def _duel(store: PointStore, first: Any, second: Any) -> Duel | None:
+    """Test the difference of two checkpoints on one task; None where its metric does not apply."""
+    from harness.points import evaluate, paired_difference
+
+    meta = store.task_meta[first.id.fingerprint]
+    metric, a, b = store.registries.metrics[meta["metric"]], store.load(first.id), store.load(second.id)
+    if not set(metric.needs) <= a.offers & b.offers:
+        return None
+    average = meta["average"]
+    difference = Measured(*paired_difference(metric, a, b, average))
+    counts = _right(metric, a, b) if _is_plain(a, average) else None
+    test, p = ("McNemar", _mcnemar(*counts)) if counts else ("t", _student(difference, a))
+    better = difference.value > 0 if metric.higher_is_better else difference.value < 0
+    values = [evaluate(metric, one, average).value for one in (a, b)]
+    return Duel(first.task, metric.name, values[0], values[1], difference, counts, test, p, better)
+
+
+def _is_plain(scores: Any, average: str) -> bool:
+    """Say whether the task's value is the mean of independent documents."""
+    return not scores.clustered and (average == "micro" or len(set(scores.group.astype(str))) == 1)
+
+
+def _right(metric: Any, a: Any, b: Any) -> tuple[int, int] | None:
+    """Return how many documents only A and only B have right; None where documents are not right or wrong."""
+    from harness.points import per_document
+
+    if metric.aggregate != "mean":
+        return None
+    first, second = (per_document(metric, one).columns[0] for one in (a, b))
+    if not np.isin([first, second], (0.0, 1.0)).all():
+        return None
+    return int((first > second).sum()), int((second > first).sum())
+
+
+def _mcnemar(only_a: int, only_b: int) -> float:
+    """Return the exact two-sided p of McNemar's test (1947): the documents that differ are coins."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _student(difference: Measured, scores: Any) -> float:
+    """Return the two-sided p of a paired difference, by Student's t over documents, or over clusters."""
+    from scipy.stats import t
+
+    units = len(set(scores.group.astype(str))) if scores.clustered else len(scores)
+    if not np.isfinite(difference.stderr):
+        return float("nan")
+    if difference.stderr == 0:
+        return 1.0 if difference.value == 0 else 0.0
+    return float(2 * t.sf(abs(difference.value) / difference.stderr, max(units - 1, 1)))
+
+
+def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correction: str) -> Table:
+    adjusted = CORRECTIONS[correction](np.array([duel.p for duel in duels]))
+    rows = tuple(_row(duel, float(p), 1 - level) for duel, p in zip(duels, adjusted, strict=True))
+    about = (
+        f"A is {names[0]}, B is {names[1]}, on the same documents. B - A ± standard error of paired documents. only A, "
+        "only B: documents that only one of them has right."
+    )
+    found = sum(row[-1] != "not told apart" for row in rows)
+    tests = (
+        f"p corrected over {len(rows)} tasks ({correction}): {found} differ at {1 - level:.0%}. McNemar: exact test of "
+        "documents that only one has right; t: Student's t of the paired difference (other metrics, groups, clusters)."
+    )
+    columns = ("task", "metric", "A", "B", "B - A", "only A", "only B", "test", "p", "p corrected", "verdict")
+    return Table("versus", "Two checkpoints, document by document", columns, rows, (about, tests))
+
+
+def _row(duel: Duel, p: float, alpha: float) -> tuple[Any, ...]:
+    verdict = "not told apart" if not p < alpha else "B better" if duel.is_b_better else "A better"
+    wins = duel.wins or (None, None)
+    return (
+        duel.task,
+        duel.metric,
+        duel.a,
+        duel.b,
+        duel.difference,
+        *wins,
+        duel.test,
+        _shown(duel.p),
+        _shown(p),
+        verdict,
+    )
+
+
+def _shown(p: float) -> float | str:
+    return p if not p < SMALLEST else f"<{SMALLEST:g}"
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness versus."""
+    import click
+
+    @cli.command("versus")
+    @click.argument("store", type=click.Path(path_type=Path))
+    @click.argument("a")
+    @click.argument("b")
+    @click.option("--task", help="Task to test (default: all).")
+    @click.option(
+        "--level",
+        default=0.95,
+        show_default=True,
+        type=click.FloatRange(0.01, 0.999),
+        help="Confidence level of the verdicts.",
+    )
+    @click.option(
+        "--correction",
+        default="holm",
+        show_default=True,
+        type=click.Choice(list(CORRECTIONS)),
+        help="Correction for multiple tasks: holm (family-wise error rate) or bh (false discovery rate).",
+    )
+    @harness.table_options
+    @click.pass_obj
+    def command(
+        host: harness.PluginHost, /, store: Path, a: str, b: str, suffix: str | None, output: Path | None, **asked: Any
+    ) -> None:
+        """Test whether two checkpoints differ, document by document, with a correction over tasks.
+
+        A and B are FAMILY:SIZE (its last step), FAMILY:SIZE@STEP, or an expression over columns of checkpoints, such as
+        "family == 'aster' and size == 'w64l2' and step == 100".
+        """
+        found = versus(harness.open_store(store, registries=host), a, b, **asked)
+        harness.print_tables([found], host, suffix=suffix, output=output)
