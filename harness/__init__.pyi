@@ -3,8 +3,10 @@
 To add a name, add a line `from harness.MODULE import NAME as NAME`.
 """
 
+from harness.cli.output import answer as answer
 from harness.cli.output import duplicates_option as duplicates_option
 from harness.cli.output import interval_options as interval_options
+from harness.cli.output import print_json as print_json
 from harness.cli.output import print_tables as print_tables
 from harness.cli.output import row_options as row_options
 from harness.cli.output import table_options as table_options
@@ -22,7 +24,7 @@ from harness.errors import TaskError as TaskError
 from harness.errors import TokenError as TokenError
 from harness.errors import UsageError as UsageError
 from harness.escaping import printable as printable
-from harness.evaluation.suite import evaluate as evaluate
+from harness.evaluation.evaluate import evaluate as evaluate
 from harness.fitting.crossings import crossing as crossing
 from harness.fitting.crossings import crossovers as crossovers
 from harness.fitting.crossings import gain as gain
@@ -57,6 +59,7 @@ from harness.tables import Measured as Measured
 from harness.tables import Range as Range
 from harness.tables import Table as Table
 from harness.tasks.loading import fingerprint as fingerprint
+from harness.tasks.patterns import find_matches as find_matches
 from harness.tasks.prompting import chat_context as chat_context
 from harness.types import Bools as Bools
 from harness.types import Checker as Checker

@@ -51,12 +51,15 @@ BUILT_IN = (
     "harness_plugins.analyses.task_predictability",
     "harness_plugins.analyses.active",
     "harness_plugins.analyses.forecast",
+    "harness_plugins.executors.listing",
     "harness_plugins.forecasters",
     "harness_plugins.sources.bigbench",
     "harness_plugins.sources.lm_eval",
     "harness_plugins.samplers",
     "harness_plugins.panels.scaling",
+    "harness_plugins.panels.predicted",
     "harness_plugins.panels.overview",
+    "harness_plugins.panels.models",
     "harness_plugins.reporters",
     "harness_plugins.nano",
     "harness_tasks",
@@ -98,6 +101,7 @@ class PluginHost(Registries):
         self.manager.add_hookspecs(hookspecs)
         self.candidates: dict[str, Candidate] = {}
         self.errors: dict[str, str] = {}
+        self.extra: tuple[str, ...] = ()  # what -p named, so that another process can load the same
         self.seconds: dict[str, float] = {}
         self.commands: dict[str, str] = {}  # name of a command -> the plugin that added it
 
@@ -149,6 +153,10 @@ class PluginHost(Registries):
         for name, error in self.errors.items():
             raise PluginError(f"plugin {name!r} does not load: {error}; mend it, or switch it off with -p no:{name}")
 
+    def added(self) -> list[str]:
+        """Return the plugins that were added as objects, which no other process can load."""
+        return sorted({name for name, _ in self.manager.list_name_plugin()} - set(self.candidates))
+
     def ships(self, plugin: str) -> bool:
         """Say whether a plugin came with the harness."""
         return plugin in self.candidates and self.candidates[plugin].is_built_in
@@ -197,6 +205,7 @@ def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
     names = list(extra)
     off = {name.removeprefix("no:") for name in names if name.startswith("no:")}
     host = PluginHost()
+    host.extra = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in names)
     for candidate in (
         *_built_in(),
         *_installed(),

@@ -23,7 +23,13 @@ CONTRACTS = {
     "charts", "columns", "distribution", "errors", "escaping", "files", "hookspecs", "host", "origins", "registries",
     "tables", "types",
 }  # fmt: skip
-FACADES = {"engines", "laws", "points", "testing"}  # public names for plugins: nothing inside harness imports them
+FACADES = {
+    "engines",
+    "executors",
+    "laws",
+    "points",
+    "testing",
+}  # for plugins: nothing inside imports them
 BELOW_STORE = {"contracts", "tasks", "checkpoints", "metrics"}
 BELOW_REPORTS = BELOW_STORE | {"store", "evaluation", "fitting"}
 ALLOWED = {
@@ -71,7 +77,8 @@ def imports(source: str, *, top: bool = False) -> Iterator[str]:
 def sources(*folders: str) -> list[Path]:
     """Return the modules in some folders; plugins/example is a distribution of its own, as a stranger's."""
     found = (path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
-    return sorted(path for path in found if REPOSITORY / "plugins" / "example" not in path.parents)
+    built = REPOSITORY / "plugins" / "nano" / "build"
+    return sorted(path for path in found if not {REPOSITORY / "plugins" / "example", built} & set(path.parents))
 
 
 def module_of(path: Path) -> str:
@@ -153,8 +160,8 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     levels: dict[str, int] = {}
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
-    assert len(levels) <= 25
-    assert sum(map(len, arrows.values())) <= 114
+    assert len(levels) <= 26
+    assert sum(map(len, arrows.values())) <= 120
     assert max(levels.values()) <= 11
 
 

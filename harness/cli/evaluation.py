@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.exceptions import Exit
 
+from harness.cli.executor_options import executor_options, split_executor
 from harness.cli.named_values import read_options
-from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables
+from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables, say
 from harness.cli.prompting_options import prompting_options, prompting_settings
 from harness.cli.sampling_options import sampling_options, sampling_settings
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
-    from harness.evaluation.suite import Settings
+    from harness.evaluation.evaluate import RunSettings
 
 
 @click.command("eval")
@@ -67,9 +68,20 @@ if TYPE_CHECKING:
     help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).",
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
+@click.option(
+    "--allow-pickle",
+    multiple=True,
+    metavar="NAME",
+    help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
+)
 @prompting_options
 @sampling_options
-@click.option("--dry-run", is_flag=True, help="Print the numbers of cells, documents, tokens and FLOPs, and stop.")
+@executor_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the numbers of cells, documents, tokens and FLOPs, with --workers the time of each worker, and stop.",
+)
 @click.pass_obj
 def evaluate(
     host: PluginHost,
@@ -86,8 +98,11 @@ def evaluate(
     max_length: int | None,
     truncation: str | None,
     rehash: bool,
+    allow_pickle: tuple[str, ...],
     dry_run: bool,
-    **more: Any,
+    executor: str | None,
+    shard: str | None,
+    **others: Any,
 ) -> None:
     """Evaluate tasks on checkpoints and store the log-probability of every choice.
 
@@ -96,10 +111,11 @@ def evaluate(
     store are skipped, so the same command resumes a killed run.
     """
     from harness.cli.progress import shown
-    from harness.evaluation.suite import evaluate as run
+    from harness.evaluation.evaluate import evaluate as run
 
+    own, more = split_executor(others)
     names = [name for name in tasks.split(",") if name]
-    settings: Settings = {
+    settings: RunSettings = {
         "engine": engine,
         "options": read_options(options) | ({"max_length": max_length} if max_length else {}),
         "data": data,
@@ -107,8 +123,12 @@ def evaluate(
         "subset": subset,
         "truncation": truncation,
         "rehash": rehash,
+        "allow_pickle": allow_pickle,
         "sampling": sampling_settings(more),
         "prompting": prompting_settings(more),
+        "executor": executor,
+        "executor_options": own,
+        "shard": shard,
     }
     if dry_run:
         _dry_run(host, families, names, store, settings)
@@ -120,17 +140,16 @@ def evaluate(
             progress.note("interrupted; the same command goes on with what is missing")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    click.echo(f"{summary.written} cells written, {summary.there} were there", err=True)
+    say(f"{summary.written} cells written, {summary.there} were there")
 
 
-def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: Settings) -> None:
-    from harness.evaluation.plan import cost_table
-    from harness.evaluation.suite import prepare
+def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: RunSettings) -> None:
+    from harness.evaluation.evaluate import plan_tables
 
-    plan, _ = prepare(families, tasks, store=store, registries=host, **settings)
-    print_tables([cost_table(plan)], host, every_row=True)
+    plan, tables = plan_tables(families, tasks, store=store, registries=host, **settings)
+    print_tables(tables, host, every_row=True)
     for failure in plan.failures:
-        click.echo(f"failed: {failure}", err=True)
+        say(f"failed: {failure}")
     if plan.failures:
         raise Exit(1)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from harness.cli.output import say
 from harness.host import PluginHost
 
 LAW = click.option(
@@ -19,8 +22,29 @@ HOLD_OUT = click.option(
 )
 
 
+METRIC = click.option(
+    "--metric", "metrics", multiple=True, metavar="COLUMN", help="Column of scores of a table; may be repeated."
+)
+MAP = click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit, for a table.")
+
+
+def _source(path: Path, host: PluginHost, metrics: Sequence[str], renames: Sequence[str]) -> Any:
+    """Return a store, or the long points of a table; raise UsageError for table options beside a store."""
+    from harness.errors import UsageError
+    from harness.fitting.columns import renamed
+    from harness.reports.table_points import table_points
+    from harness.store.points import open_store, read_table
+
+    if not path.is_dir():
+        table, _ = read_table(path)
+        return table_points(renamed(table, renames), metrics)
+    if metrics or renames:
+        raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric and --map are for tables")
+    return open_store(path, registries=host)
+
+
 @click.command("report")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("points", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
@@ -31,23 +55,28 @@ HOLD_OUT = click.option(
 )
 @LAW
 @HOLD_OUT
-@click.option("--title", help="Heading of the page (default: the name of the store).")
+@METRIC
+@MAP
+@click.option("--title", help="Heading of the page (default: the name of the store or table).")
 @click.pass_obj
-def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: str, title: str | None) -> None:
-    """Write one HTML page with the figures of a store.
+def report(
+    host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], renames: tuple[str, ...], **asked: Any
+) -> None:
+    """Write one HTML page with the figures of a store or a table.
 
-    The page holds its data and scripts and opens from disk without a network. Plugins add figures (register_panels).
+    POINTS is a store, or a CSV or Parquet table with one row per checkpoint. The page holds its data and scripts and
+    opens from disk without a network. Plugins add figures (register_panels).
     """
     from harness.reports.report import write_report
-    from harness.store.points import open_store
 
-    path = write_report(open_store(store, registries=host), output, law=law, hold_out=hold_out, title=title)
-    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)
+    asked["title"] = asked["title"] or f"Scaling report of {points.name}"
+    path = write_report(_source(points, host, metrics, renames), output, registries=host, **asked)
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @click.command("plot")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--task", required=True, help="Task to draw.")
+@click.argument("points", type=click.Path(path_type=Path))
+@click.option("--task", required=True, help="Task to draw; in a table without tasks, the column of scores.")
 @click.option(
     "-o",
     "--output",
@@ -67,14 +96,30 @@ def report(host: PluginHost, /, store: Path, output: Path, law: str, hold_out: s
     help="Horizontal axis.",
 )
 @click.option("--linear", is_flag=True, help="Linear horizontal axis (default: logarithmic).")
+@METRIC
+@MAP
 @click.pass_obj
 def plot(
-    host: PluginHost, /, store: Path, task: str, output: Path, law: str, hold_out: str, scale: str, linear: bool
-) -> None:
-    """Draw one task: points with error bars, a law with its interval, and held-out points."""
+    host: PluginHost, /, points: Path, task: str, output: Path, scale: str, linear: bool, metrics: tuple[str, ...],
+    renames: tuple[str, ...], **asked: Any,
+) -> None:  # fmt: skip
+    """Draw one task: points with error bars, a law with its interval, and held-out points.
+
+    POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
+    """
     from harness.charts import save_chart
     from harness.reports.report import plot_task
-    from harness.store.points import open_store
 
-    chart = plot_task(open_store(store, registries=host), task, law=law, hold_out=hold_out, x=scale, log_x=not linear)
-    click.echo(str(save_chart(chart, output)), err=True)
+    source = _source(points, host, metrics or _column(points, task), renames)
+    chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
+    say(save_chart(chart, output))
+
+
+def _column(points: Path, task: str) -> tuple[str, ...]:
+    """Return the task as a column of scores where a wide table has one of that name."""
+    from harness.store.points import read_table
+
+    if points.is_dir():
+        return ()
+    columns = set(read_table(points)[0].columns)
+    return (task,) if task in columns and not {"metric", "value"} <= columns else ()

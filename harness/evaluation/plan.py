@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.adapters import adapter_digest
-from harness.checkpoints.digests import FileStates, checkpoint_digest, config_digest, state_of, tokenizer_digest
+from harness.checkpoints.digests import (
+    FileStates,
+    checkpoint_digest,
+    code_digests,
+    config_digest,
+    expect_no_pickles,
+    state_of,
+    tokenizer_digest,
+)
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
 from harness.distribution import missing
@@ -35,6 +43,7 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # state before the digest was computed
+    trusted: Mapping[str, Any] = field(default_factory=dict)  # code and pickles of the checkpoint that may run
     chat: Chat | None = None
 
     @property
@@ -98,7 +107,19 @@ class Setup:
     rehash: bool = False
     greedy: frozenset[str] = frozenset()
     sampling: Sampling | None = None
+    pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
     chat: Chat | None = None
+
+    def trusted_of(self, folder: Path) -> dict[str, Any]:
+        """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
+
+        Raises FamilyError for pickles that nobody allowed.
+        """
+        found: dict[str, Any] = {}
+        if self.options.get("trust_remote_code"):
+            found = {"trust_remote_code": True, "remote_code": code_digests(folder)}
+        pickles = expect_no_pickles(folder, self.pickles)
+        return found | ({"pickles": pickles} if pickles else {})
 
     def settings_of(self, settings: Settings, task: Task) -> Settings:
         """Return the settings of a task's cell: those of the checkpoint and task, and how texts are drawn."""
@@ -128,6 +149,7 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
 
 def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
     located, folder = locate(checkpoint)
+    trusted = setup.trusted_of(folder)
     known = complete(located, folder)
     if known.adapter and not setup.engine.adapters:
         raise EngineError(
@@ -153,7 +175,7 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
     adapter = known.adapter
     files, digest = state_of(folder, adapter), checkpoint_digest(folder, adapter=adapter, rehash=setup.rehash)
     cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
-    return Job(known, folder, info, settings, cells, files, setup.chat)
+    return Job(known, folder, info, settings, cells, files, trusted, setup.chat)
 
 
 def check_options(setup: Setup) -> None:

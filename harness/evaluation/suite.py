@@ -24,6 +24,7 @@ from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, chec
 from harness.evaluation.sampling import SampleRun, make_sampling
 from harness.evaluation.scoring import Claim, Tally, check_all_came, requests_of
 from harness.evaluation.tokens import TRUNCATION
+from harness.evaluation.writing import CellWriter
 from harness.host import default_host
 from harness.origins import PLUGIN_ERRORS, is_interrupt
 from harness.registries import Registries
@@ -47,6 +48,7 @@ class Settings(TypedDict, total=False):
     truncation: str | None
     rehash: bool
     sampling: Mapping[str, Any] | None
+    allow_pickle: Sequence[str]
     prompting: Mapping[str, Any] | None
 
 
@@ -93,6 +95,7 @@ class Suite:
         self.plan, self.store, self.progress = plan, store, progress
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
+        self.writer = CellWriter(store)
         self.summary = Summary(there=len(plan.there), failures=list(plan.failures))
         self.told: set[str] = set()
 
@@ -102,7 +105,7 @@ class Suite:
             self.progress.failed(failure)
         for note in self.slot.setup.sampling.notes if self.slot.setup.sampling else ():
             self.progress.note(note)
-        self._keep_names()
+        self.keep_names()
         try:
             self._pass([job for job in self.plan.jobs if self._open_cells(job)])
             self._wait_for_others()
@@ -111,7 +114,14 @@ class Suite:
             self.slot.close()
         return self.summary
 
-    def _keep_names(self) -> None:
+    def serve(self, job: Job, after: Job | None) -> None:
+        """Do the missing cells of one job, and leave the engine open; `after` may be read ahead."""
+        self.plan.jobs = [job]
+        self._do_unclaimed(job, after)
+        self._wait_for_others()
+        self._expect_all()
+
+    def keep_names(self) -> None:
         """Write the names of tasks, checkpoints and settings before the records that need them."""
         tasks = {task.fingerprint: task for job in self.plan.jobs for task, _ in job.cells}
         for task in tasks.values():
@@ -138,10 +148,13 @@ class Suite:
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Compute the cells of each job that no other process has locked."""
         for job, after in zip_longest(jobs, jobs[1:]):
-            with ExitStack() as locks:
-                claims = list(self._claim(job, locks))
-                if claims:
-                    self._do(job, claims, after)
+            self._do_unclaimed(job, after)
+
+    def _do_unclaimed(self, job: Job, after: Job | None) -> None:
+        with ExitStack() as locks:
+            claims = list(self._claim(job, locks))
+            if claims:
+                self._do(job, claims, after)
 
     def _claim(self, job: Job, locks: ExitStack) -> Iterator[Claim]:
         for task, cell in self._open_cells(job):
@@ -198,13 +211,16 @@ class Suite:
         tallies = (
             Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source)) for claim, encoded in cells
         )
-        for score in engine.score(requests_of(tallies, begun)):
-            key: Any = score.key  # (number, request), as requests_of made it
-            tally = begun[key[0]]
-            tally.add(key[1], score)
-            self.progress.documents(job.checkpoint, tally.documents)
-            if not tally.left:
-                self._write(job, tally, engine)
+        try:
+            for score in engine.score(requests_of(tallies, begun)):
+                key: Any = score.key  # (number, request), as requests_of made it
+                tally = begun[key[0]]
+                tally.add(key[1], score)
+                self.progress.documents(job.checkpoint, tally.documents)
+                if not tally.left:
+                    self._write(job, tally, engine)
+        finally:  # also what was complete before an engine failed
+            self._report_written(job, wait=True)
         check_all_came(begun)
 
     def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
@@ -214,7 +230,7 @@ class Suite:
                 run = self._sample_run(claim, encoded)
                 for documents in run.run(engine):
                     self.progress.documents(job.checkpoint, documents)
-                run.seal(engine.describe())
+                run.seal({**engine.describe(), **job.trusted})
             except PluginError as error:
                 self._fail(_where(job, claim.task), error)
                 continue
@@ -243,14 +259,18 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.store.write(tally.claim.cell, tally.records(engine.describe()))
+            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}))
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
-            return
-        finally:
             tally.claim.lock.release()
-        self.summary.written += 1
-        self.progress.cell(job.checkpoint, tally.task)
+        self._report_written(job)
+
+    def _report_written(self, job: Job, *, wait: bool = False) -> None:
+        """Report the cells that are on disk by now; raises StoreError where one could not be written."""
+        for tally in self.writer.written(wait=wait):
+            tally.claim.lock.release()
+            self.summary.written += 1
+            self.progress.cell(job.checkpoint, tally.task)
 
     def _fail(self, where: str, error: BaseException) -> None:
         if is_interrupt(error):
@@ -294,6 +314,7 @@ def prepare(
     truncation: str | None = None,
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    allow_pickle: Sequence[str] = (),
     prompting: Mapping[str, Any] | None = None,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
@@ -306,7 +327,7 @@ def prepare(
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
     own, chat = take_prompting(prompting or {})
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, chat=chat)
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
     check_options(setup)
     if truncation is not None and truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
@@ -361,63 +382,3 @@ def _tasks(
                 f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
             )
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
-
-
-def evaluate(
-    families: Sequence[str | Family],
-    tasks: Sequence[str | Task],
-    store: str | Path,
-    *,
-    engine: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    data: str | Path | None = None,
-    limit: int | None = None,
-    subset: str | Path | Sequence[Subset] | None = None,
-    truncation: str | None = None,
-    rehash: bool = False,
-    sampling: Mapping[str, Any] | None = None,
-    prompting: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-    registries: Registries | None = None,
-) -> Summary:
-    """Score tasks on checkpoints and store the scores of every choice; stored cells are not computed again.
-
-    :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
-    :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
-    :param store: the folder of the store; created if it does not exist.
-    :param engine: name of the engine (default: vllm if it and a GPU are available, else transformers).
-    :param options: options of the engine, such as {"dtype": "bfloat16"}.
-    :param data: folder with documents that do not ship with their tasks.
-    :param limit: evaluate the first documents of each group only (stored as a separate task).
-    :param subset: a file of `harness choose`, or its Subset values: evaluate these documents only.
-    :param truncation: of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).
-    :param rehash: compute the digests of weight files again instead of using the cache.
-    :param sampling: for tasks with generated text: sampler, options (a dict for the sampler), temperature, top_p, seed,
-        keep_texts and allow_code_execution.
-    :param prompting: num_fewshot, fewshot_seed, include_path (folders with further task files of a source),
-        chat_template ("tokenizer", or a file), system_prompt and multiturn.
-    :param progress: receives events of the run.
-
-    Returns a Summary; failed checkpoints and tasks are in `failures`, the others are complete. Raises UsageError for
-    unknown names, TaskError and FamilyError for invalid files, and StoreError if the store cannot be written.
-    """
-    expect_usable(Path(store))
-    plan, setup = prepare(
-        families,
-        tasks,
-        engine=engine,
-        options=options,
-        data=data,
-        limit=limit,
-        subset=subset,
-        truncation=truncation,
-        rehash=rehash,
-        sampling=sampling,
-        prompting=prompting,
-        registries=registries,
-    )
-    opened = Store(store, create=True)
-    plan.look_into(opened)
-    progress = progress or Progress()
-    progress.start(plan)
-    return Suite(plan, setup, opened, progress).run()

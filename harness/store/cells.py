@@ -140,7 +140,7 @@ class Store:
     def lost(self) -> list[Path]:
         """Return the paths, within the store, of files that were set aside and not written again."""
         aside = self.path / "damaged"
-        paths = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+        paths = (path.relative_to(aside) for path in aside.rglob("*") if not path.is_dir())
         return sorted(path for path in paths if path.parent.name and not (self.path / path).exists())
 
     def is_sampled(self, cell: CellId) -> bool:

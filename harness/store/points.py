@@ -33,6 +33,7 @@ from harness.metrics.scores import Scores
 from harness.registries import Registries
 from harness.store.cells import Cell, Store
 from harness.store.documents import Docs
+from harness.store.files import UNREADABLE
 from harness.store.identity import CellId
 from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source, source_metrics
@@ -340,7 +341,7 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
+    except (*UNREADABLE, AttributeError, IndexError, MemoryError, OverflowError, RecursionError, SyntaxError) as error:
         raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
     twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
     if not twice.any():

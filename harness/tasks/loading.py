@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
-from harness.files import digest_of
+from harness.files import digest_of, expect_characters
 from harness.registries import Registries
-from harness.tasks.documents import find_files, look_for, read_rows
+from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import read_hub
 from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
@@ -20,6 +21,7 @@ from harness.tasks.task_files import HubTask, TaskFile, read_task_file
 from harness.tasks.templates import Row, look_up
 from harness.types import Doc, Generation, Task
 
+MOST_CHOICES = 2**15 - 1  # of a document; a store numbers them with 16 bits
 WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -45,6 +47,8 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
         _check(docs)
     except TaskError as error:
         raise TaskError(f"task {file.name}: {error}") from error
+    except RecursionError as error:
+        raise TaskError(f"task {file.name}: a value is nested too deeply") from error
     return Task(
         name=f"{file.name}{file.suffix}",
         kind=prompt.kind,
@@ -84,16 +88,23 @@ def _shots(pool: FewShot | None, n: int, seed: int | None) -> FewShot | None:
 
 
 def _material(file: TaskFile, data: Path | None) -> Material:
-    inside = [data / file.name, data / file.folder, data] if data else []
-    folders = list(dict.fromkeys([*inside, file.path.parent]))
+    given = [data / file.name, data / file.folder, data] if data else []
+    folders = list(dict.fromkeys([*given, file.path.parent]))
     if file.hub and not look_for(file.documents, folders):
         return _from_hub(file.hub)
-    return _from_files(file, folders)
+    is_given = file.path.parent in [folder.resolve() for folder in given]
+    return _from_files(file, folders, None if is_given else file.path.parent)
 
 
-def _from_files(file: TaskFile, folders: Sequence[Path]) -> Material:
+def _from_files(file: TaskFile, folders: Sequence[Path], own: Path | None) -> Material:
+    """Return the documents of the first folder that has some; links in `own`, which nobody named, stay inside."""
+
     def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> list[Row]:
-        found = (row for path in find_files(patterns, folders) for row in read_rows(path, columns, file.rows))
+        paths = find_files(patterns, folders)
+        for path in paths:
+            if own and path.is_relative_to(own):
+                expect_own(path, own)
+        found = (row for path in paths for row in read_rows(path, columns, file.rows))
         return [row for row in found if _counts(row, only)]
 
     shots = file.fewshot
@@ -131,9 +142,21 @@ def _check(docs: Sequence[Doc]) -> None:
         raise TaskError("it has no documents")
     seen: set[str] = set()
     for doc in docs:
+        _expect_storable(doc)
         if doc.doc_id in seen:
             raise TaskError(f"two documents have the id {doc.doc_id!r}; correct id: or group: in task.yaml")
         seen.add(doc.doc_id)
+
+
+def _expect_storable(doc: Doc) -> None:
+    """Raise TaskError where a document does not fit into the columns of a store."""
+    if max(len(doc.choices), len(doc.continuations), len(doc.contexts)) > MOST_CHOICES:
+        raise TaskError(f"document {doc.doc_id}: {len(doc.choices)} choices; expected {MOST_CHOICES} at most")
+    try:
+        texts = (doc.doc_id, doc.group or "", *doc.contexts, *doc.continuations, *doc.choices)
+        expect_characters("".join((*texts, json.dumps(dict(doc.attributes), ensure_ascii=False))))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TaskError(f"document {doc.doc_id!r}: {error}") from error
 
 
 def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation: Generation | None = None) -> str:
@@ -154,7 +177,14 @@ def suffix_of_shots(n: int | None, own: int) -> str:
 
 
 def fingerprinted(task: Task) -> Task:
-    """Return a task with the fingerprint of its content, whatever its author gave it."""
+    """Return a task with the fingerprint of its content, whatever its author gave it.
+
+    Raises TaskError where one of its documents cannot be stored.
+    """
+    try:
+        _check(task.docs)
+    except TaskError as error:
+        raise TaskError(f"task {task.name}: {error}") from error
     own = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
     return task if task.fingerprint == own else replace(task, fingerprint=own)
 

@@ -167,6 +167,8 @@ def _choice(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
     query = fill(spec.query, row)
     if spec.formulation == "letter":
         letters = string.ascii_uppercase[: len(choices)]
+        if len(letters) < len(choices):
+            raise TaskError(f"{len(choices)} choices; formulation: letter has letters for {len(letters)}")
         options = zip(letters, choices, strict=True)
         query += "".join(fill(spec.option, {"letter": x, "choice": c}) for x, c in options) + fill(spec.answer, row)
         choices = list(letters)
@@ -199,12 +201,17 @@ def _choices_and_gold(spec: PromptSpec, row: Row) -> tuple[list[str], tuple[int,
     return choices, _in_range(_gold(spec.gold, row), len(choices))
 
 
+GOLD_TABLES = "a table with flags:, or one with field: and labels:"
+
+
 def _gold(form: Any, row: Row) -> Sequence[int]:
     """Return the indices of the correct choices from a field with an index, a list of them, a label, or flags."""
     labels: list[str] | None = None
     if isinstance(form, dict) and "flags" in form:
         return [k for k, flag in enumerate(fill_list(form["flags"], row)) if flag == "1"]
     if isinstance(form, dict):
+        if set(form) != {"field", "labels"} or not isinstance(form["field"], str):
+            raise TaskError(f"gold: {form!r}; expected an index, the name of a field, {GOLD_TABLES}")
         labels = form["labels"] if isinstance(form["labels"], list) else fill_list(form["labels"], row)
         form = form["field"]
     value = look_up(form, row) if isinstance(form, str) else form

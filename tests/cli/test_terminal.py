@@ -121,6 +121,10 @@ COMMANDS = {
 def test_every_command_that_prints_tables_is_tried():
     """A new command is added here, or to those that print something else."""
     others = {
+        "completion",
+        "docs",
+        "doctor",
+        "new",
         "browse",
         "choose",
         "eval",

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -17,10 +18,12 @@ import pytest
 import harness
 from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
 from harness.checkpoints.families import select
+from harness.evaluation.evaluate import evaluate
 from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
-from harness.evaluation.suite import Progress, Suite, evaluate, prepare
+from harness.evaluation.suite import Progress, Suite, prepare
 from harness.host import load_plugins
 from harness.store.cells import Store
+from harness.store.check import check_store
 from harness.tasks.loading import fingerprint
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from harness.types import Request
@@ -390,7 +393,12 @@ def test_a_full_disk_stops_the_suite_and_keeps_what_was_written(tmp_path, family
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    host = host_then(lambda: monkeypatch.setattr(os, "fsync", full))
+    def fill() -> None:
+        while not Store(store).cell_names():
+            time.sleep(0.01)  # the first cell is written meanwhile
+        monkeypatch.setattr(os, "fsync", full)
+
+    host = host_then(fill)
     store = tmp_path / "s"
     with pytest.raises(StoreError, match="cannot be written: No space left on device"):
         run([family], [make_task("a"), make_task("b")], store, host, "then")
@@ -608,6 +616,21 @@ def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
     assert len(listed) == 1
 
 
+def test_a_cell_written_before_its_lock_was_taken_is_not_scored_again(tmp_path, family, fake_host, monkeypatch):
+    """Another process writes the cell after the plan looked, and frees its lock before this one takes it."""
+    run([family], [make_task("a")], tmp_path / "other", fake_host)
+    lock = Store.lock
+
+    def lock_after_another_process(self, cell):
+        name = f"records/{cell.name}.parquet"
+        (self.path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+        return lock(self, cell)
+
+    monkeypatch.setattr(Store, "lock", lock_after_another_process)
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", fake_host)
+    assert (summary.written, progress.docs, progress.failures) == (0, 0, [])
+
+
 def test_prepare_changes_nothing_on_disk(tmp_path, family, fake_host):
     """It made the store, and moved damaged files away, before anything was evaluated."""
     prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
@@ -651,3 +674,83 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
         StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
     ):
         harness.compare(store)
+
+
+def trusting_host() -> harness.PluginHost:
+    @contextmanager
+    def open_trusting(checkpoint, folder, *, trust_remote_code=False):
+        yield FakeEngine(checkpoint.label)
+
+    def inspect_trusting(checkpoint, folder, *, trust_remote_code=False):
+        return inspect_fake(checkpoint, folder)
+
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_engines(register):
+            register("trusting", open_trusting, inspect_trusting)
+
+    host = load_plugins()
+    host.add(Plugin, "trusting")
+    return host
+
+
+def test_a_store_says_which_cells_ran_code_of_their_checkpoint(tmp_path, family):
+    folder = Path(family.checkpoints[0].source)
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "sub.modeling.Mine"}}))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "modeling.py").write_text("print(1)")
+    settings = {"engine": "trusting", "options": {"trust_remote_code": True}, "registries": trusting_host()}
+    evaluate([family], [make_task("one")], tmp_path / "s", **settings).check()
+    store = Store(tmp_path / "s")
+    ran = [store.provenance(name) for name in sorted(store.cell_names())]
+    assert all(found["trust_remote_code"] for found in ran)
+    assert [list(found["remote_code"]) for found in ran if found["remote_code"]] == [["sub/modeling.py"]]
+    (finding,) = check_store(tmp_path / "s")
+    assert finding.kind == "trusted"
+    assert finding.what == "code of the checkpoint ran: sub/modeling.py (fam:s@1)"
+    (folder / "sub" / "modeling.py").write_text("print(2)")
+    assert evaluate([family], [make_task("one")], tmp_path / "s", **settings).written == 1
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "them/theirs--modeling.Mine"}}))
+    with pytest.raises(SuiteError, match="names the code them/theirs--modeling.Mine of another repository"):
+        evaluate([family], [make_task("one")], tmp_path / "s", **settings).check()
+
+
+def test_pickled_weights_are_refused_unless_they_are_allowed_by_name(tmp_path, family, fake_host):
+    folder = Path(family.checkpoints[0].source)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    settings = {"engine": "fake", "registries": fake_host}
+    found = evaluate([family], [make_task("one")], tmp_path / "s", **settings)
+    assert found.written == 2
+    assert "pytorch_model.bin is a pickle, which can run code" in str(found.failures[0])
+    assert "--allow-pickle pytorch_model.bin" in str(found.failures[0])
+    assert evaluate([family], [make_task("one")], tmp_path / "s", allow_pickle=["other.bin"], **settings).failures
+    evaluate([family], [make_task("one")], tmp_path / "s", allow_pickle=["pytorch_*.bin"], **settings).check()
+    assert [finding.what for finding in check_store(tmp_path / "s")] == [
+        "weights were read from a pickle: pytorch_model.bin (fam:s@1)"
+    ]
+
+
+def test_the_engine_scores_the_next_cell_while_one_is_written(tmp_path, family, fake_host, monkeypatch):
+    """The write of the first cell ends only when the second cell is scored: without a thread it would time out."""
+    scored, in_time = threading.Event(), list[bool]()
+    write = Store.write
+
+    def slow(self, cell, records) -> None:
+        in_time.append(scored.wait(30))
+        write(self, cell, records)
+
+    class Telling(Progress):
+        docs = 0
+
+        def documents(self, checkpoint, n) -> None:
+            self.docs += n
+            if self.docs > 3:
+                scored.set()
+
+    monkeypatch.setattr(Store, "write", slow)
+    tasks = [make_task("a"), make_task("b")]
+    one = Family("fam", family.checkpoints[:1])
+    evaluate([one], tasks, tmp_path / "s", engine="fake", registries=fake_host, progress=Telling()).check()
+    assert in_time == [True, True]
+    assert len(Store(tmp_path / "s").cell_names()) == 2
