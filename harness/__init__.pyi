@@ -60,6 +60,7 @@ from harness.tables import Range as Range
 from harness.tables import Table as Table
 from harness.tasks.loading import fingerprint as fingerprint
 from harness.tasks.patterns import find_matches as find_matches
+from harness.tasks.prompting import chat_context as chat_context
 from harness.types import Bools as Bools
 from harness.types import Checker as Checker
 from harness.types import Checkpoint as Checkpoint
@@ -76,6 +77,7 @@ from harness.types import Request as Request
 from harness.types import Sample as Sample
 from harness.types import Sampler as Sampler
 from harness.types import SampleRequest as SampleRequest
+from harness.types import SourceMetric as SourceMetric
 from harness.types import Task as Task
 from harness.types import Tokenizer as Tokenizer
 from harness.types.laws import Fitted as Fitted

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
 from harness.files import digest_of, write_whole
@@ -47,7 +48,8 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files with weights: safetensors, or PyTorch's if there are none."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin)")
+        gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
+        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
     return files
 
 
@@ -92,11 +94,13 @@ def expect_no_pickles(folder: Path, allowed: Iterable[str] = ()) -> list[str]:
     return found
 
 
-def state_of(folder: Path) -> FileStates:
+def state_of(folder: Path, adapter: str = "") -> FileStates:
     """Return the state of all files in the digest of a checkpoint, without reading the large ones."""
     small = [folder / name for name in ("config.json", *TOKENIZER)]
     files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
-    return tuple((file.relative_to(folder).as_posix(), _stamp(file)) for file in files)
+    added = adapter_files(Path(adapter)) if adapter else []
+    states = [(file.relative_to(folder).as_posix(), _stamp(file)) for file in files]
+    return tuple(states + [(f"adapter/{file.name}", _stamp(file)) for file in added])
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
@@ -105,8 +109,8 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
-    """Return the digest of weights, config.json, tokenizer and remote code.
+def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) -> str:
+    """Return the digest of weights, config.json, tokenizer, remote code, and the adapter if there is one.
 
     Digests of weight files are cached by path, size, times and inode; `rehash` ignores the cache.
     """
@@ -115,7 +119,8 @@ def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
     cache.save()
     code = {file.relative_to(folder).as_posix(): _sha256(file) for file in code_files(folder)}
     parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
-    return digest_of(parts | ({"code": code} if code else {}))
+    added = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
+    return digest_of(parts | ({"code": code} if code else {}) | added)
 
 
 class DigestCache:

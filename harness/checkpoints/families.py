@@ -32,6 +32,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+from harness.checkpoints.adapters import base_of, is_adapter
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.steps import MOST, parse_steps
 from harness.checkpoints.weights import measure
@@ -205,8 +206,12 @@ def find_family(text: str, registries: Registries) -> Family:
     if (path / "config.json").is_file():
         name = path.resolve().name
         return Family(name, (Checkpoint(name, name, None, 0, str(path.resolve())),), "one checkpoint")
+    if is_adapter(path):
+        name, adapter = path.resolve().name, str(path.resolve())
+        return Family(name, (Checkpoint(name, name, None, 0, base_of(path), adapter=adapter),), "one adapter")
     raise UsageError(
-        f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json of that name; "
+        f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json or "
+        f"adapter_config.json of that name; "
         f"{suggest(text, registries.families, 'harness ls families') if list(registries.families) else NO_FAMILIES}"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.exceptions import Exit
@@ -12,7 +12,8 @@ from click.exceptions import Exit
 from harness.cli.executor_options import executor_options, split_executor
 from harness.cli.named_values import read_options
 from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables, say
-from harness.cli.sampling_options import SamplingValue, sampling_options, sampling_settings
+from harness.cli.prompting_options import prompting_options, prompting_settings
+from harness.cli.sampling_options import sampling_options, sampling_settings
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--truncation",
-    default="left",
-    show_default=True,
-    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it).",
+    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).",
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
 @click.option(
@@ -75,6 +74,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
 )
+@prompting_options
 @sampling_options
 @executor_options
 @click.option(
@@ -96,13 +96,13 @@ def evaluate(
     limit: int | None,
     subset: Path | None,
     max_length: int | None,
-    truncation: str,
+    truncation: str | None,
     rehash: bool,
     allow_pickle: tuple[str, ...],
     dry_run: bool,
     executor: str | None,
     shard: str | None,
-    **others: SamplingValue,
+    **others: Any,
 ) -> None:
     """Evaluate tasks on checkpoints and store the log-probability of every choice.
 
@@ -113,7 +113,7 @@ def evaluate(
     from harness.cli.progress import shown
     from harness.evaluation.evaluate import evaluate as run
 
-    own, sampling = split_executor(others)
+    own, more = split_executor(others)
     names = [name for name in tasks.split(",") if name]
     settings: RunSettings = {
         "engine": engine,
@@ -124,7 +124,8 @@ def evaluate(
         "truncation": truncation,
         "rehash": rehash,
         "allow_pickle": allow_pickle,
-        "sampling": sampling_settings(sampling),
+        "sampling": sampling_settings(more),
+        "prompting": prompting_settings(more),
         "executor": executor,
         "executor_options": own,
         "shard": shard,

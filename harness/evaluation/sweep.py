@@ -268,8 +268,9 @@ def spec_of(
     tasks = {task.fingerprint: task for job in plan.jobs for task, _ in job.cells}
     extra = registries.extra if isinstance(registries, PluginHost) else ()
     return WorkerSpec(
-        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra
-    )
+        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra,
+        setup.chat,
+    )  # fmt: skip
 
 
 def keep_shard(plan: Plan, text: str) -> None:

@@ -26,16 +26,19 @@ from harness.columns import renamed
 from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.metrics.aggregation import applicable, evaluate
+from harness.metrics.intervals import Z
 from harness.metrics.per_document import per_document
 from harness.metrics.samples import Samples, Scored
+from harness.metrics.scores import Scores
 from harness.registries import Registries
 from harness.store.cells import Cell, Store
 from harness.store.documents import Docs
 from harness.store.files import UNREADABLE
 from harness.store.identity import CellId
 from harness.store.replicates import Replicates
+from harness.store.source_metrics import is_of_source, source_metrics
 from harness.store.subsets import Subset
-from harness.types import Floats, Metric
+from harness.types import Floats, Metric, SourceMetric, Task
 
 UNITS = ("checkpoint", "document", "choice")
 KEYS = ["family", "size", "step", "seed"]
@@ -105,6 +108,8 @@ class PointStore(Store):
             scores = self.load_any(cell.id)
             for metric in self._metrics(metrics, scores, named_task=task is not None):
                 rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
+            for found in self._of_source(cell, metrics, named_task=task is not None):
+                rows += _of_source(self, cell, found, scores, unit)
         if not rows:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
         frame = _frame(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True)
@@ -126,11 +131,30 @@ class PointStore(Store):
     def _replicates(self) -> Replicates:
         return Replicates(self.load_any, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
+    def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
+        """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""
+        if not self.is_sampled(cell):
+            return self.load(cell)
+        rows = self.read_samples(cell.name)
+        texts: list[list[str | None]] = [[] for _ in self.docs(cell.fingerprint).doc_ids]
+        for i in np.lexsort((rows["sample"], rows["doc"])):
+            texts[rows["doc"][i]].append(rows["text"][i])
+        return tuple(map(tuple, texts))
+
+    def _of_source(self, cell: Cell, names: Sequence[str] | None, *, named_task: bool) -> list[SourceMetric]:
+        fingerprint = cell.id.fingerprint
+        source = self.task_meta[fingerprint].get("source")
+
+        def read() -> tuple[Task, Any]:
+            return self.task(fingerprint), self.answers(cell.id)
+
+        return source_metrics(cell.task, source, self.registries, read, names, named_task=named_task)
+
     def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
         applied = applicable(scores, self.registries)
         if names is None:
             return applied
-        wanted: list[Metric] = [self.registries.metrics[name] for name in names]
+        wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
         return wanted if named_task else [metric for metric in wanted if metric in applied]
 
 
@@ -170,7 +194,8 @@ def read_points(
             raise UsageError(f"{path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
         own = next(meta["metric"] for meta in store.task_meta.values() if meta["name"] == tasks[0])
         there = {metric.name for metric in applicable(store.load_any(cells[0].id), registries)}
-        names = {name for name in [own, *metrics[:1]] if name in registries.metrics} | there.intersection(metrics[1:])
+        known = [name for name in [own, *metrics[:1]] if name and (name in registries.metrics or is_of_source(name))]
+        names = {*known, *there.intersection(metrics[1:])}
         return Read(store.points(tasks[0], metrics=sorted(names)), own, store)
     table, notes = read_table(path, drop_duplicates=drop_duplicates)
     if task and "task" in table.columns:
@@ -182,11 +207,13 @@ def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     """Return the attributes of a cell's checkpoint and settings, one column each."""
     known = asdict(cell.checkpoint)
     features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
+    adapter = known.pop("adapter")
     how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
     return {
         **known,
         **renamed(features, "feature_"),  # refused since 0.2, but a store of 0.1 may have one
         **(how if cell.settings.sampling else {}),
+        **({"adapter": adapter} if adapter else {}),
         "task": cell.task,
         "engine": cell.settings.engine,
         "dtype": cell.settings.dtype,
@@ -251,6 +278,23 @@ def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dic
             point["high"] = scores.most
     known = checkpoint_columns(cell)
     return known | {f"doc_{name}" if name in known else name: value for name, value in point.items()}
+
+
+def _of_source(
+    store: PointStore, cell: Cell, found: SourceMetric, scores: Scored, unit: str
+) -> list[dict[str, Any] | pd.DataFrame]:
+    """Return a row of points for a metric of the task's source, or a row a document where it has a value for each."""
+    if unit == "checkpoint":
+        known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
+        wide = Z * found.stderr
+        bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
+        chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
+        return [checkpoint_columns(cell) | known | bounds | {"chance": chance}]
+    if found.values is None:
+        return []
+    columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
+    docs = store.docs(cell.id.fingerprint)
+    return [_labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)]
 
 
 def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

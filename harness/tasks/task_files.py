@@ -14,10 +14,10 @@ from harness.errors import TaskError, choose, suggest
 from harness.files import parse_yaml, read_settings
 from harness.tasks.documents import expect_inside, expect_own
 from harness.tasks.hub import HubDataset
-from harness.tasks.prompts import MAKERS, FewShot, PromptSpec
+from harness.tasks.prompts import MAKERS, SAMPLERS, SEED, FewShot, PromptSpec
 from harness.types import Generation
 
-PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples"}
+PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples", "shots", "prompting"}
 FILE_KEYS = {
     "documents",
     "folder",
@@ -71,6 +71,7 @@ class HubTask:
     split: str
     prompt: PromptSpec
     fewshot: FewShot | None = None
+    unshown: FewShot | None = None  # where examples would come from, of a task that shows none by itself
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class TaskFile:
     about: str = ""
     generation: Generation | None = None
     groups: str = "strata"
+    unshown: FewShot | None = None  # as in HubTask
+    suffix: str = ""  # of the name: another number of few-shot examples than the task's own
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +124,7 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         expect_inside(name, "documents")
     expect_inside(str(table.get("folder", "")), "folder")
     prompt = _prompt(table)
+    shots = _fewshot(table.get("fewshot"), "documents", documents)
     return TaskFile(
         path=path,
         documents=documents,
@@ -131,7 +135,8 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         only=_only(table.get("only", {})),
         hub=_hub(table, documents),
         leave_out=frozenset(table.get("leave_out", ())),
-        fewshot=_fewshot(table.get("fewshot"), "documents", documents),
+        fewshot=shots if shots and shots.n else None,
+        unshown=shots if shots and not shots.n else None,
         unconditional=_one_of(table.get("unconditional", False), "unconditional", (True, False)),
         metric=str(table.get("metric", METRICS[prompt.kind])),
         average=_one_of(table.get("average", "macro"), "average", ("macro", "micro")),
@@ -210,11 +215,13 @@ def _hub(table: Mapping[str, Any], documents: tuple[str, ...]) -> HubTask | None
     if not isinstance(table.get("fewshot") or {}, dict):
         raise TaskError("fewshot: expected a table with documents: and n:")
     shots = {**(table.get("fewshot") or {}), **(hub.get("fewshot") or {})}
+    found = _fewshot(shots or None, "split", (hub["split"],))
     return HubTask(
         source=HubDataset(hub["dataset"], str(hub["revision"]), _configurations(hub), documents),
         split=hub["split"],
         prompt=_prompt({**table, **hub}),
-        fewshot=_fewshot(shots or None, "split", (hub["split"],)),
+        fewshot=found if found and found.n else None,
+        unshown=found if found and not found.n else None,
     )
 
 
@@ -233,7 +240,10 @@ def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
     _expect_types(FewShot, settings)
     settings["only"] = _only(table.get("only", {}))
-    return FewShot(**settings) if table["n"] else None
+    settings["sampler"] = _one_of(table.get("sampler", "once"), "fewshot: sampler", SAMPLERS)
+    if settings["sampler"] == "per_doc" and settings.setdefault("seed", SEED) is None:
+        raise TaskError("fewshot: sampler: per_doc draws with a seed; leave seed: out, or name a number")
+    return FewShot(**settings)
 
 
 def _only(table: Any) -> dict[str, tuple[int, int]]:
