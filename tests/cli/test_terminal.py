@@ -129,6 +129,7 @@ def test_every_command_that_prints_tables_is_tried():
         "choose",
         "eval",
         "estimate",
+        "export",
         "report",
         "plot",
         "show",
