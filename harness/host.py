@@ -51,6 +51,7 @@ BUILT_IN = (
     "harness_plugins.analyses.active",
     "harness_plugins.analyses.forecast",
     "harness_plugins.forecasters",
+    "harness_plugins.imports.importing",
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
     "harness_plugins.panels.scaling",

@@ -18,8 +18,11 @@ from harness.cli.browse import browse
 from harness.cli.figures import plot, report
 from harness.cli.output import (
     FORMAT,
+    LABEL,
     OUTPUT,
     interval_options,
+    open_source,
+    point_options,
     print_tables,
     print_text,
     row_options,
@@ -300,6 +303,7 @@ def check(host: PluginHost, /, store: Path, suffix: str | None) -> None:
 )
 @click.option("--params-column", help="Column to use as params, such as params_non_embedding.")
 @row_options
+@LABEL
 @click.option("--where", help="Expression over columns that selects rows and points.")
 @click.option(
     "--hold-out",
@@ -420,7 +424,7 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str | None, 
 
 
 @main.command("compare")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", metavar="POINTS", type=click.Path(path_type=Path))
 @click.option(
     "--law",
     "laws",
@@ -443,6 +447,7 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str | None, 
     help="Metric of a task (default: the task's).",
 )
 @click.option("--mix-engines", is_flag=True, help="Allow scores of different engines in one table.")
+@point_options
 @FORMAT
 @OUTPUT
 @click.option(
@@ -454,13 +459,17 @@ def predict(host: PluginHost, /, fits: Path, optimal: bool, suffix: str | None, 
 def compare(
     host: PluginHost, /, store: Path, suffix: str | None, output: Path | None, expect: Path | None, **asked: Any
 ) -> None:
-    """Compare the families of a store: scores, predictions and measurements, compute to reach a score."""
+    """Compare families: scores, predictions and measurements, compute to reach a score.
+
+    POINTS is a store, or a CSV or Parquet table as harness import reads it.
+    """
     from harness.reports.compare import compare as run
-    from harness.store.points import open_store
+    from harness.tables import noted
 
     asked["metrics"] = _options(asked["metrics"])
     asked["laws"] = [name for names in asked["laws"] for name in names.split(",")]
-    tables = run(open_store(store, registries=host), **asked)
+    source = open_source(store, host, asked)
+    tables = noted(run(source.store, where=source.where, **asked), source.notes)
     print_tables(tables, host, suffix=suffix, output=output)
     if expect:
         _expect(tables, expect)

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.errors import UsageError, choose
 from harness.registries import Registries
 from harness.tables import Table
+
+if TYPE_CHECKING:
+    from harness.fitting.point_source import Source
 
 ASKED_WIDE, ASKED_TABLE = "harness.wide", "harness.table"  # what a command was asked for, in click's context
 
@@ -82,6 +85,10 @@ LEVEL = click.option(
 )
 
 RUN = click.option("--run", metavar="COLUMN", help="Column that identifies the runs of a table (default: run).")
+MAP = click.option(
+    "--map", "renames", multiple=True, metavar="THEIRS=OURS", help="Rename or compute a column, as in harness fit."
+)
+LABEL = click.option("--label", metavar="COLUMN", help="Column with the names of models.")
 DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several rows that are equal in every column.")
 
 
@@ -93,6 +100,20 @@ def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options --run and --drop-duplicates to a click command."""
     return RUN(DROP(command))
+
+
+def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options --map (`renames`), --label, --run and --drop-duplicates to a click command that reads points."""
+    return MAP(LABEL(row_options(command)))
+
+
+def open_source(path: Path, host: Registries, asked: dict[str, Any]) -> Source:
+    """Open a store or a table with the options of `point_options` and --where, which are removed from `asked`."""
+    from harness.fitting.point_source import open_points
+    from harness.fitting.published import Reading
+
+    names = ("renames", "label", "run", "drop_duplicates", "where")
+    return open_points(path, Reading(**{name: asked.pop(name) for name in names}), registries=host)
 
 
 def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,8 +136,8 @@ def print_tables(
 ) -> None:
     """Print tables: in a registered format; without one, as they fit a terminal, or as Markdown elsewhere.
 
-    Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows a small screen
-    does not cut. Raises UsageError where --table names none of them.
+    Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows and notes a
+    small screen does not cut. Raises UsageError where --table names none of them.
     """
     from harness.cli.terminal import is_terminal, screen, show_tables
 

@@ -46,6 +46,11 @@ def renamed(
     return found
 
 
+def labelled(pairs: Sequence[str], label: str | None) -> list[str]:
+    """Return pairs theirs=ours, and the one that names models by a column."""
+    return [*pairs, *([f"{label}=label"] if label else [])]
+
+
 def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
     if theirs in points.columns:
         return points[theirs]

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.columns import check_units, completed, query, renamed
+from harness.fitting.columns import check_units, completed, labelled, query, renamed
 from harness.fitting.formula import Chain, Options
 from harness.fitting.ladder import Ladder, column, is_long, widen, worth
 from harness.fitting.laws import configured, steps_of
@@ -212,6 +212,7 @@ def fit_file(
     renames: Sequence[str] = (),
     params_column: str | None = None,
     run: str | None = None,
+    label: str | None = None,
     drop_duplicates: bool = False,
     registries: Registries | None = None,
     **arguments: Any,
@@ -219,13 +220,13 @@ def fit_file(
     """Fit a law to the points of a store or a table file, family by family unless `pool`.
 
     `renames` are pairs theirs=ours (`fitting.columns.renamed`), `params_column` the column that counts as params, `run`
-    the one that tells runs apart; `drop_duplicates` keeps one of equal rows of a file. Returns the fits, and what went
-    wrong with the families that could not be fitted.
+    the one that tells runs apart, `label` the one with the names of models; `drop_duplicates` keeps one of equal rows
+    of a file. Returns the fits, and what went wrong with the families that could not be fitted.
     """
     registries = registries or default_host()
     metrics = [metric or value, arguments.get("via"), _via(law, registries)]
     read = read_points(path, task, metrics, registries, drop_duplicates=drop_duplicates)
-    points = renamed(read.points, renames, params_column, run)
+    points = renamed(read.points, labelled(renames, label), params_column, run)
     wanted = metric or value or read.metric
     if wanted is None:
         raise UsageError(

@@ -21,11 +21,12 @@ import pandas as pd
 from scipy import stats
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.columns import renamed
+from harness.fitting.columns import labelled, renamed
 from harness.fitting.fit import by_family, fit, prepared
 from harness.fitting.forecast_scores import interval_score
 from harness.fitting.ladder import column
 from harness.fitting.laws import steps_of
+from harness.fitting.published_values import UNBOUNDED
 from harness.fitting.result import LawFit
 from harness.fitting.runs import along, label
 from harness.host import default_host
@@ -287,13 +288,14 @@ def back_test_file(
     renames: Sequence[str] = (),
     params_column: str | None = None,
     run: str | None = None,
+    label: str | None = None,
     drop_duplicates: bool = False,
     registries: Registries | None = None,
     **arguments: Any,
 ) -> BackTest:
     """Back-test laws on a store (one task, or all with right answers) or a table file; arguments as of `back_test`.
 
-    `renames`, `params_column`, `run` and `drop_duplicates` are as of `harness.fitting.fit.fit_file`.
+    `renames`, `params_column`, `run`, `label` and `drop_duplicates` are as of `harness.fitting.fit.fit_file`.
     """
     registries = registries or default_host()
     names = list(laws) or list(registries.laws)
@@ -302,7 +304,7 @@ def back_test_file(
     found = []
     for name in tasks:
         read = read_points(path, name, [metric or value, *via], registries, drop_duplicates=drop_duplicates)
-        points = renamed(read.points, renames, params_column, run)
+        points = renamed(read.points, labelled(renames, label), params_column, run)
         wanted = metric or value or read.metric
         if wanted is None:
             raise UsageError(f"{path} has columns {choose(points.columns)}; name the one to predict with --value")
@@ -316,9 +318,10 @@ def back_test_file(
 def _scored_tasks(path: Path, registries: Registries) -> list[str]:
     """Return the tasks of a store that have right answers: choices, and texts that pass or fail."""
     store = open_store(path, registries=registries)
-    return sorted(
-        {c.task for c in store.select() if store.task_meta[c.id.fingerprint]["kind"] in {"choice", "generate"}}
-    )
+    kinds = {str(meta["name"]): meta["kind"] for meta in store.task_meta.values()}
+    own = store.tasks()
+    imported = {name for name, metric in own.items() if name not in kinds and not UNBOUNDED.search(metric)}
+    return sorted(imported | {name for name in own if kinds.get(name) in {"choice", "generate"}})
 
 
 def joined(found: Sequence[BackTest]) -> BackTest:

@@ -13,6 +13,7 @@ import pandas as pd
 from harness.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.errors import LawError, PluginError, UsageError
 from harness.files import write_whole
+from harness.fitting.columns import query
 from harness.fitting.fit import fit_families
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
@@ -36,18 +37,20 @@ def write_report(
     law: str = "sigmoid",
     hold_out: str = "largest",
     title: str | None = None,
+    where: str | None = None,
     tables: Sequence[Table] = (),
 ) -> Path:
     """Write the report of a store as one self-contained HTML page; return its path.
 
     :param law: the law drawn through the points of each task and family. Tasks that it does not describe have none.
     :param hold_out: which points the law does not see: an expression or "largest".
+    :param where: an expression over points; others are left out.
     :param tables: tables shown below the figures, such as those of `harness.compare`.
 
     Raises StoreError when the store is empty, UsageError when the extra `report` is not installed, PluginError when a
     panel of a plugin fails.
     """
-    data = collect(store, law=law, hold_out=hold_out, title=title)
+    data = collect(store, law=law, hold_out=hold_out, title=title, where=where)
     panels = dict(_panels(data, store.registries))
     owners = {name: store.registries.panels.entries[name].plugin for name in panels}
     foreign = {name: plugin for name, plugin in owners.items() if not plugin.startswith("panels.")}
@@ -73,15 +76,24 @@ def _panels(data: ReportData, registries: Registries) -> Iterator[tuple[str, Pan
 
 
 def collect(
-    store: PointStore, *, law: str, hold_out: str, title: str | None = None, task: str | None = None
+    store: PointStore,
+    *,
+    law: str,
+    hold_out: str,
+    title: str | None = None,
+    task: str | None = None,
+    where: str | None = None,
 ) -> ReportData:
     """Return the data of a report, of one task or of all. Raises StoreError when there is nothing in the store."""
     if law not in store.registries.laws:
         raise UsageError(f"there is no law {law!r}; there are: {', '.join(store.registries.laws)}")
-    points = _labelled(store.points(task))
-    own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
-    points["shown"] = points["metric"] == points["task"].map(own)
-    fits, notes = _fits(points[points["shown"]], law, hold_out, store)
+    measured = store.points(task)
+    measured = query(measured, where) if where else measured
+    shown = measured["metric"] == measured["task"].map(store.tasks())
+    if not shown.any():
+        raise UsageError(f"none of {len(measured)} points is left{f' of {where}' if where else ''}; nothing to draw")
+    fits, notes = _fits(measured[shown], law, hold_out, store)
+    points = _labelled(measured).assign(shown=shown)
     return ReportData(
         title=title or f"Scaling report of {store.path.name}",
         points=points,
@@ -106,7 +118,8 @@ def _fits(shown: pd.DataFrame, law: str, hold_out: str, store: PointStore) -> tu
     found: list[Fit] = []
     without: list[str] = []
     for (task, metric), own in shown.groupby(["task", "metric"]):
-        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, store=store):
+        errors = store if store.holds_errors_of(own) else None
+        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, store=errors):
             if isinstance(result, LawError):
                 without.append(f"{task}, {family}")
             else:
@@ -157,7 +170,7 @@ def _held_out(fits: Sequence[Fit]) -> pd.DataFrame:
 def _choices(store: PointStore, task: str | None) -> pd.DataFrame:
     """Return mean log-probabilities (nats) of the gold choice and of the best wrong ones, one row per cell and rank."""
     rows = []
-    for cell in store.select(task):
+    for cell in store.selected(task):
         if store.is_sampled(cell.id):
             continue
         scores = store.load(cell.id)
@@ -186,16 +199,18 @@ def _ranked(logprob: Any, is_gold: Any, doc: Any) -> dict[str, float]:
 def _runs(points: pd.DataFrame) -> pd.DataFrame:
     shown = points[points["shown"]]
     columns = [name for name in ("family", "size", "label", *SCALES, "engine", "dtype") if name in shown.columns]
-    counted = shown.groupby("label", sort=False)[["truncated", "ties"]].sum().reset_index()
+    counted = shown.groupby("label", sort=False)[["truncated", "ties"]].sum(min_count=1).reset_index()
     return shown[columns].drop_duplicates("label").merge(counted, on="label").reset_index(drop=True)
 
 
-def plot_task(store: PointStore, task: str, *, law: str, hold_out: str, x: str, log_x: bool) -> Any:
+def plot_task(
+    store: PointStore, task: str, *, law: str, hold_out: str, x: str, log_x: bool, where: str | None = None
+) -> Any:
     """Return an Altair chart of one task: points with error bars, the law with its 90 % interval, held-out points.
 
     Raises StoreError when the store has no such task, UsageError when the extra `report` is not installed.
     """
-    data = collect(store, law=law, hold_out=hold_out, task=task)
+    data = collect(store, law=law, hold_out=hold_out, task=task, where=where)
     shown = data.points[data.points["shown"]].assign(kind=POINT)
     if len(data.held_out):
         shown.loc[shown["label"].isin(data.held_out["label"]), "kind"] = HELD_OUT

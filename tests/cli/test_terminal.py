@@ -105,6 +105,7 @@ COMMANDS = {
     "capabilities": ["capabilities", "TABLE", "--benchmarks", "mmlu,arc,sums", "--reference", "f0"],
     "subsets": ["subsets", "STORE", "--task", "nano_addition", "--n", "20"],
     "diff": ["diff", "STORE", "STORE", "--task", "nano_addition", "--where", "family == 'aster'"],
+    "import": ["import", "TABLE", "-o", "NEW"],
     "rank": ["rank", "TABLE", "--at", "flops=1e21", "--metric", "mmlu", "--law", "line", *QUICK],
     "versus": ["versus", "STORE", "aster:w32l2", "birch:w32l2"],
     "predictability": ["predictability", "STORE", "--task", "nano_birthplace", "--law", "line", *QUICK],
