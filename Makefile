@@ -35,11 +35,11 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cog --check --diff README.md harness/README.md plugins/README.md
+	$(BIN)/cog --check --diff README.md harness/README.md harness/docs/laws.md plugins/README.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 docs:
-	$(BIN)/cog -r README.md harness/README.md plugins/README.md
+	$(BIN)/cog -r README.md harness/README.md harness/docs/laws.md plugins/README.md
 
 .venv/demo: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv

@@ -23,7 +23,7 @@ from harness.errors import TaskError as TaskError
 from harness.errors import TokenError as TokenError
 from harness.errors import UsageError as UsageError
 from harness.escaping import printable as printable
-from harness.evaluation.suite import evaluate as evaluate
+from harness.evaluation.evaluate import evaluate as evaluate
 from harness.fitting.crossings import crossing as crossing
 from harness.fitting.crossings import crossovers as crossovers
 from harness.fitting.crossings import gain as gain
@@ -41,8 +41,8 @@ from harness.host import load_plugins as load_plugins
 from harness.metrics.samples import Samples as Samples
 from harness.metrics.scores import PerDoc as PerDoc
 from harness.metrics.scores import Scores as Scores
-from harness.reports.back_test import BackTest as BackTest
 from harness.reports.back_test import back_test as back_test
+from harness.reports.back_test_result import BackTest as BackTest
 from harness.reports.compare import compare as compare
 from harness.reports.diff import Diff as Diff
 from harness.reports.diff import diff as diff

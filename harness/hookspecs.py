@@ -219,15 +219,21 @@ def register_forecasters(register: Register) -> None:
 
 @hookspec
 def register_executors(register: Register) -> None:
-    """Offer an executor, which runs the cells of a suite. Called once at start.
+    """Offer an executor, which runs the cells of a sweep in several processes. Called once at start.
 
-    :param register: `register(name, run)`.
+    :param register: `register(name, run)`: `run(sweep, *, workers=None, ...)` does all of a `harness.executors.Sweep`.
+        Its keyword arguments are options: workers, gpus_per_worker and address can be given to `harness eval`.
+        `harness.executors.drive(sweep, pool)` gives work to a `Pool` of workers, which the executor starts and ends
+        with `sweep.spec`, and replaces workers that are lost. A worker runs `harness.executors.serve`.
 
     Minimal implementation::
 
+        def run(sweep, *, workers=None):
+            harness.executors.drive(sweep, MyPool(sweep.spec, workers or 1))
+
         @harness.hookimpl
         def register_executors(register):
-            register("here", run)
+            register("mine", run)
     """
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -50,12 +51,15 @@ BUILT_IN = (
     "harness_plugins.analyses.task_predictability",
     "harness_plugins.analyses.active",
     "harness_plugins.analyses.forecast",
+    "harness_plugins.executors.listing",
     "harness_plugins.forecasters",
     "harness_plugins.imports.importing",
     "harness_plugins.sources.bigbench",
     "harness_plugins.samplers",
     "harness_plugins.panels.scaling",
+    "harness_plugins.panels.predicted",
     "harness_plugins.panels.overview",
+    "harness_plugins.panels.models",
     "harness_plugins.reporters",
     "harness_plugins.nano",
     "harness_tasks",
@@ -97,6 +101,7 @@ class PluginHost(Registries):
         self.manager.add_hookspecs(hookspecs)
         self.candidates: dict[str, Candidate] = {}
         self.errors: dict[str, str] = {}
+        self.extra: tuple[str, ...] = ()  # what -p named, so that another process can load the same
         self.seconds: dict[str, float] = {}
         self.commands: dict[str, str] = {}  # name of a command -> the plugin that added it
 
@@ -109,7 +114,8 @@ class PluginHost(Registries):
         self.candidates[name] = candidate
         begun = time.perf_counter()
         try:
-            self.add(candidate.load(), name)
+            with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with the tables of a command
+                self.add(candidate.load(), name)
         except PLUGIN_ERRORS as error:  # a plugin may fail in any way, at import or in a hook; the run must name it
             self.errors[name] = _why(error)
         self.seconds[name] = time.perf_counter() - begun
@@ -130,7 +136,8 @@ class PluginHost(Registries):
             before = dict(getattr(cli, "commands", {}))
             begun = time.perf_counter()
             try:
-                call.function(cli)
+                with redirect_stdout(sys.stderr):
+                    call.function(cli)
             except PLUGIN_ERRORS as error:  # as in load
                 self.errors[call.plugin_name] = _why(error)
             self.seconds[call.plugin_name] = self.seconds.get(call.plugin_name, 0.0) + time.perf_counter() - begun
@@ -145,6 +152,10 @@ class PluginHost(Registries):
         """Raise PluginError if a plugin did not load."""
         for name, error in self.errors.items():
             raise PluginError(f"plugin {name!r} does not load: {error}; mend it, or switch it off with -p no:{name}")
+
+    def added(self) -> list[str]:
+        """Return the plugins that were added as objects, which no other process can load."""
+        return sorted({name for name, _ in self.manager.list_name_plugin()} - set(self.candidates))
 
     def ships(self, plugin: str) -> bool:
         """Say whether a plugin came with the harness."""
@@ -194,6 +205,7 @@ def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
     names = list(extra)
     off = {name.removeprefix("no:") for name in names if name.startswith("no:")}
     host = PluginHost()
+    host.extra = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in names)
     for candidate in (
         *_built_in(),
         *_installed(),

@@ -1,10 +1,10 @@
 """Public names for analyses of a store and of points: reading, columns, runs, and metrics. Re-exports only."""
 
-from harness.fitting.columns import labelled, query, renamed
-from harness.fitting.ladder import column, readable, widen
+from harness.fitting.columns import column, labelled, query, readable, renamed
 from harness.fitting.point_source import Source, TablePoints, benchmark_table, open_points
 from harness.fitting.published import Published, Reading, own_metrics, published, same_points
 from harness.fitting.runs import ends, label, largest, largest_known, refuse_twice, runs_of
+from harness.fitting.wide_points import widen
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
 from harness.metrics.per_document import per_document
 from harness.store.choice_cells import Records

@@ -11,7 +11,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from harness.errors import PluginError, UsageError, choose, suggest
 from harness.hookspecs import Register
 from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
-from harness.tables import Table
 from harness.types import (
     PASS_AT,
     Checker,
@@ -114,7 +113,7 @@ class Registries:
     laws: Registry[Law] = field(default_factory=lambda: Registry("laws"))
     forecasters: Registry[Any] = field(default_factory=lambda: Registry("forecasters"))
     executors: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("executors"))
-    reporters: Registry[Callable[[Sequence[Table]], str]] = field(default_factory=lambda: Registry("reporters"))
+    reporters: Registry[Callable[..., str]] = field(default_factory=lambda: Registry("reporters"))
     panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
 
     def origin_of(self, frame: FrameType) -> Origin | None:

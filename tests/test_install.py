@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.install
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the interpreter of a new environment that holds the wheel; libraries are borrowed, the harness is not."""
     folder = tmp_path_factory.mktemp("install")
@@ -36,7 +35,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
     ).stdout.strip()
-    (Path(site) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")  # .pth files there are not read
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (Path(site) / "borrowed.pth").write_text("\n".join(libraries) + "\n")  # .pth files there are not read
     return interpreter
 
 

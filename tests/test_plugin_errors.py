@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import harness
 from harness import SuiteError, distribution
 from harness.cli import main
+from harness.hookspecs import HOOKS
 from harness.host import PluginHost, load_plugins
 from harness.store.points import PointStore
 
@@ -207,3 +210,41 @@ def test_ctrl_c_ends_any_command_with_130(tmp_path, monkeypatch, place, command)
 def test_version_names_the_distribution():
     result = subprocess.run([sys.executable, "-m", "harness", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout == f"harness, version {distribution.version()} ({distribution.name()})\n"
+
+
+MISBEHAVING = """
+import sys, time
+import harness
+
+@harness.hookimpl
+def {hook}({argument}):
+    {body}
+"""
+BODIES = {
+    "raises": ("raise RuntimeError('no')", "RuntimeError: no"),
+    "exits": ("sys.exit(0)", "called sys.exit(0), which would end the whole run; raise an error instead"),
+    "prints": ("print('noise')", None),
+    "is slow": ("time.sleep(0.02)", None),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("body", BODIES)
+def test_a_hook_that_raises_exits_prints_or_is_slow_is_seen(tmp_path, capsys, hook, body):
+    code, error = BODIES[body]
+    argument = "cli" if hook == "register_commands" else "register"
+    (tmp_path / "odd.py").write_text(MISBEHAVING.format(hook=hook, argument=argument, body=code))
+    host = load_plugins([str(tmp_path / "odd.py")])
+    host.add_commands(click.Group())
+    assert host.errors == ({"odd": error} if error else {})
+    assert host.seconds["odd"] >= (0.02 if body == "is slow" else 0)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ("noise\n" if body == "prints" else "")
+
+
+def test_what_a_plugin_prints_does_not_mix_with_json(tmp_path):
+    (tmp_path / "loud.py").write_text("print('I am here')\n")
+    result = run("-p", tmp_path / "loud.py", "ls", "laws", "--json")
+    assert json.loads(result.stdout)
+    assert "I am here" in result.stderr

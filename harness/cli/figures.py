@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.cli.output import open_source, point_options
+from harness.cli.output import LABEL, MAP
 from harness.host import PluginHost
 
 LAW = click.option(
@@ -19,11 +20,37 @@ HOLD_OUT = click.option(
     show_default=True,
     help="Points that the law does not see: largest, or an expression.",
 )
+
+
+METRIC = click.option(
+    "--metric", "metrics", multiple=True, metavar="COLUMN", help="Column of scores of a table; may be repeated."
+)
 WHERE = click.option("--where", metavar="EXPR", help="Expression that selects points.")
 
 
+def _source(path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any]) -> Any:
+    """Return a store, or the long points of a table, with the options of points removed from `asked`.
+
+    Raises UsageError for --metric beside a store.
+    """
+    from harness.errors import UsageError
+    from harness.fitting.columns import labelled, query, renamed
+    from harness.fitting.point_source import open_points
+    from harness.fitting.published import Reading
+    from harness.reports.table_points import table_points
+    from harness.store.points import read_table
+
+    renames, label, where = (asked.pop(name) for name in ("renames", "label", "where"))
+    if not path.is_dir():
+        table = renamed(read_table(path)[0], labelled(renames, label))
+        return table_points(query(table, where) if where else table, metrics)
+    if metrics:
+        raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric is for tables")
+    return open_points(path, Reading(renames=renames, label=label, where=where, selects=True), registries=host).store
+
+
 @click.command("report")
-@click.argument("store", metavar="POINTS", type=click.Path(path_type=Path))
+@click.argument("points", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
@@ -34,27 +61,28 @@ WHERE = click.option("--where", metavar="EXPR", help="Expression that selects po
 )
 @LAW
 @HOLD_OUT
+@METRIC
+@MAP
+@LABEL
 @WHERE
-@point_options
-@click.option("--title", help="Heading of the page (default: the name of the store).")
+@click.option("--title", help="Heading of the page (default: the name of the store or table).")
 @click.pass_obj
-def report(
-    host: PluginHost, /, store: Path, output: Path, law: str, hold_out: str, title: str | None, **asked: Any
-) -> None:
-    """Write one HTML page with the figures of a store.
+def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], **asked: Any) -> None:
+    """Write one HTML page with the figures of a store or a table.
 
-    The page holds its data and scripts and opens from disk without a network. Plugins add figures (register_panels).
+    POINTS is a store, or a CSV or Parquet table with one row per checkpoint. The page holds its data and scripts and
+    opens from disk without a network. Plugins add figures (register_panels).
     """
     from harness.reports.report import write_report
 
-    source = open_source(store, host, asked)
-    path = write_report(source.store, output, law=law, hold_out=hold_out, title=title, where=source.where)
+    asked["title"] = asked["title"] or f"Scaling report of {points.name}"
+    path = write_report(_source(points, host, metrics, asked), output, registries=host, **asked)
     click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)
 
 
 @click.command("plot")
-@click.argument("store", metavar="POINTS", type=click.Path(path_type=Path))
-@click.option("--task", required=True, help="Task to draw.")
+@click.argument("points", type=click.Path(path_type=Path))
+@click.option("--task", required=True, help="Task to draw; in a table without tasks, the column of scores.")
 @click.option(
     "-o",
     "--output",
@@ -74,26 +102,32 @@ def report(
     help="Horizontal axis.",
 )
 @click.option("--linear", is_flag=True, help="Linear horizontal axis (default: logarithmic).")
+@METRIC
+@MAP
+@LABEL
 @WHERE
-@point_options
 @click.pass_obj
 def plot(
-    host: PluginHost,
-    /,
-    store: Path,
-    task: str,
-    output: Path,
-    law: str,
-    hold_out: str,
-    scale: str,
-    linear: bool,
+    host: PluginHost, /, points: Path, task: str, output: Path, scale: str, linear: bool, metrics: tuple[str, ...],
     **asked: Any,
-) -> None:
-    """Draw one task: points with error bars, a law with its interval, and held-out points."""
+) -> None:  # fmt: skip
+    """Draw one task: points with error bars, a law with its interval, and held-out points.
+
+    POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
+    """
     from harness.charts import save_chart
     from harness.reports.report import plot_task
 
-    source = open_source(store, host, asked)
-    drawn: dict[str, Any] = {"law": law, "hold_out": hold_out, "x": scale, "log_x": not linear, "where": source.where}
-    chart = plot_task(source.store, task, **drawn)
+    source = _source(points, host, metrics or _column(points, task), asked)
+    chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
     click.echo(str(save_chart(chart, output)), err=True)
+
+
+def _column(points: Path, task: str) -> tuple[str, ...]:
+    """Return the task as a column of scores where a wide table has one of that name."""
+    from harness.store.points import read_table
+
+    if points.is_dir():
+        return ()
+    columns = set(read_table(points)[0].columns)
+    return (task,) if task in columns and not {"metric", "value"} <= columns else ()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 import click
 
@@ -24,13 +24,14 @@ from harness.errors import UsageError, choose
 from harness.registries import Registries
 from harness.tables import Table
 
-if TYPE_CHECKING:
-    from harness.fitting.point_source import Source
+C = TypeVar("C", bound=Callable[..., object])  # a function or a click command
 
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+INTERRUPTED = 130  # the exit status after Ctrl-C, as in shells
 ASKED_WIDE, ASKED_TABLE = "harness.wide", "harness.table"  # what a command was asked for, in click's context
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
     ctx.meta[ASKED_WIDE if param.name == "wide" else ASKED_TABLE] = value
 
 
@@ -55,17 +56,17 @@ _WIDE = click.option(
 )
 
 
-def wide_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def wide_option(command: C) -> C:
     """Add the option --wide, which `print_tables` reads, to a click command."""
     return _WIDE(command)
 
 
-def screen_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def screen_options(command: C) -> C:
     """Add the options --table and --wide, which `print_tables` reads, to a click command."""
     return _TABLE(_WIDE(command))
 
 
-def FORMAT(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802  # a decorator beside those below
+def FORMAT(command: C) -> C:  # noqa: N802  # a decorator beside those below
     """Add the options --format (`suffix`), --table and --wide to a click command."""
     return _SUFFIX(screen_options(command))
 
@@ -92,36 +93,27 @@ LABEL = click.option("--label", metavar="COLUMN", help="Column with the names of
 DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several rows that are equal in every column.")
 
 
-def duplicates_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def duplicates_option(command: C) -> C:
     """Give a click command the option --drop-duplicates."""
     return DROP(command)
 
 
-def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def row_options(command: C) -> C:
     """Add the options --run and --drop-duplicates to a click command."""
     return RUN(DROP(command))
 
 
-def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def point_options(command: C) -> C:
     """Add the options --map (`renames`), --label, --run and --drop-duplicates to a click command that reads points."""
     return MAP(LABEL(row_options(command)))
 
 
-def open_source(path: Path, host: Registries, asked: dict[str, Any]) -> Source:
-    """Open a store or a table with the options of `point_options` and --where, which are removed from `asked`."""
-    from harness.fitting.point_source import open_points
-    from harness.fitting.published import Reading
-
-    names = ("renames", "label", "run", "drop_duplicates", "where")
-    return open_points(path, Reading(**{name: asked.pop(name) for name in names}), registries=host)
-
-
-def interval_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def interval_options(command: C) -> C:
     """Add the options --bootstrap (resamples) and --level (of intervals) to a click command."""
     return BOOTSTRAP(LEVEL(command))
 
 
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def table_options(command: C) -> C:
     """Add the options --format (`suffix`) and -o (`output`) to a click command that prints tables."""
     return FORMAT(OUTPUT(command))
 
@@ -136,8 +128,8 @@ def print_tables(
 ) -> None:
     """Print tables: in a registered format; without one, as they fit a terminal, or as Markdown elsewhere.
 
-    Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows and notes a
-    small screen does not cut. Raises UsageError where --table names none of them.
+    Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows a small screen
+    does not cut, nor its notes. Raises UsageError where --table names none of them.
     """
     from harness.cli.terminal import is_terminal, screen, show_tables
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,42 +12,51 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from harness.cli.eta import Estimate
 from harness.evaluation.plan import Failure, Plan
 from harness.evaluation.suite import Progress
 from harness.types import Checkpoint, Task
 
-OVERHEAD = 1e6  # work of a document that does not depend on the model, in parameters
+EVERY = 10.0  # seconds between lines, where there is no terminal; HARNESS_PROGRESS_SECONDS replaces it
+BURST = 0.05  # seconds in which the documents of the first batch come; they took as long as the start of the engine
 
 
 class Counting(Progress):
-    """Counts cells, documents and work; `say` prints a line.
-
-    Work is documents times parameters, so that the time left is not that of the small checkpoints at the beginning.
-    """
+    """Counts cells and documents, and measures what documents take; `say` prints a line."""
 
     def __init__(self) -> None:
         self.cells = self.cells_total = self.docs = self.docs_total = 0
-        self.work = self.work_total = 0.0
-        self.begun = time.monotonic()
+        self.left: dict[int, int] = {}  # documents that are left, by the parameters of their checkpoint
+        self.estimate = Estimate()
+        self.begun = self.last = time.monotonic()
+        self.first: float | None = None
 
     def say(self, line: str) -> None:
         """Print a line."""
         print(line, file=sys.stderr, flush=True)  # noqa: T201  # this is the display
 
     def start(self, plan: Plan) -> None:
-        """Say what is there and what is to be done."""
+        """Report what is stored and what is missing."""
         missing = list(plan.missing())
-        self.cells_total, self.docs_total = len(missing), sum(len(task.docs) for _, task, _ in missing)
-        self.work_total = sum(_work(job.checkpoint, len(task.docs)) for job, task, _ in missing)
-        self.begun = time.monotonic()
+        self.cells_total = len(missing)
+        for job, task, _ in missing:
+            params = job.checkpoint.params or 0
+            self.left[params] = self.left.get(params, 0) + len(task.docs)
+        self.docs_total = sum(self.left.values())
+        self.begun = self.last = time.monotonic()
         self.say(f"{len(plan.there)} of {len(plan.there) + len(missing)} cells were there")
         for note in plan.notes:
             self.say(f"note: {note}")
 
     def documents(self, checkpoint: Checkpoint, n: int) -> None:
-        """Count documents."""
+        """Count documents, and the time since the last ones; that of the first batch includes the engine's start."""
+        now, params = time.monotonic(), checkpoint.params or 0
+        self.first = now if self.first is None else self.first
+        if now > self.first + BURST:
+            self.estimate.add(params, n, now - self.last)
         self.docs += n
-        self.work += _work(checkpoint, n)
+        self.left[params] = max(self.left.get(params, 0) - n, 0)
+        self.last = now
 
     def cell(self, checkpoint: Checkpoint, task: Task) -> None:  # noqa: ARG002  # for those that print it
         """Count a cell."""
@@ -62,23 +72,39 @@ class Counting(Progress):
 
     @property
     def pace(self) -> str:
-        """Documents a second, and the time left."""
-        passed = time.monotonic() - self.begun
-        left = passed * (self.work_total - self.work) / self.work if self.work else 0.0
-        return f"{self.docs / max(passed, 1e-9):.0f} documents/s, {_clock(left)} left"
-
-
-def _work(checkpoint: Checkpoint, n: int) -> float:
-    return n * ((checkpoint.params or 0) + OVERHEAD)
+        """Documents per second, and the time left; a range until two sizes have been measured."""
+        measured, seconds = self.estimate.documents.values(), self.estimate.seconds.values()
+        if not sum(measured) or not sum(seconds):
+            return f"{self.docs / max(time.monotonic() - self.begun, 1e-9):.0f} documents/s, start included"
+        low, high = self.estimate.left(self.left)
+        left = _clock(low) if _clock(low) == _clock(high) else f"{_clock(low)} to {_clock(high)}"
+        return f"{sum(measured) / sum(seconds):.0f} documents/s, {left} left"
 
 
 class Lines(Counting):
-    """A line a cell, for logs."""
+    """A line for the first cell, the last cell, and at most every EVERY seconds between them, for logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.every = float(os.environ.get("HARNESS_PROGRESS_SECONDS", EVERY))
+        self.printed = -float("inf")
 
     def cell(self, checkpoint: Checkpoint, task: Task) -> None:
-        """Print the cell, the rate and the time left."""
+        """Print the cell, the rate and the time left, unless a line was printed just before."""
         super().cell(checkpoint, task)
-        self.say(f"{self.cells}/{self.cells_total} {checkpoint.label} {task.name}  {self.pace}")
+        self._line(f"{checkpoint.label} {task.name}", due=self.cells == self.cells_total)
+
+    def documents(self, checkpoint: Checkpoint, n: int) -> None:
+        """Print a line in long cells too."""
+        super().documents(checkpoint, n)
+        if self.printed >= 0 and self.every:
+            self._line(checkpoint.label)
+
+    def _line(self, what: str, *, due: bool = False) -> None:
+        now = time.monotonic() - self.begun
+        if due or now - self.printed >= self.every:
+            self.printed = now
+            self.say(f"{self.cells}/{self.cells_total} {what}  {self.pace}")
 
 
 class Live(Counting):

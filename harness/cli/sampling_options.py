@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
+
+C = TypeVar("C", bound=Callable[..., object])
+SamplingValue = str | float | bool | None
 
 OPTIONS = (
     click.option(
@@ -26,16 +29,18 @@ OF_SAMPLERS = ("n", "successes", "max_samples")
 OF_TEXTS = ("sampler", "temperature", "top_p", "seed", "allow_code_execution")
 
 
-def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def sampling_options(command: C) -> C:
     """Add the options for generated text to a click command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
-def take_sampling(asked: dict[str, Any]) -> dict[str, Any]:
-    """Remove these options from the arguments of a command and return them as settings of `harness.evaluate`."""
-    found = {name: value for name in OF_TEXTS if (value := asked.pop(name)) is not None and value is not False}
-    options = {name: value for name in OF_SAMPLERS if (value := asked.pop(name)) is not None}
-    texts = {"keep_texts": False} if asked.pop("no_texts") else {}
-    return found | ({"options": options} if options else {}) | texts
+def sampling_settings(given: Mapping[str, SamplingValue]) -> dict[str, Any]:
+    """Return the values of these options as the argument `sampling` of `harness.evaluate`."""
+    settings: dict[str, Any] = {
+        name: value for name in OF_TEXTS if (value := given[name]) is not None and value is not False
+    }
+    options = {name: given[name] for name in OF_SAMPLERS if given[name] is not None}
+    texts = {"keep_texts": False} if given["no_texts"] else {}
+    return settings | ({"options": options} if options else {}) | texts

@@ -88,8 +88,11 @@ def make_sampling(
     *,
     sampler: str = "n",
     options: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    keep_texts: bool = True,
     allow_code_execution: bool = False,
-    **chosen: Any,
 ) -> Sampling:
     """Return how text is generated for some tasks.
 
@@ -112,7 +115,15 @@ def make_sampling(
     prepare = {checker.prepare for checker in checkers.values() if checker.prepare is not None}
     notes = sorted({note for verify in prepare for note in verify()})
     drawing = Sampling(
-        sampler, made, checkers=checkers, notes=tuple(notes), origin=registries.samplers.origin(sampler), **chosen
+        sampler,
+        made,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        keep_texts=keep_texts,
+        checkers=checkers,
+        notes=tuple(notes),
+        origin=registries.samplers.origin(sampler),
     )
     for task in tasks:
         if task.generation:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from filelock import Timeout
 
@@ -23,6 +23,7 @@ from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, chec
 from harness.evaluation.sampling import SampleRun, make_sampling
 from harness.evaluation.scoring import Claim, Tally, check_all_came, requests_of
 from harness.evaluation.tokens import TRUNCATION
+from harness.evaluation.writing import CellWriter
 from harness.host import default_host
 from harness.origins import PLUGIN_ERRORS, is_interrupt
 from harness.registries import Registries
@@ -32,6 +33,19 @@ from harness.store.identity import CellId
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted
 from harness.types import Checkpoint, Engine, Family, Task
+
+
+class Settings(TypedDict, total=False):
+    """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
+
+    engine: str | None
+    options: Mapping[str, Any] | None
+    data: str | Path | None
+    limit: int | None
+    subset: str | Path | Sequence[Subset] | None
+    truncation: str
+    rehash: bool
+    sampling: Mapping[str, Any] | None
 
 
 class Progress:
@@ -77,6 +91,7 @@ class Suite:
         self.plan, self.store, self.progress = plan, store, progress
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
+        self.writer = CellWriter(store)
         self.summary = Summary(there=len(plan.there), failures=list(plan.failures))
         self.told: set[str] = set()
 
@@ -86,7 +101,7 @@ class Suite:
             self.progress.failed(failure)
         for note in self.slot.setup.sampling.notes if self.slot.setup.sampling else ():
             self.progress.note(note)
-        self._keep_names()
+        self.keep_names()
         try:
             self._pass([job for job in self.plan.jobs if self._open_cells(job)])
             self._wait_for_others()
@@ -95,7 +110,14 @@ class Suite:
             self.slot.close()
         return self.summary
 
-    def _keep_names(self) -> None:
+    def serve(self, job: Job, after: Job | None) -> None:
+        """Do the missing cells of one job, and leave the engine open; `after` may be read ahead."""
+        self.plan.jobs = [job]
+        self._do_unclaimed(job, after)
+        self._wait_for_others()
+        self._expect_all()
+
+    def keep_names(self) -> None:
         """Write the names of tasks, checkpoints and settings before the records that need them."""
         tasks = {task.fingerprint: task for job in self.plan.jobs for task, _ in job.cells}
         for task in tasks.values():
@@ -122,10 +144,13 @@ class Suite:
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Compute the cells of each job that no other process has locked."""
         for job, after in zip_longest(jobs, jobs[1:]):
-            with ExitStack() as locks:
-                claims = list(self._claim(job, locks))
-                if claims:
-                    self._do(job, claims, after)
+            self._do_unclaimed(job, after)
+
+    def _do_unclaimed(self, job: Job, after: Job | None) -> None:
+        with ExitStack() as locks:
+            claims = list(self._claim(job, locks))
+            if claims:
+                self._do(job, claims, after)
 
     def _claim(self, job: Job, locks: ExitStack) -> Iterator[Claim]:
         for task, cell in self._open_cells(job):
@@ -180,13 +205,16 @@ class Suite:
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
         tallies = (Tally(claim, encoded, claim.task.metric in greedy) for claim, encoded in cells)
-        for score in engine.score(requests_of(tallies, begun)):
-            key: Any = score.key  # (number, request), as requests_of made it
-            tally = begun[key[0]]
-            tally.add(key[1], score)
-            self.progress.documents(job.checkpoint, tally.documents)
-            if not tally.left:
-                self._write(job, tally, engine)
+        try:
+            for score in engine.score(requests_of(tallies, begun)):
+                key: Any = score.key  # (number, request), as requests_of made it
+                tally = begun[key[0]]
+                tally.add(key[1], score)
+                self.progress.documents(job.checkpoint, tally.documents)
+                if not tally.left:
+                    self._write(job, tally, engine)
+        finally:  # also what was complete before an engine failed
+            self._report_written(job, wait=True)
         check_all_came(begun)
 
     def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
@@ -225,14 +253,18 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.store.write(tally.claim.cell, tally.records(engine.describe()))
+            self.writer.put(tally, tally.records(engine.describe()))
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
-            return
-        finally:
             tally.claim.lock.release()
-        self.summary.written += 1
-        self.progress.cell(job.checkpoint, tally.task)
+        self._report_written(job)
+
+    def _report_written(self, job: Job, *, wait: bool = False) -> None:
+        """Report the cells that are on disk by now; raises StoreError where one could not be written."""
+        for tally in self.writer.written(wait=wait):
+            tally.claim.lock.release()
+            self.summary.written += 1
+            self.progress.cell(job.checkpoint, tally.task)
 
     def _fail(self, where: str, error: BaseException) -> None:
         if is_interrupt(error):
@@ -325,33 +357,3 @@ def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | Non
                 f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
             )
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
-
-
-def evaluate(
-    families: Sequence[str | Family],
-    tasks: Sequence[str | Task],
-    store: str | Path,
-    *,
-    progress: Progress | None = None,
-    registries: Registries | None = None,
-    **settings: Any,
-) -> Summary:
-    """Score tasks on checkpoints and store the scores of every choice; stored cells are not computed again.
-
-    :param families: FAMILY[:SIZE][@STEPS] by name, family file or checkpoint folder, or `harness.Family` values.
-    :param tasks: names, wildcards, prefix:NAME or task folders, or `harness.Task` values.
-    :param store: the folder of the store; created if it does not exist.
-    :param settings: engine, options (a dict for the engine), data, limit, subset (a file of `harness choose`, or its
-        Subset values), truncation, rehash; as `harness eval`. For tasks that draw texts, `sampling` is a dict of
-        sampler, options (a dict for the sampler), temperature, top_p, seed, keep_texts and allow_code_execution.
-
-    Returns a Summary; failed checkpoints and tasks are in `failures`, the others are complete. Raises UsageError for
-    unknown names, TaskError and FamilyError for invalid files, and StoreError if the store cannot be written.
-    """
-    expect_usable(Path(store))
-    plan, setup = prepare(families, tasks, registries=registries, **settings)
-    opened = Store(store, create=True)
-    plan.look_into(opened)
-    progress = progress or Progress()
-    progress.start(plan)
-    return Suite(plan, setup, opened, progress).run()

@@ -18,12 +18,13 @@ All engines use the same rules. All prompts are checked before the first forward
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.errors import TokenError, choose
+from harness.evaluation.text_parts import CutError, PartTokenizer, encode_in_parts, encode_whole, without_collection
 from harness.types import Bools, Doc, Ints, Request, Task, Tokenizer
 
 TRUNCATION = ("left", "lm_eval")
@@ -180,7 +181,7 @@ def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
     if task.generation is None:
         raise TokenError(f"task {task.name} generates no text")
     most, prompts, truncated = task.generation.max_tokens, list[tuple[int, ...]](), list[bool]()
-    ids = _encode_all((doc.contexts[0] for doc in task.docs), encoder)
+    ids = encode_whole((doc.contexts[0] for doc in task.docs), encoder.tokenizer)
     for doc in task.docs:
         own = ids[doc.contexts[0]]
         whole = encoder.before(own) + own
@@ -194,8 +195,12 @@ def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
 
 def encode_task(task: Task, encoder: Encoder) -> EncodedTask:
     """Tokenise a task into requests; raise TokenError, naming task and document, before anything is scored."""
-    chunks = (task.docs[begin : begin + CHUNK] for begin in range(0, len(task.docs), CHUNK))
-    splits = [split for docs in chunks for split in _split_docs(task, docs, encoder)]
+    with without_collection():
+        return _encode_task(task, encoder)
+
+
+def _encode_task(task: Task, encoder: Encoder) -> EncodedTask:
+    splits = _split_task(task, encoder)
     first_rows = np.cumsum([0, *(len(split.n_tokens) for split in splits)])
     pairs = [pair for split in splits for pair in split.pairs]
     pieces = [
@@ -218,17 +223,23 @@ def encode_task(task: Task, encoder: Encoder) -> EncodedTask:
     )
 
 
-def _split_docs(task: Task, docs: Sequence[Doc], encoder: Encoder) -> list[Split]:
+def _split_task(task: Task, encoder: Encoder) -> list[Split]:
+    """Split all documents; those whose texts may be cut in parts, unless a check shows that the ids are others."""
+    chunks = [task.docs[begin : begin + CHUNK] for begin in range(0, len(task.docs), CHUNK)]
+    try:
+        return [split for docs in chunks for split in _split_docs(task, docs, encoder, whole=task.kind == "text")]
+    except CutError:
+        return [split for docs in chunks for split in _split_docs(task, docs, encoder, whole=True)]
+
+
+def _split_docs(task: Task, docs: Sequence[Doc], encoder: Encoder, *, whole: bool) -> list[Split]:
     prompts = [[move_spaces(*doc.prompt(k)) for k in range(len(doc.choices))] for doc in docs]
-    texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
-    ids = _encode_all(texts, encoder)
+    if not whole and isinstance(encoder.tokenizer, PartTokenizer):
+        ids = encode_in_parts(prompts, encoder.tokenizer)
+    else:
+        texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
+        ids = encode_whole(texts, encoder.tokenizer)
     return [_split(task, doc, own, ids, encoder) for doc, own in zip(docs, prompts, strict=True)]
-
-
-def _encode_all(texts: Iterable[str], encoder: Encoder) -> dict[str, Ids]:
-    """Encode each distinct text once, in one call."""
-    listed = sorted(set(texts))
-    return dict(zip(listed, encoder.tokenizer.encode_batch(listed), strict=True))
 
 
 def _split(task: Task, doc: Doc, prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: Encoder) -> Split:
@@ -302,6 +313,6 @@ def _unconditional(task: Task, encoder: Encoder) -> Iterator[tuple[tuple[Ids, tu
     texts = (doc.prompt(k)[1] for doc in task.docs for k in range(len(doc.choices)))
     for row, text in enumerate(texts):
         rows.setdefault(text, []).append(row)
-    for text, encoded in _encode_all(rows, encoder).items():
+    for text, encoded in encode_whole(rows, encoder.tokenizer).items():
         own = np.array(rows[text])
         yield (encoder.before([]), (encoded,)), Piece(own, np.zeros_like(own), unconditional=True)

@@ -23,7 +23,9 @@ GRID = 241  # models that are looked at, even in log params
 ZOOM, ROUNDS = 21, 6  # then between the neighbours of the best one, six times
 
 
-def optimal(found: FitView, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
+def optimal(
+    found: FitView, flops: Sequence[float] | float, at: Mapping[str, float | str] | None = None
+) -> pd.DataFrame:
     """Return params and tokens, 6 N D = flops, of least loss at each budget, a row each, with intervals.
 
     Columns: flops, params, params_low, params_high, tokens, tokens_low, tokens_high, then those of `predict` at the
@@ -43,7 +45,7 @@ def optimal(found: FitView, flops: Sequence[float] | float, at: Mapping[str, flo
     return pd.concat([_budget(found, step, float(budget), rest) for budget in np.atleast_1d(flops)], ignore_index=True)
 
 
-def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, float]) -> pd.DataFrame:
+def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, float | str]) -> pd.DataFrame:
     best = np.array([list(step.parameters.values())])
     (params,) = _minimum(step, best, flops, rest)
     if not np.isfinite(params):
@@ -71,7 +73,7 @@ def _own(
     return pd.DataFrame([place]).join(predicted.drop(columns=["params", "flops"]))
 
 
-def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, float]) -> Floats:
+def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, float | str]) -> Floats:
     """Return the params (R,) of least loss for parameters of the law (R, p); NaN where it lies at an end."""
     low, high = np.log(SMALLEST), np.log(flops / training_flops(1.0, SMALLEST))
     if low >= high:
@@ -92,7 +94,7 @@ def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, floa
     return np.where(inner, np.exp(middle), np.nan)
 
 
-def allocation_table(fits: Sequence[FitView], flops: float, at: Mapping[str, float]) -> Table:
+def allocation_table(fits: Sequence[FitView], flops: float, at: Mapping[str, float | str]) -> Table:
     """Return the best split of a budget by each fit, as a table."""
     rows = []
     for found in fits:

@@ -1,4 +1,4 @@
-"""Columns of points by our names: renamed, filled in where they follow from others, and looked at for their units."""
+"""Columns of points: rename inputs, derive missing ones, reject implausible units, and read them as arrays."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 
 from harness.checkpoints.flops import training_flops
-from harness.errors import LawError, UsageError, choose
-from harness.fitting.runs import label
-from harness.types import Floats
+from harness.errors import LawError, UsageError, choose, suggest
+from harness.fitting.runs import label, some
+from harness.types import Bools, Floats
+
+Column = np.ndarray[tuple[int], np.dtype[np.float64] | np.dtype[np.object_]]  # (n,) numbers, or text
 
 FILLED = "6ND, filled in"  # the convention of FLOPs that were computed here
 FILLED_TOKENS = "C / 6N, filled in"  # the convention of tokens that were computed here
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
 FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # where the largest value lies below, the unit is wrong
+COUNTS = ("flops", "params", "tokens")  # laws take their logarithms
 WHAT = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
 
 
@@ -152,3 +155,40 @@ def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
         raise UsageError(f"{expression!r} cannot be applied: {error}; columns are: {choose(frame.columns)}") from error
     return frame[kept]
+
+
+def column(frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column (n,) of finite numbers, above 0 for COUNTS; raise LawError naming the points that have none."""
+    if name not in frame.columns:
+        raise LawError(f"the points have no column {name!r}; {suggest(name, frame.columns)}")
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+    _refuse(frame, ~np.isfinite(values), f"{name} is missing or not a number", f"{name} == {name}")
+    _refuse(frame, (values <= 0) & (name in COUNTS), f"{name} must be above 0, and is not", f"{name} > 0")
+    return values
+
+
+def readable(frame: pd.DataFrame, name: str) -> Column:
+    """Return a feature (n,): numbers, NaN where missing; or text. Compute, parameters and tokens must be there."""
+    if name in COUNTS or name not in frame.columns:
+        return column(frame, name)
+    if frame[name].dtype.kind == "f":
+        return frame[name].to_numpy(dtype=np.float64)
+    numeric = pd.to_numeric(frame[name], errors="coerce")
+    is_text = bool((numeric.isna() & frame[name].notna()).any())
+    return frame[name].astype(str).to_numpy() if is_text else numeric.to_numpy(dtype=np.float64)
+
+
+def trials(frame: pd.DataFrame, name: str) -> Floats:
+    """Return of how many trials (n,) each rate of a column is the share of successes; raise LawError without them."""
+    found = next((c for c in ("trials", f"{name}_n") if c in frame.columns), None)
+    if found is None:
+        raise LawError(f"counted successes need a column trials (or {name}_n) beside {name}; other objectives do not")
+    values = column(frame, found)
+    _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is no count", f"{found} >= 1")
+    return values
+
+
+def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:
+    """Raise LawError where some points are bad, naming the first five."""
+    if bad.any():
+        raise LawError(f"{why} for {some(frame, bad)}; mend it, or choose where {without!r}")

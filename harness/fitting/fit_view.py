@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from harness.fitting.fitted_formula import StepFit
-from harness.fitting.formula import Options
+from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 
 

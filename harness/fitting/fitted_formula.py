@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.fitting.ladder import column
+from harness.fitting.columns import column
 from harness.fitting.laws import clipped, curve
 from harness.fitting.objectives import objective_of
 from harness.types import Floats

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from harness.errors import UsageError, choose
 from harness.fitting.columns import labelled, renamed
-from harness.fitting.fit import prepared
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecasts import forecast
-from harness.fitting.ladder import widen
-from harness.fitting.published_values import UNBOUNDED
+from harness.fitting.forecast_runs import Report
+from harness.fitting.forecasts import Wanted, forecast
+from harness.fitting.published_values import scored_tasks
+from harness.fitting.wide_points import prepared, widen
 from harness.registries import Registries
 from harness.store.points import open_store, read_points
 
@@ -33,11 +32,20 @@ def forecast_file(
     renames: Sequence[str] = (),
     label: str | None = None,
     where: str | None = None,
-    **arguments: Any,
+    params: Wanted = None,
+    tokens: Wanted = None,
+    flops: Wanted = None,
+    level: float = 0.9,
+    of: str = "documents",
+    laws: Sequence[str] | None = None,
+    forecasters: Sequence[str] | None = None,
+    family: str | None = None,
+    seed: int = 0,
+    report: Report = lambda *_: None,
 ) -> Forecast:
-    """Forecast from a store (the own metric of every task that has right answers) or a table; see `forecast`.
+    """Forecast from a store (the metric of every task with correct answers) or a table; see `forecast`.
 
-    `renames` are pairs theirs=ours (`harness.fitting.columns.renamed`), `label` is the column with names of models.
+    `renames` are pairs theirs=ours (`harness.points.renamed`), `label` is the column with the names of models.
     """
     renames = labelled(renames, label)
     if path.is_dir():
@@ -52,7 +60,22 @@ def forecast_file(
                     f"{path} has no column {name!r}; it has {choose(points.columns)}; name one with --metric"
                 )
     points = prepared(points, None, value, where)
-    found = forecast(points, value=value, via=via, registries=registries, **arguments)
+    found = forecast(
+        points,
+        value=value,
+        via=via,
+        params=params,
+        tokens=tokens,
+        flops=flops,
+        level=level,
+        of=of,
+        laws=laws,
+        forecasters=forecasters,
+        family=family,
+        seed=seed,
+        registries=registries,
+        report=report,
+    )
     return replace(found, value=metric or (ACCURACY if value == "score" else value))
 
 
@@ -61,10 +84,7 @@ def _of_store(
 ) -> tuple[pd.DataFrame, str, str | None]:
     """Return wide points with columns score and task_loss of every task, and their names; None for no task loss."""
     store = open_store(path, registries=registries)
-    kinds = {str(meta["name"]): meta["kind"] for meta in store.task_meta.values()}
-    own = store.tasks(task)
-    scored = {name for name in own if kinds.get(name) in {"choice", "generate"} or _is_imported_rate(own, kinds, name)}
-    tasks = sorted(own if task or metric else scored)
+    tasks = sorted(store.tasks(task) if task or metric else scored_tasks(store))
     if not tasks:
         raise UsageError(f"{path} has no task with right answers; a forecast is of accuracies: name one with --metric")
     frames = []
@@ -75,7 +95,3 @@ def _of_store(
         frames.append(wide.rename(columns=columns))
     points = pd.concat(frames, ignore_index=True)
     return points, "score", "task_loss" if "task_loss" in points.columns else None
-
-
-def _is_imported_rate(own: Mapping[str, str], kinds: Mapping[str, str], name: str) -> bool:
-    return name not in kinds and not UNBOUNDED.search(own[name])

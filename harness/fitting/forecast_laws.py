@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError
-from harness.fitting.fit import fit
+from harness.fitting.fit import Request, fit_points
 from harness.fitting.laws import steps_of
+from harness.fitting.options import Options
 from harness.fitting.rungs import SCALES, Batch, Ladder, Targets
 from harness.registries import Registries
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, Law, traits
 
 RESAMPLES = 200
-OPTIONS = {"bootstrap": RESAMPLES, "starts": 8, "resample": "runs"}
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,9 @@ class LawForecaster:
         return found
 
     def _fit(self, ladder: Ladder, seed: int) -> Floats:
-        arguments: dict[str, Any] = {**OPTIONS, "seed": seed, "registries": self.registries}
-        if isinstance(self.law, ComposedLaw):
-            arguments["via"] = "via"
-        found = fit(frame_of(ladder), self.law, value="value", **arguments)
+        via = "via" if isinstance(self.law, ComposedLaw) else None
+        options = Options(bootstrap=RESAMPLES, starts=8, resample="runs", seed=seed)
+        found = fit_points(frame_of(ladder), self.law, Request("value", via, options=options))
         return found.sample(pd.DataFrame(_scales(ladder.targets)), np.random.default_rng(seed))
 
 
@@ -66,7 +64,7 @@ def _scales(of: Ladder | Targets | None) -> dict[str, Floats]:
 
 def frame_of(ladder: Ladder) -> pd.DataFrame:
     """Return the rows of a ladder as points; columns that are not known of every row are left out."""
-    columns: dict[str, Any] = {**_scales(ladder), "value": ladder.value, "family": ladder.family}
+    columns: dict[str, object] = {**_scales(ladder), "value": ladder.value, "family": ladder.family}
     if ladder.via is not None:
         columns["via"] = ladder.via
     if np.isfinite(ladder.docs).all():

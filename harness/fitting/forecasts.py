@@ -26,9 +26,9 @@ from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_plan import plan
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_runs import Report, Run
-from harness.fitting.ladder import widen
 from harness.fitting.likelihoods import SAME_DOCS
 from harness.fitting.rungs import Ladder, Targets, read_ladders
+from harness.fitting.wide_points import widen
 from harness.host import default_host
 from harness.registries import Registries
 

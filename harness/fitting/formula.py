@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError
+from harness.errors import LawError
+from harness.fitting.columns import column, trials
 from harness.fitting.fitted_formula import TAIL, StepFit
-from harness.fitting.ladder import column, trials
 from harness.fitting.objectives import objective_of
+from harness.fitting.options import PUBLISHED, Options
 from harness.fitting.problem import Sampled, StepData
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.fitting.solver import Effort, Solution, minimise
-from harness.fitting.starts import PUBLISHED, generic_starts, project, published_starts
+from harness.fitting.starts import generic_starts, project, published_starts
 from harness.types import Floats, Ints
 from harness.types.laws import ComposedLaw, FormulaLaw
 
@@ -24,44 +25,21 @@ AGREE = 1e-3  # starts whose cost is within this share of the best are counted a
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a law is fitted; every one is a decision that the fit records."""
-
-    objective: str | None = None
-    resample: str | None = None
-    bootstrap: int = 1000
-    level: float = 0.9
-    starts: int | str = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise UsageError(f"level={self.level}: expected a share between 0 and 1, such as 0.9")
-        if self.bootstrap < 2:
-            raise UsageError(f"bootstrap={self.bootstrap}: expected 2 resamples or more")
-        if self.starts != PUBLISHED and not (str(self.starts).isdigit() and int(self.starts) >= 1):
-            raise UsageError(f"starts={self.starts}: expected 1 or more, or {PUBLISHED!r}")
-
-
-@dataclass(frozen=True)
 class Chain:
     """The steps of a law with the columns between them."""
 
     steps: tuple[FormulaLaw, ...]
-    value: str
-    via: str
+    columns: tuple[str, ...]  # one per step
 
     @classmethod
-    def of(cls, law: FormulaLaw | ComposedLaw, value: str, via: str | None) -> Chain:
-        """Take a law apart; a plain formula is a chain of one."""
-        if isinstance(law, ComposedLaw):
-            return cls(law.steps, value, via or law.via)
-        return cls((law,), value, "")
+    def of(cls, law: FormulaLaw | ComposedLaw, columns: tuple[str, ...]) -> Chain:
+        """Return the steps of a law; a plain formula is a chain of one."""
+        return cls(law.steps if isinstance(law, ComposedLaw) else (law,), columns)
 
     @property
-    def columns(self) -> list[str]:
-        """Return the columns that are fitted, in the order of the steps."""
-        return [self.via, self.value] if self.via else [self.value]
+    def via(self) -> str:
+        """Return the column between the steps; "" for a plain formula."""
+        return self.columns[0] if len(self.columns) > 1 else ""
 
     def negated(self, frame: pd.DataFrame) -> bool:
         """Say whether the column between the steps holds log-probabilities."""

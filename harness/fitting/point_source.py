@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.columns import labelled, renamed
+from harness.fitting.columns import labelled, query, renamed
 from harness.fitting.published import Published, Reading, published
 from harness.fitting.runs import ends
 from harness.host import default_host
 from harness.registries import Registries
-from harness.store.cells import Cell
-from harness.store.points import PointStore, open_store, read_table
+from harness.store.points import Cell, PointStore, open_store, read_table
 
 OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens", "flops")
 
@@ -49,7 +48,11 @@ class ViewedStore(PointStore):
         found = super().points(*args, **asked)
         if asked.get("unit", "checkpoint") != "checkpoint":
             return found
-        return renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
+        found = renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
+        kept = query(found, self.how.where) if self.how.selects and self.how.where else found
+        if kept.empty:
+            raise UsageError(f"none of {len(found)} points has {self.how.where}; columns are: {choose(found.columns)}")
+        return kept
 
 
 class Source(NamedTuple):
@@ -68,9 +71,9 @@ def open_points(path: Path, how: Reading, *, registries: Registries | None = Non
     """
     registries = registries or default_host()
     if path.is_dir() or not path.exists():
-        plain = not (how.renames or how.label or how.run)
+        plain = not (how.renames or how.label or how.run or (how.selects and how.where))
         store = open_store(path, registries=registries) if plain else ViewedStore(path, how, registries)
-        return Source(store, how.where, ())
+        return Source(store, None if how.selects else how.where, ())
     table, _ = read_table(path)
     try:
         found = published(table, how, name=path.name.split(".")[0])

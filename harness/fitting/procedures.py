@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, choose, suggest
-from harness.fitting.formula import Options, residual_scatter
-from harness.fitting.ladder import column, readable
+from harness.fitting.columns import column, readable
+from harness.fitting.formula import residual_scatter
 from harness.fitting.laws import clipped
 from harness.fitting.objectives import objective_of
+from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.types import Floats
 from harness.types.laws import Fitted, ProcedureLaw, traits

@@ -68,6 +68,7 @@ class Reading:
     tasks: Sequence[str] = ()
     metric: str | None = None
     drop_duplicates: bool = False
+    selects: bool = False  # of a store: `where` is applied to every reading of points
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness.columns import COLUMNS
 from harness.errors import UsageError, choose
+from harness.store.points import PointStore
 
 METRICS = (
     "acc_norm", "acc", "accuracy", "exact_match", "em", "f1", "mc1", "mc2", "pass_at_1", "pass_rate", "err", "error",
@@ -147,6 +148,14 @@ def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
             f"{what} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}: fractions and "
             f"percentages in one column? Say which, such as --map '{column} / 100={column}' for percentages"
         )
+
+
+def scored_tasks(store: PointStore) -> set[str]:
+    """Return the tasks of a store that have right answers: choices, checked text, and imported rates."""
+    kinds = {str(meta["name"]): meta["kind"] for meta in store.task_meta.values()}
+    own = store.tasks()
+    imported = {name for name, metric in own.items() if name not in kinds and not UNBOUNDED.search(metric)}
+    return imported | {name for name in own if kinds.get(name) in {"choice", "generate"}}
 
 
 def few(names: Iterable[object]) -> str:

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import gamma
 
 from harness.errors import LawError
-from harness.fitting.ladder import column
+from harness.fitting.columns import column
 from harness.types import Floats, Ints
 
 MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample

@@ -16,14 +16,16 @@ import pandas as pd
 from harness.errors import HarnessError, LawError, UsageError
 from harness.files import write_whole
 from harness.fitting.fitted_formula import StepFit
-from harness.fitting.formula import Options
 from harness.fitting.laws import configured, steps_of
+from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
 from harness.metrics.intervals import wilson
 from harness.registries import Registries
 from harness.types import Floats
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw
+
+HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measured and predicted values, errors
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class LawFit:
     runs: int
     law_options: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    hold_out: tuple[Mapping[str, Any], ...] = ()
+    hold_out: tuple[HeldOut, ...] = ()
     warnings: tuple[str, ...] = ()
     sizes: int | None = None
     told_apart: tuple[str, ...] = ()

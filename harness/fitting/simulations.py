@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from harness.fitting.fit import fit
+from harness.fitting.fit import Request, fit_points
 from harness.fitting.laws import curve, steps_of
 from harness.fitting.objectives import objective_of
+from harness.fitting.options import Options
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, FormulaLaw
 
@@ -69,13 +69,17 @@ def coverage(
     *,
     count: int,
     scale: float = 0.01,
-    **options: Any,
+    bootstrap: int = 1000,
+    level: float = 0.9,
+    starts: int | str = 32,
+    objective: str | None = None,
 ) -> Coverage:
     """Fit a law to points (n,) with noise `count` times, and count the intervals that hold the truth.
 
-    `truth` are its parameters, those of both steps for a composed law. `options` are those of `harness.fit`; points are
-    independent.
+    `truth` are its parameters, those of both steps for a composed law. Other arguments are those of `harness.fit`;
+    points are independent.
     """
+    options = Options(objective, "checkpoints", bootstrap, level, starts)
     steps, columns = [step for step in steps_of(law) if isinstance(step, FormulaLaw)], ("via", "y")
     ends = pd.DataFrame({k: [np.median(v), 2 * v.max()] for k, v in x.items()})
     at_ends = _made(steps, truth, {k: ends[k].to_numpy() for k in x})[-1]
@@ -84,7 +88,7 @@ def coverage(
         rng = np.random.default_rng([seed, 7])
         made = dict(zip(columns[-len(steps) :], _made(steps, truth, x, scale, rng), strict=True))
         points = pd.DataFrame({**x, **made, "trials": float(TRIALS)})
-        found = fit(points, law, value="y", via="via", seed=seed, resample="checkpoints", **options)
+        found = fit_points(points, law, Request("y", "via", options=replace(options, seed=seed)))
         for step in found.steps:
             for name, (low, high) in step.intervals(found.options.level).items():  # type: ignore[union-attr]
                 if name in held:

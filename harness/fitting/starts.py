@@ -13,7 +13,6 @@ from harness.fitting.objectives import Objective
 from harness.types import Floats
 from harness.types.laws import FormulaLaw, traits
 
-PUBLISHED = "published"
 SMALL = 1e-6  # share of the values that a term keeps where variable projection would leave it out
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from harness.fitting.columns import column
 from harness.fitting.fitted_formula import StepFit
-from harness.fitting.ladder import column
 from harness.fitting.laws import bounds
 from harness.fitting.objectives import objective_of
 from harness.fitting.procedures import ProcedureFit

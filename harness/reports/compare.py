@@ -8,8 +8,7 @@ family reaches a score).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,17 +16,17 @@ import pandas as pd
 from harness.errors import LawError, StoreError, UsageError, choose, suggest
 from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
-from harness.fitting.fit import fit_families
-from harness.fitting.formula import Options
+from harness.fitting.fit import Request, each_family
 from harness.fitting.laws import steps_of
+from harness.fitting.options import Options
 from harness.fitting.published_values import UNBOUNDED
-from harness.fitting.result import LawFit
+from harness.fitting.result import HeldOut, LawFit
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
-from harness.tables import Measured, Range, Table
-from harness.types.laws import ComposedLaw, Law
+from harness.tables import Cell, Measured, Range, Table
+from harness.types.laws import ComposedLaw
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
 FEW_CLUSTERS = 10
@@ -39,49 +38,60 @@ ALL_AGREE = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` is asked for; documented there."""
+    """The arguments of `compare` for its fits; documented there."""
 
-    laws: Sequence[str] = ("two_step", "sigmoid")
-    reach: str = "sigmoid"
-    hold_out: str = "largest"
-    score: float | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    laws: Sequence[str]
+    reach: str
+    hold_out: str
+    score: float | None
+    options: Options
+    store: PointStore
 
 
 def compare(
     store: PointStore,
     *,
     where: str | None = None,
-    metrics: dict[str, str] | None = None,
+    metrics: Mapping[str, str] | None = None,
     mix_engines: bool = False,
-    **asked: Any,
+    laws: Sequence[str] = ("two_step", "sigmoid"),
+    reach: str = "sigmoid",
+    hold_out: str = "largest",
+    score: float | None = None,
+    objective: str | None = None,
+    resample: str | None = None,
+    bootstrap: int = 1000,
+    level: float = 0.9,
+    starts: int | str = 32,
+    seed: int = 0,
 ) -> list[Table]:
     """Return tables that put the families of a store side by side.
 
     :param where: an expression over points; others are left out.
     :param metrics: the metric shown for a task, where it is not the one its task.yaml names.
     :param mix_engines: allow scores of different engines in one table.
-    :param asked: laws (to predict held-out sizes with), reach (the law for the compute table), hold_out, score (half
-        way between chance and 1 by default, for accuracies), options (of `harness.fit`).
+    :param laws: names of the laws that predict the held-out sizes.
+    :param reach: the law of FLOPs for the compute table.
+    :param hold_out: the held-out points, as in `harness.fit`, like objective to seed.
+    :param score: the score to reach (default: half-way from chance to 1, for accuracies).
 
     Raises StoreError where one checkpoint and task is there twice, or engines are mixed; UsageError where `reach` is
     no law of flops, a task of `metrics` is not there, or nothing is left.
     """
-    comparison = Comparison(**asked)
-    laws: list[Law] = [store.registries.laws[name] for name in (*comparison.laws, comparison.reach)]
-    if tuple(steps_of(laws[-1])[0].features) != ("flops",):
-        raise UsageError(f"{comparison.reach} is no law of flops alone; a score is reached at some flops: try sigmoid")
-    via = {law.via for law in laws if isinstance(law, ComposedLaw)}
-    points = _points(store, metrics or {}, via)
+    options = Options(objective, resample, bootstrap, level, starts, seed)
+    comparison = Comparison(laws, reach, hold_out, score, options, store)
+    known = [store.registries.laws[name] for name in (*laws, reach)]
+    if tuple(steps_of(known[-1])[0].features) != ("flops",):
+        raise UsageError(f"{reach} is not a law of flops alone; a score is reached at some flops: try sigmoid")
+    points = _points(store, metrics or {}, {law.via for law in known if isinstance(law, ComposedLaw)})
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
-    comparison.options.setdefault("store", store)
     notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
     return [
         _families(_shown(points), notes, store.rises),
         _ladder(_shown(points)),
         _predictions(points, comparison),
-        _compute(points, comparison, store.rises),
+        _compute(points, comparison),
     ]
 
 
@@ -93,13 +103,13 @@ def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
     return chosen
 
 
-def _points(store: PointStore, metrics: dict[str, str], via: set[str]) -> pd.DataFrame:
+def _points(store: PointStore, metrics: Mapping[str, str], via: set[str]) -> pd.DataFrame:
     """Return the points of all tasks; `shown` marks the one metric of each task that tables show."""
     own = store.tasks()
     if set(metrics) - set(own):
         unknown = set(metrics) - set(own)
         raise UsageError(f"{store.path} holds no task {choose(unknown)}; {suggest(min(unknown), own)}")
-    named = own | metrics
+    named = own | dict(metrics)
     points = store.points(metrics=sorted({*named.values(), *via}))
     points["shown"] = points["metric"] == points["task"].map(named)
     for task in set(own) - set(points[points["shown"]]["task"]):
@@ -166,17 +176,33 @@ def _shown(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(rows: pd.DataFrame) -> Measured | None:
-    """Return the value of one checkpoint, or the mean of its seeds."""
+    """Return the value of one checkpoint, or the mean of its seeds, which `_seeds` notes.
+
+    Seeds answer the same documents, so averaging them removes little of the error over documents: the error of the mean
+    is at most the mean of their errors, which is returned.
+    """
     if rows.empty:
         return None
     errors = np.array([shown_error(*ends) for ends in zip(rows["stderr"], rows["low"], rows["high"], strict=True)])
-    return Measured(float(rows["value"].mean()), float(np.sqrt((errors**2).sum()) / len(rows)))
+    return Measured(float(rows["value"].mean()), float(errors.mean()))
+
+
+def _seeds(shown: pd.DataFrame) -> list[str]:
+    """Return a note on sizes whose seeds are averaged."""
+    sizes = shown.groupby(["family", "size"], dropna=False)
+    counts = {f"{family} {size}": own["seed"].nunique() for (family, size), own in sizes}
+    several = [f"{name} ({count} seeds)" for name, count in counts.items() if count > 1]
+    if not several:
+        return []
+    return [
+        f"Mean over seeds: {', '.join(several)}; ± is the mean of their errors, an upper limit. One: --where seed == 0."
+    ]
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
-    rows, best = list[tuple[Any, ...]](), list[tuple[int, int]]()
+    rows, best = list[tuple[object, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
@@ -184,7 +210,7 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
-    said = (about, *_certain(last), *notes)
+    said = (about, *_seeds(last), *_certain(last), *notes)
     return Table(
         "families",
         "Families side by side",
@@ -222,11 +248,11 @@ def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _most(column: pd.Series[Any]) -> int | None:
+def _most(column: pd.Series[float]) -> int | None:
     return None if column.isna().all() else int(column.max())
 
 
-def _total(column: pd.Series[Any]) -> int | None:
+def _total(column: pd.Series[float]) -> int | None:
     return None if column.isna().all() else int(column.sum())
 
 
@@ -247,30 +273,32 @@ def _ladder(shown: pd.DataFrame) -> Table:
         "Every size at its last step",
         columns,
         tuple(rows),
-        ("Values ± standard error over documents.", *_certain(shown)),
+        ("Values ± standard error over documents.", *_seeds(shown), *_certain(shown)),
     )
 
 
 def _each_fit(
-    points: pd.DataFrame, law: str, *, store: PointStore | None = None, **arguments: Any
+    points: pd.DataFrame, name: str, asked: Comparison, hold_out: str | None = None
 ) -> Iterator[tuple[str, str, LawFit | LawError]]:
-    """Yield (task, family, fit or error) for the shown metric of every task of choices."""
-    is_rate = points["checkpoint"].isna() & points["metric"].map(lambda name: not UNBOUNDED.search(name))
+    """Yield (task, family, fit or error) for the shown metric of every task with choices."""
+    law = asked.store.registries.laws[name]
+    is_rate = points["checkpoint"].isna() & points["metric"].map(lambda metric: not UNBOUNDED.search(metric))
     for task, own in points[points["chance"].notna() | is_rate].groupby("task"):
         if not own["shown"].any():
             continue
         metric = own[own["shown"]]["metric"].iloc[0]
-        arguments["store"] = store if store and store.holds_errors_of(own[own["shown"]]) else None
-        for family, found in fit_families(own, law, value=metric, **arguments):
+        store = asked.store if asked.store.holds_errors_of(own[own["shown"]]) else None
+        request = Request(metric, hold_out=hold_out, store=store, options=asked.options)
+        for family, found in each_family(own, law, request):
             yield str(task), family, found
 
 
 def _predictions(points: pd.DataFrame, asked: Comparison) -> Table:
     """Predict what is held out with every law, family by family."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     for law in asked.laws:
-        for task, family, found in _each_fit(points, law, hold_out=asked.hold_out, **asked.options):
+        for task, family, found in _each_fit(points, law, asked, asked.hold_out):
             if isinstance(found, LawError):
                 notes.append(f"{task}, {family}, {law}: {found}")
                 continue
@@ -278,7 +306,7 @@ def _predictions(points: pd.DataFrame, asked: Comparison) -> Table:
     columns = ("task", "family", "law", "target", "measured", "predicted", "error", "inside", "warnings")
     about = (
         f"Fitted without the {asked.hold_out} size of each family, which is predicted with a "
-        f"{asked.options.get('level', Options.level):.0%} interval; warnings counts what `harness fit` says in words."
+        f"{asked.options.level:.0%} interval; warnings counts what `harness fit` says in words."
     )
     return Table(
         "predictions",
@@ -290,7 +318,7 @@ def _predictions(points: pd.DataFrame, asked: Comparison) -> Table:
     )
 
 
-def _prediction(held: Mapping[str, Any]) -> tuple[Any, ...]:
+def _prediction(held: HeldOut) -> tuple[Cell, ...]:
     measured = Measured(held["measured"], held["stderr"])
     return (
         held["point"],
@@ -301,16 +329,16 @@ def _prediction(held: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _sorted(rows: list[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+def _sorted(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
     """Order rows by task and family; laws stay in the order in which they were asked for."""
     return tuple(sorted(rows, key=lambda row: row[:2]))
 
 
-def _compute(points: pd.DataFrame, asked: Comparison, rises: Callable[[str], bool]) -> Table:
+def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
     """Find the training FLOPs at which each family's law reaches a score."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
-    for task, family, found in _each_fit(points, asked.reach, **asked.options):
+    for task, family, found in _each_fit(points, asked.reach, asked):
         if isinstance(found, LawError):
             notes.append(f"{task}, {family}: {found}")
             continue
@@ -318,7 +346,8 @@ def _compute(points: pd.DataFrame, asked: Comparison, rises: Callable[[str], boo
         if score is None:
             notes.append(f"{task}, {family}: {found.value} is no accuracy; name the score to reach with --score")
             continue
-        rows.append((task, family, score, *reach(found, score, rises=rises(found.value))))
+        rises = asked.store.rises(found.value)
+        rows.append((task, family, score, *reach(found, score, rises=rises)))
     about = (
         f"Where the law {asked.reach}, fitted to all points of a family, passes the score (half way from chance to 1 "
         f"unless asked otherwise); looked for up to {REACH:g} times the compute fitted."

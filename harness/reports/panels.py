@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PluginError, choose
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 CONTROLS = ("task", "metric", "family", "x", "level")
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+def _empty() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,13 @@ class ReportData:
         low, high (at 90 %), inside.
     :param choices: one row per checkpoint, task and rank of choice (gold first): mean log-probability (nats).
     :param runs: one row per checkpoint: engine, dtype, versions, truncated, ties.
+    :param two_steps: one row per point and per place on the law from task loss to accuracy: task, metric, family,
+        label, kind, task_loss (nats), value, low, high, low_LEVEL, high_LEVEL.
+    :param forecasts: one row per forecast: task, metric, family, kind, flops, params, tokens, value (median),
+        low_LEVEL, high_LEVEL, verdict, abstains, measured.
+    :param back_tests: one row per law and prediction of a size from the smaller ones: columns of `BackTest.rows`.
+    :param documents: one row per chosen document and last checkpoint: task, family, label, flops, doc_id, rank,
+        context, gold, picked, margin (nats), right.
     """
 
     title: str
@@ -36,6 +49,10 @@ class ReportData:
     choices: pd.DataFrame
     runs: pd.DataFrame
     notes: Sequence[str] = ()
+    two_steps: pd.DataFrame = field(default_factory=_empty)
+    forecasts: pd.DataFrame = field(default_factory=_empty)
+    back_tests: pd.DataFrame = field(default_factory=_empty)
+    documents: pd.DataFrame = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 
 from harness.charts import CURVE, HELD_OUT, POINT, scaling_chart
-from harness.errors import LawError, PluginError, UsageError
+from harness.errors import LawError, PluginError, StoreError, UsageError, choose
+from harness.escaping import printable
 from harness.files import write_whole
-from harness.fitting.columns import query
 from harness.fitting.fit import fit_families
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
+from harness.host import default_host
 from harness.origins import describe
 from harness.registries import Registries
+from harness.reports.documents import document_rows, read_documents
+from harness.reports.figure_data import back_tests, forecasts, two_steps
 from harness.reports.page import render
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.store.points import PointStore
@@ -27,37 +30,43 @@ from harness.tables import Table
 SCALES = ("flops", "params", "tokens", "loss")
 GRID = 60  # places on a curve
 BEYOND = 4.0  # factor beyond the largest compute up to which curves are drawn
+SHOWN = 8  # documents of each task in the report
 RANKS = 3  # wrong choices of each document that are shown, by their log-probability
 
 
 def write_report(
-    store: PointStore,
+    source: PointStore | pd.DataFrame,
     path: str | Path,
     *,
     law: str = "sigmoid",
     hold_out: str = "largest",
     title: str | None = None,
-    where: str | None = None,
     tables: Sequence[Table] = (),
+    registries: Registries | None = None,
 ) -> Path:
-    """Write the report of a store as one self-contained HTML page; return its path.
+    """Write the report of a store or of points as one self-contained HTML page; return its path.
 
+    :param source: a store, or long points (`harness.reports.table_points` makes them from a table).
     :param law: the law drawn through the points of each task and family. Tasks that it does not describe have none.
     :param hold_out: which points the law does not see: an expression or "largest".
-    :param where: an expression over points; others are left out.
     :param tables: tables shown below the figures, such as those of `harness.compare`.
 
     Raises StoreError when the store is empty, UsageError when the extra `report` is not installed, PluginError when a
     panel of a plugin fails.
     """
-    data = collect(store, law=law, hold_out=hold_out, title=title, where=where)
-    panels = dict(_panels(data, store.registries))
-    owners = {name: store.registries.panels.entries[name].plugin for name in panels}
+    registries = _registries(source, registries)
+    data = collect(source, law=law, hold_out=hold_out, title=title, registries=registries)
+    panels = dict(_panels(data, registries))
+    owners = {name: registries.panels.entries[name].plugin for name in panels}
     foreign = {name: plugin for name, plugin in owners.items() if not plugin.startswith("panels.")}
     page = render(data, panels, tables, foreign)
     path = Path(path)
     write_whole(path, page.encode("utf-8", "replace"))
     return path
+
+
+def _registries(source: PointStore | pd.DataFrame, registries: Registries | None) -> Registries:
+    return registries or (source.registries if isinstance(source, PointStore) else default_host())
 
 
 def _panels(data: ReportData, registries: Registries) -> Iterator[tuple[str, Panel]]:
@@ -76,56 +85,94 @@ def _panels(data: ReportData, registries: Registries) -> Iterator[tuple[str, Pan
 
 
 def collect(
-    store: PointStore,
+    source: PointStore | pd.DataFrame,
     *,
     law: str,
     hold_out: str,
     title: str | None = None,
     task: str | None = None,
-    where: str | None = None,
+    registries: Registries | None = None,
 ) -> ReportData:
     """Return the data of a report, of one task or of all. Raises StoreError when there is nothing in the store."""
-    if law not in store.registries.laws:
-        raise UsageError(f"there is no law {law!r}; there are: {', '.join(store.registries.laws)}")
-    measured = store.points(task)
-    measured = query(measured, where) if where else measured
-    shown = measured["metric"] == measured["task"].map(store.tasks())
-    if not shown.any():
-        raise UsageError(f"none of {len(measured)} points is left{f' of {where}' if where else ''}; nothing to draw")
-    fits, notes = _fits(measured[shown], law, hold_out, store)
-    points = _labelled(measured).assign(shown=shown)
+    registries, notes = _registries(source, registries), list[str]()
+    if law not in registries.laws:
+        raise UsageError(f"there is no law {law!r}; there are: {', '.join(registries.laws)}")
+    store = source if isinstance(source, PointStore) else None
+    points = _points(source, task)
+    fits = list(_fits(points[points["shown"]], law, hold_out, store=store, registries=registries, note=notes.append))
+    curves = [_curve(*fit, points) for fit in fits]
+    more: dict[str, pd.DataFrame] = {}
+    if task is None:  # a single figure needs none of these
+        more = {
+            "two_steps": two_steps(points, hold_out, registries, notes.append),
+            "forecasts": forecasts(points, registries, notes.append),
+            "back_tests": back_tests(points, law, registries, notes.append),
+            "documents": _documents(store) if store else pd.DataFrame(),
+        }
     return ReportData(
-        title=title or f"Scaling report of {store.path.name}",
-        points=points,
-        curves=pd.concat([_curve(*fit, points) for fit in fits], ignore_index=True) if fits else pd.DataFrame(),
-        held_out=_held_out(fits),
-        choices=_choices(store, task),
-        runs=_runs(points),
-        notes=notes,
+        title=printable(title or (f"Scaling report of {store.path.name}" if store else "Scaling report")),
+        points=_printable(points),
+        curves=_printable(pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()),
+        held_out=_printable(_held_out(fits)),
+        choices=_printable(_choices(store, task) if store else pd.DataFrame()),
+        runs=_printable(_runs(points)),
+        notes=[printable(note) for note in notes],
+        **{name: _printable(frame) for name, frame in more.items()},
     )
 
 
-def _labelled(points: pd.DataFrame) -> pd.DataFrame:
-    """Return points with the column label, the name of the checkpoint."""
-    return points.assign(label=[label(row) for _, row in points.iterrows()])
+def _points(source: PointStore | pd.DataFrame, task: str | None) -> pd.DataFrame:
+    """Return long points with the name of each checkpoint, and a mark at the metric that each task shows."""
+    if isinstance(source, PointStore):
+        points = source.points(task)
+        own = source.tasks(task)
+    else:
+        points = source if task is None else source[source["task"] == task]
+        if points.empty:
+            raise UsageError(f"the table has no task {task!r}; it has: {choose(set(source['task']))}")
+        own = points.groupby("task")["metric"].first().to_dict()
+    points = points.assign(label=[label(row) for _, row in points.iterrows()])
+    return points.assign(shown=points["metric"] == points["task"].map(own))
+
+
+def _documents(store: PointStore) -> pd.DataFrame:
+    """Return the documents of each task that divide families most; none for a store without choices."""
+    try:
+        return document_rows(read_documents(store), sort="disagreement", count=SHOWN)
+    except StoreError:
+        return pd.DataFrame()
+
+
+def _printable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose texts, names of families and tasks among them, hold no control characters."""
+    texts = [name for name in frame.columns if frame[name].dtype.kind not in "fiub"]
+    return frame.assign(**{name: frame[name].map(_shown) for name in texts})
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 Fit = tuple[str, str, LawFit]
 
 
-def _fits(shown: pd.DataFrame, law: str, hold_out: str, store: PointStore) -> tuple[list[Fit], list[str]]:
-    """Fit the law to each task and family; return the fits and a note on those that have none."""
-    found: list[Fit] = []
-    without: list[str] = []
+def _fits(
+    shown: pd.DataFrame,
+    law: str,
+    hold_out: str,
+    *,
+    note: Callable[[str], None],
+    store: PointStore | None,
+    **options: Any,
+) -> Iterator[Fit]:
+    """Fit the law to each task and family; note why those without a curve have none."""
     for (task, metric), own in shown.groupby(["task", "metric"]):
-        errors = store if store.holds_errors_of(own) else None
-        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, store=errors):
+        known = store if store and store.holds_errors_of(own) else None
+        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, store=known, **options):
             if isinstance(result, LawError):
-                without.append(f"{task}, {family}")
+                note(f"{law}: {task}, {family}: {result}")
             else:
-                found.append((str(task), family, result))
-    notes = [f"The law {law} does not describe {'; '.join(without)}: no curve is drawn."] if without else []
-    return found, notes
+                yield str(task), family, result
 
 
 def _curve(task: str, family: str, fit: LawFit, points: pd.DataFrame) -> pd.DataFrame:
@@ -199,18 +246,26 @@ def _ranked(logprob: Any, is_gold: Any, doc: Any) -> dict[str, float]:
 def _runs(points: pd.DataFrame) -> pd.DataFrame:
     shown = points[points["shown"]]
     columns = [name for name in ("family", "size", "label", *SCALES, "engine", "dtype") if name in shown.columns]
-    counted = shown.groupby("label", sort=False)[["truncated", "ties"]].sum(min_count=1).reset_index()
+    counts = [name for name in ("truncated", "ties") if name in shown.columns]
+    counted = shown.groupby("label", sort=False)[counts].sum(min_count=1).reset_index()
     return shown[columns].drop_duplicates("label").merge(counted, on="label").reset_index(drop=True)
 
 
 def plot_task(
-    store: PointStore, task: str, *, law: str, hold_out: str, x: str, log_x: bool, where: str | None = None
+    source: PointStore | pd.DataFrame,
+    task: str,
+    *,
+    law: str,
+    hold_out: str,
+    x: str,
+    log_x: bool,
+    registries: Registries | None = None,
 ) -> Any:
     """Return an Altair chart of one task: points with error bars, the law with its 90 % interval, held-out points.
 
     Raises StoreError when the store has no such task, UsageError when the extra `report` is not installed.
     """
-    data = collect(store, law=law, hold_out=hold_out, task=task, where=where)
+    data = collect(source, law=law, hold_out=hold_out, task=task, registries=registries)
     shown = data.points[data.points["shown"]].assign(kind=POINT)
     if len(data.held_out):
         shown.loc[shown["label"].isin(data.held_out["label"]), "kind"] = HELD_OUT

@@ -37,7 +37,7 @@ from harness.store.replicates import Replicates
 from harness.store.subsets import Subset
 from harness.types import Bools, Floats, Metric
 
-__all__ = ["PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
+__all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
 
 UNITS = ("checkpoint", "document", "choice")
 KEYS = ["family", "size", "step", "seed"]

@@ -138,6 +138,7 @@ class Traits:
     - `objective`: name of the objective, which is the scale on which the scatter is constant;
     - `value_range`: smallest and largest possible value;
     - `takes`, `source`: the points that the law accepts and its publication, for `harness laws`;
+    - `avoid`: when not to use the law, for `harness docs laws`;
     - `experimental`: reason why the formula is unreliable, printed wherever the law is listed or fitted;
     - `baseline`: True if the law is part of every back-test, even if it is flat;
     - `example`: of a formula, the parameters of a typical case; of a procedure, a method that returns points whose
@@ -170,6 +171,7 @@ class Traits:
     value_range: tuple[float, float] = (-np.inf, np.inf)
     takes: str = ""
     source: str = ""
+    avoid: str = ""
     experimental: str = ""
     baseline: bool = False
     example: Mapping[str, float] | Callable[[], pd.DataFrame] | None = None

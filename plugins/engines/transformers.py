@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain, compress, groupby, islice, starmap
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from harness_plugins.engines.sharing import (
     sharing_of,
     sharing_with_other_weights,
 )
+from harness_plugins.engines.tokenizers import tokenizer_of
 
 WINDOW = 256  # requests sorted and batched together, and returned before the next window
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -48,34 +49,6 @@ ROW = (
     128,
     512,
 )  # tokens of a row that several trees are packed in: a quarter of the model's width, within these bounds
-
-
-class HFTokenizer:
-    """A transformers tokenizer with the interface of the harness."""
-
-    def __init__(self, folder: str, *, trust_remote_code: bool = False) -> None:
-        from transformers import AutoTokenizer
-
-        self.inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        self.bos_id: int | None = self.inner.bos_token_id
-        self.eos_id: int | None = self.inner.eos_token_id
-        plain, natural = self.encode_batch(["a"])[0], list(self.inner("a")["input_ids"])
-        found = next((i for i in range(len(natural)) if natural[i : i + len(plain)] == plain), 0)
-        self.prefix_ids: tuple[int, ...] = tuple(natural[:found])
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode texts without any special token."""
-        if not texts:
-            return []
-        settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        return [
-            list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]
-        ]  # lengths are checked in tokens.py
-
-
-@lru_cache(maxsize=8)
-def _tokenizer(folder: str, digest: str, trust_remote_code: bool) -> HFTokenizer:  # noqa: ARG001  # the digest is the key that notices changed files
-    return HFTokenizer(folder, trust_remote_code=trust_remote_code)
 
 
 def inspect(
@@ -105,7 +78,7 @@ def inspect(
     return EngineInfo(
         dtype=dtype,
         max_length=length,
-        load_tokenizer=lambda: _tokenizer(str(folder), tokenizer_digest(folder), trust_remote_code),
+        load_tokenizer=lambda: tokenizer_of(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
         shape=f"{dtype} {length}",  # another architecture is swapped in, too, because it is built ahead
     )
@@ -363,7 +336,7 @@ class TransformersEngine:
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
         """Draw the samples of requests, batched by prompt length, never across cells."""
         settings = self.settings
-        tokenizer = _tokenizer(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
+        tokenizer = tokenizer_of(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
         shares = self.sharing.prefixes and settings.max_length <= self.sharing.reach
         yield from Generator(self.forwards, tokenizer, settings.max_length, shares).generate(requests)
 

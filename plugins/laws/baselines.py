@@ -23,6 +23,7 @@ class Last:
     """
 
     name = "last"
+    avoid = "as a prediction; it is the baseline that every law must beat"
     features = ("flops",)
     parameters = ("y", "change")
     needs = ("params",)
@@ -62,6 +63,7 @@ class Line:
     """y(C) = a + b log10 C: a straight line, without end on either side."""
 
     name = "line"
+    avoid = "for accuracies, which have a ceiling, beyond a small step; it is a baseline"
     features = ("flops",)
     parameters = {"a": (-np.inf, np.inf), "b": (-np.inf, np.inf)}
     example = {"a": -1.0, "b": 0.08}

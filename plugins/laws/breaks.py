@@ -23,6 +23,7 @@ class BrokenPower:
     feature: str = "flops"
 
     name = "broken_power"
+    avoid = "for fewer than 8 points, or if the break is the last point: one deviating point looks like a break"
     options = {"feature": "column of x; flops by default"}
     parameters = {
         "a": (0.0, np.inf),

@@ -38,6 +38,7 @@ class FamilySkill:
     floor: float = 0.0
 
     name = "family_skill"
+    avoid = "for tasks that jump within a family, and before a back-test on similar tables"
     features = ("flops", "family")
     parameters = ("alpha", "beta", "sd_a", "sd_b", "sigma")
     pools = True

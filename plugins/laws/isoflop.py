@@ -155,6 +155,7 @@ class IsoFlop:
     measure_bias: bool = True
 
     name = "isoflop"
+    avoid = "if budgets have fewer than three sizes around their minimum, or all minima lie at one end"
     features = ("flops", "params")
     parameters = ("a", "n", "b", "d", "E", "A", "gamma", "k")
     objective = "log_least_squares"

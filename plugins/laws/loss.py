@@ -20,6 +20,7 @@ class Power:
     """
 
     name = "power"
+    avoid = "for accuracy, which has a ceiling, and over checkpoints of one run whose learning rate has not decayed"
     features = ("flops",)
     parameters = {"E": (0.0, np.inf), "a": (-np.inf, np.inf), "alpha": (0.0, 5.0)}
     linear = {"E": "linear", "a": "log"}
@@ -63,6 +64,7 @@ class Chinchilla:
     """
 
     name = "chinchilla"
+    avoid = "if params and tokens grow in a fixed ratio: alpha and beta are then not determined separately"
     features = ("params", "tokens")
     parameters = {
         "E": (0.0, np.inf),
@@ -117,6 +119,7 @@ class OverTrained:
     """
 
     name = "over_trained"
+    avoid = "if all runs have the same tokens per parameter"
     features = ("params", "tokens")
     parameters = {"a": (0.0, np.inf), "b": (0.0, np.inf), "c": (-2.0, 0.0), "E": (0.0, np.inf)}
     linear = {"a": "linear", "b": "linear", "E": "linear"}
@@ -156,6 +159,7 @@ class Kaplan:
     """
 
     name = "kaplan"
+    avoid = "to extrapolate far: the law has no irreducible loss, so it predicts losses that are too low"
     experimental = UNKNOWN
     features = ("params", "tokens")
     parameters = {
@@ -198,6 +202,7 @@ class Farseer:
     """
 
     name = "farseer"
+    avoid = "for fewer than 20 runs: its nine parameters follow noise"
     experimental = UNKNOWN
     features = ("params", "tokens")
     own_units = ("params", "tokens")

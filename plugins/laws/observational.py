@@ -41,6 +41,7 @@ class Observational:
     measure: str = "components"
 
     name = "observational"
+    avoid = "for a task that is among its own benchmarks, and for benchmarks with contaminated training data"
     options = {
         "benchmarks": "columns with scores from 0 to 1, separated by commas",
         "components": f"how many, 1 to {MOST}; auto: cross-validated on the ladder",

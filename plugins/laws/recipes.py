@@ -25,6 +25,7 @@ class Precision:
     """
 
     name = "precision"
+    avoid = "across kinds of quantisation (weights, activations, after training), which have different effects"
     experimental = UNKNOWN
     features = ("params", "tokens", "bits")
     parameters = {
@@ -64,6 +65,7 @@ class ParallelStreams:
     """
 
     name = "parallel_streams"
+    avoid = "across data sets or training tokens, which the law does not contain"
     experimental = UNKNOWN
     features = ("params", "streams")
     parameters = {"E": (0.0, np.inf), "a": (-np.inf, np.inf), "alpha": (1e-3, 5.0), "k": (0.0, 10.0)}
@@ -93,6 +95,7 @@ class WidthDepth:
     """
 
     name = "width_depth"
+    avoid = "if width and depth grow together: their exponents are then not determined separately"
     experimental = UNKNOWN
     features = ("width", "depth", "tokens")
     parameters = {
@@ -134,6 +137,7 @@ class LrAnnealing:
     """
 
     name = "lr_annealing"
+    avoid = "to compare runs of different sizes, and during the warm-up"
     experimental = UNKNOWN
     features = ("s1", "s2")
     parameters = {"L0": (0.0, np.inf), "A": (0.0, np.inf), "alpha": (0.0, 5.0), "C": (0.0, np.inf)}

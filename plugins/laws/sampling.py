@@ -24,6 +24,7 @@ class PassAtK:
     """
 
     name = "pass_at_k"
+    avoid = "for one problem: the power law holds for the mean over problems of different difficulty"
     features = ("k",)
     parameters = {"a": (0.0, np.inf), "b": (0.0, 5.0)}
     objective = "loglog_least_squares"
@@ -52,6 +53,7 @@ class PassUntil:
     """
 
     name = "pass_until"
+    avoid = "if rates saturate near 1, or if problems differ much in difficulty"
     features = ("params",)
     parameters = {"log_c": (-np.inf, np.inf), "alpha": (0.0, 5.0)}
     objective = "binomial"
@@ -82,6 +84,7 @@ class Generative:
     """
 
     name = "generative"
+    avoid = "for multiple-choice accuracy, whose chance level is above 0"
     features = ("flops",)
     parameters = {"E0": (0.0, np.inf), "log_C0": (-np.inf, np.inf), "alpha": (0.0, 5.0)}
     objective = "loglog_least_squares"
@@ -113,6 +116,7 @@ class GenerativeND:
     """
 
     name = "generative_nd"
+    avoid = "for multiple-choice accuracy, and if params and tokens grow in a fixed ratio"
     features = ("params", "tokens")
     parameters = {
         "E0": (0.0, np.inf),

@@ -25,6 +25,7 @@ class Sigmoid:
     """
 
     name = "sigmoid"
+    avoid = "if no point has left chance: the inflection point and the ceiling are then guesses"
     features = ("flops",)
     parameters = {"lo": (0.0, 1.0), "hi": (0.0, 1.0), "k": (0.0, 20.0), "x0": (10.0, 30.0)}
     value_range = (0.0, 1.0)
@@ -53,6 +54,7 @@ class AccuracyFromLoss:
     """
 
     name = "accuracy_from_loss"
+    avoid = "if no point has left chance, and across tokenizers unless the loss is per byte"
     features = ("loss",)
     parameters = {"p": (-1.0, 0.0), "x0": (0.0, np.inf), "k": (0.0, np.inf), "q": (0.0, 1.0)}
     value_range = (0.0, 1.0)
@@ -84,6 +86,7 @@ class ErrorFromLoss:
     """
 
     name = "error_from_loss"
+    avoid = "for single tasks, and for losses of different validation sets"
     features = ("loss",)
     parameters = {"eps": (0.0, 1.0), "k": (0.0, np.inf), "gamma": (0.0, np.inf)}
     linear = {"eps": "linear", "k": "linear"}
@@ -113,6 +116,7 @@ class SizedSigmoid:
     """
 
     name = "sized_sigmoid"
+    avoid = "if chance or the ceiling differs between problem sizes"
     features = ("flops", "problem_size")
     parameters = {
         "lo": (0.0, 1.0),
@@ -150,6 +154,7 @@ class SingleStep:
     """
 
     name = "single_step"
+    avoid = "for fewer than 12 runs, or if no point has left chance"
     features = ("params", "tokens")
     parameters = {
         "a": (-np.inf, np.inf),
@@ -187,6 +192,7 @@ class LogLaw:
     """
 
     name = "log_law"
+    avoid = "for accuracies and bounded scores, and if the score falls with more pretraining tokens"
     experimental = UNKNOWN
     features = ("tokens",)
     parameters = {"log_A": (-np.inf, np.inf), "alpha": (0.0, 10.0), "beta": (1e-2, 20.0)}
@@ -222,6 +228,7 @@ class TwoStep:
     steps: tuple[FormulaLaw, FormulaLaw]
     via: str = "logp_gold"
     takes: str = "a task loss or log-probability (--via) beside the value"
+    avoid: str = "if the largest sizes have not left chance, or if task loss and accuracy move apart between families"
     source: str = "Bhagia et al. 2024"
 
 

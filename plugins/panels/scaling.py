@@ -14,11 +14,12 @@ X = {
     "scale": {"type": "log", "nice": False, "padding": 12},
     "axis": {"tickCount": 6},
 }
-COLOUR = {"field": "family", "type": "nominal", "title": "Family", "legend": {"orient": "bottom"}}
+COLOUR = {"field": "family", "type": "nominal", "title": "Family", "legend": {"orient": "bottom", "symbolOpacity": 1}}
 IDENTITY = ["task", "metric", "family", "label"]
 
 
-def _y(field: str, title: str) -> dict[str, Any]:
+def y_axis(field: str, title: str) -> dict[str, Any]:
+    """Return a vertical axis that need not begin at 0."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
 
 
@@ -57,20 +58,20 @@ def scaling(data: ReportData) -> Panel:
 
 def _curve_layers() -> list[dict[str, Any]]:
     only = [{"filter": "datum.kind == 'law'"}]
-    band = {"x": X, "color": COLOUR, "y": _y("low", "$metric"), "y2": {"field": "high"}}
+    band = {"x": X, "color": COLOUR, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
     return [
         {"transform": only, "mark": {"type": "area", "opacity": 0.16}, "encoding": band},
         {
             "transform": only,
             "mark": {"type": "line"},
-            "encoding": {"x": X, "color": COLOUR, "y": _y("value", "$metric")},
+            "encoding": {"x": X, "color": COLOUR, "y": y_axis("value", "$metric")},
         },
     ]
 
 
 def _point_layers() -> list[dict[str, Any]]:
     only = [{"filter": "datum.kind != 'law'"}]
-    bars = {"x": X, "color": COLOUR, "y": _y("low", "$metric"), "y2": {"field": "high"}}
+    bars = {"x": X, "color": COLOUR, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
     shape = {
         "field": "kind",
         "type": "nominal",
@@ -79,7 +80,7 @@ def _point_layers() -> list[dict[str, Any]]:
         "scale": {"domain": ["measured", "held out"], "range": ["circle", "diamond"]},
     }
     tooltip = _tooltip("label", "kind", "x", "value", "low", "high")
-    marks = {"x": X, "color": COLOUR, "y": _y("value", "$metric"), "shape": shape, "tooltip": tooltip}
+    marks = {"x": X, "color": COLOUR, "y": y_axis("value", "$metric"), "shape": shape, "tooltip": tooltip}
     return [
         {"transform": only, "mark": {"type": "rule"}, "encoding": bars},
         {"transform": only, "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": marks},
@@ -88,7 +89,7 @@ def _point_layers() -> list[dict[str, Any]]:
 
 def _lines(colour: dict[str, Any], tooltip: list[dict[str, Any]], title: str) -> dict[str, Any]:
     detail = {"field": "family", "type": "nominal"}
-    encoding = {"x": X, "y": _y("value", title), "color": colour, "detail": detail, "tooltip": tooltip}
+    encoding = {"x": X, "y": y_axis("value", title), "color": colour, "detail": detail, "tooltip": tooltip}
     return {"mark": {"type": "line", "point": {"size": 45, "filled": True}}, "encoding": encoding}
 
 

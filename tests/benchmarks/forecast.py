@@ -26,7 +26,7 @@ from harness.fitting.fit import fit
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import LEVELS, Scores, score
 from harness.fitting.forecast_stack import combine
-from harness.fitting.ladder import widen
+from harness.fitting.wide_points import widen
 from harness.host import default_host
 from harness.tables import Table
 from harness.types import Floats

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from harness import StoreError, UsageError
 from harness.cli import main
 from harness.reports.documents import document_rows, read_documents
+from harness.reports.report import write_report
 from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
@@ -60,6 +61,15 @@ def test_a_document_with_markup_and_terminal_escapes_is_shown_not_run(evil_store
         assert not ACTS.search(text)
     assert "<script>" in shown
     assert "\\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\u202egpj[red]bold[/red]" in shown.replace("\n", "")
+
+
+def test_the_report_shows_the_same_documents_and_runs_none_of_their_text(evil_store: PointStore, tmp_path: Path):
+    page = write_report(evil_store, tmp_path / "r.html").read_text(encoding="utf-8")
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "<script>document" not in page
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", body)
+    assert "\\\\u202egpj" in page  # in the data of the figure, escaped
+    assert "documents" in re.findall(r'id="panel-(\w+)"', page)
 
 
 def test_scores_come_with_their_prompts_where_they_are_asked_for(evil_store: PointStore, nano_store: PointStore):

@@ -8,10 +8,12 @@ import pty
 import subprocess
 import sys
 
+import pytest
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 from rich.progress import TextColumn
 
+from harness.cli.eta import Estimate
 from harness.cli.progress import Lines, Live
 from harness.evaluation.plan import Failure, Job, Plan
 from harness.types import Checkpoint, Doc, Task
@@ -36,20 +38,60 @@ class Work:
             yield job, TASK, None
 
 
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
 def test_lines_tell_what_is_there_what_was_done_and_how_long_the_rest_takes(capsys, monkeypatch):
-    clock = iter([0.0, 0.0, 1.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock, 1.0))
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
     lines = Lines()
     lines.start(Work())  # type: ignore[arg-type]  # as much of a plan as is looked at
-    lines.documents(SMALL, 10)
+    for clock.now, documents in ((30.0, 1), (31.0, 9)):  # 30 s until the engine has started are no pace
+        lines.documents(SMALL, documents)
     lines.cell(SMALL, TASK)
     lines.failed(Failure("fam:l@1", RuntimeError("no")))
     assert capsys.readouterr().err.splitlines() == [
         "1 of 3 cells were there",
         "note: mind this",
-        "1/2 fam:s@1 t  10 documents/s, 0:00:10 left",  # the large one is ten times the work
+        "1/2 fam:s@1 t  9 documents/s, 0:00:01 to 0:00:02 left",  # the large one may take longer
         "failed: fam:l@1: RuntimeError: no",
     ]
+
+
+def test_a_log_gets_at_most_a_line_every_ten_seconds_and_the_last_one(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    lines = Lines()
+    lines.cells_total = 100
+    lines.begun = lines.last = 0.0
+    for number in range(100):
+        clock.now = 0.5 * number
+        lines.documents(SMALL, 10)
+        lines.cell(SMALL, TASK)
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in shown] == ["1/100", "20/100", "40/100", "60/100", "80/100", "100/100"]
+
+
+def test_the_first_estimate_of_a_ladder_is_not_that_of_its_smallest_size_times_parameters():
+    """A sweep of two minutes was once announced as 2:08:20 after its first cell."""
+    estimate = Estimate()
+    estimate.add(60_000, 400, 2.0)
+    low, high = estimate.left({60_000: 400, 2_000_000: 400, 1_000_000_000: 400})
+    assert low == 6.0
+    assert high < 4100  # 1e9 parameters on a slow core; proportional to parameters it would be 33,400 s
+
+
+def test_two_measured_sizes_determine_the_time_left():
+    estimate = Estimate()
+    estimate.add(1_000_000, 100, 100 * (0.01 + 1e-9 * 1e6))
+    estimate.add(10_000_000, 100, 100 * (0.01 + 1e-9 * 1e7))
+    assert estimate.left({100_000_000: 10}) == pytest.approx((1.1, 1.1), rel=1e-6)
 
 
 def test_the_live_display_shows_cells_rate_and_time_left():

@@ -95,7 +95,7 @@ def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
 
 def test_four_processes_on_one_store(tmp_path: Path):
     """Started at once and at random; together they do every cell once."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HARNESS_PROGRESS_SECONDS": "0"}
     own = command(tmp_path / "s", "aster:w32l2,w64l2", limit=100)
     late = ["sh", "-c", 'sleep "$0"; exec "$@"']
     waits = [random.Random(number).uniform(0, 2) for number in range(4)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -16,8 +18,9 @@ import pytest
 import harness
 from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
 from harness.checkpoints.families import select
+from harness.evaluation.evaluate import evaluate
 from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
-from harness.evaluation.suite import Progress, Suite, evaluate, prepare
+from harness.evaluation.suite import Progress, Suite, prepare
 from harness.host import load_plugins
 from harness.store.cells import Store
 from harness.tasks.loading import fingerprint
@@ -316,7 +319,8 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
         sys.executable, "-m", "harness", "eval", "aster:w32l2", "-t", "nano_job,nano_flag,nano_addition",
         "--limit", "40", "-o", str(tmp_path / "s"),
     ]  # fmt: skip
-    statuses, logs = run_together([command, command])
+    environment = {**os.environ, "HARNESS_PROGRESS_SECONDS": "0"}  # a line for every cell
+    statuses, logs = run_together([command, command], env=environment)
     assert statuses == [0, 0], logs
     lines = [line for log in logs for line in log.splitlines() if "documents/s" in line]
     written = [line.split()[1] + line.split()[2] for line in lines]
@@ -388,7 +392,12 @@ def test_a_full_disk_stops_the_suite_and_keeps_what_was_written(tmp_path, family
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    host = host_then(lambda: monkeypatch.setattr(os, "fsync", full))
+    def fill() -> None:
+        while not Store(store).cell_names():
+            time.sleep(0.01)  # the first cell is written meanwhile
+        monkeypatch.setattr(os, "fsync", full)
+
+    host = host_then(fill)
     store = tmp_path / "s"
     with pytest.raises(StoreError, match="cannot be written: No space left on device"):
         run([family], [make_task("a"), make_task("b")], store, host, "then")
@@ -606,6 +615,21 @@ def test_claims_do_not_list_the_store(tmp_path, family, fake_host, monkeypatch):
     assert len(listed) == 1
 
 
+def test_a_cell_written_before_its_lock_was_taken_is_not_scored_again(tmp_path, family, fake_host, monkeypatch):
+    """Another process writes the cell after the plan looked, and frees its lock before this one takes it."""
+    run([family], [make_task("a")], tmp_path / "other", fake_host)
+    lock = Store.lock
+
+    def lock_after_another_process(self, cell):
+        name = f"records/{cell.name}.parquet"
+        (self.path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+        return lock(self, cell)
+
+    monkeypatch.setattr(Store, "lock", lock_after_another_process)
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", fake_host)
+    assert (summary.written, progress.docs, progress.failures) == (0, 0, [])
+
+
 def test_prepare_changes_nothing_on_disk(tmp_path, family, fake_host):
     """It made the store, and moved damaged files away, before anything was evaluated."""
     prepare([family], [make_task("a")], store=tmp_path / "s", engine="fake", registries=fake_host)
@@ -649,3 +673,28 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
         StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
     ):
         harness.compare(store)
+
+
+def test_the_engine_scores_the_next_cell_while_one_is_written(tmp_path, family, fake_host, monkeypatch):
+    """The write of the first cell ends only when the second cell is scored: without a thread it would time out."""
+    scored, in_time = threading.Event(), list[bool]()
+    write = Store.write
+
+    def slow(self, cell, records) -> None:
+        in_time.append(scored.wait(30))
+        write(self, cell, records)
+
+    class Telling(Progress):
+        docs = 0
+
+        def documents(self, checkpoint, n) -> None:
+            self.docs += n
+            if self.docs > 3:
+                scored.set()
+
+    monkeypatch.setattr(Store, "write", slow)
+    tasks = [make_task("a"), make_task("b")]
+    one = Family("fam", family.checkpoints[:1])
+    evaluate([one], tasks, tmp_path / "s", engine="fake", registries=fake_host, progress=Telling()).check()
+    assert in_time == [True, True]
+    assert len(Store(tmp_path / "s").cell_names()) == 2

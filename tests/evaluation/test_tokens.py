@@ -107,7 +107,7 @@ def test_bos_is_never_there_twice():
 def test_an_empty_context_is_scored_behind_bos_or_eos():
     """As lm-eval's prefix token; where the tokenizer has BOS it is that, otherwise EOS."""
     tokenizer = ByteTokenizer()
-    tokenizer.prefix_ids = ()
+    tokenizer.prefix_ids, tokenizer.eos_id = (), 9
     assert encode(doc("", "ab", "c"), tokenizer=tokenizer).requests[0].context == (BOS,)
     tokenizer.bos_id, tokenizer.eos_id = None, 9
     assert encode(doc("", "ab", "c"), tokenizer=tokenizer).requests[0].context == (9,)

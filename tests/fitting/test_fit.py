@@ -11,11 +11,11 @@ import pytest
 
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
-from harness.fitting.ladder import widen
 from harness.fitting.laws import curve
 from harness.fitting.resampling import Resamples, point_weights
 from harness.fitting.result import LawFit, check_output, load_fits, save_fits
 from harness.fitting.warnings import rungs
+from harness.fitting.wide_points import widen
 from harness.host import PluginHost, load_plugins
 from harness.store.points import PointStore
 from harness.testing import check_law

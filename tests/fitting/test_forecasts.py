@@ -270,9 +270,9 @@ def test_the_command_prints_a_row_per_task_and_keeps_quantiles(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ([], "name the model to forecast"),
+        ([], "no model to forecast"),
         (["--at", "smallest"], "expected largest"),
-        (["--at", "largest", "--flops", "1e20"], "leave out --flops"),
+        (["--at", "largest", "--flops", "1e20"], "omit --flops"),
         (["--tokens", "1e10"], "--tokens needs --params"),
         (["--at", "largest", "--metric", "f1"], "no column 'f1'"),
         (["--at", "largest", "--family", "g"], "there is no family 'g'"),

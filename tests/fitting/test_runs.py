@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,11 @@ from click.testing import CliRunner
 
 from harness import LawError
 from harness.cli import main
-from harness.fitting.fit import fit, fit_families, fit_file
-from harness.fitting.ladder import widen
+from harness.fitting.fit import fit, fit_families
+from harness.fitting.fit_files import PointsFile, fit_file
+from harness.fitting.options import Options
 from harness.fitting.runs import ends, label, largest, refuse_twice, runs_of
+from harness.fitting.wide_points import widen
 from harness.host import PluginHost
 from tests.conftest import published
 
@@ -72,10 +76,11 @@ def test_a_family_without_sizes_is_not_one_run(host: PluginHost):
 def test_the_published_ladder_needs_a_column_that_tells_its_runs_apart(tmp_path, host: PluginHost):
     path = published("laws", "olmo_ladder", "ladder_runs_16.csv.gz")
     mapped = ["model_size=size", "n_params=params", "n_tokens=tokens"]
-    asked = {"law": "power", "value": "loss_c4", "where": "step % 5000 == 0", "bootstrap": 10, "starts": 4}
+    asked = {"where": "step % 5000 == 0", "options": Options(bootstrap=10, starts=4), "registries": host}
+    source = PointsFile(path, value="loss_c4", renames=mapped)
     with pytest.raises(LawError, match=r"two points for 190M@5000 .*differ in chinchilla_multiple.*with --run"):
-        fit_file(path, renames=mapped, registries=host, **asked)
-    (found,), _ = fit_file(path, renames=mapped, run="chinchilla_multiple", registries=host, **asked)
+        fit_file(source, "power", **asked)
+    (found,), _ = fit_file(replace(source, run="chinchilla_multiple"), "power", **asked)
     assert (found.runs, found.sizes) == (16, 4)
 
 

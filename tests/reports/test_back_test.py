@@ -12,7 +12,10 @@ from click.testing import CliRunner
 import harness
 from harness import Fitted, LawError
 from harness.cli import main
+from harness.fitting.fit_files import PointsFile
+from harness.fitting.options import Options
 from harness.reports.back_test import back_test
+from harness.reports.back_test_files import back_test_file
 from harness.store.points import PointStore
 from harness.testing import check_law
 
@@ -150,11 +153,8 @@ def test_the_command_line_prints_and_keeps_both_tables(tmp_path):
 
 def test_a_store_is_tested_on_all_its_tasks_of_choices(nano_store: PointStore):
     """Two of the store's families have two and three sizes: from two sizes on, birch alone is tested."""
-    from harness.reports.back_test import back_test_file
-
-    found = back_test_file(
-        nano_store.path, laws=["last", "line"], first=2, bootstrap=20, registries=nano_store.registries
-    )
+    source, options = PointsFile(nano_store.path), Options(bootstrap=20)
+    found = back_test_file(source, ["last", "line"], first=2, options=options, registries=nano_store.registries)
     assert set(found.rows["family"]) == {"birch"}
     assert set(found.rows["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
     assert found.value == "acc"

@@ -12,13 +12,15 @@ import pytest
 import harness
 from harness import DamagedFile, LawError, StoreError, UsageError
 from harness.fitting.crossings import crossing, reach
-from harness.fitting.fit import fit, fit_file
+from harness.fitting.fit import fit
+from harness.fitting.fit_files import PointsFile, fit_file
+from harness.fitting.options import Options
 from harness.host import PluginHost
-from harness.reports.back_test import back_test_file
+from harness.reports.back_test_files import back_test_file
 from harness.reports.compare import compare
 from harness.store.points import PointStore
 
-FAST = {"options": {"bootstrap": 50}}
+FAST = {"bootstrap": 50}
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +99,12 @@ def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
     assert len(told) == 1
     assert "the points have no column 'logp_gold'" in told[0]
     assert "nano_addition_gen" not in " ".join(tables["compute"].notes)
-    arguments = {"task": "nano_addition_gen", "registries": host}
-    (found,), errors = fit_file(tmp_path / "s", law="power", objective="least_squares", **arguments)
+    source = PointsFile(tmp_path / "s", task="nano_addition_gen")
+    (found,), errors = fit_file(source, "power", options=Options("least_squares"), registries=host)
     assert (found.value, errors) == ("pass_rate", [])
-    with_steps = fit_file(tmp_path / "s", law="two_step", **arguments)
+    with_steps = fit_file(source, "two_step", registries=host)
     assert "the points have no column 'logp_gold'" in with_steps[1][0]
-    assert set(back_test_file(tmp_path / "s", first=2, **arguments).rows["task"]) == {"nano_addition_gen"}
+    assert set(back_test_file(source, first=2, registries=host).rows["task"]) == {"nano_addition_gen"}
 
 
 def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore, host: PluginHost):
@@ -165,7 +167,7 @@ def test_a_law_without_flops_reaches_no_score(nano_store: PointStore, host: Plug
     found = fit(points, "chinchilla", value="y", registries=host, bootstrap=10)
     with pytest.raises(LawError, match="'chinchilla' is a function of params, tokens"):
         crossing(found, 2.0)
-    with pytest.raises(UsageError, match="two_step_nd is no law of flops"):
+    with pytest.raises(UsageError, match="two_step_nd is not a law of flops"):
         compare(nano_store, reach="two_step_nd", **FAST)
 
 
@@ -225,3 +227,19 @@ def test_a_damaged_cell_that_is_not_in_the_tables_is_noted(tmp_path, nano_store:
         compare(PointStore(path, registries=host), **FAST)
     tables = compare(PointStore(path, registries=host), **FAST)
     assert tables[0].notes[-1].startswith("1 damaged cell is not in these tables")
+
+
+def test_seeds_are_not_averaged_silently(tmp_path, nano_store: PointStore, host: PluginHost):
+    """The same records under a second seed: the mean is the same, and its error does not shrink by sqrt 2."""
+    path = shutil.copytree(nano_store.path, tmp_path / "store")
+    store = PointStore(path, registries=host)
+    for digest, named in list(store.checkpoints.items()):
+        for checkpoint in named:
+            if checkpoint.family == "birch":
+                again = replace(checkpoint, seed=checkpoint.seed + 1, source=f"{checkpoint.source}-again")
+                store.put_checkpoint(digest, again)
+    (one, *_), (two, *_) = (compare(PointStore(own, registries=host), **FAST) for own in (nano_store.path, path))
+    birch = one.columns.index("birch")
+    assert [row[birch] for row in two.rows] == [row[birch] for row in one.rows]
+    assert any(note.startswith("Mean over seeds: birch w96l3 (2 seeds)") for note in two.notes)
+    assert not any("Mean over seeds" in note for note in one.notes)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -17,7 +19,13 @@ from harness import Panel, PluginError, UsageError
 from harness.cli import main
 from harness.host import load_plugins
 from harness.reports.report import collect, write_report
+from harness.reports.table_points import table_points
 from harness.store.points import PointStore
+
+PANELS = [
+    *("scaling", "choices", "metrics", "forecasts", "loss_to_accuracy", "heat_map", "predictions", "capability_space"),
+    "documents",
+]
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -25,6 +33,11 @@ def data_of(page: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
     return dict(json.loads(found[1]))
+
+
+@pytest.fixture(scope="module")
+def data(nano_store: PointStore) -> harness.ReportData:
+    return collect(nano_store, law="sigmoid", hold_out="largest")
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +56,16 @@ def test_a_page_needs_no_network(page: str):
 
 def test_all_figures_are_there_with_text_alternatives(page: str):
     panels = data_of(page)["panels"]
-    assert list(panels) == ["scaling", "choices", "metrics", "heat_map", "predictions"]
+    assert list(panels) == PANELS
     for name in panels:
         assert re.search(rf'id="figure-{name}" role="img" aria-label="[^"]+"', page)
 
 
-def test_points_of_the_page_are_those_of_the_store(page: str, nano_store: PointStore):
+def test_points_of_the_page_are_those_of_the_store(page: str, data: harness.ReportData):
     columns = data_of(page)["panels"]["scaling"]["columns"]
     kinds = [columns["kind"]["words"][code] for code in columns["kind"]["codes"]]
     assert {"measured", "held out", "law"} == set(kinds)
-    shown = collect(nano_store, law="sigmoid", hold_out="largest").points
+    shown = data.points
     shown = shown[shown["shown"]]
     assert sum(kind != "law" for kind in kinds) == len(shown)
     assert columns["value"][: len(shown)] == pytest.approx(shown["value"].tolist(), rel=1e-5)
@@ -95,9 +108,17 @@ def host_with(make: Any) -> harness.PluginHost:
     return host
 
 
-def test_a_panel_of_a_plugin_is_shown_with_its_name(nano_store: PointStore, tmp_path: Path):
-    store = PointStore(nano_store.path, registries=host_with(losses))
-    page = write_report(store, tmp_path / "r.html").read_text(encoding="utf-8")
+def few_points() -> pd.DataFrame:
+    """Return the long points of a small table: one family of five sizes."""
+    flops = np.geomspace(1e18, 1e20, 5)
+    table = pd.DataFrame(
+        {"family": "ash", "flops": flops, "params": np.sqrt(flops / 120), "acc": np.linspace(0.3, 0.6, 5)}
+    )
+    return table_points(table.assign(acc_stderr=0.01), ["acc"])
+
+
+def test_a_panel_of_a_plugin_is_shown_with_its_name(tmp_path: Path):
+    page = write_report(few_points(), tmp_path / "r.html", law="line", registries=host_with(losses)).read_text("utf-8")
     assert "Training loss" in page
     assert "(plugin theirs)" in page
     assert "losses" in data_of(page)["panels"]
@@ -112,10 +133,9 @@ def test_a_panel_of_a_plugin_is_shown_with_its_name(nano_store: PointStore, tmp_
         (lambda data: replace(losses(data), controls=["zoom"]), "there are: family, level, metric, task, x"),
     ],
 )
-def test_a_panel_that_fails_is_named(nano_store: PointStore, tmp_path: Path, make, said):
-    store = PointStore(nano_store.path, registries=host_with(make))
+def test_a_panel_that_fails_is_named(tmp_path: Path, make, said):
     with pytest.raises(PluginError, match=said):
-        write_report(store, tmp_path / "r.html")
+        write_report(few_points(), tmp_path / "r.html", law="line", registries=host_with(make))
     assert not (tmp_path / "r.html").exists()
 
 
@@ -145,3 +165,72 @@ def test_a_figure_of_another_format_is_refused(nano_store: PointStore, tmp_path:
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 2
     assert "expected one of svg, png, pdf, html, json" in result.stderr
+
+
+def test_a_table_is_reported_and_drawn_where_a_store_is(tmp_path: Path):
+    """A wide table of benchmarks: each column is a task; columns have the names of others."""
+    rng, flops = np.random.default_rng(0), np.geomspace(1e18, 1e22, 8)
+    columns = {"C": flops, "n": np.sqrt(flops / 120)}
+    for name, k in (("arc", 1), ("piqa", 0.7)):
+        columns[name] = 0.25 + 0.6 / (1 + (1e20 / flops) ** k) + rng.normal(scale=0.005, size=8)
+    pd.DataFrame(columns).assign(family="ash").to_csv(tmp_path / "points.csv", index=False)
+    table = str(tmp_path / "points.csv")
+    renames = ["--map", "C=flops", "--map", "n=params"]
+    for asked in (
+        ["report", table, *renames, "--metric", "arc", "--metric", "piqa", "-o", str(tmp_path / "r.html")],
+        ["plot", table, *renames, "--task", "arc", "-o", str(tmp_path / "f.json")],
+    ):
+        result = CliRunner().invoke(main, asked)
+        assert result.exit_code == 0, result.output
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Scaling report of points.csv" in page
+    panels = data_of(page)["panels"]
+    assert {"scaling", "forecasts", "back_test", "heat_map"} <= set(panels)
+    assert panels["scaling"]["columns"]["task"]["words"] == ["arc", "piqa"]
+    assert "arc" in (tmp_path / "f.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "metrics", "said"),
+    [
+        ({"flops": [1e18], "acc": [0.5]}, [], "no columns metric and value; name the columns of scores with --metric"),
+        ({"flops": [1e18], "acc": [0.5]}, ["f1"], "no column f1"),
+        ({"acc": [0.5]}, ["acc"], "no params, tokens, flops or loss"),
+        ({"flops": [1e18], "metric": ["acc"], "value": [0.5]}, ["f1"], "no metric f1; it has: acc"),
+    ],
+)
+def test_a_table_without_what_a_report_needs_is_refused(table, metrics, said):
+    with pytest.raises(UsageError, match=said):
+        table_points(pd.DataFrame(table), metrics)
+
+
+def test_table_options_are_refused_for_a_store(nano_store: PointStore, tmp_path: Path):
+    result = CliRunner().invoke(
+        main, ["report", str(nano_store.path), "--metric", "acc", "-o", str(tmp_path / "r.html")]
+    )
+    assert result.exit_code == 2
+    assert "--metric and --map are for tables" in result.stderr
+
+
+def test_the_page_says_why_a_law_was_not_fitted(page: str):
+    assert "sigmoid: nano_birthplace, birch: law" in page
+    assert "has 4 parameters" in page
+
+
+def test_the_law_from_loss_to_accuracy_goes_through_its_points(nano_store: PointStore, data: harness.ReportData):
+    rows = data.two_steps
+    assert set(rows["kind"]) == {"measured", "held out", "law"}
+    measured = rows[(rows["kind"] != "law") & (rows["task"] == "nano_birthplace")].set_index("label")
+    points = nano_store.points("nano_birthplace", metrics=["logp_gold"])
+    assert measured["task_loss"].sum() == pytest.approx(-points["value"].sum())
+    law = rows[rows["kind"] == "law"]
+    assert ((law["low_90"] <= law["high_90"]) & (law["low_95"] <= law["low_50"])).all()
+
+
+def test_forecasts_of_the_report_have_their_measurements(data: harness.ReportData):
+    rows = data.forecasts
+    assert set(rows["kind"]) <= {"forecast of the largest", "forecast"}
+    held = rows[rows["kind"] == "forecast of the largest"]
+    assert held["measured"].notna().all()
+    assert (held["low_90"] <= held["value"]).all()
+    assert (held["value"] <= held["high_90"]).all()

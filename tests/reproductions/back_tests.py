@@ -17,7 +17,11 @@ import numpy as np
 import pandas as pd
 
 from harness.cli.output import write_tables
-from harness.reports.back_test import BackTest, back_test, back_test_file, joined
+from harness.fitting.fit_files import PointsFile
+from harness.fitting.options import Options
+from harness.reports.back_test import back_test
+from harness.reports.back_test_files import back_test_file
+from harness.reports.back_test_result import BackTest, joined
 from harness.tables import Table
 from harness_plugins.laws.families import FamilySkill
 from tests.conftest import REPOSITORY
@@ -109,7 +113,7 @@ def tables(store: Path, names: set[str]) -> Iterator[tuple[str, BackTest]]:
         "olmo_bpb": lambda: olmo("bpb"),
         "olmo_acc": lambda: olmo("acc"),
         "benchmarks": benchmarks,
-        "nano": lambda: back_test_file(store, registries=host(), **OPTIONS),
+        "nano": lambda: back_test_file(PointsFile(store), options=Options(**OPTIONS), registries=host()),
     }
     yield from ((name, make()) for name, make in made.items() if name in names)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.fitting.ladder import widen
+from harness.fitting.wide_points import widen
 from harness.store import replicates
 
 

@@ -183,7 +183,7 @@ def test_a_store_of_schema_1_is_read_fitted_and_compared(old: Path, fake_host):
     assert values["old_text", "s1", "bits_per_byte"] == pytest.approx(8.609029, abs=1e-6)
     assert values["old_drawn", "s1", "pass_rate"] == 0
     assert len(opened.samples()) == 4 * 3 * 4
-    assert next(iter(harness.compare(opened, options={"bootstrap": 10}))).name == "families"
+    assert next(iter(harness.compare(opened, bootstrap=10))).name == "families"
     assert not list(harness.diff(opened, opened).pairs[0].flipped)
 
 

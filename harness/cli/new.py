@@ -1,0 +1,33 @@
+"""`harness new`: write a small working plugin to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.skeletons import KINDS, write_skeleton
+
+
+@click.command("new")
+@click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND")
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder to write NAME to."
+)
+@click.option(
+    "--source",
+    default="",
+    metavar="PATTERN",
+    help="Of a family: existing folders, such as 'checkpoints/{size}/step-{step}', whose sizes and steps are read.",
+)
+@click.option("--tokens-per-step", type=click.IntRange(min=1), help="Of a family: training tokens per step.")
+def new(kind: str, name: str, output: Path, source: str, tokens_per_step: int | None) -> None:
+    """Write a small working plugin NAME: pyproject.toml, a module, a test with the conformance check, a README.
+
+    KIND is law, metric, task, source, family, engine, checker, sampler, forecaster, reporter (a format of tables),
+    figure (of the report), command, or plugin (a law, a metric, a task, an engine, a command and a figure).
+    """
+    for path in write_skeleton(kind, name, output, source=source, tokens_per_step=tokens_per_step):
+        click.echo(path)
+    click.echo(f"\nNext: pip install -e {output / name} && harness plugins {name} --check", err=True)

@@ -1,0 +1,114 @@
+"""The scheduler on a clock of its own: how long workers take for some works, and how much of that is useful.
+
+`harness eval --dry-run` shows it for a plan; tests/benchmarks/schedule.py adds wrong estimates and failures.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from harness.evaluation.schedule import Assignment, Schedule, Work
+
+Seconds = Callable[[int, str], float]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """When workers die: `next_death()` returns the seconds that one lives, `restart` those until it is replaced."""
+
+    next_death: Callable[[], float] = lambda: float("inf")
+    restart: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """Seconds of each worker (w,): on cells that were kept, on loading and starting, and the end of the sweep."""
+
+    useful: list[float]
+    loading: list[float]
+    end: float = 0.0
+    deaths: int = 0
+    failed: list[str] = field(default_factory=list)
+    times_done: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Return the share of all workers' time, up to the end of the sweep, that went into cells that were kept."""
+        return sum(self.useful) / (self.end * len(self.useful)) if self.end else 1.0
+
+
+@dataclass
+class _Simulation:
+    works: Sequence[Work]
+    schedule: Schedule
+    seconds: Seconds
+    start: float
+    faults: Faults
+    found: Outcome
+    events: list[tuple[float, int, tuple[str, ...]]] = field(default_factory=list)  # when, who, cells lost by dying
+    deaths: dict[int, float] = field(default_factory=dict)
+    serves: dict[int, str] = field(default_factory=dict)
+    idle: list[int] = field(default_factory=list)
+
+    def run(self) -> None:
+        for worker in range(self.schedule.workers):
+            self.deaths[worker] = self.faults.next_death()
+            heapq.heappush(self.events, (0.0, worker, ()))
+        while self.events:
+            now, worker, lost = heapq.heappop(self.events)
+            if lost:
+                self._die(now, worker, lost)
+                continue
+            assignment = self.schedule.take(worker)
+            if assignment is None:
+                self.idle.append(worker)
+                continue
+            self.schedule.read_ahead(worker)
+            self._do(now, worker, assignment)
+
+    def _do(self, now: float, worker: int, assignment: Assignment) -> None:
+        work, died = self.works[assignment.job], max(self.deaths[worker], now)
+        clock = begin = now + work.load + (self.start if self.serves.get(worker) != work.shape else 0.0)
+        self.serves[worker] = work.shape
+        for number, cell in enumerate(assignment.cells):
+            clock += self.seconds(assignment.job, cell)
+            if clock > died:
+                heapq.heappush(self.events, (died, worker, assignment.cells[number:]))
+                return
+            self.found.useful[worker] += self.seconds(assignment.job, cell)
+            self.found.times_done[cell] = self.found.times_done.get(cell, 0) + 1
+            self.found.end = max(self.found.end, clock)
+        self.found.loading[worker] += begin - now
+        heapq.heappush(self.events, (clock, worker, ()))
+
+    def _die(self, now: float, worker: int, unfinished: tuple[str, ...]) -> None:
+        self.found.deaths += 1
+        if failed := self.schedule.lost(worker, unfinished):
+            self.found.failed.append(failed)
+        back = now + self.faults.restart
+        self.serves.pop(worker, None)
+        self.deaths[worker] = back + self.faults.next_death()
+        heapq.heappush(self.events, (back, worker, ()))
+        for other in self.idle:  # there may be work again
+            heapq.heappush(self.events, (now, other, ()))
+        self.idle.clear()
+
+
+def simulate(
+    works: Sequence[Work],
+    workers: int,
+    *,
+    start: float = 0.0,
+    seconds: Seconds | None = None,
+    faults: Faults | None = None,
+) -> Outcome:
+    """Return what workers do with works; an engine of another shape starts in `start` seconds.
+
+    `seconds(job, cell)` are those that a cell really takes (default: those that were estimated).
+    """
+    found = Outcome([0.0] * workers, [0.0] * workers)
+    real = seconds or (lambda job, cell: works[job].cells[cell])
+    _Simulation(works, Schedule(works, workers), real, start, faults or Faults(), found).run()
+    return found

@@ -1,0 +1,303 @@
+"""A sweep over several workers: who does what, what came of it, and what is done when a worker is lost.
+
+An executor offers a `Pool` of workers, in processes of this machine or elsewhere, and calls `drive`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.checkpoints.flops import inference_flops
+from harness.errors import StoreError, SuiteError, UsageError
+from harness.evaluation.plan import Failure, Job, Plan, Setup
+from harness.evaluation.schedule import Assignment, Schedule, Work, shard
+from harness.evaluation.schedule_simulation import simulate
+from harness.evaluation.suite import Progress, Suite, Summary
+from harness.evaluation.workers import Event, Order, Orders, WorkerSpec
+from harness.host import PluginHost
+from harness.registries import Registries
+from harness.store.cells import Store
+from harness.store.identity import CellId
+from harness.tables import Table
+from harness.types import Task
+
+FLOPS_PER_SECOND = {"GPU": 2e14, "CPU": 1e11}  # of one worker, for estimates: about those of one H100 and of one core
+LOAD_BYTES = 2e9  # of weights that are read per second
+START = {"GPU": 60.0, "CPU": 5.0}  # seconds until an engine of another shape is ready
+CELL = 0.05  # seconds of a cell that do not depend on the model
+CHARACTERS = 4.0  # of a token
+ATTEMPTS = 3  # workers in a row that may die in one place before they have done anything
+
+
+Executor = Callable[..., object]  # of a sweep, and options as keywords
+
+
+class Pool(Protocol):
+    """Workers, by their numbers from 0 to size - 1. Each tells `ready` when it is up, and `done` after its orders."""
+
+    size: int
+
+    def start(self, worker: int) -> None:
+        """Start a worker, or another one in the place of one that was lost."""
+        ...
+
+    def give(self, worker: int, orders: Orders) -> None:
+        """Let a worker that is ready do something."""
+        ...
+
+    def events(self) -> Iterable[Event]:
+        """Wait until a worker tells something; a worker that died tells `lost`, and why."""
+        ...
+
+    def stop(self) -> None:
+        """End all workers."""
+        ...
+
+
+@dataclass
+class Sweep:
+    """A plan that several workers do together on one store."""
+
+    plan: Plan
+    spec: WorkerSpec
+    store: Store
+    progress: Progress
+    device: str = "CPU"
+    summary: Summary = field(init=False)
+    cells: dict[str, tuple[int, Task, CellId]] = field(init=False)  # what is missing, by name
+    failed: set[str] = field(init=False, default_factory=set)
+    written: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.summary = Summary(there=len(self.plan.there), failures=list(self.plan.failures))
+        numbers = {id(job): number for number, job in enumerate(self.plan.jobs)}
+        self.cells = {cell.name: (numbers[id(job)], task, cell) for job, task, cell in self.plan.missing()}
+
+    def works(self) -> list[Work]:
+        """Return what is missing, as the scheduler sees it."""
+        return works_of(self.plan, self.device)
+
+    def order(self, assignment: Assignment) -> Order:
+        """Return an assignment as a worker gets it."""
+        job = self.plan.jobs[assignment.job]
+        named = ((self.cells[name][1].fingerprint, self.cells[name][2]) for name in assignment.cells)
+        return Order(job.checkpoint, job.folder, job.settings, job.files, tuple(named))
+
+    def unfinished(self, assignment: Assignment) -> list[str]:
+        """Return the cells of a lost worker that are neither in the store nor failed."""
+        return [
+            name for name in assignment.cells if name not in self.failed and not self.store.has(self.cells[name][2])
+        ]
+
+    def fail(self, failure: Failure) -> None:
+        """Keep a failure and say it."""
+        self.summary.failures.append(failure)
+        self.progress.failed(failure)
+
+
+def works_of(plan: Plan, device: str, *, everything: bool = False) -> list[Work]:
+    """Return the estimated seconds of the missing cells of a plan, or of all cells, by checkpoint.
+
+    Tokens are estimated from characters, contexts counted once.
+    """
+    there = set() if everything else set(plan.there)
+    tokens = {task.fingerprint: _tokens(task, plan.samples) for job in plan.jobs for task, _ in job.cells}
+    found = []
+    for number, job in enumerate(plan.jobs):
+        params, cells = job.checkpoint.params or 0, dict[str, float]()
+        for task, cell in job.cells:
+            if cell.name not in there:
+                there.add(cell.name)
+                flops = inference_flops(params, tokens[task.fingerprint])
+                cells[cell.name] = CELL + flops / FLOPS_PER_SECOND[device]
+        found.append(Work(job.info.shape or str(number), cells, 4 * params / LOAD_BYTES))
+    return found
+
+
+def _tokens(task: Task, samples: int) -> float:
+    read = sum(len(text) for doc in task.docs for text in (*doc.contexts, *doc.continuations)) / CHARACTERS
+    if task.generation is None:
+        return read
+    return samples * (read + task.generation.max_tokens * len(task.docs))
+
+
+@dataclass
+class _Drive:
+    sweep: Sweep
+    pool: Pool
+    schedule: Schedule
+    attempts: dict[int, int] = field(default_factory=dict)
+    idle: set[int] = field(default_factory=set)
+    given_up: dict[int, str] = field(default_factory=dict)
+    doing: dict[int, Assignment] = field(default_factory=dict)
+
+    def run(self) -> None:
+        for worker in range(self.pool.size):
+            self.pool.start(worker)
+        while not self.schedule.is_done:
+            for event in self.pool.events():
+                self._hear(event)
+            if len(self.given_up) == self.pool.size:
+                why = next(iter(self.given_up.values()))
+                raise SuiteError(f"no worker is left; the last words of the first were: {why}")
+
+    def _hear(self, event: Event) -> None:
+        hear = getattr(self, f"_{event.kind}")
+        hear(event.worker, event.content)
+
+    def _ready(self, worker: int, _: Any) -> None:
+        self._give(worker)
+
+    def _done(self, worker: int, _: Any) -> None:
+        self.attempts[worker] = 0
+        self.doing.pop(worker, None)
+        self._give(worker)
+
+    def _give(self, worker: int) -> None:
+        assignment = self.schedule.take(worker)
+        if assignment is None:
+            self.idle.add(worker)
+            return
+        self.idle.discard(worker)
+        self.doing[worker] = assignment
+        after = self.schedule.read_ahead(worker)
+        ahead = self.sweep.order(Assignment(after, tuple(self.schedule.waiting[after]))) if after is not None else None
+        self.pool.give(worker, Orders(self.sweep.order(assignment), ahead))
+
+    def _job(self, worker: int) -> Job:
+        return self.sweep.plan.jobs[self.doing[worker].job]
+
+    def _documents(self, worker: int, n: int) -> None:
+        self.sweep.progress.documents(self._job(worker).checkpoint, n)
+
+    def _cell(self, worker: int, fingerprint: str) -> None:
+        cells = self.sweep.cells
+        self._wrote(next(name for name in self.doing[worker].cells if cells[name][1].fingerprint == fingerprint))
+
+    def _wrote(self, name: str) -> None:
+        number, task, _ = self.sweep.cells[name]
+        self.sweep.written.add(name)
+        self.sweep.summary.written += 1
+        self.sweep.progress.cell(self.sweep.plan.jobs[number].checkpoint, task)
+
+    def _failed(self, worker: int, failure: Failure) -> None:
+        label = self._job(worker).checkpoint.label
+        for name in self.doing[worker].cells:
+            if failure.where in {label, f"{label} {self.sweep.cells[name][1].name}"}:
+                self.sweep.failed.add(name)
+        self.sweep.fail(failure)
+
+    def _note(self, worker: int, text: str) -> None:  # noqa: ARG002  # all hear alike
+        self.sweep.progress.note(text)
+
+    def _fatal(self, worker: int, text: str) -> None:  # noqa: ARG002
+        raise StoreError(text)
+
+    def _lost(self, worker: int, why: str) -> None:
+        """Give what a lost worker had not finished to others, and start another one in its place."""
+        self.idle.discard(worker)
+        assignment = self.doing.pop(worker, None)
+        unfinished = self.sweep.unfinished(assignment) if assignment else []
+        for name in assignment.cells if assignment else ():
+            if name not in {*unfinished, *self.sweep.failed, *self.sweep.written}:
+                self._wrote(name)  # its report was lost
+        first = next(iter(why.splitlines()), "")
+        self.sweep.progress.note(f"worker {worker} was lost: {first}; {len(unfinished)} cells are given to others")
+        if lost := self.schedule.lost(worker, unfinished):
+            number, task, _ = self.sweep.cells[lost]
+            where = f"{self.sweep.plan.jobs[number].checkpoint.label} {task.name}"
+            self.sweep.failed.add(lost)
+            self.sweep.fail(Failure(where, SuiteError(f"{self.schedule.losses[lost]} workers died at it: {why}")))
+        self.attempts[worker] = self.attempts.get(worker, 0) + 1
+        if self.attempts[worker] >= ATTEMPTS:
+            self.given_up[worker] = why
+        else:
+            self.pool.start(worker)
+        for other in sorted(self.idle):
+            self._give(other)
+
+
+def drive(sweep: Sweep, pool: Pool) -> Summary:
+    """Let the workers of a pool do a sweep.
+
+    Raises StoreError where nothing can be stored, and SuiteError where no worker is left.
+    """
+    try:
+        _Drive(sweep, pool, Schedule(sweep.works(), pool.size)).run()
+    finally:
+        pool.stop()
+    return sweep.summary
+
+
+def run_with(
+    executor: Executor,
+    plan: Plan,
+    setup: Setup,
+    store: Store,
+    progress: Progress,
+    *,
+    registries: Registries,
+    sampling: Mapping[str, Any] | None,
+) -> Summary:
+    """Run a plan with an executor, as `Suite.run` does in this process."""
+    spec = spec_of(plan, setup, store.path, sampling, registries)
+    for failure in plan.failures:
+        progress.failed(failure)
+    for note in setup.sampling.notes if setup.sampling else ():
+        progress.note(note)
+    Suite(plan, setup, store, progress).keep_names()
+    sweep = Sweep(plan, spec, store, progress)
+    executor(sweep)
+    for name, (number, task, cell) in sweep.cells.items():
+        if not store.has(cell) and name not in sweep.failed:
+            where = f"{plan.jobs[number].checkpoint.label} {task.name}"
+            sweep.fail(Failure(where, SuiteError("no record was written, and no error was raised")))
+    return sweep.summary
+
+
+def spec_of(
+    plan: Plan, setup: Setup, store: Path, sampling: Mapping[str, Any] | None, registries: Registries
+) -> WorkerSpec:
+    """Return what workers are made with; raise UsageError where a plugin exists in this process only."""
+    alone = registries.added() if isinstance(registries, PluginHost) else ["registries"]
+    if alone:
+        raise UsageError(f"plugin {alone[0]!r} was added from Python; workers load modules and files (-p NAME)")
+    tasks = {task.fingerprint: task for job in plan.jobs for task, _ in job.cells}
+    extra = registries.extra if isinstance(registries, PluginHost) else ()
+    return WorkerSpec(
+        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra
+    )
+
+
+def keep_shard(plan: Plan, text: str) -> None:
+    """Leave only the jobs of one shard in a plan; `text` is I/N, such as 2/8. Raises UsageError for others."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
+    own = shard(works_of(plan, "CPU", everything=True), int(number), int(of))
+    plan.jobs = [plan.jobs[job] for job in own]
+
+
+def worker_table(plan: Plan, workers: int, device: str) -> Table:
+    """Return the estimated seconds of every worker."""
+    found = simulate(works_of(plan, device), workers, start=START[device])
+    rows = [
+        (str(worker), round(useful), round(loading))
+        for worker, (useful, loading) in enumerate(zip(found.useful, found.loading, strict=True))
+    ]
+    about = f"Estimated for one {device} per worker at {FLOPS_PER_SECOND[device]:.0e} FLOP/s; the sweep takes about "
+    about += f"{found.end:.0f} s, {100 * found.share:.0f} % of it on cells."
+    columns = ("worker", "seconds on cells", "seconds to start and load")
+    return Table("workers", "Workers", columns, tuple(rows), (about,))
+
+
+def expect_workers(workers: int | None, devices: Sequence[object]) -> int:
+    """Return the number of workers: what was asked, or one per device; raise UsageError where there is neither."""
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: expected 1 or more")
+    if workers is None and not devices:
+        raise UsageError("no GPU is visible; say with --workers how many processes may share the CPU")
+    return workers or len(devices)

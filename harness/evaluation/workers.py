@@ -1,0 +1,175 @@
+"""A worker: does cells of one checkpoint after another in a process of its own, and tells the sweep what it did.
+
+It gets values only (`WorkerSpec` once, then `Orders`), which can be pickled. Digests are computed by the process that
+made the plan, not again by each worker; that the files are still those is checked by their states.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.checkpoints.digests import FileStates
+from harness.distribution import version
+from harness.errors import EngineError, StoreError, SuiteError
+from harness.evaluation.plan import Failure, Job, Plan, Setup
+from harness.evaluation.sampling import make_sampling
+from harness.evaluation.suite import Progress, Suite
+from harness.host import load_plugins
+from harness.registries import Registries
+from harness.store.cells import Store
+from harness.store.identity import CellId, Settings
+from harness.types import Checkpoint, Task
+
+SECONDS = 0.5  # between two reports of documents
+
+
+class Event(NamedTuple):
+    """What a worker tells: `kind` is ready, documents, cell, failed, note, done, lost or fatal."""
+
+    worker: int
+    kind: str
+    content: Any = None
+
+
+Tell = Callable[[str, Any], None]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What all workers of a sweep are made with."""
+
+    store: Path
+    tasks: Mapping[str, Task]  # by fingerprint
+    engine: str
+    options: Mapping[str, Any]
+    truncation: str
+    greedy: frozenset[str]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+    version: str = field(default_factory=version)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Cells of one checkpoint: (fingerprint, cell) pairs."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    settings: Settings
+    files: FileStates
+    cells: tuple[tuple[str, CellId], ...]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker does now, and what it may read ahead."""
+
+    now: Order
+    after: Order | None = None
+
+
+class Worker:
+    """Does orders; `tell(kind, content)` hears of everything that happens."""
+
+    def __init__(self, spec: WorkerSpec, tell: Tell) -> None:
+        _expect_same(spec)
+        self.spec, self.tell = spec, tell
+        host = load_plugins(spec.plugins)
+        host.check()
+        self.suite = Suite(Plan(), setup_of(spec, host), Store(spec.store), _Messages(tell))
+
+    def do(self, orders: Orders) -> None:
+        """Do the cells of an order; what fails is told and left. Raises StoreError where nothing can be stored."""
+        try:
+            job = self._job(orders.now)
+            after = self._job(orders.after) if orders.after else None
+        except EngineError as error:
+            self.tell("failed", Failure(orders.now.checkpoint.label, error))
+            return
+        self.suite.serve(job, after)
+        self.suite.progress.flush()  # type: ignore[attr-defined]  # it is a _Messages
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.suite.slot.close()
+
+    def _job(self, order: Order) -> Job:
+        setup = self.suite.slot.setup
+        info = setup.engine.inspect(order.checkpoint, order.folder, **setup.options)
+        planned = (order.settings.dtype, order.settings.quantisation, order.settings.max_length)
+        if planned != (info.dtype, info.quantisation, info.max_length):
+            found = f"{info.dtype}, {info.quantisation}, {info.max_length}"
+            raise EngineError(
+                f"{order.checkpoint.label}: this worker would compute with dtype, quantisation and max_length {found}; "
+                f"planned were {', '.join(map(str, planned))}; use equal devices, or pass -O dtype=..."
+            )
+        cells = tuple((self.spec.tasks[fingerprint], cell) for fingerprint, cell in order.cells)
+        return Job(order.checkpoint, order.folder, info, order.settings, cells, order.files)
+
+
+def _expect_same(spec: WorkerSpec) -> None:
+    """Raise SuiteError where a worker runs another version or does not see the store."""
+    if spec.version != version():
+        raise SuiteError(f"this worker has harness {version()}, the sweep {spec.version}; install the same everywhere")
+    if not (spec.store / "store.json").is_file():
+        raise SuiteError(f"this worker does not see the store {spec.store}; use a folder that all nodes share")
+
+
+def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
+    """Return the setup of a sweep, made again from values."""
+    setup = Setup(registries.engines[spec.engine], spec.options, spec.truncation, greedy=spec.greedy)
+    drawn = [task for task in spec.tasks.values() if task.generation]
+    return replace(setup, sampling=make_sampling(drawn, registries, **spec.sampling)) if drawn else setup
+
+
+class _Messages(Progress):
+    """Tells what a suite does; documents are counted and told together."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell, self.count, self.told = tell, 0, time.monotonic()
+
+    def documents(self, checkpoint: Checkpoint, n: int) -> None:  # noqa: ARG002  # a worker does one at a time
+        """Count documents."""
+        self.count += n
+        if time.monotonic() - self.told > SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell how many documents were scored since the last time."""
+        if self.count:
+            self.tell("documents", self.count)
+        self.count, self.told = 0, time.monotonic()
+
+    def cell(self, checkpoint: Checkpoint, task: Task) -> None:  # noqa: ARG002
+        """Tell that a cell was written."""
+        self.flush()
+        self.tell("cell", task.fingerprint)
+
+    def failed(self, failure: Failure) -> None:
+        """Tell what failed, in words: errors of libraries cannot always be sent."""
+        text = str(failure).removeprefix(f"{failure.where}: ")
+        self.tell("failed", Failure(failure.where, SuiteError(text)))
+
+    def note(self, text: str) -> None:
+        """Tell it."""
+        self.tell("note", text)
+
+
+def serve(spec: WorkerSpec, tell: Tell, orders: Callable[[], Orders | None]) -> None:
+    """Be a worker: do what `orders()` returns until it returns None."""
+    worker = Worker(spec, tell)
+    tell("ready", None)
+    try:
+        while (order := orders()) is not None:
+            try:
+                worker.do(order)
+            except StoreError as error:
+                tell("fatal", str(error))
+                return
+            tell("done", None)
+    finally:
+        worker.close()

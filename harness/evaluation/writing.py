@@ -1,0 +1,36 @@
+"""Write cells in a thread of its own, so that the engine does not wait for the disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from harness.evaluation.scoring import Tally
+from harness.store.cells import Store
+from harness.store.choice_cells import Records
+
+MOST = 4  # cells that may wait to be written; the next one waits for the oldest
+
+
+class CellWriter:
+    """Writes the records of cells in their order. Locks stay with the caller, whose thread acquired them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self.under_way: deque[tuple[Tally, Future[None]]] = deque()
+
+    def put(self, tally: Tally, records: Records) -> None:
+        """Write a cell in the background."""
+        self.under_way.append((tally, self.thread.submit(self.store.write, tally.claim.cell, records)))
+
+    def written(self, *, wait: bool = False) -> Iterator[Tally]:
+        """Yield the cells that were written since the last time, and with `wait` all of them.
+
+        Raises what writing raised; what waits behind it is written as far as possible, and left.
+        """
+        while self.under_way and (wait or len(self.under_way) > MOST or self.under_way[0][1].done()):
+            tally, future = self.under_way.popleft()
+            future.result()
+            yield tally

@@ -1,0 +1,130 @@
+"""The result of a back-test: predictions and measurements of every law, and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.tables import Cell, Measured, Range, Table
+
+TEST = ["task", "family", "point"]  # columns that identify a prediction
+
+
+@dataclass(frozen=True)
+class BackTest:
+    """What every law said of every size, and what was measured: `rows`, a frame with a row a law and prediction.
+
+    Columns: task, family, law, sizes (fitted), target, point (its number in the points), measured, stderr, predicted,
+    low, high, error, inside, beyond, interval_score, rank (1 is the best by interval score; laws that made no
+    prediction come last, and are not among the rows). `missing` names these laws, and why.
+    """
+
+    rows: pd.DataFrame
+    value: str
+    level: float
+    missing: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return notes on the points, and the first reason why each law made no prediction, of how many."""
+        why: dict[str, list[str]] = {}
+        for law, reason in self.missing:
+            why.setdefault(law, []).append(reason)
+        more = {law: f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "" for law, reasons in why.items()}
+        failed = (f"{law} makes no prediction: {reasons[0]}{more[law]}" for law, reasons in sorted(why.items()))
+        return (*self.said, *failed)
+
+    def summary(self) -> Table:
+        """Return a row a law, best mean rank first."""
+        rows = sorted((self._law(law) for law in self.rows["law"].unique()), key=lambda row: row[-2])
+        columns = (
+            *("law", "predictions", "mean error", "median error", "bias", "inside", "median width", "interval score"),
+            *("won", "mean rank", "beyond"),
+        )
+        about = (
+            "Fitted to the sizes up to k, for every k, and held to the last checkpoint of size k + 1. Error: absolute, "
+            f"of {self.value}, ± standard error (units: families and tasks). Inside: the {self.level:.0%} interval "
+            "held what was measured, with the 95 % interval of that share. Interval score: mean of "
+            "width plus misses. Won: best interval score of all. Mean rank: by interval score; a law that made no "
+            "prediction, or one without an interval, comes last. Beyond: median factor beyond what was fitted."
+        )
+        return Table("back_test", "Laws that had to predict the next size", columns, tuple(rows), (about, *self.notes))
+
+    def details(self) -> Table:
+        """Return every prediction of every law."""
+        rows = [
+            (
+                row["task"],
+                row["target"],
+                row["law"],
+                Measured(row["measured"], row["stderr"]),
+                Range(row["predicted"], row["low"], row["high"]),
+                row["error"],
+                row["inside"],
+                row["rank"],
+            )
+            for row in self.rows.sort_values(["task", "family", "sizes", "target", "rank"], kind="stable").to_dict(
+                "records"
+            )
+        ]
+        columns = ("task", "target", "law", "measured", "predicted", "error", "inside", "rank")
+        return Table("back_test_predictions", "Every prediction", columns, tuple(rows))
+
+    def _law(self, law: str) -> tuple[Cell, ...]:
+        own, tests = self.rows[self.rows["law"] == law], self._tests()
+        size = own["error"].abs()
+        known = own["inside"].dropna().astype(bool)
+        missing = tests - len(own)
+        last = float(self.rows["rank"].max())
+        rank = (own["rank"].sum() + last * missing) / tests
+        return (
+            law,
+            f"{len(own)} of {tests}",
+            Measured(float(size.mean()), _clustered(size, own["cluster"])),
+            float(size.median()),
+            float(own["error"].mean()),
+            _share(int(known.sum()), len(known)),
+            float((own["high"] - own["low"]).median()),
+            float(own["interval_score"].mean()),
+            int((own["rank"] == 1).sum()),
+            float(rank),
+            float(own["beyond"].median()),
+        )
+
+    def _tests(self) -> int:
+        return len(self.rows.drop_duplicates(TEST))
+
+
+def _clustered(values: pd.Series[float], clusters: pd.Series[str]) -> float:
+    """Return the standard error of a mean, of which values of one cluster are not independent.
+
+    Few clusters may agree by chance: it is never below that of independent values.
+    """
+    sums = (values - values.mean()).groupby(clusters).sum()
+    g, n = len(sums), len(values)
+    if n < 2:
+        return float("nan")
+    apart = float(values.std(ddof=1) / np.sqrt(n))
+    return max(float(np.sqrt((sums**2).sum() * g / (g - 1)) / n), apart) if g > 1 else apart
+
+
+def _share(hits: int, n: int) -> str:
+    """Return hits of n with the share and its 95 % interval (Wilson's)."""
+    if not n:
+        return "-"
+    low, high = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    return f"{hits} of {n}: {hits / n:.0%} [{low:.0%}, {high:.0%}]"
+
+
+def joined(found: Sequence[BackTest]) -> BackTest:
+    """Return the back-tests of several tasks as one."""
+    values = list(dict.fromkeys(own.value for own in found))
+    rows = pd.concat([own.rows for own in found], ignore_index=True)
+    missing = tuple(pair for own in found for pair in own.missing)
+    said = tuple(dict.fromkeys(note for own in found for note in own.said))
+    return BackTest(rows, " and ".join(values), found[0].level, missing, said)

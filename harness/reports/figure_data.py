@@ -1,0 +1,162 @@
+"""Data of figures that need more than one fit per task: forecasts, two-step laws and back-tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import HarnessError, LawError
+from harness.fitting.fit import fit_families
+from harness.fitting.fitted_formula import StepFit
+from harness.fitting.forecast_results import Forecast
+from harness.fitting.forecasts import forecast
+from harness.fitting.result import LawFit
+from harness.fitting.runs import label
+from harness.fitting.wide_points import widen
+from harness.registries import Registries
+from harness.reports.back_test import FIRST, back_test
+from harness.reports.panels import LEVELS
+from harness.types import Floats
+
+VIA = "logp_gold"  # between the steps of a two-step law
+LOSSES = "gold_bits_per_byte"  # task losses that a forecast learns from
+NEXT = 10.0  # factor beyond the largest compute at which the next model is forecast
+TWO_STEP = "two_step"
+BASELINE = "last"
+RESAMPLES = 200
+LADDERS = 60  # tasks times families beyond which forecasts and back-tests would take many minutes
+RUNGS = 3  # largest sizes that a back-test predicts
+GRID = 40
+Notes = Callable[[str], None]
+
+
+def _tasks(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield task, its shown metric, and all its rows, where the shown metric lies from 0 to 1."""
+    for task, own in points.groupby("task", sort=True):
+        shown = own[own["shown"]]
+        if len(shown) and shown["value"].between(0, 1).all():
+            yield str(task), str(shown["metric"].iloc[0]), own
+
+
+def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note: Notes) -> pd.DataFrame:
+    """Return accuracy against the task loss: measured points, and the second step of a two-step law.
+
+    Columns: task, metric, family, label, kind (measured, held out, law), task_loss (nats), value, low, high, and
+    low_LEVEL and high_LEVEL of the law.
+    """
+    rows = []
+    for task, metric, own in _tasks(points):
+        if VIA not in set(own["metric"]) or TWO_STEP not in registries.laws:
+            continue
+        wide = widen(own[own["metric"].isin([metric, VIA])])
+        wide = wide[wide[[metric, VIA]].notna().all(axis=1)]
+        options: dict[str, Any] = {"bootstrap": RESAMPLES, "registries": registries}
+        for family, found in fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, **options):
+            if isinstance(found, LawError):
+                note(f"{TWO_STEP}: {task}, {family}: {found}")
+                continue
+            measured = wide[wide["family"] == family]
+            held = {str(one["point"]) for one in found.hold_out}
+            named = {"task": task, "metric": metric, "family": family}
+            rows += [_measured(row, metric, held) | named for _, row in measured.iterrows()]
+            rows += [row | named for row in _second_step(found, -measured[VIA].to_numpy(dtype=np.float64))]
+    return pd.DataFrame(rows)
+
+
+def _measured(row: pd.Series[Any], metric: str, held: set[str]) -> dict[str, Any]:
+    error, value, name = float(row.get(f"{metric}_stderr", np.nan)), float(row[metric]), label(row)
+    ends = {"low": value - 1.96 * error, "high": value + 1.96 * error}
+    kind = "held out" if name in held else "measured"
+    return {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": value, **ends}
+
+
+def _second_step(found: LawFit, losses: Floats) -> Iterator[dict[str, Any]]:
+    """Yield places on the law from loss to accuracy, with its intervals."""
+    step = found.steps[1]
+    if not isinstance(step, StepFit):
+        return
+    x = np.linspace(max(losses.min() * 0.7, 1e-6), losses.max() * 1.05, GRID)
+    features = {step.law.features[0]: x}
+    values, draws = step.value(features), step.curves(features)
+    ends = {level: np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0) for level in LEVELS}
+    for i, loss in enumerate(x):
+        named = {f"{end}_{level * 100:.0f}": float(own[k, i]) for level, own in ends.items() for k, end in ENDS}
+        yield {"kind": "law", "task_loss": float(loss), "value": float(values[i]), **named}
+
+
+ENDS = ((0, "low"), (1, "high"))
+
+
+def forecasts(points: pd.DataFrame, registries: Registries, note: Notes) -> pd.DataFrame:
+    """Return forecasts of each family's largest size from the smaller ones, and of one with ten times its compute.
+
+    Columns: task, metric, family, kind (forecast of the largest, forecast), flops, params, tokens, value (median),
+    low_LEVEL and high_LEVEL, verdict, abstains, measured.
+    """
+    if _too_many(points, "forecasts", "harness forecast", note):
+        return pd.DataFrame()
+    metrics: dict[str, list[str]] = {}
+    for task, metric, _ in _tasks(points):
+        metrics.setdefault(metric, []).append(task)
+    rows = []
+    for metric, tasks in metrics.items():
+        own = points[points["task"].isin(tasks) & points["metric"].isin([metric, LOSSES])]
+        try:
+            wide = widen(own)
+            wide = wide[wide[metric].notna()]
+            via = LOSSES if LOSSES in wide and wide[LOSSES].notna().all() else None
+            options: dict[str, Any] = {"value": metric, "via": via, "registries": registries}
+            rows += _forecast_rows(forecast(wide, **options), metric, "forecast of the largest")
+            most = NEXT * float(wide["flops"].max())
+            rows += _forecast_rows(forecast(wide, flops=most, **options), metric, "forecast")
+        except HarnessError as error:
+            note(f"forecast of {metric}: {error}")
+    return pd.DataFrame(rows)
+
+
+def _forecast_rows(found: Forecast, metric: str, kind: str) -> list[dict[str, Any]]:
+    ends = {level: found.interval(level) for level in LEVELS}
+    rows = []
+    for i, row in enumerate(found.frame.to_dict("records")):
+        named = {f"{end}_{level * 100:.0f}": float(own[k][i]) for level, own in ends.items() for k, end in ENDS}
+        scales = {name: row[name] for name in ("task", "family", "flops", "params", "tokens", "verdict", "measured")}
+        abstains = str(row["verdict"]).startswith("abstain")
+        rows.append({**scales, "metric": metric, "kind": kind, "value": row["median"], "abstains": abstains, **named})
+    return rows
+
+
+def back_tests(points: pd.DataFrame, law: str, registries: Registries, note: Notes) -> pd.DataFrame:
+    """Return what a law, and the baseline `last`, predicted for the largest sizes, and what was measured.
+
+    Columns are those of `harness.BackTest.rows`, and metric. Intervals are at 90 %.
+    """
+    if _too_many(points, "back-tests", "harness fit --back-test", note):
+        return pd.DataFrame()
+    frames = []
+    for task, metric, own in _tasks(points):
+        laws = [name for name in dict.fromkeys((law, BASELINE)) if name in registries.laws]
+        rows = own[own["metric"] == metric].drop(columns=["label", "shown"])
+        try:
+            first = max(FIRST, _sizes(rows) - RUNGS)
+            found = back_test(rows, laws, value=metric, registries=registries, bootstrap=RESAMPLES, first=first)
+        except HarnessError as error:
+            note(f"back-test: {task}: {error}")
+            continue
+        frames.append(found.rows.assign(metric=metric))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _sizes(rows: pd.DataFrame) -> int:
+    """Return the sizes of the family that has most."""
+    return int(rows.groupby("family")["params"].nunique().max())
+
+
+def _too_many(points: pd.DataFrame, what: str, command: str, note: Notes) -> bool:
+    """Say, in a note as well, whether there are too many ladders for a slow figure."""
+    ladders = len(points[points["shown"]].groupby(["task", "family"]))
+    if ladders > LADDERS:
+        note(f"{what}: left out for {ladders} tasks times families (at most {LADDERS}); see {command}")
+    return ladders > LADDERS

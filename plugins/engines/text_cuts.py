@@ -1,0 +1,199 @@
+"""Where a text may be cut so that its parts are encoded by themselves, proven from the parts of a tokenizer.
+
+The place is before a single space between two printable ASCII characters. `find_cuts` looks at every step of a
+tokenizer of the `tokenizers` library and returns None unless each is known to treat both parts as it treats the whole:
+
+- Added tokens: none can touch the cut, because the characters around it neither begin nor end one.
+- Normalisation: the Unicode forms and lower-casing change ASCII characters each by themselves. A prefix space
+  (`Prepend`) belongs to the first part alone, so later parts leave theirs out.
+- Pre-tokenisation: it ends a piece at the cut, whatever stands further away (regex_proofs.py).
+- Where nothing splits at spaces (Llama 2), the vocabulary of BPE decides: no token holds a space behind another
+  character, so no merge crosses the cut.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from harness_plugins.engines.regex_proofs import NotProvenError, RegexFacts, facts_of
+
+SPACE = "\u2581"  # the mark of SentencePiece for a space
+PRINTABLE = "".join(map(chr, range(33, 127)))
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # that of ByteLevel
+ALIKE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"}  # a character at a time in ASCII
+Chars = frozenset[str]
+MOST_KNOWN = 2**18  # words whose ids are kept
+WORDS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # those that drop spaces, and split there
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where a text may be cut, and whether the space there is left out when the second part is encoded.
+
+    A cut lies before a single space, between one of the characters `before` and one of `after`.
+    """
+
+    before: Chars
+    after: Chars
+    drops_space: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches every cut."""
+        before, after = (re.escape("".join(sorted(chars))) for chars in (self.before, self.after))
+        return re.compile(f"(?<=[{before}])(?= [{after}])" if before and after else "(?!)")
+
+    def split(self, text: str) -> list[str]:
+        """Cut a text wherever it may be cut."""
+        return self.pattern.split(text)
+
+    def last(self, text: str) -> int:
+        """Return the last place where a text may be cut, whatever follows it; 0 where there is none."""
+        place = text.rfind(" ", 1, -1)
+        while place > 0 and not (text[place - 1] in self.before and text[place + 1] in self.after):
+            place = text.rfind(" ", 1, place)
+        return max(place, 0)
+
+
+class PartEncoder:
+    """Encodes texts word by word, each distinct word once; `encode` encodes texts that stand alone."""
+
+    def __init__(self, cuts: Cuts, encode: Callable[[list[str]], list[list[int]]]) -> None:
+        self.cuts, self.encode = cuts, encode
+        self.known: dict[str, list[int]] = {}  # words behind a cut
+
+    def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[list[int]]:
+        """Encode the first parts of texts, or their later parts, each of which begins at a cut."""
+        split = [self.cuts.split(text) for text in texts]
+        begins: Sequence[list[int]] = self._begins([words[0] for words in split]) if first else [[]] * len(split)
+        behind = [words[first:] for words in split]
+        self._learn(set(chain.from_iterable(behind)))
+        ids = self.known.__getitem__
+        return [begin + list(chain.from_iterable(map(ids, words))) for begin, words in zip(begins, behind, strict=True)]
+
+    def _begins(self, words: Sequence[str]) -> list[list[int]]:
+        """Encode what texts begin with."""
+        listed = sorted(set(words))
+        found = dict(zip(listed, self.encode(listed), strict=True))
+        return [found[word] for word in words]
+
+    def _learn(self, words: set[str]) -> None:
+        """Encode the words that are not known; their number is limited."""
+        if len(self.known) > MOST_KNOWN:
+            self.known.clear()
+        listed = sorted(words - self.known.keys())
+        alone = [word[1:] for word in listed] if self.cuts.drops_space else listed
+        self.known.update(zip(listed, self.encode(alone), strict=True))
+
+
+def find_cuts(tokenizer: str) -> Cuts | None:
+    """Return where texts may be cut for a tokenizer in the JSON form of `tokenizers`; None where nothing is proven."""
+    steps = json.loads(tokenizer)
+    try:
+        normalizer = _Normalizer.of(steps["normalizer"])
+        splits = _pre_tokenizer_splits(steps["pre_tokenizer"], normalizer)
+        _expect_model(steps["model"], normalizer, splits=splits)
+        before, after = _free_of_added(steps["added_tokens"], normalizer)
+    except NotProvenError:
+        return None
+    return Cuts(before, after, normalizer.prepends)
+
+
+@dataclass(frozen=True)
+class _Normalizer:
+    """What matters of a normaliser: whether it marks spaces, puts one before a text, and changes letters."""
+
+    marks: bool = False
+    prepends: bool = False
+    changes: bool = False
+
+    @classmethod
+    def of(cls, step: Mapping[str, Any] | None) -> _Normalizer:
+        steps = _listed(step, "normalizers")
+        kinds = [each["type"] for each in steps]
+        marks = [each for each in steps if each["type"] == "Replace"]
+        if any(each["pattern"] != {"String": " "} or each["content"] != SPACE for each in marks) or len(marks) > 1:
+            raise NotProvenError("it replaces something else than spaces")
+        prepended = [each["prepend"] for each in steps if each["type"] == "Prepend"]
+        if prepended not in ([], [SPACE]) or (prepended and not marks):
+            raise NotProvenError("it puts something else than a space before a text")
+        if set(kinds) - ALIKE - {"Replace", "Prepend"}:
+            raise NotProvenError("a normaliser that is not known")
+        return cls(bool(marks), bool(prepended), bool(ALIKE & set(kinds)))
+
+
+def _listed(step: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
+    """Return the steps of a sequence, one within another included."""
+    if step is None:
+        return []
+    if step["type"] != "Sequence":
+        return [step]
+    if name not in step:
+        name = "pretokenizers"
+    return [inner for each in step[name] for inner in _listed(each, name)]
+
+
+def _pre_tokenizer_splits(step: Mapping[str, Any] | None, normalizer: _Normalizer) -> bool:
+    """Return whether a piece ends at every cut; raise NotProvenError where a step may look across it."""
+    splits = [_step_splits(each, normalizer) for each in _listed(step, "pretokenizers")]
+    return any(splits)
+
+
+def _step_splits(step: Mapping[str, Any], normalizer: _Normalizer) -> bool:
+    kind = step["type"]
+    if kind == "Split" and step["pattern"] == {"String": " "} and normalizer.marks:
+        return False  # there are no spaces left
+    if kind == "Metaspace":
+        if step["replacement"] != SPACE:
+            raise NotProvenError("another mark for spaces")
+        return bool(step.get("split", True))
+    if normalizer.marks:
+        raise NotProvenError("spaces are marked before the text is split")
+    if kind == "ByteLevel":
+        return bool(step.get("use_regex", True)) and facts_of(GPT2).splits
+    if kind == "Digits" or (kind == "Punctuation" and step["behavior"] in {"Isolated", "Contiguous"}):
+        return False
+    if kind in WORDS:
+        return True
+    if kind == "Split" and step["behavior"] in {"Isolated", "Removed"}:
+        pattern = step["pattern"]
+        facts: RegexFacts = facts_of(pattern["Regex"] if "Regex" in pattern else re.escape(pattern["String"]))
+        return bool(facts.splits)
+    raise NotProvenError(f"the pre-tokenizer {kind} is not known")
+
+
+def _expect_model(model: Mapping[str, Any], normalizer: _Normalizer, *, splits: bool) -> None:
+    """Raise NotProvenError where what stands on one side of a cut may change the tokens of the other side."""
+    if model.get("dropout"):
+        raise NotProvenError("it draws its merges")
+    if splits:
+        return
+    vocabulary = model["vocab"]
+    if model["type"] != "BPE" or not normalizer.marks or SPACE not in vocabulary:
+        raise NotProvenError("nothing splits at spaces")
+    if any(SPACE in token.lstrip(SPACE) for token in vocabulary):
+        raise NotProvenError("a token holds a space behind another character")
+
+
+def _free_of_added(added: Sequence[Mapping[str, Any]], normalizer: _Normalizer) -> tuple[Chars, Chars]:
+    """Return the characters before and behind a cut that no added token ends or begins with.
+
+    A token whose normalised form is looked for may be written in either case.
+    """
+    before, after = set(PRINTABLE), set(PRINTABLE)
+    for token in added:
+        inside = token["content"].strip(f" {SPACE}")
+        if (not inside and len(token["content"]) < 2) or re.search(rf"[\s{SPACE}]", inside.strip()):
+            raise NotProvenError("an added token holds a space")
+        if not inside.strip():
+            continue  # several spaces, or lines and tabs: never a single space between other characters
+        for chars, char in ((before, inside[-1]), (after, inside[0])):
+            changes = token["normalized"] and normalizer.changes
+            chars -= set(PRINTABLE) if changes and not char.isascii() else {char, char.lower(), char.upper()}
+    return frozenset(before), frozenset(after)

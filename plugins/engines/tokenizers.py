@@ -1,0 +1,70 @@
+"""Tokenizers of the transformers library with the interface of the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from harness_plugins.engines.text_cuts import PartEncoder, find_cuts
+
+ENCODERS = ("__call__", "_call_one", "_encode_plus", "_batch_encode_plus", "prepare_for_tokenization")
+
+
+class HFTokenizer:
+    """A transformers tokenizer with the interface of the harness."""
+
+    def __init__(self, folder: str, *, trust_remote_code: bool = False) -> None:
+        from transformers import AutoTokenizer
+
+        self.inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        self.bos_id: int | None = self.inner.bos_token_id
+        self.eos_id: int | None = self.inner.eos_token_id
+        plain, natural = self.encode_batch(["a"])[0], list(self.inner("a")["input_ids"])
+        found = next((i for i in range(len(natural)) if natural[i : i + len(plain)] == plain), 0)
+        self.prefix_ids: tuple[int, ...] = tuple(natural[:found])
+        cuts = find_cuts(self.inner.backend_tokenizer.to_str()) if _is_plain(self.inner) else None
+        self.parts = PartEncoder(cuts, self._encode_alone) if cuts else None
+
+    def last_cut(self, text: str) -> int:
+        """Return the last place where texts that begin with this one may be encoded in two parts; 0 if none is known.
+
+        What follows the text does not matter.
+        """
+        return self.parts.cuts.last(text) if self.parts else 0
+
+    def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[list[int]]:
+        """Encode the first parts of texts, or their later parts, each of which begins at a cut."""
+        return self.parts.encode_parts(texts, first=first) if self.parts else self.encode_batch(texts)
+
+    def _encode_alone(self, texts: list[str]) -> list[list[int]]:
+        """Encode texts as encode_batch does, without the work of transformers around it."""
+        backend = self.inner.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = self.inner.split_special_tokens
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts without any special token."""
+        if not texts:
+            return []
+        settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        return [list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]]  # how long is for tokens.py
+
+
+def _is_plain(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer hands texts as they are to one of the `tokenizers` library."""
+    from transformers import PreTrainedTokenizerFast
+
+    classes = type(tokenizer).__mro__
+    if PreTrainedTokenizerFast not in classes:
+        return False
+    own = classes[: classes.index(PreTrainedTokenizerFast)]
+    return not any(name in vars(kind) for kind in own for name in ENCODERS)
+
+
+@lru_cache(maxsize=8)
+def tokenizer_of(folder: str, digest: str, trust_remote_code: bool) -> HFTokenizer:  # noqa: ARG001  # the digest is the key that notices changed files
+    """Load the tokenizer of a folder, once."""
+    return HFTokenizer(folder, trust_remote_code=trust_remote_code)

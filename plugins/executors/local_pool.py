@@ -1,0 +1,93 @@
+"""Workers as processes of this machine: one per visible GPU, or as many as are asked for on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import count
+from multiprocessing.connection import wait
+from typing import Any
+
+from harness import UsageError
+from harness.executors import Event, Orders, Sweep, WorkerSpec, drive, expect_workers, serve
+from harness_plugins.engines.processes import Child, ChildDied, Parent
+
+COMMAND = (sys.executable, "-m", "harness_plugins.executors.local_pool")
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    try:
+        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # noqa: S607
+    except OSError:
+        return []
+    lines = (line for line in asked.stdout.splitlines() if line.startswith("GPU "))
+    return [str(number) for number, _ in zip(count(), lines)]  # one of them has no end
+
+
+class LocalPool:
+    """Child processes; each sees the GPUs of its own place only."""
+
+    def __init__(self, spec: WorkerSpec, places: Sequence[Sequence[str]]) -> None:
+        self.spec, self.places, self.size = spec, places, len(places)
+        self.children: dict[int, Child] = {}
+
+    def start(self, worker: int) -> None:
+        """Start a process."""
+        environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.size))} | dict(os.environ)
+        if self.places[worker]:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.places[worker])
+        child = self.children[worker] = Child(COMMAND, environment)
+        child.send(self.spec)
+
+    def give(self, worker: int, orders: Orders) -> None:
+        """Send orders; that a process died is noticed when it is listened to."""
+        try:
+            self.children[worker].send(orders)
+        except ChildDied:
+            pass
+
+    def events(self) -> Iterator[Event]:
+        """Yield what every process says that has something to say."""
+        pipes = {child.pipe: worker for worker, child in self.children.items()}
+        for pipe in wait(list(pipes)):
+            worker = pipes[pipe]
+            try:
+                yield Event(worker, *self.children[worker].receive())
+            except ChildDied as error:
+                self.children.pop(worker).stop()
+                yield Event(worker, "lost", str(error))
+
+    def stop(self) -> None:
+        """End all processes."""
+        for child in self.children.values():
+            child.stop()
+        self.children.clear()
+
+
+def run_local(sweep: Sweep, workers: int | None, gpus_per_worker: int) -> None:
+    """Do a sweep with processes of this machine."""
+    gpus = visible_gpus()
+    groups = [gpus[i : i + gpus_per_worker] for i in range(0, len(gpus) - gpus_per_worker + 1, gpus_per_worker)]
+    n = expect_workers(workers, groups)
+    if groups and n > len(groups):
+        raise UsageError(f"--workers {n}: {len(gpus)} GPUs are visible, for {len(groups)} workers; pass that or less")
+    places: Sequence[Sequence[str]] = groups[:n] or [[]] * n
+    sweep.device = "GPU" if groups else "CPU"
+    drive(sweep, LocalPool(sweep.spec, places))
+
+
+def main() -> None:
+    """Be a worker process."""
+    parent = Parent()
+    spec: Any = parent.next()
+    serve(spec, lambda kind, content: parent.send((kind, content)), parent.next)
+
+
+if __name__ == "__main__":
+    main()

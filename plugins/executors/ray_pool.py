@@ -1,0 +1,117 @@
+"""Workers as actors of a Ray cluster: one per GPU or group of GPUs, wherever Ray finds them.
+
+A worker that dies, or whose node dies, is replaced by an actor on what Ray has left; an actor that Ray cannot place yet
+waits, and the others go on. All nodes need the same environment, and the store and checkpoints under the same paths.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+from harness import SuiteError, UsageError
+from harness.engines import how_to_install
+from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
+
+ENDS = {"done", "fatal"}  # what an actor says last of its orders
+PAUSE = 1.0  # seconds after which Ray is asked again
+
+
+class RayWorker:
+    """The actor. It is told of orders one by one, and yields what happens."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.said: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self.worker = Worker(spec, lambda kind, content: self.said.put((kind, content)))
+
+    def ready(self) -> Iterator[tuple[str, Any]]:
+        """Say that it is up."""
+        yield "ready", None
+
+    def do(self, orders: Orders) -> Iterator[tuple[str, Any]]:
+        """Do orders in a thread, and yield what it says."""
+        thread = threading.Thread(target=self._do, args=(orders,), daemon=True)
+        thread.start()
+        while True:
+            kind, content = self.said.get()
+            yield kind, content
+            if kind in ENDS:
+                return
+
+    def _do(self, orders: Orders) -> None:
+        try:
+            self.worker.do(orders)
+        except Exception as error:
+            self.said.put(("fatal", f"{type(error).__name__}: {error}"))
+        else:
+            self.said.put(("done", None))
+
+
+class RayPool:
+    """Actors of one cluster."""
+
+    def __init__(self, spec: WorkerSpec, size: int, resources: dict[str, float]) -> None:
+        import ray
+
+        self.ray, self.size, self.spec = ray, size, ray.put(spec)
+        self.kind = ray.remote(**resources, max_restarts=0)(RayWorker)
+        self.actors: dict[int, Any] = {}
+        self.streams: dict[int, Any] = {}  # of what actors are asked to do
+
+    def start(self, worker: int) -> None:
+        """Ask Ray for an actor."""
+        self.actors[worker] = actor = self.kind.remote(self.spec)
+        self.streams[worker] = actor.ready.options(num_returns="streaming").remote()
+
+    def give(self, worker: int, orders: Orders) -> None:
+        """Let an actor do something."""
+        self.streams[worker] = self.actors[worker].do.options(num_returns="streaming").remote(orders)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the next thing of every actor that has said one."""
+        streams = dict(self.streams)
+        said, _ = self.ray.wait(list(streams.values()), num_returns=1, timeout=PAUSE)
+        for worker, stream in streams.items():
+            if stream in said:
+                yield from self._next(worker, stream)
+
+    def _next(self, worker: int, stream: Any) -> Iterator[Event]:
+        try:
+            yield Event(worker, *self.ray.get(next(stream)))
+        except StopIteration:
+            if self.streams.get(worker) is stream:
+                del self.streams[worker]
+        except self.ray.exceptions.RayError as error:
+            del self.streams[worker]
+            self.ray.kill(self.actors.pop(worker))
+            yield Event(worker, "lost", str(error).strip())
+
+    def stop(self) -> None:
+        """End all actors."""
+        for actor in self.actors.values():
+            self.ray.kill(actor)
+        self.actors.clear()
+
+
+def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: str | None) -> None:
+    """Do a sweep with the actors of a cluster; without `address`, of one that is started here."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(f"the executor ray needs Ray, not installed here: {how_to_install('ray')}") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    try:
+        gpus = int(ray.cluster_resources().get("GPU", 0)) // gpus_per_worker
+        n = expect_workers(workers, range(gpus))
+        resources: dict[str, float] = {"num_cpus": 1, "num_gpus": gpus_per_worker} if gpus else {"num_cpus": 1}
+        if not gpus and ray.cluster_resources().get("CPU", 0) < 1:
+            raise SuiteError(f"the Ray cluster {address or 'of this machine'} has neither GPU nor CPU")
+        sweep.device = "GPU" if gpus else "CPU"
+        drive(sweep, RayPool(sweep.spec, n, resources))
+    finally:
+        if started:
+            ray.shutdown()

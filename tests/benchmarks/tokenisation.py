@@ -1,0 +1,116 @@
+"""Tokenisation of real tasks: every text whole, against parts that are encoded once.
+
+    python -m tests.benchmarks.tokenisation > results/benchmarks/tokenisation.md
+
+Documents of four benchmarks (the folder of published data) with tokenizers of the kinds that language models use,
+trained on some of these texts, and the tokenizer of the nano families. Both ways run in turn, each with a tokenizer
+that was just loaded, in one thread; the median ratio of CPU seconds of REPEATS pairs
+is shown. All ids are compared.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from harness import Task
+from harness.evaluation.tokens import Encoder, encode_task
+from harness.host import default_host
+from harness.tables import Table
+from harness.tasks.loading import find_task
+from harness_plugins.engines.tokenizers import HFTokenizer
+from tests.benchmarks.throughput import processor
+from tests.conftest import REPOSITORY, published
+from tests.plugins import small_tokenizers
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+REPEATS, DOCUMENTS, VOCABULARY = 3, 2000, 16_000
+TASKS = ("mmlu", "mmlu_0shot", "arc_easy", "piqa")
+KINDS = ("gpt2", "llama 3", "llama 2")
+
+
+class Whole:
+    """A tokenizer that encodes every text whole."""
+
+    def __init__(self, inner: HFTokenizer) -> None:
+        self.inner, self.bos_id, self.eos_id, self.prefix_ids = inner, inner.bos_id, inner.eos_id, inner.prefix_ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts."""
+        return self.inner.encode_batch(texts)
+
+
+def tasks() -> dict[str, Task]:
+    """Return the first documents of every task; of MMLU, whole subjects."""
+    found = {}
+    for name in TASKS:
+        task = find_task(name, default_host(), published("tasks", name.removesuffix("_0shot")))
+        found[name] = replace(task, docs=task.docs[:DOCUMENTS])
+    return found
+
+
+def tokenizers(folder: Path, texts: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of tokenizers."""
+    small_tokenizers.TOKENS = VOCABULARY
+    nano = next((REPOSITORY / "plugins" / "nano" / "weights").rglob("tokenizer.json")).parent
+    made = {kind: small_tokenizers.save(small_tokenizers.PROVEN[kind](texts), folder / kind) for kind in KINDS}
+    return {"nano": nano, **made}
+
+
+def compare(task: Task, tokenizer: Path) -> tuple[int, float, float]:
+    """Return tokens read, the median CPU seconds in parts, and the median ratio; raise where ids differ."""
+    ratios, seconds, encoded = [], [], []
+    for _ in range(REPEATS):
+        pair = []
+        for kind in (Whole, lambda inner: inner):
+            encoder = Encoder(kind(HFTokenizer(str(tokenizer))), 10**9)
+            begun = time.process_time()
+            encoded.append(encode_task(task, encoder))
+            pair.append(time.process_time() - begun)
+        seconds.append(pair[1])
+        ratios.append(pair[0] / pair[1])
+        if encoded[-1].requests != encoded[-2].requests:
+            raise SystemExit(f"{task.name}: ids differ")
+    return encoded[0].total_tokens, median(seconds), median(ratios)
+
+
+def main() -> None:
+    """Print the table."""
+    found = tasks()
+    docs = [*found["arc_easy"].docs, *found["mmlu_0shot"].docs]
+    texts = [text for doc in docs for text in (*doc.contexts, *doc.choices)]
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for kind, folder in tokenizers(Path(temporary), texts).items():
+            for name, task in found.items():
+                tokens, seconds, ratio = compare(task, folder)
+                rows.append(
+                    (kind, name, len(task.docs), tokens, f"{1000 * seconds / len(task.docs):.2f}", f"{ratio:.1f}")
+                )
+                print(*rows[-1], file=sys.stderr)
+    columns = (
+        "tokenizer",
+        "task",
+        "documents",
+        "tokens, contexts once a choice",
+        "CPU ms per document",
+        "times faster",
+    )
+    notes = (
+        f"{processor()}; Python {platform.python_version()}, tokenizers {version('tokenizers')}.",
+        f"`python -m tests.benchmarks.tokenisation`; medians of {REPEATS}; all ids are those of whole texts.",
+    )
+    table = Table("tokenisation", "Tokenisation in parts, against whole texts", columns, tuple(rows), notes)
+    print(default_host().reporters["md"]([table]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Several processes, one store: the same records as one process, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+from harness import SuiteError, UsageError
+from harness.errors import StoreError
+from harness.evaluation.plan import Plan
+from harness.evaluation.schedule import Schedule, Work
+from harness.evaluation.suite import Progress
+from harness.evaluation.sweep import _Drive
+from harness.evaluation.workers import Event
+from harness_plugins.executors import local_pool
+
+TASKS = ["nano_addition", "nano_job", "nano_saying"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def rows_of(store: Path) -> dict[str, Any]:
+    """Return the rows of every cell, to the bit."""
+    opened = harness.open_store(store)
+    return {name: opened.files.read_table(f"records/{name}").table.to_pydict() for name in opened.cell_names()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what one process computes."""
+    store = tmp_path_factory.mktemp("alone") / "store"
+    harness.evaluate(["aster:w32l2"], TASKS, store, limit=20).check()
+    return rows_of(store)
+
+
+class Kills(Progress):
+    """Kills a worker process when the n-th cell was written, each time once."""
+
+    def __init__(self, *at: int) -> None:
+        self.at, self.cells, self.notes, self.pool = set(at), 0, list[str](), list[Any]()
+        self.seen: list[tuple[str, str]] = []
+
+    def cell(self, checkpoint, task) -> None:
+        self.cells += 1
+        self.seen.append((checkpoint.label, task.name))
+        if self.cells in self.at:
+            child = next(iter(self.pool[0].children.values()))
+            os.kill(child.process.pid, signal.SIGKILL)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, progress: Kills) -> None:
+    original: Callable[..., None] = local_pool.LocalPool.__init__
+
+    def remember(self, *args) -> None:
+        original(self, *args)
+        progress.pool.append(self)
+
+    monkeypatch.setattr(local_pool.LocalPool, "__init__", remember)
+
+
+@pytest.mark.soak
+def test_two_local_workers_give_the_records_of_one_process_though_one_is_killed_twice(tmp_path, alone, monkeypatch):
+    progress = Kills(3, 9)
+    watch(monkeypatch, progress)
+    arguments = {"limit": 20, "executor": "local", "executor_options": {"workers": 2}, "progress": progress}
+    summary = harness.evaluate(["aster:w32l2"], TASKS, tmp_path / "s", **arguments)
+    summary.check()
+    assert rows_of(tmp_path / "s") == alone
+    assert sum("was lost" in note for note in progress.notes) == 2
+    assert len(set(progress.seen)) == len(progress.seen) == summary.written == len(alone)
+
+
+def ray_cluster() -> Any:
+    """Return a Ray cluster of two nodes of one CPU on this machine; skip without Ray, unless it is required."""
+    try:
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        if os.environ.get("HARNESS_REQUIRE_DATA") == "1":
+            raise
+        pytest.skip("ray is not installed")
+    quickly = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "object_store_memory": 2**27, "_system_config": quickly, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1, object_store_memory=2**27)
+    return cluster
+
+
+class LosesANode(Kills):
+    """Kills the second node of a cluster when the n-th cell was written, and adds another one."""
+
+    def __init__(self, cluster, at: int) -> None:
+        super().__init__()
+        self.cluster, self.lost_at = cluster, at
+
+    def cell(self, checkpoint, task) -> None:
+        super().cell(checkpoint, task)
+        if self.cells == self.lost_at:
+            (node,) = self.cluster.worker_nodes
+            self.cluster.remove_node(node, allow_graceful=False)
+            self.cluster.add_node(num_cpus=1, object_store_memory=2**27)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_two_ray_nodes_give_the_records_of_one_process_though_one_dies(tmp_path, alone):
+    cluster = ray_cluster()
+    try:
+        progress = LosesANode(cluster, 4)
+        options = {"workers": 2, "address": cluster.address}
+        arguments = {"limit": 20, "executor": "ray", "executor_options": options, "progress": progress}
+        harness.evaluate(["aster:w32l2"], TASKS, tmp_path / "s", **arguments).check()
+    finally:
+        cluster.shutdown()
+    assert rows_of(tmp_path / "s") == alone
+    assert len(set(progress.seen)) == len(progress.seen) == len(alone)
+    assert any("was lost" in note for note in progress.notes)
+
+
+def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_pool, "COMMAND", (local_pool.sys.executable, "-c", "raise SystemExit('no such thing')"))
+    arguments = {"limit": 5, "executor": "local", "executor_options": {"workers": 1}}
+    with pytest.raises(SuiteError, match=r"(?s)no worker is left; .*no such thing"):
+        harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"executor": "nowhere"}, "there is no 'nowhere' in executors"),
+        ({"executor": "local"}, "no GPU is visible; say with --workers"),
+        ({"executor": "local", "executor_options": {"address": "x"}}, "executor 'local' has no option address"),
+        ({"executor_options": {"workers": 2}}, "expected an executor"),
+        ({"shard": "0/2"}, "--shard 0/2: expected I/N"),
+        ({"shard": "two"}, "--shard two: expected I/N"),
+    ],
+)
+def test_what_an_executor_cannot_do_is_a_usage_error(tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=5, **arguments)
+
+
+def test_a_plugin_of_this_process_alone_is_refused(tmp_path, fake_host):
+    with pytest.raises(UsageError, match="plugin 'fake' was added from Python"):
+        harness.evaluate(
+            ["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=5, executor="local", registries=fake_host,
+            executor_options={"workers": 1},
+        )  # fmt: skip
+
+
+def test_shards_do_every_checkpoint_once(tmp_path, fake_host):
+    arguments = {"limit": 5, "engine": "fake", "registries": fake_host}
+    names = []
+    for shard in ("1/3", "2/3", "3/3"):
+        harness.evaluate(["aster:w32l2"], ["nano_job"], tmp_path / shard[0], shard=shard, **arguments).check()
+        names += harness.open_store(tmp_path / shard[0]).cell_names()
+    harness.evaluate(["aster:w32l2"], ["nano_job"], tmp_path / "all", **arguments).check()
+    assert sorted(names) == sorted(harness.open_store(tmp_path / "all").cell_names())
+
+
+def test_a_worker_that_cannot_store_stops_the_sweep(tmp_path):
+    class Pool:
+        size = 1
+        orders: Any = None
+
+        def start(self, worker) -> None: ...
+
+        def give(self, worker, orders) -> None:
+            self.orders = orders
+
+        def events(self):
+            yield Event(0, "fatal", "no space left on device") if self.orders else Event(0, "ready")
+
+        def stop(self) -> None:
+            self.orders = None
+
+    sweep = type("S", (), {"order": lambda self, assignment: assignment, "plan": Plan()})()
+    with pytest.raises(StoreError, match="no space left"):
+        _Drive(sweep, Pool(), Schedule([Work("s", {"a": 1.0})], 1)).run()

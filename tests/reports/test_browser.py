@@ -1,0 +1,87 @@
+"""The report in a real browser, from disk, without a network; .ci/run runs these."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.reports.report import write_report
+from harness.reports.table_points import table_points
+from harness.store.points import PointStore
+from tests.reports.browsing import accessibility, browser_path, controls, marks, opened
+
+pytestmark = pytest.mark.browser
+WIDTHS = [(1280, False), (390, False), (1280, True), (390, True)]
+
+
+@pytest.fixture(scope="module")
+def page_file(nano_store: PointStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    browser_path()
+    return write_report(nano_store, tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.mark.parametrize(("width", "dark"), WIDTHS)
+def test_a_page_is_drawn_without_errors_or_requests(page_file: Path, width: int, dark: bool):
+    with opened(page_file, width=width, dark=dark) as (page, faults):
+        shown = marks(page)
+        assert shown
+        assert all(shown.values()), shown
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        titles = page.eval_on_selector_all(".figure", "all => all.map((one) => one.getAttribute('aria-label'))")
+        assert all(titles)
+        assert "FLOPs" in page.inner_text("#figure-scaling")
+        assert faults == []
+
+
+def test_every_control_and_button_works(page_file: Path, tmp_path: Path):
+    with opened(page_file) as (page, faults):
+        before = marks(page)
+        assert len(controls(page)) > 10
+        for figure in before:
+            for kind in ("svg", "png", "csv"):
+                with page.expect_download() as download:
+                    page.click(f"#panel-{figure} button[data-save={kind}]")
+                saved = tmp_path / f"{figure}.{kind}"
+                download.value.save_as(saved)
+                assert saved.stat().st_size > 50
+            page.click(f"#panel-{figure} details summary")
+            assert page.locator(f"#table-{figure} tbody tr").count() > 0
+        assert faults == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(page_file: Path, dark: bool):
+    with opened(page_file, dark=dark) as (page, _):
+        assert accessibility(page) == []
+
+
+def many(checkpoints: int, tasks: int) -> pd.DataFrame:
+    """Return a table of simulated families: five of them, each with 20 sizes, on many tasks."""
+    rng = np.random.default_rng(0)
+    flops = np.geomspace(1e18, 1e23, checkpoints // 5)
+    rows = []
+    for task in range(tasks):
+        for family in range(5):
+            value = 0.25 + 0.7 / (1 + np.exp(-1.5 * (np.log10(flops) - 20 - 0.1 * task + 0.2 * family)))
+            frame = pd.DataFrame({"flops": flops, "params": np.sqrt(flops / 120), "value": value})
+            frame["value"] = np.clip(value + rng.normal(scale=0.01, size=len(flops)), 0, 1)
+            rows.append(frame.assign(task=f"task_{task:02}", family=f"family {family}", metric="acc", stderr=0.01))
+    table = pd.concat(rows, ignore_index=True)
+    return table.assign(size=table["params"].map("{:.2e}".format), tokens=table["flops"] / (6 * table["params"]))
+
+
+def test_a_hundred_checkpoints_on_fifty_tasks_are_seen_at_once(tmp_path: Path):
+    browser_path()
+    path = write_report(table_points(many(100, 50)), tmp_path / "many.html", law="line")
+    assert path.stat().st_size < 10e6
+    begun = time.perf_counter()
+    with opened(path) as (page, faults):
+        first = page.evaluate("performance.getEntriesByName('first figure')[0].startTime")
+        opened_in = time.perf_counter() - begun
+        print(f"{path.stat().st_size / 1e6:.1f} MB, first figure {first:.0f} ms, opened {opened_in:.1f} s")
+        assert marks(page)["scaling"] > 0
+        assert faults == []
