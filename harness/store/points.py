@@ -35,6 +35,7 @@ from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportedStore
 from harness.store.replicates import Replicates
 from harness.store.subsets import Subset
+from harness.tables import Table
 from harness.types import Bools, Floats, Metric
 
 __all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
@@ -53,6 +54,14 @@ class PointStore(ImportedStore):
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
         super().__init__(path, create=create)
         self.registries = registries or default_host()
+
+    def _repr_html_(self) -> str:
+        """Return the tasks of the store for a notebook, with the numbers of cells and imported points of each."""
+        cells, imported = [cell.task for cell in self.cells()], self.imported
+        others = [] if imported.empty else list(imported["task"])
+        rows = tuple((name, cells.count(name), others.count(name)) for name in sorted({*cells, *others}))
+        table = Table("store", str(self.path), ("task", "cells", "imported points"), rows)
+        return table._repr_html_()
 
     def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
         """Return the cells of a task and a family (None: all); raise StoreError if there are none.
