@@ -99,7 +99,7 @@ def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     Such as tokens in billions, parameters in millions, or FLOPs that overflowed.
     """
     warnings = _check_flops(points) if "flops" in names else ()
-    for name in set(names) & set(FEWEST) & set(points.columns):
+    for name in [name for name in FEWEST if name in names and name in points.columns]:
         values = pd.to_numeric(points[name], errors="coerce").to_numpy(dtype=np.float64)
         most = float(np.nanmax(values)) if np.isfinite(values).any() else np.inf
         if 0 < most < FEWEST[name]:

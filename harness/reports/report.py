@@ -130,7 +130,7 @@ def _points(source: PointStore | pd.DataFrame, task: str | None) -> pd.DataFrame
         points = source if task is None else source[source["task"] == task]
         if points.empty:
             raise UsageError(f"the table has no task {task!r}; it has: {choose(set(source['task']))}")
-        own = points.groupby("task")["metric"].first().to_dict()
+        own = {str(name): str(metric) for name, metric in points.groupby("task")["metric"].first().items()}
     points = points.assign(label=[label(row) for _, row in points.iterrows()])
     return points.assign(shown=points["metric"] == points["task"].map(own))
 

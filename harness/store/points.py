@@ -164,8 +164,9 @@ class PointStore(ImportedStore):
         Raises StoreError where there is none.
         """
         own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
+        readable = set() if self.imported.empty else set(self.imported["task"])  # not of a file that was set aside
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
-        found = {name: metric for name, metric in found.items() if task in (None, name)}
+        found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
         if found and not self.selected(task, None):
             return found
         return found | {cell.task: own[cell.task] for cell in self.select(task)}
