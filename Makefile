@@ -16,6 +16,7 @@ demo: .venv/demo
 	$(BIN)/harness eval aster birch cedar --tasks $(TASKS) --limit 400 -o $(STORE)
 	$(BIN)/harness fit $(STORE) --law two_step --task nano_addition --metric acc --hold-out largest
 	$(BIN)/harness compare $(STORE) --expect results/demo
+	$(BIN)/harness compare $(STORE) --law two_step --law sigmoid --expect results/demo/laws
 	$(BIN)/harness report $(STORE) -o results/demo/report.html
 
 analyses: $(STORE)
@@ -47,10 +48,10 @@ docs:
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[report,transformers]'
 	touch $@
 
-.venv/test: pyproject.toml .ci/constraints.txt
+.venv/test: pyproject.toml .ci/constraints.txt .ci/test-versions.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip uninstall --quiet --yes harness
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --constraint .ci/test-versions.txt --editable '.[test]'
 	touch $@ .venv/demo
 
 clean:

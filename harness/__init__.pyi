@@ -3,9 +3,11 @@
 To add a name, add a line `from harness.MODULE import NAME as NAME`.
 """
 
+from harness.cli.output import answer as answer
 from harness.cli.output import duplicates_option as duplicates_option
 from harness.cli.output import interval_options as interval_options
 from harness.cli.output import point_options as point_options
+from harness.cli.output import print_json as print_json
 from harness.cli.output import print_tables as print_tables
 from harness.cli.output import row_options as row_options
 from harness.cli.output import table_options as table_options
@@ -58,6 +60,8 @@ from harness.tables import Measured as Measured
 from harness.tables import Range as Range
 from harness.tables import Table as Table
 from harness.tasks.loading import fingerprint as fingerprint
+from harness.tasks.patterns import find_matches as find_matches
+from harness.tasks.prompting import chat_context as chat_context
 from harness.types import Bools as Bools
 from harness.types import Checker as Checker
 from harness.types import Checkpoint as Checkpoint
@@ -74,6 +78,7 @@ from harness.types import Request as Request
 from harness.types import Sample as Sample
 from harness.types import Sampler as Sampler
 from harness.types import SampleRequest as SampleRequest
+from harness.types import SourceMetric as SourceMetric
 from harness.types import Task as Task
 from harness.types import Tokenizer as Tokenizer
 from harness.types.laws import Fitted as Fitted

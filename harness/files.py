@@ -1,14 +1,28 @@
-"""Atomic writes of files, and digests of values."""
+"""Write files whole or not at all, and read files of others within limits: ValueError or OSError for what is wrong."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import StoreError
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+MOST_SETTINGS = 2**22  # bytes of a family file or a config.json
+MOST_YAML = 2**18  # characters of a task.yaml, of which PyYAML reads some 10^5 a second
+MOST_NODES = 100_000  # values in a YAML file, those behind aliases counted wherever they are used
+MOST_LINE = 2**26  # characters of one line of documents
+MOST_TEXT = 2**30  # characters of documents that are read at once
+SURROGATE = re.compile(r"\\u[dD]")  # how JSON writes half of a pair, and also whole pairs
+BUILDS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)  # what PyYAML raises for a !!tag
 
 
 def write_whole(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
@@ -41,3 +55,116 @@ def digest_of(value: Any) -> str:
     """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to identify a million cells."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+# --- files of others ------------------------------------------------------------------------------------------------
+
+
+def expect_regular(path: Path) -> None:
+    """Raise ValueError where a path is a FIFO, a device or a socket, which might never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO, device or socket"
+        raise ValueError(f"it is {kind}; expected a regular file")
+
+
+def read_settings(path: Path) -> str:
+    """Return the text of a small file in UTF-8; raise ValueError where it is none."""
+    expect_regular(path)
+    with path.open("rb") as stream:
+        content = stream.read(MOST_SETTINGS + 1)
+    if len(content) > MOST_SETTINGS:
+        raise ValueError(f"it has more than {MOST_SETTINGS} bytes, the most that is read of such a file")
+    return content.decode("utf-8")
+
+
+def read_all(stream: TextIO) -> str:
+    """Return what is left of a stream; raise ValueError where that is more than MOST_TEXT characters."""
+    text = stream.read(MOST_TEXT + 1)
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"it has more than {MOST_TEXT} characters; split it into several files, or use JSON lines")
+    return text
+
+
+def read_lines(stream: TextIO) -> Iterator[str]:
+    """Yield the lines of a stream; raise ValueError where one has more than MOST_LINE characters."""
+    while line := stream.readline(MOST_LINE + 1):
+        if len(line) > MOST_LINE:
+            raise ValueError(f"a line has more than {MOST_LINE} characters")
+        yield line
+
+
+def parse_json(text: str) -> Any:
+    r"""Return a JSON value; raise ValueError for what is no JSON, nested too deeply, or no text in Unicode.
+
+    >>> parse_json('["\\ud83d\\ude00"]')
+    ['😀']
+    >>> parse_json('"\\ud800"')
+    Traceback (most recent call last):
+    ...
+    ValueError: it has half of a surrogate pair, '\ud800', which is no character
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if SURROGATE.search(text):
+        expect_characters(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+def expect_characters(text: str) -> None:
+    """Raise ValueError where text contains half of a surrogate pair, which neither UTF-8 nor a tokenizer can write."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise ValueError(f"it has half of a surrogate pair, {half!r}, which is no character") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Return a YAML value; raise ValueError for what is no YAML, nested too deeply, or large once aliases are used.
+
+    >>> parse_yaml("a: &x [1, 2]\\nb: *x")
+    {'a': [1, 2], 'b': [1, 2]}
+    """
+    import yaml
+
+    if len(text) > MOST_YAML:
+        raise ValueError(f"it has more than {MOST_YAML} characters; keep documents in files of their own")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expect_small(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except BUILDS as error:
+        raise ValueError(f"{type(error).__name__}: {error}; expected plain YAML") from error
+
+
+def _expect_small(node: Node, sizes: dict[int, int]) -> int:
+    """Return how many values a YAML node has, aliases followed; raise ValueError where they are too many or endless."""
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise ValueError("a value contains itself")
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    if isinstance(node.value, str):
+        expect_characters(node.value)
+    size = 1 + sum(_expect_small(inner, sizes) for inner in _inside(node))
+    if size > MOST_NODES:
+        raise ValueError(f"it has more than {MOST_NODES} values, those that aliases repeat included")
+    sizes[id(node)] = size
+    return size
+
+
+def _inside(node: Node) -> Iterator[Node]:
+    """Yield the nodes in a node: items, or keys and values."""
+    if not isinstance(node.value, str):
+        for item in node.value:
+            yield from item if isinstance(item, tuple) else (item,)

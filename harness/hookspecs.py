@@ -41,8 +41,12 @@ def register_tasks(register: Register) -> None:
 def register_sources(register: Register) -> None:
     """Offer tasks that are created on demand, under a prefix. Called once at start.
 
-    :param register: `register(prefix, resolve, list_names)`: `resolve(name)` returns the `harness.Task` for
-        `prefix:name` or raises KeyError if there is none; `list_names()` returns the names for `harness ls tasks`.
+    :param register: `register(prefix, resolve, list_names, metrics=None)`: `resolve(name)` returns the `harness.Task`
+        for `prefix:name`, or a list of tasks, or raises KeyError if there is none. Keyword-only parameters of `resolve`
+        receive the options of `harness eval` of their names: limit, num_fewshot, fewshot_seed, include_path, chat,
+        system_prompt, multiturn. `list_names()` returns the names for `harness ls tasks`. `metrics(task, answers)`
+        returns a list of `harness.SourceMetric` for one cell of a task whose `source` has the key `prefix`. `answers`
+        are the `harness.Scores` of the cell, or the texts of each document (a tuple of tuples).
 
     Minimal implementation::
 
@@ -71,12 +75,13 @@ def register_families(register: Register) -> None:
 def register_engines(register: Register) -> None:
     """Offer an engine. Called once at start.
 
-    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None)`.
+    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None, adapters=False)`.
         `inspect(checkpoint, folder, **options)` returns a `harness.EngineInfo` and reads no weights;
         `open_engine(checkpoint, folder, **options)` is a context manager that yields a `harness.Engine` and
         releases everything at exit; `preferred()` returns True if this engine is the default on this machine.
         `modules` names the required modules; if one cannot be imported, the command stops before the first cell with
-        an error that contains the command returned by `install()`.
+        an error that contains the command returned by `install()`. `adapters` is True if the engine adds the weights of
+        `checkpoint.adapter`, a folder with a LoRA adapter, to those in `folder`.
 
     Minimal implementation::
 

@@ -55,6 +55,7 @@ BUILT_IN = (
     "harness_plugins.forecasters",
     "harness_plugins.imports.importing",
     "harness_plugins.sources.bigbench",
+    "harness_plugins.sources.lm_eval",
     "harness_plugins.samplers",
     "harness_plugins.panels.scaling",
     "harness_plugins.panels.predicted",

@@ -20,6 +20,7 @@ from harness.types import (
     Metric,
     OpenEngine,
     Sampler,
+    SourceMetric,
     Task,
 )
 from harness.types.laws import REQUIRED, Law, misspelt
@@ -58,10 +59,14 @@ def singular(kind: str) -> str:
 
 
 class Source(NamedTuple):
-    """Tasks that are created on demand: `resolve(name)` returns one, `list_names()` their names."""
+    """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
 
-    resolve: Callable[[str], Task]
+    `metrics(task, answers)` returns the metrics that the source computes itself.
+    """
+
+    resolve: Callable[..., Task | Sequence[Task]]
     list_names: Callable[[], Iterable[str]]
+    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None
 
 
 @dataclass
@@ -146,10 +151,16 @@ def _file_name(path: Path) -> str:
 
 
 def _sources(registries: Registries, plugin: str) -> Register:
-    def register(prefix: str, resolve: Callable[[str], Task], list_names: Callable[[], Iterable[str]]) -> None:
+    def register(
+        prefix: str,
+        resolve: Callable[..., Task | Sequence[Task]],
+        list_names: Callable[[], Iterable[str]],
+        metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None,
+    ) -> None:
         origin = Origin(plugin, "source", prefix)
         resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
-        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin)), plugin)
+        own = marked(_callable(metrics, prefix), origin) if metrics is not None else None
+        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin), own), plugin)
 
     return register
 
@@ -162,9 +173,10 @@ def _engines(registries: Registries, plugin: str) -> Register:
         preferred: Callable[[], bool] = bool,
         modules: tuple[str, ...] = (),
         install: Callable[[], str] | None = None,
+        adapters: bool = False,
     ) -> None:
         functions = (_callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
-        engine = mark_engine(EngineType(name, *functions, modules, install), Origin(plugin, "engine", name))
+        engine = mark_engine(EngineType(name, *functions, modules, install, adapters), Origin(plugin, "engine", name))
         registries.engines.add(name, engine, plugin)
 
     return register

@@ -165,12 +165,12 @@ def number(value: float) -> str:
 
 
 def text(cell: Cell) -> str:
-    """Return a cell as text."""
+    """Return a cell as printed, control characters as escapes."""
     if cell is None:
         return "-"
     if isinstance(cell, float):
         return number(cell)
-    return "yes" if cell is True else "no" if cell is False else str(cell)
+    return "yes" if cell is True else "no" if cell is False else printable(cell)
 
 
 def differences(found: Table, expected: tuple[Sequence[str], Sequence[Sequence[str]]]) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _unit(value: float, width: float) -> float:
 
 def _equal(value: Any, other: str, unit: float) -> bool:
     if value is None or isinstance(value, (str, bool)):
-        return ("" if value is None else str(value)) == other
+        return ("" if value is None else printable(value)) == other
     try:
         expected = float(other)
     except ValueError:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 
 import harness
-from harness import Table
+from harness import Table, printable
 from harness.tables import text
+
+TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -18,13 +21,18 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    cells = [list(table.columns), *[[text(cell) for cell in row] for row in table.rows]]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    cells = [[text(cell) for cell in row] for row in (table.columns, *table.rows)]
+    cells = [[_inline(cell).replace("|", "\\|") for cell in row] for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    notes = "".join(f"\n- {note}" for note in table.notes)
-    return f"## {table.title}\n\n" + "\n".join(lines) + "\n" + (notes + "\n" if notes else "")
+    notes = "".join(f"\n- {_inline(note)}" for note in table.notes)
+    return f"## {_inline(table.title)}\n\n" + "\n".join(lines) + "\n" + (notes + "\n" if notes else "")
+
+
+def _inline(value: str) -> str:
+    """Return text on one line, in which nothing is a tag of HTML."""
+    return TAG.sub(r"\\<", printable(value))
 
 
 def comma_separated(tables: Sequence[Table]) -> str:
@@ -35,7 +43,8 @@ def comma_separated(tables: Sequence[Table]) -> str:
 def _csv(table: Table) -> str:
     columns, rows = table.flat()
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    shown = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in (columns, *rows)]
+    csv.writer(stream, lineterminator="\n").writerows(shown)
     return stream.getvalue()
 
 
@@ -49,7 +58,12 @@ def as_json(tables: Sequence[Table]) -> str:
             "rows": [dict(zip(columns, row, strict=True)) for row in rows],
             "notes": list(table.notes),
         }
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return _printable_json(json.dumps(found, indent=1, ensure_ascii=False)) + "\n"
+
+
+def _printable_json(content: str) -> str:
+    """Return JSON with the escapes of JSON for characters that a terminal would obey, so that values stay the same."""
+    return "".join(c if c == "\n" or printable(c) == c else json.dumps(c)[1:-1] for c in content)
 
 
 def latex(tables: Sequence[Table]) -> str:
@@ -61,6 +75,7 @@ ESCAPES = {c: "\\" + c for c in "&%$#_{}"} | {
     "±": "$\\pm$",
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
 }
 
 
@@ -70,15 +85,15 @@ def _latex(table: Table) -> str:
 
     body = [row([text(cell) for cell in cells]) for cells in table.rows]
     lines = [
-        f"% {table.title}",
+        f"% {printable(table.title)}",
         r"\begin{tabular}{" + "l" * len(table.columns) + "}",
         r"\toprule",
-        row(table.columns),
+        row([text(column) for column in table.columns]),
         r"\midrule",
         *body,
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"% {note}" for note in table.notes),
+        *(f"% {printable(note)}" for note in table.notes),
     ]
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,7 @@ import harness
 from harness.host import PluginHost, load_plugins
 from harness.store.points import PointStore
 from harness.testing import inspect_fake, open_fake
+from tests.installation import install_wheels
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -59,6 +60,12 @@ def nano_store(tmp_path_factory: pytest.TempPathFactory, host: PluginHost) -> Po
     tasks = ["nano_addition", "nano_birthplace", "nano_saying", "nano_text"]
     harness.evaluate(families, tasks, path, limit=60, registries=host).check()
     return harness.open_store(path, registries=host)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of a new environment that holds the wheels of this repository."""
+    return install_wheels(tmp_path_factory.mktemp("install"))
 
 
 def run_together(commands: Sequence[Sequence[str]], **settings: Any) -> tuple[list[int], list[str]]:

@@ -77,7 +77,8 @@ def imports(source: str, *, top: bool = False) -> Iterator[str]:
 def sources(*folders: str) -> list[Path]:
     """Return the modules in some folders; plugins/example is a distribution of its own, as a stranger's."""
     found = (path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
-    return sorted(path for path in found if REPOSITORY / "plugins" / "example" not in path.parents)
+    built = REPOSITORY / "plugins" / "nano" / "build"
+    return sorted(path for path in found if not {REPOSITORY / "plugins" / "example", built} & set(path.parents))
 
 
 def module_of(path: Path) -> str:
@@ -160,7 +161,7 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
     assert len(levels) <= 26
-    assert sum(map(len, arrows.values())) <= 116
+    assert sum(map(len, arrows.values())) <= 120
     assert max(levels.values()) <= 11
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from harness.cli.skeletons import KINDS
 from tests.conftest import REPOSITORY
-from tests.test_install import python, run  # noqa: F401  # python is a fixture: an environment that holds the wheel
+from tests.installation import run
 
 pytestmark = pytest.mark.install
 WEIGHTS = REPOSITORY / "plugins" / "nano" / "weights" / "aster"
@@ -28,14 +28,14 @@ def _installed_plugins_load() -> Iterator[None]:
         yield
 
 
-def install(python: Path, *folders: Path) -> None:  # noqa: F811
+def install(python: Path, *folders: Path) -> None:
     """Build and install packages as pip does, with the libraries that are borrowed."""
     command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", *folders]
     subprocess.run([str(part) for part in command], check=True)
 
 
 @pytest.fixture(scope="module")
-def current(python: Path) -> Path:  # noqa: F811
+def current(python: Path) -> Path:
     """Return the interpreter of the environment, with a current setuptools to build with."""
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--upgrade", "setuptools>=77"], check=True)
     return python
@@ -100,7 +100,7 @@ def test_the_story_of_a_newcomer(current: Path, tmp_path: Path):
             "eval", "my_ladder", "--tasks", "my_task,nano_job", "--limit", "20", "--engine", "my_engine", "-o", "own"
         )
     with timed("evaluate 9 checkpoints with transformers"):
-        harness("eval", "my_ladder", "--tasks", "my_task,nano_job", "--limit", "50", "-o", "store")
+        harness("eval", "my_ladder", "--tasks", "my_task,nano_job", "--limit", "20", "-o", "store")
     with timed("fit the own law"):
         text = harness("fit", "store", "--law", "my_law", "--task", "nano_job", "--hold-out", "largest")
     assert "held out my_ladder:w96l3@" in text

@@ -51,8 +51,8 @@ FIRST = {  # how the right answer to the first document begins, and what stands 
 
 TEXTS = {  # of tasks that draw texts: documents, groups, fingerprint, how the first prompt ends, an accepted answer
     "bbh_gen": (6511, 27, "14a15175afad7ec3", "Q: not ( True ) and ( True ) is\nA:", "False"),
-    "gsm8k": (1319, 0, "f05b11afe752786b", "does she make every day at the farmers' market?\nAnswer:", "18"),
-    "humaneval": (164, 0, "a4cd5fdc32a7a762", '4.0, 5.0, 2.0], 0.3)\n    True\n    """\n', None),
+    "gsm8k": (1319, 0, "b07fc8606d09861f", "does she make every day at the farmers' market?\nAnswer:", "18"),
+    "humaneval": (164, 0, "057539a1aba07fac", '4.0, 5.0, 2.0], 0.3)\n    True\n    """\n', None),
     "mbpp": (500, 0, "d682f31ba05b7152", 'assert remove_Occ("PHP","P") == "H"\n[BEGIN]\n', None),
     "simple_arithmetic": (1000, 0, "688660f82d8d7d31", "25 - 759 =", "-734"),
     "svamp": (300, 0, "ba16b926f891d50c", "cups of salt does she need to add now?\nAnswer:", "1"),

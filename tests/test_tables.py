@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from harness import UsageError
+from harness import UsageError, printable
 from harness.host import PluginHost
 from harness.tables import Measured, Range, Table, differences, measured, read_csv, rounded, text
 
@@ -130,3 +130,23 @@ def test_intervals_may_differ_in_the_last_printed_digit(tmp_path, change, differ
     text = "\n".join(map(",".join, lines)).replace(str(float(change[0])), str(float(change[1])))
     (tmp_path / "t.csv").write_text(text + "\n")
     assert bool(list(differences(table, read_csv(tmp_path / "t.csv")))) == differs
+
+
+HOSTILE = "\x1b[2J\x9b1m\u202e\ud800\r\nfake | row <script>"
+
+
+@pytest.mark.parametrize("suffix", ["md", "csv", "json", "tex"])
+def test_text_of_others_is_shown_and_not_obeyed(host: PluginHost, tmp_path, suffix):
+    table = Table("t", HOSTILE, ("task", HOSTILE), ((HOSTILE, 1.0),), (HOSTILE,))
+    content = host.reporters[suffix]([table])
+    assert printable(content, lines=True) == content
+    assert not any(line.startswith("fake") for line in content.splitlines())
+    if suffix == "json":
+        assert json.loads(content)["t"]["rows"] == [{"task": HOSTILE, HOSTILE: 1.0}]
+    if suffix == "md":
+        assert "\\<script>" in content
+        assert " <script>" not in content
+    if suffix == "csv":
+        (tmp_path / "t.csv").write_text(content)
+        same = Table("t", "", ("task", printable(HOSTILE)), table.rows)
+        assert list(differences(same, read_csv(tmp_path / "t.csv"))) == []

@@ -44,8 +44,10 @@ def test_own_checkpoints_task_metric_and_law_from_end_to_end(workplace: Path):
     assert fitted.returncode == 0, fitted.stderr
     assert "held out mine:w64l2@1600: measured" in fitted.stdout
     assert (
-        "learning_rate"
-        in harness(workplace, "fit", "store", "--law", "sigmoid", "--task", "nano_job", "--value", "?").stderr
+        "did you mean 'learning_rate'?"
+        in harness(
+            workplace, "fit", "store", "--law", "sigmoid", "--task", "nano_job", "--value", "learning_rat"
+        ).stderr
     )
     predicted = harness(workplace, "-p", "mine.py", "predict", "fit.json", "--params", "1e6", "--tokens", "1e9")
     assert "| mine   | nano_job | saturating |" in predicted.stdout

@@ -6,15 +6,20 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
 from harness.files import digest_of, write_whole
 
 FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with size, times and inode
 
+CODE_MAPS = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
+FOREIGN_CODE = re.compile(r'"([\w.-]+/[\w.-]+--[\w.]+)"')  # ORGANISATION/NAME--MODULE.CLASS
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model", "tekken.json",
@@ -43,23 +48,59 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files with weights: safetensors, or PyTorch's if there are none."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin)")
+        gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
+        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
     return files
 
 
 def code_files(folder: Path) -> list[Path]:
-    """Return the Python files of a checkpoint with remote code (auto_map in its config.json or tokenizer)."""
-    configs = (folder / name for name in ("config.json", "tokenizer_config.json"))
-    if not any(b'"auto_map"' in config.read_bytes() for config in configs if config.is_file()):
-        return []
-    return sorted(folder.glob("*.py"))
+    """Return the Python files of a checkpoint whose config.json or tokenizer names some as its own model's code."""
+    return sorted(folder.rglob("*.py")) if any(_code_maps(folder)) else []
 
 
-def state_of(folder: Path) -> FileStates:
+def _code_maps(folder: Path) -> Iterator[str]:
+    """Yield the content of each configuration that names code."""
+    for config in (folder / name for name in CODE_MAPS):
+        if config.is_file() and '"auto_map"' in (content := config.read_text("utf-8", errors="replace")):
+            yield content
+
+
+def code_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each file of code that loading a checkpoint with trust_remote_code may run.
+
+    Raises FamilyError where a configuration names code of another repository, which no digest would cover.
+    """
+    for content in _code_maps(folder):
+        if elsewhere := FOREIGN_CODE.search(content):
+            raise FamilyError(
+                f"{folder} names the code {elsewhere[1]} of another repository, which is no part of its digest; "
+                "copy that file into the folder, and name it without the repository"
+            )
+    return {file.relative_to(folder).as_posix(): _sha256(file)[:16] for file in code_files(folder)}
+
+
+def expect_no_pickles(folder: Path, allowed: Iterable[str] = ()) -> list[str]:
+    """Return the names of the pickled weights that a checkpoint is read from.
+
+    Raises FamilyError, unless each matches a name or wildcard of `allowed`: loading a pickle can run code.
+    """
+    found = [file.name for file in weight_files(folder) if file.suffix != ".safetensors"]
+    for name in found:
+        if not any(fnmatch(name, pattern) for pattern in allowed):
+            raise FamilyError(
+                f"{folder / name} is a pickle, which can run code when it is loaded; convert it to safetensors, or "
+                f"allow it with --allow-pickle {name}"
+            )
+    return found
+
+
+def state_of(folder: Path, adapter: str = "") -> FileStates:
     """Return the state of all files in the digest of a checkpoint, without reading the large ones."""
     small = [folder / name for name in ("config.json", *TOKENIZER)]
     files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
-    return tuple((file.name, _stamp(file)) for file in files)
+    added = adapter_files(Path(adapter)) if adapter else []
+    states = [(file.relative_to(folder).as_posix(), _stamp(file)) for file in files]
+    return tuple(states + [(f"adapter/{file.name}", _stamp(file)) for file in added])
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
@@ -68,17 +109,18 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def checkpoint_digest(folder: Path, *, rehash: bool = False) -> str:
-    """Return the digest of weights, config.json, tokenizer and remote code.
+def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) -> str:
+    """Return the digest of weights, config.json, tokenizer, remote code, and the adapter if there is one.
 
     Digests of weight files are cached by path, size, times and inode; `rehash` ignores the cache.
     """
     cache = DigestCache()
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
     cache.save()
-    code = {file.name: _sha256(file) for file in code_files(folder)}
+    code = {file.relative_to(folder).as_posix(): _sha256(file) for file in code_files(folder)}
     parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
-    return digest_of(parts | ({"code": code} if code else {}))
+    added = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
+    return digest_of(parts | ({"code": code} if code else {}) | added)
 
 
 class DigestCache:

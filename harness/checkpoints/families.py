@@ -29,17 +29,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
+from harness.checkpoints.adapters import base_of, is_adapter
 from harness.checkpoints.flops import training_flops
-from harness.checkpoints.steps import parse_steps
+from harness.checkpoints.steps import MOST, parse_steps
 from harness.checkpoints.weights import measure
 from harness.columns import reserved
 from harness.distribution import how_to_install, missing
 from harness.errors import FamilyError, UsageError, choose, nearest, suggest
+from harness.files import read_settings
 from harness.registries import Registries
 from harness.types import Checkpoint, Family
 
+NO_FAMILIES = "none is installed; the distribution scaling-harness-nano has three small ones"
 FLOPS = {
     "6ND": "6 x all parameters x tokens (Hoffmann 2022)",
     "6ND_non_embedding": "6 x parameters outside embeddings x tokens (Kaplan 2020)",
@@ -50,25 +54,34 @@ SETTINGS = {
     "source", "hub", "revision", "bos", "step", "seed", "tokens_per_step", "tokens", "flops", "annealed",
     "features", "params", "params_non_embedding", "loss",
 }  # fmt: skip
+WIDTH = r"[<>^]?0?[0-9]{0,2}[ds]?"
+LARGEST = 10**300  # whole numbers are below, so that they are numbers of 64 bits too
 COUNTS = ("tokens_per_step", "tokens", "flops", "params", "params_non_embedding", "loss")
 
 
 def load_family(path: Path) -> Family:
     """Read a family file; raise FamilyError, naming the file, if it is invalid."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        table = tomllib.loads(read_settings(path))
+        return _family(path, table)
+    except (OSError, ValueError) as error:  # a FamilyError is a ValueError
         raise FamilyError(f"{path}: {error}") from error
-    about, sizes = table.pop("about", ""), table.pop("sizes", {})
-    if not sizes or not all(isinstance(size, dict) for size in sizes.values()):
-        raise FamilyError(f"{path}: expected at least one table [sizes.NAME], found {choose(sizes)}")
-    try:
-        rungs = [
-            checkpoint for size, own in sizes.items() for checkpoint in _checkpoints(path, size, _merge(table, own))
-        ]
-    except FamilyError as error:
-        raise FamilyError(f"{path}: {error}") from error
-    return Family(path.stem, tuple(rungs), about)
+    except RecursionError as error:
+        raise FamilyError(f"{path}: a value is nested too deeply") from error
+
+
+def _family(path: Path, table: dict[str, Any]) -> Family:
+    about, sizes = table.pop("about", ""), table.pop("sizes", None)
+    if not isinstance(sizes, dict) or not sizes or not all(isinstance(size, dict) for size in sizes.values()):
+        raise FamilyError("expected at least one table [sizes.NAME]")
+    settings = {size: _merge(table, own) for size, own in sizes.items()}
+    for size, own in settings.items():
+        _check(size, own)
+    count = sum(len(_steps(own)) * len(parse_steps(own["seed"])) for own in settings.values())
+    if count > MOST:
+        raise FamilyError(f"{count} checkpoints; expected {MOST} at most")
+    rungs = [checkpoint for size, own in settings.items() for checkpoint in _checkpoints(path, size, own)]
+    return Family(path.stem, tuple(rungs), str(about))
 
 
 def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,21 +89,31 @@ def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     unknown = (set(shared) | set(own)) - SETTINGS
     if unknown:
         raise FamilyError(f"unknown setting {choose(unknown)}; {suggest(min(unknown), SETTINGS)}")
-    features = {**shared.get("features", {}), **own.get("features", {})}
+    both = [given.get("features", {}) for given in (shared, own)]
+    if not all(isinstance(given, dict) for given in both):
+        raise FamilyError("features: expected a table of names and numbers")
+    features = {**both[0], **both[1]}
     return {"bos": "auto", "seed": 0, "flops": "6ND", **shared, **own, "features": features}
 
 
 def _checkpoints(path: Path, size: str, settings: dict[str, Any]) -> list[Checkpoint]:
     """Return the checkpoints of one size, step by step and seed by seed."""
-    _check(size, settings)
-    steps: tuple[int | None, ...] = parse_steps(settings["step"]) if "step" in settings else (None,)
-    seeds = parse_steps(settings["seed"])
+    steps, seeds = _steps(settings), parse_steps(settings["seed"])
     return [_checkpoint(path, size, step, seed, steps[-1], settings) for step in steps for seed in seeds]
+
+
+def _steps(settings: Mapping[str, Any]) -> tuple[int | None, ...]:
+    return parse_steps(settings["step"]) if "step" in settings else (None,)
 
 
 def _check(size: str, settings: Mapping[str, Any]) -> None:
     if ("source" in settings) == ("hub" in settings):
         raise FamilyError(f"size {size}: expected either source = (a folder) or hub = (org/name)")
+    for key in {"source", "hub", "revision"} & set(settings):
+        if not isinstance(settings[key], str):
+            raise FamilyError(f"size {size}: {key} = {settings[key]!r}; expected text")
+    if settings.get("annealed") not in (None, True, False, "last"):
+        raise FamilyError(f"size {size}: annealed = {settings['annealed']!r}; expected true, false or last")
     if settings["bos"] not in BOS:
         raise FamilyError(f"size {size}: bos = {settings['bos']!r}; expected one of {choose(BOS)}")
     if isinstance(settings["flops"], str) and settings["flops"] not in FLOPS:
@@ -115,7 +138,9 @@ def _check_counts(size: str, settings: Mapping[str, Any]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < LARGEST
 
 
 def _checkpoint(
@@ -151,13 +176,23 @@ def _at(value: Any, step: int | None) -> float | None:
 
 
 def _source(path: Path, settings: Mapping[str, Any], names: Mapping[str, Any]) -> str:
+    if "hub" in settings:
+        revision = _named(settings.get("revision", "main"), names)
+        return f"hub:{_named(settings['hub'], names)}@{revision}"
+    return str((path.parent / _named(settings["source"], names)).resolve())
+
+
+def _named(template: str, names: Mapping[str, Any]) -> str:
+    """Fill {size}, {step} and {seed}, which may say how wide they are: {step:07d}."""
     try:
-        if "hub" in settings:
-            revision = str(settings.get("revision", "main")).format(**names)
-            return f"hub:{settings['hub'].format(**names)}@{revision}"
-        return str((path.parent / settings["source"].format(**names)).resolve())
-    except (KeyError, IndexError) as error:
-        raise FamilyError(f"source or revision uses {error}; expected {{size}}, {{step}} or {{seed}}") from error
+        fields = [(name, width) for _, name, width, _ in Formatter().parse(template) if name is not None]
+        if any(name not in names or not re.fullmatch(WIDTH, width or "") for name, width in fields):
+            raise FamilyError(
+                f"{template!r}: expected {{size}}, {{step}} or {{seed}}, with a width such as {{step:07d}}"
+            )
+        return template.format(**names)
+    except (TypeError, ValueError) as error:
+        raise FamilyError(f"{template!r}: {error}") from error
 
 
 def find_family(text: str, registries: Registries) -> Family:
@@ -171,9 +206,13 @@ def find_family(text: str, registries: Registries) -> Family:
     if (path / "config.json").is_file():
         name = path.resolve().name
         return Family(name, (Checkpoint(name, name, None, 0, str(path.resolve())),), "one checkpoint")
+    if is_adapter(path):
+        name, adapter = path.resolve().name, str(path.resolve())
+        return Family(name, (Checkpoint(name, name, None, 0, base_of(path), adapter=adapter),), "one adapter")
     raise UsageError(
-        f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json of that name; "
-        f"{suggest(text, registries.families, 'harness ls families')}"
+        f"there is no family {text!r}, no family file (NAME.toml) and no folder with config.json or "
+        f"adapter_config.json of that name; "
+        f"{suggest(text, registries.families, 'harness ls families') if list(registries.families) else NO_FAMILIES}"
     )
 
 
@@ -250,7 +289,7 @@ def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     from huggingface_hub import snapshot_download
 
     name, _, revision = checkpoint.source.removeprefix("hub:").partition("@")
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py"]  # code is part of the digest, and not run here
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # huggingface_hub raises errors of many libraries

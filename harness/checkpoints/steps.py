@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from harness.errors import FamilyError
+
+MOST = 100_000  # steps of a range
+LARGEST = 10**18  # a step is below
 
 
 def parse_steps(text: str | int | Iterable[int]) -> tuple[int, ...]:
@@ -17,17 +19,27 @@ def parse_steps(text: str | int | Iterable[int]) -> tuple[int, ...]:
     >>> parse_steps("0..3000 +1000")
     (0, 1000, 2000, 3000)
     """
-    if isinstance(text, int):
-        return (text,)
-    if not isinstance(text, str):
-        if not all(isinstance(step, int) for step in text):
-            raise FamilyError(f"steps {list(text)!r}: expected integers, or a range such as 100..3200 *2")
-        return tuple(sorted(set(text)))
-    return tuple(sorted(set(itertools.chain.from_iterable(map(_expand, text.split(","))))))
+    if isinstance(text, str):
+        return tuple(sorted(_all_of(text.split(","))))
+    steps = [text] if isinstance(text, int) else list(text) if isinstance(text, Iterable) else [text]
+    if not steps or not all(type(step) is int and abs(step) < LARGEST for step in steps):
+        raise FamilyError(f"steps {text!r}: expected integers, or a range such as 100..3200 *2")
+    return tuple(sorted(set(steps)))
 
 
-def _expand(item: str) -> list[int]:
-    match = re.fullmatch(r"\s*(\d+)\s*(?:\.\.\s*(\d+)\s*([*+])\s*(\d+))?\s*", item)
+def _all_of(items: Sequence[str]) -> set[int]:
+    found, count = set[int](), 0
+    for item in items:
+        steps = _expand(item)
+        found.update(steps)
+        count += len(steps)
+        if count > MOST:
+            raise FamilyError(f"step range {item.strip()!r} makes them {count} steps; expected {MOST} at most")
+    return found
+
+
+def _expand(item: str) -> Sequence[int]:
+    match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\.\.\s*(\d{1,18})\s*([*+])\s*(\d{1,18}))?\s*", item)
     if not match:
         raise FamilyError(f"step range {item.strip()!r}: expected 100, or 100..3200 *2, or 1000..5000 +1000")
     start, stop, sign, by = match.groups()
@@ -40,7 +52,15 @@ def _expand(item: str) -> list[int]:
         )
     if first > last:
         raise FamilyError(f"step range {item.strip()!r} decreases; expected the first step before the last")
+    if sign == "+":
+        return _bounded(range(first, last + 1, stride), item)
     steps = [first]
-    while (step := steps[-1] * stride if sign == "*" else steps[-1] + stride) <= last:
+    while (step := steps[-1] * stride) <= last:
         steps.append(step)
+    return steps
+
+
+def _bounded(steps: range, item: str) -> range:
+    if len(steps) > MOST:
+        raise FamilyError(f"step range {item.strip()!r} has {len(steps)} steps; expected {MOST} at most")
     return steps

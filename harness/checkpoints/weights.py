@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import FamilyError
+from harness.files import parse_json, read_settings
 
 EMBEDDING = re.compile(r"(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|wpe|embed_positions)\.weight$")
 POSITION = re.compile(r"(wpe|embed_positions)\.weight$")
@@ -18,6 +18,7 @@ HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 BUFFER = re.compile(r"(inv_freq|masked_bias)$")  # saved by older versions, not trained
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
 WIDTH = ("hidden_size", "n_embd", "d_model")
+MOST_HEADER = 10**8  # bytes, as the safetensors library allows
 DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
 
 
@@ -34,8 +35,8 @@ class Sizes:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return config.json of a checkpoint folder."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        config = parse_json(read_settings(folder / "config.json"))
+    except (OSError, ValueError) as error:
         raise FamilyError(f"{folder / 'config.json'}: {error}") from error
     if not isinstance(config, dict):
         raise FamilyError(f"{folder / 'config.json'}: expected a JSON object, found {type(config).__name__}")
@@ -52,15 +53,23 @@ def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
+            if length > MOST_HEADER:
+                raise ValueError(f"its header has {length} bytes; expected {MOST_HEADER} at most")
+            header = parse_json(stream.read(length).decode())
         header.pop("__metadata__", None)
         end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        headers = {name: (str(tensor["dtype"]), tuple(tensor["shape"])) for name, tensor in header.items()}
+        headers = {name: (str(tensor["dtype"]), _shape(tensor["shape"])) for name, tensor in header.items()}
     except (OSError, ValueError, MemoryError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise FamilyError(f"{file}: not a safetensors file ({error}); copy it again") from error
     if file.stat().st_size != end:
         raise FamilyError(f"{file} has {file.stat().st_size} bytes; its header expects {end}; copy it again")
     return headers
+
+
+def _shape(sides: Any) -> tuple[int, ...]:
+    if not isinstance(sides, list) or not all(type(side) is int and side >= 0 for side in sides):
+        raise ValueError(f"a tensor has the shape {sides!r}")
+    return tuple(sides)
 
 
 def measure(folder: Path) -> Sizes:

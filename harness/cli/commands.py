@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from harness.cli.fits import fit, predict
 from harness.cli.help_commands import completion, docs, doctor
 from harness.cli.listings import ls, plugins, show
 from harness.cli.new import new
-from harness.cli.output import INTERRUPTED
+from harness.cli.output import INTERRUPTED, answering, diverted, say
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
@@ -33,7 +34,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        click.echo("harness: interrupted", err=True)
+        say("harness: interrupted")
         raise Exit(INTERRUPTED) from error
 
 
@@ -48,12 +49,12 @@ class Cli(click.Group):
         except HarnessError as error:
             if "--traceback" in args:
                 raise
-            click.echo(f"harness: {error}", err=True)
+            say(f"harness: {error}")
             sys.exit(2 if isinstance(error, UsageError) else 1)
         except OSError as error:
             if "--traceback" in args:
                 raise
-            click.echo(f"harness: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            say(f"harness: {error.filename or 'a file'}: {error.strerror or error}")
             sys.exit(1)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -79,10 +80,16 @@ class Cli(click.Group):
     def _host(self, ctx: click.Context) -> PluginHost:
         """Load plugins once, as -p and HARNESS_PLUGINS say, and let them add commands."""
         if ctx.obj is None:
-            ctx.obj = load_plugins(ctx.params.get("plugin", ()))
-            ctx.obj.add_commands(self)
+            with diverted():
+                ctx.obj = load_plugins(ctx.params.get("plugin", ()))
+                ctx.obj.add_commands(self)
         host: PluginHost = ctx.obj
         return host
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; where its answer is for programs, nothing else reaches standard output."""
+        super().add_command(cmd, name)
+        cmd.invoke = partial(answering, cmd, cmd.invoke)  # type: ignore[method-assign]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.named_values import read_options
-from harness.cli.output import FORMAT, OUTPUT, point_options, print_tables
+from harness.cli.output import FORMAT, OUTPUT, answer, point_options, print_tables, say
 from harness.errors import HarnessError
 from harness.host import PluginHost
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     "--law",
     "laws",
     multiple=True,
-    default=("two_step", "sigmoid"),
-    show_default=True,
-    help="Laws that predict the held-out points.",
+    help="Laws that predict the held-out points (default: no law; harness forecast predicts the largest sizes).",
 )
 @click.option(
     "--reach", default="sigmoid", show_default=True, help="Law of FLOPs used to find the compute that reaches a score."
@@ -85,7 +83,7 @@ def compare(
         where=source.where,
         metrics=read_options(metrics),
         mix_engines=mix_engines,
-        laws=[name for names in laws for name in names.split(",")],
+        laws=[name for names in laws for name in names.split(",")] or None,
         reach=reach,
         hold_out=hold_out,
         score=score,
@@ -145,7 +143,7 @@ def _expect(tables: list[Table], folder: Path) -> None:
 
     found = [line for table in tables for line in differences(table, read_csv(folder / f"{table.name}.csv"))]
     for line in found:
-        click.echo(f"differs: {line}", err=True)
+        say(f"differs: {line}")
     if found:
         raise HarnessError(f"{len(found)} cells differ from those in {folder}")
-    click.echo(f"All cells equal those in {folder}.")
+    answer(f"All cells equal those in {folder}.")

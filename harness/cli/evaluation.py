@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.exceptions import Exit
 
 from harness.cli.executor_options import executor_options, split_executor
 from harness.cli.named_values import read_options
-from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables
-from harness.cli.sampling_options import SamplingValue, sampling_options, sampling_settings
+from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables, say
+from harness.cli.prompting_options import prompting_options, prompting_settings
+from harness.cli.sampling_options import sampling_options, sampling_settings
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
@@ -64,11 +65,16 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--truncation",
-    default="left",
-    show_default=True,
-    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it).",
+    help="Truncation of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).",
 )
 @click.option("--rehash", is_flag=True, help="Compute the digests of weight files again instead of using the cache.")
+@click.option(
+    "--allow-pickle",
+    multiple=True,
+    metavar="NAME",
+    help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
+)
+@prompting_options
 @sampling_options
 @executor_options
 @click.option(
@@ -90,12 +96,13 @@ def evaluate(
     limit: int | None,
     subset: Path | None,
     max_length: int | None,
-    truncation: str,
+    truncation: str | None,
     rehash: bool,
+    allow_pickle: tuple[str, ...],
     dry_run: bool,
     executor: str | None,
     shard: str | None,
-    **others: SamplingValue,
+    **others: Any,
 ) -> None:
     """Evaluate tasks on checkpoints and store the log-probability of every choice.
 
@@ -106,7 +113,7 @@ def evaluate(
     from harness.cli.progress import shown
     from harness.evaluation.evaluate import evaluate as run
 
-    own, sampling = split_executor(others)
+    own, more = split_executor(others)
     names = [name for name in tasks.split(",") if name]
     settings: RunSettings = {
         "engine": engine,
@@ -116,7 +123,9 @@ def evaluate(
         "subset": subset,
         "truncation": truncation,
         "rehash": rehash,
-        "sampling": sampling_settings(sampling),
+        "allow_pickle": allow_pickle,
+        "sampling": sampling_settings(more),
+        "prompting": prompting_settings(more),
         "executor": executor,
         "executor_options": own,
         "shard": shard,
@@ -131,7 +140,7 @@ def evaluate(
             progress.note("interrupted; the same command goes on with what is missing")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    click.echo(f"{summary.written} cells written, {summary.there} were there", err=True)
+    say(f"{summary.written} cells written, {summary.there} were there")
 
 
 def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: RunSettings) -> None:
@@ -140,7 +149,7 @@ def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], stor
     plan, tables = plan_tables(families, tasks, store=store, registries=host, **settings)
     print_tables(tables, host, every_row=True)
     for failure in plan.failures:
-        click.echo(f"failed: {failure}", err=True)
+        say(f"failed: {failure}")
     if plan.failures:
         raise Exit(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.output import LABEL, MAP
+from harness.cli.output import LABEL, MAP, say
 from harness.host import PluginHost
 
 LAW = click.option(
@@ -77,7 +77,7 @@ def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, 
 
     asked["title"] = asked["title"] or f"Scaling report of {points.name}"
     path = write_report(_source(points, host, metrics, asked), output, registries=host, **asked)
-    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @click.command("plot")
@@ -120,7 +120,7 @@ def plot(
 
     source = _source(points, host, metrics or _column(points, task), asked)
     chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
-    click.echo(str(save_chart(chart, output)), err=True)
+    say(save_chart(chart, output))
 
 
 def _column(points: Path, task: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -11,7 +10,17 @@ import click
 from click.exceptions import Exit
 
 from harness.cli.named_values import read_features, read_options
-from harness.cli.output import FORMAT, LABEL, interval_options, print_tables, print_text, row_options, screen_options
+from harness.cli.output import (
+    FORMAT,
+    LABEL,
+    interval_options,
+    print_json,
+    print_tables,
+    print_text,
+    row_options,
+    say,
+    screen_options,
+)
 from harness.errors import UsageError
 from harness.host import PluginHost
 
@@ -60,6 +69,11 @@ class Asked(TypedDict):
     is_flag=True,
     help="Predict every size from the smaller ones with every applicable law, and rank the laws.",
 )
+@click.option(
+    "--earlier/--no-earlier",
+    default=True,
+    help="Predict earlier sizes from those below them as well, to print how often intervals covered (default: yes).",
+)
 @click.option("--pool", is_flag=True, help="Fit all families together instead of separately.")
 @click.option(
     "--option", "law_options", multiple=True, metavar="NAME=VALUE", help="Option of the law (harness ls laws)."
@@ -69,6 +83,12 @@ class Asked(TypedDict):
     help="Objective: least_squares, huber, log_least_squares, log_huber, log1p_least_squares, loglog_least_squares, "
     "or binomial (counted successes: columns trials and successes). Default: the law's.",
 )
+@click.option("--step1-objective", help="Objective of the first step of a two-step law (default: the law's).")
+@click.option(
+    "--step1-where",
+    help="Points of the first step of a two-step law: an expression, or ends (the last checkpoint of every run).",
+)
+@click.option("--step2-where", help="Points of its second step, likewise (default: all).")
 @click.option(
     "--resample",
     help="Units to resample: runs, checkpoints, seeds, documents or joint (runs and documents). Default: "
@@ -106,9 +126,13 @@ def fit(
     where: str | None,
     hold_out: str | None,
     back_test: bool,
+    earlier: bool,
     pool: bool,
     law_options: tuple[str, ...],
     objective: str | None,
+    step1_objective: str | None,
+    step1_where: str | None,
+    step2_where: str | None,
     resample: str | None,
     bootstrap: int,
     level: float,
@@ -125,18 +149,21 @@ def fit(
     from harness.fitting.options import Options
 
     source = PointsFile(points, task, metric, value, renames, params_column, run, drop_duplicates, label)
-    options = Options(objective, resample, bootstrap, level, starts, seed)
+    steps = (step1_where, step2_where, step1_objective)
+    options = Options(objective, resample, bootstrap, level, starts, seed, *steps)
     asked: Asked = {"via": via, "where": where, "law_options": read_options(law_options), "options": options}
     if back_test:
         if hold_out or pool:
             given = "hold-out" if hold_out else "pool"
             raise UsageError(f"--back-test holds out every size in turn; leave out --{given}")
+        if options.of_steps:
+            raise UsageError("--back-test fits every law to all rows; leave out --step1-where, --step2-where and so on")
         laws = [name for name in (law or "").split(",") if name]
         print_tables(_back_test(host, source, laws, asked), host, suffix="json" if as_json else None, output=output)
         return
     if law is None:
         raise UsageError(f"name a law with --law (one of {', '.join(host.laws)}), or rank all of them with --back-test")
-    _fit(host, source, law, asked, hold_out=hold_out, pool=pool, as_json=as_json, output=output)
+    _fit(host, source, law, asked, hold_out=hold_out, pool=pool, earlier=earlier, as_json=as_json, output=output)
 
 
 def _back_test(host: PluginHost, source: PointsFile, laws: list[str], asked: Asked) -> list[Table]:
@@ -154,6 +181,7 @@ def _fit(
     *,
     hold_out: str | None,
     pool: bool,
+    earlier: bool,
     as_json: bool,
     output: Path | None,
 ) -> None:
@@ -164,13 +192,13 @@ def _fit(
     if output:
         check_output(output)
     begun = time.perf_counter()
-    fits, errors = fit_file(source, law, hold_out=hold_out, pool=pool, registries=host, **asked)
+    fits, errors = fit_file(source, law, hold_out=hold_out, pool=pool, earlier=earlier, registries=host, **asked)
     seconds = time.perf_counter() - begun
     if output and fits:
         save_fits(fits, output)
     _print_fits(fits, seconds if as_json else None)
     for error in errors:
-        click.echo(f"harness: {error}", err=True)
+        say(f"harness: {error}")
     if errors:
         raise Exit(1)
 
@@ -182,7 +210,7 @@ def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
         for table in tables:
             for step in table["steps"]:
                 del step["draws"]
-        click.echo(json.dumps(tables, indent=1, allow_nan=False))
+        print_json(tables)
         return
     if fits:
         print_text("\n\n".join(map(str, fits)))

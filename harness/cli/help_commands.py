@@ -10,7 +10,7 @@ import click
 from click.exceptions import Exit
 from click.shell_completion import get_completion_class
 
-from harness.cli.output import FORMAT
+from harness.cli.output import FORMAT, print_tables
 from harness.errors import UsageError, suggest
 from harness.host import PluginHost
 
@@ -22,7 +22,7 @@ READMES = {"reference": "harness", "plugins": "harness_plugins", "tasks": "harne
 @click.argument("store", type=click.Path(path_type=Path), default=".")
 @FORMAT
 @click.pass_obj
-def doctor(host: PluginHost, /, store: Path, suffix: str) -> None:
+def doctor(host: PluginHost, /, store: Path, suffix: str | None) -> None:
     """Print versions, extras, GPUs, engines, plugins and free disk, and what to do about problems.
 
     STORE is the folder whose disk is looked at. The exit status is 1 if something needs attention.
@@ -30,8 +30,8 @@ def doctor(host: PluginHost, /, store: Path, suffix: str) -> None:
     from harness.reports.doctor import doctor_table
 
     table = doctor_table(host, store)
-    if suffix in host.reporters:
-        click.echo(host.reporters[suffix]([table]))
+    if "md" in host.reporters:
+        print_tables([table], host, suffix=suffix, every_row=True)
     else:  # the plugin of the formats may be the broken one
         click.echo("\n".join(" | ".join(map(str, row)) for row in table.rows))
     if not table.notes[0].startswith("Nothing"):
@@ -76,10 +76,9 @@ def completion(shell: str) -> None:
     zsh:   eval "$(harness completion zsh)"      in ~/.zshrc
     fish:  harness completion fish > ~/.config/fish/completions/harness.fish
     """
-    from harness.cli.commands import main
-
+    group = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     if kind is None:
         raise UsageError(f"click cannot complete in {shell}")
-    script = kind(main, {}, "harness", "_HARNESS_COMPLETE")
+    script = kind(group, {}, "harness", "_HARNESS_COMPLETE")
     click.echo(script.source_template % script.source_vars())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 from click.exceptions import Exit
 
-from harness.cli.output import FOLDER, print_tables, wide_option
+from harness.cli.output import FOLDER, answer, print_json, print_tables, say, wide_option
 from harness.host import PluginHost
 
 KINDS = (
@@ -33,7 +32,7 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
     table = listing(kind, host)
     if as_json:
         columns, rows = table.flat()
-        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
     print_tables([table], host, every_row=True)
 
@@ -48,7 +47,7 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
     from harness.reports.listings import prompts
     from harness.tasks.loading import find_task
 
-    click.echo(prompts(find_task(task, host, data), n))
+    answer(prompts(find_task(task, host, data), n))
 
 
 @click.command("plugins")
@@ -75,7 +74,7 @@ def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_
     as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
     infos = [info for info in host.plugins() if not names or info.name in names]
     if as_json:
-        click.echo(json.dumps([asdict(info) for info in infos], indent=1))
+        print_json([asdict(info) for info in infos])
     else:
         print_tables([plugin_table(host, names)], host, every_row=True)
     if host.errors:
@@ -90,10 +89,10 @@ def _check_plugins(ctx: click.Context, names: tuple[str, ...], as_json: bool) ->
     host: PluginHost = ctx.obj
     results = []
     for checked in check_plugins(host, names, commands=ctx.find_root().command):
-        click.echo(f"{checked.kind} {checked.name}: {checked.result}", err=True)
+        say(f"{checked.kind} {checked.name}: {checked.result}")
         results.append(checked)
     if as_json:
-        click.echo(json.dumps([asdict(checked) for checked in results], indent=1))
+        print_json([asdict(checked) for checked in results])
     else:
         print_tables([check_table(results)], host, every_row=True)
     if any(checked.failures for checked in results):

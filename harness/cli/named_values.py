@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.errors import UsageError
+from harness.files import parse_yaml
 
 
 def read_options(pairs: Iterable[str]) -> dict[str, Any]:
     """Read NAME=VALUE pairs; values are YAML, so that 3 is a number and true a flag."""
-    import yaml
-
     found = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
             raise UsageError(f"{pair!r}: expected NAME=VALUE")
-        found[name.replace("-", "_")] = yaml.safe_load(value)
+        try:
+            found[name.replace("-", "_")] = parse_yaml(value)
+        except ValueError as error:
+            raise UsageError(f"{pair!r}: {error}") from error
     return found
 
 
@@ -29,6 +31,6 @@ def read_features(pairs: Iterable[str]) -> dict[str, float | str]:
             found[name] = float(value)
         except ValueError:
             found[name] = str(value)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise UsageError(f"--at {name}={value}: expected a number or a text") from error
     return found

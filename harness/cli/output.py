@@ -10,17 +10,27 @@ A command of a plugin prints as ours do:
     @click.pass_obj
     def mine(host, /, store, **output):
         harness.print_tables(tables_of(store), host, **output)
+
+Where --json or --format is given, standard output holds what `answer`, `print_tables` and `print_json` print, and
+everything else that is printed goes to standard error: a metric or a library that calls print cannot break JSON that a
+program reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
 from harness.errors import UsageError, choose
+from harness.escaping import printable
 from harness.registries import Registries
 from harness.tables import Table
 
@@ -118,6 +128,65 @@ def table_options(command: C) -> C:
     return FORMAT(OUTPUT(command))
 
 
+ANSWERS: ContextVar[TextIO | None] = ContextVar("ANSWERS", default=None)  # standard output, while it is diverted
+
+
+@contextmanager
+def diverted() -> Iterator[None]:
+    """Send what anything prints, also libraries in C and child processes, to standard error; `answer` excepted."""
+    if ANSWERS.get() is not None:
+        yield
+        return
+    with _own_stream(sys.stdout) as stream:
+        token = ANSWERS.set(stream)
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            ANSWERS.reset(token)
+
+
+@contextmanager
+def _own_stream(stdout: TextIO) -> Iterator[TextIO]:
+    """Yield a stream that writes where standard output did; its file descriptor goes to standard error meanwhile."""
+    if stdout is not sys.__stdout__:  # replaced by whoever runs the command in Python
+        yield stdout
+        return
+    stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with os.fdopen(os.dup(kept), "w", encoding=stdout.encoding, errors=stdout.errors) as stream:
+            yield stream
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def answering(command: click.Command, invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
+    """Run a command; where its answer is for programs, what else is printed goes to standard error."""
+    is_ours = str(getattr(command.callback, "__module__", "")).startswith(("harness.", "harness_plugins."))
+    if ctx.params.get("suffix") is None and not (is_ours and ctx.params.get("as_json")):
+        return invoke(ctx)
+    with diverted():
+        return invoke(ctx)
+
+
+def answer(text: str) -> None:
+    """Print text to standard output; what a terminal would obey is written as an escape."""
+    click.echo(printable(text, lines=True), file=ANSWERS.get())
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON to standard output."""
+    answer(json.dumps(value, indent=1, allow_nan=False))
+
+
+def say(text: object) -> None:
+    """Print one line to standard error; what a terminal would obey is written as an escape."""
+    click.echo(printable(text), err=True)
+
+
 def print_tables(
     tables: Sequence[Table],
     host: Registries,
@@ -137,7 +206,7 @@ def print_tables(
     if suffix is None and is_terminal():
         show_tables(chosen, screen(whole=whole), every_row=every_row)
     else:
-        click.echo(host.reporters[suffix or "md"](chosen))
+        answer(host.reporters[suffix or "md"](chosen))
     if output:
         write_tables(tables, host, output)
 
@@ -149,7 +218,7 @@ def print_text(lines: str) -> None:
     if is_terminal() and not asked_wide():
         show_text(lines, screen())
     else:
-        click.echo(lines)
+        answer(lines)
 
 
 def asked_wide() -> bool:

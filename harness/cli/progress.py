@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from harness.cli.eta import Estimate
+from harness.escaping import printable
 from harness.evaluation.plan import Failure, Plan
 from harness.evaluation.suite import Progress
 from harness.types import Checkpoint, Task
@@ -33,7 +34,7 @@ class Counting(Progress):
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  # this is the display
+        print(printable(line), file=sys.stderr, flush=True)  # noqa: T201  # this is the display
 
     def start(self, plan: Plan) -> None:
         """Report what is stored and what is missing."""
@@ -116,7 +117,7 @@ class Live(Counting):
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.bar.console.print(line, highlight=False, markup=False)
+        self.bar.console.print(printable(line), highlight=False, markup=False)
 
     def start(self, plan: Plan) -> None:
         """Set the length of the bar."""
@@ -135,7 +136,7 @@ class Live(Counting):
         self._show(f"{checkpoint.label} {task.name}")
 
     def _show(self, what: str) -> None:
-        self.bar.update(self.task, description=what, cells=f"{self.cells}/{self.cells_total} cells")
+        self.bar.update(self.task, description=printable(what), cells=f"{self.cells}/{self.cells_total} cells")
 
 
 def _clock(seconds: float) -> str:
@@ -156,7 +157,7 @@ def shown() -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[pace]}"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with RichProgress(*columns, console=console) as bar:
         yield Live(bar)

@@ -26,7 +26,7 @@ class EngineSlot:
             return self.engine
         before = self._expect_planned(job)
         engine = self._load(job)
-        if state_of(job.folder) != before:
+        if state_of(job.folder, job.checkpoint.adapter) != before:
             self.close()
             raise _changed(job, "while it was loaded")
         self.shape, self.digest = job.info.shape, job.digest
@@ -34,10 +34,10 @@ class EngineSlot:
 
     def _expect_planned(self, job: Job) -> FileStates:
         """Return the state of a checkpoint's files; raise EngineError if they changed since the plan."""
-        state = state_of(job.folder)
+        state = state_of(job.folder, job.checkpoint.adapter)
         if state != job.files:
             self.close()  # it may have read the changed files ahead
-            if checkpoint_digest(job.folder) != job.digest:
+            if checkpoint_digest(job.folder, adapter=job.checkpoint.adapter) != job.digest:
                 raise _changed(job, "since the plan was made")
         return state
 

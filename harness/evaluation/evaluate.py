@@ -39,9 +39,11 @@ def evaluate(
     data: str | Path | None = None,
     limit: int | None = None,
     subset: str | Path | Sequence[Subset] | None = None,
-    truncation: str = "left",
+    truncation: str | None = None,
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    allow_pickle: Sequence[str] = (),
+    prompting: Mapping[str, Any] | None = None,
     executor: str | None = None,
     executor_options: Mapping[str, Any] | None = None,
     shard: str | None = None,
@@ -58,10 +60,13 @@ def evaluate(
     :param data: folder with documents that do not ship with their tasks.
     :param limit: evaluate the first documents of each group only (stored as a separate task).
     :param subset: a file of `harness choose`, or its Subset values: evaluate these documents only.
-    :param truncation: of long contexts: left (keeps BOS) or lm_eval (drops it).
+    :param truncation: of long contexts: left (keeps BOS) or lm_eval (drops it; default: the task's, usually left).
     :param rehash: compute the digests of weight files again instead of using the cache.
+    :param allow_pickle: names or wildcards of pickled weights that may be loaded; a pickle can run code.
     :param sampling: for tasks with generated text: sampler, options (a dict for the sampler), temperature, top_p, seed,
         keep_texts and allow_code_execution.
+    :param prompting: num_fewshot, fewshot_seed, include_path (folders with further task files of a source),
+        chat_template ("tokenizer", or a file), system_prompt and multiturn.
     :param executor: name of an executor, which runs the cells in several processes (default: this process).
     :param executor_options: options of the executor: workers, gpus_per_worker, address.
     :param shard: I/N to evaluate part I of N of the checkpoints, where N processes share the work.
@@ -84,6 +89,8 @@ def evaluate(
         truncation=truncation,
         rehash=rehash,
         sampling=sampling,
+        allow_pickle=allow_pickle,
+        prompting=prompting,
         registries=registries,
     )
     if shard:
@@ -123,7 +130,8 @@ def plan_tables(
 ) -> tuple[Plan, list[Table]]:
     """Return what `evaluate` would do with the same arguments, and tables of it; changes nothing on disk."""
     options = executor_options or {}
-    find_executor(executor, options, registries)
+    if executor:
+        find_executor(executor, options, registries)
     plan, _ = prepare(families, tasks, store=store, registries=registries, **settings)
     if shard:
         keep_shard(plan, shard)

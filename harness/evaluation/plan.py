@@ -9,11 +9,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.digests import FileStates, checkpoint_digest, config_digest, state_of, tokenizer_digest
+from harness.checkpoints.adapters import adapter_digest
+from harness.checkpoints.digests import (
+    FileStates,
+    checkpoint_digest,
+    code_digests,
+    config_digest,
+    expect_no_pickles,
+    state_of,
+    tokenizer_digest,
+)
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
 from harness.distribution import missing
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
+from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
 from harness.origins import PLUGIN_ERRORS, describe
@@ -33,6 +43,8 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # state before the digest was computed
+    trusted: Mapping[str, Any] = field(default_factory=dict)  # code and pickles of the checkpoint that may run
+    chat: Chat | None = None
 
     @property
     def digest(self) -> str:
@@ -84,20 +96,42 @@ class Plan:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a suite wants its checkpoints to be evaluated; `greedy` names the metrics that ask what is greedy."""
+    """How a suite wants its checkpoints to be evaluated; `greedy` names the metrics that ask what is greedy.
+
+    `truncation` is None where each task cuts long contexts in its own way.
+    """
 
     engine: EngineType
     options: Mapping[str, Any] = field(default_factory=dict)
-    truncation: str = "left"
+    truncation: str | None = None
     rehash: bool = False
     greedy: frozenset[str] = frozenset()
     sampling: Sampling | None = None
+    pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
+    chat: Chat | None = None
+
+    def trusted_of(self, folder: Path) -> dict[str, Any]:
+        """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
+
+        Raises FamilyError for pickles that nobody allowed.
+        """
+        found: dict[str, Any] = {}
+        if self.options.get("trust_remote_code"):
+            found = {"trust_remote_code": True, "remote_code": code_digests(folder)}
+        pickles = expect_no_pickles(folder, self.pickles)
+        return found | ({"pickles": pickles} if pickles else {})
 
     def settings_of(self, settings: Settings, task: Task) -> Settings:
-        """Return the settings of a task's cell: those of the checkpoint, and how texts are drawn."""
+        """Return the settings of a task's cell: those of the checkpoint and task, and how texts are drawn."""
+        settings = replace(settings, truncation=truncation_of(settings, task))
         if self.sampling is None or task.generation is None:
             return settings
         return replace(settings, sampling=self.sampling.settings(task))
+
+
+def truncation_of(settings: Settings, task: Task) -> str:
+    """Return how long contexts of a task are cut: as the suite says, else as the task says, else on the left."""
+    return settings.truncation or task.truncation or "left"
 
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
@@ -115,7 +149,13 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
 
 def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
     located, folder = locate(checkpoint)
+    trusted = setup.trusted_of(folder)
     known = complete(located, folder)
+    if known.adapter and not setup.engine.adapters:
+        raise EngineError(
+            f"the engine {setup.engine.name!r} serves no adapters; use --engine transformers, or save the merged model "
+            f"(merge_and_unload of peft) and evaluate its folder"
+        )
     info = setup.engine.inspect(known, folder, **setup.options)
     if not isinstance(info, EngineInfo):
         raise EngineError(f"inspect of engine {setup.engine.name!r} returned {info!r}; expected a harness.EngineInfo")
@@ -125,11 +165,17 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
         quantisation=info.quantisation,
         bos=known.bos,
         max_length=info.max_length,
-        truncation=setup.truncation,
+        truncation=setup.truncation or "",
     )
-    files, digest = state_of(folder), checkpoint_digest(folder, rehash=setup.rehash)
+    if known.adapter:
+        info = replace(info, shape="")  # its weights are not those of a file that a swap could be verified against
+        settings = replace(settings, adapter=adapter_digest(Path(known.adapter)))
+    if setup.chat:
+        settings = replace(settings, **setup.chat.settings(folder))
+    adapter = known.adapter
+    files, digest = state_of(folder, adapter), checkpoint_digest(folder, adapter=adapter, rehash=setup.rehash)
     cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
-    return Job(known, folder, info, settings, cells, files)
+    return Job(known, folder, info, settings, cells, files, trusted, setup.chat)
 
 
 def check_options(setup: Setup) -> None:
@@ -229,7 +275,13 @@ class EncoderPool:
     def ahead(self, job: Job, task: Task) -> Future[Encoded]:
         """Start to encode a task, unless it was started before."""
         settings = job.settings
-        key = (tokenizer_digest(job.folder), settings.bos, settings.max_length, settings.truncation)
+        key = (
+            tokenizer_digest(job.folder),
+            settings.bos,
+            settings.max_length,
+            settings.truncation,
+            settings.chat_template,
+        )
         if key != self.key:
             self.key, self.encoded = key, {}
         if task.fingerprint not in self.encoded:
@@ -244,4 +296,7 @@ def _encode(job: Job, task: Task) -> Encoded:
     except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
         raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
     encode = encode_prompts if task.generation else encode_task
-    return encode(task, Encoder(tokenizer, settings.max_length, settings.bos, settings.truncation))
+    render = job.chat.renderer(tokenizer, job.folder) if job.chat else None
+    return encode(
+        task, Encoder(tokenizer, settings.max_length, settings.bos, truncation_of(settings, task), render=render)
+    )

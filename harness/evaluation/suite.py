@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,6 +17,7 @@ from filelock import Timeout
 
 from harness.checkpoints.families import check_features, select
 from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose, suggest
+from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.engine_slot import EngineSlot
 from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
@@ -32,6 +33,7 @@ from harness.store.folders import expect_usable
 from harness.store.identity import CellId
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted
+from harness.tasks.prompting import Prompting, as_chat
 from harness.types import Checkpoint, Engine, Family, Task
 
 
@@ -43,9 +45,11 @@ class Settings(TypedDict, total=False):
     data: str | Path | None
     limit: int | None
     subset: str | Path | Sequence[Subset] | None
-    truncation: str
+    truncation: str | None
     rehash: bool
     sampling: Mapping[str, Any] | None
+    allow_pickle: Sequence[str]
+    prompting: Mapping[str, Any] | None
 
 
 class Progress:
@@ -204,7 +208,9 @@ class Suite:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
-        tallies = (Tally(claim, encoded, claim.task.metric in greedy) for claim, encoded in cells)
+        tallies = (
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source)) for claim, encoded in cells
+        )
         try:
             for score in engine.score(requests_of(tallies, begun)):
                 key: Any = score.key  # (number, request), as requests_of made it
@@ -224,7 +230,7 @@ class Suite:
                 run = self._sample_run(claim, encoded)
                 for documents in run.run(engine):
                     self.progress.documents(job.checkpoint, documents)
-                run.seal(engine.describe())
+                run.seal({**engine.describe(), **job.trusted})
             except PluginError as error:
                 self._fail(_where(job, claim.task), error)
                 continue
@@ -253,7 +259,7 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.writer.put(tally, tally.records(engine.describe()))
+            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}))
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
             tally.claim.lock.release()
@@ -305,9 +311,11 @@ def prepare(
     data: str | Path | None = None,
     limit: int | None = None,
     subset: str | Path | Sequence[Subset] | None = None,
-    truncation: str = "left",
+    truncation: str | None = None,
     rehash: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    allow_pickle: Sequence[str] = (),
+    prompting: Mapping[str, Any] | None = None,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
@@ -318,13 +326,14 @@ def prepare(
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy)
+    own, chat = take_prompting(prompting or {})
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
     check_options(setup)
-    if truncation not in TRUNCATION:
+    if truncation is not None and truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
     checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
     check_features(checkpoints, registries)
-    found = _tasks(tasks, registries, Path(data) if data else None, limit)
+    found = _tasks(tasks, registries, Path(data) if data else None, limit, own)
     if subset is not None:
         found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
     if not checkpoints or not found:
@@ -343,15 +352,31 @@ def prepare(
     return plan, setup
 
 
-def _tasks(names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None) -> list[Task]:
+def take_prompting(asked: Mapping[str, Any]) -> tuple[Prompting, Chat | None]:
+    """Return options for prompts, and how conversations are rendered, from one dict; raise UsageError for others."""
+    known = {f.name for f in fields(Prompting)} - {"chat"} | {"chat_template"}
+    if unknown := set(asked) - known:
+        raise UsageError(f"prompting has no option {choose(unknown)}; it has: {choose(known)}")
+    template = asked.get("chat_template")
+    own = Prompting(chat=template is not None, **{k: v for k, v in asked.items() if k != "chat_template"})
+    return own, make_chat(template, system_prompt=own.system_prompt, multiturn=own.multiturn)
+
+
+def _tasks(
+    names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
+) -> list[Task]:
     """Return tasks, each once; raise UsageError for an unknown metric."""
     found = [
         task
         for item in names
-        for task in ([item] if isinstance(item, Task) else find_tasks([item], registries, data, limit))
+        for task in (
+            [as_chat(item, prompting)]
+            if isinstance(item, Task)
+            else find_tasks([item], registries, data, limit, prompting)
+        )
     ]
     for task in found:
-        if task.metric not in registries.metrics:
+        if task.metric not in registries.metrics and not task.source:
             raise UsageError(
                 f"task {task.name}: there is no metric {task.metric!r}; "
                 f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"

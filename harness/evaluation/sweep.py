@@ -84,7 +84,7 @@ class Sweep:
         """Return an assignment as a worker gets it."""
         job = self.plan.jobs[assignment.job]
         named = ((self.cells[name][1].fingerprint, self.cells[name][2]) for name in assignment.cells)
-        return Order(job.checkpoint, job.folder, job.settings, job.files, tuple(named))
+        return Order(job.checkpoint, job.folder, job.settings, job.files, tuple(named), job.trusted)
 
     def unfinished(self, assignment: Assignment) -> list[str]:
         """Return the cells of a lost worker that are neither in the store nor failed."""
@@ -268,8 +268,9 @@ def spec_of(
     tasks = {task.fingerprint: task for job in plan.jobs for task, _ in job.cells}
     extra = registries.extra if isinstance(registries, PluginHost) else ()
     return WorkerSpec(
-        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra
-    )
+        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra,
+        setup.chat,
+    )  # fmt: skip
 
 
 def keep_shard(plan: Plan, text: str) -> None:

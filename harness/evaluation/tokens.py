@@ -18,7 +18,7 @@ All engines use the same rules. All prompts are checked before the first forward
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,7 @@ class Encoder:
     max_length: int
     bos: str = "auto"
     truncation: str = "left"
+    render: Callable[[str], str] | None = None  # from messages to text, where contexts are conversations
 
     def __post_init__(self) -> None:
         if self.truncation not in TRUNCATION:
@@ -108,6 +109,12 @@ class Encoder:
     def limit(self) -> int:
         """Return the largest number of tokens of a scored sequence."""
         return self.max_length + (self.truncation == "lm_eval")
+
+    def text(self, task: Task, context: str) -> str:
+        """Return a context as text; raise TokenError where a template refuses its messages."""
+        if self.render is None or task.kind == "text":
+            return context
+        return self.render(context)
 
     def before(self, ids: Ids) -> Ids:
         """Return the tokens to add before a context that begins with `ids`: never BOS twice, and one if it is empty."""
@@ -181,12 +188,13 @@ def encode_prompts(task: Task, encoder: Encoder) -> EncodedPrompts:
     if task.generation is None:
         raise TokenError(f"task {task.name} generates no text")
     most, prompts, truncated = task.generation.max_tokens, list[tuple[int, ...]](), list[bool]()
-    ids = encode_whole((doc.contexts[0] for doc in task.docs), encoder.tokenizer)
-    for doc in task.docs:
-        own = ids[doc.contexts[0]]
-        whole = encoder.before(own) + own
+    texts = [encoder.text(task, doc.contexts[0]) for doc in task.docs]
+    ids = encode_whole(texts, encoder.tokenizer)
+    room = most + (encoder.truncation == "lm_eval")  # lm-eval leaves room for all tokens that are drawn
+    for doc, text in zip(task.docs, texts, strict=True):
+        whole = encoder.before(ids[text]) + ids[text]
         try:
-            prompts.append(tuple(encoder.cut(whole, most)))
+            prompts.append(tuple(encoder.cut(whole, room)))
         except TokenError as error:
             raise TokenError(f"task {task.name}, document {doc.doc_id}: {error}") from error
         truncated.append(len(prompts[-1]) < len(whole))
@@ -233,13 +241,18 @@ def _split_task(task: Task, encoder: Encoder) -> list[Split]:
 
 
 def _split_docs(task: Task, docs: Sequence[Doc], encoder: Encoder, *, whole: bool) -> list[Split]:
-    prompts = [[move_spaces(*doc.prompt(k)) for k in range(len(doc.choices))] for doc in docs]
+    prompts = [[move_spaces(*_prompt(task, doc, k, encoder)) for k in range(len(doc.choices))] for doc in docs]
     if not whole and isinstance(encoder.tokenizer, PartTokenizer):
         ids = encode_in_parts(prompts, encoder.tokenizer)
     else:
         texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
         ids = encode_whole(texts, encoder.tokenizer)
     return [_split(task, doc, own, ids, encoder) for doc, own in zip(docs, prompts, strict=True)]
+
+
+def _prompt(task: Task, doc: Doc, choice: int, encoder: Encoder) -> Prompt:
+    context, continuation = doc.prompt(choice)
+    return encoder.text(task, context), continuation
 
 
 def _split(task: Task, doc: Doc, prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: Encoder) -> Split:
@@ -267,7 +280,7 @@ def _split_shared(prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: En
     if 0 in lengths:
         k = lengths.index(0)
         raise TokenError(f"choice {k}: the continuation {prompts[k][1]!r} has no tokens; correct the document")
-    if encoder.truncation == "lm_eval":  # the context is cut per choice
+    if encoder.truncation == "lm_eval" and len(context) + max(lengths) > encoder.limit:  # the context is cut per choice
         contexts = [encoder.cut(context, n) for n in lengths]
         truncated = tuple(len(cut) < len(context) for cut in contexts)
         pairs = tuple((cut, (c,)) for cut, c in zip(contexts, continuations, strict=True))

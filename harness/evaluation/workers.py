@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from harness.checkpoints.digests import FileStates
 from harness.distribution import version
 from harness.errors import EngineError, StoreError, SuiteError
+from harness.evaluation.chat import Chat
 from harness.evaluation.plan import Failure, Job, Plan, Setup
 from harness.evaluation.sampling import make_sampling
 from harness.evaluation.suite import Progress, Suite
@@ -46,10 +47,11 @@ class WorkerSpec:
     tasks: Mapping[str, Task]  # by fingerprint
     engine: str
     options: Mapping[str, Any]
-    truncation: str
+    truncation: str | None
     greedy: frozenset[str]
     sampling: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    chat: Chat | None = None
     version: str = field(default_factory=version)
 
 
@@ -62,6 +64,7 @@ class Order:
     settings: Settings
     files: FileStates
     cells: tuple[tuple[str, CellId], ...]
+    trusted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class Worker:
                 f"planned were {', '.join(map(str, planned))}; use equal devices, or pass -O dtype=..."
             )
         cells = tuple((self.spec.tasks[fingerprint], cell) for fingerprint, cell in order.cells)
-        return Job(order.checkpoint, order.folder, info, order.settings, cells, order.files)
+        own = (order.files, order.trusted, setup.chat)
+        return Job(order.checkpoint, order.folder, info, order.settings, cells, *own)
 
 
 def _expect_same(spec: WorkerSpec) -> None:
@@ -121,7 +125,7 @@ def _expect_same(spec: WorkerSpec) -> None:
 
 def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
     """Return the setup of a sweep, made again from values."""
-    setup = Setup(registries.engines[spec.engine], spec.options, spec.truncation, greedy=spec.greedy)
+    setup = Setup(registries.engines[spec.engine], spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat)
     drawn = [task for task in spec.tasks.values() if task.generation]
     return replace(setup, sampling=make_sampling(drawn, registries, **spec.sampling)) if drawn else setup
 

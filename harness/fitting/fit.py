@@ -23,13 +23,17 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError
 from harness.fitting.columns import column
+from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
+from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
+from harness.fitting.held_out_scores import references_of
 from harness.fitting.ladder import Ladder
 from harness.fitting.laws import configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
 from harness.fitting.result import HeldOut, LawFit
 from harness.fitting.runs import label
+from harness.fitting.step_rows import step_rows
 from harness.fitting.warnings import warn
 from harness.fitting.wide_points import by_family, prepared
 from harness.host import default_host
@@ -51,6 +55,7 @@ class Request:
     options: Options = field(default_factory=Options)
     law_options: Mapping[str, Any] = field(default_factory=dict)
     weights: Floats | None = None
+    earlier: bool = False
 
     @property
     def settings(self) -> Options:
@@ -78,6 +83,9 @@ def fit(
     seed: int = 0,
     law_options: Mapping[str, Any] | None = None,
     weights: Floats | None = None,
+    step1_where: str | None = None,
+    step2_where: str | None = None,
+    step1_objective: str | None = None,
     registries: Registries | None = None,
 ) -> LawFit:
     """Fit a law to points and predict the held-out points.
@@ -99,10 +107,15 @@ def fit(
     :param law_options: options of the law itself, if it has any (`harness ls laws`).
     :param weights: own resamples for a formula: weights (R, n) of the n fitted points, in their order, such as how
         often each is drawn. They replace `resample` and `bootstrap`.
+    :param step1_where: for a law of two steps, an expression that selects the points of the first step, or "ends" (the
+        last checkpoint of every run). Runs are resampled for both steps at once.
+    :param step2_where: the same for the second step.
+    :param step1_objective: the objective of the first step (default: the law's); `objective` is that of the last.
 
     Raises LawError for points that no law can be fitted to. Weak inference is a warning in the fit.
     """
-    options = Options(objective, resample, bootstrap, level, starts, seed)
+    steps = (step1_where, step2_where, step1_objective)
+    options = Options(objective, resample, bootstrap, level, starts, seed, *steps)
     request = Request(value, via, where, hold_out, store, options, law_options or {}, weights)
     return fit_points(points, named_law(law, registries), request)
 
@@ -157,12 +170,24 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     wide = prepared(points, law, request.value, request.where)
     ladder = Ladder.of(wide, law, value=request.value, via=request.via, hold_out=request.hold_out)
     fitted = _fit_ladder(law, ladder.with_documents(options, request.store), options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=tuple(_held_out(fitted, ladder.target)))
-    return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, ladder.points, ladder.target)))
+    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=tuple(_held_out(fitted, ladder)))
+    if request.earlier:
+        fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
+    rows = step_rows(ladder.points, law, options)
+    seen = ladder.points if not rows or rows[-1] is None else ladder.points[rows[-1]].reset_index(drop=True)
+    return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, seen, ladder.target)))
+
+
+def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSize]:
+    """Predict the earlier sizes of a ladder, with few resamples of runs."""
+    options = replace(request.options, bootstrap=min(FEW_DRAWS, request.options.bootstrap))
+    again = replace(request, where=None, hold_out=TARGET, store=None, options=options, earlier=False, law_options={})
+    return earlier_sizes(points, lambda own: fit_points(own, law, again))
 
 
 def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | None) -> LawFit:
     """Fit a law to a ladder, without looking at the held-out points."""
+    rows = step_rows(ladder.points, law, options)
     is_rate = traits(steps_of(law)[-1]).value_range == (0.0, 1.0)
     fitted = LawFit(
         law=law.name,
@@ -185,16 +210,21 @@ def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | No
     chain = Chain.of(law, ladder.columns)
     parameters = max(len(step.parameters) for step in chain.steps)
     resamples = ladder.resamples(parameters, options) if weights is None else ladder.weighted(weights)
-    steps = chain.fit(ladder.points, resamples, options)
+    steps = chain.fit(ladder.points, resamples, options, rows)
     return replace(fitted, via=chain.via, negated=chain.negated(ladder.points), steps=steps)
 
 
-def _held_out(fitted: LawFit, target: pd.DataFrame) -> Iterator[HeldOut]:
-    """Yield measured and predicted values of each held-out point."""
+def _held_out(fitted: LawFit, ladder: Ladder) -> Iterator[HeldOut]:
+    """Yield measured and predicted values of each held-out point, and what references predict of it."""
+    target = ladder.target
     if target.empty:
         return
-    measured, predicted = column(target, fitted.value), fitted.predict(target)
-    for (_, row), y, guess in zip(target.iterrows(), measured, predicted.to_dict("records"), strict=True):
+    measured, known = column(target, fitted.value), references_of(ladder.points, target, fitted.value)
+    predicted, draws = fitted.predicted(target)
+    with np.errstate(invalid="ignore"):  # infinite draws
+        scores = crps(measured, np.quantile(draws, LEVELS, axis=0).T)
+    rows = zip(target.iterrows(), measured, predicted.to_dict("records"), strict=True)
+    for number, ((_, row), y, guess) in enumerate(rows):
         error = guess["value"] - y
         yield {
             "point": label(row),
@@ -208,4 +238,7 @@ def _held_out(fitted: LawFit, target: pd.DataFrame) -> Iterator[HeldOut]:
             "relative_error": error / y if y else float("nan"),
             "inside": bool(guess["low"] <= y <= guess["high"]) if np.isfinite(guess["low"]) else None,
             "beyond": guess["beyond"],
+            "crps": float(scores[number]),
+            "last": float(known.last[number]),
+            "constant": float(known.constant[number]),
         }

@@ -77,17 +77,20 @@ def fit_file(
     where: str | None = None,
     hold_out: str | float | None = None,
     pool: bool = False,
+    earlier: bool = False,
     law_options: Mapping[str, Any] | None = None,
     options: Options | None = None,
     registries: Registries | None = None,
 ) -> tuple[list[LawFit], list[str]]:
     """Fit a law to the points of a file, to each family separately unless `pool`; arguments are those of `fit`.
 
-    Returns the fits, and the errors of the families that could not be fitted.
+    `earlier` predicts the earlier sizes of every ladder as well, for the coverage that fits print. Returns the fits,
+    and the errors of the families that could not be fitted.
     """
     registries = registries or default_host()
     read = source.read(registries, [via, via_of(law, registries)])
-    request = Request(read.value, via, where, hold_out, read.store, options or Options(), law_options or {})
+    own = options or Options()
+    request = Request(read.value, via, where, hold_out, read.store, own, law_options or {}, earlier=earlier)
     chosen = registries.laws[law]
     if pool:
         return [replace(fit_points(read.points, chosen, request), notes=read.notes)], []

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
+from harness.fitting.forecast_scores import Scores
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 
@@ -41,6 +43,12 @@ class FitView(Protocol):
     def hold_out(self) -> tuple[Mapping[str, Any], ...]: ...  # noqa: D102
     @property
     def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def earlier(self) -> tuple[EarlierSize, ...]: ...  # noqa: D102
+    @property
+    def domain(self) -> Mapping[str, tuple[float, float]]: ...  # noqa: D102
+    @property
+    def scores(self) -> Scores: ...  # noqa: D102
     @property
     def features(self) -> tuple[str, ...]: ...  # noqa: D102
 

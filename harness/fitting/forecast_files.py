@@ -90,8 +90,12 @@ def _of_store(
     frames = []
     for name in tasks:
         read = read_points(path, name, [metric, via], registries)
-        wide, shown = widen(read.points), metric or str(read.metric)
-        columns = {shown: "score", f"{shown}_stderr": "score_stderr", f"{shown}_n": "score_n", via: "task_loss"}
-        frames.append(wide.rename(columns=columns))
+        frames.append(one_task(read.points, metric or str(read.metric), via))
     points = pd.concat(frames, ignore_index=True)
     return points, "score", "task_loss" if "task_loss" in points.columns else None
+
+
+def one_task(points: pd.DataFrame, metric: str, via: str) -> pd.DataFrame:
+    """Return wide points of one task, with its metric as column score and the task loss `via` as task_loss."""
+    columns = {metric: "score", f"{metric}_stderr": "score_stderr", f"{metric}_n": "score_n", via: "task_loss"}
+    return widen(points).rename(columns=columns)

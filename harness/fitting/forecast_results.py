@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.fitting.forecast_scores import LEVELS, Scores, interval, score
+from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
 from harness.tables import Range, Table
 from harness.types import Floats
 
@@ -26,7 +26,7 @@ class Forecast:
     Columns of the frame: task, family, sizes, params, tokens, flops, beyond (factor of FLOPs above the ladder), median,
     low50, high50, low, high, verdict, weights (of each part), factor (by which the spread was widened), effective
     (independent draws at least), measured (where known), and the evidence of earlier rungs: tried, covered,
-    interval_score.
+    interval_score; and two references: last (the value of the largest fitted run) and constant (the mean of all sizes).
     """
 
     frame: pd.DataFrame
@@ -45,7 +45,11 @@ class Forecast:
         known = self.frame["measured"].notna() & ~self.abstained
         rows = known.to_numpy()
         measured = self.frame["measured"].to_numpy(dtype=np.float64)
-        return score(measured[rows], self.quantiles[rows], level=self.level, clusters=list(self.frame["task"][known]))
+        own = self.frame[known]
+        references = References(own["last"].to_numpy(dtype=np.float64), own["constant"].to_numpy(dtype=np.float64))
+        return score(
+            measured[rows], self.quantiles[rows], level=self.level, clusters=list(own["task"]), references=references
+        )
 
     @property
     def abstained(self) -> pd.Series[bool]:
@@ -62,7 +66,8 @@ class Forecast:
         for row, own in zip(rows, self.quantiles.tolist(), strict=True):
             row["quantiles"] = own
         settings = {"level": self.level, "of": self.of, "value": self.value, "levels": self.levels.tolist()}
-        return {**settings, "notes": list(self.notes), "rows": rows}
+        scores = {"earlier": self.earlier.to_json(), "scores": self.scores.to_json()}
+        return {**settings, **scores, "notes": list(self.notes), "rows": rows}
 
     def plan(self) -> Table:
         """Return the expected widths of the intervals after runs and measurements that could be made next.

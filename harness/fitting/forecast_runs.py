@@ -12,7 +12,7 @@ import pandas as pd
 from harness.errors import HarnessError, PluginError
 from harness.fitting.forecast_models import Drawn, Forecaster
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_scores import LEVELS, Scores, interval, score
+from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
 from harness.fitting.forecast_stack import Cases, combine
 from harness.fitting.rungs import Batch, Ladder, earlier
 from harness.fitting.verdicts import FEWEST, verdict
@@ -71,13 +71,15 @@ class Run:
         past, new = cases.take(~is_new & sound[cases.ladder]), cases.take(is_new)
         prior = np.array([getattr(part, "untried", UNTRIED) for part in self.parts])
         fewest = self.first if self.many else FEWEST
-        made, tried = combine(past, new, prior), _earlier(past, prior, fewest)
+        made, tried = combine(past, new, prior), _earlier(past, self.known, prior, fewest)
         columns = _columns(made.quantiles, level)
         columns["verdict"] = [
             verdict(self.ladders[i], low, high, curve=not self.many)
             for i, low, high in zip(new.ladder, *interval(made.quantiles, 0.9), strict=True)
         ]
         columns["weights"] = [dict(zip(new.names, map(float, own.round(4)), strict=True)) for own in made.weights]
+        known = _references(self.ladders, new)
+        columns |= {"last": known.last, "constant": known.constant}
         columns |= {"factor": made.factors, "effective": effective[is_new], "measured": measured[new.ladder]}
         evidence = pd.DataFrame([tried.of(i, level) for i in new.ladder])[["n", "covered", "interval_score"]]
         frame = pd.DataFrame({**self._labels(new), **columns, **evidence.rename(columns={"n": "tried"})})
@@ -165,6 +167,7 @@ class _Earlier:
 
     cases: Cases
     quantiles: Floats
+    references: References
 
     def of(self, ladder: int, level: float) -> Scores:
         """Score those of one ladder."""
@@ -173,10 +176,17 @@ class _Earlier:
 
     def all(self, level: float) -> Scores:
         """Score all of them, ladders being what is independent."""
-        return score(self.cases.y, self.quantiles, level=level, clusters=list(self.cases.ladder))
+        clusters = list(self.cases.ladder)
+        return score(self.cases.y, self.quantiles, level=level, clusters=clusters, references=self.references)
 
 
-def _earlier(past: Cases, prior: Floats, fewest: int) -> _Earlier:
+def _references(ladders: Sequence[Ladder], cases: Cases) -> References:
+    """Return the value of the largest size, and the mean of all sizes, that each case (C,) was forecast from."""
+    tops = [ladders[i].value[ladders[i].tops[:k]] for i, k in zip(cases.ladder, cases.rungs, strict=True)]
+    return References(np.array([own[-1] for own in tops]), np.array([own.mean() for own in tops]))
+
+
+def _earlier(past: Cases, ladders: Sequence[Ladder], prior: Floats, fewest: int) -> _Earlier:
     """Return earlier forecasts from at least `fewest` rungs, or from fewer where there is no other."""
     least = min(fewest, int(past.rungs.max())) if len(past.y) else 0
     order, found = [], []
@@ -184,9 +194,11 @@ def _earlier(past: Cases, prior: Floats, fewest: int) -> _Earlier:
         rows = np.flatnonzero(past.rungs == k)
         order.append(rows)
         found.append(combine(past.take(past.target <= k), past.take(rows), prior).quantiles)
-    if not found:
-        return _Earlier(past.take(np.zeros(0, dtype=np.int64)), np.empty((0, len(LEVELS))))
-    return _Earlier(past.take(np.concatenate(order)), np.concatenate(found))
+    rows, quantiles = np.zeros(0, dtype=np.int64), np.empty((0, len(LEVELS)))
+    if found:
+        rows, quantiles = np.concatenate(order), np.concatenate(found)
+    cases = past.take(rows)
+    return _Earlier(cases, quantiles, _references(ladders, cases))
 
 
 def _notes(ladders: Sequence[Ladder], past: Cases) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -25,9 +26,10 @@ def interval_score(y: Floats, low: Floats, high: Floats, level: float = 0.9) -> 
 
 def crps(y: Floats, quantiles: Floats, levels: Floats = LEVELS) -> Floats:
     """Return the continuous ranked probability score (n,) of quantiles (n, Q): twice the mean pinball loss."""
-    error = y[:, None] - quantiles
-    pinball = np.maximum(levels * error, (levels - 1) * error)
-    return np.asarray(2 * np.trapezoid(pinball, levels, axis=1) / (levels[-1] - levels[0]))
+    with np.errstate(over="ignore", invalid="ignore"):  # quantiles of t with one degree of freedom have no bounds
+        error = y[:, None] - quantiles
+        pinball = np.maximum(levels * error, (levels - 1) * error)
+        return np.asarray(2 * np.trapezoid(pinball, levels, axis=1) / (levels[-1] - levels[0]))
 
 
 def interval(quantiles: Floats, level: float, levels: Floats = LEVELS) -> tuple[Floats, Floats]:
@@ -55,7 +57,11 @@ def normal_scores(y: Floats, quantiles: Floats, levels: Floats = LEVELS) -> Floa
 
 @dataclass(frozen=True)
 class Scores:
-    """How n predictions did: `covered` of them lie in their intervals; widths, interval score and CRPS are means."""
+    """How n predictions did: `covered` of them lie in their intervals, and `unbounded` have none; widths, interval
+    score and CRPS are means. `last` and `constant` are the mean absolute errors of two references: the value of the
+    largest fitted point, and the mean of the fitted points. `r2` is 1 - squared error / that of the mean of what was
+    measured; NaN for fewer than 2 values, or equal ones.
+    """
 
     n: int
     level: float
@@ -66,50 +72,133 @@ class Scores:
     interval_score: float
     crps: float
     clusters: int = 0
+    unbounded: int = 0
+    last: float = float("nan")
+    constant: float = float("nan")
+    r2: float = float("nan")
 
     @property
     def coverage(self) -> float:
-        """Return the share covered; NaN of none."""
-        return self.covered / self.n if self.n else float("nan")
+        """Return the share covered of those with an interval; NaN of none."""
+        bounded = self.n - self.unbounded
+        return self.covered / bounded if bounded else float("nan")
 
     @property
     def coverage_interval(self) -> tuple[float, float]:
         """Return the 95 % interval of the share (Wilson's), for as many independent cases as there are clusters."""
-        if not self.n:
+        bounded = self.n - self.unbounded
+        if not bounded:
             return float("nan"), float("nan")
-        count = self.clusters or self.n
+        count = self.clusters or bounded
         found = stats.binomtest(round(self.coverage * count), count).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values, None for what is unknown."""
+        values = {**asdict(self), "coverage": self.coverage, "coverage_interval": list(self.coverage_interval)}
+        return {name: _known(value) for name, value in values.items()}
 
     def __str__(self) -> str:
         if not self.n:
             return "no earlier forecasts"
         low, high = self.coverage_interval
+        bounded = self.n - self.unbounded
+        covered = f"covered {self.covered} of {bounded} ({self.coverage:.0%} [{low:.0%}, {high:.0%}])"
         return (
-            f"n {self.n}, covered {self.covered} ({self.coverage:.0%} [{low:.0%}, {high:.0%}]), MAE {self.mae:.3f}, "
-            f"width {self.median_width:.3f}, interval score {self.interval_score:.3f}, CRPS {self.crps:.3f}"
+            f"n {self.n}, {covered if bounded else 'no intervals'}, MAE {self.mae:.3f}, mean width "
+            f"{self.mean_width:.3f}, median width {self.median_width:.3f}, interval score {self.interval_score:.3f}, "
+            f"CRPS {self.crps:.3f}{self._references()}"
         )
+
+    def _references(self) -> str:
+        """Return the errors of references as a part of a sentence, and R2."""
+        known = {name: own for name, own in (("last", self.last), ("constant", self.constant)) if np.isfinite(own)}
+        said = [f"{name} {own:.3f}" for name, own in known.items()]
+        r2 = "" if np.isnan(self.r2) else f"; R2 {self.r2:.3g}{' (worse than their mean)' * (self.r2 < 0)}"
+        return f"; MAE of references: {', '.join(said)}{r2}" if said else r2
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_known(own) for own in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class References:
+    """What two references predict of n values: the largest fitted value, and the mean of the fitted values, (n,)."""
+
+    last: Floats
+    constant: Floats
+
+    def errors(self, y: Floats) -> dict[str, float]:
+        """Return the mean absolute error of both; NaN where one is unknown."""
+        return {name: float(np.abs(y - own).mean()) for name, own in vars(self).items()}
+
+
+def r_squared(y: Floats, predicted: Floats) -> float:
+    """Return 1 - squared error / squared error of the mean of y; NaN for fewer than 2 values, or equal ones.
+
+    >>> round(r_squared(np.array([0.0, 1.0]), np.array([0.0, 0.5])), 2)
+    0.5
+    """
+    spread = float(y.var()) if len(y) > 1 else 0.0
+    if spread <= 1e-12 * float(np.square(y).max(initial=0.0)):
+        return float("nan")
+    return 1 - float(np.mean((y - predicted) ** 2)) / spread
 
 
 def score(
-    y: Floats, quantiles: Floats, *, level: float = 0.9, clusters: Sequence[object] = (), levels: Floats = LEVELS
+    y: Floats,
+    quantiles: Floats,
+    *,
+    level: float = 0.9,
+    clusters: Sequence[object] = (),
+    levels: Floats = LEVELS,
+    references: References | None = None,
 ) -> Scores:
     """Score n measured values against quantiles (n, Q); coverage counts `clusters` as what is independent."""
-    n = len(y)
-    if not n:
+    low, high = interval(quantiles, level, levels) if len(y) else (y, y)
+    middle = np.array([np.interp(0.5, levels, own) for own in quantiles])
+    return score_intervals(
+        y, middle, low, high, crps(y, quantiles, levels), level=level, clusters=clusters, references=references
+    )
+
+
+def score_intervals(
+    y: Floats,
+    predicted: Floats,
+    low: Floats,
+    high: Floats,
+    own_crps: Floats,
+    *,
+    level: float,
+    clusters: Sequence[object] = (),
+    references: References | None = None,
+) -> Scores:
+    """Score n measured values against predictions and intervals (n,), NaN where there is none, and their CRPS (n,)."""
+    if not len(y):
         nan = float("nan")
         return Scores(0, level, nan, 0, nan, nan, nan, nan)
-    low, high = interval(quantiles, level, levels)
-    middle = np.array([np.interp(0.5, levels, own) for own in quantiles])
-    inside = (low - 1e-12 <= y) & (y <= high + 1e-12)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    inside = bounded & (low - 1e-12 <= y) & (y <= high + 1e-12)
+    widths = (high - low)[bounded]
+    misses = interval_score(y[bounded], low[bounded], high[bounded], level)
     return Scores(
-        n=n,
+        n=len(y),
         level=level,
-        mae=float(np.abs(y - middle).mean()),
+        mae=float(np.abs(y - predicted).mean()),
         covered=int(inside.sum()),
-        mean_width=float((high - low).mean()),
-        median_width=float(np.median(high - low)),
-        interval_score=float(interval_score(y, low, high, level).mean()),
-        crps=float(crps(y, quantiles, levels).mean()),
+        mean_width=_mean(widths),
+        median_width=float(np.median(widths)) if len(widths) else float("nan"),
+        interval_score=_mean(misses),
+        crps=_mean(own_crps[np.isfinite(own_crps)]),
         clusters=len(set(clusters)),
+        unbounded=int((~bounded).sum()),
+        r2=r_squared(y, predicted),
+        **(references.errors(y) if references else {}),
     )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from harness.fitting.problem import Sampled, StepData
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.fitting.solver import Effort, Solution, minimise
 from harness.fitting.starts import generic_starts, project, published_starts
-from harness.types import Floats, Ints
+from harness.types import Bools, Floats, Ints
 from harness.types.laws import ComposedLaw, FormulaLaw
 
 RESAMPLE_ITERATIONS = 60  # a resample begins at the best fit; the few that are still under way then are near enough
@@ -45,21 +46,29 @@ class Chain:
         """Say whether the column between the steps holds log-probabilities."""
         return bool(self.via) and bool((column(frame, self.via) <= 0).all())
 
-    def fit(self, frame: pd.DataFrame, resamples: Resamples, options: Options) -> tuple[StepFit, ...]:
-        """Fit every step to measured points; all steps share the resamples."""
+    def fit(
+        self, frame: pd.DataFrame, resamples: Resamples, options: Options, rows: Sequence[Bools | None] = ()
+    ) -> tuple[StepFit, ...]:
+        """Fit every step to measured points, or to its own `rows` of them; all steps share the resamples.
+
+        Where steps have different rows, the second sees the redrawn values of the first at their common rows, and the
+        measured ones at others, which the first need not describe.
+        """
         x = {name: Sampled(column(frame, name)) for name in self.steps[0].features}
         sign = -1.0 if self.negated(frame) else 1.0
         fits = []
         for number, (law, name) in enumerate(zip(self.steps, self.columns, strict=True)):
             signed = sign if name == self.via else 1.0
-            values = column(frame, name)
+            values, chosen = column(frame, name), rows[number] if rows else None
             y = Sampled(signed * values, signed * resamples.of(name, values))
-            own = options if number == len(self.steps) - 1 else replace(options, objective=None)
+            own = options if number == len(self.steps) - 1 else replace(options, objective=options.step1_objective)
             objective = objective_of(law, own.objective)
-            data = StepData.of(law, objective, x, y).with_trials(trials(frame, name) if objective.counts else None)
-            step, data = fit_step(data, resamples, own)
+            counted = Sampled(trials(frame, name)).at(chosen).values if objective.counts else None
+            data = StepData.of(law, objective, {key: own_x.at(chosen) for key, own_x in x.items()}, y.at(chosen))
+            step, data = fit_step(data.with_trials(counted), resamples.at(chosen), own)
             fits.append(step)
-            x = {self.steps[number + 1].features[0]: data.points} if number + 1 < len(self.steps) else {}
+            after = self.steps[number + 1].features[0] if number + 1 < len(self.steps) else ""
+            x = {after: y.replaced(chosen, data.points)} if after else {}
         return tuple(fits)
 
 

@@ -19,6 +19,14 @@ class Options:
     level: float = 0.9
     starts: int | str = 32
     seed: int = 0
+    step1_where: str | None = None
+    step2_where: str | None = None
+    step1_objective: str | None = None
+
+    @property
+    def of_steps(self) -> bool:
+        """Say whether options are there that only a law of two steps has."""
+        return any((self.step1_where, self.step2_where, self.step1_objective))
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:

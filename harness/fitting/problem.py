@@ -14,7 +14,7 @@ from harness.fitting.laws import bounds, curve
 from harness.fitting.objectives import Objective
 from harness.fitting.resampling import Resamples, shared
 from harness.fitting.solver import Problem
-from harness.types import Floats, Ints
+from harness.types import Bools, Floats, Ints
 from harness.types.laws import FormulaLaw, traits
 
 if TYPE_CHECKING:
@@ -27,6 +27,22 @@ class Sampled:
 
     values: Floats
     draws: Floats | None = None
+
+    def at(self, rows: Bools | None) -> Sampled:
+        """Return some of the rows; all of them for None."""
+        if rows is None:
+            return self
+        return Sampled(self.values[rows], None if self.draws is None else self.draws[:, rows])
+
+    def replaced(self, rows: Bools | None, other: Sampled) -> Sampled:
+        """Return the column with the draws of `other` at some of its rows (all for None)."""
+        if rows is None or other.draws is None:
+            return other if rows is None else self
+        draws = np.array(
+            np.broadcast_to(self.values if self.draws is None else self.draws, (len(other.draws), len(rows)))
+        )
+        draws[:, rows] = other.draws
+        return Sampled(self.values, draws)
 
     def with_anchors(self, anchors: Floats) -> Sampled:
         """Return the column with points added that no resample changes."""

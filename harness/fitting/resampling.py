@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy.special import gamma
 
 from harness.errors import LawError
 from harness.fitting.columns import column
-from harness.types import Floats, Ints
+from harness.types import Bools, Floats, Ints
 
 MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample
 
@@ -34,6 +34,14 @@ class Resamples:
     def of(self, name: str, values: Floats) -> Floats:
         """Return a column in every resample (R, n)."""
         return self.columns.get(name, np.broadcast_to(values, self.weights.shape))
+
+    def at(self, rows: Bools | None) -> Resamples:
+        """Return the resamples of some of the points (all for None); points of one unit keep one weight."""
+        if rows is None:
+            return self
+        units = np.asarray(np.unique(self.units[rows], return_inverse=True)[1], dtype=np.int64)
+        columns = {name: drawn[:, rows] for name, drawn in self.columns.items()}
+        return replace(self, weights=self.weights[:, rows], columns=columns, units=units)
 
     def raised(self, leverage: Floats) -> Floats:
         """Return the weights (R, n) of mean 1 to the power / (1 - h) for units of leverage h (G,).

@@ -17,7 +17,10 @@ import pandas as pd
 from harness.errors import HarnessError, LawError, UsageError
 from harness.escaping import printable
 from harness.files import write_whole
+from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
+from harness.fitting.forecast_scores import Scores
+from harness.fitting.held_out_scores import held_out_scores
 from harness.fitting.laws import configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
@@ -48,6 +51,7 @@ class LawFit:
     sizes: int | None = None
     told_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    earlier: tuple[EarlierSize, ...] = ()  # earlier sizes of the ladder, predicted from those below them
     worth: float = float("nan")  # independent documents behind each measured rate, where known
 
     @property
@@ -71,6 +75,10 @@ class LawFit:
         Features come as columns of a frame, or by name: `fit.predict(flops=[1e20, 1e21])`.
         """
         frame = pd.DataFrame({k: np.atleast_1d(v) for k, v in features.items()}) if points is None else points
+        return self.predicted(frame)[0]
+
+    def predicted(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
+        """Return what `predict` returns of points (n,), and the draws (R, n) behind the intervals."""
         x = self.steps[0].read(frame)
         draws = self._chain(x, np.random.default_rng(self.options.seed))
         tail = (1 - self.options.level) / 2
@@ -78,7 +86,12 @@ class LawFit:
         low, high = self._at_least(self.curve(x), low, high)
         domain = self.steps[0].domain
         beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
-        return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond})
+        return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond}), draws
+
+    @property
+    def scores(self) -> Scores:
+        """Return how the predictions of the held-out points did."""
+        return held_out_scores(self.hold_out, self.level)
 
     def _at_least(self, value: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Return ends (n,) of intervals of rates that are no narrower than a measurement allows (Wilson's)."""
@@ -122,6 +135,7 @@ class LawFit:
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; `LawFit.from_json` reads it back."""
         table = {**vars(self), "options": asdict(self.options), "steps": [self._step_json(step) for step in self.steps]}
+        table["scores"] = self.scores.to_json() if self.hold_out else None
         return {key: _strict(value) for key, value in table.items()}
 
     def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Any]:
@@ -136,8 +150,9 @@ class LawFit:
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
         read |= {"worth": _number(table.get("worth"))}
-        lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes")}
-        return cls(**{**table, **read, **lists})
+        lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes", "earlier")}
+        kept = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
+        return cls(**{**kept, **read, **lists})
 
     def __repr__(self) -> str:
         names = "".join(f", {key} {self.labels[key]}" for key in ("family", "task") if key in self.labels)

@@ -10,9 +10,10 @@ import pandas as pd
 from harness.checkpoints.flops import training_flops
 from harness.errors import UsageError, choose
 from harness.fitting.columns import FILLED, FILLED_TOKENS
+from harness.fitting.earlier_sizes import coverage_at
 from harness.fitting.fitted_formula import half_width
 from harness.fitting.procedures import ProcedureFit
-from harness.fitting.warnings import against_constant, pools_many
+from harness.fitting.warnings import FAR, against_constant, pools_many
 from harness.tables import Range, Table, measured
 from harness.types.laws import traits
 
@@ -36,12 +37,20 @@ def _lines(fit: FitView) -> Iterator[str]:
     o = fit.options
     resamples = f"{o.bootstrap} resamples of {o.resample} (seed {o.seed})"
     yield f"  intervals: {o.level:.0%}, {resamples} and scatter"
+    for number, where in ((1, o.step1_where), (2, o.step2_where)):
+        if where:
+            yield f"  step {number} is fitted where: {where}"
     for row in fit.hold_out:
         yield (
             f"  held out {row['point']}: measured {measured(row['measured'], row['stderr'])}, "
             f"predicted {row['predicted']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
             f"error {row['error']:+.4f} ({row['beyond']:.3g}x beyond)"
         )
+    if fit.hold_out:
+        yield f"  held out: {fit.scores}"
+    if fit.earlier:
+        beyond = max((float(row["beyond"]) for row in fit.hold_out), default=None)
+        yield f"  {coverage_at(fit.earlier, fit.options.level, beyond)}"
     if pools_many(fit):
         error, constant, r2 = against_constant(fit)
         yield f"  held out: squared error {error:.3g}, of their mean {constant:.3g}; R2 {r2:.3g}"
@@ -119,9 +128,20 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, Any]) -> Ta
         counted = fit.labels.get("flops_convention", "6ND")
         if "flops" in fit.features and "flops" not in features and counted not in {"6ND", FILLED}:
             notes.append(f"{family}: its FLOPs were counted as {counted}, those here as 6ND; give --flops to be exact")
+        name = ", ".join(own for own in (family, task) if own != "-") or fit.law
+        notes += [f"{name}: {said}" for said in _distance(fit, float(found["beyond"]))]
         notes += [f"{family}: {warning}" for warning in fit.warnings]
     at = ", ".join(
         f"{name} {value}" if isinstance(value, str) else f"{name} {value:.4g}" for name, value in known.items()
     )
     columns = ("family", "task", "law", "metric", "predicted", "times beyond")
     return Table("predictions", f"Predicted at {at}", columns, tuple(rows), tuple(notes))
+
+
+def _distance(fit: FitView, beyond: float) -> Iterator[str]:
+    """Say how far a target lies beyond the fitted range if that is far, and how intervals did at such a distance."""
+    if beyond > FAR:
+        ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in fit.domain.items())
+        yield f"the target lies {beyond:.3g} times beyond the fitted range ({ranges})"
+    if beyond > 1:
+        yield coverage_at(fit.earlier, fit.options.level, beyond)

@@ -223,8 +223,8 @@ def against_constant(fit: FitView) -> tuple[float, float, float]:
 
 
 def _of_constant(fit: FitView) -> Iterator[str]:
-    """Say when a law of many models predicts those held out worse than a constant would."""
-    if pools_many(fit) and not against_constant(fit)[2] >= 0:
+    """Say when two or more held-out points are predicted worse than a constant would; equal ones by pooled laws too."""
+    if fit.scores.r2 < 0 or (pools_many(fit) and not against_constant(fit)[2] >= 0):
         yield "the held-out points are predicted no better than by a constant, their mean (R2 < 0)"
 
 

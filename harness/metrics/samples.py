@@ -54,7 +54,12 @@ class Samples:
 
     @property
     def offers(self) -> frozenset[str]:
-        """What a metric may need and these samples have; pass@k needs a number of samples fixed beforehand."""
+        """What a metric may need and these samples have; pass@k needs a number of samples fixed beforehand.
+
+        Where a text is unjudged, no rate of passing is known.
+        """
+        if (self.outcome == "unjudged").any():
+            return frozenset()
         fixed = PASS_AT if self.until is None else ()
         return frozenset({"samples"} | {f"samples_{k}" for k in fixed if self.drawn.min() >= k})
 

@@ -57,7 +57,7 @@ class Scores:
                     "model"
                 )
         without = np.flatnonzero(~np.logical_or.reduceat(self.is_gold, self.first))
-        if len(without):
+        if len(without) and self.kind != "unjudged":
             raise MetricError(f"document {self.doc_ids[without[0]]}: no gold choice")
 
     def __len__(self) -> int:
@@ -78,12 +78,12 @@ class Scores:
         """Return what these scores offer for the needs of metrics."""
         one_gold = bool((self.sum(self.is_gold) == 1).all())
         offered = {
-            "answers": self.kind != "text",
+            "answers": self.kind not in {"text", "unjudged"},
             "choices": self.kind == "choice",
             "cloze": self.kind == "cloze",
             "text": self.kind == "text",
             "one_gold": one_gold,
-            "several_gold": not one_gold,
+            "several_gold": not one_gold and self.kind != "unjudged",
             "unconditional": self.logprob_unconditional is not None,
             "greedy": self.is_greedy is not None,
             "token_counts": bool((self.n_tokens > 0).all()),  # 0 where samples of others do not say

@@ -11,7 +11,7 @@ intervals hold the truth as often as they say, and whether it beats laws that kn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,20 @@ import pandas as pd
 
 from harness.errors import LawError, choose
 from harness.fitting.columns import column
+from harness.fitting.earlier_sizes import FIRST, tests_of, with_rungs
 from harness.fitting.fit import Request, fit_points, named_law
 from harness.fitting.forecast_scores import interval_score
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.result import LawFit
-from harness.fitting.runs import along, label
-from harness.fitting.wide_points import by_family, prepared
+from harness.fitting.runs import label
+from harness.fitting.wide_points import prepared
 from harness.host import default_host
 from harness.registries import Registries
 from harness.reports.back_test_result import TEST, BackTest
 from harness.store.points import PointStore
 from harness.types.laws import ComposedLaw, Law, traits
 
-FIRST = 3  # sizes that the first prediction has before it
 FLAT = 1e-6  # share of the range of the points: a law that changes less does not describe them
 
 Prediction = dict[str, Any]  # a row of BackTest.rows
@@ -70,10 +70,10 @@ def back_test(
     options = Options(objective, resample, bootstrap, level, starts, seed)
     request = Request(value, via, None, "is_target", store, options, law_options or {})
     registries = registries or default_host()
-    frame = _with_rungs(prepared(points, None, value, where), first)
+    frame = with_rungs(prepared(points, None, value, where), first)
     able = [named_law(law, registries) for law in laws or registries.laws]
     able = [law for law in able if laws or not _lacks(law, frame, value, via)]
-    tests = list(_tests(frame, first))
+    tests = list(tests_of(frame, first))
     rows: list[Prediction] = []
     missing: list[tuple[str, str]] = []
     for law in able:
@@ -103,21 +103,6 @@ def _of_task(frame: pd.DataFrame) -> str:
     return f"{', '.join(tasks)}: " if tasks else ""
 
 
-def _with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
-    """Return points with the number of their size in their family, from 1; raise LawError where there are too few."""
-    names = {position: name for name, own in by_family(frame) for position in own.index}
-    families = pd.Series(names, dtype=object).reindex(frame.index)
-    params = pd.Series(column(frame, "params"), index=frame.index)
-    frame = frame.assign(
-        point=np.arange(len(frame)), rung=params.groupby(families).rank(method="dense").astype(int), of_family=families
-    )
-    if frame["rung"].max() <= first:
-        raise LawError(
-            f"the largest family has {frame['rung'].max()} sizes; a back-test from {first} sizes needs {first + 1}"
-        )
-    return frame.reset_index(drop=True)
-
-
 def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
     """Say whether a law has no use for these points: columns are missing, or values lie outside its range."""
     needs = {*steps_of(law)[0].features, *traits(law).needs}
@@ -126,16 +111,6 @@ def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
     low, high = traits(steps_of(law)[-1]).value_range
     y = column(frame, value)
     return not needs or not needs <= set(frame.columns) or y.min() < low or y.max() > high
-
-
-def _tests(frame: pd.DataFrame, first: int) -> Iterator[pd.DataFrame]:
-    """Yield, for each k, the sizes up to k of all families, and the last checkpoint of the next, if there is one."""
-    for k in range(first, int(frame["rung"].max())):
-        following = frame[frame["rung"] == k + 1]
-        targets = following.iloc[along(following)]
-        targets = targets.groupby([name for name in ("of_family", "seed") if name in frame], sort=False).tail(1)
-        test = pd.concat([frame[frame["rung"] <= k], targets], ignore_index=True)
-        yield test.assign(is_target=test["rung"] > k)
 
 
 def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[list[Prediction], list[str]]:
@@ -163,7 +138,7 @@ def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[lis
                     "point": row["point"],
                     **{name: held[name] for name in ("measured", "stderr", "predicted", "low", "high", "error")},
                     "inside": held["inside"],
-                    "beyond": held["beyond"],
+                    **{name: held[name] for name in ("beyond", "crps", "last", "constant")},
                     "cluster": f"{row['of_family']} {row.get('task', '')}",
                     "moves": _moves(found, own, request.value),
                 }

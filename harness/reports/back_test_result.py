@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.fitting.forecast_scores import Scores
+from harness.fitting.held_out_scores import held_out_scores
 from harness.tables import Cell, Measured, Range, Table
 
 TEST = ["task", "family", "point"]  # columns that identify a prediction
@@ -19,8 +21,9 @@ class BackTest:
     """What every law said of every size, and what was measured: `rows`, a frame with a row a law and prediction.
 
     Columns: task, family, law, sizes (fitted), target, point (its number in the points), measured, stderr, predicted,
-    low, high, error, inside, beyond, interval_score, rank (1 is the best by interval score; laws that made no
-    prediction come last, and are not among the rows). `missing` names these laws, and why.
+    low, high, error, inside, beyond, crps, last and constant (what references predict), interval_score, rank (1 is the
+    best by interval score; laws that made no prediction come last, and are not among the rows). `missing` names these
+    laws, and why.
     """
 
     rows: pd.DataFrame
@@ -37,21 +40,34 @@ class BackTest:
             why.setdefault(law, []).append(reason)
         more = {law: f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "" for law, reasons in why.items()}
         failed = (f"{law} makes no prediction: {reasons[0]}{more[law]}" for law, reasons in sorted(why.items()))
-        return (*self.said, *failed)
+        return (*self.said, *self._worse(), *failed)
+
+    def scores(self, law: str) -> Scores:
+        """Return how the predictions of one law did; families and tasks are what is independent."""
+        rows = self.rows[self.rows["law"] == law].to_dict("records")
+        return held_out_scores([{str(name): own for name, own in row.items()} for row in rows], self.level)
+
+    def _worse(self) -> list[str]:
+        """Name the laws that predict worse than the mean of what was measured."""
+        found = {law: self.scores(law).r2 for law in self.rows["law"].unique()}
+        said = ", ".join(f"{law} {r2:.3g}" for law, r2 in sorted(found.items()) if r2 < 0)
+        return [f"R2 < 0, worse than the mean of what was measured: {said}"] if said else []
 
     def summary(self) -> Table:
         """Return a row a law, best mean rank first."""
         rows = sorted((self._law(law) for law in self.rows["law"].unique()), key=lambda row: row[-2])
         columns = (
-            *("law", "predictions", "mean error", "median error", "bias", "inside", "median width", "interval score"),
-            *("won", "mean rank", "beyond"),
+            *("law", "predictions", "mean error", "median error", "bias", "inside", "mean width", "median width"),
+            *("interval score", "CRPS", "error of last", "error of constant", "won", "mean rank", "beyond"),
         )
         about = (
             "Fitted to the sizes up to k, for every k, and held to the last checkpoint of size k + 1. Error: absolute, "
             f"of {self.value}, ± standard error (units: families and tasks). Inside: the {self.level:.0%} interval "
             "held what was measured, with the 95 % interval of that share. Interval score: mean of "
-            "width plus misses. Won: best interval score of all. Mean rank: by interval score; a law that made no "
-            "prediction, or one without an interval, comes last. Beyond: median factor beyond what was fitted."
+            "width plus misses. CRPS: of whole distributions. Error of last, of constant: mean absolute errors, on the "
+            "same points, of the largest fitted value and of the mean of the fitted values. Won: best interval score "
+            "of all. Mean rank: by interval score; a law that made no prediction, or one without an interval, comes "
+            "last. Beyond: median factor beyond what was fitted."
         )
         return Table("back_test", "Laws that had to predict the next size", columns, tuple(rows), (about, *self.notes))
 
@@ -77,7 +93,7 @@ class BackTest:
 
     def _law(self, law: str) -> tuple[Cell, ...]:
         own, tests = self.rows[self.rows["law"] == law], self._tests()
-        size = own["error"].abs()
+        size, scores = own["error"].abs(), self.scores(law)
         known = own["inside"].dropna().astype(bool)
         missing = tests - len(own)
         last = float(self.rows["rank"].max())
@@ -89,8 +105,12 @@ class BackTest:
             float(size.median()),
             float(own["error"].mean()),
             _share(int(known.sum()), len(known)),
-            float((own["high"] - own["low"]).median()),
-            float(own["interval_score"].mean()),
+            scores.mean_width,
+            scores.median_width,
+            scores.interval_score,
+            scores.crps,
+            scores.last,
+            scores.constant,
             int((own["rank"] == 1).sum()),
             float(rank),
             float(own["beyond"].median()),

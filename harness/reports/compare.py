@@ -7,8 +7,7 @@ family reaches a score).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,15 @@ import pandas as pd
 from harness.errors import LawError, StoreError, UsageError, choose, suggest
 from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
-from harness.fitting.fit import Request, each_family
+from harness.fitting.forecast_files import VIA
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
-from harness.fitting.published_values import UNBOUNDED
-from harness.fitting.result import HeldOut, LawFit
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
+from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
 from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
-from harness.tables import Cell, Measured, Range, Table
+from harness.tables import Cell, Measured, Table
 from harness.types.laws import ComposedLaw
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
@@ -36,25 +34,13 @@ ALL_AGREE = (
 )
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The arguments of `compare` for its fits; documented there."""
-
-    laws: Sequence[str]
-    reach: str
-    hold_out: str
-    score: float | None
-    options: Options
-    store: PointStore
-
-
 def compare(
     store: PointStore,
     *,
     where: str | None = None,
     metrics: Mapping[str, str] | None = None,
     mix_engines: bool = False,
-    laws: Sequence[str] = ("two_step", "sigmoid"),
+    laws: Sequence[str] | None = None,
     reach: str = "sigmoid",
     hold_out: str = "largest",
     score: float | None = None,
@@ -70,27 +56,31 @@ def compare(
     :param where: an expression over points; others are left out.
     :param metrics: the metric shown for a task, where it is not the one its task.yaml names.
     :param mix_engines: allow scores of different engines in one table.
-    :param laws: names of the laws that predict the held-out sizes.
+    :param laws: names of the laws that predict the held-out sizes (default: none; `harness.forecast` predicts the
+        largest size of each family).
     :param reach: the law of FLOPs for the compute table.
     :param hold_out: the held-out points, as in `harness.fit`, like objective to seed.
     :param score: the score to reach (default: half-way from chance to 1, for accuracies).
 
     Raises StoreError where one checkpoint and task is there twice, or engines are mixed; UsageError where `reach` is
-    no law of flops, a task of `metrics` is not there, or nothing is left.
+    no law of flops, a task of `metrics` is not there, nothing is left, or no law is named for another `hold_out`.
     """
     options = Options(objective, resample, bootstrap, level, starts, seed)
     comparison = Comparison(laws, reach, hold_out, score, options, store)
-    known = [store.registries.laws[name] for name in (*laws, reach)]
+    if laws is None and hold_out != "largest":
+        raise UsageError(f"a forecast is of the largest size, not of hold_out={hold_out!r}; name laws (--law two_step)")
+    known = [store.registries.laws[name] for name in (*(laws or ()), reach)]
     if tuple(steps_of(known[-1])[0].features) != ("flops",):
         raise UsageError(f"{reach} is not a law of flops alone; a score is reached at some flops: try sigmoid")
-    points = _points(store, metrics or {}, {law.via for law in known if isinstance(law, ComposedLaw)})
+    via = {VIA} if laws is None else {law.via for law in known if isinstance(law, ComposedLaw)}
+    points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
     notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
     return [
         _families(_shown(points), notes, store.rises),
         _ladder(_shown(points)),
-        _predictions(points, comparison),
+        predictions(points, _shown(points), comparison),
         _compute(points, comparison),
     ]
 
@@ -277,68 +267,11 @@ def _ladder(shown: pd.DataFrame) -> Table:
     )
 
 
-def _each_fit(
-    points: pd.DataFrame, name: str, asked: Comparison, hold_out: str | None = None
-) -> Iterator[tuple[str, str, LawFit | LawError]]:
-    """Yield (task, family, fit or error) for the shown metric of every task with choices."""
-    law = asked.store.registries.laws[name]
-    is_rate = points["checkpoint"].isna() & points["metric"].map(lambda metric: not UNBOUNDED.search(metric))
-    for task, own in points[points["chance"].notna() | is_rate].groupby("task"):
-        if not own["shown"].any():
-            continue
-        metric = own[own["shown"]]["metric"].iloc[0]
-        store = asked.store if asked.store.holds_errors_of(own[own["shown"]]) else None
-        request = Request(metric, hold_out=hold_out, store=store, options=asked.options)
-        for family, found in each_family(own, law, request):
-            yield str(task), family, found
-
-
-def _predictions(points: pd.DataFrame, asked: Comparison) -> Table:
-    """Predict what is held out with every law, family by family."""
-    rows: list[tuple[Cell, ...]] = []
-    notes: list[str] = []
-    for law in asked.laws:
-        for task, family, found in _each_fit(points, law, asked, asked.hold_out):
-            if isinstance(found, LawError):
-                notes.append(f"{task}, {family}, {law}: {found}")
-                continue
-            rows += [(task, family, law, *_prediction(held), len(found.warnings)) for held in found.hold_out]
-    columns = ("task", "family", "law", "target", "measured", "predicted", "error", "inside", "warnings")
-    about = (
-        f"Fitted without the {asked.hold_out} size of each family, which is predicted with a "
-        f"{asked.options.level:.0%} interval; warnings counts what `harness fit` says in words."
-    )
-    return Table(
-        "predictions",
-        "Predicted from the smaller sizes, and measured",
-        columns,
-        _sorted(rows),
-        (about, *notes),
-        optional=("warnings", "error"),
-    )
-
-
-def _prediction(held: HeldOut) -> tuple[Cell, ...]:
-    measured = Measured(held["measured"], held["stderr"])
-    return (
-        held["point"],
-        measured,
-        Range(held["predicted"], held["low"], held["high"]),
-        held["error"],
-        held["inside"],
-    )
-
-
-def _sorted(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
-    """Order rows by task and family; laws stay in the order in which they were asked for."""
-    return tuple(sorted(rows, key=lambda row: row[:2]))
-
-
 def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
     """Find the training FLOPs at which each family's law reaches a score."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
-    for task, family, found in _each_fit(points, asked.reach, asked):
+    for task, family, found in each_fit(points, asked.reach, asked):
         if isinstance(found, LawError):
             notes.append(f"{task}, {family}: {found}")
             continue
@@ -353,13 +286,12 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
         f"unless asked otherwise); looked for up to {REACH:g} times the compute fitted."
     )
     columns = ("task", "family", "score", "FLOPs", "remark")
-    return Table("compute", "Training compute to reach a score", columns, _sorted(rows), (about, *notes))
+    return Table("compute", "Training compute to reach a score", columns, in_order(rows), (about, *notes))
 
 
 def _half_way(points: pd.DataFrame, task: str) -> float | None:
-    """Return the score half way from chance to 1; None for a metric that is no accuracy (which has ties or trials)."""
+    """Return the score half way from chance to 1; None for a metric that is no accuracy."""
     shown = points[(points["task"] == task) & points["shown"]]
     if shown["checkpoint"].isna().any():
         return None if shown["chance"].isna().all() else (1 + float(shown["chance"].dropna().iloc[0])) / 2
-    counted = shown[[name for name in ("ties", "trials") if name in shown.columns]].notna().any(axis=1)
-    return (1 + float(shown["chance"].iloc[0])) / 2 if counted.all() else None
+    return (1 + float(shown["chance"].iloc[0])) / 2 if is_accuracy(shown) else None

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, LawError
+from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit import fit_families
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_results import Forecast
@@ -17,7 +18,7 @@ from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
 from harness.registries import Registries
-from harness.reports.back_test import FIRST, back_test
+from harness.reports.back_test import back_test
 from harness.reports.panels import LEVELS
 from harness.types import Floats
 
@@ -55,14 +56,15 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
         wide = wide[wide[[metric, VIA]].notna().all(axis=1)]
         options: dict[str, Any] = {"bootstrap": RESAMPLES, "registries": registries}
         for family, found in fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, **options):
-            if isinstance(found, LawError):
+            fit = None if isinstance(found, LawError) else found
+            if fit is None:
                 note(f"{TWO_STEP}: {task}, {family}: {found}")
-                continue
             measured = wide[wide["family"] == family]
-            held = {str(one["point"]) for one in found.hold_out}
+            held = {str(one["point"]) for one in fit.hold_out} if fit else set()
             named = {"task": task, "metric": metric, "family": family}
             rows += [_measured(row, metric, held) | named for _, row in measured.iterrows()]
-            rows += [row | named for row in _second_step(found, -measured[VIA].to_numpy(dtype=np.float64))]
+            losses = -measured[VIA].to_numpy(dtype=np.float64)
+            rows += [row | named for row in _second_step(fit, losses)] if fit else []
     return pd.DataFrame(rows)
 
 

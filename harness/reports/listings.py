@@ -11,6 +11,7 @@ from typing import Any
 from harness.checkpoints.families import find_family
 from harness.distribution import missing
 from harness.errors import UsageError, suggest
+from harness.escaping import printable
 from harness.fitting.laws import describe
 from harness.host import PluginHost
 from harness.registries import Registry
@@ -48,7 +49,7 @@ def _tasks(host: PluginHost) -> Listed:
         kind = task.kind if isinstance(task, Task) else task.prompt.kind
         rows.append((name, kind, task.metric, "shipped" if isinstance(task, Task) else _origin(task), task.about))
     for prefix in host.sources:
-        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix][1]()]
+        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix].list_names()]
     return ("task", "kind", "metric", "documents", "about"), rows
 
 
@@ -127,9 +128,9 @@ def _default(parameter: Parameter) -> str:
 
 def _sources(host: PluginHost) -> Listed:
     rows: list[tuple[object, ...]] = [
-        (f"{name}:NAME", len(list(host.sources[name][1]())), host.sources.entries[name].plugin, _about(resolve))
+        (f"{name}:NAME", len(list(host.sources[name].list_names())), host.sources.entries[name].plugin, _about(resolve))
         for name in host.sources
-        for resolve in [host.sources[name][0]]
+        for resolve in [host.sources[name].resolve]
     ]
     return ("source", "listed names", "plugin", "about"), rows
 
@@ -191,13 +192,14 @@ def plugin_table(host: PluginHost, names: Sequence[str] = ()) -> Table:
 def prompts(task: Task, n: int) -> str:
     """Return the exact prompts of the first documents; `┃` stands between context and continuation."""
     head = f"{task.name}: {task.kind}, {len(task.docs)} documents, metric {task.metric}, fingerprint {task.fingerprint}"
+    head = printable(head)
     return "\n".join([head, *(line for doc in islice(task.docs, n) for line in _prompt_lines(doc))])
 
 
 def _prompt_lines(doc: Doc) -> Iterator[str]:
     group = f" ({doc.group})" if doc.group else ""
     attributes = "".join(f", {name} {value}" for name, value in doc.attributes.items())
-    yield f"\ndocument {doc.doc_id}{group}{attributes}"
+    yield "\n" + printable(f"document {doc.doc_id}{group}{attributes}")
     if len(doc.contexts) == 1:
         yield _visible(doc.contexts[0]) + BOUNDARY
     for k in range(len(doc.choices)):
@@ -207,5 +209,6 @@ def _prompt_lines(doc: Doc) -> Iterator[str]:
 
 
 def _visible(text: str) -> str:
-    """Show ends of lines and tabs."""
-    return text.replace("\t", "⇥").replace("\n", "⏎\n")
+    """Show ends of lines, tabs, and the boundary sign where the text itself contains it."""
+    marked = text.replace("\t", "⇥").replace("\n", "⏎\n").replace(BOUNDARY, f"\\u{ord(BOUNDARY):04x}")
+    return printable(marked, lines=True)

@@ -40,7 +40,7 @@ from harness.files import digest_of
 from harness.metrics.samples import Samples, counted
 from harness.metrics.scores import Scores
 from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
-from harness.store.documents import Docs, task_columns
+from harness.store.documents import Docs, doc_of, task_columns
 from harness.store.files import AGAIN, OLD, StoreFiles
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
@@ -140,7 +140,7 @@ class Store:
     def lost(self) -> list[Path]:
         """Return the paths, within the store, of files that were set aside and not written again."""
         aside = self.path / "damaged"
-        paths = (path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+        paths = (path.relative_to(aside) for path in aside.rglob("*") if not path.is_dir())
         return sorted(path for path in paths if path.parent.name and not (self.path / path).exists())
 
     def is_sampled(self, cell: CellId) -> bool:
@@ -236,7 +236,8 @@ class Store:
     def put_task(self, task: Task) -> None:
         """Store the documents of a task, with its name and how it is shown."""
         keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
-        meta, columns, name = {key: getattr(task, key) for key in keys}, task_columns(task), f"tasks/{task.fingerprint}"
+        meta = {key: getattr(task, key) for key in keys} | ({"source": dict(task.source)} if task.source else {})
+        columns, name = task_columns(task), f"tasks/{task.fingerprint}"
         if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
             self.files.write_table(name, columns, meta)
         self.__dict__.pop("task_meta", None)
@@ -246,13 +247,21 @@ class Store:
             table, old = self.files.read_table(name)
         except DamagedFile:
             return True
-        return old != meta or table["attributes"].to_pylist() != columns["attributes"].to_pylist()
+        names = [name for name in ("attributes", "source") if name in columns]
+        return old != meta or any(
+            name not in table.column_names or table[name].to_pylist() != columns[name].to_pylist() for name in names
+        )
 
     @cached_property
     def task_meta(self) -> dict[str, dict[str, Any]]:
         """Return name, kind, metric, average ... of tasks, by fingerprint."""
         stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
         return {stem: self.files.read_table(f"tasks/{stem}").meta for stem in stems if DIGEST.fullmatch(stem)}
+
+    def task(self, fingerprint: str) -> Task:
+        """Return a task as it was scored; how its texts were drawn is in the settings of its cells."""
+        table, meta = self.files.read_table(f"tasks/{fingerprint}")
+        return Task(docs=tuple(map(doc_of, table.to_pylist())), fingerprint=fingerprint, **meta)
 
     def docs(self, fingerprint: str) -> Docs:
         """Return the documents of a task."""

@@ -25,7 +25,10 @@ NAMES = {
 
 
 class Finding(NamedTuple):
-    """One finding: `kind` is damaged, missing, unsealed, strange or set aside; `path` is relative to the store."""
+    """One thing to know: `kind` is damaged, missing, unsealed, strange, set aside or trusted; `path` is in the store.
+
+    Cells that are trusted ran code of their checkpoint, or read its weights from a pickle.
+    """
 
     kind: str
     path: str
@@ -58,7 +61,8 @@ def findings_table(path: str | Path) -> Table:
     note = f"{len(store.cell_names())} cells{schema}; {len(findings)} findings."
     repair = "Repeat the harness eval command to recompute damaged and missing cells."
     rows = tuple(tuple(finding) for finding in findings)
-    return Table("check", f"Findings in {path}", ("kind", "file", "what"), rows, (note, *([repair] * bool(rows))))
+    is_wrong = any(finding.kind != "trusted" for finding in findings)
+    return Table("check", f"Findings in {path}", ("kind", "file", "what"), rows, (note, *([repair] * is_wrong)))
 
 
 def _cells(store: ImportedStore) -> Iterator[Finding]:
@@ -69,6 +73,7 @@ def _cells(store: ImportedStore) -> Iterator[Finding]:
             store.check(name)
             if name in of_choices:
                 store.load(CellId.of(name))
+            yield from _trusted(store, name)
         except (StoreError, KeyError) as error:
             yield _finding(store, f"cell {name}", error)
     for folder in sorted((store.path / "samples").glob("*")):
@@ -77,6 +82,19 @@ def _cells(store: ImportedStore) -> Iterator[Finding]:
                 "unsealed", f"samples/{folder.name}", "not all of its samples are drawn, or its seal is missing"
             )
             yield from _parts(store, folder.name)
+
+
+def _trusted(store: ImportedStore, name: str) -> Iterator[Finding]:
+    """Say where loading a checkpoint may have run code that came with it."""
+    provenance = store.provenance(name)
+    for key, what in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
+        if files := provenance.get(key):
+            yield Finding("trusted", f"cell {name}", f"{what}: {', '.join(files)} ({_labels(store, name)})")
+
+
+def _labels(store: ImportedStore, name: str) -> str:
+    named = store.checkpoints.get(CellId.of(name).checkpoint, ())
+    return " and ".join(checkpoint.label for checkpoint in named) or "unnamed"
 
 
 def _parts(store: ImportedStore, name: str) -> Iterator[Finding]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from harness.types import Ints, Task
+from harness.types import Doc, Ints, Task
 
 
 class Docs:
@@ -24,7 +25,7 @@ class Docs:
         self.n_bytes = _flat(table["n_bytes"])
         self.is_gold = np.zeros(counts.sum(), dtype=np.bool_)
         for first, gold in zip(self.first, table["gold"].to_pylist(), strict=True):
-            self.is_gold[first + np.array(gold)] = True
+            self.is_gold[first + np.array(gold, dtype=np.int64)] = True
         self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
 
     @property
@@ -61,4 +62,12 @@ def task_columns(task: Task) -> dict[str, Any]:
         "n_bytes": pa.array([[len(c.encode()) for c in d.choices] for d in docs], pa.list_(pa.int32())),
         "gold": pa.array([list(d.gold) for d in docs], pa.list_(pa.int16())),
         "attributes": pa.array([json.dumps(dict(d.attributes)) for d in docs], pa.string()),
+        **({"source": pa.array([json.dumps(dict(d.source)) for d in docs], pa.string())} if task.source else {}),
     }
+
+
+def doc_of(row: Mapping[str, Any]) -> Doc:
+    """Return a document from its row in tasks/."""
+    texts: dict[str, Any] = {name: tuple(row[name]) for name in ("contexts", "continuations", "choices", "gold")}
+    kept = {name: json.loads(row.get(name) or "{}") for name in ("attributes", "source")}
+    return Doc(doc_id=row["doc_id"], group=row["group"], **texts, **kept)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import DamagedFile, StoreError
-from harness.files import write_whole
+from harness.files import expect_regular, write_whole
 
 SCHEMA = 2
 OLD = 1  # readable: no names and digests in files, only the checksums of Parquet's pages
@@ -205,7 +205,10 @@ class StoreFiles:
 
     def _bytes(self, path: Path) -> bytes:
         try:
+            expect_regular(path)
             return path.read_bytes()
+        except ValueError as error:
+            raise self.damaged(path, str(error)) from error
         except FileNotFoundError as error:
             raise StoreError(f"{path} is missing; {AGAIN}") from error
         except PermissionError as error:

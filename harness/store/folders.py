@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedFile, StoreError
-from harness.files import write_whole
+from harness.files import expect_regular, write_whole
 from harness.store.files import AGAIN, OLD, SCHEMA, UNREADABLE, StoreFiles, pack_json, unpack_json
 
 FOLDERS = ("records", "samples", "tokens", "tasks", "checkpoints", "settings", "points", "damaged", ".locks")
@@ -18,7 +18,10 @@ def read_schema(path: Path) -> int:
     """Return the schema of a store; raise StoreError if the folder is no store or this version cannot read it."""
     mark = path / "store.json"
     try:
+        expect_regular(mark)
         content = mark.read_bytes()
+    except ValueError as error:
+        raise StoreError(f"{mark}: {error}; remove it, and {AGAIN}") from error
     except FileNotFoundError as error:
         raise StoreError(f"{path} is not a store; harness eval ... -o {path} makes one") from error
     except OSError as error:

@@ -11,22 +11,25 @@ import pandas as pd
 
 from harness.columns import renamed
 from harness.metrics.aggregation import evaluate
+from harness.metrics.intervals import Z
 from harness.metrics.per_document import per_document
 from harness.metrics.samples import Samples, Scored
 from harness.store.cells import Cell, Store
 from harness.store.documents import Docs
-from harness.types import Metric
+from harness.types import Metric, SourceMetric
 
 
 def checkpoint_columns(cell: Cell) -> dict[str, Any]:
     """Return the attributes of a cell's checkpoint and settings, one column each."""
     known = asdict(cell.checkpoint)
     features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
+    adapter = known.pop("adapter")
     how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
     return {
         **known,
         **renamed(features, "feature_"),  # refused since 0.2, but a store of 0.1 may have one
         **(how if cell.settings.sampling else {}),
+        **({"adapter": adapter} if adapter else {}),
         "task": cell.task,
         "engine": cell.settings.engine,
         "dtype": cell.settings.dtype,
@@ -93,6 +96,23 @@ def point_of(store: Store, cell: Cell, metric: Metric, scores: Scored) -> dict[s
             found["high"] = scores.most
     known = checkpoint_columns(cell)
     return known | {f"doc_{name}" if name in known else name: value for name, value in found.items()}
+
+
+def source_points(
+    store: Store, cell: Cell, found: SourceMetric, scores: Scored, unit: str
+) -> list[dict[str, Any] | pd.DataFrame]:
+    """Return a row of points for a metric of the task's source, or a row a document where it has a value for each."""
+    if unit == "checkpoint":
+        known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
+        wide = Z * found.stderr
+        bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
+        chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
+        return [checkpoint_columns(cell) | known | bounds | {"chance": chance}]
+    if found.values is None:
+        return []
+    columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
+    docs = store.docs(cell.id.fingerprint)
+    return [_labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)]
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -7,9 +7,9 @@
 
 Columns of points: family, size, step, seed, params, params_non_embedding, tokens, flops, flops_convention, loss,
 annealed, every feature, task, metric, value, stderr, low, high, n, ties, truncated, chance, engine, dtype, settings,
-fingerprint, checkpoint. Points of generated text also have sampling (the settings), drawn and passed (numbers
-of samples), and trials with their successes (the number of trials at one rate that has the same standard error). A
-store with imported points (`harness import`) also has the columns origin (the file, or "measured") and label.
+fingerprint, checkpoint. Points of generated text also have sampling (the settings), drawn and passed (numbers of
+samples), and trials with their successes (the number of trials at one rate that has the same standard error).
+A store with imported points (`harness import`) also has the columns origin (the file, or "measured") and label.
 """
 
 from __future__ import annotations
@@ -28,15 +28,26 @@ from harness.host import default_host
 from harness.metrics.aggregation import applicable
 from harness.metrics.intervals import Z
 from harness.metrics.samples import Scored
+from harness.metrics.scores import Scores
 from harness.registries import Registries
 from harness.store.cells import Cell
-from harness.store.frames import checkpoint_columns, choice_frame, document_frame, frame_of, point_of, sample_frame
+from harness.store.files import UNREADABLE
+from harness.store.frames import (
+    checkpoint_columns,
+    choice_frame,
+    document_frame,
+    frame_of,
+    point_of,
+    sample_frame,
+    source_points,
+)
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportedStore
 from harness.store.replicates import Replicates
+from harness.store.source_metrics import is_of_source, source_metrics
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.types import Bools, Floats, Metric
+from harness.types import Bools, Floats, Metric, SourceMetric, Task
 
 __all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
 
@@ -128,7 +139,11 @@ class PointStore(ImportedStore):
         cells = self.selected(task, family)
         if not cells:
             return _ordered(imported)
-        known = None if metrics is None else [name for name in metrics if name in self.registries.metrics]
+        known = (
+            None
+            if metrics is None
+            else [name for name in metrics if name in self.registries.metrics or is_of_source(name)]
+        )
         try:
             measured = self._measured(cells, known, unit, named_task=False)
             measured["origin"] = measured["engine"].where(measured["engine"] == SAMPLES_ENGINE, MEASURED)
@@ -146,6 +161,8 @@ class PointStore(ImportedStore):
             scores = self.load_any(cell.id)
             for metric in self._metrics(metrics, scores, named_task=named_task):
                 rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
+            for found in self._of_source(cell, metrics, named_task=named_task):
+                rows += source_points(self, cell, found, scores, unit)
         if not rows:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
         return _ordered(frame_of(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True))
@@ -195,9 +212,9 @@ class PointStore(ImportedStore):
     ) -> dict[str, Floats]:
         """Return metrics of wide points in resamples of their documents: (count, n) each.
 
-        All checkpoints of a task share the resamples, as they share the documents. Imported points have none: they are
-        drawn from their standard errors, each by itself, and stay as they are where these are unknown. Names that are
-        no metrics (a loss from a family file) are left out.
+        All checkpoints of a task share the resamples, because they share the documents. Imported points have none: each
+        is drawn from its standard error, or stays as it is if that is unknown. Names that are not metrics (such as a
+        loss from a family file) are omitted.
         """
         metrics: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
         imported = _without_cell(points)
@@ -216,6 +233,16 @@ class PointStore(ImportedStore):
     def _replicates(self) -> Replicates:
         return Replicates(self.load_any, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
+    def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
+        """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""
+        if not self.is_sampled(cell):
+            return self.load(cell)
+        rows = self.read_samples(cell.name)
+        texts: list[list[str | None]] = [[] for _ in self.docs(cell.fingerprint).doc_ids]
+        for i in np.lexsort((rows["sample"], rows["doc"])):
+            texts[rows["doc"][i]].append(rows["text"][i])
+        return tuple(map(tuple, texts))
+
     def read_task(self, task: str | None, metrics: Sequence[str | None]) -> Read:
         """Return the points of a task, which must be named where there are several; see `read_points`."""
         tasks = self.tasks(task)
@@ -223,15 +250,26 @@ class PointStore(ImportedStore):
             raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
         ((name, own),) = tasks.items()
         there = self.metrics_of(name)
-        known = {m for m in [own, *metrics[:1]] if m and (m in self.registries.metrics or m in there)}
+        known = {
+            m for m in [own, *metrics[:1]] if m and (m in self.registries.metrics or m in there or is_of_source(m))
+        }
         points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in there}))
         return Read(points, own, self if self.holds_errors_of(points) else None)
+
+    def _of_source(self, cell: Cell, names: Sequence[str] | None, *, named_task: bool) -> list[SourceMetric]:
+        fingerprint = cell.id.fingerprint
+        source = self.task_meta[fingerprint].get("source")
+
+        def read() -> tuple[Task, Any]:
+            return self.task(fingerprint), self.answers(cell.id)
+
+        return source_metrics(cell.task, source, self.registries, read, names, named_task=named_task)
 
     def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
         applied = applicable(scores, self.registries)
         if names is None:
             return applied
-        wanted: list[Metric] = [self.registries.metrics[name] for name in names]
+        wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
         return wanted if named_task else [metric for metric in wanted if metric in applied]
 
 
@@ -316,7 +354,7 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
     """
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
+    except (*UNREADABLE, AttributeError, IndexError, MemoryError, OverflowError, RecursionError, SyntaxError) as error:
         raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
     twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
     if not twice.any():

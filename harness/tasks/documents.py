@@ -4,21 +4,52 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
+import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from harness.errors import TaskError, choose
+from harness.files import expect_regular, parse_json, read_all, read_lines
+
+UNREADABLE = (ValueError, EOFError, OSError, csv.Error, zlib.error)  # what reading a file may raise
 
 
 def look_for(patterns: Sequence[str], folders: Sequence[Path]) -> list[Path]:
-    """Return the files that match names or wildcards, sorted, from the first folder with files for each pattern."""
+    """Return the files that match names or wildcards, sorted, from the first folder that has some of each, or none.
+
+    Raises TaskError for a name that leads out of the folders.
+    """
+    for pattern in patterns:
+        expect_inside(pattern, "documents")
     for folder in folders:
-        found = [list(folder.glob(pattern)) for pattern in patterns]
+        found = [_glob(folder, pattern) for pattern in patterns]
         if all(found):
             return sorted({file for files in found for file in files})
     return []
+
+
+def expect_inside(name: str, key: str) -> None:
+    """Raise TaskError where a name in task.yaml leads out of the folder it is looked for in."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise TaskError(f"{key}: {name!r} leads out of the folder of the task; name that folder with --data instead")
+
+
+def expect_own(file: Path, folder: Path) -> None:
+    """Raise TaskError where a file of a task is a link to somewhere outside of its folder."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise TaskError(
+            f"{file} is a link to {file.resolve()}, outside of the folder of the task; copy the file, or name its "
+            "folder with --data"
+        )
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list(folder.glob(pattern))
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise TaskError(f"documents: {pattern!r}: {error}; expected the name of a file, or a wildcard") from error
 
 
 def find_files(patterns: str | Sequence[str], folders: Sequence[Path]) -> list[Path]:
@@ -41,10 +72,13 @@ def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterat
     if suffix not in READERS:
         raise TaskError(f"{file}: expected {choose(READERS)}, or one of them with .gz")
     try:
+        expect_regular(file)
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as stream:
             for row in READERS[suffix](stream, file, columns):
                 yield from ({"file": stem, **inner} for inner in (_inner(row, rows, file) if rows else [row]))
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+    except TaskError:
+        raise
+    except UNREADABLE as error:
         raise TaskError(f"{file}: {error}; expected text in UTF-8") from error
 
 
@@ -53,24 +87,26 @@ def _inner(row: dict[str, Any], rows: str, file: Path) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         raise TaskError(f"{file}: expected a list of documents in the field {rows!r}; its fields: {choose(row)}")
     outside = {name: value for name, value in row.items() if name != rows}
-    return [{**outside, **inner} for inner in found]
+    return [{**outside, **_object(inner, f"{file}, {rows} {k}")} for k, inner in enumerate(found)]
 
 
 def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(read_lines(stream), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise TaskError(f"{file}, line {number}: {error}; expected one JSON object per line") from error
         yield _object(row, f"{file}, line {number}")
 
 
 def _json_file(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
-        value = json.load(stream)
-    except json.JSONDecodeError as error:
+        value = parse_json(read_all(stream))
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
         raise TaskError(f"{file}: {error}; expected JSON") from error
     for number, row in enumerate(value if isinstance(value, list) else [value]):
         yield _object(row, f"{file}, document {number}")
@@ -83,7 +119,7 @@ def _object(row: Any, where: str) -> dict[str, Any]:
 
 
 def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    reader = csv.DictReader(stream, fieldnames=list(columns) or None)
+    reader = csv.DictReader(read_lines(stream), fieldnames=list(columns) or None)
     for row in reader:
         if None in row or None in row.values():
             raise TaskError(
@@ -94,7 +130,7 @@ def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[di
 
 
 def _blocks(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for number, block in enumerate(stream.read().strip().split("\n\n")):
+    for number, block in enumerate(read_all(stream).strip().split("\n\n")):
         lines = block.split("\n")
         if len(lines) != len(columns):
             raise TaskError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
-from harness.files import digest_of
+from harness.files import digest_of, expect_characters
 from harness.registries import Registries
-from harness.tasks.documents import find_files, look_for, read_rows
+from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import read_hub
+from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.tasks.task_files import HubTask, TaskFile, read_task_file
 from harness.tasks.templates import Row, look_up
 from harness.types import Doc, Generation, Task
 
+MOST_CHOICES = 2**15 - 1  # of a document; a store numbers them with 16 bits
 WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -29,21 +32,25 @@ class Material(NamedTuple):
     rows: Iterable[Row]
 
 
-def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None) -> Task:
+def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None, prompting: Prompting = PLAIN) -> Task:
     """Read the documents of a task and make their prompts.
 
     Documents are looked for in DATA/NAME, in DATA and beside task.yaml, in this order, and then on the hub, where the
-    task names a dataset. `limit` keeps the first documents of each group. Raises TaskError, naming the task.
+    task names a dataset. `limit` keeps the first documents of each group. With another number of few-shot examples than
+    its own, a task is another task: NAME_5shot. Raises TaskError, naming the task.
     """
     try:
+        file = with_shots(file, prompting)
         prompt, rows = _material(file, data)
         docs = sorted(make_docs(prompt, rows, file.leave_out), key=lambda doc: doc.group or "")
         docs = list(_limited(docs, limit))
         _check(docs)
     except TaskError as error:
         raise TaskError(f"task {file.name}: {error}") from error
+    except RecursionError as error:
+        raise TaskError(f"task {file.name}: a value is nested too deeply") from error
     return Task(
-        name=file.name,
+        name=f"{file.name}{file.suffix}",
         kind=prompt.kind,
         docs=tuple(docs),
         fingerprint=fingerprint(prompt.kind, file.unconditional, docs, file.generation),
@@ -56,17 +63,48 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
     )
 
 
+def with_shots(file: TaskFile, prompting: Prompting) -> TaskFile:
+    """Return a task with the number and seed of few-shot examples that a suite asks for, as a conversation or not.
+
+    Raises TaskError where examples are wanted and the task does not say which documents they are.
+    """
+    prompt = replace(file.prompt, prompting=prompting)
+    hub = file.hub and replace(file.hub, prompt=replace(file.hub.prompt, prompting=prompting))
+    file = replace(file, prompt=prompt, hub=hub)
+    own = file.fewshot.n if file.fewshot else 0
+    n = own if prompting.num_fewshot is None else prompting.num_fewshot
+    if n and not file.fewshot and not file.unshown:
+        raise TaskError(f"--num-fewshot {n}: the task names no documents for examples; add fewshot: to its task.yaml")
+    pools = (file.fewshot or file.unshown, file.hub and (file.hub.fewshot or file.hub.unshown))
+    shots, of_hub = (_shots(pool or None, n, prompting.fewshot_seed) for pool in pools)
+    hub = file.hub and replace(file.hub, fewshot=of_hub)
+    return replace(file, fewshot=shots, hub=hub, suffix=suffix_of_shots(n, own))
+
+
+def _shots(pool: FewShot | None, n: int, seed: int | None) -> FewShot | None:
+    if pool is None or not n:
+        return None
+    return replace(pool, n=n, seed=pool.seed if seed is None else seed)
+
+
 def _material(file: TaskFile, data: Path | None) -> Material:
-    inside = [data / file.name, data / file.folder, data] if data else []
-    folders = list(dict.fromkeys([*inside, file.path.parent]))
+    given = [data / file.name, data / file.folder, data] if data else []
+    folders = list(dict.fromkeys([*given, file.path.parent]))
     if file.hub and not look_for(file.documents, folders):
         return _from_hub(file.hub)
-    return _from_files(file, folders)
+    is_given = file.path.parent in [folder.resolve() for folder in given]
+    return _from_files(file, folders, None if is_given else file.path.parent)
 
 
-def _from_files(file: TaskFile, folders: Sequence[Path]) -> Material:
+def _from_files(file: TaskFile, folders: Sequence[Path], own: Path | None) -> Material:
+    """Return the documents of the first folder that has some; links in `own`, which nobody named, stay inside."""
+
     def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> list[Row]:
-        found = (row for path in find_files(patterns, folders) for row in read_rows(path, columns, file.rows))
+        paths = find_files(patterns, folders)
+        for path in paths:
+            if own and path.is_relative_to(own):
+                expect_own(path, own)
+        found = (row for path in paths for row in read_rows(path, columns, file.rows))
         return [row for row in found if _counts(row, only)]
 
     shots = file.fewshot
@@ -88,7 +126,7 @@ def _from_hub(hub: HubTask) -> Material:
 
 
 def _shown(prompt: PromptSpec, shots: FewShot | None, solved: Iterable[Row]) -> PromptSpec:
-    return replace(prompt, examples=examples(prompt, shots, solved)) if shots else prompt
+    return replace(prompt, shots=shots, examples=examples(prompt, shots, solved)) if shots else prompt
 
 
 def _limited(docs: Iterable[Doc], limit: int | None) -> Iterator[Doc]:
@@ -104,9 +142,21 @@ def _check(docs: Sequence[Doc]) -> None:
         raise TaskError("it has no documents")
     seen: set[str] = set()
     for doc in docs:
+        _expect_storable(doc)
         if doc.doc_id in seen:
             raise TaskError(f"two documents have the id {doc.doc_id!r}; correct id: or group: in task.yaml")
         seen.add(doc.doc_id)
+
+
+def _expect_storable(doc: Doc) -> None:
+    """Raise TaskError where a document does not fit into the columns of a store."""
+    if max(len(doc.choices), len(doc.continuations), len(doc.contexts)) > MOST_CHOICES:
+        raise TaskError(f"document {doc.doc_id}: {len(doc.choices)} choices; expected {MOST_CHOICES} at most")
+    try:
+        texts = (doc.doc_id, doc.group or "", *doc.contexts, *doc.continuations, *doc.choices)
+        expect_characters("".join((*texts, json.dumps(dict(doc.attributes), ensure_ascii=False))))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TaskError(f"document {doc.doc_id!r}: {error}") from error
 
 
 def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation: Generation | None = None) -> str:
@@ -121,18 +171,34 @@ def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation:
     return digest_of([kind, rows, [dict(d.attributes) for d in docs], own])
 
 
+def suffix_of_shots(n: int | None, own: int) -> str:
+    """Return what tells a task with n few-shot examples from the task with its own number of them."""
+    return "" if n is None or n == own else f"_{n}shot"
+
+
 def fingerprinted(task: Task) -> Task:
-    """Return a task with the fingerprint of its content, whatever its author gave it."""
+    """Return a task with the fingerprint of its content, whatever its author gave it.
+
+    Raises TaskError where one of its documents cannot be stored.
+    """
+    try:
+        _check(task.docs)
+    except TaskError as error:
+        raise TaskError(f"task {task.name}: {error}") from error
     own = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
     return task if task.fingerprint == own else replace(task, fingerprint=own)
 
 
 def find_tasks(
-    patterns: Sequence[str], registries: Registries, data: Path | None = None, limit: int | None = None
+    patterns: Sequence[str],
+    registries: Registries,
+    data: Path | None = None,
+    limit: int | None = None,
+    prompting: Prompting = PLAIN,
 ) -> list[Task]:
     """Return the tasks that names, wildcards, prefix:NAME or paths of task folders name, each once."""
-    names = list(dict.fromkeys(name for pattern in patterns for name in _expand(pattern, registries)))
-    return [find_task(name, registries, data, limit) for name in names]
+    names = dict.fromkeys(name for pattern in patterns for name in _expand(pattern, registries))
+    return [task for name in names for task in _found(name, registries, data, limit, prompting)]
 
 
 def _expand(pattern: str, registries: Registries) -> list[str]:
@@ -154,8 +220,7 @@ def _no_task(name: str, registries: Registries) -> UsageError:
 def _of_source(pattern: str, registries: Registries) -> list[str]:
     """Return the names that a source lists and a pattern such as `prefix:*` matches; raise UsageError for none."""
     prefix, _, rest = pattern.partition(":")
-    _, list_names = registries.sources[prefix]
-    listed = [str(name) for name in list_names()]
+    listed = [str(name) for name in registries.sources[prefix].list_names()]
     names = [f"{prefix}:{name}" for name in listed if fnmatch(name, rest)]
     if not names:
         found = f"its {len(listed)} names do not match" if listed else "it lists no names, so each must be spelled out"
@@ -165,32 +230,42 @@ def _of_source(pattern: str, registries: Registries) -> list[str]:
 
 def find_task(name: str, registries: Registries, data: Path | None = None, limit: int | None = None) -> Task:
     """Return one task by its name, as prefix:NAME of a source, or by the path of its folder."""
-    if name in registries.tasks:
-        found = registries.tasks[name]
-    elif ":" in name:
-        return _limited_task(_from_source(name, registries), limit)
-    elif Path(name).exists():
-        found = Path(name)
-    else:
+    tasks = _found(name, registries, data, limit, PLAIN)
+    if len(tasks) > 1:
+        raise UsageError(f"{name} names {len(tasks)} tasks; choose one: {choose(task.name for task in tasks)}")
+    return tasks[0]
+
+
+def _found(name: str, registries: Registries, data: Path | None, limit: int | None, prompting: Prompting) -> list[Task]:
+    found = registries.tasks[name] if name in registries.tasks else name  # noqa: SIM401  # a registry has no get
+    if found == name and ":" not in name and not Path(name).exists():
         raise _no_task(name, registries)
-    return (
-        _limited_task(found, limit) if isinstance(found, Task) else load_task(read_task_file(Path(found)), data, limit)
-    )
+    if not isinstance(found, Task) and (name in registries.tasks or ":" not in name):
+        return [load_task(read_task_file(Path(found)), data, limit, prompting)]
+    if not isinstance(found, Task):
+        return [_limited_task(task, limit) for task in _from_source(name, registries, prompting, limit)]
+    if {"num_fewshot", "fewshot_seed"} & set(prompting.changes):
+        raise UsageError(
+            f"the task {name} is made by a plugin, with its own few-shot examples; leave --num-fewshot out"
+        )
+    return [_limited_task(as_chat(found, prompting), limit)]
 
 
-def _from_source(name: str, registries: Registries) -> Task:
+def _from_source(name: str, registries: Registries, prompting: Prompting, limit: int | None) -> list[Task]:
     prefix, _, rest = name.partition(":")
-    resolve, _ = registries.sources[prefix]
+    resolve = registries.sources[prefix].resolve
+    options = options_for(resolve, prefix, prompting, limit)
     try:
-        task = resolve(rest)
+        found = resolve(rest, **options)
     except HarnessError:
         raise
     except KeyError as error:
-        known = suggest(rest, registries.sources[prefix][1](), "harness ls tasks")
+        known = suggest(rest, registries.sources[prefix].list_names(), "harness ls tasks")
         raise UsageError(f"the source {prefix!r} has no task {rest!r}; {known}") from error
-    if not isinstance(task, Task):
-        raise TaskError(f"the source {prefix!r} returned {task!r} for {rest!r}; expected a harness.Task")
-    return task
+    tasks = [found] if isinstance(found, Task) else found
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
+        raise TaskError(f"the source {prefix!r} returned {found!r} for {rest!r}; expected a harness.Task, or a list")
+    return tasks if "chat" in options else [as_chat(task, prompting) for task in tasks]
 
 
 def _limited_task(task: Task, limit: int | None) -> Task:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import random
 import string
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import TaskError, choose
+from harness.tasks.prompting import Prompting, chat_context, opening, turn
 from harness.tasks.templates import Row, fill, fill_list, look_up
 from harness.types import Doc
+
+SAMPLERS = ("once", "per_doc")
+SEED = 1234  # of examples that are drawn for each document: lm-eval's default
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """Source of solved examples: the first `n`, or `n` drawn, of `documents` or of a `split` of the hub's dataset."""
+    """Where solved examples come from: `n` of `documents`, or of a `split` of the hub's dataset.
+
+    They are the first ones, or drawn once with a `seed`, or (`sampler` per_doc) drawn for each document in turn, with
+    the random state of lm-eval's default sampler.
+    """
 
     n: int
     documents: str = ""
@@ -25,6 +33,17 @@ class FewShot:
     group: str | None = None
     columns: tuple[str, ...] = ()
     only: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sampler: str = "once"
+
+
+class Solved(NamedTuple):
+    """One solved example: its query, and its answer with the delimiter before it."""
+
+    query: str
+    answer: str
+
+
+Draw = Callable[[], Sequence[Solved]]  # the examples of the next document
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,9 @@ class PromptSpec:
     answer: str = "\nAnswer:"
     description: str = ""
     separator: str = "\n\n"
-    examples: Mapping[str | None, str] = field(default_factory=dict)  # solved examples as text, by group
+    examples: Mapping[str | None, Draw] = field(default_factory=dict)  # of each group, in the order of its documents
+    shots: FewShot | None = None
+    prompting: Prompting = field(default_factory=Prompting)
 
 
 def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] = ()) -> Iterator[Doc]:
@@ -67,8 +88,9 @@ def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] 
         number = seen[group]
         seen[group] += 1
         doc_id = fill(spec.id, row) if spec.id else f"{group}/{number}" if group else str(number)
+        solved = _examples_of(spec, group)  # also of those left out, so that the others have lm-eval's
         if doc_id not in leave_out:
-            yield _make_doc(spec, row, doc_id, group)
+            yield _make_doc(spec, row, doc_id, group, solved)
         found.add(doc_id)
     if not found.issuperset(leave_out):
         raise TaskError(f"leave_out: unknown document {choose(set(leave_out) - found)}")
@@ -81,21 +103,39 @@ def _with_fields(spec: PromptSpec, row: Row) -> Row:
     return made
 
 
-def _make_doc(spec: PromptSpec, row: Row, doc_id: str, group: str | None) -> Doc:
+def _make_doc(spec: PromptSpec, row: Row, doc_id: str, group: str | None, solved: Sequence[Solved]) -> Doc:
     try:
         doc = MAKERS[spec.kind](spec, row, doc_id)
         attributes = {name: look_up(name, row) for name in spec.attributes}
-        before = fill(spec.description, row) + _examples_of(spec, group)
+        before = fill(spec.description, row)
     except TaskError as error:
         raise TaskError(f"document {doc_id}: {error}") from error
-    contexts = tuple(before + context for context in doc.contexts)
-    return replace(doc, contexts=contexts, group=group, attributes=attributes)
+    doc = replace(doc, group=group, attributes=attributes)
+    if spec.prompting.chat and spec.kind != "text":
+        return _conversation(doc, before, solved, spec)
+    before += "".join(query + answer + spec.separator for query, answer in solved)
+    return replace(doc, contexts=tuple(before + context for context in doc.contexts))
 
 
-def _examples_of(spec: PromptSpec, group: str | None) -> str:
+def _conversation(doc: Doc, description: str, solved: Sequence[Solved], spec: PromptSpec) -> Doc:
+    """Return a document whose contexts are messages; answers follow without the delimiter."""
+    start = opening(spec.prompting.system_prompt, description)
+    if spec.prompting.multiturn:
+        cut = [(query, answer.removeprefix(spec.delimiter)) for query, answer in solved]
+        start += [turn(role, text) for pair in cut for role, text in zip(("user", "assistant"), pair, strict=True)]
+        before = ""
+    else:
+        before = "".join(query + answer + spec.separator for query, answer in solved)
+    contexts = tuple(chat_context([*start, turn("user", before + context)]) for context in doc.contexts)
+    return replace(
+        doc, contexts=contexts, continuations=tuple(c.removeprefix(spec.delimiter) for c in doc.continuations)
+    )
+
+
+def _examples_of(spec: PromptSpec, group: str | None) -> Sequence[Solved]:
     if spec.examples and group not in spec.examples:
         raise TaskError(f"few-shot: no examples for group {group!r}")
-    return spec.examples.get(group, "")
+    return spec.examples[group]() if spec.examples else ()
 
 
 def _text(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
@@ -127,6 +167,8 @@ def _choice(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
     query = fill(spec.query, row)
     if spec.formulation == "letter":
         letters = string.ascii_uppercase[: len(choices)]
+        if len(letters) < len(choices):
+            raise TaskError(f"{len(choices)} choices; formulation: letter has letters for {len(letters)}")
         options = zip(letters, choices, strict=True)
         query += "".join(fill(spec.option, {"letter": x, "choice": c}) for x, c in options) + fill(spec.answer, row)
         choices = list(letters)
@@ -159,12 +201,17 @@ def _choices_and_gold(spec: PromptSpec, row: Row) -> tuple[list[str], tuple[int,
     return choices, _in_range(_gold(spec.gold, row), len(choices))
 
 
+GOLD_TABLES = "a table with flags:, or one with field: and labels:"
+
+
 def _gold(form: Any, row: Row) -> Sequence[int]:
     """Return the indices of the correct choices from a field with an index, a list of them, a label, or flags."""
     labels: list[str] | None = None
     if isinstance(form, dict) and "flags" in form:
         return [k for k, flag in enumerate(fill_list(form["flags"], row)) if flag == "1"]
     if isinstance(form, dict):
+        if set(form) != {"field", "labels"} or not isinstance(form["field"], str):
+            raise TaskError(f"gold: {form!r}; expected an index, the name of a field, {GOLD_TABLES}")
         labels = form["labels"] if isinstance(form["labels"], list) else fill_list(form["labels"], row)
         form = form["field"]
     value = look_up(form, row) if isinstance(form, str) else form
@@ -195,18 +242,22 @@ def _in_range(gold: Sequence[int], n: int) -> tuple[int, ...]:
     return tuple(gold)
 
 
-def examples(spec: PromptSpec, shots: FewShot, rows: Iterable[Row]) -> dict[str | None, str]:
-    """Return the block of solved examples of each group: prompts with correct answers, joined by the separator."""
-    docs: dict[str | None, list[Doc]] = {}
-    for doc in make_docs(replace(spec, group=shots.group, description="", id=None), rows):
-        docs.setdefault(doc.group, []).append(doc)
-    return {group: _block(pool, shots, spec.separator) for group, pool in docs.items()}
+def examples(spec: PromptSpec, shots: FewShot, rows: Iterable[Row]) -> dict[str | None, Draw]:
+    """Return, for each group, what draws the solved examples of its next document."""
+    docs: dict[str | None, list[Solved]] = {}
+    plain = replace(spec, group=shots.group, description="", id=None, prompting=Prompting())
+    for doc in make_docs(plain, rows):
+        docs.setdefault(doc.group, []).append(Solved(*doc.prompt(doc.gold[0])))
+    return {group: _draw(pool, shots) for group, pool in docs.items()}
 
 
-def _block(pool: list[Doc], shots: FewShot, separator: str) -> str:
+def _draw(pool: list[Solved], shots: FewShot) -> Draw:
     if len(pool) < shots.n:
         raise TaskError(
             f"few-shot: {shots.n} examples requested, {len(pool)} documents in {shots.documents or shots.split}"
         )
+    if shots.sampler == "per_doc":
+        state = random.Random(shots.seed)  # noqa: S311  # no secret; lm-eval's own generator
+        return lambda: state.sample(pool, shots.n)
     chosen = pool[: shots.n] if shots.seed is None else random.Random(shots.seed).sample(pool, shots.n)  # noqa: S311  # no secret
-    return "".join("".join(doc.prompt(doc.gold[0])) + separator for doc in chosen)
+    return lambda: chosen

@@ -5,19 +5,19 @@ tasks/README.md explains every key. It contains no Python and inherits nothing: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.errors import TaskError, choose, suggest
+from harness.files import parse_yaml, read_settings
+from harness.tasks.documents import expect_inside, expect_own
 from harness.tasks.hub import HubDataset
-from harness.tasks.prompts import MAKERS, FewShot, PromptSpec
+from harness.tasks.prompts import MAKERS, SAMPLERS, SEED, FewShot, PromptSpec
 from harness.types import Generation
 
-PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples"}
+PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples", "shots", "prompting"}
 FILE_KEYS = {
     "documents",
     "folder",
@@ -36,7 +36,25 @@ METRICS = {
     "text": "bits_per_byte",
     "generate": "pass_rate",
 }  # default metric per kind
-TEXTS = {f.name for f in fields(PromptSpec) if str(f.type).startswith("str")}
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by the annotation of a field: what it takes
+    "str": ("text: put it in quotes", lambda value: isinstance(value, str)),
+    "str | None": ("text: put it in quotes", lambda value: value is None or isinstance(value, str)),
+    "int": ("a whole number that is not negative", lambda value: type(value) is int and value >= 0),
+    "int | None": ("a whole number", lambda value: value is None or type(value) is int),
+    "float": ("a number", lambda value: type(value) in (int, float)),
+    "tuple[str, ...]": ("a list of texts", _is_texts),
+    "frozenset[str]": ("a list of texts", _is_texts),
+    "Mapping[str, str]": (
+        "a table of texts",
+        lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
+    ),
+}
 REQUIRED = {
     "choice": "choices and gold; or correct and wrong; or contexts, continuation and gold",
     "cloze": "query and continuation",
@@ -53,6 +71,7 @@ class HubTask:
     split: str
     prompt: PromptSpec
     fewshot: FewShot | None = None
+    unshown: FewShot | None = None  # where examples would come from, of a task that shows none by itself
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,8 @@ class TaskFile:
     about: str = ""
     generation: Generation | None = None
     groups: str = "strata"
+    unshown: FewShot | None = None  # as in HubTask
+    suffix: str = ""  # of the name: another number of few-shot examples than the task's own
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,11 +106,9 @@ def read_task_file(path: Path) -> TaskFile:
     """Read a task.yaml, or that of a folder; raise TaskError, naming the file, if it is invalid."""
     path = path / "task.yaml" if path.is_dir() else path
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _task_file(path.resolve(), table)
-    except yaml.YAMLError as error:
-        raise TaskError(f"{path}: {' '.join(str(error).split())}") from error
-    except (OSError, TaskError, TypeError, ValueError) as error:
+        expect_own(path, path.parent)
+        return _task_file(path.resolve(), parse_yaml(read_settings(path)))
+    except (OSError, TypeError, ValueError) as error:  # a TaskError is a ValueError
         raise TaskError(f"{path}: {error}") from error
 
 
@@ -99,8 +118,13 @@ def _task_file(path: Path, table: Any) -> TaskFile:
             f"expected keys and values, found {table!r}" if table else "expected keys and values, found nothing"
         )
     _known(table, PROMPT_KEYS | TASK_KEYS)
+    _expect_types(TaskFile, {key: value for key, value in table.items() if key != "documents"})
     documents = _names(table.get("documents"), "documents", "a file, or a wildcard")
+    for name in documents:
+        expect_inside(name, "documents")
+    expect_inside(str(table.get("folder", "")), "folder")
     prompt = _prompt(table)
+    shots = _fewshot(table.get("fewshot"), "documents", documents)
     return TaskFile(
         path=path,
         documents=documents,
@@ -111,7 +135,8 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         only=_only(table.get("only", {})),
         hub=_hub(table, documents),
         leave_out=frozenset(table.get("leave_out", ())),
-        fewshot=_fewshot(table.get("fewshot"), "documents", documents),
+        fewshot=shots if shots and shots.n else None,
+        unshown=shots if shots and not shots.n else None,
         unconditional=_one_of(table.get("unconditional", False), "unconditional", (True, False)),
         metric=str(table.get("metric", METRICS[prompt.kind])),
         average=_one_of(table.get("average", "macro"), "average", ("macro", "micro")),
@@ -132,7 +157,16 @@ def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
         raise TaskError(f"kind: generate needs {REQUIRED[kind]}")
     if "stop" in found:
         found["stop"] = _names(found["stop"], "stop", "a text that ends a sample")
+    _expect_types(Generation, found)
     return Generation(**found)
+
+
+def _expect_types(kind: type, table: Mapping[str, Any]) -> None:
+    """Raise TaskError where a key has a value of another type than the field of that name."""
+    for own in fields(kind):
+        what, is_right = EXPECTED.get(str(own.type), ("", lambda _: True))
+        if own.name in table and not is_right(table[own.name]):
+            raise TaskError(f"{own.name}: {table[own.name]!r}; expected {what}")
 
 
 def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
@@ -152,9 +186,7 @@ def _prompt(table: Mapping[str, Any]) -> PromptSpec:
     settings: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in table.items() if key in PROMPT_KEYS
     }
-    for key in TEXTS & set(settings):
-        if not isinstance(settings[key], (str, type(None))):
-            raise TaskError(f"{key}: {settings[key]!r}; expected text: put it in quotes")
+    _expect_types(PromptSpec, settings)
     prompt = PromptSpec(**settings)
     _one_of(prompt.kind, "kind", tuple(MAKERS))
     _one_of(prompt.formulation, "formulation", ("cloze", "letter"))
@@ -178,12 +210,18 @@ def _hub(table: Mapping[str, Any], documents: tuple[str, ...]) -> HubTask | None
     if not isinstance(hub, dict) or not {"dataset", "revision", "split"} <= set(hub):
         raise TaskError("hub: expected dataset:, revision: and split:")
     _known(hub, HUB_KEYS | PROMPT_KEYS, "hub: ")
+    if not _is_texts([hub["dataset"], hub["split"]]) or not isinstance(hub.get("fewshot") or {}, dict):
+        raise TaskError("hub: expected dataset: and split: with text, and fewshot: with a table")
+    if not isinstance(table.get("fewshot") or {}, dict):
+        raise TaskError("fewshot: expected a table with documents: and n:")
     shots = {**(table.get("fewshot") or {}), **(hub.get("fewshot") or {})}
+    found = _fewshot(shots or None, "split", (hub["split"],))
     return HubTask(
         source=HubDataset(hub["dataset"], str(hub["revision"]), _configurations(hub), documents),
         split=hub["split"],
         prompt=_prompt({**table, **hub}),
-        fewshot=_fewshot(shots or None, "split", (hub["split"],)),
+        fewshot=found if found and found.n else None,
+        unshown=found if found and not found.n else None,
     )
 
 
@@ -200,8 +238,12 @@ def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
     if table["n"] and table[place] in scored and "only" not in table:
         raise TaskError("fewshot: the examples are scored documents; choose other documents")
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+    _expect_types(FewShot, settings)
     settings["only"] = _only(table.get("only", {}))
-    return FewShot(**settings) if table["n"] else None
+    settings["sampler"] = _one_of(table.get("sampler", "once"), "fewshot: sampler", SAMPLERS)
+    if settings["sampler"] == "per_doc" and settings.setdefault("seed", SEED) is None:
+        raise TaskError("fewshot: sampler: per_doc draws with a seed; leave seed: out, or name a number")
+    return FewShot(**settings)
 
 
 def _only(table: Any) -> dict[str, tuple[int, int]]:

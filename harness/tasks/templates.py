@@ -10,9 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import TaskError, choose, suggest
+from harness.errors import TaskError, suggest
+from harness.tasks.patterns import find_matches
 
 Row = Mapping[str, Any]
+
+MOST_TEXT = 10**7  # characters that a template may grow to
 
 SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 LIST_KEYS = {"field", "split", "find", "each"}
@@ -29,6 +32,29 @@ def _slice(text: str, start: str, stop: str = "") -> str:
     return text[int(start) if start else None : int(stop) if stop else None]
 
 
+def _replace(text: str, old: str, new: str) -> str:
+    _expect_short(len(text) + text.count(old) * (len(new) - len(old)))
+    return text.replace(old, new)
+
+
+def _expect_short(length: int) -> None:
+    if length > MOST_TEXT:
+        raise TaskError(f"a text of more than {MOST_TEXT} characters comes out; shorten the template or the document")
+
+
+def _drop_brackets(text: str) -> str:
+    """Remove [...] within lines, in time that grows with the text alone: re.sub would try every bracket to the end."""
+    return "\n".join(map(_drop_in_line, text.split("\n")))
+
+
+def _drop_in_line(line: str) -> str:
+    kept, place = list[str](), 0
+    while 0 <= (start := line.find("[", place)) < (end := line.find("]", start)):
+        kept.append(line[place:start])
+        place = end + 1
+    return "".join(kept) + line[place:]
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "strip": str.strip,
     "lstrip": str.lstrip,
@@ -39,9 +65,9 @@ FILTERS: dict[str, Callable[..., str]] = {
     "after": lambda text, mark: _cut(text, mark, 1),
     "before_last": lambda text, mark: _cut(text, mark, 0, last=True),
     "after_last": lambda text, mark: _cut(text, mark, 1, last=True),
-    "replace": str.replace,
+    "replace": _replace,
     "slice": _slice,
-    "drop_brackets": lambda text: re.sub(r"\[.*?\]", "", text),
+    "drop_brackets": _drop_brackets,
     "period": lambda text: text if text.endswith(".") else text + ".",
 }
 
@@ -69,11 +95,17 @@ def fill(template: str, row: Row) -> str:
     'The dog'
     """
 
+    length = len(template)
+
     def replace(match: re.Match[str]) -> str:
+        nonlocal length
         if match[1] is None:
             return _brace(match[0], template)
         path, *filters = match[1].split("|")
-        return _filtered(look_up(path, row), filters, path)
+        text = _filtered(look_up(path, row), filters, path)
+        length += len(text)
+        _expect_short(length)
+        return text
 
     return SLOT.sub(replace, template)
 
@@ -87,10 +119,17 @@ def _brace(text: str, template: str) -> str:
 def _filtered(value: Any, filters: list[str], path: str) -> str:
     if isinstance(value, (list, dict)) or value is None:
         raise TaskError(f"field {path!r} is {value!r}; expected text or a number")
-    text = str(value)
+    text = _as_text(value, path)
     for item in filters:
         text = _apply(item, text)
     return text
+
+
+def _as_text(value: Any, path: str) -> str:
+    try:
+        return str(value)
+    except ValueError as error:  # a whole number of thousands of digits
+        raise TaskError(f"field {path!r} has a number with too many digits: {error}") from error
 
 
 def _apply(item: str, text: str) -> str:
@@ -120,23 +159,40 @@ def fill_list(form: Any, row: Row) -> list[str]:
         return _texts(look_up(form, row), form)
     if isinstance(form, dict):
         return _from_field(form, row)
-    return [fill(template, row) for template in ([form] if isinstance(form, str) else form)]
+    templates = [form] if isinstance(form, str) else form
+    if not isinstance(templates, (list, tuple)) or not all(isinstance(template, str) for template in templates):
+        raise TaskError(f"found {form!r}; expected the name of a field, templates, or a table with field:")
+    return [fill(template, row) for template in templates]
 
 
 def _from_field(form: Mapping[str, Any], row: Row) -> list[str]:
-    if "field" not in form or set(form) - LIST_KEYS:
-        raise TaskError(f"expected field: and any of split:, find:, each:; found {choose(form)}")
+    if "field" not in form or set(form) - LIST_KEYS or not all(isinstance(v, str) and v for v in form.values()):
+        raise TaskError(f"expected field: and any of split:, find:, each:, with text; found {dict(form)!r}")
     items = look_up(form["field"], row)
     if "split" in form:
         items = [part.strip() for part in str(items).split(form["split"]) if part.strip()]
     if "find" in form:
-        items = re.findall(form["find"], str(items))
+        items = _find(form["find"], str(items))
     if not isinstance(items, list) or "each" not in form:
         return _texts(items, form["field"])
     return [fill(form["each"], {**row, "item": item}) for item in items]
 
 
+def _find(pattern: str, text: str) -> list[str]:
+    """Return what re.findall does for patterns with at most one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise TaskError(f"find: {pattern!r}: {error}; expected a regular expression of Python") from error
+    if groups > 1:
+        raise TaskError(f"find: {pattern!r} has {groups} groups; expected one at most, write (?:...) for the others")
+    try:
+        return [match[groups] or "" for match in find_matches(pattern, text)]
+    except TimeoutError as error:
+        raise TaskError(f"find: {error}") from error
+
+
 def _texts(value: Any, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, (str, int, float)) for item in value):
         raise TaskError(f"field {name!r} is {value!r}; expected a list of texts")
-    return [str(item) for item in value]
+    return [_as_text(item, name) for item in value]

@@ -110,7 +110,7 @@ def _task(host: PluginHost, _: str, value: Any) -> None:
 
 
 def _source(_: PluginHost, __: str, value: Any) -> None:
-    resolve, list_names = value
+    resolve, list_names, *_ = value
     if not list(list_names()):
         raise NotCheckedError("it lists no names")
     check_source(resolve, list_names)

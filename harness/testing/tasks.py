@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from harness.checkpoints.families import complete, find_family, load_family, locate
 from harness.errors import suggest
@@ -81,7 +82,7 @@ def _check_tokens(task: Task) -> None:
     assert len(encoded.n_tokens) == sum(len(doc.choices) for doc in task.docs), "a choice got lost"
 
 
-def check_source(resolve: Callable[[str], Task], list_names: Callable[[], Iterable[str]], name: str = "") -> None:
+def check_source(resolve: Callable[..., Any], list_names: Callable[[], Iterable[str]], name: str = "") -> None:
     """Check a source of tasks: the names are text and listed once, `name` (default: the first) makes a task.
 
     An unknown name must raise KeyError or an error of harness.errors. Raises AssertionError with everything wrong.
@@ -96,13 +97,17 @@ def check_source(resolve: Callable[[str], Task], list_names: Callable[[], Iterab
         found.run(_check_unknown, resolve)
 
 
-def _resolved(resolve: Callable[[str], Task], name: str) -> Task:
-    task = resolve(name)
-    assert isinstance(task, Task), f"resolve({name!r}) returned {task!r}; expected a harness.Task"
+def _resolved(resolve: Callable[..., Any], name: str) -> Task:
+    """Return the task of a name, the first of several."""
+    found = resolve(name)
+    tasks = found if isinstance(found, list) else [found]
+    right = bool(tasks) and all(isinstance(task, Task) for task in tasks)
+    assert right, f"resolve({name!r}) returned {found!r}; expected a harness.Task, or a list of them"
+    task: Task = tasks[0]
     return task
 
 
-def _check_unknown(resolve: Callable[[str], Task]) -> None:
+def _check_unknown(resolve: Callable[..., Any]) -> None:
     from harness.errors import HarnessError
 
     try:

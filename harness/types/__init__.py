@@ -30,6 +30,7 @@ class Checkpoint:
     `params` counts all parameters, `params_non_embedding` those outside token and position embeddings (and outside
     an untied output head); `tokens` is training tokens seen; `flops` is total training FLOPs by the
     convention `flops_convention`; `loss` is the training or validation loss in nats per token. Unknown values are None.
+    `adapter` is the folder of an adapter (LoRA), whose base model is `source`.
     """
 
     family: str
@@ -45,6 +46,7 @@ class Checkpoint:
     flops_convention: str = "6ND"
     loss: float | None = None
     annealed: bool | None = None
+    adapter: str = ""
     features: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -68,6 +70,7 @@ class Doc:
 
     `contexts` has one shared context or one per choice; so does `continuations`. `choices` are the answers whose
     characters and bytes are counted (without the delimiter); `gold` lists the indices of the correct ones.
+    `source` is what the source of the task needs to compute its own metrics; it does not change the fingerprint.
     """
 
     doc_id: str
@@ -77,6 +80,7 @@ class Doc:
     gold: tuple[int, ...]
     group: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def prompt(self, choice: int) -> tuple[str, str]:
         """Return (context, continuation) of one choice."""
@@ -102,10 +106,12 @@ class Generation:
 class Task:
     """A named list of documents, with the way they are scored.
 
-    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text) or "generate" (text
-    is generated and checked, by `generation`). `metric` is the one shown in tables; `average` is "macro" or "micro"
-    over groups. `groups` are "strata" (a fixed set, such as subjects) or "clusters" (a sample, such as passages), which
-    determines the standard errors.
+    `kind` is "choice" (two or more choices), "cloze" (one continuation), "text" (one plain text), "generate" (text
+    is generated and checked, by `generation`) or "unjudged" (continuations without a known correct one: only the source
+    of the task has metrics for them). `metric` is the one shown in tables; `average` is "macro" or "micro" over groups.
+    `groups` are "strata" (a fixed set, such as subjects) or "clusters" (a sample, such as passages), which determines
+    the standard errors. `truncation` is the task's own ("": the suite's default). `source` names the source of the task
+    and what it needs to compute its own metrics (register_sources).
     """
 
     name: str
@@ -118,6 +124,8 @@ class Task:
     about: str = ""
     generation: Generation | None = None
     groups: str = "strata"
+    truncation: str = ""
+    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ class Sample:
     finish: str
 
 
-OUTCOMES = ("passed", "failed", "timed out", "crashed")
+OUTCOMES = ("passed", "failed", "timed out", "crashed", "unjudged")
 PASS_AT = (10, 100)  # the k of pass@k: samples of every document that metrics may need
 
 
@@ -211,7 +219,8 @@ PASS_AT = (10, 100)  # the k of pass@k: samples of every document that metrics m
 class Outcome:
     """The outcome of checking one sample: "passed", "failed", "timed out" or "crashed", with a short reason.
 
-    "failed" means a wrong answer. Without an answer the outcome is "timed out" or "crashed".
+    "failed" means a wrong answer. Without an answer the outcome is "timed out" or "crashed". A text is "unjudged" if it
+    is neither right nor wrong: the source of its task has metrics of its own for it.
     """
 
     outcome: str
@@ -313,7 +322,7 @@ class EngineType:
     """A registered engine: its name, and functions that inspect a checkpoint and open it.
 
     `preferred()` returns whether it is the default engine on this machine. `modules` must be importable; `install()`
-    returns the command that installs them.
+    returns the command that installs them. `adapters` says that the engine serves `Checkpoint.adapter`.
     """
 
     name: str
@@ -322,6 +331,7 @@ class EngineType:
     preferred: Callable[[], bool] = bool
     modules: tuple[str, ...] = ()
     install: Callable[[], str] | None = None
+    adapters: bool = False
 
 
 @dataclass(frozen=True)
@@ -357,3 +367,19 @@ class Checker:
     executes_code: bool = False
     prepare: Callable[[], Sequence[str]] | None = None
     takes: str = ""
+
+
+@dataclass(frozen=True)
+class SourceMetric:
+    """A metric that the source of a task computes from the answers of one cell.
+
+    `stderr` is the source's own; NaN where it states none. `values` (n,) has a number for each document, or is None
+    where the metric has no value for a single document.
+    """
+
+    name: str
+    value: float
+    stderr: float
+    n: int
+    higher_is_better: bool = True
+    values: Floats | None = None

@@ -234,7 +234,7 @@ def _add_choose(cli: click.Group) -> None:
         subsets = choose(harness.open_store(store, registries=host), n, **options)
         harness.save_subsets(subsets, output)
         for subset in subsets:
-            click.echo(f"{subset.name}: {n} of {subset.n_items} documents", err=True)
+            click.echo(f"{harness.printable(subset.name)}: {n} of {subset.n_items} documents", err=True)
 
 
 def _add_estimate(cli: click.Group) -> None:

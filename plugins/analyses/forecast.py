@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +18,20 @@ if TYPE_CHECKING:
 def bar() -> Iterator[Any]:
     """Yield a function that shows (name, done, total): a progress bar on a terminal, else one line per call."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda name, done, total: console.print(f"{done}/{total} {name}", highlight=False)
+        yield lambda name, done, total: console.print(
+            harness.printable(f"{done}/{total} {name}"), highlight=False, markup=False
+        )
         return
     with Progress(console=console, transient=True) as shown:
         task = shown.add_task("", total=None)
-        yield lambda name, done, total: shown.update(task, description=name, completed=done, total=total)
+        yield lambda name, done, total: shown.update(
+            task, description=escape(harness.printable(name)), completed=done, total=total
+        )
 
 
 def target(at: str | None, given: dict[str, float]) -> dict[str, float]:
@@ -137,7 +141,7 @@ def register_commands(cli: click.Group) -> None:
         with bar() as report:
             forecasts = harness.forecast_file(points, registries=host, report=report, **{**options, **wanted})
         if as_json:
-            click.echo(json.dumps(forecasts.to_json(), indent=1, allow_nan=False))
+            harness.print_json(forecasts.to_json())
             return
         tables = [forecasts.table(), *([forecasts.plan()] if plans else [])]
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -109,18 +109,21 @@ def picked(text: str) -> str:
 def regex(pattern: str) -> Check:
     """Pass a text whose first match of the pattern (its first group) is an accepted answer, but for case and ends.
 
-    Numbers are compared as such: 1,000 is 1000.0.
+    Numbers are compared as such: 1,000 is 1000.0. A text on which the pattern takes too long has timed out.
     """
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise TaskError(f"checker regex:{pattern}: {error}; expected a regular expression of Python") from error
 
     def check(doc: Doc, text: str) -> Outcome:
-        match = compiled.search(text)
-        if match is None:
+        try:
+            matches = harness.find_matches(pattern, text, most=1)
+        except TimeoutError:
+            return Outcome("timed out", "by the pattern")
+        if not matches:
             return Outcome("failed", "no match")
-        found = match[1 if compiled.groups else 0] or ""
+        found = matches[0][1 if compiled.groups else 0] or ""
         return _outcome(found.strip(), any(_same(found, answer) for answer in accepted(doc)))
 
     return check

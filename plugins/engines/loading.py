@@ -6,12 +6,13 @@ transformers only warns when it initialises missing tensors randomly and ignores
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness import EngineError
-from harness.engines import weight_files
+from harness.engines import how_to_install, weight_files
 
 # Buffers that older versions of transformers saved; they are computed, not trained.
 BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$|\.(attn|attention|self_attn|self_attention)\.bias$")
@@ -32,6 +33,34 @@ def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) ->
     _check_names(folder, found)
     _check_ties(folder, model)
     return model.eval()
+
+
+def add_adapter(model: Any, adapter: Path) -> Any:
+    """Return a module with the weights of a LoRA adapter added to its own; raise EngineError unless all of them are."""
+    try:
+        import peft
+    except ImportError as error:
+        raise EngineError(
+            f"the adapter {adapter} needs the package peft ({error}): {how_to_install('peft')}"
+        ) from error
+    from safetensors.torch import load_file
+
+    stored = load_file(adapter / "adapter_model.safetensors")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft's use of transformers
+            added = peft.PeftModel.from_pretrained(model, adapter)
+    except Exception as error:  # peft raises errors of many kinds
+        raise EngineError(f"the adapter {adapter} does not fit its base model: {error}") from error
+    loaded = peft.get_peft_model_state_dict(added)
+    lost = sorted(
+        name
+        for name in stored.keys() | loaded.keys()
+        if name not in stored or name not in loaded or not loaded[name].equal(stored[name].to(loaded[name].dtype))
+    )
+    if lost:
+        raise EngineError(f"the adapter {adapter} does not fit its base model: {_some(lost)} were not taken over")
+    return added.merge_and_unload().eval()
 
 
 def _check_names(folder: Path, found: Mapping[str, Any]) -> None:

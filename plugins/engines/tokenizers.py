@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,18 @@ class HFTokenizer:
             return []
         settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
         return [list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]]  # how long is for tokens.py
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]], template: str) -> str:
+        """Return a conversation as text, ready for the assistant's turn, or for more of it where it has begun."""
+        goes_on = messages[-1]["role"] == "assistant"
+        rendered = self.inner.apply_chat_template(
+            [dict(message) for message in messages],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+        )
+        return str(rendered)
 
 
 def _is_plain(tokenizer: Any) -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
+from importlib.util import find_spec
 from itertools import chain, compress, groupby, islice, starmap
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemor
 from harness.engines import config_digest, how_to_install, read_config, tokenizer_digest
 from harness_plugins.engines.forwards import Answer, Forwards, rows_of
 from harness_plugins.engines.generation import Generator
-from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
+from harness_plugins.engines.loading import add_adapter, copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
 from harness_plugins.engines.sharing import (
@@ -42,6 +43,18 @@ from harness_plugins.engines.tokenizers import tokenizer_of
 WINDOW = 256  # requests sorted and batched together, and returned before the next window
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 DEFAULT_LENGTH = 2048  # default if config.json has none, as in lm-eval
+QUANTISED = {  # method of quantization_config: packages, one of which transformers needs for it
+    "gptq": ("gptqmodel",),
+    "awq": ("gptqmodel", "awq"),
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors",),
+    "aqlm": ("aqlm",),
+    "hqq": ("hqq",),
+    "quanto": ("optimum",),
+    "torchao": ("torchao",),
+    "eetq": ("eetq",),
+    "fp8": ("accelerate",),
+}
 DTYPES = ("float32", "bfloat16", "float16")
 BUDGET = {"cpu": 1024, "cuda": 65536}  # tokens per batch, including padding
 LOGITS = {"cpu": 2**26, "cuda": 2**30}  # logits per batch
@@ -80,8 +93,22 @@ def inspect(
         max_length=length,
         load_tokenizer=lambda: tokenizer_of(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
-        shape=f"{dtype} {length}",  # another architecture is swapped in, too, because it is built ahead
+        shape="" if checkpoint.adapter else f"{dtype} {length}",  # other architectures are swapped in
     )
+
+
+@wraps(inspect)
+def inspect_installed(checkpoint: Checkpoint, folder: Path, **options: Any) -> EngineInfo:
+    """Raise EngineError where weights are quantised by a method whose library is not installed; else as inspect."""
+    info: EngineInfo = inspect(checkpoint, folder, **options)
+    quantisation = info.quantisation
+    modules = QUANTISED.get(quantisation, ())
+    if modules and not any(find_spec(module) for module in modules):
+        raise EngineError(
+            f"{checkpoint.label}: its weights are quantised by {quantisation}, which needs the package "
+            f"{' or '.join(modules)}: pip install {modules[0]}, or use --engine vllm"
+        )
+    return info
 
 
 def _is_rotary(config: Mapping[str, Any]) -> bool:
@@ -111,7 +138,7 @@ def open_engine(
     """Load a checkpoint; its memory is released at exit. `share=False` uses the plain pass only."""
     device = _device(device)
     info = inspect(checkpoint, folder, dtype=dtype, max_length=max_length, device=device)
-    settings = Settings(info.dtype, device, batch_tokens, share, trust_remote_code, info.max_length)
+    settings = Settings(info.dtype, device, batch_tokens, share, trust_remote_code, info.max_length, checkpoint.adapter)
     engine = TransformersEngine(folder, settings)
     try:
         yield engine
@@ -129,6 +156,7 @@ class Settings:
     share: bool = True
     trust_remote_code: bool = False
     max_length: int = DEFAULT_LENGTH
+    adapter: str = ""
 
     @property
     def device_type(self) -> str:
@@ -189,7 +217,8 @@ class TransformersEngine:
     # --- weights ---------------------------------------------------------------------------------------------------
 
     def _load(self, folder: Path) -> Any:
-        return load_module(folder, self.settings.dtype, trust_remote_code=self.settings.trust_remote_code)
+        model = load_module(folder, self.settings.dtype, trust_remote_code=self.settings.trust_remote_code)
+        return add_adapter(model, Path(self.settings.adapter)) if self.settings.adapter else model
 
     def _serve(self, model: Any) -> None:
         """Use a module and its weights from now on, with the optimisations that are exact for them."""
@@ -217,7 +246,8 @@ class TransformersEngine:
         self.scored = max(1, LOGITS[self.settings.device_type] // config.vocab_size)
         self.row: int = min(max(getattr(config, "hidden_size", 0) // 4, ROW[0]), ROW[1], self.context)
         if self.sharing.why_not:
-            self._note(f"{name} shares {self.sharing} only: {self.sharing.why_not}")
+            limit = f"{self.sharing} only" if self.sharing.reach or self.sharing.prefixes else "nothing"
+            self._note(f"{name} shares {limit}: {self.sharing.why_not}")
 
     def _note(self, note: str) -> None:
         self.notes += [note] if note not in self.notes else []
@@ -372,4 +402,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def register_engines(register: harness.Register) -> None:
     """Register it."""
     modules = ("safetensors", "tokenizers", "torch", "transformers")
-    register("transformers", open_engine, inspect, modules=modules, install=lambda: how_to_install("transformers"))
+    register(
+        "transformers",
+        open_engine,
+        inspect_installed,
+        modules=modules,
+        install=lambda: how_to_install("transformers"),
+        adapters=True,
+    )

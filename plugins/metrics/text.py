@@ -32,6 +32,11 @@ def bits_per_byte(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
     return -scores.logprob / np.log(2), scores.n_bytes.astype(np.float64)
 
 
+def byte_perplexity(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
+    """Return (-log p, UTF-8 bytes) of each text: its exponential is lm-eval's byte_perplexity."""
+    return -scores.logprob, scores.n_bytes.astype(np.float64)
+
+
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""

@@ -63,7 +63,7 @@ def _file(path: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TaskError(f"{file}: {error}; expected a task.json of BIG-bench") from error
     if not isinstance(table, dict):
         raise TaskError(f"{file}: expected a JSON object, found {type(table).__name__}")

@@ -1,6 +1,6 @@
 """On a GPU: both of our engines against lm-eval with vLLM and with transformers, and a sweep over checkpoints.
 
-    python -m tests.benchmarks.gpu [--tiny] [--sweep] > results/benchmarks/gpu.md
+    python -m tests.benchmarks.gpu [--tiny] [--sweep] [--keep FOLDER] [--system NAME]... > results/benchmarks/gpu.md
 
 A randomly initialised Llama (width 2048, 20 layers, 50k vocabulary; about 1.2B parameters, bfloat16) is asked for
 1,000 documents of four choices in the shape of real benchmarks. Each system is a process of its own: model loaded,
@@ -8,6 +8,10 @@ eight documents to warm up, then three times the time from texts in memory to lo
 time; the median is shown. With --sweep, 20 checkpoints that differ in one shard are evaluated on three tasks: ours in
 one run with all that belongs to it, lm-eval as a process a checkpoint, of which three are timed. --tiny does all of it
 with a small model on whatever there is, to show that it works.
+
+A system that fails, or takes more than LIMIT seconds, is reported as such, and the others are measured. With --keep,
+the model and the result of each system stay in a folder, and what is there is not measured again, so that machines that
+are lent for ten minutes at a time can do one --system per call; the last call prints the whole table.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +29,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,7 +47,9 @@ BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 
 SMALL = {**LLAMA, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
 NAMES = ("arc", "hellaswag", "mmlu_5shot")
 SYSTEMS = ("lm-eval vllm", "lm-eval hf", "harness vllm", "harness transformers")
+LIBRARIES = ("lm-eval", "harness")
 REPEATS, CHECKPOINTS, TIMED = 3, 20, 3
+LIMIT = 480  # seconds of one system
 LENGTH = 2048
 TINY = "--tiny" in sys.argv
 DOCUMENTS = 8 if TINY else 1000
@@ -130,33 +138,69 @@ def measure(system: str, folder: str, names: str, repeats: str) -> None:
 
 
 def measured(system: str, folder: Path, names: tuple[str, ...], repeats: int = REPEATS) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure in a process of its own; where that fails, return {"failed": why}."""
     command = [sys.executable, "-m", "tests.benchmarks.gpu", *(["--tiny"] if TINY else []), "--measure"]
     command += [system, str(folder), ",".join(names), str(repeats)]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if device() == "cpu" else dict(os.environ)
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    settings: dict[str, Any] = {"env": environment, "start_new_session": True, "text": True}
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, **settings)
+        try:
+            said = process.communicate(timeout=LIMIT)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return {"failed": f"more than {LIMIT} s"}
+        log.seek(0)
+        last = [line.strip() for line in log if line.strip()][-1:]
+    lines = [line for line in said.splitlines() if line.startswith("{")]
     if not lines:
-        raise SystemExit(f"{system} gave no measurement; what it said stands above")
+        return {"failed": last[0] if last else f"ended with {process.returncode}"}
     result: dict[str, Any] = json.loads(lines[-1])
-    told = {name: round(found["seconds"], 2) for name, found in result["found"].items()}
-    print(f"{system}: loaded in {result['loaded']:.1f} s; {told}", file=sys.stderr)
     return result
+
+
+def kept(system: str, folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what was measured of a system before, or measure it; a failure is tried again."""
+    file = folder / f"{system.replace(' ', '-')}.json"
+    if file.exists() and "failed" not in (before := json.loads(file.read_text())):
+        return before
+    if asked() and system not in asked():
+        return {"failed": "not measured"}
+    result = measured(system, folder / "model", names)
+    file.write_text(json.dumps(result))
+    told = {name: round(found["seconds"], 2) for name, found in result.get("found", {}).items()}
+    print(f"{system}: {result.get('failed') or told}", file=sys.stderr)
+    return result
+
+
+def asked() -> list[str]:
+    """Return the systems that --system names."""
+    return [after for option, after in pairwise(sys.argv) if option == "--system"]
 
 
 def table_of_shapes(folder: Path) -> Table:
     """Return seconds by shape and system."""
-    by_system = {system: measured(system, folder, NAMES)["found"] for system in SYSTEMS}
-    rows = []
-    for name in NAMES:
-        seconds = {system: float(found[name]["seconds"]) for system, found in by_system.items()}
-        logprobs = [np.array(found[name]["logprobs"]) for found in by_system.values()]
-        theirs_best, ours_best = (min(seconds[s] for s in SYSTEMS if s.startswith(x)) for x in ("lm-eval", "harness"))
-        off = max(float(np.abs(other - logprobs[-1]).max()) for other in logprobs[:-1])
-        times = (f"{seconds[system]:.2f}" for system in SYSTEMS)
-        rows.append((name, DOCUMENTS, *times, f"{theirs_best / ours_best:.1f}", f"{off:.2g}"))
+    if not (folder / "model" / "config.json").exists():
+        make_checkpoint(folder / "model")
+    results = {system: kept(system, folder, NAMES) for system in SYSTEMS}
+    found = {system: result["found"] for system, result in results.items() if "failed" not in result}
     columns = ("requests", "documents", *(f"{s}, s" for s in SYSTEMS), "best to best", "largest difference, nats")
-    return Table("gpu", "From texts to log-probabilities", columns, tuple(rows), notes())
+    failures = tuple(f"{system}: {result['failed']}" for system, result in results.items() if "failed" in result)
+    rows = tuple(_row(name, found) for name in NAMES)
+    return Table("gpu", "From texts to log-probabilities", columns, rows, (*failures, *notes()))
+
+
+def _row(name: str, found: dict[str, Any]) -> tuple[object, ...]:
+    seconds = {system: float(of[name]["seconds"]) for system, of in found.items()}
+    logprobs = [np.array(of[name]["logprobs"]) for of in found.values()]
+    best = [
+        min((s for system, s in seconds.items() if system.startswith(x)), default=0) for x in ("lm-eval", "harness")
+    ]
+    ratio = f"{best[0] / best[1]:.1f}" if all(best) else ""
+    off = [float(np.abs(other - logprobs[-1]).max()) for other in logprobs[:-1]]
+    times = (f"{seconds[system]:.2f}" if system in seconds else "" for system in SYSTEMS)
+    return (name, DOCUMENTS, *times, ratio, f"{max(off):.2g}" if off else "")
 
 
 # --- sweep -----------------------------------------------------------------------------------------------------------
@@ -201,7 +245,8 @@ def table_of_sweep(folder: Path) -> Table:
     each = []
     for one in folders[: 1 if TINY else TIMED]:
         begun = time.perf_counter()
-        measured("lm-eval vllm", one, NAMES, repeats=1)
+        if why := measured("lm-eval vllm", one, NAMES, repeats=1).get("failed"):
+            raise SystemExit(f"lm-eval vllm failed: {why}")
         each.append(time.perf_counter() - begun)
     other = n * median(each)
     store = harness.open_store(folder / "store")
@@ -229,13 +274,13 @@ def notes() -> tuple[str, ...]:
 
 def main() -> None:
     """Print a table."""
+    if unknown := set(asked()) - set(SYSTEMS):
+        raise SystemExit(f"--system {', '.join(unknown)}: expected {', '.join(SYSTEMS)}")
+    places = [Path(after) for option, after in pairwise(sys.argv) if option == "--keep"]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        if "--sweep" in sys.argv:
-            table = table_of_sweep(folder)
-        else:
-            make_checkpoint(folder)
-            table = table_of_shapes(folder)
+        folder = places[0] if places else Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        table = table_of_sweep(folder) if "--sweep" in sys.argv else table_of_shapes(folder)
     print(default_host().reporters["md"]([table]))
 
 

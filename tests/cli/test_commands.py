@@ -9,6 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner, Result
 
+from harness import printable
 from harness.cli import main
 from harness.store.points import PointStore
 from tests.conftest import REPOSITORY
@@ -182,6 +183,35 @@ def test_show_marks_ends_of_lines_and_contexts_that_differ(tmp_path):
     assert "  * 1 two⇥┃x┃" in output
 
 
+HOSTILE = "\x1b[2J\x07\r\x9b1m\u202e┃"
+
+
+def test_text_of_documents_reaches_a_terminal_as_escapes(tmp_path):
+    task = tmp_path / "hostile"
+    task.mkdir()
+    (task / "task.yaml").write_text(
+        'documents: docs.jsonl\nquery: "{q}"\nchoices: c\ngold: g\nid: "{q}"\ngroup: "{q}"\nattributes: [q]\n'
+    )
+    (task / "docs.jsonl").write_text(json.dumps({"q": HOSTILE, "c": [HOSTILE, "b"], "g": 0}) + "\n")
+    output = run("show", task).stdout
+    assert printable(output, lines=True) == output
+    assert "\\x1b[2J\\x07\\r\\x9b1m\\u202e\\u2503┃\n" in output
+
+
+def test_names_of_families_reach_a_terminal_as_escapes(tmp_path):
+    family = tmp_path / "odd.toml"
+    family.write_text(
+        f'source = "{REPOSITORY}/plugins/nano/weights/aster/w32l2/step-100"\n[sizes."[bold]\\u001b[2J\\u009b"]\n'
+        '[sizes."\\u202e"]\nsource = "absent"\n'
+    )
+    result = run("eval", family, "-t", "nano_job", "--limit", "2", "-o", tmp_path / "s")
+    assert result.exit_code == 1
+    for output in (result.stderr, run("compare", tmp_path / "s").output, run("check", tmp_path / "s").output):
+        assert printable(output, lines=True) == output
+    assert "odd:[bold]\\x1b[2J\\x9b nano_job" in result.stderr
+    assert "odd:\\u202e: no config.json in " in result.stderr
+
+
 def test_fit_predict_and_files(tmp_path, nano_store: PointStore):
     fits = tmp_path / "fit.json"
     command = ["fit", nano_store.path, "--law", "sigmoid", "--task", "nano_birthplace", "--bootstrap", "20"]
@@ -239,6 +269,38 @@ def test_compare_writes_tables_and_compares_with_them(tmp_path, nano_store: Poin
     assert changed.exit_code == 1
     assert "differs: families, row 3 (nano_saying acc), aster" in changed.stderr
     assert "harness: 1 cells differ" in changed.stderr
+
+
+NOISY = """
+import os, subprocess, sys
+import harness
+print("at import")
+
+@harness.hookimpl
+def register_metrics(register):
+    print("in a hook")
+    os.write(1, b"by its descriptor\\n")
+    subprocess.run([sys.executable, "-c", "print(7)"], check=True)
+    register(noisy, needs=["choices"])
+
+def noisy(scores):
+    print("in a metric")
+    return scores.logprob[scores.first]
+"""
+
+
+def test_what_plugins_print_never_mixes_with_json(tmp_path, nano_store: PointStore):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    compare = ["compare", nano_store.path, "--metric", "nano_addition=noisy", "--where", "task == 'nano_addition'"]
+    for arguments in (compare, ["ls", "metrics"], ["plugins"]):
+        ending = ["--format", "json"] if arguments is compare else ["--json"]
+        result = run("-p", tmp_path / "noisy.py", *arguments, *ending)
+        assert json.loads(result.stdout)
+        assert "at import\nin a hook\n" in result.stderr
+    command = [sys.executable, "-m", "harness", "-p", tmp_path / "noisy.py", "ls", "metrics", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert any(row["metric"] == "noisy" for row in json.loads(done.stdout))
+    assert all(line in done.stderr for line in ("at import", "in a hook", "by its descriptor", "7"))
 
 
 def test_ls_shows_kinds_of_which_only_plugins_have_any():

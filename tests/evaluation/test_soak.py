@@ -89,8 +89,9 @@ def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
     tasks = next(line.split("= ")[1] for line in text.splitlines() if line.startswith("TASKS = "))
     store = tmp_path / "store"
     harness.evaluate(["aster", "birch", "cedar"], tasks.split(","), store, limit=400).check()
-    for table in harness.compare(harness.open_store(store)):
-        assert list(differences(table, read_csv(REPOSITORY / "results" / "demo" / f"{table.name}.csv"))) == []
+    for laws, folder in ((None, "demo"), (("two_step", "sigmoid"), "demo/laws")):
+        for table in harness.compare(harness.open_store(store), laws=laws):
+            assert list(differences(table, read_csv(REPOSITORY / "results" / folder / f"{table.name}.csv"))) == []
 
 
 def test_four_processes_on_one_store(tmp_path: Path):
@@ -103,3 +104,15 @@ def test_four_processes_on_one_store(tmp_path: Path):
     assert statuses == [0] * 4, logs
     written = [line.split()[1:3] for log in logs for line in log.splitlines() if "documents/s" in line]
     assert len(written) == len({tuple(cell) for cell in written}) == 40
+
+
+def test_random_faults_lose_double_and_falsify_nothing():
+    """Kills, signals, full disks, engines, two drivers, clocks, files: python -m tests.soak runs more of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--faults", "21", "--seed", "7"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -23,6 +23,7 @@ from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
 from harness.evaluation.suite import Progress, Suite, prepare
 from harness.host import load_plugins
 from harness.store.cells import Store
+from harness.store.check import check_store
 from harness.tasks.loading import fingerprint
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from harness.types import Request
@@ -673,6 +674,61 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
         StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
     ):
         harness.compare(store)
+
+
+def trusting_host() -> harness.PluginHost:
+    @contextmanager
+    def open_trusting(checkpoint, folder, *, trust_remote_code=False):
+        yield FakeEngine(checkpoint.label)
+
+    def inspect_trusting(checkpoint, folder, *, trust_remote_code=False):
+        return inspect_fake(checkpoint, folder)
+
+    class Plugin:
+        @staticmethod
+        @harness.hookimpl
+        def register_engines(register):
+            register("trusting", open_trusting, inspect_trusting)
+
+    host = load_plugins()
+    host.add(Plugin, "trusting")
+    return host
+
+
+def test_a_store_says_which_cells_ran_code_of_their_checkpoint(tmp_path, family):
+    folder = Path(family.checkpoints[0].source)
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "sub.modeling.Mine"}}))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "modeling.py").write_text("print(1)")
+    settings = {"engine": "trusting", "options": {"trust_remote_code": True}, "registries": trusting_host()}
+    evaluate([family], [make_task("one")], tmp_path / "s", **settings).check()
+    store = Store(tmp_path / "s")
+    ran = [store.provenance(name) for name in sorted(store.cell_names())]
+    assert all(found["trust_remote_code"] for found in ran)
+    assert [list(found["remote_code"]) for found in ran if found["remote_code"]] == [["sub/modeling.py"]]
+    (finding,) = check_store(tmp_path / "s")
+    assert finding.kind == "trusted"
+    assert finding.what == "code of the checkpoint ran: sub/modeling.py (fam:s@1)"
+    (folder / "sub" / "modeling.py").write_text("print(2)")
+    assert evaluate([family], [make_task("one")], tmp_path / "s", **settings).written == 1
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "them/theirs--modeling.Mine"}}))
+    with pytest.raises(SuiteError, match="names the code them/theirs--modeling.Mine of another repository"):
+        evaluate([family], [make_task("one")], tmp_path / "s", **settings).check()
+
+
+def test_pickled_weights_are_refused_unless_they_are_allowed_by_name(tmp_path, family, fake_host):
+    folder = Path(family.checkpoints[0].source)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    settings = {"engine": "fake", "registries": fake_host}
+    found = evaluate([family], [make_task("one")], tmp_path / "s", **settings)
+    assert found.written == 2
+    assert "pytorch_model.bin is a pickle, which can run code" in str(found.failures[0])
+    assert "--allow-pickle pytorch_model.bin" in str(found.failures[0])
+    assert evaluate([family], [make_task("one")], tmp_path / "s", allow_pickle=["other.bin"], **settings).failures
+    evaluate([family], [make_task("one")], tmp_path / "s", allow_pickle=["pytorch_*.bin"], **settings).check()
+    assert [finding.what for finding in check_store(tmp_path / "s")] == [
+        "weights were read from a pickle: pytorch_model.bin (fam:s@1)"
+    ]
 
 
 def test_the_engine_scores_the_next_cell_while_one_is_written(tmp_path, family, fake_host, monkeypatch):

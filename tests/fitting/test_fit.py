@@ -11,12 +11,16 @@ import pytest
 
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
+from harness.fitting.fit_files import PointsFile, fit_file
 from harness.fitting.laws import curve
+from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, point_weights
 from harness.fitting.result import LawFit, check_output, load_fits, save_fits
+from harness.fitting.summary import prediction_table
 from harness.fitting.warnings import rungs
 from harness.fitting.wide_points import widen
 from harness.host import PluginHost, load_plugins
+from harness.reports.back_test import back_test
 from harness.store.points import PointStore
 from harness.testing import check_law
 
@@ -50,6 +54,31 @@ def test_parameters_are_recovered_exactly_without_noise(host: PluginHost, object
     found = quick(table(power(FLOPS)), "power", host, objective=objective)
     assert found.steps[0].parameters == pytest.approx({"E": 1.7, "a": 7.0, "alpha": 0.15}, rel=1e-4)
     assert found.steps[0].cost < 1e-12
+
+
+def test_held_out_points_are_scored_beside_the_last_value_and_a_constant(host: PluginHost):
+    rng = np.random.default_rng(0)
+    y = power(FLOPS) * (1 + rng.normal(scale=0.01, size=12))
+    found = quick(table(y), "power", host, hold_out="flops > 1e21")
+    scores, held = found.scores, y[FLOPS > 1e21]
+    assert (scores.n, scores.covered, scores.unbounded) == (3, sum(row["inside"] for row in found.hold_out), 0)
+    assert scores.mae == pytest.approx(np.mean([abs(row["error"]) for row in found.hold_out]))
+    assert scores.last == pytest.approx(np.abs(held - y[FLOPS <= 1e21][-1]).mean())
+    assert scores.constant == pytest.approx(np.abs(held - y[FLOPS <= 1e21].mean()).mean())
+    assert 0 < scores.crps < scores.mean_width
+    assert f"held out: n 3, covered {scores.covered} of 3" in str(found)
+    assert found.to_json()["scores"]["crps"] == scores.crps
+    assert LawFit.from_json(json.loads(json.dumps(found.to_json())), host).scores == scores
+
+
+def test_predictions_worse_than_the_mean_of_what_was_measured_are_a_warning(host: PluginHost):
+    y = np.where(FLOPS > 1e21, [50.0 + i for i in range(12)], power(FLOPS))
+    found = quick(table(y), "power", host, hold_out="flops > 1e21")
+    assert found.scores.r2 < 0
+    assert "no better than by a constant" in " ".join(found.warnings)
+    alone = quick(table(y)[:-2], "power", host, hold_out="flops > 1e21")
+    assert np.isnan(alone.scores.r2)
+    assert "no better than by a constant" not in " ".join(alone.warnings)
 
 
 def test_huber_is_not_fooled_by_its_small_delta(host: PluginHost):
@@ -172,6 +201,89 @@ def two_step_points(n: int = 14) -> pd.DataFrame:
     loss = power(flops, E=0.1, a=20.0, alpha=0.45)
     acc = 1.0 - 0.75 / (1 + np.exp(-3.0 * (loss - 1.2)))
     return pd.DataFrame({"flops": flops, "params": flops**0.5, "logp_gold": -loss, "acc": acc})
+
+
+def trained(noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """Eight runs of four checkpoints: loss is 20 % above the law before a run ends; accuracy follows loss."""
+    rng, ends = np.random.default_rng(seed), np.geomspace(1e19, 1e22, 8)
+    flops, step = np.repeat(ends, 4) * np.tile([0.25, 0.5, 0.75, 1.0], 8), np.tile([1, 2, 3, 4], 8)
+    runs = np.repeat(rng.normal(scale=noise, size=8), 4)
+    loss = power(flops, E=0.1, a=20.0, alpha=0.45) * np.where(step < 4, 1.2, 1.0) * np.exp(runs)
+    acc = 1.0 - 0.75 / (1 + np.exp(-3.0 * (loss - 1.2))) + rng.normal(scale=noise / 4, size=32)
+    sizes = np.repeat(np.arange(8), 4)
+    return pd.DataFrame(
+        {"size": sizes, "step": step, "params": 1e8 * 2.0**sizes, "flops": flops, "logp_gold": -loss, "acc": acc}
+    )
+
+
+def test_steps_are_fitted_to_rows_of_their_own(host: PluginHost):
+    """Checkpoints inside runs mislead the first step, and help the second."""
+    truth = pytest.approx({"E": 0.1, "a": 20.0, "alpha": 0.45}, rel=1e-2)
+    asked = {"value": "acc", "resample": "runs"}
+    found = quick(trained(), "two_step", host, step1_where="ends", **asked)
+    assert (found.steps[0].n, found.steps[1].n, found.runs) == (8, 32, 8)
+    assert found.steps[0].parameters == truth
+    assert found.steps[1].parameters == pytest.approx({"p": -0.75, "x0": 1.2, "k": 3.0, "q": 1.0}, rel=1e-2)
+    assert quick(trained(), "two_step", host, **asked).steps[0].parameters != truth
+    other = quick(trained(), "two_step", host, step1_where="step == 4", step2_where="step > 1", **asked)
+    assert other.steps[0].parameters == found.steps[0].parameters
+    assert other.steps[1].n == 24
+    assert "step 1 is fitted where: ends" in str(found)
+    assert LawFit.from_json(json.loads(json.dumps(found.to_json())), host).options == found.options
+
+
+def test_intervals_of_steps_with_their_own_rows_cover_the_truth(host: PluginHost):
+    """Both steps share the resampled runs, so that one interval holds the error of both."""
+    flops = 4e22
+    truth = 1.0 - 0.75 / (1 + np.exp(-3.0 * (power(flops, E=0.1, a=20.0, alpha=0.45) - 1.2)))
+    rows = [
+        quick(trained(0.04, seed), "two_step", host, value="acc", resample="runs", step1_where="ends")
+        .predict(flops=[flops])
+        .iloc[0]
+        for seed in range(10)
+    ]
+    assert sum(row["low"] <= truth <= row["high"] for row in rows) >= 8
+    assert max(row["high"] - row["low"] for row in rows) < 0.5
+
+
+def test_options_of_steps_are_for_laws_of_two_steps(host: PluginHost):
+    with pytest.raises(UsageError, match="law 'power' does not have two steps"):
+        quick(table(power(FLOPS)), "power", host, step1_where="ends")
+    with pytest.raises(LawError, match="step2_where='step > 9' selects none of 32 points"):
+        quick(trained(), "two_step", host, value="acc", step2_where="step > 9")
+    plain, chosen = (
+        quick(trained(), "two_step", host, value="acc", step1_where="ends", step1_objective=name).steps
+        for name in (None, "log_least_squares")
+    )
+    assert plain[0].objective != "log_least_squares"
+    assert [step.objective for step in chosen] == ["log_least_squares", plain[1].objective]
+
+
+def test_a_fit_says_how_often_its_intervals_covered_earlier_sizes(tmp_path, host: PluginHost):
+    """The same predictions as a back-test; a prediction far beyond the points is told so in words."""
+    sizes = np.arange(8)
+    rng = np.random.default_rng(0)
+    flops = 1e18 * 10.0**sizes
+    points = table(power(flops) * (1 + rng.normal(scale=0.01, size=8)), flops, size=sizes)
+    points.to_csv(tmp_path / "points.csv", index=False)
+    source, options = PointsFile(tmp_path / "points.csv", value="y"), Options(bootstrap=50)
+    (found,), _ = fit_file(source, "power", earlier=True, options=options, registries=host)
+    tested = back_test(points, ["power"], value="y", bootstrap=50, registries=host).rows
+    assert [row["inside"] for row in found.earlier] == tested["inside"].tolist()
+    assert [row["beyond"] for row in found.earlier] == pytest.approx([10.0] * 5)
+    bounded = [row["inside"] for row in found.earlier if row["inside"] is not None]
+    said = f"back-test on this ladder: 90% intervals covered {sum(bounded)} of {len(bounded)} earlier sizes, 10 times"
+    assert said in str(found)
+    save_fits([found], tmp_path / "fit.json")
+    notes = " ".join(prediction_table(load_fits(tmp_path / "fit.json", host), {"flops": 988e25}).notes)
+    assert "the target lies 988 times beyond the fitted range (flops 1e+18 to 1e+25)" in notes
+    assert f"{said} beyond what was fitted; none lay as far as 988 times" in notes
+    near = " ".join(prediction_table([found], {"flops": 9e25}).notes)
+    assert "beyond the fitted range" not in near
+    assert said in near
+    assert "none lay as far" not in near
+    (plain,), _ = fit_file(source, "power", options=options, registries=host)
+    assert "no back-test: no earlier size" in prediction_table([plain], {"flops": 9e25}).notes[0]
 
 
 def test_a_composed_law_chains_its_steps(host: PluginHost):

@@ -99,6 +99,11 @@ def test_the_largest_size_is_held_out_and_scored():
     assert (harness.forecast(changed).quantiles == found.quantiles).all(), "what is held out is never seen"
     assert found.scores.n == 6
     assert found.earlier.n == 6, "three sizes forecast the fourth, in six tasks"
+    below = points[points["params"] < max(SIZES)].groupby("task")["acc"]
+    assert found.scores.last == pytest.approx((top - below.last()).abs().mean())
+    assert found.scores.constant == pytest.approx((top - below.mean()).abs().mean())
+    assert np.isfinite([found.earlier.last, found.earlier.constant, found.earlier.crps]).all()
+    assert found.to_json()["scores"]["last"] == found.scores.last
 
 
 def test_no_interval_is_narrower_than_documents_allow():

@@ -224,7 +224,7 @@ def test_what_cannot_be_chosen_or_estimated_is_said(nano_store: PointStore):
         measure_subsets(nano_store, (60, 80), where=SMALL, target="size == 'w64l2'", task="nano_addition")
     with pytest.raises(UsageError, match="no checkpoint that scored the task matches"):
         choose(nano_store, 10, where="params < 5", task="nano_addition")
-    with pytest.raises(StoreError, match="no records of task nano_flag"):
+    with pytest.raises(StoreError, match="no records of task 'nano_flag'"):
         choose(nano_store, 10, task="nano_flag")
     with pytest.raises(UsageError, match="has scored these subsets; run harness eval FAMILY --tasks"):
         estimate(nano_store, choose(nano_store, 10, task="nano_addition"))

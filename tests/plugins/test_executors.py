@@ -13,6 +13,7 @@ import pytest
 import harness
 from harness import SuiteError, UsageError
 from harness.errors import StoreError
+from harness.evaluation.evaluate import plan_tables
 from harness.evaluation.plan import Plan
 from harness.evaluation.schedule import Schedule, Work
 from harness.evaluation.suite import Progress
@@ -189,3 +190,11 @@ def test_a_worker_that_cannot_store_stops_the_sweep(tmp_path):
     sweep = type("S", (), {"order": lambda self, assignment: assignment, "plan": Plan()})()
     with pytest.raises(StoreError, match="no space left"):
         _Drive(sweep, Pool(), Schedule([Work("s", {"a": 1.0})], 1)).run()
+
+
+def test_a_dry_run_estimates_the_time_of_each_worker(tmp_path, fake_host):
+    arguments = {"limit": 5, "engine": "fake", "registries": fake_host, "executor_options": {"workers": 3}}
+    _, (_, workers) = plan_tables(["aster:w32l2"], ["nano_job"], store=tmp_path / "s", **arguments)
+    assert [row[0] for row in workers.rows] == ["0", "1", "2"]
+    assert "CPU" in workers.notes[0]
+    assert not (tmp_path / "s").exists()

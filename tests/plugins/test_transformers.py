@@ -155,7 +155,7 @@ def test_nothing_is_shared_where_that_is_not_exact(tmp_path, kind):
     model = saved(tmp_path, PLAIN[kind])
     with open_engine(CHECKPOINT, tmp_path) as engine:
         assert not engine.sharing.reach
-        assert "shares nothing, since" in engine.describe()["notes"][0]
+        assert "shares nothing: " in engine.describe()["notes"][0]
         asked = requests(5, vocabulary=200)
         for score in engine.score(asked):
             logprobs, greedy = plain(model, asked[score.key])
@@ -314,7 +314,7 @@ def test_what_is_known_before_weights_are_read(host: PluginHost):
     assert inspect(*located(host, "aster:w64l2@100"), dtype="bfloat16").shape != info.shape
     assert inspect(*located(host, "aster:w64l2@100"), max_length=128).shape != info.shape
     assert inspect(*located(host, "aster:w64l2@1600"), max_length=2048).max_length == 2048
-    with pytest.raises(EngineError, match="max_length 2048 exceeds its 256 learnt positions"):
+    with pytest.raises(EngineError, match="max_length 2048 exceeds its 256 learned positions"):
         inspect(*located(host, "cedar:w64l2"), max_length=2048)
     with pytest.raises(EngineError, match="dtype 'float8' is none of"):
         inspect(*located(host, "cedar:w64l2"), dtype="float8")
@@ -440,3 +440,36 @@ def test_the_first_400_documents_score_what_was_measured_when_the_ladder_was_tra
     acc, logp = PUBLISHED[name, task]
     assert points["value"].tolist() == [pytest.approx(acc, abs=0.005), pytest.approx(logp, abs=0.02)]
     assert complete(*locate(select(name, host)[0])).flops == points["flops"].iloc[0]
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class MineConfig(LlamaConfig):
+    model_type = "mine"
+
+class Mine(LlamaForCausalLM):
+    config_class = MineConfig
+"""
+
+
+def test_code_of_a_checkpoint_runs_only_when_trusted_and_is_recorded(host: PluginHost, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    checkpoint, nano = located(host, "aster:w32l2@100")
+    folder = Path(shutil.copytree(nano, tmp_path / "mine"))
+    config = json.loads((folder / "config.json").read_text())
+    maps = {"AutoConfig": "modeling_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.Mine"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "mine", "auto_map": maps}))
+    (folder / "modeling_mine.py").write_text(CODE)
+    family = harness.Family("mine", (replace(checkpoint, family="mine", source=str(folder)),), "")
+    settings = {"limit": 5, "engine": "transformers", "registries": host}
+    refused = harness.evaluate([family], ["nano_job"], tmp_path / "s", **settings)
+    assert "trust_remote_code" in str(refused.failures[0])
+    harness.evaluate([family], ["nano_job"], tmp_path / "s", options={"trust_remote_code": True}, **settings).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    (name,) = store.cell_names()
+    assert list(store.provenance(name)["remote_code"]) == ["modeling_mine.py"]
+    same = harness.evaluate(["aster:w32l2@100"], ["nano_job"], tmp_path / "t", **settings)
+    same.check()
+    other = harness.open_store(tmp_path / "t", registries=host)
+    np.testing.assert_allclose(store.scores()["logprob"], other.scores()["logprob"], atol=1e-5)

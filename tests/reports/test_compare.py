@@ -20,7 +20,7 @@ from harness.reports.back_test_files import back_test_file
 from harness.reports.compare import compare
 from harness.store.points import PointStore
 
-FAST = {"bootstrap": 50}
+FAST = {"bootstrap": 50, "laws": ("two_step", "sigmoid")}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,31 @@ def test_held_out_sizes_are_predicted_and_what_cannot_be_fitted_is_noted(tables)
     assert any("birch, sigmoid: law 'sigmoid' has 4 parameters, and there are 2 points" in note for note in table.notes)
 
 
+def test_without_laws_the_largest_sizes_are_forecast(nano_store: PointStore, host: PluginHost):
+    """The same numbers as harness.forecast; birch alone has two sizes below its largest."""
+    where = "task != 'nano_saying'"
+    table = compare(nano_store, bootstrap=50, where=where, metrics={"nano_addition": "p_choices"})[2]
+    assert table.columns == ("task", "family", "target", "measured", "forecast", "error", "inside", "verdict")
+    found = harness.forecast_file(nano_store.path, task="nano_birthplace", registries=host).frame.iloc[0]
+    (task, family, target, measured, median, error, inside, verdict) = table.rows[0]
+    assert (task, family, target) == ("nano_birthplace", "birch", "birch:w96l3@1600")
+    assert (measured.value, median.value, median.low, median.high) == (
+        pytest.approx(tuple(found[name] for name in ("measured", "median", "low", "high")))
+    )
+    assert error == pytest.approx(median.value - measured.value)
+    assert inside == (median.low <= measured.value <= median.high)
+    assert (verdict, found["verdict"][:7]) == ("abstain", "abstain")
+    notes = " ".join(table.notes)
+    assert f"nano_birthplace, birch: {found['verdict']}" in notes
+    assert "nano_birthplace, aster: not forecast; fewer than two sizes are below the largest" in notes
+    assert "nano_addition: p_choices is no accuracy" in notes
+
+
+def test_a_forecast_is_of_the_largest_size_alone(nano_store: PointStore):
+    with pytest.raises(UsageError, match="a forecast is of the largest size, not of hold_out='0.2'; name laws"):
+        compare(nano_store, hold_out="0.2")
+
+
 def test_the_compute_to_reach_a_score_is_where_the_law_crosses_it(host: PluginHost):
     """The interval holds the truth in most of 25 simulated ladders; a score above the law is not reached."""
     flops, rng, inside = np.geomspace(1e18, 1e22, 40), np.random.default_rng(0), 0
@@ -93,7 +118,7 @@ def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
     """A law that needs log-probabilities is left out for tasks that have none, with a note."""
     families = ["aster:w32l2@100", "aster:w32l2@1600", "aster:w64l2@1600", "aster:w96l3@1600"]
     harness.evaluate(families, ["nano_addition_gen", "nano_flag"], tmp_path / "s", limit=8, registries=host).check()
-    tables = {table.name: table for table in compare(harness.open_store(tmp_path / "s", registries=host))}
+    tables = {table.name: table for table in compare(harness.open_store(tmp_path / "s", registries=host), **FAST)}
     assert [row[:2] for row in tables["families"].rows] == [("nano_addition_gen", "pass_rate"), ("nano_flag", "acc")]
     told = [note for note in tables["predictions"].notes if note.startswith("nano_addition_gen, aster, two_step")]
     assert len(told) == 1
@@ -133,7 +158,7 @@ def test_mixed_versions_are_noted(tmp_path, nano_store: PointStore, host: Plugin
 
 
 def test_another_metric_can_be_shown(nano_store: PointStore):
-    tables = compare(nano_store, metrics={"nano_addition": "p_choices"}, laws=("sigmoid",), **FAST)
+    tables = compare(nano_store, metrics={"nano_addition": "p_choices"}, **FAST)
     assert tables[0].rows[0][1] == "p_choices"
     with pytest.raises(StoreError, match="the scores of nano_text do not offer what the metric 'acc' needs"):
         compare(nano_store, metrics={"nano_text": "acc"}, **FAST)
@@ -173,7 +198,7 @@ def test_a_law_without_flops_reaches_no_score(nano_store: PointStore, host: Plug
 
 def test_a_metric_that_is_no_accuracy_needs_a_score_of_its_own(nano_store: PointStore):
     """Half way from chance to 1 means nothing for a Brier score; one that is asked for is reached from above."""
-    asked = {"metrics": {"nano_birthplace": "brier"}, "laws": (), "where": "task == 'nano_birthplace'", **FAST}
+    asked = {"metrics": {"nano_birthplace": "brier"}, **FAST, "laws": (), "where": "task == 'nano_birthplace'"}
     compute = compare(nano_store, **asked)[-1]
     assert compute.rows == ()
     assert "nano_birthplace, aster: brier is no accuracy; name the score to reach with --score" in compute.notes

@@ -82,13 +82,14 @@ def test_names_with_markup_are_shown_and_not_run(nano_store: PointStore, tmp_pat
     store = PointStore(shutil.copytree(nano_store.path, tmp_path / "store"), registries=nano_store.registries)
     for digest, checkpoints in dict(store.checkpoints).items():
         for checkpoint in checkpoints:
-            store.put_checkpoint(digest, replace(checkpoint, family=f"</script><b>{checkpoint.family}"))
+            store.put_checkpoint(digest, replace(checkpoint, family=f"</script><b>\u202e{checkpoint.family}"))
     page = write_report(store, tmp_path / "r.html", title="<i>mine</i>").read_text(encoding="utf-8")
     assert "<b>" not in page
     assert "<i>mine" not in page
     assert "&lt;i&gt;mine" in page
     families = data_of(page)["panels"]["scaling"]["columns"]["family"]["words"]
-    assert {"</script><b>aster", "</script><b>birch"} == set(families)
+    assert {"</script><b>\\u202easter", "</script><b>\\u202ebirch"} == set(families)
+    assert "\u202e" not in page
 
 
 def losses(data: harness.ReportData) -> Panel:

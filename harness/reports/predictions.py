@@ -1,0 +1,182 @@
+"""Predictions in a comparison: forecasts of the largest sizes, or what named laws predict of held-out points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import LawError
+from harness.fitting.fit import Request, each_family
+from harness.fitting.forecast_files import VIA, one_task
+from harness.fitting.forecast_results import Forecast
+from harness.fitting.forecast_scores import Scores
+from harness.fitting.forecasts import forecast
+from harness.fitting.held_out_scores import held_out_scores
+from harness.fitting.options import Options
+from harness.fitting.published_values import UNBOUNDED
+from harness.fitting.result import HeldOut, LawFit
+from harness.fitting.runs import label
+from harness.fitting.wide_points import prepared
+from harness.metrics.intervals import shown_error
+from harness.store.points import PointStore
+from harness.tables import Cell, Measured, Range, Table
+
+TITLE = "Predicted from the smaller sizes, and measured"
+ABSTAIN = "abstain"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The arguments of `compare` for its fits; documented there."""
+
+    laws: Sequence[str] | None
+    reach: str
+    hold_out: str
+    score: float | None
+    options: Options
+    store: PointStore
+
+
+def predictions(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -> Table:
+    """Return what laws predict of the held-out points; without laws, forecasts of the largest size of each family.
+
+    `points` are long, with a column `shown`; `shown` are the shown points at the last step of every size.
+    """
+    return _of_forecast(points, shown, asked) if asked.laws is None else _of_laws(points, asked.laws, asked)
+
+
+def is_accuracy(shown: pd.DataFrame) -> bool:
+    """Say whether the shown points of one task are accuracies, which have ties or trials."""
+    counted = shown[[name for name in ("ties", "trials") if name in shown.columns]].notna().any(axis=1)
+    return bool(counted.all())
+
+
+def in_order(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """Order rows by task and family; laws stay in the order in which they were asked for."""
+    return tuple(sorted(rows, key=lambda row: row[:2]))
+
+
+def each_fit(
+    points: pd.DataFrame, name: str, asked: Comparison, hold_out: str | None = None
+) -> Iterator[tuple[str, str, LawFit | LawError]]:
+    """Yield (task, family, fit or error) for the shown metric of every task with choices."""
+    law = asked.store.registries.laws[name]
+    is_rate = points["checkpoint"].isna() & points["metric"].map(lambda metric: not UNBOUNDED.search(metric))
+    for task, own in points[points["chance"].notna() | is_rate].groupby("task"):
+        if not own["shown"].any():
+            continue
+        metric = own[own["shown"]]["metric"].iloc[0]
+        store = asked.store if asked.store.holds_errors_of(own[own["shown"]]) else None
+        request = Request(metric, hold_out=hold_out, store=store, options=asked.options)
+        for family, found in each_family(own, law, request):
+            yield str(task), family, found
+
+
+def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Table:
+    """Predict what is held out with every law, family by family."""
+    rows: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    held_out: dict[str, list[tuple[str, HeldOut]]] = {}
+    for law in laws:
+        for task, family, found in each_fit(points, law, asked, asked.hold_out):
+            if isinstance(found, LawError):
+                notes.append(f"{task}, {family}, {law}: {found}")
+                continue
+            rows += [(task, family, law, *_prediction(held), len(found.warnings)) for held in found.hold_out]
+            held_out.setdefault(law, []).extend((task, held) for held in found.hold_out)
+    notes += [f"{law}: {_scores(own, asked.options.level)}." for law, own in held_out.items()]
+    columns = ("task", "family", "law", "target", "measured", "predicted", "error", "inside", "warnings")
+    about = (
+        f"Fitted without the {asked.hold_out} size of each family, which is predicted with a "
+        f"{asked.options.level:.0%} interval; warnings counts what `harness fit` says in words."
+    )
+    return Table("predictions", TITLE, columns, in_order(rows), (about, *notes), optional=("warnings", "error"))
+
+
+def _scores(held: Sequence[tuple[str, HeldOut]], level: float) -> Scores:
+    """Score held-out points; tasks are what is independent."""
+    return held_out_scores([own for _, own in held], level, [task for task, _ in held])
+
+
+def _prediction(held: HeldOut) -> tuple[Cell, ...]:
+    measured = Measured(held["measured"], held["stderr"])
+    return (
+        held["point"],
+        measured,
+        Range(held["predicted"], held["low"], held["high"]),
+        held["error"],
+        held["inside"],
+    )
+
+
+def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -> Table:
+    """Forecast the largest size of each family from its smaller sizes, all tasks and families together."""
+    columns = ("task", "family", "target", "measured", "forecast", "error", "inside", "verdict")
+    about = (
+        "The largest size of each family is held out and forecast from the smaller ones, all tasks and families "
+        f"together (`harness forecast`): median and {asked.options.level:.0%} interval. Verdict: forecast, wide (the "
+        "interval exceeds a quarter of the way from chance to 1) or abstain, with the reason below."
+    )
+    scored = {str(task): own for task, own in shown[shown["chance"].notna()].groupby("task")}
+    able = [task for task, own in scored.items() if is_accuracy(own)]
+    notes = [
+        f"{task}: {scored[task]['metric'].iloc[0]} is no accuracy, so it is not forecast; name laws with --law"
+        for task in sorted(set(scored) - set(able))
+    ]
+    rows: list[tuple[Cell, ...]] = []
+    try:
+        found = _forecast(points[points["task"].isin(able)], asked) if able else None
+    except LawError as error:
+        found = None
+        notes.append(f"no forecast: {error}")
+    if found:
+        rows = [_forecast_row(row, scored[row["task"]]) for row in found.frame.to_dict("records")]
+        notes += _too_few(found, [scored[task] for task in able])
+        notes += [
+            f"{row['task']}, {row['family']}: {row['verdict']}"
+            for row in found.frame[found.abstained].to_dict("records")
+        ]
+        notes.append(f"Forecasts that do not abstain: {found.scores}.")
+    optional = ("error", "target")
+    return Table("predictions", TITLE, columns, in_order(rows), (about, *notes), optional=optional)
+
+
+def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
+    frames = [one_task(own, str(own[own["shown"]]["metric"].iloc[0]), VIA) for _, own in points.groupby("task")]
+    wide = prepared(pd.concat(frames, ignore_index=True), None, "score")
+    via = "task_loss" if "task_loss" in wide.columns else None
+    options = asked.options
+    return forecast(
+        wide, value="score", via=via, level=options.level, seed=options.seed, registries=asked.store.registries
+    )
+
+
+def _forecast_row(row: Mapping[Any, Any], scored: pd.DataFrame) -> tuple[Cell, ...]:
+    """Return the cells of one forecast, beside the point that was measured."""
+    measured, median, low, high = (float(row[name]) for name in ("measured", "median", "low", "high"))
+    own = scored[(scored["family"] == row["family"]) & np.isclose(scored["value"], measured)].iloc[-1]
+    verdict = ABSTAIN if str(row["verdict"]).startswith(ABSTAIN) else str(row["verdict"])
+    return (
+        row["task"],
+        row["family"],
+        label(own),
+        Measured(measured, shown_error(own["stderr"], own["low"], own["high"])),
+        Range(median, low, high),
+        median - measured,
+        bool(low <= measured <= high),
+        verdict,
+    )
+
+
+def _too_few(found: Forecast, scored: Sequence[pd.DataFrame]) -> list[str]:
+    """Return a note for each task and family that has too few sizes for a forecast."""
+    known = set(zip(found.frame["task"], found.frame["family"], strict=True))
+    asked = {(str(own["task"].iloc[0]), str(family)) for own in scored for family in own["family"]}
+    return [
+        f"{task}, {family}: not forecast; fewer than two sizes are below the largest"
+        for task, family in sorted(asked - known)
+    ]

@@ -1,0 +1,54 @@
+"""Metrics that the source of a task computes itself, from the answers in the store."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness.errors import HarnessError, MetricError, choose
+from harness.registries import Registries, Source
+from harness.types import SourceMetric, Task
+
+
+def is_of_source(metric: str) -> bool:
+    """Say whether a name is that of a metric of a source, prefix:METRIC."""
+    return ":" in metric
+
+
+def source_metrics(
+    task: str,
+    source: Mapping[str, Any] | None,
+    registries: Registries,
+    read: Callable[[], tuple[Task, Any]],
+    names: Sequence[str] | None,
+    *,
+    named_task: bool,
+) -> list[SourceMetric]:
+    """Return the metrics of a cell that the source of its task computes; `names` None asks for all.
+
+    `read` returns the task and the answers of the cell. Without names, a source that cannot compute them (its
+    package is not installed) is a warning. Raises MetricError for a name that it does not have, where the task was
+    named.
+    """
+    wanted = None if names is None else {name for name in names if is_of_source(name)}
+    if source is None or wanted == set():
+        if wanted and named_task:
+            raise MetricError(f"the task {task} is of no source that has the metric {choose(wanted)}")
+        return []
+    registered: Source = registries.sources[source["prefix"]]
+    if registered.metrics is None:
+        return []
+    try:
+        found = list(registered.metrics(*read()))
+    except HarnessError as error:
+        if wanted:
+            raise
+        warnings.warn(f"{task}: metrics of {source['prefix']} are left out: {error}", stacklevel=2)
+        return []
+    if wanted is None:
+        return found
+    missing = wanted - {metric.name for metric in found}
+    if missing and named_task:
+        raise MetricError(f"the task {task} has no metric {choose(missing)}; it has {choose(m.name for m in found)}")
+    return [metric for metric in found if metric.name in wanted]

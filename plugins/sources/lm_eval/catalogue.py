@@ -1,0 +1,162 @@
+"""lm-eval's tasks by name: finding and building them with its TaskManager, quietly and with its seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness import HarnessError, TaskError, UsageError
+from harness.engines import how_to_install
+
+PYTHON_SEED, NUMPY_SEED, FEWSHOT_SEED = 0, 1234, 1234  # lm-eval's defaults (simple_evaluate)
+
+
+class Loaded(NamedTuple):
+    """What a name stands for: lm-eval's tasks by name, and its groups, the outermost first."""
+
+    tasks: dict[str, Any]
+    groups: dict[str, Any]
+
+
+def library() -> Any:
+    """Return the module lm_eval; raise TaskError, saying how to install it, where it is missing."""
+    try:
+        import lm_eval
+    except ImportError as error:
+        raise TaskError(f"tasks of lm-eval need the package lm-eval ({error}): {how_to_install('lm-eval')}") from error
+    return lm_eval
+
+
+def root() -> Path:
+    """Return the folder of the task files that come with lm-eval."""
+    return Path(library().__file__).parent / "tasks"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval's messages and progress bars from the terminal, and compile each of its templates once."""
+    from lm_eval import utils
+
+    if "from_string" in vars(utils.env):  # within another one
+        yield
+        return
+    level = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        utils.env.from_string = lru_cache(maxsize=None)(type(utils.env).from_string.__get__(utils.env))
+        try:
+            yield
+        finally:
+            del utils.env.from_string
+            logging.disable(level)
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Seed the global generators as lm-eval does before it loads tasks, some of which shuffle; restore them after."""
+    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002  # lm-eval's tasks use this generator
+    random.seed(PYTHON_SEED)
+    np.random.seed(NUMPY_SEED)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)  # noqa: NPY002
+
+
+def load(name: str, include_path: Sequence[str] = ()) -> Loaded:
+    """Build the tasks of a name, group, tag or YAML file; raise UsageError for a name that lm-eval does not know."""
+    library()
+    with quiet(), seeded():
+        try:
+            found = _manager_of(name, tuple(include_path)).load(_spec(name, tuple(include_path)))
+        except HarnessError:
+            raise
+        except Exception as error:  # a task is code of others, and reads data sets
+            raise _explained(name, error) from error
+    return Loaded(dict(found["tasks"]), dict(found.get("groups") or {}))
+
+
+def _explained(name: str, error: Exception) -> HarnessError:
+    if isinstance(error, KeyError) and "not a registered" in str(error):
+        return UsageError(
+            f"lm-eval {library().__version__} has no task, group or tag {name!r}; see lm-eval ls tasks, or name the "
+            "folder of your task files with --include-path"
+        )
+    why = " ".join(str(error).split())
+    return TaskError(
+        f"lm_eval:{name} cannot be built: {type(error).__name__}: {why[:300]}; its data set must be in the cache of "
+        "the package datasets, reachable, or named in a task file with dataset_path: json"
+    )
+
+
+def _spec(name: str, include_path: tuple[str, ...]) -> str:
+    if _is_file(name) or _is_own(name, include_path):
+        return name
+    file = _yaml_of(name)
+    return str(file) if file else name
+
+
+def _manager_of(name: str, include_path: tuple[str, ...]) -> Any:
+    """Return a manager that knows a name; to index all 14,000 of lm-eval's files takes ten seconds."""
+    by_file = _is_file(name) or (not _is_own(name, include_path) and _yaml_of(name))
+    if by_file:
+        return _manager((), defaults=False)
+    return _manager(include_path, defaults=True) if not _stands_alone(name, include_path) else _manager(include_path)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _is_own(name: str, include_path: tuple[str, ...]) -> bool:
+    return bool(include_path) and name in _manager(include_path).task_index
+
+
+def _stands_alone(name: str, include_path: tuple[str, ...]) -> bool:
+    """Say whether a name of the user's folders is a task, which needs no other; groups may name lm-eval's tasks."""
+    return _is_own(name, include_path) and name in _manager(include_path).all_subtasks
+
+
+@lru_cache(maxsize=8)
+def _manager(include_path: tuple[str, ...], *, defaults: bool = False) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=list(include_path) or None, include_defaults=defaults)
+
+
+@lru_cache(maxsize=256)
+def _yaml_of(name: str) -> Path | None:
+    """Return the one file of lm-eval's that defines the task of a name; None for groups, tags and Python classes."""
+    line = re.compile(rf"""^task: *["']?{re.escape(name)}["']? *(#.*)?$""", re.MULTILINE)
+    files = (file for file in root().rglob("*.yaml") if "__pycache__" not in file.parts)
+    texts = ((file, file.read_text("utf-8", errors="ignore")) for file in files)
+    found = [(file, text) for file, text in texts if line.search(text)]
+    if len(found) != 1 or re.search(r"^(class|group):", found[0][1], re.MULTILINE):
+        return None
+    return found[0][0]
+
+
+def configure(task: Any, num_fewshot: int | None, seed: int | None) -> None:
+    """Set the number of few-shot examples and their seed as simple_evaluate does; a task that says 0 keeps it."""
+    own = task.get_config("num_fewshot")
+    if num_fewshot is not None and own != 0:
+        task.set_config(key="num_fewshot", value=num_fewshot)
+    elif own is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=FEWSHOT_SEED if seed is None else seed)

@@ -1,0 +1,110 @@
+"""Write a store as lm-eval writes its results: results_DATE.json and samples_TASK_DATE.jsonl per checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from harness import PointStore, StoreError, UsageError
+from harness.errors import choose
+from harness_plugins.sources.lm_eval.catalogue import library, quiet
+from harness_plugins.sources.lm_eval.results import results_of
+
+SUMS = (
+    "results",
+    "groups",
+    "group_subtasks",
+    "configs",
+    "versions",
+    "n-shot",
+    "higher_is_better",
+    "n-samples",
+    "samples",
+)
+
+
+def export_store(
+    store: PointStore, folder: Path, task: str | None = None, bootstrap_iters: int = 100_000
+) -> list[Path]:
+    """Write the cells of lm-eval's tasks, one folder per checkpoint; return the results files.
+
+    Cells of one checkpoint with other settings (dtype, chat template) have results files of their own. Raises
+    StoreError where the store has no such cells.
+    """
+    library()
+    cells = [cell for cell in store.select(task) if store.task_meta[cell.id.fingerprint].get("source")]
+    if not cells:
+        raise StoreError(f"{store.path} has no cells of tasks lm_eval:NAME; evaluate some with --tasks lm_eval:NAME")
+    cells.sort(key=_order)
+    return [_export(store, list(own), folder, bootstrap_iters) for _, own in groupby(cells, key=_order)]
+
+
+def _order(cell: Any) -> tuple[str, ...]:
+    """Return what cells of one results file have in common."""
+    known = asdict(cell.settings)
+    del known["sampling"], known["truncation"]
+    return cell.checkpoint.label, cell.checkpoint.source, repr(sorted(known.items()))
+
+
+def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: int) -> Path:
+    found: dict[str, Any] = {}
+    names = [cell.task for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(
+            f"{cells[0].checkpoint.label} has several cells of {choose(twice)} (other prompts, documents or samples); "
+            "lm-eval's results have one of each task: evaluate into a store of its own"
+        )
+    for cell in cells:
+        task = store.task(cell.id.fingerprint)
+        _merge(found, results_of(task, store.answers(cell.id), bootstrap_iters))
+    return _write(found, cells, store, folder)
+
+
+def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key in SUMS:
+        if key in more:
+            found.setdefault(key, {}).update(more[key])
+
+
+def _write(found: dict[str, Any], cells: list[Any], store: PointStore, folder: Path) -> Path:
+    """Write results and samples with lm-eval's own writer."""
+    from lm_eval.loggers import EvaluationTracker
+
+    checkpoint, settings = cells[0].checkpoint, cells[0].settings
+    samples = found.pop("samples")
+    name = checkpoint.label.replace(":", "__").replace("@", "-step")
+    arguments = {"pretrained": name, "source": checkpoint.source, "dtype": settings.dtype}
+    asked = store.task_meta[cells[0].id.fingerprint]["source"]["asked"]
+    found |= {
+        "config": {"model": settings.engine, "model_args": arguments, "limit": asked.get("limit")},
+        "lm_eval_version": library().__version__,
+        "harness": {cell.task: {"cell": cell.id.name, **store.provenance(cell.id.name)} for cell in cells},
+        "max_length": settings.max_length,
+    }
+    with quiet():
+        tracker = EvaluationTracker(output_path=str(folder))
+        tracker.general_config_tracker.log_experiment_args(
+            model_source=settings.engine,
+            model_args=arguments,
+            system_instruction=asked.get("system_prompt", ""),
+            chat_template=settings.chat_template or None,  # its digest
+            fewshot_as_multiturn=bool(settings.chat_template) and asked.get("multiturn", False),
+        )
+        tracker.save_results_aggregated(results=found, samples=samples)
+        for task, rows in samples.items():
+            tracker.save_results_samples(task_name=task, samples=rows)
+    return _written(folder / tracker.general_config_tracker.model_name_sanitized, tracker, samples)
+
+
+def _written(folder: Path, tracker: Any, tasks: Iterable[str]) -> Path:
+    """Return the results file; raise StoreError where one is missing, which lm-eval only logs."""
+    date = getattr(tracker, "date_id", "")
+    files = [folder / f"results_{date}.json", *(folder / f"samples_{task}_{date}.jsonl" for task in tasks)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise StoreError(f"{missing[0]} could not be written; name a folder with -o that can be")
+    return files[0]

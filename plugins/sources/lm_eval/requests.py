@@ -1,0 +1,249 @@
+"""lm-eval's tasks as ours: its requests become documents with contexts and continuations, as it rendered them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from harness import Doc, Generation, Task, TaskError, UsageError, chat_context, fingerprint
+from harness_plugins.sources.lm_eval.catalogue import Loaded, configure, library, load, quiet, root
+from harness_plugins.sources.lm_eval.rebuilding import describe
+
+TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in the order that lm-eval prefers
+MOST_TOKENS = 256  # lm-eval's default
+INERT = {"do_sample", "until", "temperature", "top_p", *TOKENS}
+GREEDY = {"top_k", "min_p", "typical_p"}  # choose among samples only
+METRICS = {"choice": "acc", "cloze": "greedy_match", "text": "bits_per_byte"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `harness eval` that change lm-eval's requests."""
+
+    limit: int | None = None
+    num_fewshot: int | None = None
+    fewshot_seed: int | None = None
+    include_path: tuple[str, ...] = ()
+    chat: bool = False
+    system_prompt: str = ""
+    multiturn: bool = True
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One task of lm-eval with its documents, and what all tasks of a group must have in common to be one task here."""
+
+    name: str
+    task: Any
+    docs: tuple[Doc, ...]
+    kind: str
+    own_shots: int = 0
+    unconditional: bool = False
+    generation: Generation | None = None
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Return what is equal for tasks that can be evaluated as one."""
+        return self.kind, self.unconditional, self.generation
+
+
+def make_tasks(name: str, asked: Asked) -> list[Task]:
+    """Return the tasks of a name: one for a task, and for a group whose tasks are alike; else one for each task."""
+    loaded = load(name, asked.include_path)
+    with quiet():
+        leaves = [_leaf(leaf, task, asked) for leaf, task in loaded.tasks.items()]
+    group = _outermost(loaded)
+    if group is not None and group.has_aggregation and len({leaf.shape for leaf in leaves}) == 1:
+        return [_task(group.name, leaves, asked, group)]
+    return [_task(leaf.name, [leaf], asked) for leaf in leaves]
+
+
+def _outermost(loaded: Loaded) -> Any:
+    inside = {inner.name for group in loaded.groups.values() for inner in group.get_all_groups()}
+    return next((group for name, group in loaded.groups.items() if name not in inside), None)
+
+
+def _leaf(name: str, task: Any, asked: Asked) -> Leaf:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise UsageError(
+            f"lm_eval:{name} runs generated programs without a sandbox; use humaneval or mbpp of harness ls tasks"
+        )
+    if getattr(task, "MULTIMODAL", False):
+        raise UsageError(f"lm_eval:{name} asks about images or sound; engines here read text only")
+    own_shots = int(task.get_config("num_fewshot") or 0)
+    configure(task, asked.num_fewshot, asked.fewshot_seed)
+    groups = [list(own) for _, own in groupby(_instances(name, task, asked), key=lambda instance: instance.doc_id)]
+    kind = _kind(name, task, groups)
+    unconditional = kind == "choice" and _has_unconditional(groups[0])
+    docs = tuple(_doc(name, task, own, unconditional) for own in groups)
+    if kind == "choice" and not all(doc.gold for doc in docs):
+        kind = "unjudged"
+    generation = _generation(name, groups[0][0].args[1]) if kind == "generate" else None
+    return Leaf(name, task, docs, kind, own_shots, unconditional, generation)
+
+
+def _instances(name: str, task: Any, asked: Asked) -> list[Any]:
+    """Return lm-eval's requests of the first documents; contexts of conversations are messages, not yet rendered."""
+
+    def messages(turns: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: ARG001  # the last role says it
+        return str(chat_context(turns))
+
+    chat = {"apply_chat_template": True, "chat_template": messages, "fewshot_as_multiturn": asked.multiturn}
+    system = {"system_instruction": asked.system_prompt} if asked.system_prompt else {}
+    try:
+        task.build_all_requests(limit=asked.limit, **(chat if asked.chat else {}), **system)
+    except Exception as error:  # a task is code of others
+        raise TaskError(f"lm_eval:{name} makes no requests: {type(error).__name__}: {error}") from error
+    return list(task.instances)
+
+
+def _kind(name: str, task: Any, groups: Sequence[Sequence[Any]]) -> str:
+    types = {instance.request_type for own in groups for instance in own}
+    if len(types) > 1 or (types != {"loglikelihood"} and any(len(own) > 1 for own in groups)):
+        raise TaskError(f"lm_eval:{name} makes several kinds of requests for one document ({', '.join(sorted(types))})")
+    if types == {"loglikelihood"}:
+        single = all(len(own) == 1 for own in groups)
+        return ("cloze" if task.OUTPUT_TYPE == "loglikelihood" else "unjudged") if single else "choice"
+    return {"loglikelihood_rolling": "text", "generate_until": "generate"}[types.pop()]
+
+
+def _has_unconditional(own: Sequence[Any]) -> bool:
+    """Say whether the second half of a document's requests are its continuations without their context."""
+    half, rest = own[: len(own) // 2], own[len(own) // 2 :]
+    alike = all(a.args[1] == b.args[1] and not b.args[0] for a, b in zip(half, rest, strict=False))
+    return len(half) == len(rest) > 1 and alike and any(a.args[0] for a in half)
+
+
+def _doc(name: str, task: Any, own: Sequence[Any], unconditional: bool) -> Doc:
+    """Return a document with the requests that lm-eval makes for it."""
+    source = {"task": name, "doc": json.loads(json.dumps(own[0].doc, default=_plain))}
+    asked = own[: len(own) // 2] if unconditional else own
+    doc_id = f"{name}/{own[0].doc_id}"
+    if own[0].request_type == "generate_until":
+        return Doc(doc_id, (own[0].args[0],), ("",), ("",), (0,), source=source)
+    if own[0].request_type == "loglikelihood_rolling":
+        text = own[0].args[0]
+        return Doc(doc_id, ("",), (text,), (text,), (0,), source=source)
+    contexts = tuple(instance.args[0] for instance in asked)
+    continuations = tuple(instance.args[1] for instance in asked)
+    shared = contexts[:1] if len(set(contexts)) == 1 else contexts
+    choices = _choices(task, own[0].doc, continuations)
+    return Doc(doc_id, shared, continuations, choices, _gold(task, own[0].doc, choices), source=source)
+
+
+def _choices(task: Any, doc: Any, continuations: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the choices as lm-eval counts their characters; where it has none, continuations without their space."""
+    found = task.doc_to_choice(doc) if task.get_config("doc_to_choice") is not None else []
+    plain = tuple(continuation.removeprefix(" ") for continuation in continuations)
+    return tuple(found) if len(found) == len(continuations) and all(isinstance(c, str) for c in found) else plain
+
+
+def _gold(task: Any, doc: Any, choices: Sequence[str]) -> tuple[int, ...]:
+    """Return the correct choices; none where lm-eval's target is no index and no choice, or names all of them."""
+    if len(choices) == 1:
+        return (0,)
+    target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    found = tuple(dict.fromkeys(_index(item, choices) for item in (target if isinstance(target, list) else [target])))
+    return found if all(0 <= k < len(choices) for k in found) and 0 < len(found) < len(choices) else ()
+
+
+def _index(target: Any, choices: Sequence[str]) -> int:
+    if isinstance(target, str):
+        return list(choices).index(target) if target in choices else -1
+    return int(target) if isinstance(target, int) else -1
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of numpy or datetime as JSON has it."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _generation(name: str, asked: Mapping[str, Any]) -> Generation:
+    """Return how texts are drawn; raise TaskError for an option of generation that engines here do not have."""
+    samples = bool(asked.get("do_sample", float(asked.get("temperature") or 0) > 0))
+    others = {key for key, value in asked.items() if key not in INERT and value is not None}
+    unknown = sorted(others - (set() if samples else GREEDY))
+    if unknown:
+        raise TaskError(f"lm_eval:{name} generates with {', '.join(unknown)}, which engines here do not have")
+    until = asked.get("until") or []
+    most = next((int(asked[key]) for key in TOKENS if asked.get(key) is not None), MOST_TOKENS)
+    return Generation(
+        checker="lm_eval",
+        max_tokens=most,
+        stop=tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop),
+        temperature=float(asked.get("temperature") or 1.0) if samples else 0.0,
+        top_p=float(asked.get("top_p") or 1.0) if samples else 1.0,
+    )
+
+
+# --- tasks -------------------------------------------------------------------------------------------------------
+
+
+def _task(name: str, leaves: Sequence[Leaf], asked: Asked, group: Any = None) -> Task:
+    docs = tuple(_docs(leaves, grouped=group is not None))
+    first = leaves[0]
+    return Task(
+        name=f"lm_eval:{name}{_suffix(leaves, asked)}",
+        kind=first.kind,
+        docs=docs,
+        fingerprint=fingerprint(first.kind, first.unconditional, docs, first.generation),
+        unconditional=first.unconditional,
+        metric=METRICS.get(first.kind) or _own_metric(first),
+        average="micro" if group is None or group.aggregate_metric_list[0].weight_by_size else "macro",
+        about=f"{name} of lm-eval {library().__version__}",
+        generation=first.generation,
+        truncation="lm_eval",
+        source=_source(name, leaves, asked, group),
+    )
+
+
+def _docs(leaves: Iterable[Leaf], *, grouped: bool) -> Iterator[Doc]:
+    for leaf in leaves:
+        yield from (replace(doc, group=leaf.name) for doc in leaf.docs) if grouped else leaf.docs
+
+
+def _suffix(leaves: Sequence[Leaf], asked: Asked) -> str:
+    """Return what tells a task with another number of examples than its own, as for tasks that ship."""
+    used = {int(leaf.task.get_config("num_fewshot") or 0) for leaf in leaves}
+    changed = any(leaf.own_shots not in used for leaf in leaves)
+    return f"_{asked.num_fewshot}shot" if changed and asked.num_fewshot is not None else ""
+
+
+def _own_metric(leaf: Leaf) -> str:
+    """Return the name of lm-eval's first metric of a task, under its first filter."""
+    metric = next(iter(leaf.task.aggregation()), "acc")
+    return metric_name(metric, leaf.task._filters[0].name)
+
+
+def metric_name(metric: str, filter_name: str) -> str:
+    """Return the name that a metric of lm-eval has here.
+
+    >>> metric_name("acc", "none"), metric_name("exact_match", "strict-match")
+    ('lm_eval:acc', 'lm_eval:exact_match/strict-match')
+    """
+    return f"lm_eval:{metric}" if filter_name == "none" else f"lm_eval:{metric}/{filter_name}"
+
+
+def _source(name: str, leaves: Sequence[Leaf], asked: Asked, group: Any) -> dict[str, Any]:
+    """Return what is needed to compute lm-eval's metrics again: its version, task files and settings."""
+    return {
+        "prefix": "lm_eval",
+        "version": library().__version__,
+        "name": name,
+        "asked": {key: value for key, value in asdict(asked).items() if value},
+        "leaves": {leaf.name: describe(leaf.task, root()) for leaf in leaves},
+        "group": _tree(group) if group is not None else None,
+    }
+
+
+def _tree(group: Any) -> dict[str, Any]:
+    """Return a group of lm-eval and all below it as JSON has it."""
+    inner = [_tree(child) if hasattr(child, "child_names") else child.task_name for child in group]
+    metrics = [
+        {key: value for key, value in vars(metric).items() if not callable(value)}
+        for metric in group.aggregate_metric_list or ()
+    ]
+    return {"name": group.name, "alias": group.alias, "metrics": metrics, "metadata": group.metadata, "children": inner}

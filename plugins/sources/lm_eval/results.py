@@ -1,0 +1,194 @@
+"""lm-eval's results of one cell: its own evaluation loop, with the answers that are stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from harness import Doc, Floats, MetricError, Scores, SourceMetric, Task, TaskError
+from harness_plugins.sources.lm_eval.catalogue import library, quiet
+from harness_plugins.sources.lm_eval.rebuilding import rebuilt
+from harness_plugins.sources.lm_eval.requests import metric_name
+
+RESAMPLES = 1000  # for standard errors that lm-eval bootstraps with 100,000: perplexities, F1, MCC, BLEU
+STDERR = "_stderr"
+Texts = tuple[tuple[str | None, ...], ...]
+Answers = Mapping[tuple[str, int], list[list[Any]]]  # by task and number of the document: of each request, its answers
+
+
+def metrics_of(task: Task, answers: Scores | Texts) -> list[SourceMetric]:
+    """Return lm-eval's metrics of a cell with lm-eval's standard errors, of which some are bootstrapped 1,000 times."""
+    found = results_of(task, answers, RESAMPLES)
+    top = task.source["group"]["name"] if task.source["group"] else next(iter(found["results"]))
+    values, better = found["results"][top], found["higher_is_better"]
+    return [_metric(key, values, found, better.get(top, {})) for key in values if "," in key and STDERR not in key]
+
+
+def _metric(key: str, values: Mapping[str, Any], found: Mapping[str, Any], better: Mapping[str, Any]) -> SourceMetric:
+    metric, _, filter_name = key.partition(",")
+    stderr = values.get(f"{metric}{STDERR},{filter_name}")
+    per_doc = [row.get(metric) for rows in found["samples"].values() for row in rows if row["filter"] == filter_name]
+    return SourceMetric(
+        name=metric_name(metric, filter_name),
+        value=float(values[key]),
+        stderr=math.nan if stderr in {None, "N/A"} else float(stderr),
+        n=int(values["sample_len"]),
+        higher_is_better=better.get(metric) is not False,
+        values=_numbers(per_doc),
+    )
+
+
+def _numbers(values: Sequence[Any]) -> Floats | None:
+    """Return the values of documents, None where a document has none that is one number."""
+    if not all(isinstance(value, (int, float, np.integer, np.floating, np.bool_)) for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def results_of(task: Task, answers: Scores | Texts, bootstrap_iters: int) -> dict[str, Any]:
+    """Return what lm-eval's `evaluate` returns for stored answers, with the sample of every document and filter."""
+    from lm_eval.evaluator import evaluate
+
+    tasks = rebuilt(task)
+    stored = _stored(task, answers, tasks)
+    for name, made in tasks.items():
+        made.ask = _asks(name, made, task)
+    with quiet():
+        try:
+            found: dict[str, Any] = evaluate(
+                lm=_model(stored),
+                task_dict={"tasks": tasks, "groups": _groups(task.source["group"], tasks)},
+                bootstrap_iters=bootstrap_iters,
+                log_samples=True,
+            )
+        except Exception as error:  # process_results is code of others
+            raise TaskError(
+                f"{task.name}: lm-eval {library().__version__} fails on the stored answers: {type(error).__name__}: "
+                f"{error}"
+            ) from error
+    for name, counts in found["n-samples"].items():
+        counts["original"] = task.source["leaves"][name]["documents"]
+    return found
+
+
+# --- requests and their answers ----------------------------------------------------------------------------------
+
+
+def _numbered(task: Task) -> Iterator[tuple[str, int, Doc]]:
+    """Yield every document with its task and its number there."""
+    seen: dict[str, int] = {}
+    for doc in task.docs:
+        name = doc.source["task"]
+        yield name, seen.setdefault(name, 0), doc
+        seen[name] += 1
+
+
+def _asks(name: str, made: Any, task: Task) -> Any:
+    """Return what makes lm-eval's requests of one task anew, from the contexts in the store."""
+    from lm_eval.api.instance import Instance
+
+    own = [(number, doc) for leaf, number, doc in _numbered(task) if leaf == name]
+    repeats = int(made.get_config("repeats") or 1)
+
+    def ask() -> list[Any]:
+        return [
+            Instance(kind, made.eval_docs[number], arguments, i, (name, number, repeats))
+            for number, doc in own
+            for i, (kind, arguments) in enumerate(_arguments(task, doc, made))
+        ]
+
+    return ask
+
+
+def _arguments(task: Task, doc: Doc, made: Any) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the requests of a document as lm-eval has them: their kind and arguments."""
+    if task.kind == "generate":
+        return [("generate_until", (doc.contexts[0], made.get_config("generation_kwargs")))]
+    if task.kind == "text":
+        return [("loglikelihood_rolling", (doc.continuations[0],))]
+    pairs = [doc.prompt(k) for k in range(len(doc.choices))]
+    return [("loglikelihood", pair) for pair in pairs + ([("", c) for _, c in pairs] if task.unconditional else [])]
+
+
+def _stored(task: Task, answers: Scores | Texts, tasks: Mapping[str, Any]) -> Answers:
+    """Return the answers of each document; raise MetricError where texts are missing."""
+    if isinstance(answers, Scores):
+        return {(name, i): _scored(answers, n, task.kind) for n, (name, i, _) in enumerate(_numbered(task))}
+    found: dict[tuple[str, int], list[list[Any]]] = {}
+    for (name, i, doc), texts in zip(_numbered(task), answers, strict=True):
+        wanted = int(tasks[name].get_config("repeats") or 1)
+        if len(texts) < wanted or None in texts:
+            what = "no texts (--no-texts)" if None in texts else f"{len(texts)} texts"
+            raise MetricError(
+                f"{task.name}, document {doc.doc_id}: {what} in the store; lm-eval needs {wanted}: pass --n"
+            )
+        found[name, i] = [list(texts[:wanted])]
+    return found
+
+
+def _scored(scores: Scores, n: int, kind: str) -> list[list[Any]]:
+    rows = range(scores.first[n], scores.first[n] + scores.n_choices[n])
+    if kind == "text":
+        return [[float(scores.logprob[row])] for row in rows]
+    if scores.is_greedy is None:
+        raise MetricError("the engine did not say what is greedy, which lm-eval's results contain")
+    own: list[list[Any]] = [[(float(scores.logprob[row]), bool(scores.is_greedy[row]))] for row in rows]
+    if scores.logprob_unconditional is not None:  # whether these are greedy is not stored, and asked by no metric
+        own += [[(float(scores.logprob_unconditional[row]), False)] for row in rows]
+    return own
+
+
+def _model(stored: Answers) -> Any:
+    """Return a model of lm-eval's that answers from the store."""
+    return _stored_model()(stored)
+
+
+@cache
+def _stored_model() -> Any:
+    from lm_eval.api.model import LM
+
+    class Stored(LM):  # type: ignore[misc]  # lm-eval is untyped
+        """Answers each request with what is stored; requests that repeat get one answer after the other."""
+
+        def __init__(self, stored: Answers) -> None:
+            super().__init__()
+            self.stored = stored
+
+        def _answers(self, requests: Sequence[Any]) -> list[Any]:
+            seen: dict[tuple[str, int, int], int] = {}
+            found = []
+            for request in requests:
+                key = (request.task_name, request.doc_id, request.idx)
+                number = seen[key] = seen.get(key, -1) + 1
+                found.append(self.stored[key[:2]][request.idx][number])
+            return found
+
+        def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[Any]:
+            return self._answers(requests)
+
+        loglikelihood_rolling = generate_until = loglikelihood
+
+    return Stored
+
+
+def _groups(tree: Mapping[str, Any] | None, tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return lm-eval's groups by name, the outermost first, from a stored tree."""
+    from lm_eval.api.group import AggMetricConfig, Group
+
+    if tree is None:
+        return {}
+    metrics = [AggMetricConfig(**metric) for metric in tree["metrics"]] or None
+    group, found = Group(tree["name"], tree["alias"], metrics, tree["metadata"]), dict[str, Any]()
+    for child in tree["children"]:
+        if isinstance(child, str):
+            if child in tasks:
+                group.add(tasks[child])
+            continue
+        inner = _groups(child, tasks)
+        group.add(inner[child["name"]])
+        found |= inner
+    return {tree["name"]: group} | found

@@ -1,0 +1,159 @@
+"""lm-eval's tasks on our engines: the same JSON as lm-eval writes, choice by choice, metric by metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness import Task, TaskError, UsageError
+from harness.checkpoints.families import locate, select
+from harness.host import PluginHost
+from harness.tasks.loading import find_tasks
+from harness.tasks.prompting import Prompting
+from harness.tasks.task_files import read_task_file
+from harness_plugins.sources.lm_eval import rebuilding
+from tests import lm_eval_cases as cases
+from tests.conftest import REPOSITORY
+
+MODEL = "aster:w64l2@1600"
+CASES = {
+    "arc_easy": lambda: cases.arc_easy(20),
+    "boolq": lambda: cases.boolq(6),
+    "mutual": lambda: cases.mutual(6),
+    "gsm8k": lambda: cases.gsm8k(3, num_fewshot=2, fewshot_seed=7),
+    "bbh": lambda: cases.bbh(6),
+    "hellaswag": lambda: cases.hellaswag(6),
+    "lambada": lambda: cases.lambada(12),
+    "small_mmlu": lambda: cases.small_mmlu(4),
+    "wikitext": lambda: cases.wikitext(4),
+    "winogrande": lambda: cases.winogrande(6),
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", CASES)
+def test_results_and_samples_are_those_that_lm_eval_writes(name: str, host: PluginHost, tmp_path: Path):
+    case, folder = CASES[name](), tmp_path / "tasks"
+    folder.mkdir()
+    case.write(folder)
+
+    def model():
+        from lm_eval.models.huggingface import HFLM
+
+        _, weights = locate(select(MODEL, host)[0])
+        settings = {"dtype": "float32", "max_length": cases.MAX_LENGTH, "batch_size": 8, "device": "cpu"}
+        return HFLM(pretrained=str(weights), add_bos_token=case.add_bos, **settings)
+
+    cases.theirs(case, folder, model, tmp_path / "theirs")
+    cases.ours(case, folder, MODEL, tmp_path / "ours", host=host)
+    found = cases.compare(tmp_path / "theirs", tmp_path / "ours")
+    assert not found.differences, "\n".join(found.differences[:20])
+    assert found.documents
+
+
+# --- tasks that ship, beside lm-eval's ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(tmp_path: Path, host: PluginHost):
+    """Return what makes a task that ships and lm-eval's, of the same rows."""
+
+    def make(name: str, case: cases.Case, **asked) -> tuple[Task, Task]:
+        case.write(tmp_path)
+        prompting = Prompting(include_path=(str(tmp_path),), **asked)
+        (theirs,) = find_tasks([f"lm_eval:{case.name}"], host, prompting=prompting)
+        (ours,) = find_tasks([name], host, cases.published("tasks"), len(theirs.docs), Prompting(**asked))
+        return ours, theirs
+
+    return make
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("asked", [{}, {"num_fewshot": 2}, {"fewshot_seed": 5}, {"num_fewshot": 0}])
+def test_gsm8k_has_lm_evals_examples_for_every_document(both, asked):
+    ours, theirs = both("gsm8k", cases.gsm8k(40), **asked)
+    assert [doc.contexts for doc in ours.docs] == [doc.contexts for doc in theirs.docs]
+    assert (ours.generation.stop, ours.generation.max_tokens) == (theirs.generation.stop, theirs.generation.max_tokens)
+    assert ours.name.removeprefix("gsm8k") == theirs.name.removeprefix("lm_eval:gsm8k")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("asked", [{"num_fewshot": 3}, {"num_fewshot": 1, "multiturn": False}])
+def test_conversations_of_gsm8k_are_lm_evals(both, asked):
+    ours, theirs = both("gsm8k", cases.gsm8k(5), chat=True, system_prompt="Think.", **asked)
+    assert [doc.contexts for doc in ours.docs] == [doc.contexts for doc in theirs.docs]
+
+
+@pytest.mark.parity
+def test_bbh_gen_lacks_the_description_of_lm_evals_prompt_and_stops_earlier(both):
+    ours, theirs = both("bbh_gen", cases.bbh(20))
+    described = [
+        theirs.docs[0].contexts[0].removesuffix(ours.docs[0].contexts[0]) + doc.contexts[0] for doc in ours.docs
+    ]
+    assert described[:20] == [doc.contexts[0] for doc in theirs.docs]
+    assert (ours.generation.stop, ours.generation.max_tokens) == (("\n", "Q:"), 64)
+    assert (theirs.generation.stop, theirs.generation.max_tokens) == (("</s>", "Q:", "<|im_end|>"), 256)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["humaneval", "triviaqa"])
+def test_humaneval_and_triviaqa_stop_as_lm_evals_do(name: str):
+    import lm_eval
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    file = {"humaneval": "humaneval/humaneval.yaml", "triviaqa": "triviaqa/default.yaml"}[name]
+    theirs = load_yaml(Path(lm_eval.__file__).parent / "tasks" / file, resolve_func=False)["generation_kwargs"]
+    own = "triviaqa_gen" if name == "triviaqa" else name
+    ours = read_task_file(REPOSITORY / "tasks" / own).generation
+    assert list(ours.stop) == theirs["until"]
+    assert ours.max_tokens == theirs.get("max_gen_toks", 256)
+
+
+ANSWERS = {  # text: what lm-eval's flexible-extract and our last_number say, where 18 is right
+    "#### 18": (True, True),
+    "She makes $18.": (True, True),
+    "It is 18, I think": (True, True),
+    "9 * 2 = 1,8": (True, False),
+    "18 or 17": (False, False),
+    "no number": (False, False),
+    "The answer is 18.0": (False, True),
+    "36-18": (False, True),
+    "18 ...": (False, True),
+}
+
+
+@pytest.mark.parity
+def test_last_number_differs_from_flexible_extract_as_it_says(both):
+    from harness_plugins.checkers.answers import last_number
+    from harness_plugins.sources.lm_eval.results import results_of
+
+    ours, theirs = both("gsm8k", cases.gsm8k(1), num_fewshot=0)
+    found = {}
+    for text in ANSWERS:
+        (row,) = (r for r in results_of(theirs, ((text,),), 0)["samples"]["gsm8k"] if r["filter"] == "flexible-extract")
+        found[text] = (row["exact_match"] == 1, last_number(ours.docs[0], text).outcome == "passed")
+    assert found == ANSWERS
+
+
+@pytest.mark.parity
+def test_a_task_whose_file_is_gone_says_that_it_cannot_be_built_again(host: PluginHost, tmp_path: Path):
+    case, folder = cases.hellaswag(3), tmp_path / "tasks"
+    folder.mkdir()
+    case.write(folder)
+    cases.ours(case, folder, "aster:w32l2@1600", tmp_path, host=host)
+    (folder / "hellaswag.yaml").unlink()
+    rebuilding._rebuilt.cache_clear()
+    store = harness.open_store(tmp_path / "store", registries=host)
+    with pytest.raises(TaskError, match="lm_eval:hellaswag cannot be built again from .*hellaswag.yaml"):
+        store.points(metrics=["lm_eval:acc"])
+    with pytest.warns(UserWarning, match="metrics of lm_eval are left out"):
+        assert "acc" in set(store.points()["metric"])
+
+
+@pytest.mark.parity
+def test_a_name_that_lm_eval_does_not_know_is_said(host: PluginHost, tmp_path: Path):
+    cases.boolq(1).write(tmp_path)
+    with pytest.raises(UsageError, match="has no task, group or tag 'nothing.yaml'; see lm-eval ls tasks"):
+        find_tasks(["lm_eval:nothing.yaml"], host)

@@ -1,0 +1,31 @@
+"""The benchmark for GPUs runs on what there is, with a small model, and says which systems failed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.install
+def test_each_system_is_reported_even_if_one_fails(tmp_path: Path):
+    command = [sys.executable, "-m", "tests.benchmarks.gpu", "--tiny", "--keep", str(tmp_path)]
+    settings: dict[str, Any] = {"capture_output": True, "text": True, "cwd": REPOSITORY}
+    done = subprocess.run(command, check=True, **settings)
+    lines = done.stdout.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith(("| arc", "| mmlu"))]
+    assert len(rows) == 2
+    for row in rows:
+        assert float(row[3]) > 0  # lm-eval hf
+        assert float(row[5]) > 0  # harness transformers
+        assert float(row[7]) < 1e-3  # nats
+    has_vllm = find_spec("vllm") is not None
+    assert any(line.startswith("- lm-eval vllm: ") for line in lines) == (not has_vllm)
+    again = subprocess.run([*command, "--system", "harness transformers"], check=True, **settings)
+    assert "harness transformers:" not in again.stderr  # it is kept
