@@ -33,6 +33,7 @@ def harness(workplace: Path, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.soak
 def test_own_checkpoints_task_metric_and_law_from_end_to_end(workplace: Path):
     done = harness(workplace, "eval", "mine.toml", "-t", "nano_job,capitals", "--limit", "30", "-o", "store")
     assert done.returncode == 0, done.stderr
@@ -53,6 +54,7 @@ def test_own_checkpoints_task_metric_and_law_from_end_to_end(workplace: Path):
     assert "| mine   | nano_job | saturating |" in predicted.stdout
 
 
+@pytest.mark.soak
 def test_own_metric_is_listed_computed_and_comparable(workplace: Path):
     assert "| surprise " in harness(workplace, "-p", "mine.py", "ls", "metrics").stdout
     done = harness(workplace, "eval", "mine.toml:w32l2@1600", "-t", "nano_job", "--limit", "20", "-o", "small")
@@ -71,6 +73,7 @@ def test_the_one_line_checks_of_the_readme_pass(workplace: Path):
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.soak
 def test_the_python_of_the_readme_runs(workplace: Path):
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (program,) = [

@@ -53,7 +53,10 @@ def options_for(resolve: Callable[..., Any], prefix: str, prompting: Prompting, 
     Chat messages are made for a source that does not make them, so that only options of few-shot examples and folders
     are refused.
     """
-    parameters = inspect.signature(resolve).parameters.values()
+    try:
+        parameters = list(inspect.signature(resolve).parameters.values())
+    except ValueError:  # a function of C, such as a dictionary's look-up, shows no signature: it takes no options
+        parameters = []
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     taken = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     asked = prompting.changes | ({"limit": limit} if limit else {})

@@ -110,6 +110,7 @@ def test_the_live_display_shows_cells_rate_and_time_left():
     assert "fam:s@1 t" in screen.getvalue()
 
 
+@pytest.mark.soak
 def test_a_terminal_gets_the_live_display(tmp_path):
     """The real command with a pseudo-terminal for standard error: the bar moves in place."""
     master, slave = pty.openpty()

@@ -121,8 +121,20 @@ COMMANDS = {
 
 def test_every_command_that_prints_tables_is_tried():
     """A new command is added here, or to those that print something else."""
-    others = {"browse", "choose", "completion", "docs", "doctor", "estimate", "eval", "example", "new", "plot"}
-    others |= {"export", "report", "show", "sink"}  # sink is of a plugin of the tests
+    others = {
+        "browse",
+        "choose",
+        "completion",
+        "docs",
+        "doctor",
+        "estimate",
+        "eval",
+        "example",
+        "export",
+        "new",
+        "plot",
+    }
+    others |= {"report", "show", "sink"}  # sink is of a plugin of the tests
     tried = {arguments[0] for arguments in COMMANDS.values()}
     assert set(main.list_commands(main.make_context("harness", ["ls", "laws"]))) <= tried | others
 

@@ -314,6 +314,7 @@ def test_a_cell_that_another_process_wrote_is_not_done_again(tmp_path, family, f
     assert len(store.cell_names()) == 3
 
 
+@pytest.mark.soak
 def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
     """Real processes with a real engine: every cell is written by exactly one of them."""
     command = [

@@ -105,6 +105,7 @@ def test_with_noise_the_error_stated_is_the_error_made(host: PluginHost):
     assert np.median(stated) == pytest.approx(np.std(estimates), rel=0.33)
 
 
+@pytest.mark.soak
 def test_prediction_intervals_cover_what_they_say(host: PluginHost):
     """90 % intervals of a new measurement hold it in 90 % of 150 simulated ladders, give or take."""
     rng = np.random.default_rng(1)
@@ -119,6 +120,7 @@ def test_prediction_intervals_cover_what_they_say(host: PluginHost):
     assert 0.82 <= inside / 150 <= 0.97
 
 
+@pytest.mark.soak
 def test_intervals_of_a_short_ladder_cover_what_they_say(host: PluginHost):
     """Five points, three parameters: 90 % of the resampled curves' range holds the true one; weights gave 75 %."""
     rng, flops, inside = np.random.default_rng(2), np.geomspace(1e18, 1e21, 5), 0
@@ -130,6 +132,7 @@ def test_intervals_of_a_short_ladder_cover_what_they_say(host: PluginHost):
     assert 84 <= inside <= 97
 
 
+@pytest.mark.soak
 def test_checkpoints_of_few_runs_are_not_independent(host: PluginHost):
     """Runs that differ more than their checkpoints: 90 % intervals of a new run hold it; they did in 73 %."""
     rng, inside, runs = np.random.default_rng(3), 0, np.repeat(np.arange(5), 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from harness.fitting.laws import curve
 from harness.fitting.simulations import coverage, measured, places
@@ -19,6 +20,7 @@ def test_noise_is_that_of_the_objective(host: PluginHost):
     assert abs(rates.std() - np.sqrt(0.21 / 1000)) < 0.001
 
 
+@pytest.mark.soak
 def test_intervals_hold_the_truth_as_often_as_they_say_and_no_oftener(host: PluginHost):
     """90 % intervals of 60 simulations, and 50 % intervals, which hold it in half."""
     law = host.laws["sigmoid"]
@@ -30,6 +32,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_no_oftener(host: Plug
         )
 
 
+@pytest.mark.soak
 def test_steps_are_simulated_one_behind_the_other(host: PluginHost):
     """Accuracy follows from the loss as it was measured; both steps have their parameters counted."""
     law = host.laws["two_step"]

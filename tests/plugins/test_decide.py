@@ -51,6 +51,7 @@ def crossing_fits(host: PluginHost, seed: int, *, noise: float = 0.003, resample
     return fits
 
 
+@pytest.mark.soak
 def test_the_interval_of_a_crossover_holds_the_truth(host: PluginHost):
     inside = []
     for seed in range(25):

@@ -72,6 +72,7 @@ def expect(engine: VllmEngine, asked: list[Request]) -> None:
         assert score.is_greedy.tolist() == expected[score.key].is_greedy.tolist()
 
 
+@pytest.mark.soak
 def test_every_result_comes_once_whatever_the_number_of_requests(start, folder):
     engine = start(folder)
     for n, cells in ((2500, 3), (1024, 1), (1, 1), (0, 1)):
@@ -87,6 +88,7 @@ def test_a_child_with_room_for_more_than_it_is_sent_answers_what_it_has(start, f
     assert sorted(sample.key for sample in engine.generate(asked)) == list(range(WINDOW + 1))
 
 
+@pytest.mark.soak
 def test_a_child_that_dies_is_started_again_and_asked_what_it_did_not_answer(start, tmp_path):
     engine = start(make_folder(tmp_path / "a", mishaps="result 300 kill\nresult 100 exit\n"))
     expect(engine, requests(700))
@@ -96,6 +98,7 @@ def test_a_child_that_dies_is_started_again_and_asked_what_it_did_not_answer(sta
     assert int(notes[0].split()[-4]) <= 700 - 250  # not all once more
 
 
+@pytest.mark.soak
 def test_a_child_that_dies_again_and_again_is_given_up(start, tmp_path):
     engine = start(make_folder(tmp_path / "a", mishaps="result 5 kill\n" * 9))
     with pytest.raises(EngineError, match=r"vLLM cannot serve .*ended by signal 9\n(.*\n)*about to kill"):
@@ -111,6 +114,7 @@ def test_a_request_that_cannot_be_answered_is_not_tried_again(start, tmp_path):
     assert engine.starts == 1
 
 
+@pytest.mark.soak
 def test_memory_that_runs_out_is_asked_for_less(start, tmp_path):
     mishaps = "start memory\nresult 10 memory\nresult 10 memory\n"
     engine = start(make_folder(tmp_path / "a", mishaps=mishaps), max_num_batched_tokens=1000)
@@ -124,6 +128,7 @@ def test_memory_that_runs_out_is_asked_for_less(start, tmp_path):
     ]
 
 
+@pytest.mark.soak
 def test_memory_that_never_suffices_is_out_of_memory(tmp_path, start):
     with pytest.raises(OutOfMemory, match=r"CUDA out of memory\."):
         start(make_folder(tmp_path / "a", mishaps="start memory\n" * 9))
