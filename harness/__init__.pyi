@@ -6,6 +6,7 @@ To add a name, add a line `from harness.MODULE import NAME as NAME`.
 from harness.cli.output import answer as answer
 from harness.cli.output import duplicates_option as duplicates_option
 from harness.cli.output import interval_options as interval_options
+from harness.cli.output import point_options as point_options
 from harness.cli.output import print_json as print_json
 from harness.cli.output import print_tables as print_tables
 from harness.cli.output import row_options as row_options

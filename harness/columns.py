@@ -11,7 +11,7 @@ from harness.types import Checkpoint
 COLUMNS = frozenset(field.name for field in fields(Checkpoint)) | {
     # of a cell
     "task", "engine", "dtype", "quantisation", "max_length", "truncation", "sampling", "settings", "fingerprint",
-    "checkpoint", "origin",
+    "checkpoint", "origin", "label",
     # of a value
     "metric", "value", "stderr", "low", "high", "n", "ties", "truncated", "chance",
     "drawn", "passed", "trials", "successes",

@@ -99,7 +99,7 @@ def register_metrics(register: Register) -> None:
         `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
         denominators).
         `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), cloze (one
-        continuation), text, one_gold, several_gold, unconditional, greedy.
+        continuation), text, one_gold, several_gold, unconditional, greedy, token_counts (unknown in imported samples).
         `aggregate` is mean, ratio (sum over sum), exp_ratio (its exponential), or a function of the columns.
         `bounds` is the lowest and highest possible value, such as (0, 1); intervals stay within it.
 

@@ -53,6 +53,7 @@ BUILT_IN = (
     "harness_plugins.analyses.forecast",
     "harness_plugins.executors.listing",
     "harness_plugins.forecasters",
+    "harness_plugins.imports.importing",
     "harness_plugins.sources.bigbench",
     "harness_plugins.sources.lm_eval",
     "harness_plugins.samplers",

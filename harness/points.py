@@ -1,27 +1,44 @@
 """Public names for analyses of a store and of points: reading, columns, runs, and metrics. Re-exports only."""
 
-from harness.fitting.columns import column, query, readable, renamed
+from harness.fitting.columns import column, labelled, query, readable, renamed
+from harness.fitting.point_source import Source, TablePoints, benchmark_table, open_points
+from harness.fitting.published import Published, Reading, own_metrics, published, same_points
 from harness.fitting.runs import ends, label, largest, largest_known, refuse_twice, runs_of
 from harness.fitting.wide_points import widen
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
 from harness.metrics.per_document import per_document
-from harness.store.identity import CellId
+from harness.store.choice_cells import Records
+from harness.store.identity import CellId, Settings
+from harness.store.imported import SAMPLES_ENGINE, import_name
 from harness.store.points import PointStore, checkpoint_columns, open_store, read_points, read_table
 
 __all__ = [
+    "SAMPLES_ENGINE",
     "CellId",
     "PointStore",
+    "Published",
+    "Reading",
+    "Records",
+    "Settings",
+    "Source",
+    "TablePoints",
     "applicable",
+    "benchmark_table",
     "checkpoint_columns",
     "column",
     "ends",
     "evaluate",
+    "import_name",
     "label",
+    "labelled",
     "largest",
     "largest_known",
+    "open_points",
     "open_store",
+    "own_metrics",
     "paired_difference",
     "per_document",
+    "published",
     "query",
     "read_points",
     "read_table",
@@ -29,5 +46,6 @@ __all__ = [
     "refuse_twice",
     "renamed",
     "runs_of",
+    "same_points",
     "widen",
 ]

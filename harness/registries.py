@@ -39,6 +39,7 @@ NEEDS = (
     *(f"samples_{k}" for k in PASS_AT),
     "several_gold",
     "text",
+    "token_counts",
     "unconditional",
 )
 UNBOUNDED = (-float("inf"), float("inf"))

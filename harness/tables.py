@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,15 @@ class Table:
         rows = [[v for cell, kind in zip(row, kinds, strict=True) for v in _values(cell, kind)] for row in self.rows]
         return columns, rows
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook; text is escaped."""
+        head = "".join(f"<th>{_html(name)}</th>" for name in self.columns)
+        rows = "".join("<tr>" + "".join(f"<td>{_html(text(cell))}</td>" for cell in row) + "</tr>" for row in self.rows)
+        notes = "".join(f"<li>{_html(note)}</li>" for note in self.notes)
+        body = f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+        below = f"<ul>{notes}</ul>" if notes else ""
+        return f"<table><caption>{_html(self.title)}</caption>{body}</table>{below}"
+
     @property
     def kinds(self) -> list[type | None]:
         """Return the type of each column: Measured, Range or None."""
@@ -74,6 +84,10 @@ class Table:
             next((type(row[i]) for row in self.rows if isinstance(row[i], (Measured, Range))), None)
             for i in range(len(self.columns))
         ]
+
+
+def _html(shown: str) -> str:
+    return html.escape(printable(shown))
 
 
 def noted(tables: Sequence[Table], notes: Sequence[str]) -> list[Table]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.named_values import read_options
-from harness.cli.output import FORMAT, OUTPUT, answer, print_tables, say
+from harness.cli.output import FORMAT, OUTPUT, answer, point_options, print_tables, say
 from harness.errors import HarnessError
 from harness.host import PluginHost
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("points", type=click.Path(path_type=Path))
 @click.option(
     "--law",
     "laws",
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     help="Metric of a task (default: the task's).",
 )
 @click.option("--mix-engines", is_flag=True, help="Allow scores of different engines in one table.")
+@point_options
 @FORMAT
 @OUTPUT
 @click.option(
@@ -50,7 +51,7 @@ def compare(
     host: PluginHost,
     /,
     *,
-    store: Path,
+    points: Path,
     laws: tuple[str, ...],
     reach: str,
     score: float | None,
@@ -58,17 +59,28 @@ def compare(
     where: str | None,
     metrics: tuple[str, ...],
     mix_engines: bool,
+    renames: tuple[str, ...],
+    label: str | None,
+    run: str | None,
+    drop_duplicates: bool,
     suffix: str | None,
     output: Path | None,
     expect: Path | None,
 ) -> None:
-    """Compare the families of a store: scores, predictions and measurements, compute to reach a score."""
-    from harness.reports.compare import compare as run
-    from harness.store.points import open_store
+    """Compare families: scores, predictions and measurements, compute to reach a score.
 
-    tables = run(
-        open_store(store, registries=host),
-        where=where,
+    POINTS is a store, or a CSV or Parquet table as harness import reads it.
+    """
+    from harness.fitting.point_source import open_points
+    from harness.fitting.published import Reading
+    from harness.reports.compare import compare as tables_of
+    from harness.tables import noted
+
+    how = Reading(renames=renames, where=where, label=label, run=run, drop_duplicates=drop_duplicates)
+    source = open_points(points, how, registries=host)
+    tables = tables_of(
+        source.store,
+        where=source.where,
         metrics=read_options(metrics),
         mix_engines=mix_engines,
         laws=[name for names in laws for name in names.split(",")] or None,
@@ -76,6 +88,7 @@ def compare(
         hold_out=hold_out,
         score=score,
     )
+    tables = noted(tables, source.notes)
     print_tables(tables, host, suffix=suffix, output=output)
     if expect:
         _expect(tables, expect)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.output import say
+from harness.cli.output import LABEL, MAP, say
 from harness.host import PluginHost
 
 LAW = click.option(
@@ -25,22 +25,28 @@ HOLD_OUT = click.option(
 METRIC = click.option(
     "--metric", "metrics", multiple=True, metavar="COLUMN", help="Column of scores of a table; may be repeated."
 )
-MAP = click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit, for a table.")
+WHERE = click.option("--where", metavar="EXPR", help="Expression that selects points.")
 
 
-def _source(path: Path, host: PluginHost, metrics: Sequence[str], renames: Sequence[str]) -> Any:
-    """Return a store, or the long points of a table; raise UsageError for table options beside a store."""
+def _source(path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any]) -> Any:
+    """Return a store, or the long points of a table, with the options of points removed from `asked`.
+
+    Raises UsageError for --metric beside a store.
+    """
     from harness.errors import UsageError
-    from harness.fitting.columns import renamed
+    from harness.fitting.columns import labelled, query, renamed
+    from harness.fitting.point_source import open_points
+    from harness.fitting.published import Reading
     from harness.reports.table_points import table_points
-    from harness.store.points import open_store, read_table
+    from harness.store.points import read_table
 
+    renames, label, where = (asked.pop(name) for name in ("renames", "label", "where"))
     if not path.is_dir():
-        table, _ = read_table(path)
-        return table_points(renamed(table, renames), metrics)
-    if metrics or renames:
-        raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric and --map are for tables")
-    return open_store(path, registries=host)
+        table = renamed(read_table(path)[0], labelled(renames, label))
+        return table_points(query(table, where) if where else table, metrics)
+    if metrics:
+        raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric is for tables")
+    return open_points(path, Reading(renames=renames, label=label, where=where, selects=True), registries=host).store
 
 
 @click.command("report")
@@ -57,11 +63,11 @@ def _source(path: Path, host: PluginHost, metrics: Sequence[str], renames: Seque
 @HOLD_OUT
 @METRIC
 @MAP
+@LABEL
+@WHERE
 @click.option("--title", help="Heading of the page (default: the name of the store or table).")
 @click.pass_obj
-def report(
-    host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], renames: tuple[str, ...], **asked: Any
-) -> None:
+def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], **asked: Any) -> None:
     """Write one HTML page with the figures of a store or a table.
 
     POINTS is a store, or a CSV or Parquet table with one row per checkpoint. The page holds its data and scripts and
@@ -70,7 +76,7 @@ def report(
     from harness.reports.report import write_report
 
     asked["title"] = asked["title"] or f"Scaling report of {points.name}"
-    path = write_report(_source(points, host, metrics, renames), output, registries=host, **asked)
+    path = write_report(_source(points, host, metrics, asked), output, registries=host, **asked)
     say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -98,10 +104,12 @@ def report(
 @click.option("--linear", is_flag=True, help="Linear horizontal axis (default: logarithmic).")
 @METRIC
 @MAP
+@LABEL
+@WHERE
 @click.pass_obj
 def plot(
     host: PluginHost, /, points: Path, task: str, output: Path, scale: str, linear: bool, metrics: tuple[str, ...],
-    renames: tuple[str, ...], **asked: Any,
+    **asked: Any,
 ) -> None:  # fmt: skip
     """Draw one task: points with error bars, a law with its interval, and held-out points.
 
@@ -110,7 +118,7 @@ def plot(
     from harness.charts import save_chart
     from harness.reports.report import plot_task
 
-    source = _source(points, host, metrics or _column(points, task), renames)
+    source = _source(points, host, metrics or _column(points, task), asked)
     chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
     say(save_chart(chart, output))
 

@@ -12,6 +12,7 @@ from click.exceptions import Exit
 from harness.cli.named_values import read_features, read_options
 from harness.cli.output import (
     FORMAT,
+    LABEL,
     interval_options,
     print_json,
     print_tables,
@@ -56,6 +57,7 @@ class Asked(TypedDict):
 )
 @click.option("--params-column", help="Column to use as params, such as params_non_embedding.")
 @row_options
+@LABEL
 @click.option("--where", help="Expression over columns that selects rows and points.")
 @click.option(
     "--hold-out",
@@ -120,6 +122,7 @@ def fit(
     params_column: str | None,
     run: str | None,
     drop_duplicates: bool,
+    label: str | None,
     where: str | None,
     hold_out: str | None,
     back_test: bool,
@@ -145,7 +148,7 @@ def fit(
     from harness.fitting.fit_files import PointsFile
     from harness.fitting.options import Options
 
-    source = PointsFile(points, task, metric, value, renames, params_column, run, drop_duplicates)
+    source = PointsFile(points, task, metric, value, renames, params_column, run, drop_duplicates, label)
     steps = (step1_where, step2_where, step1_objective)
     options = Options(objective, resample, bootstrap, level, starts, seed, *steps)
     asked: Asked = {"via": via, "where": where, "law_options": read_options(law_options), "options": options}

@@ -96,6 +96,10 @@ LEVEL = click.option(
 )
 
 RUN = click.option("--run", metavar="COLUMN", help="Column that identifies the runs of a table (default: run).")
+MAP = click.option(
+    "--map", "renames", multiple=True, metavar="THEIRS=OURS", help="Rename or compute a column, as in harness fit."
+)
+LABEL = click.option("--label", metavar="COLUMN", help="Column with the names of models.")
 DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several rows that are equal in every column.")
 
 
@@ -107,6 +111,11 @@ def duplicates_option(command: C) -> C:
 def row_options(command: C) -> C:
     """Add the options --run and --drop-duplicates to a click command."""
     return RUN(DROP(command))
+
+
+def point_options(command: C) -> C:
+    """Add the options --map (`renames`), --label, --run and --drop-duplicates to a click command that reads points."""
+    return MAP(LABEL(row_options(command)))
 
 
 def interval_options(command: C) -> C:
@@ -189,7 +198,7 @@ def print_tables(
     """Print tables: in a registered format; without one, as they fit a terminal, or as Markdown elsewhere.
 
     Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows a small screen
-    does not cut. Raises UsageError where --table names none of them.
+    does not cut, nor its notes. Raises UsageError where --table names none of them.
     """
     from harness.cli.terminal import is_terminal, screen, show_tables
 

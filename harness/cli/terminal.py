@@ -11,7 +11,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -132,7 +132,7 @@ def _show(console: Console, table: Table, at: Screen, *, every_row: bool) -> Non
         _print(console, part, "bold")
     for block in layout.blocks:
         _print_block(console, table, columns, block, layout.rows)
-    for note in _notes(table, columns, layout, at):
+    for note in _notes(table, columns, layout, replace(at, whole=at.whole or every_row)):
         _say(console, note, at.width)
 
 

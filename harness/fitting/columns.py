@@ -49,6 +49,11 @@ def renamed(
     return found
 
 
+def labelled(pairs: Sequence[str], label: str | None) -> list[str]:
+    """Return pairs theirs=ours, and the one that names models by a column."""
+    return [*pairs, *([f"{label}=label"] if label else [])]
+
+
 def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
     if theirs in points.columns:
         return points[theirs]
@@ -94,7 +99,7 @@ def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     Such as tokens in billions, parameters in millions, or FLOPs that overflowed.
     """
     warnings = _check_flops(points) if "flops" in names else ()
-    for name in set(names) & set(FEWEST) & set(points.columns):
+    for name in [name for name in FEWEST if name in names and name in points.columns]:
         values = pd.to_numeric(points[name], errors="coerce").to_numpy(dtype=np.float64)
         most = float(np.nanmax(values)) if np.isfinite(values).any() else np.inf
         if 0 < most < FEWEST[name]:

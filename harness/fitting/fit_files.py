@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.columns import renamed
+from harness.fitting.columns import labelled, renamed
 from harness.fitting.fit import Request, each_family, fit_points
 from harness.fitting.options import Options
 from harness.fitting.result import LawFit
@@ -26,7 +26,8 @@ class PointsFile:
 
     `metric` is the metric of a store (default: the task's) and `value` the column of a table. `renames` are pairs
     theirs=ours (`fitting.columns.renamed`), `params_column` is the column to use as params, `run` the column that
-    identifies runs; `drop_duplicates` keeps one of several equal rows of a table.
+    identifies runs, `label` the column with the names of models; `drop_duplicates` keeps one of several equal rows of a
+    table.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class PointsFile:
     params_column: str | None = None
     run: str | None = None
     drop_duplicates: bool = False
+    label: str | None = None
 
     def read(self, registries: Registries, vias: Sequence[str | None] = ()) -> PointsRead:
         """Read the points, with the columns `vias` if the scores of a store offer them.
@@ -45,7 +47,7 @@ class PointsFile:
         """
         metrics = [self.metric or self.value, *vias]
         read = read_points(self.path, self.task, metrics, registries, drop_duplicates=self.drop_duplicates)
-        points = renamed(read.points, self.renames, self.params_column, self.run)
+        points = renamed(read.points, labelled(self.renames, self.label), self.params_column, self.run)
         value = self.metric or self.value or read.metric
         if value is None:
             raise UsageError(f"{self.path} has columns {choose(points.columns)}; name the one to fit with --value")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from harness.errors import UsageError, choose
-from harness.fitting.columns import renamed
+from harness.fitting.columns import labelled, renamed
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_runs import Report
 from harness.fitting.forecasts import Wanted, forecast
+from harness.fitting.published_values import scored_tasks
 from harness.fitting.wide_points import prepared, widen
 from harness.registries import Registries
 from harness.store.points import open_store, read_points
@@ -29,6 +30,7 @@ def forecast_file(
     metric: str | None = None,
     via: str | None = None,
     renames: Sequence[str] = (),
+    label: str | None = None,
     where: str | None = None,
     params: Wanted = None,
     tokens: Wanted = None,
@@ -43,10 +45,12 @@ def forecast_file(
 ) -> Forecast:
     """Forecast from a store (the metric of every task with correct answers) or a table; see `forecast`.
 
-    `renames` are pairs theirs=ours (`harness.points.renamed`).
+    `renames` are pairs theirs=ours (`harness.points.renamed`), `label` is the column with the names of models.
     """
+    renames = labelled(renames, label)
     if path.is_dir():
         points, value, via = _of_store(path, task, metric, via or VIA, registries)
+        points = renamed(points, renames)
     else:
         read = read_points(path, task, [], registries)
         points, value = widen(renamed(read.points, renames)), metric or ACCURACY
@@ -77,18 +81,18 @@ def forecast_file(
 
 def _of_store(
     path: Path, task: str | None, metric: str | None, via: str, registries: Registries
-) -> tuple[pd.DataFrame, str, str]:
-    """Return wide points with columns score and task_loss of every task, and their names."""
+) -> tuple[pd.DataFrame, str, str | None]:
+    """Return wide points with columns score and task_loss of every task, and their names; None for no task loss."""
     store = open_store(path, registries=registries)
-    kinds = {cell.task: store.task_meta[cell.id.fingerprint]["kind"] for cell in store.select(task)}
-    tasks = sorted(name for name, kind in kinds.items() if kind in {"choice", "generate"} or task or metric)
+    tasks = sorted(store.tasks(task) if task or metric else scored_tasks(store))
     if not tasks:
         raise UsageError(f"{path} has no task with right answers; a forecast is of accuracies: name one with --metric")
     frames = []
     for name in tasks:
         read = read_points(path, name, [metric, via], registries)
         frames.append(one_task(read.points, metric or str(read.metric), via))
-    return pd.concat(frames, ignore_index=True), "score", "task_loss"
+    points = pd.concat(frames, ignore_index=True)
+    return points, "score", "task_loss" if "task_loss" in points.columns else None
 
 
 def one_task(points: pd.DataFrame, metric: str, via: str) -> pd.DataFrame:

@@ -84,6 +84,10 @@ class Forecast:
         """Return one row per task and family."""
         return table(self)
 
+    def _repr_html_(self) -> str:
+        """Return the table of the forecast for a notebook."""
+        return self.table()._repr_html_()
+
     def __str__(self) -> str:
         return text(self)
 

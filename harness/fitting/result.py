@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, LawError, UsageError
+from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
@@ -151,6 +153,16 @@ class LawFit:
         lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes", "earlier")}
         kept = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
         return cls(**{**kept, **read, **lists})
+
+    def __repr__(self) -> str:
+        names = "".join(f", {key} {self.labels[key]}" for key in ("family", "task") if key in self.labels)
+        held = f", {len(self.hold_out)} held out" if self.hold_out else ""
+        features = ", ".join(self.features)
+        return f"<LawFit {self.law}: {self.value} from {features}{names}; {self.steps[-1].n} points{held}>"
+
+    def _repr_html_(self) -> str:
+        """Return the report of the fit for a notebook; text is escaped."""
+        return f"<pre>{html.escape(printable(str(self), lines=True))}</pre>"
 
     def __str__(self) -> str:
         from harness.fitting.summary import fit_report

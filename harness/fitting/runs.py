@@ -136,9 +136,15 @@ def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def label(row: pd.Series[Any]) -> str:
-    """Name a row for a message, as far as it has a name: family:size@step#seed, and its run."""
+    """Name a row for a message: by its column label, or as far as it has a name family:size@step#seed, and its run."""
+    own, model = (_known(row.get(name)) for name in ("label", "model"))
     family, size, step, seed, run = (_known(row.get(name)) for name in ("family", "size", "step", "seed", "run"))
     told = "" if run is None else f", run {run}"
+    if own is not None or (size is None and model is not None):
+        named = str(model if own is None else own)
+        for more in ("" if step is None else f"@{step}", told):
+            named += "" if more in named else more  # the column may hold what this function returned
+        return named
     if family is None and size is None:
         return f"row {row.name}{told}"
     named = checkpoint_label("" if family is None else family, "" if size is None else size, step, seed)

@@ -86,6 +86,7 @@ class Scores:
             "several_gold": not one_gold and self.kind != "unjudged",
             "unconditional": self.logprob_unconditional is not None,
             "greedy": self.is_greedy is not None,
+            "token_counts": bool((self.n_tokens > 0).all()),  # 0 where samples of others do not say
         }
         return frozenset(name for name, is_offered in offered.items() if is_offered)
 

@@ -10,6 +10,7 @@ from typing import Any
 from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit_files import PointsFile, via_of
 from harness.fitting.options import Options
+from harness.fitting.published_values import scored_tasks
 from harness.host import default_host
 from harness.registries import Registries
 from harness.reports.back_test import back_test
@@ -59,6 +60,4 @@ def back_test_file(
 def _scored_tasks(path: Path, registries: Registries) -> list[str]:
     """Return the tasks of a store that have right answers: choices, and texts that pass or fail."""
     store = open_store(path, registries=registries)
-    return sorted(
-        {c.task for c in store.select() if store.task_meta[c.id.fingerprint]["kind"] in {"choice", "generate"}}
-    )
+    return sorted(scored_tasks(store))

@@ -21,6 +21,7 @@ from harness.fitting.options import Options
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
+from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
 from harness.tables import Cell, Measured, Table
 from harness.types.laws import ComposedLaw
@@ -75,9 +76,9 @@ def compare(
     points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
-    notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_damaged(store)]
+    notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
     return [
-        _families(_shown(points), notes, lambda name: store.registries.metrics[name].higher_is_better),
+        _families(_shown(points), notes, store.rises),
         _ladder(_shown(points)),
         predictions(points, _shown(points), comparison),
         _compute(points, comparison),
@@ -94,21 +95,21 @@ def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
 
 def _points(store: PointStore, metrics: Mapping[str, str], via: set[str]) -> pd.DataFrame:
     """Return the points of all tasks; `shown` marks the one metric of each task that tables show."""
-    own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
+    own = store.tasks()
     if set(metrics) - set(own):
         unknown = set(metrics) - set(own)
         raise UsageError(f"{store.path} holds no task {choose(unknown)}; {suggest(min(unknown), own)}")
     named = own | dict(metrics)
     points = store.points(metrics=sorted({*named.values(), *via}))
     points["shown"] = points["metric"] == points["task"].map(named)
-    for task in {cell.task for cell in store.select()} - set(points[points["shown"]]["task"]):
+    for task in set(own) - set(points[points["shown"]]["task"]):
         raise StoreError(f"the scores of {task} do not offer what the metric {named[task]!r} needs; choose another")
     return points
 
 
 def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
     """Raise StoreError where engines are mixed, or one checkpoint and task is there twice."""
-    engines = set(points["engine"])
+    engines = set(points["engine"][points["checkpoint"].notna()]) - {SAMPLES_ENGINE}
     if len(engines) > 1 and not mix_engines:
         raise StoreError(f"the store mixes engines ({choose(engines)}); choose one with --where, or pass --mix-engines")
     twice = points[points.duplicated([*CELL, "metric"], keep=False)]
@@ -127,7 +128,7 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
 
 def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
     """Return a note for each library of which records hold more than one version."""
-    names = points[["checkpoint", "fingerprint", "settings"]].drop_duplicates()
+    names = points[["checkpoint", "fingerprint", "settings"]].dropna().drop_duplicates()
     versions: dict[str, set[str]] = {}
     for name in names.itertuples(index=False):
         provenance = store.provenance("-".join(name))
@@ -139,9 +140,23 @@ def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
 
 def _damaged(store: PointStore) -> list[str]:
     """Return a note on files that were set aside and not written again since."""
-    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in store.lost()}  # once per cell
+    cells = [path for path in store.lost() if path.parts[0] != "points"]
+    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in cells}  # once per cell
+    imports = [f"imported points are damaged and not in these tables: {again}" for again in store.lost_imports()]
     said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"
-    return [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
+    again = [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
+    return [*again, *imports]
+
+
+def _imported(points: pd.DataFrame) -> list[str]:
+    """Return a note on points that were not measured here."""
+    shown = points[points["shown"]]
+    others = shown[shown["checkpoint"].isna() | (shown["engine"] == SAMPLES_ENGINE)]
+    if others.empty:
+        return []
+    counts = others["origin"].value_counts() if "origin" in others.columns else pd.Series({SAMPLES_ENGINE: len(others)})
+    files = ", ".join(f"{name} ({count})" for name, count in counts.sort_index().items())
+    return [f"{len(others)} of {len(shown)} points are imported: {files}; prompts and engines may differ"]
 
 
 def _shown(points: pd.DataFrame) -> pd.DataFrame:
@@ -181,7 +196,7 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
-        rows.append((task, metric, *values, int(own["n"].max()), int(own["truncated"].sum()), _total(own["ties"])))
+        rows.append((task, metric, *values, _most(own["n"]), _total(own["truncated"]), _total(own["ties"])))
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
@@ -223,6 +238,10 @@ def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
     return notes
 
 
+def _most(column: pd.Series[float]) -> int | None:
+    return None if column.isna().all() else int(column.max())
+
+
 def _total(column: pd.Series[float]) -> int | None:
     return None if column.isna().all() else int(column.sum())
 
@@ -260,7 +279,7 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
         if score is None:
             notes.append(f"{task}, {family}: {found.value} is no accuracy; name the score to reach with --score")
             continue
-        rises = asked.store.registries.metrics[found.value].higher_is_better
+        rises = asked.store.rises(found.value)
         rows.append((task, family, score, *reach(found, score, rises=rises)))
     about = (
         f"Where the law {asked.reach}, fitted to all points of a family, passes the score (half way from chance to 1 "
@@ -273,4 +292,6 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
 def _half_way(points: pd.DataFrame, task: str) -> float | None:
     """Return the score half way from chance to 1; None for a metric that is no accuracy."""
     shown = points[(points["task"] == task) & points["shown"]]
+    if shown["checkpoint"].isna().any():
+        return None if shown["chance"].isna().all() else (1 + float(shown["chance"].dropna().iloc[0])) / 2
     return (1 + float(shown["chance"].iloc[0])) / 2 if is_accuracy(shown) else None

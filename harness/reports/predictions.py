@@ -17,6 +17,7 @@ from harness.fitting.forecast_scores import Scores
 from harness.fitting.forecasts import forecast
 from harness.fitting.held_out_scores import held_out_scores
 from harness.fitting.options import Options
+from harness.fitting.published_values import UNBOUNDED
 from harness.fitting.result import HeldOut, LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import prepared
@@ -64,9 +65,13 @@ def each_fit(
 ) -> Iterator[tuple[str, str, LawFit | LawError]]:
     """Yield (task, family, fit or error) for the shown metric of every task with choices."""
     law = asked.store.registries.laws[name]
-    for task, own in points[points["chance"].notna()].groupby("task"):
+    is_rate = points["checkpoint"].isna() & points["metric"].map(lambda metric: not UNBOUNDED.search(metric))
+    for task, own in points[points["chance"].notna() | is_rate].groupby("task"):
+        if not own["shown"].any():
+            continue
         metric = own[own["shown"]]["metric"].iloc[0]
-        request = Request(metric, hold_out=hold_out, store=asked.store, options=asked.options)
+        store = asked.store if asked.store.holds_errors_of(own[own["shown"]]) else None
+        request = Request(metric, hold_out=hold_out, store=store, options=asked.options)
         for family, found in each_family(own, law, request):
             yield str(task), family, found
 

@@ -125,12 +125,12 @@ def _points(source: PointStore | pd.DataFrame, task: str | None) -> pd.DataFrame
     """Return long points with the name of each checkpoint, and a mark at the metric that each task shows."""
     if isinstance(source, PointStore):
         points = source.points(task)
-        own = {meta["name"]: meta["metric"] for meta in source.task_meta.values()}
+        own = source.tasks(task)
     else:
         points = source if task is None else source[source["task"] == task]
         if points.empty:
             raise UsageError(f"the table has no task {task!r}; it has: {choose(set(source['task']))}")
-        own = points.groupby("task")["metric"].first().to_dict()
+        own = {str(name): str(metric) for name, metric in points.groupby("task")["metric"].first().items()}
     points = points.assign(label=[label(row) for _, row in points.iterrows()])
     return points.assign(shown=points["metric"] == points["task"].map(own))
 
@@ -157,11 +157,18 @@ Fit = tuple[str, str, LawFit]
 
 
 def _fits(
-    shown: pd.DataFrame, law: str, hold_out: str, *, note: Callable[[str], None], **options: Any
+    shown: pd.DataFrame,
+    law: str,
+    hold_out: str,
+    *,
+    note: Callable[[str], None],
+    store: PointStore | None,
+    **options: Any,
 ) -> Iterator[Fit]:
     """Fit the law to each task and family; note why those without a curve have none."""
     for (task, metric), own in shown.groupby(["task", "metric"]):
-        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, **options):
+        known = store if store and store.holds_errors_of(own) else None
+        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, store=known, **options):
             if isinstance(result, LawError):
                 note(f"{law}: {task}, {family}: {result}")
             else:
@@ -210,7 +217,7 @@ def _held_out(fits: Sequence[Fit]) -> pd.DataFrame:
 def _choices(store: PointStore, task: str | None) -> pd.DataFrame:
     """Return mean log-probabilities (nats) of the gold choice and of the best wrong ones, one row per cell and rank."""
     rows = []
-    for cell in store.select(task):
+    for cell in store.selected(task):
         if store.is_sampled(cell.id):
             continue
         scores = store.load(cell.id)
@@ -240,7 +247,7 @@ def _runs(points: pd.DataFrame) -> pd.DataFrame:
     shown = points[points["shown"]]
     columns = [name for name in ("family", "size", "label", *SCALES, "engine", "dtype") if name in shown.columns]
     counts = [name for name in ("truncated", "ties") if name in shown.columns]
-    counted = shown.groupby("label", sort=False)[counts].sum().reset_index()
+    counted = shown.groupby("label", sort=False)[counts].sum(min_count=1).reset_index()
     return shown[columns].drop_duplicates("label").merge(counted, on="label").reset_index(drop=True)
 
 

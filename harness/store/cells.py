@@ -10,7 +10,7 @@
       checkpoints/DIGEST-SOURCE.json   all attributes of a checkpoint, names included
       settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, chat_template,
                                    system_prompt, adapter, sampling
-      points/NAME.parquet          reserved: imported points, with their origin
+      points/NAME.parquet, .json   imported points, with their origin (harness/store/imported.py)
       damaged/                     damaged files, under their original path
 
 CELL is CHECKPOINT-FINGERPRINT-SETTINGS, which are three digests, so listing the store opens no file. Names are stored

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import DamagedFile, StoreError
-from harness.store.cells import CHECKPOINT_NAME, DIGEST, Store
+from harness.store.cells import CHECKPOINT_NAME, DIGEST
 from harness.store.choice_cells import CELL_NAME
 from harness.store.files import SCHEMA
 from harness.store.identity import CellId
+from harness.store.imported import IMPORT_NAME, ImportedStore
 from harness.store.sample_cells import PART_NAME
 from harness.tables import Table
 
@@ -20,7 +21,7 @@ NAMES = {
     "tasks": (DIGEST, ".parquet"),
     "checkpoints": (CHECKPOINT_NAME, ".json"),
     "settings": (DIGEST, ".json"),
-}  # stem and suffix of the files of each folder; points/ may have any
+}  # stem and suffix of the files of each folder
 
 
 class Finding(NamedTuple):
@@ -39,17 +40,21 @@ def check_store(path: str | Path) -> list[Finding]:
 
     Raises StoreError if the folder is no store or its mark is damaged.
     """
-    store = Store(path, sets_aside=False)
-    findings = [*_cells(store), *_names(store), *_strange(store)]
-    findings += [
-        Finding("set aside", str(path), "it was damaged and is not computed again yet") for path in store.lost()
-    ]
+    store = ImportedStore(path, sets_aside=False)
+    findings = [*_cells(store), *_names(store), *_imports(store), *_strange(store)]
+    findings += [Finding("set aside", str(path), _aside(store, path)) for path in store.lost()]
     return sorted(set(findings))
+
+
+def _aside(store: ImportedStore, path: Path) -> str:
+    """Say what a file that was set aside needs."""
+    again = f"; {store.again(path.stem)}" if path.parts[0] == "points" else ""
+    return f"it was damaged and is not computed again yet{again}"
 
 
 def findings_table(path: str | Path) -> Table:
     """Return the findings of check_store as a table."""
-    store, findings = Store(path, sets_aside=False), check_store(path)
+    store, findings = ImportedStore(path, sets_aside=False), check_store(path)
     schema = (
         "" if store.files.schema == SCHEMA else f" of schema {store.files.schema}, in which footers have no checksums"
     )
@@ -60,7 +65,7 @@ def findings_table(path: str | Path) -> Table:
     return Table("check", f"Findings in {path}", ("kind", "file", "what"), rows, (note, *([repair] * is_wrong)))
 
 
-def _cells(store: Store) -> Iterator[Finding]:
+def _cells(store: ImportedStore) -> Iterator[Finding]:
     """Read every cell with its documents, and the parts of incomplete cells."""
     complete, of_choices = store.cell_names(), store.choice_cells.names()
     for name in sorted(complete):
@@ -79,7 +84,7 @@ def _cells(store: Store) -> Iterator[Finding]:
             yield from _parts(store, folder.name)
 
 
-def _trusted(store: Store, name: str) -> Iterator[Finding]:
+def _trusted(store: ImportedStore, name: str) -> Iterator[Finding]:
     """Say where loading a checkpoint may have run code that came with it."""
     provenance = store.provenance(name)
     for key, what in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
@@ -87,12 +92,12 @@ def _trusted(store: Store, name: str) -> Iterator[Finding]:
             yield Finding("trusted", f"cell {name}", f"{what}: {', '.join(files)} ({_labels(store, name)})")
 
 
-def _labels(store: Store, name: str) -> str:
+def _labels(store: ImportedStore, name: str) -> str:
     named = store.checkpoints.get(CellId.of(name).checkpoint, ())
     return " and ".join(checkpoint.label for checkpoint in named) or "unnamed"
 
 
-def _parts(store: Store, name: str) -> Iterator[Finding]:
+def _parts(store: ImportedStore, name: str) -> Iterator[Finding]:
     for part in store.sample_cells.parts(name):
         try:
             store.files.read_table(part)
@@ -100,7 +105,7 @@ def _parts(store: Store, name: str) -> Iterator[Finding]:
             yield _finding(store, part, error)
 
 
-def _names(store: Store) -> Iterator[Finding]:
+def _names(store: ImportedStore) -> Iterator[Finding]:
     """Read all tasks, settings and checkpoints, and report those that cells need and that are missing."""
     readable: dict[str, set[str]] = {"tasks": set(), "settings": set(), "checkpoints": set()}
     for folder, read_names in readable.items():
@@ -121,7 +126,22 @@ def _names(store: Store) -> Iterator[Finding]:
                 yield Finding("missing", f"{folder}/{digest}", "cells need it, and it is missing or damaged")
 
 
-def _strange(store: Store) -> Iterator[Finding]:
+def _imports(store: ImportedStore) -> Iterator[Finding]:
+    """Read imported points and how they were made."""
+    for name in store.import_names():
+        for suffix in ("json", "parquet"):
+            path = f"points/{name}.{suffix}"
+            if not (store.path / path).is_file():
+                yield Finding("missing", path, f"its other half is in the store; {store.again(name)}")
+                continue
+            try:
+                store.files.read_json(f"points/{name}") if suffix == "json" else store.read_import(name)
+            except StoreError as error:
+                found = _finding(store, path, error)
+                yield found._replace(what=f"{found.what}; {store.again(name)}")
+
+
+def _strange(store: ImportedStore) -> Iterator[Finding]:
     """Report the files that no version of the harness writes; they are not read."""
     for file in sorted(store.path.rglob("*")):
         inside = file.relative_to(store.path)
@@ -131,7 +151,9 @@ def _strange(store: Store) -> Iterator[Finding]:
 
 def _is_ours(inside: Path) -> bool:
     folder = inside.parts[0]
-    if folder in ("store.json", "damaged", ".locks", "points") or inside.name.startswith("."):
+    if folder == "points":
+        return IMPORT_NAME.fullmatch(inside.stem) is not None and inside.suffix in {".json", ".parquet"}
+    if folder in ("store.json", "damaged", ".locks") or inside.name.startswith("."):
         return True
     if folder == "samples" and len(inside.parts) == 3:
         is_part = PART_NAME.fullmatch(inside.stem) is not None and inside.suffix == ".parquet"
@@ -140,7 +162,7 @@ def _is_ours(inside: Path) -> bool:
     return pattern is not None and pattern.fullmatch(inside.stem) is not None and inside.suffix == suffix
 
 
-def _finding(store: Store, where: str, error: Exception) -> Finding:
+def _finding(store: ImportedStore, where: str, error: Exception) -> Finding:
     if isinstance(error, DamagedFile):
         return Finding("damaged", str(Path(str(error.path)).relative_to(store.path)), error.why)
     return Finding("damaged", where, " ".join(str(error).split()))

@@ -9,12 +9,13 @@ Columns of points: family, size, step, seed, params, params_non_embedding, token
 annealed, every feature, task, metric, value, stderr, low, high, n, ties, truncated, chance, engine, dtype, settings,
 fingerprint, checkpoint. Points of generated text also have sampling (the settings), drawn and passed (numbers of
 samples), and trials with their successes (the number of trials at one rate that has the same standard error).
+A store with imported points (`harness import`) also has the columns origin (the file, or "measured") and label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,46 +23,76 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.columns import renamed
 from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
-from harness.metrics.aggregation import applicable, evaluate
+from harness.metrics.aggregation import applicable
 from harness.metrics.intervals import Z
-from harness.metrics.per_document import per_document
-from harness.metrics.samples import Samples, Scored
+from harness.metrics.samples import Scored
 from harness.metrics.scores import Scores
 from harness.registries import Registries
-from harness.store.cells import Cell, Store
-from harness.store.documents import Docs
+from harness.store.cells import Cell
 from harness.store.files import UNREADABLE
+from harness.store.frames import (
+    checkpoint_columns,
+    choice_frame,
+    document_frame,
+    frame_of,
+    point_of,
+    sample_frame,
+    source_points,
+)
 from harness.store.identity import CellId
+from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportedStore
 from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source, source_metrics
 from harness.store.subsets import Subset
-from harness.types import Floats, Metric, SourceMetric, Task
+from harness.tables import Table
+from harness.types import Bools, Floats, Metric, SourceMetric, Task
+
+__all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
 
 UNITS = ("checkpoint", "document", "choice")
 KEYS = ["family", "size", "step", "seed"]
+OF_POINTS = (
+    "params", "tokens", "flops", "loss", "stderr", "low", "high", "n", "ties", "truncated", "chance", "engine",
+    "dtype", "settings", "fingerprint", "checkpoint",
+)  # fmt: skip
 
 
-class PointStore(Store):
+class PointStore(ImportedStore):
     """A store that returns pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
         super().__init__(path, create=create)
         self.registries = registries or default_host()
 
+    def _repr_html_(self) -> str:
+        """Return the tasks of the store for a notebook, with the numbers of cells and imported points of each."""
+        cells, imported = [cell.task for cell in self.cells()], self.imported
+        others = [] if imported.empty else list(imported["task"])
+        rows = tuple((name, cells.count(name), others.count(name)) for name in sorted({*cells, *others}))
+        table = Table("store", str(self.path), ("task", "cells", "imported points"), rows)
+        return table._repr_html_()
+
     def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
         """Return the cells of a task and a family (None: all); raise StoreError if there are none.
 
         Subsets of tasks are included only by name, because their means are not those of the tasks.
         """
-        cells = self.cells()
-        wanted = [c for c in cells if (Subset.MARK not in c.task if task is None else c.task == task)]
-        chosen = [c for c in wanted if family in (None, c.checkpoint.family)]
-        if not chosen:
-            raise StoreError(f"{self.path} {_what_is_missing(cells, task, family)}")
-        return chosen
+        chosen = self.selected(task, family)
+        if chosen:
+            return chosen
+        if len(self._imported(task, family, None)):
+            raise StoreError(
+                f"{self.path} has imported points of task {task or '(any)'} and family {family or '(any)'}, but no "
+                "records of documents; import samples that have log-probabilities, or evaluate the task"
+            )
+        raise StoreError(f"{self.path} {_what_is_missing(self.cells(), task, family)}")
+
+    def selected(self, task: str | None = None, family: str | None = None) -> list[Cell]:
+        """Return the cells of a task and a family, or none; see `select`."""
+        wanted = [c for c in self.cells() if (Subset.MARK not in c.task if task is None else c.task == task)]
+        return [c for c in wanted if family in (None, c.checkpoint.family)]
 
     def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
         """Return one row per choice of every document, with checkpoint, task, group and attributes.
@@ -72,7 +103,7 @@ class PointStore(Store):
         cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
         if not cells:
             raise StoreError(f"{task or 'every task of the store'} generates text and scores no choices; see samples()")
-        frames = [_choice_frame(self, cell, prompts=prompts) for cell in cells]
+        frames = [choice_frame(self, cell, prompts=prompts) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
 
     def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
@@ -83,7 +114,7 @@ class PointStore(Store):
         cells = [cell for cell in self.select(task, family) if self.is_sampled(cell.id)]
         if not cells:
             raise StoreError(f"{task or 'every task of the store'} scores choices and generates no text; see scores()")
-        return pd.concat([_sample_frame(self, cell) for cell in cells], ignore_index=True)
+        return pd.concat([sample_frame(self, cell) for cell in cells], ignore_index=True)
 
     def points(
         self,
@@ -102,30 +133,101 @@ class PointStore(Store):
             raise UsageError(f"unit {unit!r}; expected one of {choose(UNITS)}")
         if unit == "choice":
             return self.scores(task, family)
-        made = _point if unit == "checkpoint" else _document_frame
+        imported = self._imported(task, family, metrics)
+        if unit == "document" or imported.empty:
+            return self._measured(self.select(task, family), metrics, unit, named_task=task is not None)
+        cells = self.selected(task, family)
+        if not cells:
+            return _ordered(imported)
+        known = (
+            None
+            if metrics is None
+            else [name for name in metrics if name in self.registries.metrics or is_of_source(name)]
+        )
+        try:
+            measured = self._measured(cells, known, unit, named_task=False)
+            measured["origin"] = measured["engine"].where(measured["engine"] == SAMPLES_ENGINE, MEASURED)
+        except MetricError:  # of the imported points alone
+            return _ordered(imported)
+        return _ordered(pd.concat([measured, imported], ignore_index=True))
+
+    def _measured(
+        self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
+    ) -> pd.DataFrame:
+        """Return values of metrics of cells: a row a cell, or a row a document."""
+        made = point_of if unit == "checkpoint" else document_frame
         rows: list[Any] = []
-        for cell in self.select(task, family):
+        for cell in cells:
             scores = self.load_any(cell.id)
-            for metric in self._metrics(metrics, scores, named_task=task is not None):
+            for metric in self._metrics(metrics, scores, named_task=named_task):
                 rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
-            for found in self._of_source(cell, metrics, named_task=task is not None):
-                rows += _of_source(self, cell, found, scores, unit)
+            for found in self._of_source(cell, metrics, named_task=named_task):
+                rows += source_points(self, cell, found, scores, unit)
         if not rows:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        frame = _frame(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True)
-        return frame.sort_values([*KEYS, "task", "metric"], kind="stable", ignore_index=True)
+        return _ordered(frame_of(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True))
+
+    def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
+        """Return the imported points of a task, a family and metrics (None: all)."""
+        frame = with_all_columns(self.imported)
+        for column, wanted in (("task", task), ("family", family)):
+            if wanted is not None and not frame.empty:
+                frame = frame[frame[column] == wanted]
+        return frame if metrics is None or frame.empty else frame[frame["metric"].isin(metrics)]
+
+    def tasks(self, task: str | None = None) -> dict[str, str]:
+        """Return the metric that tables show of each task, measured or imported; of one task where it is named.
+
+        Raises StoreError where there is none.
+        """
+        own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
+        readable = set() if self.imported.empty else set(self.imported["task"])  # not of a file that was set aside
+        found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
+        found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
+        if found and not self.selected(task, None):
+            return found
+        return found | {cell.task: own[cell.task] for cell in self.select(task)}
+
+    def metrics_of(self, task: str) -> set[str]:
+        """Return the metrics that points of a task have, measured or imported."""
+        cells, imported = self.selected(task), self._imported(task, None, None)
+        measured = {m.name for m in applicable(self.load_any(cells[0].id), self.registries)} if cells else set()
+        return measured | (set() if imported.empty else set(imported["metric"]))
+
+    def rises(self, metric: str) -> bool:
+        """Say whether higher is better: of a registered metric, or as the import of its points says."""
+        if metric in self.registries.metrics:
+            return bool(self.registries.metrics[metric].higher_is_better)
+        return all(about["rises"].get(metric, True) for about in self.imports.values())
+
+    def holds_errors_of(self, points: pd.DataFrame) -> bool:
+        """Say whether the errors of points are known: all have documents here, or a standard error."""
+        known = points["stderr"].notna() if "stderr" in points.columns else pd.Series(False, index=points.index)
+        return (
+            bool((points["checkpoint"].notna() | known).all()) if "checkpoint" in points.columns else bool(known.all())
+        )
 
     def replicates(
         self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
     ) -> dict[str, Floats]:
         """Return metrics of wide points in resamples of their documents: (count, n) each.
 
-        All checkpoints of a task share the resamples, because they share the documents. Names that are not metrics
-        (such as a loss from a family file) are omitted.
+        All checkpoints of a task share the resamples, because they share the documents. Imported points have none: each
+        is drawn from its standard error, or stays as it is if that is unknown. Names that are not metrics (such as a
+        loss from a family file) are omitted.
         """
         metrics: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
-        columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
-        return self._replicates.of([CellId(*ids) for ids in columns], metrics, count, rng)
+        imported = _without_cell(points)
+        if not imported.any():
+            columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
+            return self._replicates.of([CellId(*ids) for ids in columns], metrics, count, rng)
+        known = [name for name in names if name in self.registries.metrics or f"{name}_stderr" in points.columns]
+        found = {name: np.empty((count, len(points))) for name in known}
+        measured = self.replicates(points[~imported], names, count, rng) if not imported.all() else {}
+        for name, column in found.items():
+            column[:, ~imported] = measured.get(name, np.nan)
+            column[:, imported] = _normal(points[imported], name, count, rng)
+        return found
 
     @cached_property
     def _replicates(self) -> Replicates:
@@ -140,6 +242,19 @@ class PointStore(Store):
         for i in np.lexsort((rows["sample"], rows["doc"])):
             texts[rows["doc"][i]].append(rows["text"][i])
         return tuple(map(tuple, texts))
+
+    def read_task(self, task: str | None, metrics: Sequence[str | None]) -> Read:
+        """Return the points of a task, which must be named where there are several; see `read_points`."""
+        tasks = self.tasks(task)
+        if len(tasks) > 1:
+            raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
+        ((name, own),) = tasks.items()
+        there = self.metrics_of(name)
+        known = {
+            m for m in [own, *metrics[:1]] if m and (m in self.registries.metrics or m in there or is_of_source(m))
+        }
+        points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in there}))
+        return Read(points, own, self if self.holds_errors_of(points) else None)
 
     def _of_source(self, cell: Cell, names: Sequence[str] | None, *, named_task: bool) -> list[SourceMetric]:
         fingerprint = cell.id.fingerprint
@@ -158,6 +273,43 @@ class PointStore(Store):
         return wanted if named_task else [metric for metric in wanted if metric in applied]
 
 
+def with_all_columns(points: pd.DataFrame) -> pd.DataFrame:
+    """Return imported points with the columns of measured ones; what is unknown is missing.
+
+    Intervals follow from standard errors; of rates they stay between 0 and 1.
+    """
+    if points.empty:
+        return points
+    unknown = [name for name in OF_POINTS if name not in points.columns]
+    found = points.assign(**dict.fromkeys(unknown, np.nan))
+    is_rate = (found["value"] >= 0) & (found["value"] <= 1)
+    for name, sign in (("low", -1), ("high", 1)):
+        end = found["value"] + sign * Z * found["stderr"]
+        found[name] = found[name].fillna(end.where(~is_rate, end.clip(0, 1)))
+    return found
+
+
+def _without_cell(points: pd.DataFrame) -> Bools:
+    """Mark points (n,) that were not measured here."""
+    if "checkpoint" not in points.columns:
+        return np.ones(len(points), dtype=np.bool_)
+    return points["checkpoint"].isna().to_numpy(dtype=np.bool_)
+
+
+def _normal(points: pd.DataFrame, name: str, count: int, rng: np.random.Generator) -> Floats:
+    """Return a column of wide points (count, n) as its standard errors leave it open."""
+    if points.empty:
+        return np.empty((count, 0))
+    values, errors = (pd.to_numeric(points[c]).to_numpy(dtype=np.float64) for c in (name, f"{name}_stderr"))
+    return np.asarray(values + np.nan_to_num(errors) * rng.standard_normal((count, len(values))))
+
+
+def _ordered(points: pd.DataFrame) -> pd.DataFrame:
+    """Return points in the order of checkpoints, tasks and metrics."""
+    keys = [name for name in (*KEYS, "task", "metric") if name in points.columns]
+    return points.sort_values(keys, kind="stable", ignore_index=True)
+
+
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
     """Open a store; raise StoreError for a folder that is none, unless `create`."""
     return PointStore(path, create=create, registries=registries)
@@ -169,7 +321,7 @@ class Read:
 
     points: pd.DataFrame
     metric: str | None = None
-    store: PointStore | None = None
+    store: PointStore | None = None  # where documents can be resampled
     notes: tuple[str, ...] = ()
 
 
@@ -188,150 +340,11 @@ def read_points(
     """
     if path.is_dir():
         store = open_store(path, registries=registries)
-        cells = store.select(task)
-        tasks = sorted({cell.task for cell in cells})
-        if len(tasks) > 1:
-            raise UsageError(f"{path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
-        own = next(meta["metric"] for meta in store.task_meta.values() if meta["name"] == tasks[0])
-        there = {metric.name for metric in applicable(store.load_any(cells[0].id), registries)}
-        known = [name for name in [own, *metrics[:1]] if name and (name in registries.metrics or is_of_source(name))]
-        names = {*known, *there.intersection(metrics[1:])}
-        return Read(store.points(tasks[0], metrics=sorted(names)), own, store)
+        return store.read_task(task, metrics)
     table, notes = read_table(path, drop_duplicates=drop_duplicates)
     if task and "task" in table.columns:
         table = table[table["task"] == task]
     return Read(table, notes=notes)
-
-
-def checkpoint_columns(cell: Cell) -> dict[str, Any]:
-    """Return the attributes of a cell's checkpoint and settings, one column each."""
-    known = asdict(cell.checkpoint)
-    features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
-    adapter = known.pop("adapter")
-    how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
-    return {
-        **known,
-        **renamed(features, "feature_"),  # refused since 0.2, but a store of 0.1 may have one
-        **(how if cell.settings.sampling else {}),
-        **({"adapter": adapter} if adapter else {}),
-        "task": cell.task,
-        "engine": cell.settings.engine,
-        "dtype": cell.settings.dtype,
-        "settings": cell.id.settings,
-        "fingerprint": cell.id.fingerprint,
-        "checkpoint": cell.id.checkpoint,
-    }
-
-
-def _choice_frame(store: PointStore, cell: Cell, *, prompts: bool) -> pd.DataFrame:
-    scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
-    optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
-    frame = pd.DataFrame(
-        {
-            "doc_id": scores.doc_ids[scores.doc],
-            "group": scores.group[scores.doc],
-            "choice": np.arange(len(scores.doc)) - scores.first[scores.doc],
-            "is_gold": scores.is_gold,
-            "logprob": scores.logprob,
-            "n_tokens": scores.n_tokens,
-            "n_chars": scores.n_chars,
-            "n_bytes": scores.n_bytes,
-            "truncated": scores.truncated,
-            **{name: column for name, column in optional.items() if column is not None},
-            **(docs.prompts if prompts else {}),
-        }
-    )
-    attributes = _attributes(docs, scores.doc).rename(columns=lambda name: f"doc_{name}" if name in frame else name)
-    return _labelled(pd.concat([frame, attributes], axis=1), cell)
-
-
-def _sample_frame(store: PointStore, cell: Cell) -> pd.DataFrame:
-    docs = store.docs(cell.id.fingerprint)
-    frame = pd.DataFrame(store.read_samples(cell.id.name))
-    frame.insert(0, "doc_id", docs.doc_ids[frame["doc"]])
-    frame = frame.sort_values(["doc", "sample"], kind="stable", ignore_index=True)
-    frame = frame.rename(columns={"seed": "sample_seed"})
-    return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"])], axis=1), cell)
-
-
-def _document_frame(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
-    """Return one row per document; the value of a ratio is that of the single document."""
-    columns = per_document(metric, scores).columns
-    value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
-    frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
-    docs = store.docs(cell.id.fingerprint)
-    return _labelled(pd.concat([frame, _attributes(docs, np.arange(len(scores)))], axis=1), cell)
-
-
-def _point(store: PointStore, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
-    """Return a row of points as a dict, because one frame per row is slow."""
-    average = store.task_meta[cell.id.fingerprint]["average"]
-    point = {
-        "metric": metric.name,
-        **asdict(evaluate(metric, scores, average)),
-        "truncated": scores.n_truncated,
-        "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
-    }
-    if isinstance(scores, Samples):
-        point |= _counts(scores, point["value"], point["stderr"])
-        if metric.name == "pass_rate" and not point["passed"]:
-            point["high"] = scores.most
-    known = checkpoint_columns(cell)
-    return known | {f"doc_{name}" if name in known else name: value for name, value in point.items()}
-
-
-def _of_source(
-    store: PointStore, cell: Cell, found: SourceMetric, scores: Scored, unit: str
-) -> list[dict[str, Any] | pd.DataFrame]:
-    """Return a row of points for a metric of the task's source, or a row a document where it has a value for each."""
-    if unit == "checkpoint":
-        known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
-        wide = Z * found.stderr
-        bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
-        chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
-        return [checkpoint_columns(cell) | known | bounds | {"chance": chance}]
-    if found.values is None:
-        return []
-    columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
-    docs = store.docs(cell.id.fingerprint)
-    return [_labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)]
-
-
-def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows as a frame; missing entries are NaN, and None is kept."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
-
-
-def _column(values: list[Any]) -> pd.Series[Any]:
-    return pd.Series(values, dtype="object") if any(value is None for value in values) else pd.Series(values)
-
-
-def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
-    """Return the numbers of drawn and passed samples, and the effective number of trials with their successes.
-
-    Pass rates differ between documents, and sampling until some pass draws most samples of documents with low rates.
-    The effective number of trials is that of trials at one rate with the same standard error. It is the number of
-    samples if none or all passed.
-    """
-    drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
-    trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
-    return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
-
-
-def _attributes(docs: Docs, which: Any) -> pd.DataFrame:
-    """Return the attributes of some documents, one row each; reserved names become doc_NAME."""
-    rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
-    found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
-    return found
-
-
-def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """Add the columns of the checkpoint before those of the frame."""
-    known = checkpoint_columns(cell)
-    left = pd.DataFrame({name: [value] * len(frame) for name, value in known.items()})
-    clashes = set(left) & set(frame)
-    return pd.concat([left, frame.rename(columns={name: f"doc_{name}" for name in clashes})], axis=1)
 
 
 def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -252,8 +252,8 @@ def _name(row: Mapping[str, Any]) -> str:
 
     from harness.points import label
 
-    model = row.get("model")
-    return label(pd.Series(row)) if model is None or pd.isna(model) else str(model)
+    named = {**row, "label": row["model"]} if "model" in row and "label" not in row else row
+    return label(pd.Series(dict(named)))
 
 
 @harness.hookimpl
@@ -285,23 +285,39 @@ def register_commands(cli: click.Group) -> None:
         type=click.FloatRange(0.01, 0.999),
         help="Coverage level of the intervals.",
     )
+    @click.option("--where", metavar="EXPR", help="Expression that selects models.")
+    @click.option("--label", metavar="COLUMN", help="Column with the names of models.")
     @harness.duplicates_option
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, points: Path, benchmarks: str, renames: Sequence[str], drop_duplicates: bool,
-        suffix: str | None, output: Path | None, **asked: Any,
+        host: harness.PluginHost, /, points: Path, benchmarks: str, suffix: str | None, output: Path | None,
+        **asked: Any,
     ) -> None:  # fmt: skip
         """Compute the shared components of benchmarks for models of many families, and compare the families' use of
         compute.
 
-        POINTS is a CSV or Parquet table with one row per model: family, flops, and one column per benchmark. Missing
-        scores are imputed.
+        POINTS is a CSV or Parquet table with one row per model: family, flops, and one column per benchmark; or a store
+        whose tasks are the benchmarks, each in its own metric. Missing scores are imputed.
         """
-        from harness.points import read_points, renamed
         from harness.tables import noted
 
-        read = read_points(points, None, [], host, drop_duplicates=drop_duplicates)
+        how = {name: asked.pop(name) for name in ("renames", "where", "label", "drop_duplicates")}
+        models, notes = _models(points, host, **how)
         names = [name.strip() for name in benchmarks.split(",") if name.strip()]
-        tables = capabilities(renamed(read.points, renames), names, **asked)
-        harness.print_tables(noted(tables, read.notes), host, suffix=suffix, output=output)
+        harness.print_tables(noted(capabilities(models, names, **asked), notes), host, suffix=suffix, output=output)
+
+
+def _models(
+    path: Path, host: Any, *, renames: Sequence[str], where: str | None, label: str | None, drop_duplicates: bool
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return a row per model from a table or a store, and notes."""
+    from harness.points import benchmark_table, labelled, query, read_table, renamed
+
+    notes: tuple[str, ...] = ()
+    if path.is_dir():
+        table = benchmark_table(harness.open_store(path, registries=host))
+    else:
+        table, notes = read_table(path, drop_duplicates=drop_duplicates)
+    named = renamed(table, labelled(renames, label))
+    return (query(named, where) if where else named), notes

@@ -100,31 +100,32 @@ def _of_store(
     for name, chosen in sorted(metrics_of(store, task, metric).items()):
         points = _query(store.points(name, metrics=[chosen]), where)
         refuse_doubles(points, name)
-        known = store.registries.metrics[chosen]
-        for family, rows in points.groupby("family", sort=True):
-            last = _last(widen(rows), scale)
-            covariance = np.diag(last[f"{known.name}_stderr"].to_numpy() ** 2)
-            if isinstance(known.aggregate, str):
-                rng = np.random.default_rng(0)
-                drawn = store.replicates(last, [known.name], REPLICATES, rng)[known.name]
-                covariance = np.cov(drawn, rowvar=False).reshape(len(last), len(last))
-            yield _curve((name, str(family), known.name), last, scale, covariance, rises=known.higher_is_better)
+        for family, own in points.groupby("family", sort=True):
+            last = _last(widen(own), scale)
+            covariance = _covariance(store, last, chosen)
+            yield _curve((name, str(family), chosen), last, scale, covariance, rises=store.rises(chosen))
+
+
+def _covariance(store: PointStore, last: pd.DataFrame, metric: str) -> Floats | None:
+    """Return the covariance (M, M) that documents give to the last points of runs; None where errors are unknown."""
+    errors = last[f"{metric}_stderr"].to_numpy(dtype=np.float64)
+    if not np.isfinite(errors).all():
+        return None
+    metrics = store.registries.metrics
+    if metric in metrics and not isinstance(metrics[metric].aggregate, str):
+        return np.asarray(np.diag(errors**2))
+    drawn = store.replicates(last, [metric], REPLICATES, np.random.default_rng(0))[metric]
+    return np.asarray(np.cov(drawn, rowvar=False)).reshape(len(last), len(last))
 
 
 def metrics_of(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
     """Return the metric of every selected task, without the tasks to which a named metric does not apply."""
-    from harness.points import applicable
-
-    cells = {cell.task: cell for cell in store.select(task)}
-    own = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
+    own = store.tasks(task)
     if metric is None:
-        return {name: own[name] for name in cells}
-    wanted = store.registries.metrics[metric]
+        return own
     if task is not None:
         return {task: metric}
-    return {
-        name: metric for name, cell in cells.items() if wanted in applicable(store.load_any(cell.id), store.registries)
-    }
+    return {name: metric for name in own if metric in store.metrics_of(name)}
 
 
 def _of_table(

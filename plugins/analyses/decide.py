@@ -244,7 +244,7 @@ def register_commands(cli: click.Group) -> None:
     import click
 
     @cli.command("decide")
-    @click.argument("store", type=click.Path(path_type=Path))
+    @click.argument("store", metavar="POINTS", type=click.Path(path_type=Path))
     @click.option(
         "--small",
         multiple=True,
@@ -272,6 +272,7 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRECTIONS)),
         help="Correction for multiple pairs: holm (family-wise error rate) or bh (false discovery rate).",
     )
+    @harness.point_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
@@ -279,5 +280,10 @@ def register_commands(cli: click.Group) -> None:
         host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **options: Any
     ) -> None:
         """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
-        tables = decide(harness.open_store(store, registries=host), **options)
+        from harness.points import Reading, open_points
+        from harness.tables import noted
+
+        names = ("renames", "label", "run", "drop_duplicates", "where")
+        source = open_points(store, Reading(**{name: options.pop(name) for name in names}), registries=host)
+        tables = noted(decide(source.store, where=source.where, **options), source.notes)
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -203,7 +203,7 @@ def register_commands(cli: click.Group) -> None:
     """Add harness decompose."""
     import click
 
-    from harness import row_options
+    from harness import point_options
     from harness_plugins.analyses.correlations import CORRELATIONS
 
     @cli.command("decompose")
@@ -219,13 +219,12 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRELATIONS)),
         help="Correlation used to find the step.",
     )
-    @row_options
+    @point_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, source: Path, run: str | None, drop_duplicates: bool, suffix: str | None,
-        output: Path | None, **options: Any,
+        host: harness.PluginHost, /, source: Path, suffix: str | None, output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
         """Find the step from log-probability to accuracy at which correlation with scale drops, and predict accuracy
         from a law for every choice.
@@ -233,5 +232,6 @@ def register_commands(cli: click.Group) -> None:
         SOURCE is a store, or a CSV or Parquet table with one row per checkpoint and document (doc_id, the scale, and
         any of logp_gold, p_vocab, p_choices, brier, acc).
         """
-        opened, notes = open_source(source, host, run=run, drop_duplicates=drop_duplicates)
-        harness.print_tables(noted(decompose(opened, **options), notes), host, suffix=suffix, output=output)
+        how = {name: asked.pop(name) for name in ("renames", "label", "run", "drop_duplicates")}
+        opened, notes = open_source(source, host, **how)
+        harness.print_tables(noted(decompose(opened, **asked), notes), host, suffix=suffix, output=output)

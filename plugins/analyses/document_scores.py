@@ -227,18 +227,25 @@ def over_documents(values: Floats, units: Ints, level: float) -> Range:
 
 
 def open_source(
-    path: Path, registries: Any, *, run: str | None = None, drop_duplicates: bool = False
+    path: Path,
+    registries: Any,
+    *,
+    run: str | None = None,
+    drop_duplicates: bool = False,
+    renames: Sequence[str] = (),
+    label: str | None = None,
 ) -> tuple[PointStore | pd.DataFrame, tuple[str, ...]]:
     """Open a store, or read a CSV or Parquet table, with notes on its rows; raise UsageError for another file.
 
-    `run` is the column of a table that identifies runs; `drop_duplicates` keeps one of several equal rows.
+    `renames` are pairs theirs=ours; `run` is the column that identifies runs, `label` the one with names of models;
+    `drop_duplicates` keeps one of equal rows of a table.
     """
-    from harness.points import read_table, renamed
+    from harness.points import Reading, labelled, open_points, read_table, renamed
 
     if path.is_dir():
-        return harness.open_store(path, registries=registries), ()
+        return open_points(path, Reading(renames=renames, label=label, run=run), registries=registries).store, ()
     table, notes = read_table(path, drop_duplicates=drop_duplicates)
-    return renamed(table, run=run), notes
+    return renamed(table, labelled(renames, label), run=run), notes
 
 
 def check_scores(documents: DocumentScores) -> tuple[Scores, ...]:

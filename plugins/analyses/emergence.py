@@ -91,7 +91,9 @@ def _share(own: Floats, drawn: Floats, turn: int, level: float) -> Range:
 
 def emergence_table(store: PointStore, curves: Sequence[Curve], *, level: float, correction: str) -> Table:
     """Return the table of all curves of an accuracy (acc, acc_char, acc_byte ...) in a store."""
-    found = [_of_store(store, curve, level) for curve in curves if curve.metric.startswith("acc") and len(curve.x) > 2]
+    measured = [curve for curve in curves if curve.points["checkpoint"].notna().all()]
+    accuracies = [curve for curve in measured if curve.metric.startswith("acc") and len(curve.x) > 2]
+    found = [_of_store(store, curve, level) for curve in accuracies]
     keys = [(i, name) for i, one in enumerate(found) for name in one.p]
     corrected = CORRECTIONS[correction](np.array([found[i].p[name] for i, name in keys]))
     p: list[dict[str, float]] = [{} for _ in found]

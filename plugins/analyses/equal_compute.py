@@ -7,6 +7,7 @@ family by itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -170,20 +171,21 @@ def _of_store(
         points = store.points(name, metrics=[metric, *([via] if via in host.metrics else [])])
         points = query(points, where) if where else points
         refuse_doubles(points.drop_duplicates(["checkpoint", "settings", "fingerprint"]), name)
-        yield Points(name, metric, host.metrics[metric].higher_is_better, points, shared_documents(store, asked.seed))
+        yield Points(name, metric, store.rises(metric), points, shared_documents(store, asked.seed))
 
 
 def shared_documents(store: PointStore, seed: int) -> PointStore:
     """Return the store with the same resamples of documents for every fit, whatever the seed of its runs."""
 
-    class Shared(harness.PointStore):
-        def replicates(
-            self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
-        ) -> dict[str, Floats]:
-            del rng
-            return super().replicates(points, names, count, np.random.default_rng([seed, 1]))
+    def replicates(
+        points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
+    ) -> dict[str, Floats]:
+        del rng
+        return store.replicates(points, names, count, np.random.default_rng([seed, 1]))
 
-    return Shared(store.path, registries=store.registries)
+    shared = copy(store)  # a store, or a table that answers as one does
+    shared.replicates = replicates  # type: ignore[method-assign]  # the only method that differs
+    return shared
 
 
 def _of_table(

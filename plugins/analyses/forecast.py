@@ -80,6 +80,7 @@ def _fit_options(command: Any) -> Any:
             metavar="THEIRS=OURS",
             help="Rename or compute a column, as in harness fit.",
         ),
+        click.option("--label", metavar="COLUMN", help="Column with the names of models."),
         click.option("--where", help="Expression that selects points."),
         click.option("--law", "laws", multiple=True, help="Law to combine with the models; may be repeated."),
         click.option(

@@ -65,28 +65,27 @@ class Ranking:
 
 def read_rankings(store: PointStore, task: str | None, where: str | None, options: DecideOptions) -> Iterator[Ranking]:
     """Yield every task whose metric can rank families; raise UsageError for a single family."""
-    from harness.points import applicable, query, widen
+    from harness.points import query, widen
 
-    defaults = {meta["name"]: meta["metric"] for meta in store.task_meta.values()}
-    cells = {cell.task: cell for cell in store.select(task)}
-    for number, (name, cell) in enumerate(sorted(cells.items())):
-        metric = options.metric or defaults[name]
-        metrics = {m.name: m for m in applicable(store.load_any(cell.id), store.registries)}
-        if metric not in metrics:
+    for number, (name, own) in enumerate(sorted(store.tasks(task).items())):
+        metric = options.metric or own
+        there = store.metrics_of(name)
+        if metric not in there:
             continue
-        known = [metrics[m] for m in dict.fromkeys([metric, *PROXIES]) if m in metrics]
-        points = widen(store.points(name, metrics=[m.name for m in known]))
+        known = [m for m in dict.fromkeys([metric, *PROXIES]) if m in there]
+        points = widen(store.points(name, metrics=known))
+        known = [m for m in known if points[m].notna().all()]
         points = _last(query(points, where) if where else points)
         refuse_doubles(points, name)
         families = tuple(sorted(set(points["family"])))
         if len(families) < 2:
             raise UsageError(f"{name}: only the family {choose(families)}; ranking needs 2 or more families")
-        signs = {m.name: 1.0 if m.higher_is_better else -1.0 for m in known}
+        signs = {m: 1.0 if store.rises(m) else -1.0 for m in known}
         rng = np.random.default_rng([options.seed, number])
         drawn = store.replicates(points, list(signs), options.bootstrap, rng)
         chosen = [("large", large_rows(points, options.large)), *_small(points, options)]
         large, *small = (_scale(label, points[rows], chosen=rows, drawn=drawn, signs=signs) for label, rows in chosen)
-        yield Ranking(name, metric, families, points, large, tuple(small), metrics[metric].higher_is_better)
+        yield Ranking(name, metric, families, points, large, tuple(small), store.rises(metric))
 
 
 def _last(points: pd.DataFrame) -> pd.DataFrame:

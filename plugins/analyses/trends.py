@@ -162,7 +162,7 @@ def register_commands(cli: click.Group) -> None:
     """Add harness trends."""
     import click
 
-    from harness import row_options
+    from harness import point_options
 
     @cli.command("trends")
     @click.argument("points", type=click.Path(path_type=Path))
@@ -178,17 +178,17 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRECTIONS)),
         help="Correction for multiple tests: holm (family-wise error rate) or bh (false discovery rate).",
     )
-    @row_options
+    @point_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, points: Path, run: str | None, drop_duplicates: bool, suffix: str | None,
-        output: Path | None, **options: Any,
+        host: harness.PluginHost, /, points: Path, suffix: str | None, output: Path | None, **asked: Any,
     ) -> None:  # fmt: skip
         """Test whether scores rise or fall with scale, are U-shaped or break, and whether a rise is in accuracy only.
 
         POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
         """
-        source, notes = open_source(points, host, run=run, drop_duplicates=drop_duplicates)
-        harness.print_tables(noted(trends(source, **options), notes), host, suffix=suffix, output=output)
+        how = {name: asked.pop(name) for name in ("renames", "label", "run", "drop_duplicates")}
+        source, notes = open_source(points, host, **how)
+        harness.print_tables(noted(trends(source, **asked), notes), host, suffix=suffix, output=output)

@@ -114,8 +114,9 @@ def _distribution(scores: Scores) -> harness.Floats:
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""
-    for metric in (acc, acc_char, acc_byte, acc_token, p_choices):
+    for metric in (acc, acc_char, acc_byte, p_choices):
         register(metric, needs=["choices"], bounds=(0, 1))
+    register(acc_token, needs=["choices", "token_counts"], bounds=(0, 1))
     register(margin, needs=["choices"])
     register(p_wrong, needs=["choices"], higher_is_better=False, bounds=(0, 1))
     register(cross_entropy, needs=["choices"], higher_is_better=False, bounds=(0, math.inf))

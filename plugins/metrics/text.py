@@ -42,5 +42,11 @@ def register_metrics(register: harness.Register) -> None:
     """Register them with what they need."""
     register(greedy_match, needs=["greedy", "one_gold"], bounds=(0, 1))
     register(perplexity, needs=["cloze"], aggregate="exp_ratio", higher_is_better=False, bounds=(1, math.inf))
-    register(token_perplexity, needs=["text"], aggregate="exp_ratio", higher_is_better=False, bounds=(1, math.inf))
+    register(
+        token_perplexity,
+        needs=["text", "token_counts"],
+        aggregate="exp_ratio",
+        higher_is_better=False,
+        bounds=(1, math.inf),
+    )
     register(bits_per_byte, needs=["text"], aggregate="ratio", higher_is_better=False, bounds=(0, math.inf))

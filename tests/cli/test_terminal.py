@@ -105,6 +105,7 @@ COMMANDS = {
     "capabilities": ["capabilities", "TABLE", "--benchmarks", "mmlu,arc,sums", "--reference", "f0"],
     "subsets": ["subsets", "STORE", "--task", "nano_addition", "--n", "20"],
     "diff": ["diff", "STORE", "STORE", "--task", "nano_addition", "--where", "family == 'aster'"],
+    "import": ["import", "TABLE", "-o", "NEW"],
     "rank": ["rank", "TABLE", "--at", "flops=1e21", "--metric", "mmlu", "--law", "line", *QUICK],
     "versus": ["versus", "STORE", "aster:w32l2", "birch:w32l2"],
     "predictability": ["predictability", "STORE", "--task", "nano_birthplace", "--law", "line", *QUICK],
@@ -121,20 +122,19 @@ COMMANDS = {
 def test_every_command_that_prints_tables_is_tried():
     """A new command is added here, or to those that print something else."""
     others = {
+        "browse",
+        "choose",
         "completion",
         "docs",
         "doctor",
-        "new",
-        "browse",
-        "choose",
-        "eval",
         "estimate",
+        "eval",
+        "example",
         "export",
-        "report",
+        "new",
         "plot",
-        "show",
-        "sink",
-    }  # sink: of a plugin of the tests
+    }
+    others |= {"report", "show", "sink"}  # sink is of a plugin of the tests
     tried = {arguments[0] for arguments in COMMANDS.values()}
     assert set(main.list_commands(main.make_context("harness", ["ls", "laws"]))) <= tried | others
 

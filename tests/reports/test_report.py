@@ -210,7 +210,7 @@ def test_table_options_are_refused_for_a_store(nano_store: PointStore, tmp_path:
         main, ["report", str(nano_store.path), "--metric", "acc", "-o", str(tmp_path / "r.html")]
     )
     assert result.exit_code == 2
-    assert "--metric and --map are for tables" in result.stderr
+    assert "--metric is for tables" in result.stderr
 
 
 def test_the_page_says_why_a_law_was_not_fitted(page: str):

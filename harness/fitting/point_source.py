@@ -1,0 +1,98 @@
+"""One source of points for every command: a store, or a table that answers as a store does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harness.errors import LawError, UsageError, choose
+from harness.fitting.columns import labelled, query, renamed
+from harness.fitting.published import Published, Reading, published
+from harness.fitting.runs import ends
+from harness.host import default_host
+from harness.registries import Registries
+from harness.store.points import Cell, PointStore, open_store, read_table
+
+OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens", "flops")
+
+
+class TablePoints(PointStore):
+    """The points of a table file. It holds no records: what needs documents says so."""
+
+    def __init__(self, path: Path, found: Published, registries: Registries) -> None:
+        self.path, self.registries, self.found = path, registries, found
+        self.__dict__["imports"] = {path.name: {"own": found.own, "rises": found.rises, "command": []}}
+        self.__dict__["imported"] = found.points.assign(origin=path.name)
+        self.__dict__["task_meta"] = {}
+
+    def cells(self) -> list[Cell]:
+        """Return none."""
+        return []
+
+    def lost(self) -> list[Path]:
+        """Return none."""
+        return []
+
+
+class ViewedStore(PointStore):
+    """A store whose points have columns renamed or computed, and rows selected."""
+
+    def __init__(self, path: Path, how: Reading, registries: Registries) -> None:
+        super().__init__(path, registries=registries)
+        self.how = how
+
+    def points(self, *args: Any, **asked: Any) -> pd.DataFrame:
+        """Return points as those of the store, with the columns that were asked for."""
+        found = super().points(*args, **asked)
+        if asked.get("unit", "checkpoint") != "checkpoint":
+            return found
+        found = renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
+        kept = query(found, self.how.where) if self.how.selects and self.how.where else found
+        if kept.empty:
+            raise UsageError(f"none of {len(found)} points has {self.how.where}; columns are: {choose(found.columns)}")
+        return kept
+
+
+class Source(NamedTuple):
+    """Points, the expression that must still be applied to them, and notes on how a table was read."""
+
+    store: PointStore
+    where: str | None
+    notes: tuple[str, ...]
+
+
+def open_points(path: Path, how: Reading, *, registries: Registries | None = None) -> Source:
+    """Open a store, or read a CSV or Parquet table as `harness import` does.
+
+    Of a table, `how.where` selects rows before anything else is done; of a store, the caller applies it to points.
+    Raises UsageError for a table that is none, or that has no scores.
+    """
+    registries = registries or default_host()
+    if path.is_dir() or not path.exists():
+        plain = not (how.renames or how.label or how.run or (how.selects and how.where))
+        store = open_store(path, registries=registries) if plain else ViewedStore(path, how, registries)
+        return Source(store, None if how.selects else how.where, ())
+    table, _ = read_table(path)
+    try:
+        found = published(table, how, name=path.name.split(".")[0])
+    except LawError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return Source(TablePoints(path, found, registries), None, found.notes)
+
+
+def benchmark_table(store: PointStore) -> pd.DataFrame:
+    """Return a row per run, at its last checkpoint, with a column per task: its value in the metric of the task."""
+    own = store.tasks()
+    points = store.points(metrics=sorted(set(own.values())))
+    shown = points[points["metric"] == points["task"].map(own)]
+    if shown.empty:
+        raise UsageError(f"{store.path} has no points of the metrics {choose(own.values())}")
+    shown = shown[ends(shown, "task")]
+    about = [name for name in OF_MODELS if name in shown.columns]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for point in shown.to_dict("records"):
+        row = rows.setdefault(tuple(str(point[name]) for name in about), {name: point[name] for name in about})
+        row[str(point["task"])] = point["value"]
+    return pd.DataFrame(list(rows.values()))

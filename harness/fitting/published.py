@@ -1,0 +1,246 @@
+"""Points from tables that others published: long or wide, in their columns and units.
+
+    long    one row per value: task, metric, value, and stderr, n, chance where known
+    wide    one row per model, a column per benchmark
+
+Columns get our names (`NAMES`, `--map`), percentages become fractions column by column, counts are checked for their
+units, and rows that cannot be used are left out and counted. What was done is in the notes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import LawError, UsageError, choose
+from harness.fitting.columns import FEWEST, check_units, completed, labelled, query, renamed
+from harness.fitting.published_values import SCORE, checked, few, fractions, is_long, is_numeric, melted, numbers
+from harness.fitting.runs import label as label_of
+from harness.fitting.runs import two_points
+
+NAMES = {  # our column: what others call it, where the meaning and the unit are beyond doubt
+    "family": ("model_family",),
+    "size": ("model_size",),
+    "params": ("n_params", "num_params", "n_parameters", "num_parameters", "model_num_parameters"),
+    "params_non_embedding": ("n_params_non_embedding", "non_embedding_params"),
+    "tokens": ("n_tokens", "num_tokens", "training_tokens", "tokens_seen"),
+    "flops": ("flop", "training_flop", "training_flops", "compute_flop", "flop_6nd"),
+    "label": ("model", "model_name"),
+    "stderr": ("std_err", "standard_error"),
+}
+KEYS = ("family", "size", "label", "run", "seed", "step", "params", "tokens", "flops", "task", "metric")
+SAME = ("family", "size", "step", "seed", "run", "label", "task", "metric")
+FIRST = ("acc", "exact_match", "accuracy", SCORE)  # the metric that tables show, where a task has several
+FALLS = re.compile(r"(^|_)(err(or)?|bpb|bits_per_byte|ppl|perplexity|loss|nll|brier|cross_entropy|wer)($|_|,)")
+SIZED = re.compile(r"[-_]?(\d+(?:\.\d+)?[bmkt])(?=$|[-_])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Long points, notes on what was done, the metric shown of each task, and whether higher is better."""
+
+    points: pd.DataFrame
+    notes: tuple[str, ...]
+    own: dict[str, str]
+    rises: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read.
+
+    `renames` are pairs theirs=ours, as of `harness.fitting.columns.renamed`; `where` selects rows, after them. `label`
+    is the column with the names of models, `run` the one that tells runs apart; `family` is the family of all rows,
+    where no column says it. `tasks` are the columns of a wide table that are benchmarks (wildcards are allowed),
+    `metric` what they measure. `models` gives columns of single models, by their label.
+    """
+
+    renames: Sequence[str] = ()
+    where: str | None = None
+    label: str | None = None
+    run: str | None = None
+    family: str | None = None
+    tasks: Sequence[str] = ()
+    metric: str | None = None
+    drop_duplicates: bool = False
+    selects: bool = False  # of a store: `where` is applied to every reading of points
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[str, bool] | None = None) -> Published:
+    """Return the points of a table; `name` is the family where nothing else tells it.
+
+    Raises UsageError or LawError, with what to do, for a table without scores, values that are no numbers, units that
+    cannot be right, and two rows of one checkpoint, task and metric.
+    """
+    notes = list[str]()
+    frame = _named(table.reset_index(drop=True), how, notes)
+    if how.where:
+        frame = query(frame, how.where)
+        notes.append(f"{len(frame)} of {len(table)} rows have {how.where}")
+    long = frame if is_long(frame) else melted(frame, how.tasks, how.metric, notes)
+    long = fractions(numbers(long.reset_index(drop=True), notes), notes)
+    long = _identified(long, name, how.family, notes)
+    long = _scaled(long, notes)
+    if long.empty:
+        raise UsageError(f"no points are left: {'; '.join(notes) or 'the table has no rows'}")
+    _refuse_unknown_scale(long, table)
+    points = _once(long, how, notes)
+    metrics = {str(m): (rises or {}).get(str(m), not FALLS.search(str(m))) for m in points["metric"].unique()}
+    return Published(points, tuple(notes), own_metrics(points), metrics)
+
+
+def own_metrics(points: pd.DataFrame) -> dict[str, str]:
+    """Return the metric that tables show of each task: accuracy where there is one, else the first by name."""
+    found = {}
+    for task, own in points.groupby("task"):
+        there = sorted(map(str, own["metric"].unique()))
+        found[str(task)] = next((name for name in FIRST if name in there), there[0])
+    return found
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def _named(table: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
+    """Return the table with our names of columns, and what is known of single models filled in."""
+    mapped = {pair.rpartition("=")[2].strip() for pair in how.renames}
+    found, read = table, list[str]()
+    for ours, theirs in NAMES.items():
+        known = next((column for column in theirs if column in table.columns), None)
+        if known and ours not in table.columns and ours not in mapped and not (ours == "label" and how.label):
+            found = found.assign(**{ours: found[known]})
+            found = found if ours == "label" else found.drop(columns=known)
+            read.append(f"{known} as {ours}")
+    notes += [f"columns read: {', '.join(read)}"] if read else []
+    return _of_models(renamed(found, labelled(how.renames, how.label), run=how.run), how.models)
+
+
+def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Set columns of the rows of single models; raise UsageError for a model that has no rows."""
+    if not models:
+        return frame
+    if "label" not in frame.columns:
+        raise UsageError("a mapping file names models, and the table has no column of their names; say --label COLUMN")
+    unknown = set(models) - set(frame["label"].map(str))
+    if unknown:
+        raise UsageError(f"no rows are of {choose(unknown)}; models are: {choose(set(frame['label'].map(str)))}")
+    found = frame.copy()
+    for model, columns in models.items():
+        rows = found["label"].map(str) == model
+        for column, value in columns.items():
+            known = found[column] if column in found.columns else pd.Series(np.nan, found.index)
+            found[column] = known.astype(object).where(~rows, value).infer_objects()
+    return found
+
+
+def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[str]) -> pd.DataFrame:
+    """Return points with family, size, seed and step: from columns, or else from the names of models."""
+    found = frame
+    parts = [_family_and_size(str(model)) for model in found["label"]] if "label" in found.columns else None
+    if family is not None:
+        found = found.assign(family=family)
+    elif "family" not in found.columns:
+        found = found.assign(family=[own for own, _ in parts] if parts else name)
+        source = "the names of models" if parts else "the name of the file"
+        notes.append(f"families, from {source}: {few(found['family'].unique())}; --family or --map sets others")
+    if "size" not in found.columns:
+        found = found.assign(size=[size for _, size in parts] if parts else _sizes(found))
+    if found["family"].isna().any():
+        raise UsageError(f"family is missing in {int(found['family'].isna().sum())} of {len(found)} rows; say --family")
+    step = checked(found["step"], "step") if "step" in found.columns else np.nan
+    seed = checked(found["seed"], "seed").fillna(0).astype(int) if "seed" in found.columns else 0
+    return found.assign(family=found["family"].map(str), size=found["size"].map(_text), step=step, seed=seed)
+
+
+def _family_and_size(model: str) -> tuple[str, str]:
+    """Split the name of a model at its size.
+
+    >>> _family_and_size("EleutherAI/pythia-1.4b-deduped"), _family_and_size("gpt2")
+    (('pythia-deduped', '1.4b'), ('gpt2', 'gpt2'))
+    """
+    short = model.rstrip("/").rsplit("/", 1)[-1]
+    size = SIZED.search(short)
+    if not size:
+        return short, short
+    return (short[: size.start()] + short[size.end() :]).strip("-_") or short, size[1]
+
+
+def _sizes(frame: pd.DataFrame) -> pd.Series[Any]:
+    """Return names of sizes by their parameters; "?" where these are unknown."""
+    if "params" not in frame.columns:
+        return pd.Series("?", index=frame.index)
+    return pd.to_numeric(frame["params"], errors="coerce").map(lambda n: "?" if pd.isna(n) else f"{n:.4g}")
+
+
+def _text(value: Any) -> str:
+    """Return a name as text; 7.0 is 7."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# --- scale -------------------------------------------------------------------------------------------------------
+
+
+def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return points with counts as numbers, FLOPs or tokens filled in, units checked, and untrained models left out."""
+    found = frame
+    for name in (*FEWEST, "params_non_embedding", "loss"):
+        if name in found.columns:
+            found = found.assign(**{name: checked(found[name], name)})
+    untrained = np.zeros(len(found), dtype=bool)
+    for name in set(FEWEST) & set(found.columns):
+        untrained |= (found[name] <= 0).to_numpy()
+    if untrained.any():
+        notes.append(f"{int(untrained.sum())} rows have no training (tokens, params or flops of 0), and are left out")
+    found = found[~untrained].reset_index(drop=True)
+    if found.empty:
+        return found
+    notes += check_units(found, list(FEWEST))
+    given = set(FEWEST) & set(found.columns)
+    found = completed(found)
+    notes += check_units(found, list(FEWEST))[: "flops" not in given]
+    filled = sorted((set(FEWEST) & set(found.columns)) - given)
+    notes += [f"{name} are {'6 x params x tokens' if name == 'flops' else 'flops / (6 x params)'}" for name in filled]
+    return found
+
+
+def _refuse_unknown_scale(points: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Raise LawError where nothing says how large models are, though columns look as if they did."""
+    if {"params", "tokens", "flops"} & set(points.columns):
+        return
+    alike = [str(c) for c in table.columns if re.search(r"param|token|flop|size|compute", str(c).lower())]
+    alike = [name for name in alike if is_numeric(table[name])]
+    if alike:
+        raise LawError(
+            f"no column is named params, tokens or flops; {choose(alike)} look like them: map them in full units, such "
+            f"as --map '{alike[0]} * 1e9=params'"
+        )
+
+
+def _once(points: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
+    """Return points of which no two are of one checkpoint, task and metric; raise LawError otherwise."""
+    if how.drop_duplicates:
+        equal = points.duplicated()
+        if equal.any():
+            notes.append(
+                f"{int(equal.sum())} of {len(points)} rows are equal to others in every column, and were dropped"
+            )
+        points = points[~equal].reset_index(drop=True)
+    keys = [name for name in KEYS if name in points.columns]
+    if points.duplicated(keys).any():
+        raise LawError(two_points(points, keys))
+    return points
+
+
+def same_points(points: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    """Name up to three points (checkpoint, task, metric) that are in both of two frames."""
+    if others.empty:
+        return []
+    keys = [name for name in SAME if name in points.columns and name in others.columns]
+    both = points.merge(others[keys].drop_duplicates(), on=keys)
+    return [f"{label_of(row)}, {row['task']}, {row['metric']}" for _, row in both.head(3).iterrows()]

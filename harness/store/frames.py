@@ -1,0 +1,152 @@
+"""Rows and frames of cells: what is known of a checkpoint, and its choices, samples, documents and points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.columns import renamed
+from harness.metrics.aggregation import evaluate
+from harness.metrics.intervals import Z
+from harness.metrics.per_document import per_document
+from harness.metrics.samples import Samples, Scored
+from harness.store.cells import Cell, Store
+from harness.store.documents import Docs
+from harness.types import Metric, SourceMetric
+
+
+def checkpoint_columns(cell: Cell) -> dict[str, Any]:
+    """Return the attributes of a cell's checkpoint and settings, one column each."""
+    known = asdict(cell.checkpoint)
+    features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
+    adapter = known.pop("adapter")
+    how = {"sampling": " ".join(f"{name}={value}" for name, value in cell.settings.sampling.items())}
+    return {
+        **known,
+        **renamed(features, "feature_"),  # refused since 0.2, but a store of 0.1 may have one
+        **(how if cell.settings.sampling else {}),
+        **({"adapter": adapter} if adapter else {}),
+        "task": cell.task,
+        "engine": cell.settings.engine,
+        "dtype": cell.settings.dtype,
+        "settings": cell.id.settings,
+        "fingerprint": cell.id.fingerprint,
+        "checkpoint": cell.id.checkpoint,
+    }
+
+
+def choice_frame(store: Store, cell: Cell, *, prompts: bool) -> pd.DataFrame:
+    """Return one row per choice, with its checkpoint, document and attributes."""
+    scores, docs = store.load(cell.id), store.docs(cell.id.fingerprint)
+    optional = {"logprob_unconditional": scores.logprob_unconditional, "is_greedy": scores.is_greedy}
+    frame = pd.DataFrame(
+        {
+            "doc_id": scores.doc_ids[scores.doc],
+            "group": scores.group[scores.doc],
+            "choice": np.arange(len(scores.doc)) - scores.first[scores.doc],
+            "is_gold": scores.is_gold,
+            "logprob": scores.logprob,
+            "n_tokens": scores.n_tokens,
+            "n_chars": scores.n_chars,
+            "n_bytes": scores.n_bytes,
+            "truncated": scores.truncated,
+            **{name: column for name, column in optional.items() if column is not None},
+            **(docs.prompts if prompts else {}),
+        }
+    )
+    attributes = _attributes(docs, scores.doc).rename(columns=lambda name: f"doc_{name}" if name in frame else name)
+    return _labelled(pd.concat([frame, attributes], axis=1), cell)
+
+
+def sample_frame(store: Store, cell: Cell) -> pd.DataFrame:
+    """Return one row per generated text, with its checkpoint, document and attributes."""
+    docs = store.docs(cell.id.fingerprint)
+    frame = pd.DataFrame(store.read_samples(cell.id.name))
+    frame.insert(0, "doc_id", docs.doc_ids[frame["doc"]])
+    frame = frame.sort_values(["doc", "sample"], kind="stable", ignore_index=True)
+    frame = frame.rename(columns={"seed": "sample_seed"})
+    return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"])], axis=1), cell)
+
+
+def document_frame(store: Store, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
+    """Return one row per document; the value of a ratio is that of the single document."""
+    columns = per_document(metric, scores).columns
+    value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
+    frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
+    docs = store.docs(cell.id.fingerprint)
+    return _labelled(pd.concat([frame, _attributes(docs, np.arange(len(scores)))], axis=1), cell)
+
+
+def point_of(store: Store, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
+    """Return a row of points as a dict, because one frame per row is slow."""
+    average = store.task_meta[cell.id.fingerprint]["average"]
+    found = {
+        "metric": metric.name,
+        **asdict(evaluate(metric, scores, average)),
+        "truncated": scores.n_truncated,
+        "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
+    }
+    if isinstance(scores, Samples):
+        found |= _counts(scores, found["value"], found["stderr"])
+        if metric.name == "pass_rate" and not found["passed"]:
+            found["high"] = scores.most
+    known = checkpoint_columns(cell)
+    return known | {f"doc_{name}" if name in known else name: value for name, value in found.items()}
+
+
+def source_points(
+    store: Store, cell: Cell, found: SourceMetric, scores: Scored, unit: str
+) -> list[dict[str, Any] | pd.DataFrame]:
+    """Return a row of points for a metric of the task's source, or a row a document where it has a value for each."""
+    if unit == "checkpoint":
+        known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
+        wide = Z * found.stderr
+        bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
+        chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
+        return [checkpoint_columns(cell) | known | bounds | {"chance": chance}]
+    if found.values is None:
+        return []
+    columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
+    docs = store.docs(cell.id.fingerprint)
+    return [_labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)]
+
+
+def frame_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows as a frame; missing entries are NaN, and None is kept."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    return pd.Series(values, dtype="object") if any(value is None for value in values) else pd.Series(values)
+
+
+def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
+    """Return the numbers of drawn and passed samples, and the effective number of trials with their successes.
+
+    Pass rates differ between documents, and sampling until some pass draws most samples of documents with low rates.
+    The effective number of trials is that of trials at one rate with the same standard error. It is the number of
+    samples if none or all passed.
+    """
+    drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
+    trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
+    return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
+
+
+def _attributes(docs: Docs, which: Any) -> pd.DataFrame:
+    """Return the attributes of some documents, one row each; reserved names become doc_NAME."""
+    rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
+    found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
+    return found
+
+
+def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """Add the columns of the checkpoint before those of the frame."""
+    known = checkpoint_columns(cell)
+    left = pd.DataFrame({name: [value] * len(frame) for name, value in known.items()})
+    clashes = set(left) & set(frame)
+    return pd.concat([left, frame.rename(columns={name: f"doc_{name}" for name in clashes})], axis=1)

@@ -1,0 +1,112 @@
+"""Imported points: results that others published, kept in a store beside its own, with their origin.
+
+    STORE/points/NAME.parquet   one row per value: columns of points, and the file that it was read from (origin)
+    STORE/points/NAME.json      how it was made: files with their digests, the command, the metric of each task
+
+NAME is the name of the first file, followed by 8 digits of the digest of its content: the same file imported again
+replaces what was there. The JSON file is separate so that a damaged table can name the import to repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from harness.errors import DamagedFile, StoreError
+from harness.store.cells import Store
+
+IMPORT_NAME = re.compile(r"[a-z0-9_.-]+-[0-9a-f]{8}")
+SAMPLES_ENGINE = "lm_eval"  # the engine of cells that were made of another harness's samples
+MEASURED = "measured"  # the origin of points that are none of an import
+UNKNOWN_IMPORT = "import the file that it was made from again: harness import FILE -o STORE"
+
+
+def import_name(file: str, content: bytes) -> str:
+    """Return the name under which the points of a file are kept.
+
+    >>> import_name("My Results.csv", b"")
+    'my_results-e3b0c442'
+    """
+    stem = re.sub(r"[^a-z0-9_.-]+", "_", Path(file).name.split(".")[0].lower()) or "points"
+    return f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+class ImportedStore(Store):
+    """A store that also holds points of others."""
+
+    def put_points(self, name: str, points: pd.DataFrame, about: Mapping[str, Any]) -> None:
+        """Keep imported points under a name, and how they were made: `command` (arguments), `own`, `rises`, `files`."""
+        columns = {str(column): _array(points[column]) for column in points.columns}
+        self.files.write_json(f"points/{name}", dict(about))
+        self.files.write_table(f"points/{name}", columns, {"rows": len(points)})
+        for cached in ("imports", "imported"):
+            self.__dict__.pop(cached, None)
+
+    def import_names(self) -> list[str]:
+        """Return the names of all imports, sorted; opens no file."""
+        return sorted(
+            {
+                file.stem
+                for suffix in ("json", "parquet")
+                for file in (self.path / "points").glob(f"*.{suffix}")
+                if IMPORT_NAME.fullmatch(file.stem)
+            }
+        )
+
+    @cached_property
+    def imports(self) -> dict[str, dict[str, Any]]:
+        """How each import was made; one whose table was set aside is among them."""
+        there = [name for name in self.import_names() if self.files.json(f"points/{name}").is_file()]
+        return {name: self._about(name) for name in there}
+
+    @cached_property
+    def imported(self) -> pd.DataFrame:
+        """All imported points; empty where there are none. A damaged file is set aside and named by DamagedFile."""
+        there = [name for name in self.import_names() if self.files.table(f"points/{name}").is_file()]
+        frames = [self.read_import(name) for name in there]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def read_import(self, name: str) -> pd.DataFrame:
+        """Return the points of one import."""
+        try:
+            frame: pd.DataFrame = self.files.read_table(f"points/{name}").table.to_pandas()
+        except DamagedFile as error:
+            error.remedy = self.again(name)
+            raise
+        return frame
+
+    def _about(self, name: str) -> dict[str, Any]:
+        try:
+            return self.files.read_json(f"points/{name}")
+        except DamagedFile as error:
+            error.remedy = UNKNOWN_IMPORT
+            raise
+
+    def again(self, name: str) -> str:
+        """Say how an import can be repeated."""
+        try:
+            command: Sequence[str] = self._about(name)["command"]
+        except StoreError:
+            return UNKNOWN_IMPORT
+        return f"repeat the import: {shlex.join(command)}"
+
+    def lost_imports(self) -> list[str]:
+        """Say of each import whose points were damaged and set aside how to repeat it."""
+        names = sorted({path.stem for path in self.lost() if path.parts[0] == "points"})
+        return [f"{name}: {self.again(name)}" for name in names]
+
+
+def _array(column: pd.Series[Any]) -> pa.Array:
+    """Return a column for a file; one of several kinds of values becomes text."""
+    try:
+        return pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array(column.map(str, na_action="ignore"), pa.string(), from_pandas=True)

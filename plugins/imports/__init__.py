@@ -1,0 +1,1 @@
+"""Results of others become points and records of a store."""

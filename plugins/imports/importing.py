@@ -1,0 +1,289 @@
+"""harness import: published tables, and results and samples of lm-eval, become points and records of a store."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Checkpoint, Table, UsageError
+from harness.errors import LawError, choose
+from harness.files import digest_of
+from harness_plugins.imports.lm_eval import (
+    RESULTS,
+    SAMPLES,
+    Results,
+    identity,
+    points_table,
+    read_results,
+    scored,
+    settings,
+)
+
+if TYPE_CHECKING:
+    import click
+
+    from harness import PointStore
+    from harness.points import Published, Reading
+
+TABLES = (".csv", ".csv.gz", ".parquet", ".tsv")
+MAPPING = ("map", "where", "label", "run", "family", "tasks", "metric", "models")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What one file became: a name for its points, the points, and the cells that were written."""
+
+    file: Path
+    name: str
+    found: Published
+    checkpoints: int
+    cells: int = 0
+
+
+def import_files(
+    files: Sequence[Path], path: Path, how: Reading, *, command: Sequence[str] = (), registries: Any = None
+) -> Table:
+    """Import files, or the files of folders, into the store at a path; return a table of what they became.
+
+    :param files: CSV and Parquet tables (long or wide), results_*.json and samples_*.jsonl of lm-eval.
+    :param how: columns, units and models; see `harness.points.Reading`.
+    :param command: kept with the points, to be printed where they are damaged.
+
+    A file that was imported before replaces its points. Raises UsageError for files that are none of these, and where a
+    point is in the store already, measured or imported from another file. Nothing is written where one file is wrong.
+    """
+    inputs = list(_files(files))
+    made = [_of_table(file, how) for file in inputs if _is_table(file)]
+    results = read_results([file for file in inputs if not _is_table(file)])
+    of_results = [(own, _of_results(own, how)) for own in results]
+    store = harness.open_store(path, create=True, registries=registries)
+    _refuse_known(store, [*made, *(found for _, found in of_results)])
+    made += [_with_records(store, own, found) for own, found in of_results]
+    for one in made:
+        about: dict[str, Any] = {"command": list(command), "files": {one.file.name: _digest(one.file)}}
+        about |= {"notes": list(one.found.notes)}
+        about |= {"own": one.found.own, "rises": one.found.rises, "cells": one.cells}
+        if len(one.found.points):
+            store.put_points(one.name, one.found.points.assign(origin=one.file.name), about)
+    return _summary(made)
+
+
+def _files(files: Sequence[Path]) -> Iterator[Path]:
+    """Yield files, and those of folders that are results or samples of lm-eval."""
+    for file in files:
+        if not file.is_dir():
+            yield file
+            continue
+        inside = [p for p in sorted(file.rglob("*")) if RESULTS.fullmatch(p.name) or SAMPLES.fullmatch(p.name)]
+        if not inside:
+            raise UsageError(f"{file} is a folder without results_*.json; name the files to import")
+        yield from inside
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.lower().endswith(TABLES)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _of_table(path: Path, how: Reading) -> Imported:
+    from harness.points import published, read_table
+
+    table, _ = read_table(path)
+    return _imported(path, published(table, how, name=path.name.split(".")[0]))
+
+
+def _imported(path: Path, found: Published) -> Imported:
+    from harness.points import import_name
+
+    known = [name for name in ("family", "size", "step", "seed", "run", "label") if name in found.points.columns]
+    return Imported(path, import_name(path.name, path.read_bytes()), found, len(found.points[known].drop_duplicates()))
+
+
+def _of_results(results: Results, how: Reading) -> Imported:
+    """Return the points of a results file; models of a mapping file that are others' are left to their own files."""
+    from harness.points import published
+
+    own = {name: columns for name, columns in how.models.items() if name == results.model}
+    found = published(points_table(results), replace(how, models=own), name=results.model, rises=results.rises)
+    return _imported(results.path, found)
+
+
+def _refuse_known(store: PointStore, made: Sequence[Imported]) -> None:
+    """Raise UsageError where a point is there already, measured or from another file."""
+    import pandas as pd
+
+    from harness.points import same_points
+
+    names = {one.name for one in made}
+    others = [store.read_import(name) for name in store.import_names() if name not in names]
+    for one in made:
+        for frame, where in [*((frame, "imported") for frame in others), (_measured(store), "measured")]:
+            twice = same_points(one.found.points, frame)
+            if twice:
+                origin = frame["origin"].iloc[0] if "origin" in frame.columns else "by harness eval"
+                raise UsageError(
+                    f"{one.file}: {'; '.join(twice)} are in the store already, {where} ({origin}); leave them out with "
+                    "--where, name another --family, or import into another store"
+                )
+        others.append(one.found.points.assign(origin=one.file.name) if len(made) > 1 else pd.DataFrame())
+
+
+def _measured(store: PointStore) -> Any:
+    """Return the checkpoints and tasks that were measured, under every metric; none of metrics is computed."""
+    import pandas as pd
+
+    cells = [(c.checkpoint, c.task) for c in store.cells()]
+    rows = [{"family": c.family, "size": c.size, "step": c.step, "seed": c.seed, "task": task} for c, task in cells]
+    return pd.DataFrame(rows).astype({"step": "float64"}) if rows else pd.DataFrame()
+
+
+def _with_records(store: PointStore, results: Results, imported: Imported) -> Imported:
+    """Write the records of samples; their tasks are left out of the points. Say why samples are none."""
+    notes, points, cells = list(imported.found.notes), imported.found.points, 0
+    for task in results.samples:
+        try:
+            found = scored(results, task)
+        except UsageError as error:
+            notes.append(f"{task}: samples are imported as points, not as records: {error}")
+            continue
+        row = points[points["task"] == task].iloc[0].to_dict()
+        _write(store, results, found.task, (row, found.records))
+        kept = points["task"] != task
+        notes.append(f"{task}: {len(found.task.docs)} documents with the log-probability of every choice")
+        points, cells = points[kept], cells + 1
+    own = {task: metric for task, metric in imported.found.own.items() if task in set(points["task"])}
+    return replace(imported, found=replace(imported.found, points=points, notes=tuple(notes), own=own), cells=cells)
+
+
+def _write(store: PointStore, results: Results, task: harness.Task, scores: tuple[Mapping[str, Any], Any]) -> None:
+    """Write one cell with the names that belong to it."""
+    from harness.points import CellId
+
+    row, records = scores
+    of, digest = settings(results), digest_of(["lm_eval", *identity(results)])
+    cell = CellId(digest, task.fingerprint, of.digest)
+    store.put_task(task)
+    store.put_settings(of)
+    store.put_checkpoint(digest, _checkpoint(results, row))
+    with store.lock(cell):
+        store.write(cell, records)
+
+
+def _checkpoint(results: Results, row: Mapping[str, Any]) -> Checkpoint:
+    """Return what is known of a model."""
+    names = ("params", "params_non_embedding", "tokens", "flops", "loss", "step")
+    known = {name: float(row[name]) for name in names if np.isfinite(row.get(name, np.nan))}
+    counts = {name: int(known[name]) for name in ("params", "params_non_embedding", "step") if name in known}
+    return Checkpoint(
+        family=str(row["family"]),
+        size=str(row["size"]),
+        step=counts.get("step"),
+        seed=int(row["seed"]),
+        source=f"lm_eval:{results.model}",
+        params=counts.get("params"),
+        params_non_embedding=counts.get("params_non_embedding"),
+        tokens=known.get("tokens"),
+        flops=known.get("flops"),
+        loss=known.get("loss"),
+    )
+
+
+def _summary(made: Sequence[Imported]) -> Table:
+    rows, notes = [], []
+    for one in made:
+        points = one.found.points
+        families = choose(set(points["family"])) if len(points) else None
+        counts = (len(points), one.cells, one.checkpoints, len(one.found.own) + one.cells)
+        rows.append((one.file.name, *counts, families))
+        notes += [note if len(made) == 1 else f"{one.file.name}: {note}" for note in one.found.notes]
+    columns = ("file", "points", "cells", "checkpoints", "tasks", "families")
+    return Table("import", "Imported", columns, tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return what a mapping file (TOML) says: map, where, label, run, family, tasks, metric, models."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}; expected a mapping file in TOML") from error
+    unknown = set(found) - set(MAPPING)
+    if unknown:
+        raise UsageError(f"{path} has {choose(unknown)}; expected {choose(MAPPING)}")
+    return found
+
+
+def reading(mapping: Mapping[str, Any], asked: Mapping[str, Any]) -> Reading:
+    """Return how tables are read: what a mapping file says, and then what options say."""
+    from harness.points import Reading
+
+    given = {name: value for name, value in asked.items() if value}
+    renames = (*mapping.get("map", ()), *given.pop("renames", ()))
+    tasks = given.pop("tasks", None)
+    listed = [name.strip() for name in tasks.split(",") if name.strip()] if tasks else mapping.get("tasks", ())
+    known = {name: mapping[name] for name in ("where", "label", "run", "family", "metric", "models") if name in mapping}
+    return Reading(renames=renames, tasks=tuple(listed), **(known | given))
+
+
+def _words(files: Sequence[Path], store: Path, mapping: Path | None, asked: Mapping[str, Any]) -> list[str]:
+    """Return the command that imports the same files in the same way."""
+    words = ["harness", "import", *map(str, files), "-o", str(store)]
+    words += ["--mapping", str(mapping)] if mapping else []
+    for name, value in asked.items():
+        option = "--" + {"renames": "map"}.get(name, name).replace("_", "-")
+        for own in value if isinstance(value, tuple) else [value]:
+            words += [option] if own is True else [option, str(own)] if own else []
+    return words
+
+
+@harness.hookimpl
+def register_commands(cli: click.Group) -> None:
+    """Add harness import."""
+    import click
+
+    @cli.command("import")
+    @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+    @click.option("-o", "--store", required=True, type=click.Path(path_type=Path), help="Store; created if missing.")
+    @click.option(
+        "--map", "renames", multiple=True, metavar="THEIRS=OURS", help="Rename or compute a column, as in harness fit."
+    )
+    @click.option(
+        "--mapping",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="TOML file with map, where, label, run, family, tasks, metric, and columns of single models.",
+    )
+    @click.option("--where", metavar="EXPR", help="Expression that selects rows, after --map.")
+    @click.option("--label", metavar="COLUMN", help="Column with the names of models (default: model).")
+    @click.option("--run", metavar="COLUMN", help="Column that identifies the runs (default: run).")
+    @click.option("--family", help="Family of all rows (default: a column, or the names of models).")
+    @click.option(
+        "--tasks", help="Columns of a wide table that are benchmarks, separated by commas; wildcards allowed."
+    )
+    @click.option("--metric", help="Metric of these benchmarks (default: by their names, else score).")
+    @harness.duplicates_option
+    @click.pass_obj
+    def command(
+        host: harness.PluginHost, /, files: tuple[Path, ...], store: Path, mapping: Path | None, **asked: Any
+    ) -> None:
+        """Import published results into a store, as points with their origin.
+
+        FILES are CSV or Parquet tables (one row per value, or one row per model and one column per benchmark),
+        results_*.json and samples_*.jsonl of lm-evaluation-harness, or folders of these. Samples with log-probabilities
+        become records. A file that was imported before replaces its points.
+        """
+        how = reading(read_mapping(mapping) if mapping else {}, asked)
+        words = _words(files, store, mapping, asked)
+        try:
+            table = import_files(files, store, how, command=words, registries=host)
+        except LawError as error:
+            raise UsageError(f"{choose(files)}: {error}") from error
+        harness.print_tables([table], host, every_row=True)

@@ -1,0 +1,266 @@
+"""Files that lm-evaluation-harness wrote: results as points, samples with log-probabilities as records.
+
+    results_DATE.json           values of metrics of every task, with the model and its settings
+    samples_TASK_DATE.jsonl     one line per document: prompts, and the log-probability of each continuation
+
+Samples become records only where they give back every document's result as lm-eval recorded it. lm-eval keeps no
+numbers of tokens and does not say what was truncated; metrics that need tokens do not apply to these records.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import harness
+from harness import Doc, Task, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.points import Records, Settings
+
+RESULTS = re.compile(r"results_(.+)\.json")
+SAMPLES = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\d.+)\.jsonl")
+STEP = re.compile(r"step[-_]?(\d+)")
+
+
+@dataclass(frozen=True)
+class Results:
+    """One results file: its content, as lm-eval wrote it, and the content of the samples beside it, by task."""
+
+    path: Path
+    content: Mapping[str, Any]
+    samples: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+    @property
+    def model(self) -> str:
+        """Return the name of the model, as it was given to lm-eval."""
+        return str(self.content.get("model_name") or self.config.get("model_args") or self.path.parent.name)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Return how lm-eval was called."""
+        found: Mapping[str, Any] = self.content.get("config") or {}
+        return found
+
+    @property
+    def rises(self) -> dict[str, bool]:
+        """Return whether higher is better of each metric, where lm-eval says so."""
+        said = (self.content.get("higher_is_better") or {}).values()
+        return {name: bool(value) for own in said for name, value in (own or {}).items() if value is not None}
+
+
+def is_results(content: Any) -> bool:
+    """Say whether a JSON value is a results file of lm-eval."""
+    return isinstance(content, dict) and isinstance(content.get("results"), dict)
+
+
+def read_results(paths: Sequence[Path]) -> list[Results]:
+    """Read results files, each with the samples of its folder and date among the paths.
+
+    Raises UsageError for a file that is none of lm-eval's, and for samples without their results.
+    """
+    samples = {path: match for path in paths if (match := SAMPLES.fullmatch(path.name))}
+    found, used = [], set[Path]()
+    for path in paths:
+        if path in samples:
+            continue
+        content = _json(path)
+        if not is_results(content):
+            raise UsageError(f"{path} is no results file of lm-eval: expected an object with results")
+        date = RESULTS.fullmatch(path.name)
+        own = {p: m[1] for p, m in samples.items() if date and p.parent == path.parent and m[2] == date[1]}
+        used |= set(own)
+        found.append(Results(path, content, {task: tuple(_lines(p)) for p, task in own.items()}))
+    alone = sorted(str(path) for path in set(samples) - used)
+    if alone:
+        raise UsageError(f"{alone[0]}: samples need the results_*.json of their run beside them; name both")
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}; expected a results file of lm-eval") from error
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{path}, line {number}: {error}; expected samples of lm-eval") from error
+
+
+def points_table(results: Results) -> pd.DataFrame:
+    """Return the values of a results file: a row per task and metric, with the model and what is known of it."""
+    import pandas as pd
+
+    known = {"model": results.model, "params": results.config.get("model_num_parameters")}
+    step = STEP.search(str(results.config.get("model_revision") or "")) or STEP.search(results.model)
+    known |= {"step": int(step[1])} if step else {}
+    counts = results.content.get("n-samples") or {}
+    rows = []
+    for task, values in results.content["results"].items():
+        n = (counts.get(task) or {}).get("effective")
+        for key, value in values.items():
+            metric, _, variant = key.partition(",")
+            if not variant or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            name = metric if variant == "none" else f"{metric}_{variant.replace('-', '_')}"
+            stderr = values.get(f"{metric}_stderr,{variant}")
+            error = float(stderr) if isinstance(stderr, (int, float)) else math.nan
+            rows.append({**known, "task": task, "metric": name, "value": float(value), "stderr": error, "n": n})
+    if not rows:
+        raise UsageError(f"{results.path} has no values; expected results with metrics such as 'acc,none'")
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task as lm-eval scored it, and its records."""
+
+    task: Task
+    records: Records
+
+
+def scored(results: Results, task: str) -> Scored:
+    """Return a task and its records from samples; raise UsageError, saying why, where they are no log-probabilities."""
+    from harness.points import Records
+
+    rows = [row for row in results.samples[task] if row.get("filter", "none") == "none"]
+    docs, logprobs, greedy, unconditional = [], [], [], []
+    for row in sorted(rows, key=lambda row: int(row["doc_id"])):
+        asked = [tuple(str(text) for text in arguments.values()) for arguments in row["arguments"].values()]
+        said = [_pair(response) for response in row["filtered_resps"]]
+        if not asked or len(asked) != len(said) or {len(pair) for pair in asked} != {2}:
+            raise UsageError(f"document {row['doc_id']} has no log-probability of each continuation")
+        count = _conditional(asked)
+        docs.append(_doc(row, asked[:count]))
+        logprobs += [logprob for logprob, _ in said[:count]]
+        greedy += [is_greedy for _, is_greedy in said[:count]]
+        unconditional += [logprob for logprob, _ in said[count:]]
+        _verify(row, docs[-1], said[:count])
+    kinds = {"cloze" if len(doc.choices) == 1 else "choice" for doc in docs}
+    if len(kinds) != 1:
+        raise UsageError("some documents have one continuation, others have several")
+    (kind,) = kinds
+    ids = tuple(doc.doc_id for doc in docs for _ in doc.choices)
+    counts = [len(doc.choices) for doc in docs]
+    records = Records(
+        doc_ids=ids,
+        choices=np.concatenate([np.arange(n) for n in counts]),
+        logprob=np.array(logprobs),
+        n_tokens=np.zeros(len(ids), dtype=np.int64),
+        truncated=np.zeros(len(ids), dtype=np.bool_),
+        logprob_unconditional=np.array(unconditional) if len(unconditional) == len(ids) else None,
+        is_greedy=np.array(greedy, dtype=np.bool_),
+        provenance=provenance(results),
+    )
+    metric = "acc" if kind == "choice" else "greedy_match"
+    has_unconditional = records.logprob_unconditional is not None
+    digest = harness.fingerprint(kind, has_unconditional, docs)
+    about = f"as lm-eval {results.content.get('lm_eval_version', '')} scored it"
+    return Scored(Task(task, kind, tuple(docs), digest, has_unconditional, metric, "micro", about), records)
+
+
+def _pair(response: Any) -> tuple[float, bool]:
+    """Return (log-probability, is greedy) of one response; raise UsageError for a text."""
+    try:
+        logprob, is_greedy = response
+        return float(logprob), str(is_greedy) == "True"
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a response is {str(response)[:40]!r}: a text, or no log-probability") from error
+
+
+def _conditional(asked: Sequence[tuple[str, ...]]) -> int:
+    """Return how many requests have a context; lm-eval asks for each choice alone after them, for acc_mutual_info."""
+    half = len(asked) // 2
+    alone = half and all(not context for context, _ in asked[half:])
+    return half if alone and [c for _, c in asked[:half]] == [c for _, c in asked[half:]] else len(asked)
+
+
+def _doc(row: Mapping[str, Any], asked: Sequence[tuple[str, ...]]) -> Doc:
+    contexts, continuations = zip(*asked, strict=True)
+    same_context, same_continuation = len(set(contexts)) == 1, len(set(continuations)) == 1
+    choices = tuple(text.removeprefix(" ") for text in continuations)
+    gold = (0,) if len(asked) == 1 else _gold(row, choices)
+    return Doc(
+        doc_id=str(row["doc_id"]),
+        contexts=contexts[:1] if same_context else contexts,
+        continuations=continuations[:1] if same_continuation and len(asked) > 1 else continuations,
+        choices=choices,
+        gold=gold,
+    )
+
+
+def _gold(row: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
+    """Return the right choices, which lm-eval names by number or by text."""
+    target = row["target"]
+    try:
+        target = ast.literal_eval(target) if isinstance(target, str) else target
+    except (ValueError, SyntaxError):
+        pass  # a text
+    named = target if isinstance(target, (list, tuple)) else [target]
+    found = [t if isinstance(t, int) else _position(str(t), choices) for t in named]
+    if not found or not all(t is not None and 0 <= t < len(choices) for t in found):
+        raise UsageError(f"document {row['doc_id']}: the target {row['target']!r} is none of its choices")
+    return tuple(sorted({int(t) for t in found if t is not None}))
+
+
+def _position(text: str, choices: Sequence[str]) -> int | None:
+    stripped = [choice.strip() for choice in choices]
+    return stripped.index(text.strip()) if text.strip() in stripped else None
+
+
+def _verify(row: Mapping[str, Any], doc: Doc, said: Sequence[tuple[float, bool]]) -> None:
+    """Raise UsageError where a document's result is not what its log-probabilities give."""
+    recorded = row.get("acc")
+    if recorded is None:
+        raise UsageError("samples have no acc to check the log-probabilities and the right choice against")
+    best = int(np.argmax([logprob for logprob, _ in said]))
+    found = said[0][1] if len(said) == 1 else best in doc.gold
+    if float(recorded) != float(found):
+        raise UsageError(
+            f"document {row['doc_id']}: acc is {recorded}, and its log-probabilities give {float(found):g}"
+        )
+
+
+def settings(results: Results) -> Settings:
+    """Return the settings of records, as far as lm-eval says them."""
+    from harness.points import SAMPLES_ENGINE, Settings
+
+    content = results.content
+    return Settings(
+        engine=SAMPLES_ENGINE,
+        dtype=str(results.config.get("model_dtype") or "unknown").removeprefix("torch."),
+        quantisation="unknown",
+        bos="unknown",
+        max_length=int(content.get("max_length") or 0),
+        truncation="lm_eval",
+        chat_template=str(content.get("chat_template_sha") or ""),
+        system_prompt=str(content.get("system_instruction_sha") or ""),
+    )
+
+
+def identity(results: Results) -> list[str]:
+    """Return what names the weights: the model, its revision and its commit. Their content is unknown."""
+    named = ("model_revision", "model_sha", "model_args")
+    return [results.model, *(str(results.config.get(name) or "") for name in named)]
+
+
+def provenance(results: Results) -> dict[str, Any]:
+    """Return how the scores came about."""
+    content = results.content
+    known = {name: content.get(name) for name in ("lm_eval_version", "transformers_version", "git_hash", "date")}
+    return {"engine": "lm_eval", "lm_eval": known.pop("lm_eval_version"), "imported_from": results.path.name, **known}

@@ -1,0 +1,280 @@
+"""harness import: published tables, results and samples of lm-eval beside a store's own cells."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+import harness
+from harness import DamagedFile, LawError, UsageError
+from harness.cli import main
+from harness.fitting.published import Reading, published
+from harness.host import PluginHost
+from harness.store.points import PointStore
+from tests.conftest import published as data_of_others
+
+LM_EVAL = Path(__file__).parent.parent / "data" / "lm-eval"
+WIDE = "model,params,tokens,mmlu,arc_acc,bpb_pile\n" + "".join(
+    f"fam-{n}m,{n}e6,{20 * n}e6,{25 + 4 * i},{30 + 5 * i},{2 - 0.1 * i}\n"
+    for i, n in enumerate((10, 30, 100, 300, 900))
+)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def read(text: str, folder: Path, **how) -> pd.DataFrame:
+    return published(table(text, folder), Reading(**how), name="table").points
+
+
+def table(text: str, folder: Path) -> pd.DataFrame:
+    (folder / "t.csv").write_text(text)
+    return pd.read_csv(folder / "t.csv")
+
+
+def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
+    found = published(table(WIDE, tmp_path), Reading(), name="t")
+    assert found.own == {"mmlu": "score", "arc": "acc", "pile": "bpb"}
+    assert found.rises == {"score": True, "acc": True, "bpb": False}
+    points = found.points.set_index(["task", "size"])
+    assert points.loc[("mmlu", "10m"), "value"] == pytest.approx(0.25)  # a percentage
+    assert points.loc[("pile", "10m"), "value"] == 2.0  # none
+    assert set(points["family"]) == {"fam"}
+    assert points.loc[("arc", "30m"), "flops"] == pytest.approx(6 * 30e6 * 600e6)
+    assert "percentages, divided by 100: arc, mmlu" in found.notes
+    assert "flops are 6 x params x tokens" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "error", "said"),
+    [
+        ("model,params,tokens,x\nm,7,2,0.5\n", {}, LawError, "expected parameters, which are more"),
+        ("model,params,tokens,flops,x\nm,1e9,2e10,1e9,0.5\n", {}, LawError, "times 6 x params x tokens"),
+        ("model,size_b,x\nm,7,0.5\n", {}, LawError, r"--map 'size_b \* 1e9=params'"),
+        ("model,params,x\nm,1e9,512\n", {}, UsageError, "expected fractions or percentages"),
+        ("model,params,x\na,1e9,0.4\nb,2e9,45\n", {}, UsageError, "fractions and percentages in one column"),
+        ("model,params,x\na,1e9,good\nb,1e9,.5\n", {"tasks": ["x"]}, UsageError, "value is 'good' in row 0"),
+        ("model,params\nm,1e9\n", {}, UsageError, "no column is a benchmark"),
+        ("model,params,x\nm,1e9,0.5\n", {"tasks": ["y*"]}, UsageError, "'y\\*' names no column"),
+        ("model,params,x\nm,1e9,0.5\nm,1e9,0.6\n", {}, LawError, "which differ in value"),
+        ("model,params,x\nm,1e9,0.5\nm,1e9,0.5\n", {}, LawError, "--drop-duplicates"),
+        ("model,params,x\nm,1e9,\n", {"tasks": ["x"]}, UsageError, "1 of 1 rows have no value"),
+        ("model,params,x\nm,1e9,0.5\n", {"models": {"n": {"tokens": 1e9}}}, UsageError, "no rows are of n"),
+    ],
+)  # fmt: skip
+def test_tables_that_cannot_be_right_are_refused(tmp_path, text, how, error, said):
+    with pytest.raises(error, match=said):
+        read(text, tmp_path, **how)
+
+
+def test_rows_without_values_or_training_are_counted(tmp_path):
+    text = "model,params,tokens,x\na,1e9,1e10,0.5\nb,1e9,0,0.1\nc,1e9,1e10,n/a\n"
+    found = published(table(text, tmp_path), Reading(), name="t")
+    assert len(found.points) == 1
+    assert "1 of 3 rows have no value, and are left out" in found.notes
+    assert "1 rows have no training (tokens, params or flops of 0), and are left out" in found.notes
+
+
+def test_equal_rows_are_dropped_on_request_and_models_are_known_from_a_file(tmp_path):
+    (tmp_path / "t.csv").write_text("model,x\nm,0.5\nm,0.5\nn,0.6\n")
+    (tmp_path / "m.toml").write_text(
+        'family = "f"\n[models.m]\nsize = "1B"\nparams = 1e9\ntokens = 2e10\n[models.n]\nsize = "2B"\nparams = 2e9\n'
+    )
+    result = run(
+        "import", tmp_path / "t.csv", "--mapping", tmp_path / "m.toml", "--drop-duplicates", "-o", tmp_path / "s"
+    )
+    assert result.exit_code == 0, result.output
+    assert "1 of 3 rows are equal to others in every column, and were dropped" in result.output
+    points = harness.open_store(tmp_path / "s").points()
+    assert points[["size", "params"]].to_numpy().tolist() == [["1B", 1e9], ["2B", 2e9]]
+    assert points["flops"].isna().tolist() == [False, True]
+    (tmp_path / "m.toml").write_text("nmap = 1\n")
+    assert "has nmap; expected" in run("import", tmp_path / "t.csv", "--mapping", tmp_path / "m.toml", "-o", "s").stderr
+
+
+@pytest.fixture
+def mixed(tmp_path, nano_store: PointStore, host: PluginHost) -> PointStore:
+    """Return a copy of the nano store with the points of a table beside its cells."""
+    shutil.copytree(nano_store.path, tmp_path / "mixed")
+    (tmp_path / "w.csv").write_text(WIDE)
+    result = run("import", tmp_path / "w.csv", "-o", tmp_path / "mixed")
+    assert result.exit_code == 0, result.output
+    return harness.open_store(tmp_path / "mixed", registries=host)
+
+
+def test_imported_points_stand_beside_measured_ones(mixed: PointStore, nano_store: PointStore):
+    points = mixed.points()
+    own = nano_store.points()
+    assert len(points) == len(own) + 15
+    assert points["origin"].value_counts().to_dict() == {"measured": len(own), "w.csv": 15}
+    assert sorted(mixed.points("mmlu")["value"]) == pytest.approx([0.25, 0.29, 0.33, 0.37, 0.41])
+    assert mixed.tasks()["mmlu"] == "score"
+    with pytest.raises(harness.StoreError, match="imported points of task mmlu"):
+        mixed.scores("mmlu")
+
+
+def test_measured_points_are_what_they_were(mixed: PointStore, nano_store: PointStore):
+    columns = ["family", "size", "step", "task", "metric", "value", "stderr"]
+    found = mixed.points("nano_addition", metrics=["acc", "p_choices"])[columns]
+    pd.testing.assert_frame_equal(found, nano_store.points("nano_addition", metrics=["acc", "p_choices"])[columns])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "--law", "line", "--where", "task in ['mmlu', 'nano_birthplace']"],
+        ["trends", "--task", "mmlu"],
+        ["fit", "--task", "mmlu", "--law", "line", "--hold-out", "largest"],
+        ["fit", "--task", "mmlu", "--law", "line,last", "--back-test"],
+        [
+            "capabilities",
+            "--benchmarks",
+            "mmlu,arc,pile",
+            "--where",
+            "family == 'fam' and tokens > 0",
+            "--map",
+            "pile / 10=pile",
+        ],
+    ],
+    ids=lambda command: " ".join(command[:1]),
+)
+def test_commands_take_mixed_points(mixed: PointStore, command):
+    result = run(command[0], mixed.path, *command[1:])
+    assert result.exit_code == 0, result.output
+    assert "mmlu" in result.output
+
+
+def test_a_table_answers_where_a_store_does(tmp_path, host: PluginHost):
+    (tmp_path / "w.csv").write_text(WIDE + WIDE.partition("\n")[2].replace("fam-", "kin-"))
+    result = run("compare", tmp_path / "w.csv", "--law", "line", "--reach", "line", "--score", "0.4")
+    assert result.exit_code == 0, result.output
+    assert "| mmlu | score  | 0.41 ± ? | 0.41 ± ? |" in result.output
+    result = run("decide", tmp_path / "w.csv", "--task", "mmlu", "--bootstrap", "20", "--label", "model")
+    assert result.exit_code == 0, result.output
+    assert "columns read: model as label" not in result.output
+
+
+def test_from_a_published_table_to_a_figure_in_two_commands(tmp_path):
+    (tmp_path / "w.csv").write_text(WIDE)
+    assert run("import", tmp_path / "w.csv", "-o", tmp_path / "s").exit_code == 0
+    result = run("plot", tmp_path / "s", "--task", "mmlu", "--law", "line", "-o", tmp_path / "f.json")
+    assert result.exit_code == 0, result.output
+    rows = next(iter(json.loads((tmp_path / "f.json").read_text())["datasets"].values()))
+    assert {row["kind"] for row in rows} == {"measured", "held out", "fitted law"}
+
+
+def test_points_that_are_there_already_are_refused_and_the_same_file_is_replaced(mixed: PointStore, tmp_path):
+    assert run("import", tmp_path / "w.csv", "--where", "params > 2e7", "-o", mixed.path).exit_code == 0
+    assert len(harness.open_store(mixed.path).points("mmlu")) == 4
+    (tmp_path / "other.csv").write_text(WIDE + "fam-5m,5e6,1e8,20,21,2.2\n")
+    result = run("import", tmp_path / "other.csv", "-o", mixed.path)
+    assert result.exit_code == 2
+    assert "fam-30m, mmlu, score" in result.stderr
+    assert "are in the store already, imported (w.csv)" in result.stderr
+    (tmp_path / "own.csv").write_text(
+        "family,size,step,params,task,metric,value\naster,w32l2,100,6e4,nano_addition,acc,.5\n"
+    )
+    assert "are in the store already, measured" in run("import", tmp_path / "own.csv", "-o", mixed.path).stderr
+
+
+def test_damaged_points_are_named_and_the_import_to_repeat_is_printed(mixed: PointStore, tmp_path):
+    (file,) = (mixed.path / "points").glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-40])
+    assert f"harness import {tmp_path}/w.csv -o {mixed.path}" in run("check", mixed.path).output
+    with pytest.raises(DamagedFile, match="repeat the import: harness import"):
+        harness.open_store(mixed.path).points()
+    assert "imported points are damaged" in run("compare", mixed.path, "--law", "line").output
+    assert run("import", tmp_path / "w.csv", "-o", mixed.path).exit_code == 0
+    assert len(harness.open_store(mixed.path).points("mmlu")) == 5
+
+
+def test_samples_of_lm_eval_become_records(tmp_path):
+    result = run("import", LM_EVAL, "--map", "1e8=tokens", "-o", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    store = harness.open_store(tmp_path / "s")
+    points = store.points("sums").set_index("metric")["value"]
+    assert points["acc"] == pytest.approx(11 / 12)
+    assert points["acc_char"] == pytest.approx(10 / 12)  # lm-eval's acc_norm
+    assert "acc_token" not in points.index  # lm-eval keeps no numbers of tokens
+    assert store.points("cloze", metrics=["perplexity"])["value"].tolist() == pytest.approx([37.11640262847208])
+    scores = store.scores("sums")
+    assert scores["logprob"].iloc[0] == pytest.approx(-1.7370493412017822)
+    assert points["logp_gold"] < 0
+    assert set(store.points("sums")["family"]) == {"tiny"}
+    assert set(scores["size"]) == {"60k"}
+
+
+def test_results_without_samples_become_points(tmp_path):
+    (results,) = LM_EVAL.glob("results*.json")
+    assert run("import", results, "--family", "t", "-o", tmp_path / "s").exit_code == 0
+    points = harness.open_store(tmp_path / "s").points("sums").set_index("metric")
+    assert points.loc["acc", "value"] == pytest.approx(11 / 12)
+    assert points.loc["acc", "n"] == 12
+    assert np.isnan(points.loc["acc", "stderr"])  # N/A
+    assert points.loc["acc", "params"] == 59552
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"acc": 1.0', '"acc": 0.0', "acc is 0.0, and its log-probabilities give 1"),
+        ('"target": "0"', '"target": "7"', "is none of its choices"),
+        ('["-1.7370493412017822", "True"]', '"a text"', "a text, or no log-probability"),
+    ],
+)
+def test_samples_that_do_not_give_lm_evals_results_back_stay_points(tmp_path, old, new, said):
+    for file in LM_EVAL.iterdir():
+        text = file.read_text()
+        (tmp_path / file.name).write_text(text.replace(old, new) if "_sums_" in file.name else text)
+    result = run("import", tmp_path, "-o", tmp_path.parent / "s")
+    assert result.exit_code == 0, result.output
+    assert said in result.output
+    assert harness.open_store(tmp_path.parent / "s").points("sums", metrics=["acc"])["value"].iloc[0] == pytest.approx(
+        11 / 12
+    )
+    shutil.rmtree(tmp_path.parent / "s")
+
+
+def test_samples_alone_and_other_files_are_refused(tmp_path):
+    (samples,) = LM_EVAL.glob("samples_sums*")
+    assert "need the results_*.json of their run" in run("import", samples, "-o", tmp_path / "s").stderr
+    (tmp_path / "x.json").write_text("[]")
+    assert "no results file of lm-eval" in run("import", tmp_path / "x.json", "-o", tmp_path / "s").stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.soak
+def test_published_pythia_and_opt_beside_the_nano_store(tmp_path, nano_store: PointStore):
+    """One command each, then compare and report."""
+    shutil.copytree(nano_store.path, tmp_path / "s")
+    pythia = data_of_others("laws", "pythia", "pythia_v1_zero_shot_lambada_piqa.csv")
+    opt = data_of_others("laws", "hitchhiker", "opt_bigbench_3_tasks.csv")
+    assert run("import", pythia, "-o", tmp_path / "s").exit_code == 0
+    assert run("import", opt, "--family", "opt", "-o", tmp_path / "s").exit_code == 0
+    result = run("compare", tmp_path / "s", "--law", "line")
+    assert result.exit_code == 0, result.output
+    assert "0.7628 ± 0.0099" in result.output  # pythia-12b on piqa, as published
+    result = run("report", tmp_path / "s", "--law", "line", "-o", tmp_path / "r.html")
+    assert result.exit_code == 0, result.output
+    assert "pythia-deduped" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parity
+def test_files_that_lm_eval_writes_are_imported(tmp_path):
+    """Real files of the installed lm-eval, of a shipped checkpoint."""
+    from tests.plugins.lm_eval_files import write_results
+
+    folder = write_results(tmp_path)
+    result = run(
+        "import", folder, "--family", "aster", "--map", "'w32l2'=size", "--map", "1e8=tokens", "-o", tmp_path / "s"
+    )
+    assert result.exit_code == 0, result.output
+    assert "12 documents with the log-probability of every choice" in result.output
+    assert set(harness.open_store(tmp_path / "s").tasks()) == {"sums", "cloze"}
