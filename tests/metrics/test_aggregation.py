@@ -282,8 +282,8 @@ def test_equal_weights_give_back_the_value(host: PluginHost, name, groups):
 
 
 def test_offers_follow_the_scores():
-    assert example_scores().offers == {"answers", "choices", "one_gold", "unconditional", "greedy"}
-    assert scores([-1.0], kind="text").offers == {"text", "one_gold"}
+    assert example_scores().offers == {"answers", "choices", "one_gold", "unconditional", "greedy", "token_counts"}
+    assert scores([-1.0], kind="text").offers == {"text", "one_gold", "token_counts"}
 
 
 def test_chance_is_the_share_of_right_choices():
