@@ -63,6 +63,7 @@ def test_a_document_with_markup_and_terminal_escapes_is_shown_not_run(evil_store
     assert "\\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\u202egpj[red]bold[/red]" in shown.replace("\n", "")
 
 
+@pytest.mark.soak
 def test_the_report_shows_the_same_documents_and_runs_none_of_their_text(evil_store: PointStore, tmp_path: Path):
     page = write_report(evil_store, tmp_path / "r.html").read_text(encoding="utf-8")
     body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)

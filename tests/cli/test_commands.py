@@ -253,6 +253,7 @@ def test_fit_of_a_table(tmp_path):
     assert "has columns flops, loss" in missing.stderr
 
 
+@pytest.mark.soak
 def test_compare_writes_tables_and_compares_with_them(tmp_path, nano_store: PointStore):
     command = ["compare", nano_store.path, "--law", "sigmoid"]
     result = run(*command, "-o", tmp_path)

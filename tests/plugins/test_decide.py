@@ -83,6 +83,7 @@ def test_equal_curves_and_curves_without_a_common_range_do_not_cross(host: Plugi
         crossovers(a, later)
 
 
+@pytest.mark.soak
 def test_small_sizes_of_a_store_are_held_against_the_large(nano_store: PointStore):
     small, large = "size == 'w32l2'", "size == 'w64l2'"
     tables = {table.name: table for table in decide(nano_store, small=(small,), large=large, **FAST)}

@@ -94,6 +94,7 @@ def test_nothing_is_lost_where_all_turn_right_once_though_ties_lower_the_correla
     assert np.isnan(everywhere.falls["acc"].value)
 
 
+@pytest.mark.soak
 def test_noise_alone_is_seldom_called_a_loss():
     """Two steps that are equally noisy: in about one of ten, and no more, a fall is claimed."""
     claims = []

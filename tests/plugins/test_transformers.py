@@ -290,6 +290,7 @@ class Cramped(Forwards):
         return super()._logits(inputs, at)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("share", [True, False])
 def test_batches_are_halved_when_memory_runs_out_and_it_is_said(host: PluginHost, share):
     with open_engine(*located(host, "aster:w64l2@1600"), share=share, batch_tokens=1000) as engine:

@@ -80,6 +80,7 @@ def test_every_result_comes_once_whatever_the_number_of_requests(start, folder):
     assert engine.starts == 1
 
 
+@pytest.mark.soak
 def test_a_child_with_room_for_more_than_it_is_sent_answers_what_it_has(start, folder):
     """Both sides waited for each other: vLLM takes 1024 at a time on large GPUs, and the worker held twice as many."""
     engine = start(folder)
@@ -171,6 +172,7 @@ def pids(engine: VllmEngine, folders: list[Path]) -> list[int]:
     return found
 
 
+@pytest.mark.soak
 def test_a_swap_that_was_seen_right_is_trusted(start, tmp_path):
     first, *others = [make_folder(tmp_path / name) for name in "abcd"]
     engine = start(first)
@@ -183,6 +185,7 @@ def test_a_swap_that_was_seen_right_is_trusted(start, tmp_path):
     assert set(pids(another, others)) == {before}  # seen by the first engine
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("swaps", "why"),
     [
@@ -200,6 +203,7 @@ def test_a_swap_that_was_seen_wrong_is_not_done_again(start, tmp_path, swaps, wh
     assert why in note
 
 
+@pytest.mark.soak
 def test_a_later_swap_that_changes_nothing_is_noticed(start, tmp_path):
     first, second, *others = [make_folder(tmp_path / name, swaps="right") for name in "abcd"]
     engine = start(first)

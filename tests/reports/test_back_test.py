@@ -53,6 +53,7 @@ def test_only_smaller_sizes_are_fitted_and_only_the_next_one_is_predicted():
     assert plain["beyond"][0] == pytest.approx((3e9 / 1e7) ** 0.4)  # compute grows as the square of size
 
 
+@pytest.mark.soak
 def test_laws_that_do_not_apply_are_left_out_and_named():
     """Without tokens there is no law of N and D; an accuracy is beyond laws that only fall, which are flat on it."""
     table = ladder(1).drop(columns="tokens").assign(acc=lambda t: 1 - 0.3 * t["loss"]).drop(columns="loss")
