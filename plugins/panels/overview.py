@@ -61,7 +61,7 @@ def predictions(data: ReportData) -> Panel | None:
         chart={
             "layer": [
                 {"mark": {"type": "line", "strokeDash": [4, 4], "color": "#888888"}, "encoding": diagonal},
-                {"mark": "rule", "encoding": bars},
+                {"mark": {"type": "rule", "aria": False}, "encoding": bars},
                 {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": points},
             ]
         },

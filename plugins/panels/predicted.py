@@ -65,7 +65,7 @@ def _forecast_layers() -> list[dict[str, Any]]:
         "y": y_axis("value", "$metric"),
     }
     return [
-        {"transform": only, "mark": {"type": "rule", "strokeWidth": 3}, "encoding": bars},
+        {"transform": only, "mark": {"type": "rule", "strokeWidth": 3, "aria": False}, "encoding": bars},
         {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": marks},
     ]
 
@@ -98,7 +98,7 @@ def loss_to_accuracy(data: ReportData) -> Panel | None:
             "layer": [
                 {"transform": law, "mark": {"type": "area", "opacity": 0.16}, "encoding": band},
                 {"transform": law, "mark": "line", "encoding": line},
-                {"transform": points, "mark": "rule", "encoding": band},
+                {"transform": points, "mark": {"type": "rule", "aria": False}, "encoding": band},
                 {
                     "transform": points,
                     "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
@@ -159,7 +159,7 @@ def _back_test_chart() -> dict[str, Any]:
             "encoding": {"x": x, "y": {**y, "field": "measured"}},
         },
         {
-            "mark": {"type": "rule", "clip": True},
+            "mark": {"type": "rule", "clip": True, "aria": False},
             "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": COLOUR},
         },
         {

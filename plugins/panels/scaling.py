@@ -82,7 +82,7 @@ def _point_layers() -> list[dict[str, Any]]:
     tooltip = _tooltip("label", "kind", "x", "value", "low", "high")
     marks = {"x": X, "color": COLOUR, "y": y_axis("value", "$metric"), "shape": shape, "tooltip": tooltip}
     return [
-        {"transform": only, "mark": {"type": "rule"}, "encoding": bars},
+        {"transform": only, "mark": {"type": "rule", "aria": False}, "encoding": bars},
         {"transform": only, "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": marks},
     ]
 
