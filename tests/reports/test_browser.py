@@ -51,7 +51,7 @@ def test_every_control_and_button_works(page_file: Path, tmp_path: Path):
             for figure in figures[begin : begin + AT_ONCE]:
                 expect_downloads(page, figure, tmp_path)
                 page.click(f"#panel-{figure} details summary")
-                assert page.locator(f"#table-{figure} tbody tr").count() > 0
+                page.locator(f"#table-{figure} tbody tr").first.wait_for(state="attached")  # filled after the click
             assert faults == []
 
 
