@@ -39,10 +39,10 @@ def _interruptible() -> Iterator[None]:
 
 
 class Cli(click.Group):
-    """The group of all commands, those of plugins included; errors of ours become one line and an exit status."""
+    """The group of all commands, including those of plugins; a HarnessError becomes one line and an exit status."""
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]  # click's own has one more overload
-        """Run a command; exit 1 at an error of ours, 2 at one of usage."""
+        """Run a command; exit with 1 for a HarnessError and with 2 for a usage error."""
         args = list(sys.argv[1:] if args is None else args)
         try:
             return super().main(args, **extra)

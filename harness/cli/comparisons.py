@@ -125,7 +125,7 @@ def diff(
 ) -> None:
     """Compare the log-probabilities of two stores and list the documents whose answer changes.
 
-    A and B are stores, or one store twice: expressions then choose what is compared, by the columns engine, dtype,
+    A and B are stores, or the same store twice. Expressions select the cells to compare, by the columns engine, dtype,
     quantisation, bos, max_length, truncation, settings, family, size, step, task ... Cells are paired where checkpoint
     and prompts are the same to the byte.
     """

@@ -28,21 +28,27 @@ METRIC = click.option(
 WHERE = click.option("--where", metavar="EXPR", help="Expression that selects points.")
 
 
-def _source(path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any]) -> Any:
+def _source(
+    path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any], task: str | None = None
+) -> Any:
     """Return a store, or the long points of a table, with the options of points removed from `asked`.
 
-    Raises UsageError for --metric beside a store.
+    Without --metric, the column of a wide table with the name of the task is its score. Raises UsageError for --metric
+    beside a store.
     """
     from harness.errors import UsageError
     from harness.fitting.columns import labelled, query, renamed
     from harness.fitting.point_source import open_points
     from harness.fitting.published import Reading
+    from harness.fitting.wide_points import is_long
     from harness.reports.table_points import table_points
     from harness.store.points import read_table
 
     renames, label, where = (asked.pop(name) for name in ("renames", "label", "where"))
     if not path.is_dir():
-        table = renamed(read_table(path)[0], labelled(renames, label))
+        read, _ = read_table(path)
+        metrics = metrics or ([task] if task in read.columns and not is_long(read) else [])
+        table = renamed(read, labelled(renames, label))
         return table_points(query(table, where) if where else table, metrics)
     if metrics:
         raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric is for tables")
@@ -118,16 +124,6 @@ def plot(
     from harness.charts import save_chart
     from harness.reports.report import plot_task
 
-    source = _source(points, host, metrics or _column(points, task), asked)
+    source = _source(points, host, metrics, asked, task)
     chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
     say(save_chart(chart, output))
-
-
-def _column(points: Path, task: str) -> tuple[str, ...]:
-    """Return the task as a column of scores where a wide table has one of that name."""
-    from harness.store.points import read_table
-
-    if points.is_dir():
-        return ()
-    columns = set(read_table(points)[0].columns)
-    return (task,) if task in columns and not {"metric", "value"} <= columns else ()

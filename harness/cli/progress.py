@@ -37,7 +37,7 @@ class Counting(Progress):
         print(printable(line), file=sys.stderr, flush=True)  # noqa: T201  # this is the display
 
     def start(self, plan: Plan) -> None:
-        """Report what is stored and what is missing."""
+        """Report the numbers of stored and missing cells."""
         missing = list(plan.missing())
         self.cells_total = len(missing)
         for job, task, _ in missing:

@@ -1,8 +1,8 @@
-"""Tables on a terminal: no line longer than it, no more than a screen unless asked for, colour, numbers on the right.
+"""Tables on a terminal: lines fit its width and tables fit one screen, with colour and right-aligned numbers.
 
-A table that is too wide loses its optional columns first, in the order that it states; long text is wrapped; what still
-does not fit continues in further blocks of columns below, as long as there is room on the screen. A line below says
-what was left out. `--wide` prints everything.
+A table that is too wide first loses its optional columns, in the order that it states. Long text is wrapped. Columns
+that still do not fit continue in blocks below, while the screen has room. A line below names the omitted columns.
+`--wide` prints everything.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NARROWEST = 16  # characters of a column of text that is wrapped
 LONGEST_WORD = 32  # longer words are broken
 GAP = 2  # characters between columns
-FRAME = 6  # lines of a table that are none of its rows: title, heading, what was left out
+FRAME = 6  # lines of a table besides its rows: title, heading, omitted columns
 FEWEST_ROWS = 5
 MOST_NOTES = 5
 WIDE = "--wide"
@@ -219,7 +219,7 @@ def _print_block(console: Console, table: Table, columns: Sequence[Column], bloc
 
 
 def _notes(table: Table, columns: Sequence[Column], layout: Layout, at: Screen) -> Iterator[str]:
-    """Yield what stands below a table: what was left out, what the signs mean, and its notes."""
+    """Yield the lines below a table: omitted rows and columns, the meaning of signs, and notes."""
     if layout.rows < len(table.rows):
         yield f"{layout.rows} of {len(table.rows)} rows; {WIDE} prints all."
     if layout.left_out:

@@ -80,7 +80,7 @@ def plan(run: Run, forecast: Forecast) -> Table:
     :param run: the forecast under way, whose ladders each have one target.
     :param forecast: its result, row by row for these ladders.
     """
-    weights = [dict(row) for row in forecast.frame["weights"]]
+    weights = list(forecast.frame["weights"])
     rng = np.random.default_rng([run.seed, 7])
     low, high = forecast.interval(forecast.level)
     rows: list[tuple[object, ...]] = []
@@ -120,7 +120,7 @@ def _of_family(
 ) -> Iterator[tuple[Candidate | None, list[Expected]]]:
     """Yield every candidate of a family, and None for more documents, with the expected widths of its forecasts."""
     ladders = [run.ladders[i] for i in own]
-    considered = list(candidates(ladders[0]))
+    considered = candidates(ladders[0])
     joint = _drawn(run, [_with(ladder, considered) for ladder in ladders])
     for k, candidate in enumerate(considered):
         expected = []

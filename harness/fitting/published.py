@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import FEWEST, check_units, completed, labelled, query, renamed
-from harness.fitting.published_values import SCORE, checked, few, fractions, is_long, is_numeric, melted, numbers
+from harness.fitting.published_values import SCORE, checked, few, fractions, is_numeric, melted, names_tasks, numbers
 from harness.fitting.runs import label as label_of
 from harness.fitting.runs import two_points
 
@@ -83,7 +83,7 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
     if how.where:
         frame = query(frame, how.where)
         notes.append(f"{len(frame)} of {len(table)} rows have {how.where}")
-    long = frame if is_long(frame) else melted(frame, how.tasks, how.metric, notes)
+    long = frame if names_tasks(frame) else melted(frame, how.tasks, how.metric, notes)
     long = fractions(numbers(long.reset_index(drop=True), notes), notes)
     long = _identified(long, name, how.family, notes)
     long = _scaled(long, notes)

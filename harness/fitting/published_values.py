@@ -28,8 +28,8 @@ SCORE = "score"  # the metric of a benchmark whose table does not say which
 MIXED = 0.25  # share of values of 1 or less from which a column of percentages is in doubt
 
 
-def is_long(frame: pd.DataFrame) -> bool:
-    """Say whether a table has one row per value."""
+def names_tasks(frame: pd.DataFrame) -> bool:
+    """Say whether a table has one row per value, with its task."""
     return {"task", "value"} <= set(frame.columns)
 
 

@@ -17,6 +17,7 @@ from harness.fitting.forecasts import forecast
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
+from harness.metrics.intervals import Z
 from harness.registries import Registries
 from harness.reports.back_test import back_test
 from harness.reports.panels import LEVELS
@@ -70,7 +71,7 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
 
 def _measured(row: pd.Series[Any], metric: str, held: set[str]) -> dict[str, Any]:
     error, value, name = float(row.get(f"{metric}_stderr", np.nan)), float(row[metric]), label(row)
-    ends = {"low": value - 1.96 * error, "high": value + 1.96 * error}
+    ends = {"low": value - Z * error, "high": value + Z * error}
     kind = "held out" if name in held else "measured"
     return {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": value, **ends}
 

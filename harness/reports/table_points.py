@@ -12,8 +12,8 @@ from harness.errors import UsageError, choose
 from harness.fitting.columns import completed
 from harness.fitting.runs import refuse_twice, runs_of
 from harness.fitting.wide_points import is_long
+from harness.metrics.intervals import Z
 
-Z = 1.96  # standard errors of a 95 % interval
 NAMES = ("family", "size", "step", "seed")  # of a checkpoint, filled in where a table has none
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Replicates:
         for i, cell in enumerate(cells):
             if cell.fingerprint not in draws:
                 draws[cell.fingerprint] = self._advance(cell, count, rng)
-            for name, column in self._of_cell(cell, draws[cell.fingerprint], metrics):
+            for name, column in self._of_cell(cell, draws[cell.fingerprint], metrics).items():
                 replicates[name][:, i] = column
         self._weights = dict(list(self._weights.items())[-1:])
         return replicates
@@ -64,12 +64,13 @@ class Replicates:
         self._states[draw] = before, rng.bit_generator.state
         return draw
 
-    def _of_cell(self, cell: CellId, draw: Draw, metrics: Sequence[Metric]) -> Iterator[tuple[str, Floats]]:
-        missing = [metric for metric in metrics if (draw, cell, metric.name) not in self._columns]
-        columns = self._computed(cell, draw, missing) if missing else {}
-        for metric in metrics:
-            yield metric.name, columns[metric.name] if metric in missing else self._columns[draw, cell, metric.name]
-        self._keep(cell, draw, columns)
+    def _of_cell(self, cell: CellId, draw: Draw, metrics: Sequence[Metric]) -> dict[str, Floats]:
+        keys = {metric.name: (draw, cell, metric.name) for metric in metrics}
+        kept = {name: self._columns[key] for name, key in keys.items() if key in self._columns}
+        missing = [metric for metric in metrics if metric.name not in kept]
+        computed = self._computed(cell, draw, missing) if missing else {}
+        self._keep(cell, draw, computed)
+        return kept | computed
 
     def _computed(self, cell: CellId, draw: Draw, metrics: Sequence[Metric]) -> dict[str, Floats]:
         scores = self.load(cell)
