@@ -47,7 +47,8 @@ def _source(
     renames, label, where = (asked.pop(name) for name in ("renames", "label", "where"))
     if not path.is_dir():
         read, _ = read_table(path)
-        metrics = metrics or ([task] if task in read.columns and not is_long(read) else [])
+        if task in read.columns and not is_long(read):
+            metrics = metrics or [str(task)]
         table = renamed(read, labelled(renames, label))
         return table_points(query(table, where) if where else table, metrics)
     if metrics:
