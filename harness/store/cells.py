@@ -38,6 +38,7 @@ from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
 from harness.metrics.samples import Samples, counted
 from harness.metrics.scores import Scores
+from harness.metrics.standard_errors import Groups
 from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
 from harness.store.documents import Docs, doc_of, task_columns
 from harness.store.files import AGAIN, OLD, StoreFiles
@@ -264,4 +265,15 @@ class Store:
 
     @cached_property
     def _docs(self) -> dict[str, Docs]:
+        return {}
+
+    def groups(self, fingerprint: str) -> Groups:
+        """Return the groups of the documents of a task."""
+        if fingerprint not in self._groups:
+            clustered = self.task_meta[fingerprint].get("groups") == "clusters"
+            self._groups[fingerprint] = Groups.named(self.docs(fingerprint).group, clustered=clustered)
+        return self._groups[fingerprint]
+
+    @cached_property
+    def _groups(self) -> dict[str, Groups]:
         return {}
