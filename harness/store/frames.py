@@ -111,7 +111,7 @@ def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Any]:
 def source_points(
     store: Store, cell: Cell, found: SourceMetric, scores: Scored, unit: str
 ) -> list[dict[str, Any] | pd.DataFrame]:
-    """Return a row of points for a metric of the task's source, or a row a document where it has a value for each."""
+    """Return one row of points for a metric of the task's source, or one row per document if it has their values."""
     if unit == "checkpoint":
         known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
         wide = Z * found.stderr

@@ -156,7 +156,7 @@ class PointStore(ImportedStore):
     def _measured(
         self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
     ) -> pd.DataFrame:
-        """Return values of metrics of cells: a row a cell, or a row a document."""
+        """Return values of metrics: one row per cell, or one row per document."""
         made = point_of if unit == "checkpoint" else document_frame
         rows: list[Any] = []
         for cell in cells:
@@ -180,12 +180,12 @@ class PointStore(ImportedStore):
         return frame if metrics is None or frame.empty else frame[frame["metric"].isin(metrics)]
 
     def tasks(self, task: str | None = None) -> dict[str, str]:
-        """Return the metric that tables show of each task, measured or imported; of one task where it is named.
+        """Return the metric that tables show for each task (or for the named one), measured or imported.
 
-        Raises StoreError where there is none.
+        Raises StoreError if there is none.
         """
         own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
-        readable = set() if self.imported.empty else set(self.imported["task"])  # not of a file that was set aside
+        readable = set() if self.imported.empty else set(self.imported["task"])  # not those of damaged files
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
         found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
         if found and not self.selected(task, None):
@@ -193,19 +193,19 @@ class PointStore(ImportedStore):
         return found | {cell.task: own[cell.task] for cell in self.select(task)}
 
     def metrics_of(self, task: str) -> set[str]:
-        """Return the metrics that points of a task have, measured or imported."""
+        """Return the metrics of a task's points, measured or imported."""
         cells, imported = self.selected(task), self._imported(task, None, None)
         measured = {m.name for m in applicable(self.load_any(cells[0].id), self.registries)} if cells else set()
         return measured | (set() if imported.empty else set(imported["metric"]))
 
     def rises(self, metric: str) -> bool:
-        """Say whether higher is better: of a registered metric, or as the import of its points says."""
+        """Tell whether higher is better, for a registered metric or according to the import of its points."""
         if metric in self.registries.metrics:
             return bool(self.registries.metrics[metric].higher_is_better)
         return all(about["rises"].get(metric, True) for about in self.imports.values())
 
     def holds_errors_of(self, points: pd.DataFrame) -> bool:
-        """Say whether the errors of points are known: all have documents here, or a standard error."""
+        """Tell whether all points have known errors: documents in this store, or a standard error."""
         known = points["stderr"].notna() if "stderr" in points.columns else pd.Series(False, index=points.index)
         return (
             bool((points["checkpoint"].notna() | known).all()) if "checkpoint" in points.columns else bool(known.all())
@@ -238,7 +238,7 @@ class PointStore(ImportedStore):
         return Replicates(self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
     def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
-        """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""
+        """Return the scores of a cell or the texts of its documents, from which the source computes metrics."""
         if not self.is_sampled(cell):
             return self.load(cell)
         rows = self.read_samples(cell.name)
@@ -248,7 +248,7 @@ class PointStore(ImportedStore):
         return tuple(map(tuple, texts))
 
     def read_task(self, task: str | None, metrics: Sequence[str | None]) -> Read:
-        """Return the points of a task, which must be named where there are several; see `read_points`."""
+        """Return the points of a task, which must be named if the store has several; see `read_points`."""
         tasks = self.tasks(task)
         if len(tasks) > 1:
             raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
@@ -278,9 +278,9 @@ class PointStore(ImportedStore):
 
 
 def with_all_columns(points: pd.DataFrame) -> pd.DataFrame:
-    """Return imported points with the columns of measured ones; what is unknown is missing.
+    """Return imported points with the columns of measured ones; unknown values are missing.
 
-    Intervals follow from standard errors; of rates they stay between 0 and 1.
+    Intervals are computed from standard errors; intervals of rates stay between 0 and 1.
     """
     if points.empty:
         return points
@@ -301,7 +301,7 @@ def _without_cell(points: pd.DataFrame) -> Bools:
 
 
 def _normal(points: pd.DataFrame, name: str, count: int, rng: np.random.Generator) -> Floats:
-    """Return a column of wide points (count, n) as its standard errors leave it open."""
+    """Return normal draws (count, n) of a column of wide points, from its standard errors."""
     if points.empty:
         return np.empty((count, 0))
     values, errors = (pd.to_numeric(points[c]).to_numpy(dtype=np.float64) for c in (name, f"{name}_stderr"))
@@ -315,7 +315,7 @@ def _ordered(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
-    """Open a store; raise StoreError for a folder that is none, unless `create`."""
+    """Open a store; raise StoreError for a folder that is not a store, unless `create`."""
     return PointStore(path, create=create, registries=registries)
 
 
@@ -368,11 +368,11 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
 
 
 def _what_is_missing(cells: Sequence[Cell], task: str | None, family: str | None) -> str:
-    """Say why no cell is of a task and a family, and what to name instead."""
+    """Return the reason why no cell matches a task and a family, with suggestions."""
     tasks, families = {c.task for c in cells}, {c.checkpoint.family for c in cells}
     if task is not None and task not in tasks:
-        return f"holds no records of task {task!r}; {suggest(task, tasks)}"
+        return f"has no records of task {task!r}; {suggest(task, tasks)}"
     if family is not None and family not in families:
-        return f"holds no records of family {family!r}; {suggest(family, families)}"
+        return f"has no records of family {family!r}; {suggest(family, families)}"
     where = f" of task {task or '(any)'} and family {family or '(any)'}" if task or family else ""
-    return f"holds no records{where}; it holds tasks {choose(tasks)} of families {choose(families)}"
+    return f"has no records{where}; it has tasks {choose(tasks)} of families {choose(families)}"

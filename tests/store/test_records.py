@@ -193,7 +193,7 @@ def test_frames_of_scores_and_points(store: Store):
 
 
 def test_asking_for_records_that_are_not_there_lists_what_is(store: Store):
-    with pytest.raises(StoreError, match="holds no records of task .other.; there are: tiny"):
+    with pytest.raises(StoreError, match="has no records of task .other.; there are: tiny"):
         PointStore(store.path).points(task="other")
 
 
