@@ -65,10 +65,10 @@ def check_plugins(host: PluginHost, plugins: Sequence[str] = (), *, commands: An
         if name not in host.candidates:
             raise UsageError(f"there is no plugin {name!r}; {suggest(name, host.candidates, 'harness plugins')}")
     for registry, check in CHECKS.items():
-        own: Registry[Any] = getattr(host, registry)
-        for name in own:
-            if not plugins or own.entries[name].plugin in plugins:
-                yield _checked(host, own, name, check)
+        objects: Registry[Any] = getattr(host, registry)
+        for name in objects:
+            if not plugins or objects.entries[name].plugin in plugins:
+                yield _checked(host, objects, name, check)
     for name, plugin in sorted(host.commands.items()):
         if commands is not None and (not plugins or plugin in plugins):
             yield _result(plugin, "command", name, partial(check_command, commands.commands[name]))
@@ -85,13 +85,13 @@ def _checked(host: PluginHost, registry: Registry[Any], name: str, check: Check)
 def _result(plugin: str, kind: str, name: str, check: Callable[[], Any]) -> Checked:
     """Run one check; record any error that it raises as a failure."""
     try:
-        with collected(name) as found:
+        with collected(name) as findings:
             try:
                 check()
             except NotCheckedError as error:
                 return Checked(plugin, kind, name, skipped=str(error))
             except Exception as error:  # `found` records errors of the plugin's code by its own rules
-                found.run(_raise, error)
+                findings.run(_raise, error)
     except AssertionError as error:
         return Checked(plugin, kind, name, failures=tuple(getattr(error, "failures", (str(error),))))
     return Checked(plugin, kind, name)
@@ -118,10 +118,10 @@ def _source(_: PluginHost, __: str, value: Any) -> None:
 
 def _engine(_: PluginHost, __: str, engine: EngineType) -> None:
     """Run the checks that need no checkpoint; `check_engine` runs the others."""
-    with collected(f"engine {engine.name!r}") as found:
-        found.run(expect_call, inspect.unwrap(engine.inspect), CHECKPOINT, Path())
-        found.run(expect_call, inspect.unwrap(engine.open_engine), CHECKPOINT, Path())
-        found.run(engine.preferred)
+    with collected(f"engine {engine.name!r}") as findings:
+        findings.run(expect_call, inspect.unwrap(engine.inspect), CHECKPOINT, Path())
+        findings.run(expect_call, inspect.unwrap(engine.open_engine), CHECKPOINT, Path())
+        findings.run(engine.preferred)
     if absent := missing(engine.modules):
         raise NotCheckedError(f"{', '.join(absent)} is not installed")
 
@@ -132,8 +132,8 @@ def _checker(_: PluginHost, __: str, checker: Checker) -> None:
     doc = next((doc for doc in DOCS if _accepts(checker, doc)), None)
     if doc is None:
         raise NotCheckedError("it accepts none of the example documents")
-    with collected(f"checker {checker.name!r}") as found:
-        check_odd_texts(checker, doc, found)
+    with collected(f"checker {checker.name!r}") as findings:
+        check_odd_texts(checker, doc, findings)
 
 
 def _accepts(checker: Checker, doc: Doc) -> bool:
