@@ -117,7 +117,7 @@ def test_a_damaged_file_is_named_and_set_aside(store: Store, damage: str):
 
 
 def test_every_flipped_byte_of_a_column_is_noticed(store: Store):
-    """Parquet's page checksums: whatever byte of the data changes, the numbers do not come back wrong."""
+    """Parquet's page checksums: if any byte of the data changes, reading never returns wrong numbers."""
     path = store.path / "records" / f"{CELL.name}.parquet"
     content = path.read_bytes()
     footer = int.from_bytes(content[-8:-4], "little") + 8
