@@ -41,7 +41,6 @@ from harness.hookspecs import hookimpl as hookimpl
 from harness.host import PluginHost as PluginHost
 from harness.host import load_plugins as load_plugins
 from harness.metrics.samples import Samples as Samples
-from harness.metrics.scores import PerDoc as PerDoc
 from harness.metrics.scores import Scores as Scores
 from harness.reports.back_test import back_test as back_test
 from harness.reports.back_test_result import BackTest as BackTest
@@ -74,6 +73,7 @@ from harness.types import Floats as Floats
 from harness.types import Generation as Generation
 from harness.types import Ints as Ints
 from harness.types import Outcome as Outcome
+from harness.types import PerDoc as PerDoc
 from harness.types import Request as Request
 from harness.types import Sample as Sample
 from harness.types import Sampler as Sampler

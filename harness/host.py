@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -22,6 +22,9 @@ from harness import distribution, hookspecs
 from harness.errors import PluginError, choose
 from harness.origins import PLUGIN_ERRORS, Origin, describe, marked
 from harness.registries import REGISTRARS, Registries
+
+if TYPE_CHECKING:
+    import click
 
 GROUP = "harness"
 BUILT_IN = (
@@ -131,7 +134,7 @@ class PluginHost(Registries):
                 if call.plugin_name == name:
                     call.function(registrar(self, name))
 
-    def add_commands(self, cli: Any) -> None:
+    def add_commands(self, cli: click.Group) -> None:
         """Let plugins add sub-commands to a click group."""
         for call in self.manager.hook.register_commands.get_hookimpls():
             before = dict(getattr(cli, "commands", {}))

@@ -10,15 +10,19 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from harness.errors import PluginError, UsageError, choose, suggest
 from harness.hookspecs import Register
-from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
+from harness.origins import Origin, check_for, is_frame_of, mark_checker, mark_engine, mark_metric, marked
 from harness.types import (
     PASS_AT,
+    Check,
     Checker,
     EngineType,
     Family,
+    Floats,
     InspectCheckpoint,
     Metric,
+    MetricValues,
     OpenEngine,
+    Outcome,
     Sampler,
     SourceMetric,
     Task,
@@ -66,7 +70,7 @@ class Source(NamedTuple):
 
     resolve: Callable[..., Task | Sequence[Task]]
     list_names: Callable[[], Iterable[str]]
-    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None
+    metrics: Callable[..., Sequence[SourceMetric]] | None = None
 
 
 @dataclass
@@ -119,7 +123,12 @@ class Registries:
     forecasters: Registry[Any] = field(default_factory=lambda: Registry("forecasters"))
     executors: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("executors"))
     reporters: Registry[Callable[..., str]] = field(default_factory=lambda: Registry("reporters"))
-    panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
+    panels: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("panels"))
+
+    def owners(self, kind: str) -> dict[str, str]:
+        """Return the plugin that registered each object of a kind (tasks, sources ...), by name."""
+        registry: Registry[Any] = getattr(self, kind)
+        return {name: entry.plugin for name, entry in registry.entries.items()}
 
     def origin_of(self, frame: FrameType) -> Origin | None:
         """Return whose law a frame runs; other objects are marked (see origins)."""
@@ -155,7 +164,7 @@ def _sources(registries: Registries, plugin: str) -> Register:
         prefix: str,
         resolve: Callable[..., Task | Sequence[Task]],
         list_names: Callable[[], Iterable[str]],
-        metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None,
+        metrics: Callable[..., Sequence[SourceMetric]] | None = None,
     ) -> None:
         origin = Origin(plugin, "source", prefix)
         resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
@@ -183,10 +192,10 @@ def _engines(registries: Registries, plugin: str) -> Register:
 
 
 def make_metric(
-    fn: Callable[..., object],
+    fn: Callable[..., MetricValues],
     name: str | None = None,
     needs: str | Sequence[str] = (),
-    aggregate: str | Callable[..., object] = "mean",
+    aggregate: str | Callable[..., Floats] = "mean",
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Metric:
@@ -206,10 +215,10 @@ def make_metric(
 
 def _metrics(registries: Registries, plugin: str) -> Register:
     def register(
-        fn: Callable[..., object],
+        fn: Callable[..., MetricValues],
         name: str | None = None,
         needs: str | Sequence[str] = (),
-        aggregate: str | Callable[..., object] = "mean",
+        aggregate: str | Callable[..., Floats] = "mean",
         higher_is_better: bool = True,
         bounds: tuple[float, float] = UNBOUNDED,
     ) -> None:
@@ -221,7 +230,7 @@ def _metrics(registries: Registries, plugin: str) -> Register:
 
 def make_checker(
     name: str,
-    check: Callable[..., object],
+    check: Callable[..., Outcome | Check],
     version: str = "1",
     executes_code: bool = False,
     prepare: Callable[[], Sequence[str]] | None = None,
@@ -241,7 +250,7 @@ def make_checker(
 def _checkers(registries: Registries, plugin: str) -> Register:
     def register(
         name: str,
-        check: Callable[..., object],
+        check: Callable[..., Outcome | Check],
         version: str = "1",
         executes_code: bool = False,
         prepare: Callable[[], Sequence[str]] | None = None,
@@ -264,10 +273,12 @@ def find_checker(spec: str, registries: Registries) -> Checker:
         raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
     if colon and not checker.takes:
         raise UsageError(f"checker {spec!r}: {name} takes nothing behind a colon; write {name}")
-    return replace(checker, name=spec, check=checker.check(argument), takes="") if checker.takes else checker
+    if not checker.takes:
+        return checker
+    return replace(checker, name=spec, check=check_for(checker, argument, registries.checkers.origin(name)), takes="")
 
 
-def expect_law(law: Any) -> None:
+def expect_law(law: Law) -> None:
     """Raise PluginError, saying what is missing, where something is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
@@ -277,10 +288,9 @@ def expect_law(law: Any) -> None:
         raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(REQUIRED[kind])}")
     if not law.name or not isinstance(law.name, str):
         raise PluginError(f"the law {law!r} has the name {law.name!r}; expected text")
-    if isinstance(getattr(law, "features", ()), str):
-        raise PluginError(
-            f"law {law.name!r}: features = {law.features!r}; expected a tuple of names, ({law.features!r},)"
-        )
+    features = getattr(law, "features", ())
+    if isinstance(features, str):
+        raise PluginError(f"law {law.name!r}: features = {features!r}; expected a tuple of names, ({features!r},)")
     for name, meant in misspelt(law, kind):
         raise PluginError(
             f"law {law.name!r} has an attribute {name!r}, which is not in the contract; did you mean {meant!r}? "
@@ -289,15 +299,15 @@ def expect_law(law: Any) -> None:
 
 
 def _laws(registries: Registries, plugin: str) -> Register:
-    def register(law: Any) -> None:
+    def register(law: Law) -> None:
         expect_law(law)
         registries.laws.add(law.name, law, plugin)
 
     return register
 
 
-def expect_forecaster(forecaster: Any) -> None:
-    """Raise PluginError, saying what is missing, where something is not a forecaster."""
+def expect_forecaster(forecaster: object) -> str:
+    """Return the name of a forecaster; raise PluginError, saying what is missing, where something is none."""
     if isinstance(forecaster, type):
         raise PluginError(
             f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"
@@ -310,12 +320,12 @@ def expect_forecaster(forecaster: Any) -> None:
     untried = getattr(forecaster, "untried", 1.0)
     if not isinstance(untried, (int, float)) or not untried > 0:
         raise PluginError(f"forecaster {name!r}: untried = {untried!r}; expected a number above 0")
+    return name
 
 
 def _forecasters(registries: Registries, plugin: str) -> Register:
-    def register(forecaster: Any) -> None:
-        expect_forecaster(forecaster)
-        registries.forecasters.add(forecaster.name, forecaster, plugin)
+    def register(forecaster: object) -> None:
+        registries.forecasters.add(expect_forecaster(forecaster), forecaster, plugin)
 
     return register
 

@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
 from harness.files import digest_of, write_whole
+from harness.types import Json
 
 FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with size, times and inode
 
@@ -118,9 +119,20 @@ def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) 
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
     cache.save()
     code = {file.relative_to(folder).as_posix(): _sha256(file) for file in code_files(folder)}
-    parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
-    added = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
+    parts: dict[str, Json] = {
+        "weights": weights,
+        "config": config_digest(folder),
+        "tokenizer": tokenizer_digest(folder),
+    }
+    added: dict[str, Json] = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
     return digest_of(parts | ({"code": code} if code else {}) | added)
+
+
+class Digested(TypedDict):
+    """The digest of a file, and the stamp (size, times, inode) of the file that it is the digest of."""
+
+    stamp: list[int]
+    sha256: str
 
 
 class DigestCache:
@@ -129,7 +141,7 @@ class DigestCache:
     def __init__(self) -> None:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         self.path = Path(base) / "harness" / "digests.json"
-        self.known: dict[str, Any] = {}
+        self.known: dict[str, Digested] = {}
         self.changed = False
         try:
             self.known = json.loads(self.path.read_text(encoding="utf-8"))
@@ -142,8 +154,9 @@ class DigestCache:
         if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) and not rehash:
             return blob
         key, stamp = str(file.resolve()), list(_stamp(file))
-        if not rehash and self.known.get(key, {}).get("stamp") == stamp:
-            return str(self.known[key]["sha256"])
+        known = None if rehash else self.known.get(key)
+        if known is not None and known["stamp"] == stamp:
+            return known["sha256"]
         digest = _sha256(file)
         if list(_stamp(file)) != stamp:
             raise FamilyError(f"{file} changed while it was read; evaluate it after it is written")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness.checkpoints.adapters import adapter_digest
 from harness.checkpoints.digests import (
@@ -30,7 +29,8 @@ from harness.origins import PLUGIN_ERRORS, describe
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
 from harness.tables import Table
-from harness.types import Checkpoint, EngineInfo, EngineType, Task
+from harness.types import Checkpoint, EngineInfo, EngineType, Json, Task
+from harness.types.json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # state before the digest was computed
-    trusted: Mapping[str, Any] = field(default_factory=dict)  # code and pickles of the checkpoint that may run
+    trusted: JsonObject = field(default_factory=dict)  # code and pickles of the checkpoint that may run
     chat: Chat | None = None
 
     @property
@@ -102,7 +102,7 @@ class Setup:
     """
 
     engine: EngineType
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
     truncation: str | None = None
     rehash: bool = False
     greedy: frozenset[str] = frozenset()
@@ -110,12 +110,12 @@ class Setup:
     pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
     chat: Chat | None = None
 
-    def trusted_of(self, folder: Path) -> dict[str, Any]:
+    def trusted_of(self, folder: Path) -> dict[str, Json]:
         """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
 
         Raises FamilyError for pickles that nobody allowed.
         """
-        found: dict[str, Any] = {}
+        found: dict[str, Json] = {}
         if self.options.get("trust_remote_code"):
             found = {"trust_remote_code": True, "remote_code": code_digests(folder)}
         pickles = expect_no_pickles(folder, self.pickles)

@@ -6,12 +6,12 @@ killed and restarted, and several processes can work on one store without scorin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from filelock import Timeout
 
@@ -20,10 +20,10 @@ from harness.errors import DamagedFile, EngineError, PluginError, StoreError, Su
 from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.engine_slot import EngineSlot
-from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
-from harness.evaluation.sampling import SampleRun, make_sampling
-from harness.evaluation.scoring import Claim, Tally, check_all_came, requests_of
-from harness.evaluation.tokens import TRUNCATION
+from harness.evaluation.plan import Encoded, EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
+from harness.evaluation.sampling import SampleRun, SamplingOptions, make_sampling
+from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requests_of
+from harness.evaluation.tokens import TRUNCATION, EncodedPrompts, EncodedTask
 from harness.evaluation.writing import CellWriter
 from harness.host import default_host
 from harness.origins import PLUGIN_ERRORS, is_interrupt
@@ -33,23 +33,24 @@ from harness.store.folders import expect_usable
 from harness.store.identity import CellId
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.loading import find_tasks, fingerprinted
-from harness.tasks.prompting import Prompting, as_chat
+from harness.tasks.prompting import Prompting, PromptingOptions, as_chat
 from harness.types import Checkpoint, Engine, Family, Task
+from harness.types.json import JsonObject
 
 
 class Settings(TypedDict, total=False):
     """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
 
     engine: str | None
-    options: Mapping[str, Any] | None
+    options: JsonObject | None
     data: str | Path | None
     limit: int | None
     subset: str | Path | Sequence[Subset] | None
     truncation: str | None
     rehash: bool
-    sampling: Mapping[str, Any] | None
+    sampling: SamplingOptions | None
     allow_pickle: Sequence[str]
-    prompting: Mapping[str, Any] | None
+    prompting: PromptingOptions | None
 
 
 class Progress:
@@ -166,7 +167,7 @@ class Suite:
             if not self.store.has(cell):  # written since _open_cells
                 yield Claim(task, cell, lock)
 
-    def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Any]]:
+    def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Encoded]]:
         """Yield each claim that can be tokenised, with its tokens; the next is tokenised in the background."""
         for claim, after in zip_longest(claims, claims[1:]):
             encoded = self.pool.ahead(job, claim.task)
@@ -204,18 +205,18 @@ class Suite:
             self.slot.close()
             self._fail(job.checkpoint.label, error)
 
-    def _score(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
+    def _score(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
         tallies = (
-            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source)) for claim, encoded in cells
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source))
+            for claim, encoded in cells
+            if isinstance(encoded, EncodedTask)  # prompts of generated text are not scored
         )
         try:
             for score in engine.score(requests_of(tallies, begun)):
-                key: Any = score.key  # (number, request), as requests_of made it
-                tally = begun[key[0]]
-                tally.add(key[1], score)
+                tally = added(score, begun)
                 self.progress.documents(job.checkpoint, tally.documents)
                 if not tally.left:
                     self._write(job, tally, engine)
@@ -223,7 +224,7 @@ class Suite:
             self._report_written(job, wait=True)
         check_all_came(begun)
 
-    def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
+    def _draw(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Generate the text of cells, one after the other; an error of a checker or sampler fails its cell only."""
         for claim, encoded in cells:
             try:
@@ -239,10 +240,10 @@ class Suite:
             self.summary.written += 1
             self.progress.cell(job.checkpoint, claim.task)
 
-    def _sample_run(self, claim: Claim, encoded: Any) -> SampleRun:
+    def _sample_run(self, claim: Claim, encoded: Encoded) -> SampleRun:
         """Start a cell, or continue one of an earlier run; damaged parts are drawn again."""
         sampling = self.slot.setup.sampling
-        if sampling is None:
+        if sampling is None or not isinstance(encoded, EncodedPrompts):
             raise UsageError(f"task {claim.task.name} generates text; expected sampling options")
         while True:
             try:
@@ -252,7 +253,8 @@ class Suite:
 
     def _tell(self, job: Job, engine: Engine) -> None:
         """Report notes of the engine on disabled optimisations, once each."""
-        for note in engine.describe().get("notes", ()):
+        notes = engine.describe().get("notes")
+        for note in map(str, notes if isinstance(notes, (list, tuple)) else ()):
             if note not in self.told:
                 self.told.add(note)
                 self.progress.note(f"{job.checkpoint.label}: {note}")
@@ -307,15 +309,15 @@ def prepare(
     *,
     store: str | Path | None = None,
     engine: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
     subset: str | Path | Sequence[Subset] | None = None,
     truncation: str | None = None,
     rehash: bool = False,
-    sampling: Mapping[str, Any] | None = None,
+    sampling: SamplingOptions | None = None,
     allow_pickle: Sequence[str] = (),
-    prompting: Mapping[str, Any] | None = None,
+    prompting: PromptingOptions | None = None,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
@@ -326,7 +328,7 @@ def prepare(
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    own, chat = take_prompting(prompting or {})
+    own, chat = take_prompting(prompting or PromptingOptions())
     setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
     check_options(setup)
     if truncation is not None and truncation not in TRUNCATION:
@@ -342,7 +344,7 @@ def prepare(
         expect_usable(Path(store))
     drawn = [task for task in found if task.generation]
     if drawn:
-        setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or {})))
+        setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or SamplingOptions())))
     elif sampling:
         raise UsageError(f"{choose(sampling)}: none of the tasks {choose(task.name for task in found)} draws texts")
     once = list({(c.label, c.source): c for c in checkpoints}.values())
@@ -352,13 +354,20 @@ def prepare(
     return plan, setup
 
 
-def take_prompting(asked: Mapping[str, Any]) -> tuple[Prompting, Chat | None]:
+def take_prompting(asked: PromptingOptions) -> tuple[Prompting, Chat | None]:
     """Return options for prompts, and how conversations are rendered, from one dict; raise UsageError for others."""
-    known = {f.name for f in fields(Prompting)} - {"chat"} | {"chat_template"}
+    known = set(PromptingOptions.__annotations__)
     if unknown := set(asked) - known:
         raise UsageError(f"prompting has no option {choose(unknown)}; it has: {choose(known)}")
-    template = asked.get("chat_template")
-    own = Prompting(chat=template is not None, **{k: v for k, v in asked.items() if k != "chat_template"})
+    template, folders = asked.get("chat_template"), asked.get("include_path", ())
+    own = Prompting(
+        num_fewshot=asked.get("num_fewshot"),
+        fewshot_seed=asked.get("fewshot_seed"),
+        include_path=(folders,) if isinstance(folders, str) else tuple(folders),
+        chat=template is not None,
+        system_prompt=asked.get("system_prompt", ""),
+        multiturn=asked.get("multiturn", True),
+    )
     return own, make_chat(template, system_prompt=own.system_prompt, multiturn=own.multiturn)
 
 

@@ -5,14 +5,15 @@ An executor offers a `Pool` of workers, in processes of this machine or elsewher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.checkpoints.flops import inference_flops
 from harness.errors import StoreError, SuiteError, UsageError
 from harness.evaluation.plan import Failure, Job, Plan, Setup
+from harness.evaluation.sampling import SamplingOptions
 from harness.evaluation.schedule import Assignment, Schedule, Work, shard
 from harness.evaluation.schedule_simulation import simulate
 from harness.evaluation.suite import Progress, Suite, Summary
@@ -148,10 +149,10 @@ class _Drive:
         hear = getattr(self, f"_{event.kind}")
         hear(event.worker, event.content)
 
-    def _ready(self, worker: int, _: Any) -> None:
+    def _ready(self, worker: int, _: None) -> None:
         self._give(worker)
 
-    def _done(self, worker: int, _: Any) -> None:
+    def _done(self, worker: int, _: None) -> None:
         self.attempts[worker] = 0
         self.doing.pop(worker, None)
         self._give(worker)
@@ -240,7 +241,7 @@ def run_with(
     progress: Progress,
     *,
     registries: Registries,
-    sampling: Mapping[str, Any] | None,
+    sampling: SamplingOptions | None,
 ) -> Summary:
     """Run a plan with an executor, as `Suite.run` does in this process."""
     spec = spec_of(plan, setup, store.path, sampling, registries)
@@ -259,7 +260,7 @@ def run_with(
 
 
 def spec_of(
-    plan: Plan, setup: Setup, store: Path, sampling: Mapping[str, Any] | None, registries: Registries
+    plan: Plan, setup: Setup, store: Path, sampling: SamplingOptions | None, registries: Registries
 ) -> WorkerSpec:
     """Return what workers are made with; raise UsageError where a plugin exists in this process only."""
     alone = registries.added() if isinstance(registries, PluginHost) else ["registries"]
@@ -268,9 +269,16 @@ def spec_of(
     tasks = {task.fingerprint: task for job in plan.jobs for task, _ in job.cells}
     extra = registries.extra if isinstance(registries, PluginHost) else ()
     return WorkerSpec(
-        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra,
-        setup.chat,
-    )  # fmt: skip
+        store=store.resolve(),
+        tasks=tasks,
+        engine=setup.engine.name,
+        options=setup.options,
+        truncation=setup.truncation,
+        greedy=setup.greedy,
+        sampling=sampling or SamplingOptions(),
+        plugins=extra,
+        chat=setup.chat,
+    )
 
 
 def keep_shard(plan: Plan, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +52,7 @@ def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, floa
     draws = _minimum(step, step.draws, flops, rest)
     tail = (1 - found.options.level) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail]) if step.dof else (np.nan, np.nan)
-    place: dict[str, Any] = {"flops": flops, "params": params, "params_low": low, "params_high": high}
+    place = {"flops": flops, "params": params, "params_low": low, "params_high": high}
     ends = {"tokens": params, "tokens_low": high, "tokens_high": low}
     place |= {name: flops / training_flops(end, 1.0) for name, end in ends.items()}
     predicted = found.predict(pd.DataFrame([{**place, **rest}]))

@@ -9,10 +9,9 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, UsageError, choose, suggest
+from harness.fitting.laws import Column
 from harness.fitting.runs import label, some
 from harness.types import Bools, Floats
-
-Column = np.ndarray[tuple[int], np.dtype[np.float64] | np.dtype[np.object_]]  # (n,) numbers, or text
 
 FILLED = "6ND, filled in"  # the convention of FLOPs that were computed here
 FILLED_TOKENS = "C / 6N, filled in"  # the convention of tokens that were computed here

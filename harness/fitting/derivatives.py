@@ -16,11 +16,12 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from harness.types import Floats
 
-Partial = Callable[..., Any]
+Operand = float | Floats
+Partial = Callable[..., Operand]
 """(inputs, result) -> the derivative of the result by one of the inputs; None stands for 1"""
 
 
-def _power_by_exponent(x: Any, y: Any, result: Any) -> Any:
+def _power_by_exponent(x: Operand, y: Operand, result: Operand) -> Operand:
     return result * np.log(x)
 
 
@@ -60,19 +61,19 @@ class Dual(NDArrayOperatorsMixin):
 
     __slots__ = ("slopes", "value")
 
-    def __init__(self, value: Any, slopes: Mapping[str, Any]) -> None:
+    def __init__(self, value: Operand, slopes: Mapping[str, Operand]) -> None:
         self.value = value
         self.slopes = slopes
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Dual | Operand, **options: object) -> Any:
         """Apply a numpy function, and the chain rule."""
         if method != "__call__" or options or ufunc.__name__ not in {*RULES, *COMPARISONS}:
             return NotImplemented
         values = [x.value if isinstance(x, Dual) else x for x in inputs]
-        result = ufunc(*values)
+        result: Operand = ufunc(*values)
         if ufunc.__name__ in COMPARISONS:
             return result
-        slopes: dict[str, Any] = {}
+        slopes: dict[str, Operand] = {}
         for x, partial in zip(inputs, RULES[ufunc.__name__], strict=True):
             if isinstance(x, Dual):
                 factor = None if partial is None else partial(*values, result)
@@ -83,7 +84,7 @@ class Dual(NDArrayOperatorsMixin):
 
 
 def differentiate(
-    formula: Callable[..., Any], features: Mapping[str, Floats], parameters: Mapping[str, Floats]
+    formula: Callable[..., Dual | Floats], features: Mapping[str, Floats], parameters: Mapping[str, Floats]
 ) -> tuple[Floats, Floats] | None:
     """Return values (R, n) and derivatives (R, p, n) of a formula at parameters (R, 1) and features (n,) or (R, n).
 
@@ -102,4 +103,4 @@ def differentiate(
         slopes[:, j] = found.slopes.get(name, 0.0)
     if not np.isfinite(slopes).all():
         np.nan_to_num(slopes, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    return found.value, slopes
+    return np.asarray(found.value), slopes

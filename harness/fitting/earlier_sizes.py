@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError
 from harness.fitting.columns import column
+from harness.fitting.held_out_scores import HeldOut
 from harness.fitting.runs import along, label
 from harness.fitting.wide_points import by_family
 
@@ -19,14 +20,21 @@ FEW_DRAWS = 200  # resamples behind each interval
 ALIKE = 2.0  # factor within which two distances beyond the fitted range count as similar
 TARGET = "is_target"  # column that marks what is held out
 
-EarlierSize = Mapping[str, Any]  # one prediction: sizes fitted, target, beyond, inside (None: no interval)
+
+class EarlierSize(TypedDict):
+    """One prediction: sizes fitted, target, factor beyond them (None: infinite), inside (None: no interval)."""
+
+    sizes: int
+    target: str
+    beyond: float | None
+    inside: bool | None
 
 
 class Held(Protocol):
     """A fit with held-out points."""
 
     @property
-    def hold_out(self) -> tuple[Mapping[str, Any], ...]: ...  # noqa: D102
+    def hold_out(self) -> tuple[HeldOut, ...]: ...  # noqa: D102
 
 
 def with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:

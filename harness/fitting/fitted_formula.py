@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.fitting.columns import column
-from harness.fitting.laws import clipped, curve
+from harness.fitting.laws import Column, clipped, curve
 from harness.fitting.objectives import objective_of
-from harness.types import Floats
+from harness.types import Floats, Json
 from harness.types.laws import FormulaLaw, traits
 
 TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distribution, on either side
@@ -71,21 +70,21 @@ class StepFit:
         frame = prepare(frame) if prepare else frame
         return {name: column(frame, name) for name in self.law.features}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """Return everything as JSON values; the law is its name."""
         derived = {name: value for name, (value, _) in self.derived.items()}
         return {**vars(self), "draws": self.draws.tolist(), "law": self.law.name, "derived": derived}
 
-    def value(self, features: Mapping[str, Floats]) -> Floats:
+    def value(self, features: Mapping[str, Column]) -> Floats:
         """Return the curve (n,)."""
         best = np.array([list(self.parameters.values())])
         return np.asarray(clipped(self.law, curve(self.law, best, features))[0])
 
-    def curves(self, features: Mapping[str, Floats]) -> Floats:
+    def curves(self, features: Mapping[str, Column]) -> Floats:
         """Return the curve of every resample (R, n)."""
         return clipped(self.law, curve(self.law, self.draws, features))
 
-    def sample(self, features: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
+    def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
         """Return predictions (R, n): the curve of each resample and the scatter around it, successes counted in as many
         trials as before; NaN where there is no degree of freedom to know the scatter from."""
         objective = objective_of(self.law, self.objective)

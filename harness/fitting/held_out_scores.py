@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from harness.fitting.columns import column
 from harness.fitting.forecast_scores import References, Scores, score_intervals
 from harness.fitting.runs import along, numeric
 from harness.types import Floats
+
+HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measured and predicted values, errors
 
 
 def references_of(points: pd.DataFrame, target: pd.DataFrame, value: str) -> References:
@@ -24,7 +26,7 @@ def references_of(points: pd.DataFrame, target: pd.DataFrame, value: str) -> Ref
         unknown = np.full(len(target), np.nan)
         return References(unknown, unknown)
     whole = _references(known, value)
-    by_family: dict[Any, tuple[float, float]] = {}
+    by_family: dict[Hashable, tuple[float, float]] = {}
     if "family" in known.columns and "family" in target.columns:
         by_family = {name: _references(own, value) for name, own in known.groupby("family")}
     families = target["family"] if by_family else [None] * len(target)
@@ -42,13 +44,13 @@ def _references(own: pd.DataFrame, value: str) -> tuple[float, float]:
     return float(y[np.flatnonzero(scale == scale.max())[-1]]), float(y.mean())
 
 
-def held_out_scores(rows: Sequence[Mapping[str, Any]], level: float, clusters: Sequence[object] = ()) -> Scores:
+def held_out_scores(rows: Sequence[HeldOut], level: float, clusters: Sequence[object] = ()) -> Scores:
     """Score held-out points (`LawFit.hold_out`, rows of a back-test) with intervals of this level."""
     known = References(_floats(rows, "last"), _floats(rows, "constant"))
     y, predicted, low, high, crps = (_floats(rows, name) for name in ("measured", "predicted", "low", "high", "crps"))
     return score_intervals(y, predicted, low, high, crps, level=level, clusters=clusters, references=known)
 
 
-def _floats(rows: Sequence[Mapping[str, Any]], name: str) -> Floats:
+def _floats(rows: Sequence[HeldOut], name: str) -> Floats:
     """Return a column of rows (n,); NaN where a fit of an earlier version lacks it."""
     return np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)

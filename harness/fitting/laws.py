@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import UsageError, choose, suggest
 from harness.types import Floats
+from harness.types.json import JsonObject
 from harness.types.laws import ComposedLaw, FormulaLaw, Law, ProcedureLaw, traits
 
+Column = Floats | NDArray[np.object_]  # (n,) numbers, or text; (R, n) in resamples
+FeatureValues = float | str | Sequence[float] | Sequence[str] | Column  # of points to predict
 
-def configured(law: Law, options: Mapping[str, Any] | None) -> Law:
+
+def configured(law: Law, options: JsonObject | None) -> Law:
     """Return a law with its options set; raise UsageError for one that it does not have."""
     known = traits(law).options
     unknown = set(options or {}) - set(known)
@@ -34,7 +38,7 @@ def bounds(law: FormulaLaw) -> tuple[Floats, Floats]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def curve(law: FormulaLaw, params: Floats, features: Mapping[str, Floats]) -> Floats:
+def curve(law: FormulaLaw, params: Floats, features: Mapping[str, Column]) -> Floats:
     """Evaluate a formula with parameters (R, p) at features (n,) or (R, n); return (R, n).
 
     A formula that does not broadcast is called once a row.
@@ -52,7 +56,7 @@ def curve(law: FormulaLaw, params: Floats, features: Mapping[str, Floats]) -> Fl
     return np.array([np.broadcast_to(row, (n,)) for row in rows])
 
 
-def _one(law: FormulaLaw, params: Floats, features: Mapping[str, Floats], row: int) -> Floats:
+def _one(law: FormulaLaw, params: Floats, features: Mapping[str, Column], row: int) -> Floats:
     own = {name: x if x.ndim == 1 else x[row if len(x) > 1 else 0] for name, x in features.items()}
     values = {name: float(value) for name, value in zip(law.parameters, params, strict=True)}
     return np.asarray(law.formula(**own, **values), dtype=np.float64)
@@ -63,7 +67,7 @@ def steps_of(law: Law) -> tuple[FormulaLaw | ProcedureLaw, ...]:
     return law.steps if isinstance(law, ComposedLaw) else (law,)
 
 
-def describe(law: Law) -> dict[str, Any]:
+def describe(law: Law) -> dict[str, str | list[str]]:
     """Return a line of `harness ls laws`: name, features, parameters and the first sentence of its docstring."""
     steps = steps_of(law)
     doc = (type(law).__doc__ or "").strip().splitlines()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ class Objective:
         """Return the derivatives of `residuals` by the curve."""
         return self.slope(value, residuals + y)
 
-    def noisy(self, value: Floats, scatter: Any, z: Floats) -> Floats:
+    def noisy(self, value: Floats, scatter: float | Floats, z: Floats) -> Floats:
         """Return new measurements of a curve: z (R, n) are standard normal, or Student's."""
         return self.inverse(self.forward(value) + scatter * z)
 
@@ -91,7 +90,7 @@ class Binomial(Objective):
         found: Floats = np.where(near, np.sqrt(spread), spread * (p - y) / np.where(near, 1.0, residuals))
         return found
 
-    def noisy(self, value: Floats, scatter: Any, z: Floats) -> Floats:
+    def noisy(self, value: Floats, scatter: float | Floats, z: Floats) -> Floats:
         """Return rates drawn from beta distributions around a curve, whose share of p (1 - p) is scatter^2."""
         from scipy import stats
 
@@ -102,7 +101,7 @@ class Binomial(Objective):
         return np.where(rho > 1e-9, drawn, value)
 
 
-def _known(trials: Floats | None) -> Any:
+def _known(trials: Floats | None) -> float | Floats:
     return 1.0 if trials is None else trials
 
 

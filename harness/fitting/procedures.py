@@ -14,11 +14,11 @@ import pandas as pd
 from harness.errors import LawError, choose, suggest
 from harness.fitting.columns import column, readable
 from harness.fitting.formula import residual_scatter
-from harness.fitting.laws import clipped
+from harness.fitting.laws import Column, clipped
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, freedom, shared
-from harness.types import Floats
+from harness.types import Floats, Json
 from harness.types.laws import Fitted, ProcedureLaw, traits
 
 FEW_FITS = 10  # resamples that must be fitted, or there are no intervals
@@ -49,22 +49,22 @@ class ProcedureFit:
         """Return what was fitted."""
         return self.found.parameters
 
-    def read(self, frame: pd.DataFrame) -> dict[str, Any]:
+    def read(self, frame: pd.DataFrame) -> dict[str, Column]:
         """Return the features of points, (n,) each; numbers may be missing where the law fills them in."""
         return {name: readable(frame, name) for name in self.law.features}
 
-    def value(self, features: Mapping[str, Any]) -> Floats:
+    def value(self, features: Mapping[str, Column]) -> Floats:
         """Return predictions (n,)."""
         return clipped(self.law, self.law.predict(self.found, pd.DataFrame(features)))
 
-    def curves(self, features: Mapping[str, Any]) -> Floats:
+    def curves(self, features: Mapping[str, Column]) -> Floats:
         """Return the predictions of every resample (R, n)."""
         frame = pd.DataFrame(features)
         if not self.draws:
             return np.full((1, len(frame)), np.nan)
         return clipped(self.law, np.array([self.law.predict(draw, frame) for draw in self.draws]))
 
-    def sample(self, features: Mapping[str, Any], rng: np.random.Generator) -> Floats:
+    def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
         """Return values (R, n) as they would be measured: the predictions of each resample and scatter around them."""
         own = traits(self.law).sample
         if own and self.draws:
@@ -84,10 +84,11 @@ class ProcedureFit:
         elif self.failed:
             yield f"{self.law.name}: {self.failed} of {tried} resamples cannot be fitted; intervals rest on the others"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+    def to_json(self) -> dict[str, Json]:
+        """Return everything as JSON values; raise LawError for a state that a file cannot hold."""
         table = {**vars(self), "law": self.law.name, "found": asdict(self.found)}
-        return _plain({**table, "draws": [asdict(draw) for draw in self.draws]})  # type: ignore[no-any-return]
+        table["draws"] = [asdict(draw) for draw in self.draws]
+        return {name: _plain(value) for name, value in table.items()}
 
     @classmethod
     def from_json(cls, law: ProcedureLaw, table: Mapping[str, Any]) -> ProcedureFit:
@@ -102,13 +103,17 @@ class ProcedureFit:
         return cls(**{**table, **read})
 
 
-def _plain(value: Any) -> Any:
-    """Turn arrays into lists and numpy's numbers into Python's, at any depth."""
+def _plain(value: object) -> Json:
+    """Turn arrays into lists and NumPy's numbers into Python's, at any depth; raise LawError for other objects."""
     if isinstance(value, Mapping):
-        return {key: _plain(own) for key, own in value.items()}
+        return {str(key): _plain(own) for key, own in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(own) for own in value]
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise LawError(f"the state of a law has a {type(value).__name__}; expected JSON values and arrays")
 
 
 def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
@@ -160,7 +165,7 @@ def fit_procedure(
     )
 
 
-def _is_numeric(values: Any) -> bool:
+def _is_numeric(values: Column) -> bool:
     return bool(values.dtype.kind == "f" and not np.isnan(values).all())
 
 

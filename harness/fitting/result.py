@@ -20,17 +20,16 @@ from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_scores import Scores
-from harness.fitting.held_out_scores import held_out_scores
-from harness.fitting.laws import configured, steps_of
+from harness.fitting.held_out_scores import HeldOut, held_out_scores
+from harness.fitting.laws import Column, FeatureValues, configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
 from harness.metrics.intervals import wilson
 from harness.registries import Registries
-from harness.types import Floats
+from harness.types import Floats, Json
+from harness.types.json import JsonObject
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw
-
-HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measured and predicted values, errors
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class LawFit:
     steps: tuple[StepFit | ProcedureFit, ...]
     options: Options
     runs: int
-    law_options: Mapping[str, Any] = field(default_factory=dict)
+    law_options: JsonObject = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     hold_out: tuple[HeldOut, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -69,7 +68,7 @@ class LawFit:
         """Return the coverage level of the intervals."""
         return self.options.level
 
-    def predict(self, points: pd.DataFrame | None = None, **features: Any) -> pd.DataFrame:
+    def predict(self, points: pd.DataFrame | None = None, **features: FeatureValues) -> pd.DataFrame:
         """Return value, low, high (at the level of the fit) and how far each feature lies beyond those fitted.
 
         Features come as columns of a frame, or by name: `fit.predict(flops=[1e20, 1e21])`.
@@ -85,7 +84,13 @@ class LawFit:
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         low, high = self._at_least(self.curve(x), low, high)
         domain = self.steps[0].domain
-        beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
+        beyond = np.max(
+            [
+                np.ones(len(frame)),
+                *(_beyond(np.asarray(x[name], dtype=np.float64), seen) for name, seen in domain.items()),
+            ],
+            axis=0,
+        )
         return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond}), draws
 
     @property
@@ -107,14 +112,14 @@ class LawFit:
 
         return optimal(self, flops, at)
 
-    def curve(self, x: Mapping[str, Floats]) -> Floats:
+    def curve(self, x: Mapping[str, Column]) -> Floats:
         """Return the law's best curve (n,) at features (n,)."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
             y = step.value(x)
             x = {after.law.features[0]: y} if after else {}
         return y
 
-    def draws(self, x: Mapping[str, Floats]) -> Floats:
+    def draws(self, x: Mapping[str, Column]) -> Floats:
         """Return the curve of every resample (R, n) at features (n,), without scatter."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
             y = step.curves(x)
@@ -125,20 +130,23 @@ class LawFit:
         """Return what every resample predicts (R, n) at points (n,), with the scatter of measured points."""
         return self._chain(self.steps[0].read(points), rng)
 
-    def _chain(self, x: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
+    def _chain(self, x: Mapping[str, Column], rng: np.random.Generator) -> Floats:
         """Carry every resample through all steps (R, n)."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
             y = step.sample(x, rng)
             x = {after.law.features[0]: y} if after else {}
         return y
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values; `LawFit.from_json` reads it back."""
-        table = {**vars(self), "options": asdict(self.options), "steps": [self._step_json(step) for step in self.steps]}
+    def to_json(self, *, draws: bool = True) -> dict[str, Json]:
+        """Return everything as JSON values, which `LawFit.from_json` reads back; without `draws`, for printing only."""
+        steps = [self._step_json(step) for step in self.steps]
+        if not draws:
+            steps = [{name: value for name, value in step.items() if name != "draws"} for step in steps]
+        table = {**vars(self), "options": asdict(self.options), "steps": steps}
         table["scores"] = self.scores.to_json() if self.hold_out else None
         return {key: _strict(value) for key, value in table.items()}
 
-    def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Any]:
+    def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Json]:
         table = step.to_json()
         return table if isinstance(step, ProcedureFit) else {**table, "intervals": step.intervals(self.options.level)}
 
@@ -170,7 +178,7 @@ class LawFit:
         return fit_report(self)
 
 
-def _strict(value: Any) -> Any:
+def _strict(value: Json) -> Json:
     """Replace numbers that JSON does not have (NaN, infinity) by None, at any depth."""
     if isinstance(value, Mapping):
         return {key: _strict(own) for key, own in value.items()}

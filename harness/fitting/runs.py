@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError
-from harness.types import Bools, Floats, Ints, checkpoint_label
+from harness.types import Bools, Floats, Ints, Scalar, checkpoint_label
 
 NAMED = ("family", "run", "size", "seed")  # columns that name a run
 CHECKPOINT = ("run", "size", "seed", "step", "checkpoint")  # a table with one of these names its checkpoints
@@ -135,7 +134,7 @@ def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
     return largest(frame.assign(params=frame["params"].astype(float).fillna(0.0)))
 
 
-def label(row: pd.Series[Any]) -> str:
+def label(row: pd.Series) -> str:
     """Name a row for a message: by its column label, or as far as it has a name family:size@step#seed, and its run."""
     own, model = (_known(row.get(name)) for name in ("label", "model"))
     family, size, step, seed, run = (_known(row.get(name)) for name in ("family", "size", "step", "seed", "run"))
@@ -151,7 +150,7 @@ def label(row: pd.Series[Any]) -> str:
     return named.removeprefix(":") + told
 
 
-def _known(value: Any) -> Any:
+def _known(value: Scalar) -> Scalar:
     """Return None for a missing value, and a whole number without its decimals."""
     if value is None or pd.isna(value):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -98,14 +98,14 @@ def _procedure_lines(step: ProcedureFit) -> Iterator[str]:
     )
 
 
-def prediction_table(fits: Sequence[FitView], features: Mapping[str, Any]) -> Table:
+def prediction_table(fits: Sequence[FitView], features: Mapping[str, float | str]) -> Table:
     """Predict one model to come with every fit; training FLOPs are 6 N D where they are not given.
 
     Raises UsageError where a feature of a law is missing.
     """
     known = dict(features)
     if "flops" not in known and {"params", "tokens"} <= set(known):
-        known["flops"] = training_flops(known["params"], known["tokens"])
+        known["flops"] = training_flops(float(known["params"]), float(known["tokens"]))
     rows, notes = [], []
     for fit in fits:
         missing = set(fit.features) - set(known)

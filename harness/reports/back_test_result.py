@@ -55,7 +55,7 @@ class BackTest:
 
     def summary(self) -> Table:
         """Return a row a law, best mean rank first."""
-        rows = sorted((self._law(law) for law in self.rows["law"].unique()), key=lambda row: row[-2])
+        rows = [self._law(law) for law in sorted(self.rows["law"].unique(), key=self._rank)]
         columns = (
             *("law", "predictions", "mean error", "median error", "bias", "inside", "mean width", "median width"),
             *("interval score", "CRPS", "error of last", "error of constant", "won", "mean rank", "beyond"),
@@ -91,13 +91,16 @@ class BackTest:
         columns = ("task", "target", "law", "measured", "predicted", "error", "inside", "rank")
         return Table("back_test_predictions", "Every prediction", columns, tuple(rows))
 
+    def _rank(self, law: str) -> float:
+        """Return the mean rank of a law over all tests; a missing prediction has the last rank."""
+        own, tests = self.rows[self.rows["law"] == law], self._tests()
+        last = float(self.rows["rank"].max())
+        return float((own["rank"].sum() + last * (tests - len(own))) / tests)
+
     def _law(self, law: str) -> tuple[Cell, ...]:
         own, tests = self.rows[self.rows["law"] == law], self._tests()
         size, scores = own["error"].abs(), self.scores(law)
         known = own["inside"].dropna().astype(bool)
-        missing = tests - len(own)
-        last = float(self.rows["rank"].max())
-        rank = (own["rank"].sum() + last * missing) / tests
         return (
             law,
             f"{len(own)} of {tests}",
@@ -112,7 +115,7 @@ class BackTest:
             scores.last,
             scores.constant,
             int((own["rank"] == 1).sum()),
-            float(rank),
+            self._rank(law),
             float(own["beyond"].median()),
         )
 

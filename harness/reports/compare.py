@@ -23,7 +23,7 @@ from harness.metrics.intervals import shown_error
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
 from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
-from harness.tables import Cell, Measured, Table
+from harness.tables import Cell, Measured, Table, as_cell
 from harness.types.laws import ComposedLaw
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
@@ -192,11 +192,13 @@ def _seeds(shown: pd.DataFrame) -> list[str]:
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
-    rows, best = list[tuple[object, ...]](), list[tuple[int, int]]()
+    rows, best = list[tuple[Cell, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
-        rows.append((task, metric, *values, _most(own["n"]), _total(own["truncated"]), _total(own["ties"])))
+        rows.append(
+            (as_cell(task), as_cell(metric), *values, _most(own["n"]), _total(own["truncated"]), _total(own["ties"]))
+        )
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
@@ -248,10 +250,10 @@ def _total(column: pd.Series[float]) -> int | None:
 
 def _ladder(shown: pd.DataFrame) -> Table:
     tasks = sorted(shown["task"].unique())
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
-            family,
-            size,
+            as_cell(family),
+            as_cell(size),
             *(None if pd.isna(own[name].iloc[0]) else float(own[name].iloc[0]) for name in ("params", "flops")),
             *(_measured(own[own["task"] == t]) for t in tasks),
         )

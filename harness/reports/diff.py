@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from harness.metrics.scores import Scores
 from harness.registries import Registries
 from harness.store.cells import Cell
 from harness.store.points import PointStore, checkpoint_columns, open_store
+from harness.tables import Cell as TableCell
 from harness.tables import Measured, Table
 from harness.types import Floats, Ints, Metric
 
@@ -203,7 +203,8 @@ def _described(side: Side, shared: Sequence[Key]) -> Iterator[str]:
     for key in shared:
         cell = side.cells[key]
         provenance = dict(side.store.read(cell.id.name).provenance or {})
-        remarks |= set(provenance.pop("notes", ()))
+        notes = provenance.pop("notes", ())
+        remarks |= set(map(str, notes)) if isinstance(notes, (list, tuple)) else set()
         for name, value in {**provenance, **asdict(cell.settings)}.items():
             if name not in COUNTS and value != "":  # settings that are not used
                 known.setdefault(name, set()).add(str(value))
@@ -261,7 +262,10 @@ def _differences(found: Diff) -> Table:
     return Table("differences", "Log-probabilities, B - A (nats)", columns, tuple(rows), (about, *found.notes))
 
 
-def _spread(pairs: Sequence[Pair]) -> tuple[Any, ...]:
+Flip = tuple[str, str, str, int, int, float, float, str]  # a row of the table of flips
+
+
+def _spread(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
     difference = np.concatenate([pair.difference for pair in pairs])
     size = np.abs(difference)
     middle, high = np.quantile(size, [0.5, 0.99])
@@ -272,7 +276,7 @@ def _spread(pairs: Sequence[Pair]) -> tuple[Any, ...]:
     return len(size), *map(float, numbers), at, a_token
 
 
-def _flip_counts(pairs: Sequence[Pair]) -> tuple[Any, ...]:
+def _flip_counts(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
     """Count flipped documents; a text or a cloze has no choice to flip."""
     pairs = [pair for pair in pairs if "choices" in pair.a.offers]
     if not pairs:
@@ -292,10 +296,10 @@ def _flips(pairs: Sequence[Pair], n: int) -> Table:
     return Table("flips", "Documents whose most probable choice changes", columns, tuple(rows[:n]), (about,))
 
 
-def _flip_rows(pair: Pair) -> Iterator[tuple[Any, ...]]:
+def _flip_rows(pair: Pair) -> Iterator[Flip]:
     names = {(1, 0): "A", (0, 1): "B", (1, 1): "both", (0, 0): "neither"}
     picks = (side[pair.flipped] - pair.a.first[pair.flipped] for side in pair.picks)
     for doc, *values in zip(pair.flipped, *picks, *pair.margins(), *pair.right(), strict=True):
         in_a, in_b, margin_a, margin_b, right_a, right_b = values
-        named = (pair.checkpoint, pair.task, str(pair.a.doc_ids[doc]), int(in_a), int(in_b))
-        yield *named, float(margin_a), float(margin_b), names[int(right_a), int(right_b)]
+        margins, right = (float(margin_a), float(margin_b)), names[int(right_a), int(right_b)]
+        yield pair.checkpoint, pair.task, str(pair.a.doc_ids[doc]), int(in_a), int(in_b), *margins, right

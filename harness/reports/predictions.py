@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from harness.fitting.forecast_files import VIA, one_task
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.forecasts import forecast
-from harness.fitting.held_out_scores import held_out_scores
+from harness.fitting.held_out_scores import HeldOut, held_out_scores
 from harness.fitting.options import Options
 from harness.fitting.published_values import UNBOUNDED
-from harness.fitting.result import HeldOut, LawFit
+from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import prepared
 from harness.metrics.intervals import shown_error
@@ -155,7 +155,7 @@ def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
     )
 
 
-def _forecast_row(row: Mapping[Any, Any], scored: pd.DataFrame) -> tuple[Cell, ...]:
+def _forecast_row(row: Mapping[Hashable, Any], scored: pd.DataFrame) -> tuple[Cell, ...]:
     """Return the cells of one forecast, beside the point that was measured."""
     measured, median, low, high = (float(row[name]) for name in ("measured", "median", "low", "high"))
     own = scored[(scored["family"] == row["family"]) & np.isclose(scored["value"], measured)].iloc[-1]

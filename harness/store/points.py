@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,6 @@ from harness.host import default_host
 from harness.metrics.aggregation import applicable
 from harness.metrics.intervals import Z
 from harness.metrics.samples import Scored
-from harness.metrics.scores import Scores
 from harness.registries import Registries
 from harness.store.cells import Cell
 from harness.store.files import UNREADABLE
@@ -39,15 +37,16 @@ from harness.store.frames import (
     frame_of,
     point_of,
     sample_frame,
-    source_points,
+    source_frame,
+    source_point,
 )
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportedStore
 from harness.store.replicates import Replicates
-from harness.store.source_metrics import is_of_source, source_metrics
+from harness.store.source_metrics import Answers, is_of_source, source_metrics
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.types import Bools, Floats, Metric, SourceMetric, Task
+from harness.types import Bools, Floats, Metric, Scalar, SourceMetric, Task
 
 __all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
 
@@ -155,17 +154,20 @@ class PointStore(ImportedStore):
         self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
     ) -> pd.DataFrame:
         """Return values of metrics of cells: a row a cell, or a row a document."""
-        made = point_of if unit == "checkpoint" else document_frame
-        rows: list[Any] = []
+        rows, frames = list[dict[str, Scalar]](), list[pd.DataFrame]()
         for cell in cells:
             scores = self.load_any(cell.id)
-            for metric in self._metrics(metrics, scores, named_task=named_task):
-                rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
-            for found in self._of_source(cell, metrics, named_task=named_task):
-                rows += source_points(self, cell, found, scores, unit)
-        if not rows:
+            own = self._metrics(metrics, scores, named_task=named_task)
+            of_source = self._of_source(cell, metrics, named_task=named_task)
+            if unit == "checkpoint":
+                rows += [point_of(self, cell, metric, scores) for metric in own]
+                rows += [source_point(cell, metric, scores) for metric in of_source]
+            else:
+                frames += [document_frame(self, cell, metric, scores) for metric in own]
+                frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
+        if not rows and not frames:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        return _ordered(frame_of(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True))
+        return _ordered(frame_of(rows) if rows else pd.concat(frames, ignore_index=True))
 
     def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
         """Return the imported points of a task, a family and metrics (None: all)."""
@@ -233,7 +235,7 @@ class PointStore(ImportedStore):
     def _replicates(self) -> Replicates:
         return Replicates(self.load_any, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
-    def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
+    def answers(self, cell: CellId) -> Answers:
         """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""
         if not self.is_sampled(cell):
             return self.load(cell)
@@ -260,7 +262,7 @@ class PointStore(ImportedStore):
         fingerprint = cell.id.fingerprint
         source = self.task_meta[fingerprint].get("source")
 
-        def read() -> tuple[Task, Any]:
+        def read() -> tuple[Task, Answers]:
             return self.task(fingerprint), self.answers(cell.id)
 
         return source_metrics(cell.task, source, self.registries, read, names, named_task=named_task)

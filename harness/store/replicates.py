@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,9 @@ from harness.store.identity import CellId
 from harness.types import Floats, Metric
 
 KEPT_BYTES = 1 << 28  # 256 MiB; about 33,000 values of a metric in 1,000 resamples each
+
+
+State = Mapping[str, object]  # of a generator of random numbers
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Replicates:
     load: Callable[[CellId], Scored]
     average: Callable[[str], str]
     _columns: dict[tuple[Draw, CellId, str], Floats] = field(default_factory=dict)
-    _states: dict[Draw, tuple[Any, Any]] = field(default_factory=dict)  # of the generator, before and after
+    _states: dict[Draw, tuple[State, State]] = field(default_factory=dict)  # of the generator, before and after
     _weights: dict[Draw, Floats] = field(default_factory=dict)  # (count, documents); between calls, of one task only
     _bytes: int = 0
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_runs import drawn_by
 from harness.fitting.rungs import Batch, Ladder, read_ladders
 from harness.registries import expect_forecaster
 from harness.testing.findings import collected
 
 
-def check_forecaster(forecaster: Any) -> None:
+def check_forecaster(forecaster: Forecaster) -> None:
     """Check a forecaster: draws of the right shape within 0 to 1, the same for the same seed, of one ladder or many.
 
     It must cope with three and more sizes, with FLOPs alone, with and without a task loss, and not change ladders.
@@ -28,7 +27,7 @@ def check_forecaster(forecaster: Any) -> None:
         found.expect(same, f"{forecaster.name} changes the ladders it is given")
 
 
-def _check_draws(forecaster: Any, batch: Batch) -> None:
+def _check_draws(forecaster: Forecaster, batch: Batch) -> None:
     first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
     same = np.array_equal(first, again, equal_nan=True)
     assert same, f"{forecaster.name}: other draws for the same seed; use rng alone"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from harness.metrics.scores import Scores
 from harness.origins import describe
 from harness.registries import make_metric
 from harness.testing.findings import collected, expect_call
-from harness.types import OUTCOMES, Floats, Metric
+from harness.types import OUTCOMES, Floats, Metric, MetricValues
 
 
 def example_scores(
@@ -69,7 +69,19 @@ def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
     )
 
 
-def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = None, **registered: Any) -> None:
+class Registered(TypedDict, total=False):
+    """What a metric is registered with besides its function; see register_metrics."""
+
+    name: str | None
+    needs: str | Sequence[str]
+    aggregate: str | Callable[..., Floats]
+    higher_is_better: bool
+    bounds: tuple[float, float]
+
+
+def check_metric(
+    metric: Metric | Callable[..., MetricValues], scores: Scored | None = None, **registered: Unpack[Registered]
+) -> None:
     """Check a metric: one finite value per document, the same whatever else is scored with it, and an aggregate.
 
     `metric` is a function with what it is registered with (needs=, aggregate= ...), or a registered Metric. `scores`
@@ -88,7 +100,7 @@ def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = No
         found.run(_check_estimate, made, tried)
 
 
-def _made(metric: Metric | Callable[..., Any], registered: Mapping[str, Any]) -> Metric:
+def _made(metric: Metric | Callable[..., MetricValues], registered: Registered) -> Metric:
     return metric if isinstance(metric, Metric) else make_metric(metric, **registered)
 
 
@@ -126,9 +138,14 @@ def _check_estimate(metric: Metric, scores: Scored) -> None:
 def _check_needs(metric: Metric, scores: Scores) -> None:
     """Try a metric where nothing is offered beyond what it says it needs."""
     optional = {"unconditional": "logprob_unconditional", "greedy": "is_greedy"}
-    without: dict[str, Any] = {column: None for need, column in optional.items() if need not in metric.needs}
+    without = [column for need, column in optional.items() if need not in metric.needs]
+    offered = replace(
+        scores,
+        logprob_unconditional=None if "logprob_unconditional" in without else scores.logprob_unconditional,
+        is_greedy=None if "is_greedy" in without else scores.is_greedy,
+    )
     try:
-        per_document(metric, replace(scores, **without))
+        per_document(metric, offered)
     except MetricError:
         raise
     except Exception as error:
