@@ -1,8 +1,8 @@
-"""Exact derivatives of a formula by its parameters, without the author writing any: forward-mode dual numbers.
+"""Exact derivatives of a formula by its parameters, by forward-mode automatic differentiation with dual numbers.
 
-A formula of numpy functions is called once with duals for its parameters; every operation carries value and derivatives
-along by the chain rule (Griewank and Walther 2008, ch. 3). What numpy functions are known is in RULES; a formula that
-uses another, or no arrays, has no derivatives here, and the solver takes central differences.
+A formula of NumPy functions is called once with dual numbers for its parameters; every operation propagates value and
+derivatives by the chain rule (Griewank and Walther 2008, ch. 3). RULES lists the supported NumPy functions. For a
+formula that uses others, the solver computes central differences.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_e
 
 
 class Dual(NDArrayOperatorsMixin):
-    """An array and its derivatives by named parameters; a name that is not there has the derivative 0."""
+    """An array and its derivatives by named parameters; the derivative by an absent name is 0."""
 
     __slots__ = ("slopes", "value")
 
@@ -66,7 +66,7 @@ class Dual(NDArrayOperatorsMixin):
         self.slopes = slopes
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Dual | Operand, **options: object) -> Any:
-        """Apply a numpy function, and the chain rule."""
+        """Apply a NumPy function and the chain rule."""
         if method != "__call__" or options or ufunc.__name__ not in {*RULES, *COMPARISONS}:
             return NotImplemented
         values = [x.value if isinstance(x, Dual) else x for x in inputs]
@@ -88,7 +88,7 @@ def differentiate(
 ) -> tuple[Floats, Floats] | None:
     """Return values (R, n) and derivatives (R, p, n) of a formula at parameters (R, 1) and features (n,) or (R, n).
 
-    None where the formula uses what RULES does not know. Derivatives that are not finite are 0.
+    Returns None if the formula uses functions that are not in RULES. Non-finite derivatives are set to 0.
     """
     try:
         with np.errstate(all="ignore"):

@@ -21,9 +21,9 @@ TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distri
 class StepFit:
     """One fitted formula: parameters (p,) with standard errors, and draws (R, p) from the resamples.
     `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of
-    freedom (with counted successes: the root of rho in the variance rho p (1 - p) beyond that of counts); `domain` the
-    range of each feature that was seen; `agree` of `starts` reached the best cost; `converged`: its search has ended;
-    `trials` is the median number of those behind a rate, 0 where none are counted.
+    freedom (for counted successes: the square root of rho in the variance rho p (1 - p) in excess of binomial
+    variance); `domain` is the fitted range of each feature; `agree` of `starts` reached the best cost; `converged` says
+    that the optimiser ended by itself; `trials` is the median number of trials of a rate, 0 without counts.
     """
 
     law: FormulaLaw
@@ -44,7 +44,7 @@ class StepFit:
 
     @property
     def derived(self) -> dict[str, tuple[float, Floats]]:
-        """Return what follows from the parameters, as the law says: value and draws (R,) of each quantity."""
+        """Return the derived quantities of the law: value and draws (R,) of each."""
         of = traits(self.law).derived
         if of is None:
             return {}
@@ -54,7 +54,7 @@ class StepFit:
         return {name: (float(x[0, 0]), x[1:, 0]) for name, x in found.items()}
 
     def intervals(self, level: float) -> dict[str, tuple[float, float]]:
-        """Return lower and upper end of each parameter, and of what is derived, over the resamples."""
+        """Return lower and upper end of each parameter and derived quantity, over the resamples."""
         tails = [(1 - level) / 2, (1 + level) / 2]
         draws = dict(zip(self.parameters, self.draws.T, strict=True))
         draws |= {name: own for name, (_, own) in self.derived.items()}
@@ -65,7 +65,7 @@ class StepFit:
         }
 
     def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
-        """Return the features of points, (n,) each; raise LawError for what is missing."""
+        """Return the features of points, (n,) each; raise LawError for missing values."""
         prepare = traits(self.law).prepare
         frame = prepare(frame) if prepare else frame
         return {name: column(frame, name) for name in self.law.features}
@@ -85,8 +85,10 @@ class StepFit:
         return clipped(self.law, curve(self.law, self.draws, features))
 
     def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
-        """Return predictions (R, n): the curve of each resample and the scatter around it, successes counted in as many
-        trials as before; NaN where there is no degree of freedom to know the scatter from."""
+        """Return predictions (R, n): the curve of each resample plus scatter; for counts, successes in `trials` trials.
+
+        They are NaN without degrees of freedom, since the scatter is then unknown.
+        """
         objective = objective_of(self.law, self.objective)
         size = (len(self.draws), 1)
         z = rng.standard_t(self.dof, size=size) if self.dof > 0 else np.full(size, np.nan)
@@ -101,6 +103,6 @@ def _quantiles(draws: Floats, at: Sequence[float]) -> Floats:
 
 
 def half_width(draws: Floats) -> float:
-    """Return half the range of the central 68 % of draws (R,), a standard error that wild draws do not move."""
+    """Return half the range of the central 68 % of draws (R,), a standard error that is robust to outliers."""
     low, high = _quantiles(draws, [TAIL, 1 - TAIL])
     return float(high - low) / 2

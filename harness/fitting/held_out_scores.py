@@ -1,4 +1,4 @@
-"""Scores of the held-out points of fits, beside two references that know only the fitted values."""
+"""Scores of the held-out points of fits, and of two references that use only the fitted values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measure
 def references_of(points: pd.DataFrame, target: pd.DataFrame, value: str) -> References:
     """Return the value of the largest fitted point, and the mean of the fitted values, for held-out points (n,).
 
-    Both are of the family of each held-out point, where it has fitted points; of all points otherwise.
+    Both use the family of each held-out point if it has fitted points, else all points.
     """
     known = points[points[value].notna()]
     if known.empty:
@@ -35,7 +35,7 @@ def references_of(points: pd.DataFrame, target: pd.DataFrame, value: str) -> Ref
 
 
 def _references(own: pd.DataFrame, value: str) -> tuple[float, float]:
-    """Return the value of the point of most FLOPs (or params; the last of equals in training), and the mean."""
+    """Return the value at the most FLOPs (or params; of equals, the last in training), and the mean."""
     own = own.iloc[along(own)]
     y = column(own, value)
     scales = (numeric(own, name) for name in ("flops", "params") if name in own.columns)
@@ -52,5 +52,5 @@ def held_out_scores(rows: Sequence[HeldOut], level: float, clusters: Sequence[ob
 
 
 def _floats(rows: Sequence[HeldOut], name: str) -> Floats:
-    """Return a column of rows (n,); NaN where a fit of an earlier version lacks it."""
+    """Return a column of rows (n,); NaN if a fit of an earlier version lacks it."""
     return np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Evaluate laws: curves, bounds, steps, options, and their line in a listing."""
+"""Evaluate laws: curves, bounds, steps, options, and their row in listings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FeatureValues = float | str | Sequence[float] | Sequence[str] | Column  # of poi
 
 
 def configured(law: Law, options: JsonObject | None) -> Law:
-    """Return a law with its options set; raise UsageError for one that it does not have."""
+    """Return a law with its options set; raise UsageError for an unknown option."""
     known = traits(law).options
     unknown = set(options or {}) - set(known)
     if unknown:
@@ -27,7 +27,7 @@ def configured(law: Law, options: JsonObject | None) -> Law:
 
 
 def clipped(law: FormulaLaw | ProcedureLaw, values: Floats) -> Floats:
-    """Return values within the range that the law allows."""
+    """Return values clipped to the range of the law."""
     low, high = traits(law).value_range
     return np.clip(values, low, high)
 
@@ -41,7 +41,7 @@ def bounds(law: FormulaLaw) -> tuple[Floats, Floats]:
 def curve(law: FormulaLaw, params: Floats, features: Mapping[str, Column]) -> Floats:
     """Evaluate a formula with parameters (R, p) at features (n,) or (R, n); return (R, n).
 
-    A formula that does not broadcast is called once a row.
+    A formula that does not broadcast is called once per row.
     """
     columns = {name: params[:, j : j + 1] for j, name in enumerate(law.parameters)}
     n = np.broadcast_shapes(*(x.shape for x in features.values()))[-1]
@@ -63,12 +63,12 @@ def _one(law: FormulaLaw, params: Floats, features: Mapping[str, Column], row: i
 
 
 def steps_of(law: Law) -> tuple[FormulaLaw | ProcedureLaw, ...]:
-    """Return the formulas of a law in their order; a plain formula or a procedure is one step."""
+    """Return the steps of a law in order; a formula or a procedure is one step."""
     return law.steps if isinstance(law, ComposedLaw) else (law,)
 
 
 def describe(law: Law) -> dict[str, str | list[str]]:
-    """Return a line of `harness ls laws`: name, features, parameters and the first sentence of its docstring."""
+    """Return a row of `harness ls laws`: name, features, parameters and the first sentence of its docstring."""
     steps = steps_of(law)
     doc = (type(law).__doc__ or "").strip().splitlines()
     return {

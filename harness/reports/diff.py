@@ -1,8 +1,8 @@
-"""Two evaluations of the same checkpoints: how far log-probabilities differ, and which documents change their answer.
+"""Compare two evaluations of the same checkpoints: differences of log-probabilities, and documents that change answer.
 
-Cells of A and B are paired by the digest of the checkpoint and the fingerprint of the prompts, so that what differs is
-due to engine, dtype, settings or versions. All differences are B - A, in nats. Two tables: `differences` (a row a
-checkpoint and task, and their sum) and `flips` (documents whose most probable choice is another one).
+Cells of A and B are paired by the digest of the checkpoint and the fingerprint of the prompts, so that differences are
+due to engine, dtype, settings or versions. All differences are B - A, in nats. Two tables: `differences` (one row per
+checkpoint and task, and a total) and `flips` (documents whose most probable choice changes).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.tables import Measured, Table
 from harness.types import Floats, Ints, Metric
 
 NAMED = 5  # cells or checkpoints that a message names
-COUNTS = ("truncated", "joined")  # provenance that counts documents and says nothing of the engine
+COUNTS = ("truncated", "joined")  # provenance that counts documents and does not describe the engine
 Key = tuple[str, str]  # digest of the checkpoint, fingerprint of the prompts
 
 
@@ -43,7 +43,7 @@ class Side:
     def __str__(self) -> str:
         labels = choose({cell.checkpoint.label for cell in self.cells.values()})
         tasks = choose({f"{cell.task} {cell.id.fingerprint}" for cell in self.cells.values()})
-        return f"{self.name} ({self.store.path}) holds checkpoints {labels} and tasks {tasks}"
+        return f"{self.name} ({self.store.path}) has checkpoints {labels} and tasks {tasks}"
 
     def scores(self, key: Key) -> Scores:
         """Return the scores of a checkpoint and task."""
@@ -73,11 +73,11 @@ class Pair:
 
     @cached_property
     def flipped(self) -> Ints:
-        """The numbers (k,) of documents whose most probable choice is another one in B."""
+        """The numbers (k,) of documents whose most probable choice differs in B."""
         return np.flatnonzero(self.picks[0] != self.picks[1])
 
     def margins(self) -> tuple[Floats, Floats]:
-        """Return by how much each side prefers its own choice to the other's, at flipped documents: (k,) twice."""
+        """Return the margin of each side's choice over the other's, at flipped documents: (k,) twice."""
         in_a, in_b = (picks[self.flipped] for picks in self.picks)
         return self.a.logprob[in_a] - self.a.logprob[in_b], self.b.logprob[in_b] - self.b.logprob[in_a]
 
@@ -89,7 +89,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs between two sides; `harness.diff` makes it."""
+    """The differences between two sides; `harness.diff` returns it."""
 
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
@@ -100,11 +100,11 @@ class Diff:
         return max(float(np.abs(pair.difference).max()) for pair in self.pairs)
 
     def choices(self) -> pd.DataFrame:
-        """Return a row a choice: checkpoint, task, doc_id, choice, is_gold, logprob_a, logprob_b, difference."""
+        """Return one row per choice: checkpoint, task, doc_id, choice, is_gold, logprob_a, logprob_b, difference."""
         return pd.concat([_choice_frame(pair) for pair in self.pairs], ignore_index=True)
 
     def tables(self, n: int = 20) -> list[Table]:
-        """Return the differences, and the `n` flipped documents that are furthest from a tie."""
+        """Return the table of differences, and that of the `n` flipped documents furthest from a tie."""
         return [_differences(self), _flips(self.pairs, n)]
 
 
@@ -122,10 +122,10 @@ def diff(
 
     :param a: the store of A, open or by its folder; `b` that of B, which may be the same.
     :param of_a: an expression over columns of cells (engine, dtype, family, size, step, task, settings, quantisation,
-        bos, max_length, truncation ...) that chooses those of A; `of_b` likewise.
+        bos, max_length, truncation ...) that selects those of A; `of_b` likewise.
     :param where: an expression for both sides; `task` names one task.
 
-    Raises StoreError where a side has several cells of one checkpoint and task, or nothing pairs.
+    Raises StoreError if a side has several cells of one checkpoint and task, or no cells can be paired.
     """
     expressions = [f"task == {task!r}" if task else None, where]
     first = _side("A", _opened(a, registries), [*expressions, of_a])
@@ -183,7 +183,7 @@ def _pair(first: Side, second: Side, key: Key) -> Pair:
 
 
 def _change(store: PointStore, fingerprint: str, a: Scores, b: Scores) -> Measured | None:
-    """Return the change of the task's own metric; None where it is not there, or needs what the scores lack."""
+    """Return the change of the task's metric; None if it is not registered, or the scores lack what it needs."""
     meta, metrics = store.task_meta[fingerprint], store.registries.metrics
     if meta["metric"] not in metrics:
         return None
@@ -197,7 +197,7 @@ def _change(store: PointStore, fingerprint: str, a: Scores, b: Scores) -> Measur
 
 
 def _described(side: Side, shared: Sequence[Key]) -> Iterator[str]:
-    """Say what scored the cells of a side: settings, versions, device, and what the engine noted."""
+    """Yield how the cells of a side were scored: settings, versions, device, and notes of the engine."""
     known: dict[str, set[str]] = {}
     remarks: set[str] = set()
     for key in shared:
@@ -216,7 +216,7 @@ def _described(side: Side, shared: Sequence[Key]) -> Iterator[str]:
 
 
 def _unpaired(first: Side, second: Side) -> Iterator[str]:
-    """Name the cells that have no partner, and say so where both sides are the same cells."""
+    """Yield the cells without a partner, and a note if both sides are the same cells."""
     for side, other in ((first, second), (second, first)):
         alone = [f"{cell.checkpoint.label} {cell.task}" for key, cell in side.cells.items() if key not in other.cells]
         if alone:
@@ -255,8 +255,8 @@ def _differences(found: Diff) -> Table:
     if len(pairs) > 1:
         rows.append(("all", "all", *_spread(pairs), *_flip_counts(pairs), None, None))
     about = (
-        "Quantiles of absolute differences over choices; flips: another choice is the most probable one; lost: right "
-        "in A alone, gained: in B alone; change: of the metric, ± its standard error over paired documents."
+        "Quantiles of absolute differences over choices. Flips: documents whose most probable choice changes. Lost: "
+        "correct in A only. Gained: correct in B only. Change: of the metric, ± standard error over paired documents."
     )
     columns = ("checkpoint", "task", *SPREAD, *FLIPS, "metric", "change")
     return Table("differences", "Log-probabilities, B - A (nats)", columns, tuple(rows), (about, *found.notes))
@@ -277,7 +277,7 @@ def _spread(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
 
 
 def _flip_counts(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
-    """Count flipped documents; a text or a cloze has no choice to flip."""
+    """Return counts of flipped documents; None for texts and clozes, which have no choices."""
     pairs = [pair for pair in pairs if "choices" in pair.a.offers]
     if not pairs:
         return (None,) * len(FLIPS)
@@ -289,8 +289,8 @@ def _flip_counts(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
 def _flips(pairs: Sequence[Pair], n: int) -> Table:
     rows = sorted((row for pair in pairs for row in _flip_rows(pair)), key=lambda row: -(row[5] + row[6]))
     about = (
-        "Margins (nats): by how much each side prefers its own choice to that of the other; their sum is what the "
-        f"difference had to overcome. {min(n, len(rows))} of {len(rows)} flips, the largest sum first."
+        "Margins (nats): log-probability of the side's choice minus that of the other side's choice; the difference "
+        f"between the sides is at least their sum. {min(n, len(rows))} of {len(rows)} flips, the largest sum first."
     )
     columns = ("checkpoint", "task", "document", "choice A", "choice B", "margin A", "margin B", "right")
     return Table("flips", "Documents whose most probable choice changes", columns, tuple(rows[:n]), (about,))

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
-from harness.cli.sampling_options import OF_SAMPLERS, OF_TEXTS, sampling_settings
+from harness.cli.sampling_options import SamplingFlags, sampling_settings
 from harness.columns import COLUMNS
 from harness.evaluation.suite import Progress, prepare
 from harness.files import digest_of
@@ -432,7 +432,7 @@ def test_attributes_are_what_checkers_look_at(tmp_path):
 
 def test_temperature_0_and_seed_0_count_as_given():
     """0 equals False: `--temperature 0` once left a task its own temperature."""
-    asked = dict.fromkeys((*OF_TEXTS, *OF_SAMPLERS)) | {"allow_code_execution": False, "no_texts": False}
+    asked = dict.fromkeys(SamplingFlags.__annotations__) | {"allow_code_execution": False, "no_texts": False}
     assert sampling_settings({**asked, "temperature": 0.0, "seed": 0}) == {"temperature": 0.0, "seed": 0}
     assert sampling_settings(asked) == {}
 
