@@ -68,7 +68,7 @@ def _source(
     from harness.fitting.published import Reading
     from harness.fitting.wide_points import is_long
     from harness.reports.table_points import table_points
-    from harness.store.points import read_table
+    from harness.store.point_files import read_table
 
     renames, label, where = asked["renames"], asked["label"], asked["where"]
     if not path.is_dir():

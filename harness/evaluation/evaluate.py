@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Unpack
 
 from harness.errors import UsageError, choose
-from harness.evaluation.plan import Plan, cost_table
+from harness.evaluation.costs import cost_table
+from harness.evaluation.estimates import keep_shard, worker_table
+from harness.evaluation.plan import Plan
+from harness.evaluation.preparation import Settings, prepare
 from harness.evaluation.sampling import SamplingOptions
-from harness.evaluation.suite import Progress, Settings, Suite, Summary, prepare
-from harness.evaluation.sweep import Executor, keep_shard, run_with, worker_table
+from harness.evaluation.suite import Progress, Suite, Summary
+from harness.evaluation.sweep import Executor, run_with
 from harness.host import default_host
 from harness.registries import Registries
 from harness.store.cells import Store

@@ -16,7 +16,8 @@ from harness.fitting.options import Options
 from harness.fitting.result import LawFit
 from harness.host import default_host
 from harness.registries import Registries
-from harness.store.points import PointStore, read_points
+from harness.store.point_files import read_points
+from harness.store.points import PointStore
 from harness.types.json import JsonObject
 from harness.types.laws import ComposedLaw
 

@@ -16,7 +16,8 @@ from harness.fitting.forecasts import Wanted, forecast
 from harness.fitting.published_values import scored_tasks
 from harness.fitting.wide_points import prepared, widen
 from harness.registries import Registries
-from harness.store.points import open_store, read_points
+from harness.store.point_files import read_points
+from harness.store.points import open_store
 
 VIA = "gold_bits_per_byte"
 ACCURACY = "acc"

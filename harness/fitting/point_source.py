@@ -14,7 +14,8 @@ from harness.fitting.published import Published, Reading, published
 from harness.fitting.runs import ends
 from harness.host import default_host
 from harness.registries import Registries
-from harness.store.points import Cell, PointStore, open_store, read_table
+from harness.store.point_files import read_table
+from harness.store.points import Cell, PointStore, open_store
 from harness.types import Scalar
 
 OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens", "flops")

@@ -21,13 +21,13 @@ from harness.fitting.options import Options
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
+from harness.reports.store_notes import store_notes
 from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
 from harness.tables import Cell, Measured, Table, as_cell
 from harness.types.laws import ComposedLaw
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
-FEW_CLUSTERS = 10
 CLEAR = 2.0  # standard errors by which a score is clearly worse than the best
 ALL_AGREE = (
     "If all documents agree, the standard error is 0; ± is then the width of the 95 % interval (Wilson's) / 3.92."
@@ -76,7 +76,7 @@ def compare(
     points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
-    notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
+    notes = store_notes(store, points, _shown(points))
     return [
         _families(_shown(points), notes, store.rises),
         _ladder(_shown(points)),
@@ -125,43 +125,6 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
             f"{label(row)} has several cells of {row['task']} ({said}); select one with --where "
             f"\"{name} == '{min(found)}'\""
         )
-
-
-def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
-    """Return a note for each library that records have several versions of."""
-    names = points[["checkpoint", "fingerprint", "settings"]].dropna().drop_duplicates()
-    versions: dict[str, set[str]] = {}
-    for name in names.itertuples(index=False):
-        provenance = store.provenance("-".join(name))
-        for key in ("harness", provenance.get("engine", ""), "torch"):
-            if key in provenance:
-                versions.setdefault(key, set()).add(str(provenance[key]))
-    return [
-        f"records were made with several versions of {key}: {choose(found)}"
-        for key, found in versions.items()
-        if len(found) > 1
-    ]
-
-
-def _damaged(store: PointStore) -> list[str]:
-    """Return notes on damaged files that were set aside and not yet recomputed."""
-    cells = [path for path in store.lost() if path.parts[0] != "points"]
-    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in cells}  # once per cell
-    imports = [f"imported points are damaged and not in these tables: {again}" for again in store.lost_imports()]
-    said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"
-    again = [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
-    return [*again, *imports]
-
-
-def _imported(points: pd.DataFrame) -> list[str]:
-    """Return a note on imported points."""
-    shown = points[points["shown"]]
-    others = shown[shown["checkpoint"].isna() | (shown["engine"] == SAMPLES_ENGINE)]
-    if others.empty:
-        return []
-    counts = others["origin"].value_counts() if "origin" in others.columns else pd.Series({SAMPLES_ENGINE: len(others)})
-    files = ", ".join(f"{name} ({count})" for name, count in counts.sort_index().items())
-    return [f"{len(others)} of {len(shown)} points are imported: {files}; prompts and engines may differ"]
 
 
 def _shown(points: pd.DataFrame) -> pd.DataFrame:
@@ -231,18 +194,6 @@ def _best(values: Sequence[Measured | None], *, rises: bool) -> list[int]:
 def _certain(rows: pd.DataFrame) -> list[str]:
     """Say what stands behind ± where all documents agree, so that a standard error would be 0."""
     return [ALL_AGREE] if (rows["stderr"] == 0).any() else []
-
-
-def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
-    """Return a note for each task whose errors rest on few clusters."""
-    notes = []
-    for fingerprint, own in shown.groupby("fingerprint"):
-        meta, groups = store.task_meta[str(fingerprint)], store.docs(str(fingerprint)).group.astype(str)
-        count = len(np.unique(groups))
-        if meta.get("groups") == "clusters" and count < FEW_CLUSTERS:
-            task = own["task"].iloc[0]
-            notes.append(f"{task}: {count} clusters of documents; standard errors from so few are rough")
-    return notes
 
 
 def _most(column: pd.Series[float]) -> int | None:

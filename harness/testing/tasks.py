@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from harness.checkpoints.families import complete, find_family, load_family, locate
+from harness.checkpoints.families import complete, find_family, locate
+from harness.checkpoints.family_files import load_family
 from harness.errors import suggest
-from harness.evaluation.tokens import Encoder, encode_prompts, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_prompts, encode_task
 from harness.host import default_host
 from harness.registries import Registries
 from harness.tasks.loading import fingerprinted, load_task

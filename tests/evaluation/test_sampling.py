@@ -14,7 +14,8 @@ import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
 from harness.cli.sampling_options import SamplingFlags, sampling_settings
 from harness.columns import COLUMNS
-from harness.evaluation.suite import Progress, prepare
+from harness.evaluation.preparation import prepare
+from harness.evaluation.suite import Progress
 from harness.files import digest_of
 from harness.host import PluginHost, load_plugins
 from harness.metrics.samples import counted
