@@ -36,10 +36,10 @@ from harness.fitting.forecast_results import Forecast as Forecast
 from harness.fitting.forecasts import forecast as forecast
 from harness.fitting.result import LawFit as LawFit
 from harness.fitting.result import load_fits as load_fits
-from harness.hookspecs import Register as Register
-from harness.hookspecs import hookimpl as hookimpl
 from harness.host import PluginHost as PluginHost
 from harness.host import load_plugins as load_plugins
+from harness.host.hookspecs import Register as Register
+from harness.host.hookspecs import hookimpl as hookimpl
 from harness.metrics.samples import Samples as Samples
 from harness.metrics.scores import Scores as Scores
 from harness.reports.back_test import back_test as back_test

@@ -14,11 +14,11 @@ from harness.checkpoints.family_files import load_family
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure
-from harness.columns import reserved
-from harness.distribution import how_to_install, missing
 from harness.errors import FamilyError, UsageError, choose, nearest, suggest
-from harness.registries import Registries
+from harness.host.distribution import how_to_install, missing
+from harness.host.registries import Registries
 from harness.types import Checkpoint, Family
+from harness.types.columns import reserved
 
 NO_FAMILIES = "none is installed; the distribution scaling-harness-nano has three small ones"
 

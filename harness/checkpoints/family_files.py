@@ -30,10 +30,10 @@ from string import Formatter
 from typing import Any
 
 from harness.checkpoints.steps import MOST, parse_steps
-from harness.columns import reserved
 from harness.errors import FamilyError, choose, suggest
 from harness.files import read_settings
 from harness.types import Checkpoint, Family
+from harness.types.columns import reserved
 
 FLOPS = {
     "6ND": "6 x all parameters x tokens (Hoffmann 2022)",

@@ -148,7 +148,7 @@ def plot(
 
     POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
     """
-    from harness.charts import save_chart
+    from harness.reports.charts import save_chart
     from harness.reports.report import plot_task
 
     source = _source(points, host, metrics, asked, task)

@@ -31,7 +31,7 @@ import click
 
 from harness.errors import UsageError, choose
 from harness.escaping import printable
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.tables import Table
 from harness.types import Json
 

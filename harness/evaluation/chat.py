@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 from harness.checkpoints.chat_templates import read_chat_template
 from harness.errors import EngineError, HarnessError, TokenError, UsageError
 from harness.files import digest_of
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.tasks.prompting import messages_of
 from harness.types import Tokenizer
 

@@ -11,7 +11,7 @@ from harness.errors import EngineError
 from harness.evaluation.encoder import Encoder
 from harness.evaluation.plan import Job, truncation_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, encode_prompts, encode_task
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.types import Task
 
 Encoded = EncodedTask | EncodedPrompts

@@ -17,7 +17,7 @@ from harness.evaluation.sampling import SamplingOptions
 from harness.evaluation.suite import Progress, Suite, Summary
 from harness.evaluation.sweep import Executor, run_with
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.folders import expect_usable
 from harness.store.subsets import Subset

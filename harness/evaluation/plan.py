@@ -17,11 +17,11 @@ from harness.checkpoints.digests import (
     state_of,
 )
 from harness.checkpoints.families import complete, locate
-from harness.distribution import missing
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.distribution import missing
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
 from harness.types import Checkpoint, EngineInfo, EngineType, Json, Task

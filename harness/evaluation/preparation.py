@@ -15,7 +15,7 @@ from harness.evaluation.encoder import TRUNCATION
 from harness.evaluation.plan import Plan, Setup, check_options, make_plan
 from harness.evaluation.sampling import SamplingOptions, make_sampling
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.folders import expect_usable
 from harness.store.subsets import Subset, load_subsets, take_all

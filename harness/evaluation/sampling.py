@@ -18,12 +18,12 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from harness.distribution import version
 from harness.errors import EngineError, PluginError, UsageError
 from harness.evaluation.scoring import Claim
 from harness.evaluation.tokens import EncodedPrompts
-from harness.origins import PLUGIN_ERRORS, Origin, describe, run
-from harness.registries import Registries, find_checker
+from harness.host.distribution import version
+from harness.host.origins import PLUGIN_ERRORS, Origin, describe, run
+from harness.host.registries import Registries, find_checker
 from harness.store.cells import Store
 from harness.store.sample_cells import Drawn
 from harness.types import Checker, Engine, Generation, Json, Outcome, Sample, Sampler, SampleRequest, Task

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from filelock import BaseFileLock
 
-from harness.distribution import version
 from harness.errors import EngineError
 from harness.evaluation.tokens import EncodedTask
+from harness.host.distribution import version
 from harness.store.choice_cells import Records
 from harness.store.identity import CellId
 from harness.types import Bools, ChoiceScore, Floats, Request, Task

@@ -21,7 +21,7 @@ from harness.evaluation.sampling import SampleRun
 from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requests_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask
 from harness.evaluation.writing import CellWriter
-from harness.origins import PLUGIN_ERRORS, is_interrupt
+from harness.host.origins import PLUGIN_ERRORS, is_interrupt
 from harness.store.cells import Store
 from harness.store.identity import CellId
 from harness.types import Checkpoint, Engine, Task

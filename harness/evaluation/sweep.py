@@ -18,7 +18,7 @@ from harness.evaluation.schedule import Assignment, Schedule, Work
 from harness.evaluation.suite import Progress, Suite, Summary
 from harness.evaluation.workers import Event, Order, Orders, WorkerSpec
 from harness.host import PluginHost
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.identity import CellId
 from harness.types import Task

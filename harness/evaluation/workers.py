@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.checkpoints.digests import FileStates
-from harness.distribution import version
 from harness.errors import EngineError, StoreError, SuiteError
 from harness.evaluation.chat import Chat
 from harness.evaluation.plan import Failure, Job, Plan, Setup
 from harness.evaluation.sampling import SamplingOptions, make_sampling
 from harness.evaluation.suite import Progress, Suite
 from harness.host import load_plugins
-from harness.registries import Registries
+from harness.host.distribution import version
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
 from harness.types import Checkpoint, Task

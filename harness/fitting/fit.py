@@ -36,7 +36,7 @@ from harness.fitting.step_rows import step_rows
 from harness.fitting.warnings import warn
 from harness.fitting.wide_points import by_family, prepared
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.points import PointStore
 from harness.types import Floats
 from harness.types.json import JsonObject

@@ -15,7 +15,7 @@ from harness.fitting.fit import Request, each_family, fit_points
 from harness.fitting.options import Options
 from harness.fitting.result import LawFit
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.point_files import read_points
 from harness.store.points import PointStore
 from harness.types.json import JsonObject

@@ -13,7 +13,7 @@ from harness.fitting.columns import labelled, query, renamed
 from harness.fitting.published import Published, Reading, published
 from harness.fitting.runs import ends
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.point_files import read_table
 from harness.store.points import Cell, PointStore, open_store
 from harness.types import Scalar

@@ -9,9 +9,9 @@ from fnmatch import fnmatch
 import numpy as np
 import pandas as pd
 
-from harness.columns import COLUMNS
 from harness.errors import UsageError, choose
 from harness.store.points import PointStore
+from harness.types.columns import COLUMNS
 
 METRICS = (
     "acc_norm", "acc", "accuracy", "exact_match", "em", "f1", "mc1", "mc2", "pass_at_1", "pass_rate", "err", "error",

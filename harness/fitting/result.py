@@ -25,8 +25,8 @@ from harness.fitting.laws import Column, FeatureValues, configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
+from harness.host.registries import Registries
 from harness.metrics.intervals import wilson
-from harness.registries import Registries
 from harness.types import Floats, Json
 from harness.types.json import JsonObject
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw

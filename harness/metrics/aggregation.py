@@ -19,12 +19,12 @@ import numpy as np
 from scipy.stats import t
 
 from harness.errors import MetricError, choose
+from harness.host.registries import Registries
 from harness.metrics.intervals import Z, wilson
 from harness.metrics.per_document import Values, per_document
 from harness.metrics.resampling import BATCH
 from harness.metrics.samples import Scored
 from harness.metrics.standard_errors import Groups
-from harness.registries import Registries
 from harness.types import Floats, Ints, Metric
 
 RESAMPLES = 1000

@@ -27,7 +27,7 @@ from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import prepared
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.reports.back_test_result import TEST, BackTest
 from harness.store.points import PointStore
 from harness.types.json import JsonObject, Scalar

@@ -11,7 +11,7 @@ from harness.fitting.fit_files import PointsFile, via_of
 from harness.fitting.options import Options
 from harness.fitting.published_values import scored_tasks
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.reports.back_test import back_test
 from harness.reports.back_test_result import BackTest, joined
 from harness.store.points import open_store

@@ -17,9 +17,9 @@ import pandas as pd
 
 from harness.errors import StoreError
 from harness.fitting.columns import query
+from harness.host.registries import Registries
 from harness.metrics.aggregation import paired_difference
 from harness.metrics.scores import Scores
-from harness.registries import Registries
 from harness.reports.diff_pairs import Key, Pair, Side
 from harness.store.cells import Cell
 from harness.store.points import PointStore, checkpoint_columns, open_store

@@ -16,8 +16,8 @@ from harness.fitting.forecasts import forecast
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
+from harness.host.registries import Registries
 from harness.metrics.intervals import Z
-from harness.registries import Registries
 from harness.reports.back_test import back_test
 from harness.reports.panels import LEVELS
 from harness.types import Floats, Scalar

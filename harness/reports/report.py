@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pandas as pd
 
-from harness.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.errors import LawError, PluginError, StoreError, UsageError, choose
 from harness.escaping import printable
 from harness.files import write_whole
@@ -18,8 +17,9 @@ from harness.fitting.fit import fit_families
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.host import default_host
-from harness.origins import describe
-from harness.registries import Registries
+from harness.host.origins import describe
+from harness.host.registries import Registries
+from harness.reports.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.reports.documents import document_rows, read_documents
 from harness.reports.figure_data import back_tests, forecasts, two_steps
 from harness.reports.page import render

@@ -8,7 +8,6 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from harness.columns import renamed
 from harness.metrics.aggregation import evaluate
 from harness.metrics.intervals import Z
 from harness.metrics.per_document import per_document
@@ -16,6 +15,7 @@ from harness.metrics.samples import Samples, Scored
 from harness.store.cells import Cell, Store
 from harness.store.documents import Docs
 from harness.types import Ints, Metric, Scalar, SourceMetric
+from harness.types.columns import renamed
 
 
 def checkpoint_columns(cell: Cell) -> dict[str, Scalar]:

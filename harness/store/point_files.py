@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.files import UNREADABLE
 from harness.store.points import Read, open_store
 

@@ -24,9 +24,9 @@ import pandas as pd
 
 from harness.errors import MetricError, StoreError, UsageError, choose
 from harness.host import default_host
+from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
 from harness.metrics.samples import Scored
-from harness.registries import Registries
 from harness.store.cells import Cell
 from harness.store.frames import (
     checkpoint_columns,

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from harness.errors import HarnessError, MetricError, choose
+from harness.host.registries import Registries
 from harness.metrics.scores import Scores
-from harness.registries import Registries
 from harness.types import SourceMetric, Task
 from harness.types.json import JsonObject
 

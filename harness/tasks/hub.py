@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.distribution import how_to_install
 from harness.errors import TaskError
+from harness.host.distribution import how_to_install
 from harness.types import Json
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
 from harness.files import digest_of, expect_characters
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import read_hub
 from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.origins import describe
-from harness.registries import make_checker
+from harness.host.origins import describe
+from harness.host.registrars import make_checker
 from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Check, Checker, Doc, Outcome
 

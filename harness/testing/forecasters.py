@@ -8,7 +8,7 @@ import pandas as pd
 from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_runs import drawn_by
 from harness.fitting.rungs import Batch, Ladder, read_ladders
-from harness.registries import expect_forecaster
+from harness.host.registrars import expect_forecaster
 from harness.testing.findings import collected
 
 

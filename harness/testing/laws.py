@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.fitting.laws import bounds, curve
 from harness.fitting.procedures import ProcedureFit
-from harness.registries import expect_law
+from harness.host.registrars import expect_law
 from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, Fitted, FormulaLaw, Law, ProcedureLaw, traits

@@ -9,12 +9,12 @@ from typing import TypedDict, Unpack
 import numpy as np
 
 from harness.errors import MetricError
+from harness.host.origins import describe
+from harness.host.registrars import make_metric
 from harness.metrics.aggregation import evaluate
 from harness.metrics.per_document import per_document
 from harness.metrics.samples import Samples, Scored
 from harness.metrics.scores import Scores
-from harness.origins import describe
-from harness.registries import make_metric
 from harness.testing.findings import collected, expect_call
 from harness.types import OUTCOMES, Floats, Metric, MetricValues
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.distribution import missing
 from harness.errors import HarnessError, TaskError, UsageError, suggest
 from harness.host import PluginHost
-from harness.registries import singular
+from harness.host.distribution import missing
+from harness.host.registries import singular
 from harness.tables import Table
 from harness.tasks.documents import look_for
 from harness.tasks.task_files import read_task_file

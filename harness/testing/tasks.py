@@ -12,7 +12,7 @@ from harness.errors import suggest
 from harness.evaluation.encoder import Encoder
 from harness.evaluation.tokens import encode_prompts, encode_task
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.tasks.loading import fingerprinted, load_task
 from harness.tasks.task_files import read_task_file
 from harness.testing.fake_engine import ByteTokenizer

@@ -13,7 +13,6 @@ import pytest
 import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
 from harness.cli.sampling_options import SamplingFlags, sampling_settings
-from harness.columns import COLUMNS
 from harness.evaluation.preparation import prepare
 from harness.evaluation.suite import Progress
 from harness.files import digest_of
@@ -25,6 +24,7 @@ from harness.store.points import UNITS
 from harness.tasks.loading import fingerprint, load_task
 from harness.tasks.task_files import read_task_file
 from harness.testing import FakeEngine, check_sampler, check_task, inspect_fake, open_fake
+from harness.types.columns import COLUMNS
 from harness_plugins.samplers import Fixed, PassUntil
 
 GENERATION = Generation("vowel", max_tokens=12, stop=("\n",), temperature=1.0)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.charts import X_TITLES, scripts, specification
-from harness.distribution import how_to_install, version
 from harness.errors import PluginError, UsageError
+from harness.host.distribution import how_to_install, version
+from harness.reports.charts import X_TITLES, scripts, specification
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.tables import Table, text
 from harness.types import Json

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from harness import distribution, hookspecs
 from harness.errors import PluginError, choose
-from harness.origins import PLUGIN_ERRORS, Origin, describe, marked
-from harness.registries import REGISTRARS, Registries
+from harness.host import distribution, hookspecs
+from harness.host.origins import PLUGIN_ERRORS, Origin, describe, marked
+from harness.host.registrars import REGISTRARS
+from harness.host.registries import Registries
 
 if TYPE_CHECKING:
     import click
