@@ -1,4 +1,4 @@
-"""The options of `harness eval` that say where cells are computed."""
+"""The options of `harness eval` that select where cells are computed."""
 
 from __future__ import annotations
 

@@ -26,9 +26,11 @@ from harness.errors import MetricError, StoreError, UsageError, choose
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
+from harness.metrics.per_document import per_document
 from harness.metrics.samples import Scored
 from harness.store.cells import Cell
 from harness.store.frames import (
+    Valued,
     checkpoint_columns,
     choice_frame,
     document_frame,
@@ -151,17 +153,23 @@ class PointStore(ImportedStore):
         rows, frames = list[dict[str, Scalar]](), list[pd.DataFrame]()
         for cell in cells:
             scores = self.load_any(cell.id)
-            own = self._metrics(metrics, scores, named_task=named_task)
+            own = [self._valued(cell, m, scores) for m in self._metrics(metrics, scores, named_task=named_task)]
             of_source = self._of_source(cell, metrics, named_task=named_task)
             if unit == "checkpoint":
-                rows += [point_of(self, cell, metric, scores) for metric in own]
+                rows += [point_of(self, cell, measured) for measured in own]
                 rows += [source_point(cell, metric, scores) for metric in of_source]
             else:
-                frames += [document_frame(self, cell, metric, scores) for metric in own]
+                frames += [document_frame(self, cell, measured) for measured in own]
                 frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
         if not rows and not frames:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
         return ordered(frame_of(rows) if rows else pd.concat(frames, ignore_index=True))
+
+    def _valued(self, cell: Cell, metric: Metric, scores: Scored) -> Valued:
+        """Return a metric with its values per document, which are kept for replicates."""
+        values = per_document(metric, scores)
+        self._replicates.keep(cell.id, metric, values.columns)
+        return Valued(metric, scores, values)
 
     def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
         """Return the imported points of a task, a family and metrics (None: all)."""
@@ -227,7 +235,7 @@ class PointStore(ImportedStore):
 
     @cached_property
     def _replicates(self) -> Replicates:
-        return Replicates(self.load_any, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
+        return Replicates(self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
     def answers(self, cell: CellId) -> Answers:
         """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""

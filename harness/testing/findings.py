@@ -1,4 +1,4 @@
-"""Collect everything that is wrong with an object, so that its author sees all failures at once."""
+"""Collect all failures of an object, so that its author sees them at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class ConformanceError(AssertionError):
-    """An object breaks its contract; `failures` has one sentence per broken promise."""
+    """An object violates its contract; `failures` has one sentence per violation."""
 
     def __init__(self, what: str, failures: list[str]) -> None:
         self.what, self.failures = what, failures
@@ -24,22 +24,22 @@ class ConformanceError(AssertionError):
         super().__init__(head + "\n- ".join(failures))
 
 
-class _Enough(Exception):  # no error: the checks that remain would repeat the last failure
-    """The remaining checks make no sense."""
+class _Enough(Exception):  # not an error: it ends the checks
+    """The remaining checks would only repeat the last failure."""
 
 
 @dataclass
 class Findings:
-    """What checks have found wrong so far with one object."""
+    """The failures of one object found so far."""
 
     failures: list[str] = field(default_factory=list)
 
     def run(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Run a check; keep what it finds wrong, and return None then."""
+        """Run a check and return its result; if it fails, record the failure and return None."""
         return next(iter(self._values(check, *args, **kwargs)), None)
 
     def _values(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
-        """Return what a check returns, as a list of one; an empty list, and a failure, where it raises."""
+        """Return the result of a check as a list of one; if it fails, record the failure and return an empty list."""
         try:
             return [check(*args, **kwargs)]
         except _Enough:
@@ -54,7 +54,7 @@ class Findings:
         return []
 
     def vital(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a check without which the others make no sense; stop where it fails."""
+        """Run a check on which all later checks depend; stop if it fails."""
         before = len(self.failures)
         values = self._values(check, *args, **kwargs)
         if len(self.failures) > before:
@@ -62,7 +62,7 @@ class Findings:
         return values[0]
 
     def expect(self, claim: bool, message: str) -> bool:
-        """Keep a message where a claim is not true."""
+        """Record a message if a claim is false; return the claim."""
         if not claim:
             self.failures.append(message)
         return claim
@@ -81,11 +81,11 @@ def collected(what: str) -> Iterator[Findings]:
 
 
 def expect_call(function: Callable[..., object], *args: object, **kwargs: object) -> None:
-    """Raise AssertionError where a function does not take these arguments, without calling it."""
+    """Raise AssertionError if a function does not accept these arguments, without calling it."""
     try:
         found = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # functions of C extensions show no signature
+        return  # functions of C extensions have no signature
     try:
         found.bind(*args, **kwargs)
     except TypeError as error:
