@@ -165,7 +165,7 @@ def named_law(law: str | Law, registries: Registries | None) -> Law:
 
 
 def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
-    """Build the ladder of some points and fit a law to it; see `fit`."""
+    """Build the ladder of points and fit a law to it; see `fit`."""
     law, options = configured(law, request.law_options), request.settings
     wide = prepared(points, law, request.value, request.where)
     ladder = Ladder.of(wide, law, value=request.value, via=request.via, hold_out=request.hold_out)
@@ -186,7 +186,7 @@ def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSi
 
 
 def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | None) -> LawFit:
-    """Fit a law to a ladder, without looking at the held-out points."""
+    """Fit a law to a ladder without using its held-out points."""
     rows = step_rows(ladder.points, law, options)
     is_rate = traits(steps_of(law)[-1]).value_range == (0.0, 1.0)
     fitted = LawFit(
@@ -215,7 +215,7 @@ def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | No
 
 
 def _held_out(fitted: LawFit, ladder: Ladder) -> Iterator[HeldOut]:
-    """Yield measured and predicted values of each held-out point, and what references predict of it."""
+    """Yield measured and predicted values of each held-out point, and the predictions of references."""
     target = ladder.target
     if target.empty:
         return

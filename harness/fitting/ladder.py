@@ -98,7 +98,7 @@ class Ladder:
         return Resamples(weights, self._common(options), units, power=power)
 
     def redraws(self, options: Options) -> Resamples:
-        """Return resamples for procedures, which draw the units themselves."""
+        """Return resamples for procedures, which draw units themselves."""
         units = units_of(self.points, str(options.resample), self.runs)
         return Resamples(np.ones((options.bootstrap, len(self.points))), self._common(options), units)
 
