@@ -47,7 +47,7 @@ AGGREGATES = ("mean", "ratio", "exp_ratio")
 
 
 def _path_or(value_type: type, registry: str) -> Registrar:
-    """Return a registrar for files, named by file or folder, and for ready-made values."""
+    """Return a registrar for files (the file or folder gives the name) and for values."""
 
     def registrar(registries: Registries, plugin: str) -> Register:
         def register(value: object) -> None:
@@ -107,14 +107,16 @@ def make_metric(
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Metric:
-    """Return a metric as it is registered; raise PluginError where it is not one."""
+    """Return a metric as it is registered; raise PluginError if it is not valid."""
     name = str(name or getattr(fn, "__name__", ""))
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
     unknown = set(needs) - set(NEEDS)
     if unknown:
         raise PluginError(f"metric {name!r} needs {choose(unknown)}; scores may offer: {choose(NEEDS)}")
     if not callable(aggregate) and aggregate not in AGGREGATES:
-        raise PluginError(f"metric {name!r}: aggregate={aggregate!r} is none of {choose(AGGREGATES)}, and no function")
+        raise PluginError(
+            f"metric {name!r}: aggregate={aggregate!r}; expected one of {choose(AGGREGATES)}, or a function"
+        )
     low, high = bounds
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
@@ -171,7 +173,7 @@ def _checkers(registries: Registries, plugin: str) -> Register:
 
 
 def expect_law(law: Law) -> None:
-    """Raise PluginError, saying what is missing, where something is not a law."""
+    """Raise a PluginError that says what is missing if an object is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
     kind = "composed" if hasattr(law, "steps") else "procedure" if hasattr(law, "fit") else "formula"
@@ -199,7 +201,7 @@ def _laws(registries: Registries, plugin: str) -> Register:
 
 
 def expect_forecaster(forecaster: object) -> str:
-    """Return the name of a forecaster; raise PluginError, saying what is missing, where something is none."""
+    """Return the name of a forecaster; raise a PluginError that says what is missing if an object is not one."""
     if isinstance(forecaster, type):
         raise PluginError(
             f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"

@@ -32,7 +32,7 @@ class Entry(NamedTuple, Generic[T]):
 
 
 def singular(kind: str) -> str:
-    """Return the name of one thing of a kind: family of families, law of laws."""
+    """Return the singular of a kind: family for families, law for laws."""
     return "family" if kind == "families" else kind.removesuffix("s")
 
 
@@ -55,16 +55,16 @@ class Registry(Generic[T]):
     entries: dict[str, Entry[T]] = field(default_factory=dict)
 
     def add(self, name: str, value: T, plugin: str) -> None:
-        """Register an object under its name; a name that is taken is an error that names both plugins."""
+        """Register an object under its name; if the name is taken, raise an error that names both plugins."""
         if name in self.entries:
             raise PluginError(
                 f"plugin {plugin!r} registers {name!r} in {self.kind}, already registered by "
-                f"{self.entries[name].plugin!r}; choose another name, or switch one off with -p no:NAME"
+                f"{self.entries[name].plugin!r}; choose another name, or disable one with -p no:NAME"
             )
         self.entries[name] = Entry(value, plugin)
 
     def __getitem__(self, name: str) -> T:
-        """Return the object of that name; raise UsageError with the registered names."""
+        """Return the object of that name; raise UsageError with similar names if there is none."""
         if name not in self.entries:
             raise UsageError(
                 f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
@@ -105,7 +105,7 @@ class Registries:
         return {name: entry.plugin for name, entry in registry.entries.items()}
 
     def origin_of(self, frame: FrameType) -> Origin | None:
-        """Return whose law a frame runs; other objects are marked (see origins)."""
+        """Return the origin of the law that a frame runs; other objects are marked (see origins)."""
         for name, entry in self.laws.entries.items():
             if any(is_frame_of(frame, law) for law in (entry.value, *getattr(entry.value, "steps", ()))):
                 return self.laws.origin(name)
@@ -113,16 +113,16 @@ class Registries:
 
 
 def find_checker(spec: str, registries: Registries) -> Checker:
-    """Return a checker by its name, and by what stands behind a colon where it takes something: `regex:PATTERN`.
+    """Return a checker by its name and, if it takes one, its argument after a colon: `regex:PATTERN`.
 
-    Raises UsageError for names that are not there and for something too much or missing behind the colon.
+    Raises UsageError for an unknown name, and for a missing or superfluous argument.
     """
     name, colon, argument = spec.partition(":")
     checker = registries.checkers[name]
     if checker.takes and not argument:
-        raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
+        raise UsageError(f"checker {spec!r}: expected {checker.takes} after a colon, {name}:...")
     if colon and not checker.takes:
-        raise UsageError(f"checker {spec!r}: {name} takes nothing behind a colon; write {name}")
+        raise UsageError(f"checker {spec!r}: {name} takes no argument after a colon; write {name}")
     if not checker.takes:
         return checker
     return replace(checker, name=spec, check=check_for(checker, argument, registries.checkers.origin(name)), takes="")
