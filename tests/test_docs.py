@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from harness.checkpoints import families
-from harness.checkpoints.families import SETTINGS
+from harness.checkpoints.family_files import SETTINGS
 from harness.tasks.documents import find_files
 from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY

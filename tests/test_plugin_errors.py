@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import harness
-from harness import SuiteError, distribution
+from harness import SuiteError
 from harness.cli import main
-from harness.hookspecs import HOOKS
-from harness.host import PluginHost, load_plugins
+from harness.host import PluginHost, distribution, load_plugins
+from harness.host.hookspecs import HOOKS
 from harness.store.points import PointStore
 
 PLUGIN = '''

@@ -14,9 +14,8 @@ its leverage. A fit never uses held-out points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,20 +25,21 @@ from harness.fitting.columns import column
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
 from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
-from harness.fitting.held_out_scores import references_of
+from harness.fitting.held_out_scores import HeldOut, references_of
 from harness.fitting.ladder import Ladder
 from harness.fitting.laws import configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
-from harness.fitting.result import HeldOut, LawFit
+from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.step_rows import step_rows
 from harness.fitting.warnings import warn
 from harness.fitting.wide_points import by_family, prepared
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.points import PointStore
 from harness.types import Floats
+from harness.types.json import JsonObject
 from harness.types.laws import Law, ProcedureLaw, traits
 
 
@@ -53,7 +53,7 @@ class Request:
     hold_out: str | float | None = None
     store: PointStore | None = None
     options: Options = field(default_factory=Options)
-    law_options: Mapping[str, Any] = field(default_factory=dict)
+    law_options: JsonObject = field(default_factory=dict)
     weights: Floats | None = None
     earlier: bool = False
 
@@ -81,7 +81,7 @@ def fit(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     weights: Floats | None = None,
     step1_where: str | None = None,
     step2_where: str | None = None,
@@ -135,7 +135,7 @@ def fit_families(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     registries: Registries | None = None,
 ) -> Iterator[tuple[str, LawFit | LawError]]:
     """Fit a law to each family separately; yield (family, fit), or (family, error) if a family cannot be fitted.

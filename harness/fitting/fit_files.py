@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,8 +15,10 @@ from harness.fitting.fit import Request, each_family, fit_points
 from harness.fitting.options import Options
 from harness.fitting.result import LawFit
 from harness.host import default_host
-from harness.registries import Registries
-from harness.store.points import PointStore, read_points
+from harness.host.registries import Registries
+from harness.store.point_files import read_points
+from harness.store.points import PointStore
+from harness.types.json import JsonObject
 from harness.types.laws import ComposedLaw
 
 
@@ -78,7 +80,7 @@ def fit_file(
     hold_out: str | float | None = None,
     pool: bool = False,
     earlier: bool = False,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     options: Options | None = None,
     registries: Registries | None = None,
 ) -> tuple[list[LawFit], list[str]]:

@@ -71,7 +71,7 @@ class Ladder:
 
     @property
     def worth(self) -> float:
-        """Return the number of independent documents that the rates are worth, by standard errors; NaN if unknown.
+        """Return the effective number of documents of the rates, from their standard errors; NaN if unknown.
 
         p (1 - p) / stderr^2 of the median point between 0 and 1; the number of documents if all points are 0 or 1.
         """

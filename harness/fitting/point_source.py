@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -12,8 +13,10 @@ from harness.fitting.columns import labelled, query, renamed
 from harness.fitting.published import Published, Reading, published
 from harness.fitting.runs import ends
 from harness.host import default_host
-from harness.registries import Registries
-from harness.store.points import Cell, PointStore, open_store, read_table
+from harness.host.registries import Registries
+from harness.store.point_files import read_table
+from harness.store.points import Cell, PointStore, open_store
+from harness.types import Scalar
 
 OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens", "flops")
 
@@ -43,10 +46,17 @@ class ViewedStore(PointStore):
         super().__init__(path, registries=registries)
         self.how = how
 
-    def points(self, *args: Any, **asked: Any) -> pd.DataFrame:
+    def points(
+        self,
+        task: str | None = None,
+        family: str | None = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        unit: str = "checkpoint",
+    ) -> pd.DataFrame:
         """Return points as those of the store, with the columns that were asked for."""
-        found = super().points(*args, **asked)
-        if asked.get("unit", "checkpoint") != "checkpoint":
+        found = super().points(task, family, metrics=metrics, unit=unit)
+        if unit != "checkpoint":
             return found
         found = renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
         kept = query(found, self.how.where) if self.how.selects and self.how.where else found
@@ -91,7 +101,7 @@ def benchmark_table(store: PointStore) -> pd.DataFrame:
         raise UsageError(f"{store.path} has no points of the metrics {choose(own.values())}")
     shown = shown[ends(shown, "task")]
     about = [name for name in OF_MODELS if name in shown.columns]
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    rows: dict[tuple[str, ...], dict[str, Scalar]] = {}
     for point in shown.to_dict("records"):
         row = rows.setdefault(tuple(str(point[name]) for name in about), {name: point[name] for name in about})
         row[str(point["task"])] = point["value"]

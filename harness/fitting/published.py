@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from harness.fitting.columns import FEWEST, check_units, completed, labelled, qu
 from harness.fitting.published_values import SCORE, checked, few, fractions, is_numeric, melted, names_tasks, numbers
 from harness.fitting.runs import label as label_of
 from harness.fitting.runs import two_points
+from harness.types import Scalar
 
 NAMES = {  # our column: what others call it, where the meaning and the unit are beyond doubt
     "family": ("model_family",),
@@ -69,7 +69,7 @@ class Reading:
     metric: str | None = None
     drop_duplicates: bool = False
     selects: bool = False  # of a store: `where` is applied to every reading of points
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
 
 def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[str, bool] | None = None) -> Published:
@@ -121,7 +121,7 @@ def _named(table: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
     return _of_models(renamed(found, labelled(how.renames, how.label), run=how.run), how.models)
 
 
-def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Scalar]]) -> pd.DataFrame:
     """Set columns of the rows of single models; raise UsageError for a model that has no rows."""
     if not models:
         return frame
@@ -171,14 +171,14 @@ def _family_and_size(model: str) -> tuple[str, str]:
     return (short[: size.start()] + short[size.end() :]).strip("-_") or short, size[1]
 
 
-def _sizes(frame: pd.DataFrame) -> pd.Series[Any]:
+def _sizes(frame: pd.DataFrame) -> pd.Series:
     """Return names of sizes by their parameters; "?" where these are unknown."""
     if "params" not in frame.columns:
         return pd.Series("?", index=frame.index)
     return pd.to_numeric(frame["params"], errors="coerce").map(lambda n: "?" if pd.isna(n) else f"{n:.4g}")
 
 
-def _text(value: Any) -> str:
+def _text(value: Scalar) -> str:
     """Return a name as text; 7.0 is 7."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 

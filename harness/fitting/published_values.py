@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.columns import COLUMNS
 from harness.errors import UsageError, choose
 from harness.store.points import PointStore
+from harness.types.columns import COLUMNS
 
 METRICS = (
     "acc_norm", "acc", "accuracy", "exact_match", "em", "f1", "mc1", "mc2", "pass_at_1", "pass_rate", "err", "error",
@@ -48,9 +47,8 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
     rows = []
     for column in tasks:
         task, own = (column, metric) if metric else _task_and_metric(column)
-        values: dict[str, Any] = {"task": task, "metric": own, "value": frame[column]}
-        values |= {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
-        rows.append(known.assign(**values))
+        known_too = {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
+        rows.append(known.assign(task=task, metric=own, value=frame[column], **known_too))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -71,7 +69,7 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
             yield column
 
 
-def is_numeric(column: pd.Series[Any]) -> bool:
+def is_numeric(column: pd.Series) -> bool:
     """Say whether a column has numbers."""
     if pd.api.types.is_bool_dtype(column):
         return False
@@ -107,7 +105,7 @@ def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return found[found["value"].notna()].reset_index(drop=True)
 
 
-def checked(column: pd.Series[Any], name: str) -> pd.Series[float]:
+def checked(column: pd.Series, name: str) -> pd.Series[float]:
     """Return a column as numbers, NaN where it is empty; raise UsageError for any other text."""
     found = pd.to_numeric(column, errors="coerce").astype(np.float64)
     text = column[found.isna() & column.notna()]

@@ -11,8 +11,7 @@ intervals hold the truth as often as they say, and whether it beats laws that kn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,14 +27,15 @@ from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import prepared
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.reports.back_test_result import TEST, BackTest
 from harness.store.points import PointStore
+from harness.types.json import JsonObject, Scalar
 from harness.types.laws import ComposedLaw, Law, traits
 
 FLAT = 1e-6  # share of the range of the points: a law that changes less does not describe them
 
-Prediction = dict[str, Any]  # a row of BackTest.rows
+Prediction = dict[str, Scalar]  # a row of BackTest.rows
 
 
 def back_test(
@@ -53,7 +53,7 @@ def back_test(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     registries: Registries | None = None,
 ) -> BackTest:
     """Fit laws to the sizes up to k, and predict the last checkpoint of size k + 1, for every k from `first` on.

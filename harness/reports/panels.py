@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import PluginError, choose
 
 if TYPE_CHECKING:
+    import altair
     import pandas as pd
 
 CONTROLS = ("task", "metric", "family", "x", "level")
@@ -71,7 +72,7 @@ class Panel:
 
     title: str
     about: str
-    chart: Any
+    chart: altair.TopLevelMixin | dict[str, Any]
     rows: pd.DataFrame
     controls: Sequence[str] = ()
 

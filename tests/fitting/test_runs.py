@@ -47,7 +47,7 @@ def test_sixteen_trainings_at_four_sizes_are_sixteen_runs(host: PluginHost):
     assert runs_of(designed().drop(columns="size")).count == 16
     found = quick(designed(), host)
     assert (found.runs, found.sizes) == (16, 4)
-    assert "  runs: 16 of 4 sizes, told apart by family, size, tokens per parameter" in str(found).splitlines()
+    assert "  runs: 16 of 4 sizes, identified by family, size, tokens per parameter" in str(found).splitlines()
 
 
 def test_checkpoints_at_the_same_tokens_are_of_one_run_per_size():
@@ -158,5 +158,5 @@ def test_the_last_checkpoints_do_not_depend_on_the_order_of_rows():
     points = pd.DataFrame({"size": list("aabb"), "seed": 0, "tokens": [2, 1, 1, 2], "params": [1, 1, 2, 2]})
     assert ends(points).tolist() == [True, False, False, True]
     assert largest(points).tolist() == [False, False, True, True]
-    with pytest.raises(LawError, match="params is missing for b; which size is largest"):
+    with pytest.raises(LawError, match="selected by params, which is missing for b"):
         largest(points.assign(params=[1, 1, 2, np.nan]))

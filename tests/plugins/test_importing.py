@@ -55,7 +55,7 @@ def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
 @pytest.mark.parametrize(
     ("text", "how", "error", "said"),
     [
-        ("model,params,tokens,x\nm,7,2,0.5\n", {}, LawError, "expected parameters, which are more"),
+        ("model,params,tokens,x\nm,7,2,0.5\n", {}, LawError, "too few for parameters"),
         ("model,params,tokens,flops,x\nm,1e9,2e10,1e9,0.5\n", {}, LawError, "times 6 x params x tokens"),
         ("model,size_b,x\nm,7,0.5\n", {}, LawError, r"--map 'size_b \* 1e9=params'"),
         ("model,params,x\nm,1e9,512\n", {}, UsageError, "expected fractions or percentages"),
