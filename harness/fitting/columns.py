@@ -157,6 +157,14 @@ def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
     return frame[kept]
 
 
+def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
+    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
+    try:
+        return query(frame, where) if where else frame
+    except UsageError:
+        return None
+
+
 def column(frame: pd.DataFrame, name: str) -> Floats:
     """Return a column (n,) of finite numbers, above 0 for COUNTS; raise LawError naming the invalid points."""
     if name not in frame.columns:

@@ -24,7 +24,7 @@ from harness.types.laws import ComposedLaw
 
 @dataclass(frozen=True)
 class PointsFile:
-    """A store or a table file, and which of its points to read.
+    """A store or a table file, and the points to read from it.
 
     `metric` is the metric of a store (default: the task's) and `value` the column of a table. `renames` are pairs
     theirs=ours (`fitting.columns.renamed`), `params_column` is the column to use as params, `run` the column that
@@ -86,8 +86,8 @@ def fit_file(
 ) -> tuple[list[LawFit], list[str]]:
     """Fit a law to the points of a file, to each family separately unless `pool`; arguments are those of `fit`.
 
-    `earlier` predicts the earlier sizes of every ladder as well, for the coverage that fits print. Returns the fits,
-    and the errors of the families that could not be fitted.
+    With `earlier`, the earlier sizes of every ladder are predicted as well, for the coverage in the report. Returns the
+    fits, and the errors of the families that could not be fitted.
     """
     registries = registries or default_host()
     read = source.read(registries, [via, via_of(law, registries)])

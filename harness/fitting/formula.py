@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from harness.errors import LawError
-from harness.fitting.columns import column, trials
+from harness.fitting.columns import trials
 from harness.fitting.fitted_formula import TAIL, StepFit
+from harness.fitting.ladder import Ladder
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import PUBLISHED, Options
 from harness.fitting.problem import Sampled, StepData
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.fitting.solver import Effort, Solution, minimise
 from harness.fitting.starts import generic_starts, project, published_starts
-from harness.types import Bools, Floats, Ints
+from harness.types import Floats, Ints
 from harness.types.laws import ComposedLaw, FormulaLaw
 
 RESAMPLE_ITERATIONS = 60  # resamples start at the best fit, so that nearly all converge earlier
@@ -42,28 +41,26 @@ class Chain:
         """Return the column between the steps; "" for a plain formula."""
         return self.columns[0] if len(self.columns) > 1 else ""
 
-    def negated(self, frame: pd.DataFrame) -> bool:
+    def negated(self, ladder: Ladder) -> bool:
         """Return whether the column between the steps has log-probabilities (all values <= 0)."""
-        return bool(self.via) and bool((column(frame, self.via) <= 0).all())
+        return bool(self.via) and bool((ladder.arrays[self.via] <= 0).all())
 
-    def fit(
-        self, frame: pd.DataFrame, resamples: Resamples, options: Options, rows: Sequence[Bools | None] = ()
-    ) -> tuple[StepFit, ...]:
-        """Fit every step to measured points, or to its own `rows` of them; all steps share the resamples.
+    def fit(self, ladder: Ladder, resamples: Resamples, options: Options) -> tuple[StepFit, ...]:
+        """Fit every step to measured points, or to its own rows of them; all steps share the resamples.
 
         If the steps have different rows, the second step gets the redrawn values of the first at their common rows and
         the measured values at others.
         """
-        x = {name: Sampled(column(frame, name)) for name in self.steps[0].features}
-        sign = -1.0 if self.negated(frame) else 1.0
+        x = {name: Sampled(ladder.arrays[name]) for name in self.steps[0].features}
+        sign = -1.0 if self.negated(ladder) else 1.0
         fits = []
         for number, (law, name) in enumerate(zip(self.steps, self.columns, strict=True)):
             signed = sign if name == self.via else 1.0
-            values, chosen = column(frame, name), rows[number] if rows else None
+            values, chosen = ladder.arrays[name], ladder.rows[number] if ladder.rows else None
             y = Sampled(signed * values, signed * resamples.of(name, values))
             own = options if number == len(self.steps) - 1 else replace(options, objective=options.step1_objective)
             objective = objective_of(law, own.objective)
-            counted = Sampled(trials(frame, name)).at(chosen).values if objective.counts else None
+            counted = Sampled(trials(ladder.points, name)).at(chosen).values if objective.counts else None
             data = StepData.of(law, objective, {key: own_x.at(chosen) for key, own_x in x.items()}, y.at(chosen))
             step, data = fit_step(data.with_trials(counted), resamples.at(chosen), own)
             fits.append(step)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.fitting.columns import column
 from harness.fitting.forecast_scores import References, Scores, score_intervals
 from harness.fitting.runs import along, numeric
 from harness.types import Floats
@@ -25,21 +24,24 @@ def references_of(points: pd.DataFrame, target: pd.DataFrame, value: str) -> Ref
     if known.empty:
         unknown = np.full(len(target), np.nan)
         return References(unknown, unknown)
-    whole = _references(known, value)
+    order = along(known)
+    y = numeric(known, value)[order]
+    scales = [numeric(known, name)[order] for name in ("flops", "params") if name in known.columns]
+    whole = _references(y, scales)
     by_family: dict[Hashable, tuple[float, float]] = {}
     if "family" in known.columns and "family" in target.columns:
-        by_family = {name: _references(own, value) for name, own in known.groupby("family")}
-    families = target["family"] if by_family else [None] * len(target)
-    found = np.array([by_family.get(name, whole) for name in families]).reshape(-1, 2)
+        families = known["family"].iloc[order]
+        for name in families.dropna().unique():
+            own = (families == name).to_numpy()
+            by_family[name] = _references(y[own], [scale[own] for scale in scales])
+    of_target = target["family"] if by_family else [None] * len(target)
+    found = np.array([by_family.get(name, whole) for name in of_target]).reshape(-1, 2)
     return References(found[:, 0], found[:, 1])
 
 
-def _references(own: pd.DataFrame, value: str) -> tuple[float, float]:
+def _references(y: Floats, scales: Sequence[Floats]) -> tuple[float, float]:
     """Return the value at the most FLOPs (or params; of equals, the last in training), and the mean."""
-    own = own.iloc[along(own)]
-    y = column(own, value)
-    scales = (numeric(own, name) for name in ("flops", "params") if name in own.columns)
-    scale = next((found for found in scales if np.isfinite(found).any()), np.zeros(len(own)))
+    scale = next((found for found in scales if np.isfinite(found).any()), np.zeros(len(y)))
     scale = np.where(np.isfinite(scale), scale, -np.inf)
     return float(y[np.flatnonzero(scale == scale.max())[-1]]), float(y.mean())
 

@@ -1,4 +1,4 @@
-"""One source of points for every command: a store, or a table that answers as a store does."""
+"""The source of points for every command: a store, or a table with the interface of a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens
 
 
 class TablePoints(PointStore):
-    """The points of a table file. It holds no records: what needs documents says so."""
+    """The points of a table file, without records of documents."""
 
     def __init__(self, path: Path, found: Published, registries: Registries) -> None:
         self.path, self.registries, self.found = path, registries, found
@@ -40,7 +40,7 @@ class TablePoints(PointStore):
 
 
 class ViewedStore(PointStore):
-    """A store whose points have columns renamed or computed, and rows selected."""
+    """A store whose points have renamed or computed columns, and selected rows."""
 
     def __init__(self, path: Path, how: Reading, registries: Registries) -> None:
         super().__init__(path, registries=registries)
@@ -54,7 +54,7 @@ class ViewedStore(PointStore):
         metrics: Sequence[str] | None = None,
         unit: str = "checkpoint",
     ) -> pd.DataFrame:
-        """Return points as those of the store, with the columns that were asked for."""
+        """Return points of the store with the requested columns and rows."""
         found = super().points(task, family, metrics=metrics, unit=unit)
         if unit != "checkpoint":
             return found
@@ -66,7 +66,7 @@ class ViewedStore(PointStore):
 
 
 class Source(NamedTuple):
-    """Points, the expression that must still be applied to them, and notes on how a table was read."""
+    """Points, the expression still to be applied to them, and notes on the reading of a table."""
 
     store: PointStore
     where: str | None
@@ -93,7 +93,7 @@ def open_points(path: Path, how: Reading, *, registries: Registries | None = Non
 
 
 def benchmark_table(store: PointStore) -> pd.DataFrame:
-    """Return a row per run, at its last checkpoint, with a column per task: its value in the metric of the task."""
+    """Return one row per run, at its last checkpoint, with one column per task, in the metric of the task."""
     own = store.tasks()
     points = store.points(metrics=sorted(set(own.values())))
     shown = points[points["metric"] == points["task"].map(own)]

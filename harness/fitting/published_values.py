@@ -1,4 +1,4 @@
-"""Scores of tables that others published: which columns are benchmarks, what is a number, and what a percentage."""
+"""Scores of published tables: columns of benchmarks, numbers, and percentages."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ MIXED = 0.25  # share of values of 1 or less from which a column of percentages 
 
 
 def names_tasks(frame: pd.DataFrame) -> bool:
-    """Say whether a table has one row per value, with its task."""
+    """Return whether a table has one row per value, with its task."""
     return {"task", "value"} <= set(frame.columns)
 
 
 def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes: list[str]) -> pd.DataFrame:
-    """Return a row per model and benchmark; errors and counts come from columns NAME_stderr and NAME_n."""
+    """Return one row per model and benchmark; errors and counts are in columns NAME_stderr and NAME_n."""
     tasks = list(_benchmarks(frame, asked))
     if not tasks:
         raise UsageError(
-            f"no column is a benchmark; name them with --tasks, or, in a long table, map task, metric and value; "
-            f"columns are: {choose(frame.columns)}"
+            f"no column is a benchmark; name the columns with --tasks, or, in a long table, map task, metric and "
+            f"value; columns are: {choose(frame.columns)}"
         )
     if not asked:
         notes.append(f"benchmarks: {few(tasks)}; --tasks names others")
@@ -53,10 +53,10 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
 
 
 def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
-    """Yield the columns that are benchmarks: those asked for, or those of numbers that are nothing else by name."""
+    """Yield the columns of benchmarks: those in `asked`, else numeric columns whose names have no other meaning."""
     for pattern in asked:
         if not any(fnmatch(str(column), pattern) for column in frame.columns):
-            raise UsageError(f"--tasks {pattern!r} names no column; columns are: {choose(frame.columns)}")
+            raise UsageError(f"--tasks {pattern!r} matches no column; columns are: {choose(frame.columns)}")
     for column in map(str, frame.columns):
         if asked:
             if any(fnmatch(column, pattern) for pattern in asked):
@@ -70,14 +70,14 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Say whether a column has numbers."""
+    """Return whether a column has numbers."""
     if pd.api.types.is_bool_dtype(column):
         return False
     return bool(pd.to_numeric(column, errors="coerce").notna().any())
 
 
 def _task_and_metric(column: str) -> tuple[str, str]:
-    """Split the name of a column at a metric that begins or ends it.
+    """Split the name of a column at a metric at its start or end.
 
     >>> _task_and_metric("bpb_mmlu_stem"), _task_and_metric("words_2shot_exact_match"), _task_and_metric("mmlu")
     (('mmlu_stem', 'bpb'), ('words_2shot', 'exact_match'), ('mmlu', 'score'))
@@ -93,7 +93,7 @@ def _task_and_metric(column: str) -> tuple[str, str]:
 
 
 def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return long points with values as numbers; rows without one are left out and counted."""
+    """Return long points with numeric values; rows without a value are dropped and counted in a note."""
     found = frame.assign(metric=frame["metric"].map(str) if "metric" in frame.columns else SCORE)
     found = found.assign(task=found["task"].map(str))
     for name in ("value", "stderr", "n", "chance", "low", "high"):
@@ -101,22 +101,22 @@ def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             found[name] = checked(found[name], name)
     lost = int(found["value"].isna().sum())
     if lost:
-        notes.append(f"{lost} of {len(found)} rows have no value, and are left out")
+        notes.append(f"{lost} of {len(found)} rows have no value and were dropped")
     return found[found["value"].notna()].reset_index(drop=True)
 
 
 def checked(column: pd.Series, name: str) -> pd.Series[float]:
-    """Return a column as numbers, NaN where it is empty; raise UsageError for any other text."""
+    """Return a column as numbers, NaN if empty; raise UsageError for any other text."""
     found = pd.to_numeric(column, errors="coerce").astype(np.float64)
     text = column[found.isna() & column.notna()]
     wrong = [(row, value) for row, value in text.items() if str(value).strip().lower() not in MISSING]
     if wrong:
-        raise UsageError(f"{name} is {str(wrong[0][1])!r} in row {wrong[0][0]}; expected a number, or nothing")
+        raise UsageError(f"{name} is {str(wrong[0][1])!r} in row {wrong[0][0]}; expected a number or an empty cell")
     return found
 
 
 def fractions(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return long points whose percentages are fractions; which they are is decided for each task and metric."""
+    """Return long points with percentages converted to fractions, as decided for each task and metric."""
     found, percent = frame, list[str]()
     for (task, metric), own in frame.groupby(["task", "metric"], sort=False):
         if UNBOUNDED.search(str(metric)) or own["value"].max() <= 1:
@@ -133,7 +133,7 @@ def fractions(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
-    """Raise UsageError where values are neither fractions nor percentages, or both."""
+    """Raise UsageError if values are neither fractions nor percentages, or a mixture."""
     values, column = own["value"], str(own["task"].iloc[0])
     if values.max() > 100 or values.min() < 0:
         raise UsageError(
@@ -143,13 +143,13 @@ def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
     small = ((values > 0) & (values <= 1)).mean()
     if small > MIXED:
         raise UsageError(
-            f"{what} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}: fractions and "
-            f"percentages in one column? Say which, such as --map '{column} / 100={column}' for percentages"
+            f"{what} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}, a mixture of "
+            f"fractions and percentages; convert them, such as with --map '{column} / 100={column}' for percentages"
         )
 
 
 def scored_tasks(store: PointStore) -> set[str]:
-    """Return the tasks of a store that have right answers: choices, checked text, and imported rates."""
+    """Return the tasks of a store with correct answers: choices, checked text, and imported rates."""
     kinds = {str(meta["name"]): meta["kind"] for meta in store.task_meta.values()}
     own = store.tasks()
     imported = {name for name, metric in own.items() if name not in kinds and not UNBOUNDED.search(metric)}
@@ -157,6 +157,6 @@ def scored_tasks(store: PointStore) -> set[str]:
 
 
 def few(names: Iterable[object]) -> str:
-    """Return up to six names, and how many more there are."""
+    """Return up to six names, and the number of others."""
     listed = sorted(map(str, names))
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")

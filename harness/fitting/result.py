@@ -78,7 +78,10 @@ class LawFit:
 
     def predicted(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
         """Return the result of `predict` for points (n,), and the draws (R, n) of which intervals are quantiles."""
-        x = self.steps[0].read(frame)
+        return self.predicted_at(self.steps[0].read(frame))
+
+    def predicted_at(self, x: Mapping[str, Column]) -> tuple[pd.DataFrame, Floats]:
+        """Return the result of `predict` at features (n,), and the draws (R, n) of which intervals are quantiles."""
         draws = self._chain(x, np.random.default_rng(self.options.seed))
         tail = (1 - self.options.level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
@@ -86,7 +89,7 @@ class LawFit:
         domain = self.steps[0].domain
         beyond = np.max(
             [
-                np.ones(len(frame)),
+                np.ones(draws.shape[1]),
                 *(_beyond(np.asarray(x[name], dtype=np.float64), seen) for name, seen in domain.items()),
             ],
             axis=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from harness.fitting.laws import bounds
 from harness.fitting.objectives import objective_of
 from harness.fitting.procedures import ProcedureFit
 from harness.fitting.runs import ORDER, ends, numeric
-from harness.types import Floats
+from harness.types import Floats, Ints
 from harness.types.laws import traits
 
 if TYPE_CHECKING:
@@ -31,18 +31,19 @@ SAME_LENGTH = 0.99  # share of the longest training, or of the largest compute, 
 FAR = 10.0  # extrapolation factor above which a warning is given
 
 
-def warn(fit: FitView, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[str]:
-    """Yield the warnings of a fit."""
+def warn(fit: FitView, ladder: pd.DataFrame, known: Mapping[str, Floats]) -> Iterator[str]:
+    """Yield the warnings of a fit to the points of a ladder (n rows); `known` has columns (n,) read before."""
     for step in fit.steps:
         yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
     yield from _of_sample(fit)
     ladder = _scored(fit, ladder)
-    yield from _of_flat(fit, ladder)
+    y = known[fit.value] if fit.value in known else column(ladder, fit.value)
+    yield from _of_flat(fit, y, ladder)
     yield from _of_trend(fit, ladder)
-    yield from _of_largest(fit, ladder)
+    yield from _of_largest(fit, y, ladder, known)
     if len(fit.steps) > 1:
-        yield from _of_turn(fit, ladder)
-    yield from _of_target(fit, target)
+        yield from _of_turn(fit, y)
+    yield from _of_target(fit)
 
 
 def _scored(fit: FitView, ladder: pd.DataFrame) -> pd.DataFrame:
@@ -69,9 +70,8 @@ def _of_step(step: StepFit) -> Iterator[str]:
         yield f"{step.law.name}: only {step.agree} of {step.starts} starts reach the best fit; a better fit may exist"
 
 
-def _of_flat(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_flat(fit: FitView, y: Floats, ladder: pd.DataFrame) -> Iterator[str]:
     """Warn if a constant describes the points as well as the law: equal values, chance level, or too much scatter."""
-    y = column(ladder, fit.value)
     if len(y) > 2 and np.ptp(y) == 0:
         yield f"{fit.value} is {y[0]:g} at every size; there is no trend to extrapolate"
         return
@@ -128,18 +128,24 @@ def rungs(ladder: pd.DataFrame, value: str) -> tuple[Floats, Floats]:
         longest = pd.Series(length, index=last.index).groupby(last[key]).transform("max")
         last = last[length >= SAME_LENGTH * longest]
     errors = last.get(f"{value}_stderr", pd.Series(np.nan, index=last.index))
-    columns = {"scale": numeric(last, by), "value": column(last, value), "square": np.nan_to_num(errors) ** 2, "n": 1.0}
+    columns = {
+        "scale": numeric(last, by),
+        "value": numeric(last, value),
+        "square": np.nan_to_num(errors) ** 2,
+        "n": 1.0,
+    }
     sizes = pd.DataFrame(columns).groupby(last[key].to_numpy())
     mean, total = sizes.mean(), sizes.sum()
     order = np.argsort(mean["scale"].to_numpy(), kind="stable")
     return mean["value"].to_numpy()[order], (np.sqrt(total["square"]) / total["n"]).to_numpy()[order]
 
 
-def _families(ladder: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the points of each family with the prefix of its warnings, which is empty for a single family."""
+def _families(ladder: pd.DataFrame) -> list[tuple[str, Ints]]:
+    """Return the rows of each family with the prefix of its warnings, which is empty for a single family."""
+    rows = pd.Series(np.arange(len(ladder)))
     if "family" not in ladder.columns or ladder["family"].nunique(dropna=False) < 2:
-        return [("", ladder)]
-    return [(f"{name}: ", own) for name, own in ladder.groupby("family", dropna=False)]
+        return [("", rows.to_numpy())]
+    return [(f"{name}: ", own.to_numpy()) for name, own in rows.groupby(ladder["family"].to_numpy(), dropna=False)]
 
 
 def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
@@ -147,7 +153,7 @@ def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
     if len(fit.features) > 1:
         return
     for name, own in _families(ladder):
-        values, errors = rungs(own, fit.value)
+        values, errors = rungs(ladder.iloc[own], fit.value)
         if len(values) < 3 or np.ptp(values) == 0:
             continue
         signed = values if values[-1] >= values[0] else -values
@@ -163,30 +169,33 @@ def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _of_largest(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_largest(fit: FitView, y: Floats, ladder: pd.DataFrame, known: Mapping[str, Floats]) -> Iterator[str]:
     """Warn if the points of the largest compute deviate from the law by more than the scatter of the others."""
     if "flops" not in ladder.columns:
         return
+    compute = known["flops"] if "flops" in known else column(ladder, "flops")
+    x = {name: known[name] for name in fit.features} if known else fit.steps[0].read(ladder)
+    stderr = ladder.get(f"{fit.value}_stderr", pd.Series(0.0, index=ladder.index)).to_numpy(dtype=float)
     for name, own in _families(ladder):
-        flops = column(own, "flops")
+        flops = compute[own]
         top = flops >= SAME_LENGTH * flops.max()
         if len(own) < 5 or (~top).sum() < 2:
             continue
-        residuals = column(own, fit.value) - fit.curve(fit.steps[0].read(own))
+        residuals = y[own] - fit.curve({feature: values[own] for feature, values in x.items()})
         off, scatter = float(residuals[top].mean()), float(np.sqrt(np.mean(residuals[~top] ** 2)))
-        errors = np.nan_to_num(own.get(f"{fit.value}_stderr", pd.Series(0.0, index=own.index)).to_numpy(dtype=float))
+        errors = np.nan_to_num(stderr[own])
         error = float(np.sqrt((errors[top] ** 2).sum())) / int(top.sum())
         if abs(off) > REVERSAL * float(np.hypot(scatter, error)):
             what = "the law breaks there" if top.sum() > 1 else "one point cannot distinguish a break from noise"
             yield f"{name}the largest size is {off:+.3g} off the law, the others {scatter:.2g} (RMS): {what}"
 
 
-def _of_turn(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_turn(fit: FitView, y: Floats) -> Iterator[str]:
     """Warn if the second step was fitted at its floor only, or is extrapolated further than its fitted range."""
     step, name = fit.steps[-1], fit.steps[-1].law.features[0]
     low, high = step.domain[name]
     floor = float(step.value({name: np.array([FLOOR_AT * high])})[0])
-    left = int((np.abs(column(ladder, fit.value) - floor) > REVERSAL * step.scatter).sum())
+    left = int((np.abs(y - floor) > REVERSAL * step.scatter).sum())
     if left < TURN:
         yield (
             f"{step.law.name}: only {left} of {step.n} points have left the floor {floor:.3g}, so the inflection point "
@@ -201,10 +210,10 @@ def _of_turn(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _of_target(fit: FitView, target: pd.DataFrame) -> Iterator[str]:
-    if target.empty:
+def _of_target(fit: FitView) -> Iterator[str]:
+    if not fit.hold_out:
         return
-    beyond = float(fit.predict(target)["beyond"].max())
+    beyond = max(float(row["beyond"]) for row in fit.hold_out)
     if beyond > FAR:
         yield f"the held-out points lie {beyond:.3g} times beyond the fitted range"
     if beyond == 1:

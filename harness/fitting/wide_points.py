@@ -7,8 +7,8 @@ from collections.abc import Hashable
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError
-from harness.fitting.columns import completed, query
+from harness.errors import LawError
+from harness.fitting.columns import completed, matching, query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
@@ -26,13 +26,16 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     """
     first = steps_of(law)[0] if law else None
     prepare = traits(first).prepare
-    rows = completed(points) if is_long(points) else points
-    kept = _where(rows, where) if is_long(points) else None
-    wide = rows if kept is None else kept
+    kept, wide = None, points.reset_index(drop=True)
+    if is_long(points):
+        rows = completed(points)
+        kept = matching(rows, where)
+        wide = rows if kept is None else kept
+        wide = wide if wide.empty else widen(wide)
     if not wide.empty:
-        wide = completed(widen(wide), value)
+        wide = completed(wide, value)
         wide = prepare(wide) if prepare else wide
-        again = _where(wide, where)
+        again = matching(wide, where)
         wide = again if again is not None else wide if kept is not None else query(wide, str(where))
     if wide.empty:
         raise LawError(
@@ -41,14 +44,6 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     wide = wide.reset_index(drop=True)
     refuse_twice(wide, getattr(first, "features", ()))
     return wide
-
-
-def _where(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
-    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
-    try:
-        return query(frame, where) if where else frame
-    except UsageError:
-        return None
 
 
 def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -173,7 +173,7 @@ def _checkers(registries: Registries, plugin: str) -> Register:
 
 
 def expect_law(law: Law) -> None:
-    """Raise PluginError, saying what is missing, where something is not a law."""
+    """Raise a PluginError that says what is missing if an object is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
     kind = "composed" if hasattr(law, "steps") else "procedure" if hasattr(law, "fit") else "formula"
@@ -201,7 +201,7 @@ def _laws(registries: Registries, plugin: str) -> Register:
 
 
 def expect_forecaster(forecaster: object) -> str:
-    """Return the name of a forecaster; raise PluginError, saying what is missing, where something is none."""
+    """Return the name of a forecaster; raise a PluginError that says what is missing if an object is not one."""
     if isinstance(forecaster, type):
         raise PluginError(
             f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"

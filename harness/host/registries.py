@@ -113,16 +113,16 @@ class Registries:
 
 
 def find_checker(spec: str, registries: Registries) -> Checker:
-    """Return a checker by its name, and by what stands behind a colon where it takes something: `regex:PATTERN`.
+    """Return a checker by its name and, if it takes one, its argument after a colon: `regex:PATTERN`.
 
-    Raises UsageError for names that are not there and for something too much or missing behind the colon.
+    Raises UsageError for an unknown name, and for a missing or superfluous argument.
     """
     name, colon, argument = spec.partition(":")
     checker = registries.checkers[name]
     if checker.takes and not argument:
-        raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
+        raise UsageError(f"checker {spec!r}: expected {checker.takes} after a colon, {name}:...")
     if colon and not checker.takes:
-        raise UsageError(f"checker {spec!r}: {name} takes nothing behind a colon; write {name}")
+        raise UsageError(f"checker {spec!r}: {name} takes no argument after a colon; write {name}")
     if not checker.takes:
         return checker
     return replace(checker, name=spec, check=check_for(checker, argument, registries.checkers.origin(name)), takes="")

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import altair
     import pandas as pd
 
     from harness.types import Json
+
+    AltairChart = altair.Chart
+    Chart = altair.TopLevelMixin | dict[str, Any]  # or a Vega-Lite specification
 
 X_TITLES = {
     "flops": "Training compute (FLOPs)",
@@ -88,7 +93,7 @@ def save_chart(chart: altair.TopLevelMixin, path: str | Path) -> Path:
     return path
 
 
-def specification(chart: altair.TopLevelMixin | dict[str, Json]) -> dict[str, Json]:
+def specification(chart: Chart) -> dict[str, Json]:
     """Return the Vega-Lite specification of a chart, or of a dict that is one."""
     return chart if isinstance(chart, dict) else dict(chart.to_dict())
 

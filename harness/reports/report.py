@@ -29,7 +29,7 @@ from harness.tables import Table
 from harness.types import Bools, Floats, Ints
 
 if TYPE_CHECKING:
-    import altair
+    from harness.reports.charts import AltairChart
 
 
 V = TypeVar("V")
@@ -270,7 +270,7 @@ def plot_task(
     x: str,
     log_x: bool,
     registries: Registries | None = None,
-) -> altair.Chart:
+) -> AltairChart:
     """Return an Altair chart of one task: points with error bars, the law with its 90 % interval, held-out points.
 
     Raises StoreError when the store has no such task, UsageError when the extra `report` is not installed.

@@ -55,12 +55,12 @@ def _imported(points: pd.DataFrame) -> list[str]:
 
 
 def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
-    """Return a note for each task whose errors rest on few clusters."""
+    """Return a note for each task with few clusters."""
     notes = []
     for fingerprint, own in shown.groupby("fingerprint"):
         meta, groups = store.task_meta[str(fingerprint)], store.docs(str(fingerprint)).group.astype(str)
         count = len(np.unique(groups))
         if meta.get("groups") == "clusters" and count < FEW_CLUSTERS:
             task = own["task"].iloc[0]
-            notes.append(f"{task}: {count} clusters of documents; standard errors from so few are rough")
+            notes.append(f"{task}: {count} clusters of documents; standard errors from so few are approximate")
     return notes
