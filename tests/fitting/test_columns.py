@@ -57,7 +57,7 @@ def test_rates_follow_from_successes_and_trials():
 )
 def test_units_that_cannot_be_are_named(name, values):
     with pytest.raises(
-        LawError, match=rf"{name} are {values[0]:g} to {values[1]:g}; expected .*say --map '{name} \* 1e9"
+        LawError, match=rf"{name} are {values[0]:g} to {values[1]:g}, too few for .* with --map '{name} \* 1e9"
     ):
         check_units(pd.DataFrame({name: values}), [name])
 

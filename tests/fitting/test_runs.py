@@ -105,7 +105,9 @@ def test_nine_rows_given_twice_are_refused_and_can_be_dropped(tmp_path, host: Pl
     arguments = ["fit", str(path), "--value", "y", "--law", "power", "--bootstrap", "20", "--starts", "4"]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
-    assert "(rows 0 and 9; 9 of 18 rows repeat others), equal in every column: --drop-duplicates" in str(refused.output)
+    assert "(rows 0 and 9; 9 of 18 rows repeat others), equal in every column: pass --drop-duplicates" in str(
+        refused.output
+    )
     kept = CliRunner().invoke(main, [*arguments, "--drop-duplicates"]).stdout
     assert "note: 9 of 18 rows are equal to others in every column and were dropped" in kept
     assert "    9 points" in kept

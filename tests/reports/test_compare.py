@@ -95,7 +95,7 @@ def test_without_laws_the_largest_sizes_are_forecast(nano_store: PointStore, hos
 
 
 def test_a_forecast_is_of_the_largest_size_alone(nano_store: PointStore):
-    with pytest.raises(UsageError, match="a forecast is of the largest size, not of hold_out='0.2'; name laws"):
+    with pytest.raises(UsageError, match="forecasts are of the largest size, not of hold_out='0.2'; name laws"):
         compare(nano_store, hold_out="0.2")
 
 
@@ -154,7 +154,7 @@ def test_mixed_versions_are_noted(tmp_path, nano_store: PointStore, host: Plugin
     records = store.read(cell.name)
     store.write(cell, replace(records, provenance={**(records.provenance or {}), "torch": "0.1"}))
     tables = compare(PointStore(path, registries=host), **FAST)
-    assert any(note.startswith("records of torch 0.1, ") for note in tables[0].notes)
+    assert any(note.startswith("records were made with several versions of torch: 0.1, ") for note in tables[0].notes)
 
 
 def test_another_metric_can_be_shown(nano_store: PointStore):
