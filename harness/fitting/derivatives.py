@@ -87,7 +87,7 @@ def differentiate(
 ) -> tuple[Floats, Floats] | None:
     """Return values (R, n) and derivatives (R, p, n) of a formula at parameters (R, 1) and features (n,) or (R, n).
 
-    None where the formula uses what RULES does not know. Derivatives that are not finite are 0.
+    None where the formula uses what RULES does not know. Derivatives need not be finite.
     """
     try:
         with np.errstate(all="ignore"):
@@ -100,6 +100,4 @@ def differentiate(
     slopes = np.zeros((shape[0], len(parameters), shape[1]))
     for j, name in enumerate(parameters):
         slopes[:, j] = found.slopes.get(name, 0.0)
-    if not np.isfinite(slopes).all():
-        np.nan_to_num(slopes, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     return found.value, slopes

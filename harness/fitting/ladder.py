@@ -13,7 +13,7 @@ from harness.fitting.hold_out import held_out
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, freedom, in_common, point_weights, scattered, student
-from harness.fitting.runs import Runs, runs_of
+from harness.fitting.runs import Runs, runs_of, sizes_of
 from harness.store.points import PointStore
 from harness.types import Floats, Ints
 from harness.types.laws import ComposedLaw, Law, ProcedureLaw, traits
@@ -45,7 +45,7 @@ class Ladder:
         held, runs = held_out(frame, hold_out), runs_of(frame)
         points, target = frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
         number = np.unique(runs.number[~held], return_inverse=True)[1]
-        of_points = Runs(np.asarray(number, dtype=np.int64), runs_of(points).sizes, runs.columns)
+        of_points = Runs(np.asarray(number, dtype=np.int64), sizes_of(points), runs.columns)
         if traits(law).uses_unscored and value in target:
             target = target[target[value].notna()].reset_index(drop=True)
         columns = ((via or law.via), value) if isinstance(law, ComposedLaw) else (value,)
