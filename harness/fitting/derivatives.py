@@ -52,6 +52,7 @@ RULES: Mapping[str, tuple[Partial | None, ...]] = {
     "cos": (lambda x, z: -np.sin(x),),
     "expit": (lambda x, z: z * (1 - z),),
 }
+ONE = 1.0  # the derivative of a parameter by itself, which needs no multiplication
 COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isfinite", "sign"}
 
 
@@ -77,7 +78,7 @@ class Dual(NDArrayOperatorsMixin):
             if isinstance(x, Dual):
                 factor = None if partial is None else partial(*values, result)
                 for name, slope in x.slopes.items():
-                    term = slope if factor is None else factor * slope
+                    term = slope if factor is None else factor if slope is ONE else factor * slope
                     slopes[name] = slopes[name] + term if name in slopes else term
         return Dual(result, slopes)
 
@@ -91,13 +92,13 @@ def differentiate(
     """
     try:
         with np.errstate(all="ignore"):
-            found = formula(**features, **{name: Dual(x, {name: 1.0}) for name, x in parameters.items()})
+            found = formula(**features, **{name: Dual(x, {name: ONE}) for name, x in parameters.items()})
     except (TypeError, ValueError, AttributeError):
         return None
     shape = (len(next(iter(parameters.values()))), next(iter(features.values())).shape[-1])
     if not isinstance(found, Dual) or np.shape(found.value) != shape:
         return None
-    slopes = np.zeros((shape[0], len(parameters), shape[1]))
+    slopes = np.empty((shape[0], len(parameters), shape[1]))
     for j, name in enumerate(parameters):
         slopes[:, j] = found.slopes.get(name, 0.0)
     return found.value, slopes

@@ -166,7 +166,8 @@ class StepData:
             with np.errstate(all="ignore"):
                 missed = objective.residuals(value, rows_at(target, which), trials)
                 by_value = objective.slopes(value, missed, rows_at(target, which), trials) / self.delta
-                return missed / self.delta, by_parameter * by_value[:, None]
+                by_parameter *= by_value[:, None]
+                return missed / self.delta, by_parameter
 
         lower, upper = bounds(law)
         huber = objective.delta is not None
