@@ -1,4 +1,4 @@
-"""Texts that are drawn: as many as the sampler asks for, kept as they come, the same whenever they are drawn."""
+"""Sampling: as many texts as the sampler requests, stored as they arrive, and independent of when they are drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nano world stays what it was, and a family can really be trained and evaluated."""
+"""The nano world does not change, and a family can be trained and evaluated."""
 
 from __future__ import annotations
 
