@@ -71,7 +71,7 @@ def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_
         host.check()
         _check_plugins(ctx, names, as_json)
         return
-    as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
+    as_json = as_json or "md" not in host.reporters  # a plugin that does not load may be the one with the formats
     infos = [info for info in host.plugins() if not names or info.name in names]
     if as_json:
         print_json([asdict(info) for info in infos])
@@ -88,7 +88,8 @@ def _check_plugins(ctx: click.Context, names: tuple[str, ...], as_json: bool) ->
 
     host: PluginHost = ctx.obj
     results = []
-    for checked in check_plugins(host, names, commands=ctx.find_root().command):
+    root = ctx.find_root().command
+    for checked in check_plugins(host, names, commands=root if isinstance(root, click.Group) else None):
         say(f"{checked.kind} {checked.name}: {checked.result}")
         results.append(checked)
     if as_json:

@@ -1,4 +1,4 @@
-"""Collect everything that is wrong with an object, so that its author sees all failures at once."""
+"""Collect all failures of an object, so that its author sees them at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from harness.errors import HarnessError
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.origins import PLUGIN_ERRORS, describe
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ConformanceError(AssertionError):
-    """An object breaks its contract; `failures` has one sentence per broken promise."""
+    """An object violates its contract; `failures` has one sentence per violation."""
 
     def __init__(self, what: str, failures: list[str]) -> None:
         self.what, self.failures = what, failures
@@ -21,20 +24,24 @@ class ConformanceError(AssertionError):
         super().__init__(head + "\n- ".join(failures))
 
 
-class _Enough(Exception):  # no error: the checks that remain would repeat the last failure
-    """The remaining checks make no sense."""
+class _Enough(Exception):  # not an error: it ends the checks
+    """The remaining checks would only repeat the last failure."""
 
 
 @dataclass
 class Findings:
-    """What checks have found wrong so far with one object."""
+    """The failures of one object found so far."""
 
     failures: list[str] = field(default_factory=list)
 
-    def run(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a check; keep what it finds wrong, and return None then."""
+    def run(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Run a check and return its result; if it fails, record the failure and return None."""
+        return next(iter(self._values(check, *args, **kwargs)), None)
+
+    def _values(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        """Return the result of a check as a list of one; if it fails, record the failure and return an empty list."""
         try:
-            return check(*args, **kwargs)
+            return [check(*args, **kwargs)]
         except _Enough:
             raise
         except ConformanceError as error:
@@ -42,19 +49,20 @@ class Findings:
         except (AssertionError, HarnessError) as error:
             self.failures.append(str(error))
         except PLUGIN_ERRORS as error:  # the code under test may fail in any way
-            self.failures.append(f"{check.__name__.strip('_').replace('_', ' ')}: {describe(error)}")
-        return None
+            name = getattr(check, "__name__", "check")
+            self.failures.append(f"{name.strip('_').replace('_', ' ')}: {describe(error)}")
+        return []
 
-    def vital(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a check without which the others make no sense; stop where it fails."""
+    def vital(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a check on which all later checks depend; stop if it fails."""
         before = len(self.failures)
-        value = self.run(check, *args, **kwargs)
+        values = self._values(check, *args, **kwargs)
         if len(self.failures) > before:
             raise _Enough
-        return value
+        return values[0]
 
     def expect(self, claim: bool, message: str) -> bool:
-        """Keep a message where a claim is not true."""
+        """Record a message if a claim is false; return the claim."""
         if not claim:
             self.failures.append(message)
         return claim
@@ -72,12 +80,12 @@ def collected(what: str) -> Iterator[Findings]:
         raise ConformanceError(what, findings.failures)
 
 
-def expect_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Raise AssertionError where a function does not take these arguments, without calling it."""
+def expect_call(function: Callable[..., object], *args: object, **kwargs: object) -> None:
+    """Raise AssertionError if a function does not accept these arguments, without calling it."""
     try:
         found = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # functions of C extensions show no signature
+        return  # functions of C extensions have no signature
     try:
         found.bind(*args, **kwargs)
     except TypeError as error:
