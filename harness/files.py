@@ -51,6 +51,11 @@ def _remove(path: Path) -> None:
         pass  # an unwritable folder has no such file
 
 
+def cache_folder() -> Path:
+    """Return the folder of what the harness keeps between runs for one user; all of it can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+
+
 def digest_of(value: Any) -> str:
     """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to identify a million cells."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
@@ -14,7 +13,7 @@ from typing import Any
 from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
-from harness.files import digest_of, write_whole
+from harness.files import cache_folder, digest_of, write_whole
 
 FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with size, times and inode
 
@@ -127,8 +126,7 @@ class DigestCache:
     """SHA-256 of large files, cached between runs in the user's cache folder."""
 
     def __init__(self) -> None:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        self.path = Path(base) / "harness" / "digests.json"
+        self.path = cache_folder() / "digests.json"
         self.known: dict[str, Any] = {}
         self.changed = False
         try:

@@ -214,6 +214,15 @@ class Checks:
         self.reload_weights(weights_iterator=expected.watch(tensors_of(folder, self.device)))
         return why_wrong(expected)
 
+    def harness_cache(self: Any) -> tuple[int, int, str]:
+        """Return the number of blocks of the cache, the tokens of each, and why they do not tell what prompts fill."""
+        try:
+            config = self.model_runner.kv_cache_config
+            (group,) = config.kv_cache_groups
+            return int(config.num_blocks), int(group.kv_cache_spec.block_size), ""
+        except Exception as error:  # of models with other caches, and of other versions
+            return 0, 0, f"its size is unclear: {type(error).__name__}: {error}".splitlines()[0]
+
     def _harness_expected(self: Any, folder: str) -> Expected:
         """Return what to compare; raise Unclear where these checks do not suffice."""
         if self.parallel_config.world_size > 1:
