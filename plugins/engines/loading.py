@@ -99,9 +99,9 @@ def _check_ties(folder: Path, model: Any) -> None:
 def read_tensors(
     folder: Path, device: str = "cpu", is_over: Callable[[], bool] = lambda: False
 ) -> dict[str, Any] | None:
-    """Return the tensors of a checkpoint's safetensors files by name, read from the disk, not only mapped.
+    """Return the tensors of a checkpoint's safetensors files by name, after reading the files completely.
 
-    For a GPU they are in memory that it copies from by itself. Returns None once nobody waits for them.
+    For CUDA they are copied to pinned memory. Returns None if `is_over()`, because the result is not needed any more.
     """
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""Memory of a process: its allocation on a CPU, set through glibc and Linux, and files that are read ahead.
+"""Memory allocation of a process on a CPU, set through glibc and Linux, and files that are read in advance.
 
 Returning the pages of every large tensor to the system, and clearing new ones, takes a tenth of the time of a forward
 pass. Other C libraries lack these functions; nothing is set there.
@@ -38,13 +38,13 @@ def _call(name: str, *arguments: int) -> None:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are to be had."""
+    """Return the available memory in bytes."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def read_through(file: Path, is_over: Callable[[], bool] = lambda: False) -> None:
-    """Read a file to its end, so that the system holds it in memory; a mapped file is only read where it is used."""
+    """Read a file into the operating system's cache; a mapped file would be read only when it is used."""
     piece = bytearray(PIECE)
     with file.open("rb", buffering=0) as stream:
         while not is_over() and stream.readinto(piece):
@@ -52,21 +52,21 @@ def read_through(file: Path, is_over: Callable[[], bool] = lambda: False) -> Non
 
 
 class ReadAhead:
-    """Reads files in the background, so that they are in memory when another process reads them."""
+    """Read files into the operating system's cache in the background, for another process."""
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
         self.over = threading.Event()
 
     def read(self, files: Sequence[Path]) -> None:
-        """Read files; what was being read before is left."""
+        """Start to read files; an earlier read is cancelled."""
         self.stop()
         self.over = over = threading.Event()
         self.thread = threading.Thread(target=_read_all, args=(files, over), name="read-ahead", daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
-        """Read no more; return when the thread has ended."""
+        """Cancel reading, and wait for the thread."""
         self.over.set()
         if self.thread:
             self.thread.join()
@@ -74,6 +74,6 @@ class ReadAhead:
 
 
 def _read_all(files: Sequence[Path], over: threading.Event) -> None:
-    with suppress(OSError):  # whoever needs the file reports what is wrong with it
+    with suppress(OSError):  # the process that loads the file reports the error
         for file in files:
             read_through(file, over.is_set)

@@ -1,6 +1,6 @@
-"""Score requests with forward passes: windows, runs with a common prefix, batches, and less where memory runs out.
+"""Score requests with forward passes: windows, runs with a common prefix, batches, halved when memory runs out.
 
-What a batch computes is read after the next one has started, so that a device works while the host packs and writes.
+A batch is read after the next one has started, so that the device computes while the host packs and writes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness_plugins.engines.forwards import Answer, Row, rows_of
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
 from harness_plugins.engines.sharing import Sharing, real_tree_differs
 
-WINDOW, BATCHES = 256, 4  # a window has so many requests, and more until they fill so many batches
-Launched = Callable[[], Iterable[ChoiceScore]]  # waits for a batch that is being computed
+WINDOW, BATCHES = 256, 4  # least requests per window, and batches that a window fills
+Launched = Callable[[], Iterable[ChoiceScore]]  # waits for a batch in progress and returns its scores
 
 
 @dataclass
 class Scorer:
-    """What is needed to score with the module that is served, and what was learnt of it."""
+    """Score with one module: its forward passes, limits, and verified optimisations."""
 
     batch_tokens: int = 1
     scored: int = 1  # scored tokens of a batch
@@ -39,7 +39,7 @@ class Scorer:
     proven: dict[bool, tuple[int, int, int]] = field(default_factory=dict)
 
     def note(self, note: str) -> None:
-        """Add a note that is not there yet."""
+        """Add a note, once."""
         self.notes += [note] if note not in self.notes else []
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
@@ -130,13 +130,13 @@ class Scorer:
 
 @dataclass
 class Gathered:
-    """The scores of rows by request, (log-probability, greedy) by choice, until all of a request have come."""
+    """Collect the scores of rows, (log-probability, greedy) by request and choice, until a request is complete."""
 
     requests: Sequence[Request]
     found: dict[int, dict[int, tuple[float, bool]]] = field(default_factory=dict)
 
     def add(self, rows: Sequence[Row], answer: Answer) -> Iterator[ChoiceScore]:
-        """Read a batch; yield the requests that are complete."""
+        """Read a batch; yield the scores of complete requests."""
         for row, score in zip(rows, zip(*answer.read(), strict=True), strict=True):
             request, own = self.requests[row.request], self.found.setdefault(row.request, {})
             own[row.choice] = score
@@ -147,9 +147,9 @@ class Gathered:
 
 
 def windows(requests: Iterable[Request], tokens: Callable[[], int]) -> Iterator[list[Request]]:
-    """Yield requests that are sorted and batched together: WINDOW, and more until they have so many tokens to read."""
+    """Yield lists of requests to sort and batch together: at least WINDOW, and until they have `tokens()` tokens."""
     window: list[Request] = []
-    before: tuple[int, ...] = ()  # the context before, whose tokens are read once
+    before: tuple[int, ...] = ()  # previous context; a common prefix is read once
     read = 0
     for request in requests:
         window.append(request)

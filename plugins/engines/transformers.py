@@ -168,7 +168,7 @@ class TransformersEngine:
         if settings.device_type == "cpu":
             keep_freed()
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self.over = threading.Event()  # nothing that is read ahead will be used
+        self.over = threading.Event()  # set when the prefetched weights are not needed any more
         self.ahead: tuple[Path, Future[Any]] | None = None  # tensors for the current module, or the next module
         self.model: Any = None
         self.scorer: Any = Scorer()

@@ -1,4 +1,4 @@
-"""The vLLM engine: continuous batches on GPUs (and on CPUs, where its tests run), in a process of its own."""
+"""The vLLM engine: continuous batching on GPUs (and on CPUs, for tests), one process per group of checkpoints."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from harness.engines import config_digest, how_to_install, tensors_digest
 from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
 
-OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's names of what the harness has its own names for
+OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's option names: the harness's names for them
 
 
 def has_cuda() -> bool:
-    """Tell whether there is a GPU of NVIDIA that this process may use, without loading any library."""
+    """Tell whether this process may use an NVIDIA GPU, without loading any library."""
     return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
 
 
 def is_preferred() -> bool:
-    """Tell whether vLLM is the engine to use where none is named: it is installed, and there is a GPU."""
+    """Tell whether vLLM is the default engine: it is installed, and there is a GPU."""
     return has_cuda() and find_spec("vllm") is not None
 
 
@@ -38,9 +38,9 @@ def inspect(
     trust_remote_code: bool = False,
     **options: Any,
 ) -> EngineInfo:
-    """Resolve dtype and max_length as the transformers engine does; what changes weights or cache is quantisation."""
+    """Resolve dtype and max_length as the transformers engine does; report weight and cache types as quantisation."""
     for name in set(options) & set(OWN):
-        raise EngineError(f"{checkpoint.label}: option {name}; name it by {OWN[name]}")
+        raise EngineError(f"{checkpoint.label}: option {name} is set by the harness; use {OWN[name]} instead")
     settings: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
     info: EngineInfo = inspect_transformers(checkpoint, folder, device="cuda" if has_cuda() else "cpu", **settings)
     kinds = [options.get("quantization") or info.quantisation]
@@ -62,19 +62,19 @@ def open_engine(
     prompt_ids: bool = False,
     **options: Any,
 ) -> Iterator[VllmEngine]:
-    """Start vLLM on a checkpoint; its processes and their memory are gone when the context ends.
+    """Start vLLM on a checkpoint; end its processes and free their memory when the context ends.
 
-    `batch_invariant` asks for kernels whose numbers do not depend on the batch. `prompt_ids` tries
+    `batch_invariant` requests kernels whose results do not depend on the batch. `prompt_ids` tries
     `prompt_logprob_token_ids` for choices of several tokens, which reads shared prefixes from the cache. All other
-    options are vLLM's own, by its names.
+    options are passed to vLLM under its own names.
     """
     if batch_invariant and not has_cuda():
-        raise EngineError("batch_invariant: vLLM has such kernels for GPUs only; leave it out here")
-    own: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
-    info = inspect(checkpoint, folder, **own, **options)
+        raise EngineError("batch_invariant: vLLM has such kernels for GPUs only, and found no GPU; leave it out")
+    resolved: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
+    info = inspect(checkpoint, folder, **resolved, **options)
     settings = {
         "dtype": info.dtype,
-        "max_model_len": info.max_length + 1,  # the token that is drawn behind the longest prompt
+        "max_model_len": info.max_length + 1,  # room for the token that vLLM generates after the longest prompt
         "trust_remote_code": trust_remote_code,
         **options,
     }
@@ -89,5 +89,5 @@ def open_engine(
 
 @harness.hookimpl
 def register_engines(register: harness.Register) -> None:
-    """Register it."""
+    """Register the engine."""
     register("vllm", open_engine, inspect, is_preferred, modules=("vllm",), install=lambda: how_to_install("vllm"))

@@ -1,9 +1,10 @@
-"""What vLLM is asked, and how its answers are read: token ids in, log-probabilities out, and no vLLM.
+"""Convert requests to vLLM sequences (asks) and read log-probabilities from its outputs, without importing vLLM.
 
-A request becomes one ask for each body: what its continuations hold before their last token. Last tokens are scored
-where the body ends, all that share it at once; choices of one token have an empty body, and are one ask a document.
-Rows of a body come from `prompt_logprobs`. Where vLLM reads the prompt from its prefix cache, the first of these rows
-may be lost: there is a row for a token only if the token before it was computed. Each lost row is asked by itself.
+The body of a continuation is all of it except its last token. A request becomes one ask per distinct body. All last
+tokens that share a body are scored together, at the end of that body. Choices of one token have an empty body, so they
+need one ask per document. Log-probabilities of body tokens (rows) come from `prompt_logprobs`. If vLLM reads the start
+of the prompt from its prefix cache, the first rows may be missing, because a row needs the token before it to be
+computed. Each missing row is requested separately.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LAST_TOKENS = 100  # of one ask; vLLM takes 128
-TOLERANCE = {"float32": 2e-4}  # share of a log-probability by which two exact ways may differ
+LAST_TOKENS = 100  # at most, per ask; vLLM accepts 128
+TOLERANCE = {"float32": 2e-4}  # relative difference that rounding explains, times 1 + |log-probability|
 TOLERANCE_OF_HALVES = 0.03
 WAYS = {
     "flat": "the flat container of log-probabilities",
@@ -28,7 +29,7 @@ WAYS = {
 
 @dataclass
 class Answer:
-    """What has come of a request: log-probabilities (K,) in float64, and whether all of each is greedy (K,)."""
+    """The results of a request so far: log-probabilities (K,), and whether each continuation is greedy (K,)."""
 
     left: int
     logprobs: list[float]
@@ -36,11 +37,11 @@ class Answer:
 
     @classmethod
     def of(cls, n: int, asks: int) -> Answer:
-        """Return an answer of which nothing has come yet, to `n` continuations in a number of asks."""
+        """Return an empty answer to `n` continuations, for which `asks` outputs are needed."""
         return cls(asks, [0.0] * n, [True] * n)
 
     def add(self, choice: int, logprob: float, *, greedy: bool | None) -> None:
-        """Add what tokens of a continuation score; None where it is unknown whether they are greedy."""
+        """Add the log-probability of some tokens of a continuation; `greedy` is None if unknown."""
         before = self.greedy[choice]
         self.logprobs[choice] += logprob
         self.greedy[choice] = None if before is None or greedy is None else before and greedy
@@ -48,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request to score, as it comes through the pipe."""
+    """A request to score, as it arrives through the pipe."""
 
     number: int
     context: tuple[int, ...]
@@ -58,9 +59,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Ask:
-    """One sequence for vLLM: the last `n_rows` tokens of `prompt` are scored, and then each of `lasts`.
+    """One sequence for vLLM: score the last `n_rows` tokens of `prompt`, then each token of `lasts` after it.
 
-    `choices` (k,) are the continuations that it answers, in the order of `lasts`, or the one that `prompt` ends with.
+    `choices` (k,) are the indices of the scored continuations, in the order of `lasts`. If `lasts` is empty, `choices`
+    is the one continuation with which `prompt` ends.
     """
 
     asked: Asked
@@ -71,7 +73,7 @@ class Ask:
 
 
 def asks_of(asked: Asked, *, last: bool) -> Iterator[Ask]:
-    """Yield the asks of a request; `last` lets continuations that differ in their last token alone share one."""
+    """Yield the asks of a request; with `last`, continuations that differ only in their last token share one."""
     if not last:
         for k, continuation in enumerate(asked.continuations):
             yield Ask(asked, asked.context + continuation, len(continuation), (), (k,))
@@ -87,7 +89,7 @@ def asks_of(asked: Asked, *, last: bool) -> Iterator[Ask]:
 
 
 def repairs_of(ask: Ask, lost: int) -> Iterator[Ask]:
-    """Yield an ask for each of the first `lost` rows of an ask: its prompt ends where the row is predicted."""
+    """Yield an ask for each of the first `lost` rows of an ask; its prompt ends before the row's token."""
     begin = len(ask.prompt) - ask.n_rows
     for place in range(begin, begin + lost):
         token = (ask.prompt[place],) * len(ask.choices)
@@ -95,7 +97,7 @@ def repairs_of(ask: Ask, lost: int) -> Iterator[Ask]:
 
 
 class Rows(NamedTuple):
-    """The sum of the rows of a body, nats, whether all are greedy, and how many of the first rows are not in it."""
+    """Sum of the rows of a body in nats, whether all are greedy, and how many of the first rows are not in it."""
 
     logprob: float
     greedy: bool | None
@@ -103,10 +105,10 @@ class Rows(NamedTuple):
 
 
 def rows_of(ask: Ask, output: Any) -> Rows | None:
-    """Return what an output has of the last `n_rows` rows of a prompt; None where it does not say which they are.
+    """Return the sum of the last `n_rows` rows of a prompt; None if they cannot be identified.
 
-    Of a prompt whose first n tokens were cached, one runner of vLLM returns a list without the first n rows, the other
-    a list of full length in which they have any value.
+    If the first n tokens of the prompt were cached, one model runner of vLLM returns a list without n rows, the other a
+    list of full length with undefined rows.
     """
     length, cached = len(ask.prompt), getattr(output, "num_cached_tokens", None) or 0
     matrix = getattr(output, "prompt_token_id_logprobs", None)
@@ -121,7 +123,7 @@ def rows_of(ask: Ask, output: Any) -> Rows | None:
 
 
 def _last_rows(container: Any, tokens: Sequence[int]) -> list[tuple[float, int]]:
-    """Return (log-probability, rank) of the tokens that a prompt ends with; raise ValueError where it has others."""
+    """Return (log-probability, rank) of the last tokens of a prompt; raise ValueError if the rows have other tokens."""
     begin = len(container) - len(tokens)
     if tokens and hasattr(container, "start_indices"):
         first, end = container.start_indices[begin], container.end_indices[-1]
@@ -139,7 +141,7 @@ def _expect(found: Sequence[int | None], tokens: Sequence[int]) -> None:
 
 
 def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
-    """Return {token: (log-probability, rank)} at a position of either container that vLLM has."""
+    """Return {token: (log-probability, rank)} at a position of either of vLLM's containers."""
     if hasattr(container, "start_indices"):
         here = slice(container.start_indices[position], container.end_indices[position])
         pairs = zip(container.logprobs[here], container.ranks[here], strict=True)
@@ -148,18 +150,18 @@ def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
 
 
 def differs(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:
-    """Return how log-probabilities differ from those expected, beyond rounding; nothing where they do not."""
+    """Return how log-probabilities differ from the expected ones beyond rounding, or ""."""
     a, b = np.asarray(found), np.asarray(expected)
-    if (np.abs(a - b) <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES) * (1 + np.abs(b))).all():  # NaN is not
+    if (np.abs(a - b) <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES) * (1 + np.abs(b))).all():  # false for NaN
         return ""
     return f"log-probabilities differ by {np.abs(a - b).max():.2g} nats"
 
 
 def canary_of(vocabulary: int, max_length: int, block: int = 0) -> list[Asked]:
-    """Return requests with all that asks have: long prompts in common, one-token choices, forks, and others.
+    """Return requests that cover all kinds of asks: shared long prompts, one-token choices, shared bodies, others.
 
-    Where blocks of the prefix cache have `block` tokens, one context ends with a block, and continuations of another
-    share tokens on both sides of the end of a block.
+    If the blocks of the prefix cache have `block` tokens, one context ends at the end of a block, and the continuations
+    of another share tokens on both sides of it.
     """
     rng = np.random.default_rng(0)
 

@@ -1,9 +1,10 @@
-"""Checkpoints of one shape, served by vLLM in a child process (vllm_worker.py) that ends, with its memory, with them.
+"""The parent's side of the vLLM engine: one child process (vllm_worker.py) per group of checkpoints of one shape.
 
-A child that dies is started again and asked what it had not answered. Other checkpoints of the shape are read into the
-same engine. The first such swap is compared with a fresh engine, since on some devices it leaves old weights in place
-(vllm_swaps.py). After every swap the workers compare what their kernels use with the checkpoint (vllm_checks.py); on
-doubt a fresh engine is started.
+The child ends with the group and frees its memory. If it dies, it is restarted and receives the unanswered requests
+again. The weights of the group's next checkpoints are loaded into the running engine (a swap). On some devices a swap
+leaves old weights in place, so the first swap is compared with a fresh engine (vllm_swaps.py). After every swap the
+workers compare the weights that their kernels use with the checkpoint (vllm_checks.py). If they differ, a fresh engine
+is started.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from harness_plugins.engines.vllm_swaps import (
     verdict_of,
 )
 
-STARTS = 4  # of a child, after deaths or where memory runs out, before the checkpoint is given up
-SHARE, LESS = 0.9, 0.8  # of a GPU's memory that vLLM takes by default, and the factor when it is too much
-BATCHED, LEAST = 8192, 256  # tokens of a batch when memory runs out for the first time, halved each time
+STARTS = 4  # starts of a child for one checkpoint, after crashes or lack of memory, before the checkpoint fails
+SHARE, LESS = 0.9, 0.8  # share of the GPU's memory that vLLM takes by default; factor after running out of memory
+BATCHED, LEAST = 8192, 256  # tokens per batch, halved each time memory runs out: default and smallest
 WORKER = (sys.executable, "-m", "harness_plugins.engines.vllm_worker")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a child is started: vLLM's options, the environment, whether rows by id are tried, and the longest text."""
+    """How to start a child: vLLM's options, environment, whether to try `prompt_ids`, maximum length in tokens."""
 
     options: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Settings:
 
 
 class VllmEngine:
-    """Checkpoints of one shape, served by vLLM in a child process."""
+    """Serve checkpoints of one shape with vLLM in a child process."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder, settings
@@ -58,7 +59,7 @@ class VllmEngine:
         self.child: Child | None = None
         self.about: dict[str, Any] = {}
         self.canary: list[float] = []
-        self.unchecked = ""  # why swaps of this model cannot be verified
+        self.unchecked = ""  # why swaps of this model cannot be verified, or ""
         self.notes: list[str] = []
         self.starts = 0
         self.numbers = count()
@@ -67,7 +68,7 @@ class VllmEngine:
     # --- the child ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start a child on the present checkpoint; where memory does not suffice, with less."""
+        """Start a child on the current checkpoint; reduce its memory settings and retry if memory runs out."""
         self.close()
         while True:
             self.starts += 1
@@ -84,7 +85,7 @@ class VllmEngine:
             return
 
     def _check_as_before(self) -> None:
-        """Raise EngineError where a fresh engine is not verified though others of its kind were."""
+        """Raise EngineError if a fresh engine cannot be verified although others of its kind were."""
         kind = kind_of(self.folder, self.about, self.options, self.settings.environment)
         if not self.unchecked:
             checked().add(kind)
@@ -93,14 +94,14 @@ class VllmEngine:
             raise EngineError(f"a fresh engine of vLLM does not serve the weights of {self.folder}: {self.unchecked}")
 
     def close(self) -> None:
-        """End the child and all that it started."""
+        """End the child and all processes that it started."""
         self.ahead.stop()
         child, self.child = self.child, None
         if child:
             child.stop()
 
     def _receive(self) -> Any:
-        """Return the next message of the child; raise Failed where it says that something went wrong."""
+        """Return the child's next message; raise Failed if it reports an error."""
         assert self.child
         message = self.child.receive()
         if message[0] != "failed":
@@ -110,7 +111,7 @@ class VllmEngine:
         raise Failed("memory" if kind == "engine" and "out of memory" in lines else kind, text)
 
     def _lower_or_raise(self, error: ChildDied | Failed, *, at_start: bool) -> None:
-        """Take less memory where it ran out; raise what no other start would mend."""
+        """Reduce the memory settings if memory ran out; raise if a restart cannot help."""
         kind = error.kind if isinstance(error, Failed) else "engine"
         if kind == "request" or (at_start and kind != "memory") or self.starts >= STARTS:
             self.close()
@@ -125,7 +126,7 @@ class VllmEngine:
             tokens, _ = self.about.get("batch", (BATCHED, 0))
             name, value = "max_num_batched_tokens", self.options.get("max_num_batched_tokens", tokens) // 2
         self.options[name] = round(value, 3) if at_start else max(LEAST, value)
-        self._note([f"out of memory: {name} {self.options[name]} from here on"])
+        self._note([f"out of memory: {name} is {self.options[name]} from now on"])
 
     def _note(self, notes: Iterable[str]) -> None:
         self.notes += [note for note in notes if note not in self.notes]
@@ -133,14 +134,14 @@ class VllmEngine:
     # --- scores and samples ------------------------------------------------------------------------------------------
 
     def score(self, requests: Iterable[Request]) -> Iterator[ChoiceScore]:
-        """Score requests, never across cells; those that begin alike are neighbours."""
+        """Score requests, one cell at a time; requests with a common prefix are neighbours."""
         for _, cell in groupby(requests, key=lambda request: request.cell):
             for request, (logprobs, greedy) in self._stream("score", cell):
                 is_greedy = None if greedy is None else np.array(greedy)
                 yield ChoiceScore(request.key, np.array(logprobs, dtype=np.float64), is_greedy)
 
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
-        """Draw the samples of requests, never across cells."""
+        """Draw the samples of requests, one cell at a time."""
         for _, cell in groupby(requests, key=lambda request: request.cell):
             fitting = (self._fitting(request) for request in cell)
             for request, (index, text, ids, finish) in self._stream("generate", fitting):
@@ -154,7 +155,7 @@ class VllmEngine:
         )
 
     def _stream(self, kind: str, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Yield each request of a cell with each of its results, while more are sent; a child that dies is replaced."""
+        """Yield each request of a cell with each of its results while sending more; replace a child that dies."""
         batch, waiting = Batch(kind), iter(items)
         try:
             while not batch.is_done:
@@ -168,12 +169,12 @@ class VllmEngine:
                 except (ChildDied, Failed) as error:
                     self._lower_or_raise(error, at_start=False)
                     first = str(error).splitlines()[0]
-                    self._note([f"{first}; it was started again, and asked {len(batch.left)} requests once more"])
+                    self._note([f"{first}; vLLM was restarted and received {len(batch.left)} requests again"])
                     continue
                 yield from batch.answered(number, result)
         finally:
             if not batch.is_done:
-                self.close()  # what is under way would come back to another caller
+                self.close()  # otherwise the pending results would reach the next caller
 
     def _send(self, batch: Batch, items: Mapping[int, Any]) -> None:
         assert self.child
@@ -182,11 +183,11 @@ class VllmEngine:
     # --- other checkpoints -------------------------------------------------------------------------------------------
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
-        """Read the weights that will be swapped in next, so that the system holds them in memory."""
+        """Have the operating system read the weights of the next swap into its cache."""
         self.ahead.read(weight_files(folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
-        """Read other weights into the engine and verify them, or start a fresh one where they are in doubt."""
+        """Load another checkpoint's weights into the engine and verify them; start a fresh engine if that fails."""
         self.folder, self.starts = folder, 0
         kind = kind_of(folder, self.about, self.options, self.settings.environment)
         seen = Verdict(self.unchecked) if self.unchecked else verdict_of(kind)
@@ -202,10 +203,10 @@ class VllmEngine:
             seen = Verdict(f"a later swap was wrong: {swapped.why_not}", lasting=True)
             keep_verdict(kind, seen)
         if seen.why_not:
-            self._note([f"weights are not swapped, each checkpoint has an engine of its own: {seen}"])
+            self._note([f"weights are not swapped, each checkpoint has its own engine: {seen}"])
 
     def _swapped(self) -> Swapped | None:
-        """Swap; return None where vLLM cannot."""
+        """Swap the weights; return None if vLLM fails."""
         if self.child is None:
             return None
         try:
@@ -217,7 +218,7 @@ class VllmEngine:
         return Swapped(list(canary), why_not)
 
     def _first_verdict(self, checkpoint: Checkpoint, swapped: Swapped | None) -> Verdict:
-        """Return what the first swap of a kind showed, beside a fresh engine, and that beside transformers."""
+        """Compare the first swap of a kind with a fresh engine, and the fresh engine with transformers."""
         settings = {name: self.options.get(name) for name in ("dtype", "quantization", "trust_remote_code")}
         told = second_opinion(checkpoint, self.folder, settings, self.about.get("canary_of"), self.canary)
         self._note([told] if told else [])
@@ -228,7 +229,7 @@ class VllmEngine:
         return Verdict(why_not, lasting=bool(why_not) or not told)
 
     def describe(self) -> Mapping[str, Any]:
-        """Return versions, device, options and ways; notes say where the engine left its usual path."""
+        """Return versions, device, options, scoring methods, and notes on deviations from the usual path."""
         options = {k: v for k, v in self.options.items() if k not in {"dtype", "max_model_len"}}
         if self.settings.environment:
             options["batch_invariant"] = True
@@ -242,7 +243,7 @@ class VllmEngine:
 
 
 class Failed(EngineError):
-    """The child says what went wrong: `kind` is memory, request (it would fail again) or engine."""
+    """An error that the child reported. `kind` is memory, request (it would fail again) or engine."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)

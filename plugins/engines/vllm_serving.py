@@ -1,7 +1,7 @@
 """Scores and samples of a vLLM engine, in its child process.
 
-Each way to score that is quicker than the plain one is tried on canaries at the start, and taken if it gives the same
-numbers. vLLM is never without work while there are requests: the next are added as soon as others are done.
+At start-up, each optimisation of scoring is verified on canary requests, and used only if it gives the same
+log-probabilities as the unoptimised path. New requests are added as soon as others finish, so vLLM is never idle.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from harness_plugins.engines.vllm_asks import (
 )
 from harness_plugins.engines.vllm_start import CHECKS, start, take_over_at_once
 
-AT_ONCE = 512  # asks that vLLM holds at a time, or twice as many as one of its batches may have
-END = object()  # of items
+AT_ONCE = 512  # asks in vLLM's queue; more if twice the largest batch is more
+END = object()  # end of the items
 PLAIN: Mapping[str, bool] = dict.fromkeys(WAYS, False)
 
 
 class Vllm:
-    """A vLLM engine with the ways to score that its probe has found right."""
+    """A vLLM engine, and the optimisations of scoring that it verified at start-up."""
 
     def __init__(self, folder: str, options: Mapping[str, Any], *, rows: bool) -> None:
         self.engine = start(folder, options)
@@ -45,64 +45,64 @@ class Vllm:
         self.batch = (int(scheduler.max_num_batched_tokens), int(scheduler.max_num_seqs))
         self.at_once = max(AT_ONCE, 2 * self.batch[1])
         self.asks = 0
-        self.held: dict[str, Any] = {}  # what vLLM is at work on, by the names that it has there
+        self.held: dict[str, Any] = {}  # unfinished items by vLLM's request id
         self.held_tokens = 0
         self.notes: list[str] = []
         self.ways = dict(PLAIN)
         self.reference: list[float] = []
         self.unchecked = self._check(folder)
         self.block, self.room, self.no_cache = self._cache()
-        self.repaired = 0  # rows that the prefix cache hid
-        self.most_cached = 0  # tokens of a prompt that were read from the prefix cache
+        self.repaired = 0  # rows that the prefix cache left out, requested separately
+        self.most_cached = 0  # largest number of tokens that a prompt with rows read from the prefix cache
         self.canary = canary_of(self.vocabulary, self.max_length, self.block)
         self._probe(rows=rows)
 
     def _check(self, folder: str) -> str:
-        """Compare the weights in use with the checkpoint's; return why swaps could not be verified, or nothing."""
+        """Compare the weights in use with the checkpoint; return why swaps cannot be verified, or ""."""
         if self.engine.vllm_config.parallel_config.worker_extension_cls != CHECKS:
-            return "worker_extension_cls takes the place of their verification"
+            return "the option worker_extension_cls replaces the class that verifies weights"
         lacks, why_not = zip(*self.engine.collective_rpc("harness_check", args=(folder,)), strict=True)
         if any(lacks):
             raise ValueError(f"{folder} {'; '.join(dict.fromkeys(filter(None, lacks)))}; copy it again")
         return "; ".join(dict.fromkeys(filter(None, why_not)))
 
     def _cache(self) -> tuple[int, int, str]:
-        """Return the tokens of a block of the cache, those that prompts may fill at a time, and why it cannot be used.
+        """Return the tokens per block of the cache, the limit on queued tokens, and why rows cannot use it, or "".
 
-        A request that vLLM puts back for lack of memory, and reads again from blocks that others have filled since,
-        would have rows with any value. So many tokens are held that vLLM never puts one back.
+        If vLLM preempted a request and resumed it from blocks that others have filled, its rows would be undefined. The
+        queue is therefore limited to prompts that fit into the cache together, so that none is preempted.
         """
         if self.engine.vllm_config.parallel_config.worker_extension_cls != CHECKS:
-            return 0, 0, "worker_extension_cls takes the place of what tells its size"
+            return 0, 0, "the option worker_extension_cls replaces the class that returns its size"
         blocks, sizes, why_not = zip(*self.engine.collective_rpc("harness_cache"), strict=True)
         block = min(sizes)
         room = min(blocks) * block - self.batch[0] - self.max_length
         if any(why_not) or room <= 0 or not fits_blocks(self.max_length, block):
-            told = next(filter(None, why_not), f"{min(blocks)} blocks of {block} tokens do not suffice")
+            told = next(filter(None, why_not), f"it has {min(blocks)} blocks of {block} tokens")
             return 0, 0, told
         return block, room, ""
 
     # --- the ways ----------------------------------------------------------------------------------------------------
 
     def _probe(self, *, rows: bool) -> None:
-        """Take each quicker way that gives the numbers of the plain one, twice: the second time with a warm cache."""
+        """Enable each optimisation that reproduces the unoptimised results twice (the second time from the cache)."""
         self.reference = self.scores_of_canary()
         for way in ("flat", "last", "bulk", "cached", *(["rows"] if rows else [])):
             before, self.ways = self.ways, {**self.ways, way: True}
             why_not = self._differs(way) or self._differs("")
             if way == "cached" and not why_not and not self.most_cached:
-                why_not = "vLLM reports no token that was cached"
+                why_not = "vLLM reports no cached tokens"
             if why_not:
                 self.ways = before
                 self.notes.append(f"{WAYS[way]} is not used: {why_not}")
 
     def scores_of_canary(self) -> list[float]:
-        """Return the log-probabilities of the canary, as the engine scores now."""
-        found = dict(self.score(self.canary))
-        return [x for asked in self.canary for x in found[asked.number].logprobs]
+        """Return the canary's log-probabilities with the enabled optimisations."""
+        answers = dict(self.score(self.canary))
+        return [x for asked in self.canary for x in answers[asked.number].logprobs]
 
     def _differs(self, way: str) -> str:
-        """Return how scores differ from the plain ones, after the start of a way, if one is named; "" if they agree."""
+        """Enable an optimisation, if one is named; return how scores differ from the reference, or ""."""
         try:
             if way == "bulk":
                 take_over_at_once(lambda: self.ways["bulk"])
@@ -111,14 +111,14 @@ class Vllm:
             if way == "cached" and self.engine.reset_prefix_cache() is False:
                 return "the prefix cache is not empty"
             why_not: str = differs(self.scores_of_canary(), self.reference, self.dtype)
-        except Exception as error:  # vLLM refuses in many ways what it cannot do
+        except Exception as error:  # vLLM raises many kinds of error for unsupported parameters
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return why_not
 
     # --- scores ------------------------------------------------------------------------------------------------------
 
     def score(self, requests: Iterable[Asked | None]) -> Iterator[tuple[int, Answer]]:
-        """Score requests, taken when there is room for them; None says that the next one has not come yet."""
+        """Score requests, read when there is room for them; None means that the next one has not arrived yet."""
         answers: dict[int, Answer] = {}
         room = self.room if self.ways["cached"] else inf
         for ask, output in self.run(self._asks(requests, answers), self._score_params, room):
@@ -158,9 +158,10 @@ class Vllm:
         return SamplingParams(**settings)
 
     def _read(self, ask: Ask, output: Any, answer: Answer) -> list[tuple[Ask, bool]]:
-        """Add what vLLM says of an ask to the answer; return what must be asked again, each with or without the cache.
+        """Add the output of an ask to the answer; return further asks, each with whether it may read the cache.
 
-        A row that the cache hid is asked by itself, which reads a block at most; many of them, as the whole again.
+        A row that the prefix cache left out is requested separately, which reads one block at most. If there are many,
+        the whole ask is repeated without the cache.
         """
         (completion,) = output.outputs
         rows = rows_of(ask, output) if ask.n_rows else Rows(0.0, greedy=True)
@@ -180,7 +181,7 @@ class Vllm:
     # --- samples -----------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Iterable[Any]) -> Iterator[tuple[int, int, str, tuple[int, ...], str]]:
-        """Draw the samples of `harness.SampleRequest`s: their keys are numbers; (number, index, text, ids, finish)."""
+        """Draw samples of `harness.SampleRequest`s with numbers as keys; yield (number, index, text, ids, finish)."""
         draws = (draw for request in requests for draw in _draws_of(request))
         for (request, index), output in self.run(draws, self._sample_params):
             (completion,) = output.outputs
@@ -201,10 +202,10 @@ class Vllm:
     # --- the engine --------------------------------------------------------------------------------------------------
 
     def run(self, items: Iterable[Any], params: Callable[[Any], Any], room: float = inf) -> Iterator[tuple[Any, Any]]:
-        """Let vLLM answer items, each with a `prompt`: as many at a time as it takes, the next when one is done.
+        """Have vLLM process items that have a `prompt`; add the next item when one finishes.
 
-        No more are added while prompts may fill `room` tokens of the cache. It goes on with what it holds where an item
-        is None: whoever sends the next may wait for an answer.
+        None is added while the prompts in the queue have `room` tokens or more. If an item is None, continue with the
+        items in the queue: the sender may wait for an answer first.
         """
         waiting = iter(items)
         is_open = True
@@ -222,13 +223,13 @@ class Vllm:
                         item = self.held.pop(output.request_id)
                         self.held_tokens -= self._size(item)
                         yield item, output
-        finally:  # a refused item leaves the others behind
+        finally:  # if vLLM refuses an item, the others are still in its queue
             self.engine.abort_request(list(self.held))
             self.held.clear()
             self.held_tokens = 0
 
     def _size(self, item: Any) -> int:
-        """Return the tokens of the cache that an item may fill, up to the end of a block."""
+        """Return the largest number of cache tokens that an item may use, rounded up to whole blocks."""
         return len(_prompt(item)) + self.block
 
     def _add(self, item: Any, params: Any) -> None:
@@ -239,14 +240,14 @@ class Vllm:
         self.engine.add_request(name, {"prompt_token_ids": list(_prompt(item))}, params)
 
     def swap(self, folder: str) -> tuple[list[float], str]:
-        """Read other weights into the engine; return the scores of the canary and why not to trust them, or nothing."""
+        """Load other weights into the engine; return the canary's scores and why the weights are wrong, or ""."""
         why_not = self.engine.collective_rpc("harness_swap", args=(folder,))
         if self.engine.reset_prefix_cache() is False:
             raise RuntimeError("the prefix cache is not empty")
         return self.scores_of_canary(), "; ".join(dict.fromkeys(filter(None, why_not)))
 
     def describe(self) -> dict[str, Any]:
-        """Return versions, device, and the ways taken."""
+        """Return versions, device, and the enabled optimisations."""
         import vllm
         from vllm.platforms import current_platform
 
@@ -270,7 +271,7 @@ def _prompt(item: Any) -> tuple[int, ...]:
 
 
 def _draws_of(request: Any) -> Iterator[tuple[Any, int] | None]:
-    """Yield each draw of a request; None where it has not come yet."""
+    """Yield each draw of a request; yield None if the request has not arrived yet."""
     if request is None:
         yield None
     else:

@@ -1,4 +1,4 @@
-"""Start vLLM in its child process, and change one of its loops."""
+"""Start vLLM in the child process, and replace one of its loops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from itertools import repeat
 from typing import Any
 
-CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # what vLLM adds to its workers
+CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # class that vLLM adds to its workers
 
 
 def take_over_at_once(is_taken: Callable[[], bool]) -> None:
-    """Let vLLM fill flat containers of prompt log-probabilities list by list, where it loops over the rows."""
+    """Make vLLM fill flat containers of prompt log-probabilities with whole lists, instead of row by row."""
     from vllm.v1.engine.logprobs import LogprobsProcessor
 
     row_by_row = LogprobsProcessor._update_prompt_logprobs
@@ -35,9 +35,9 @@ def take_over_at_once(is_taken: Callable[[], bool]) -> None:
 
 
 def start(folder: str, options: Mapping[str, Any]) -> Any:
-    """Start vLLM on a checkpoint with options of its own, by their names."""
+    """Start vLLM on a checkpoint with vLLM's own options."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # room for the token that is drawn behind a prompt
+    os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # room for the token generated after a prompt
     if options.get("enforce_eager"):
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     from vllm.engine.arg_utils import EngineArgs
@@ -46,9 +46,9 @@ def start(folder: str, options: Mapping[str, Any]) -> Any:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     if current_platform.is_cpu():
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this is a process of its own
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; vLLM would take most of the memory there is
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this already is a separate process
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; by default vLLM takes most of the memory
     settings = {"disable_log_stats": True, "enable_prefix_caching": True, "logprobs_mode": "raw_logprobs", "seed": 0}
     arguments = EngineArgs(model=folder, **{**settings, "worker_extension_cls": CHECKS, **options})
-    # sizes of batches for throughput, where others are for the latency of a server
+    # LLM_CLASS selects batch sizes for throughput; the other contexts optimise a server's latency
     return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)

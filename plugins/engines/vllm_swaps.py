@@ -1,7 +1,7 @@
-"""What the first swap of weights showed, for a kind of engine: in this process, and in the user's cache folder.
+"""Results of first swaps of weights, by kind of engine, kept in this process and in the user's cache folder.
 
-The first swap of a kind is compared with a fresh engine, which takes a minute to start on a GPU. A verdict that is kept
-spares later processes this start, and never the comparison of the weights in use with the checkpoint after each swap.
+The first swap of a kind is compared with a fresh engine, which takes a minute to start on a GPU. A stored verdict saves
+later processes this start. It never replaces the comparison of the weights in use with the checkpoint after each swap.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ from harness_plugins.engines.memory import free_memory
 from harness_plugins.engines.transformers import open_engine as open_transformers
 from harness_plugins.engines.vllm_asks import canary_of, differs
 
-SECOND_OPINION = 2**32  # bytes of the largest weights that transformers reads too, at the first swap of a kind
-CODE = ("vllm_asks.py", "vllm_checks.py", "vllm_serving.py", "vllm_slots.py")  # other code may decide otherwise
+SECOND_OPINION = 2**32  # bytes; at the first swap of a kind, smaller weights are also compared with transformers
+CODE = (
+    "vllm_asks.py",
+    "vllm_checks.py",
+    "vllm_serving.py",
+    "vllm_slots.py",
+)  # its digest is part of a kind
 VERSIONS = ("vllm", "torch", "transformers", "device")
-SIZES = {"max_model_len", "gpu_memory_utilization"}  # options on which no verdict depends
-PLACES = {  # variables of vLLM that are other ones for every process, and on which no verdict depends
+SIZES = {"max_model_len", "gpu_memory_utilization"}  # options that do not affect a verdict
+PLACES = {  # variables of vLLM that differ between processes and do not affect a verdict
     "VLLM_CACHE_ROOT",
     "VLLM_CPU_KVCACHE_SPACE",
     "VLLM_HOST_IP",
@@ -40,7 +45,7 @@ Kind = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Swapped:
-    """What a swap led to: the scores of the canary, and why the workers do not trust the weights, or nothing."""
+    """The result of a swap: the canary's scores, and why the workers found the weights wrong, or ""."""
 
     canary: list[float]
     why_not: str
@@ -48,7 +53,7 @@ class Swapped:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why weights of a kind are not swapped, or nothing; whether it holds for other processes; where it was kept."""
+    """Why weights of a kind are not swapped, or ""; whether other processes may rely on it; its file if it was read."""
 
     why_not: str = ""
     lasting: bool = False
@@ -56,14 +61,14 @@ class Verdict:
 
     def __str__(self) -> str:
         return (
-            f"{self.why_not} (seen by an earlier process; remove {self.file} to try again)"
+            f"{self.why_not} (found by an earlier process; remove {self.file} to repeat the comparison)"
             if self.file
             else self.why_not
         )
 
 
 def kind_of(folder: Path, about: Mapping[str, Any], options: Mapping[str, Any], environment: Mapping[str, str]) -> Kind:
-    """Return what the rightness of a swap may depend on: architecture, versions, device, options, environment, code."""
+    """Return everything on which the correctness of a swap may depend."""
     config = read_config(folder)
     facts = {
         "architectures": config.get("architectures"),
@@ -79,25 +84,25 @@ def kind_of(folder: Path, about: Mapping[str, Any], options: Mapping[str, Any], 
 
 @cache
 def _code() -> str:
-    """Return the digest of the code that decides."""
+    """Return the digest of the code that verifies swaps."""
     content = b"".join(Path(__file__).with_name(name).read_bytes() for name in CODE)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 @cache
 def verdicts() -> dict[Kind, Verdict]:
-    """Return what swaps have shown in this process."""
+    """Return the verdicts of this process."""
     return {}
 
 
 @cache
 def checked() -> set[Kind]:
-    """Return the kinds of engines whose weights were verified in this process."""
+    """Return the kinds of engine whose weights were verified in this process."""
     return set()
 
 
 def verdict_of(kind: Kind) -> Verdict | None:
-    """Return what a swap showed in this process or in an earlier one; a damaged file is as none."""
+    """Return the verdict of this process or of an earlier one; None if there is none or its file is damaged."""
     if kind in verdicts():
         return verdicts()[kind]
     file = _file(kind)
@@ -111,7 +116,7 @@ def verdict_of(kind: Kind) -> Verdict | None:
 
 
 def keep_verdict(kind: Kind, verdict: Verdict) -> None:
-    """Keep a verdict for this process and, if it lasts, for others; a folder that cannot be written costs time only."""
+    """Keep a verdict for this process and, if it lasts, for others; an unwritable folder costs time only."""
     verdicts()[kind] = verdict
     file = _file(kind)
     if verdict.lasting:
@@ -131,9 +136,9 @@ def second_opinion(
     canary: Sequence[int] | None,
     scores: Sequence[float],
 ) -> str:
-    """Compare scores of the canary with those of transformers on the CPU, where its memory allows.
+    """Compare the canary's scores with those of transformers on the CPU, if memory allows.
 
-    Returns how they differ, or "" if they agree or are not compared.
+    Returns how they differ, or "" if they agree or were not compared.
     """
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if canary is None or not 0 < size < min(SECOND_OPINION, free_memory() / 4) or settings["quantization"]:

@@ -1,4 +1,4 @@
-"""The child process of the vLLM engine: it answers the messages of its parent with what vllm_serving.py computes."""
+"""The child process of the vLLM engine: it answers the parent's messages with the results of vllm_serving.py."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness_plugins.engines.vllm_serving import Vllm
 
 @dataclass
 class Worker:
-    """Answers the messages of the parent, one after the other."""
+    """Answer the parent's messages, one after the other."""
 
     parent: Parent
     vllm: Any = field(init=False)
 
     def run(self) -> None:
-        """Serve until the parent wants an end; what goes wrong is told, and ends the process."""
+        """Serve until the parent closes the connection; report an error to the parent and end the process."""
         try:
             while (message := self.parent.next()) is not None:
                 kind, *arguments = message
@@ -34,7 +34,7 @@ class Worker:
             raise
 
     def _end(self) -> None:
-        """End vLLM's own processes, and this one without the minutes that some libraries take for it."""
+        """End vLLM's processes, then this process at once: the exit handlers of some libraries take minutes."""
         if hasattr(self, "vllm"):
             self.vllm.engine.engine_core.shutdown()
         os._exit(0)
@@ -62,7 +62,7 @@ class Worker:
         self.parent.send(("result", number, result))
 
     def _stream(self, kind: str, requests: list[Any], is_last: bool) -> Iterator[Any]:
-        """Yield the requests of one cell, of which more messages tell until the last; None while none has come."""
+        """Yield the requests of one cell, which arrive in several messages; yield None while none has arrived."""
         waiting = deque(requests)
         while True:
             while waiting:
@@ -74,18 +74,18 @@ class Worker:
             message = self.parent.next()
             if message is None:
                 raise Closed
-            found, more, is_last = message
-            if found != kind:
-                raise ValueError(f"{found} in the middle of {kind}")
+            next_kind, more, is_last = message
+            if next_kind != kind:
+                raise ValueError(f"the parent sent {next_kind} before the last message of {kind}")
             waiting.extend(more)
 
 
 class Closed(Exception):
-    """The parent wants an end in the middle of a cell."""
+    """The parent closed the connection in the middle of a cell."""
 
 
 def _kind(error: BaseException) -> str:
-    """Return what a parent must know of an error: memory, request (it will fail again), or engine."""
+    """Classify an error for the parent: memory, request (it will fail again), or engine."""
     text = str(error).lower()
     if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return "memory"

@@ -1,4 +1,4 @@
-"""On a GPU: both of our engines against lm-eval with vLLM and with transformers, and a sweep over checkpoints.
+"""On a GPU: both engines of the harness against lm-eval with vLLM and transformers, and a sweep over checkpoints.
 
     python -m tests.benchmarks.gpu [--tiny] [--sweep] [--keep FOLDER] [--system NAME]... > results/benchmarks/gpu.md
 
@@ -240,7 +240,7 @@ def notes() -> tuple[str, ...]:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    command = " ".join(["python -m tests.benchmarks.gpu", *(word for word in sys.argv[1:] if word.startswith("--"))])
+    command = " ".join(["python -m tests.benchmarks.gpu", *({"--tiny", "--sweep"} & set(sys.argv))])
     return f"{where}; {dtype()}; Python {platform.python_version()}, {', '.join(found)}.", f"`{command}`"
 
 
