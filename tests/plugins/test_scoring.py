@@ -81,7 +81,7 @@ def test_a_batch_is_waited_for_after_the_next_one_has_started_across_windows_too
     with open_engine(checkpoint, folder, share=share) as engine:
         expected = {score.key: score for score in engine.score(asked)}
         engine.scorer.forwards = telling = Telling(engine.model, "cpu")
-        engine.scorer.batch_tokens = 2048 if share else 4096
+        engine.scorer.batch_tokens = 512
         found = {score.key: score for score in engine.score(asked)}
     started, *middle, last = telling.events
     assert (started, last) == ("start", "read")
