@@ -126,7 +126,7 @@ def keep_verdict(kind: Kind, verdict: Verdict) -> None:
 
 
 def _file(kind: Kind) -> Path:
-    return cache_folder() / "swaps" / f"{digest_of(kind)}.json"
+    return cache_folder() / "swaps" / f"{digest_of(list(kind))}.json"
 
 
 def second_opinion(

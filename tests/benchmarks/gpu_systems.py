@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from harness import Checkpoint, Task
-from harness.evaluation.tokens import Encoder, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from tests.benchmarks.throughput import LLAMA, make_llama
 

@@ -141,6 +141,7 @@ def main(n: int) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     if "--json" in sys.argv:
         print("\n" + json.dumps(measure(int(sys.argv[-1]))), flush=True)
     else:
