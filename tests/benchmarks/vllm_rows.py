@@ -48,7 +48,7 @@ def documents(n: int) -> list[Asked]:
     shared, found = ids(70), []
     for i in range(n):
         size = int(rng.integers(90, 190))
-        size = size // BLOCK * BLOCK if i % 4 == 0 else size
+        size = max(size // BLOCK * BLOCK, 96) if i % 4 == 0 else size
         fork = ids(int(rng.integers(1, 4)))
         ends = (fork + ids(3), fork + ids(5), ids(int(rng.integers(2, 9))), ids(1))
         found.append(Asked(i, shared + ids(size - len(shared)), ends, greedy=i % 2 == 0))
