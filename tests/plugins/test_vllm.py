@@ -65,7 +65,7 @@ def transformers_engine() -> Iterator[harness.Engine]:
 
 
 def requests(n: int = 40) -> list[Request]:
-    """Choices of one token and of several, some that begin alike or fork late, behind a block that all share."""
+    """Choices of one token and of several, some with a short or a long common prefix, after a block that all share."""
     rng = np.random.default_rng(0)
 
     def ids(size: int) -> tuple[int, ...]:
