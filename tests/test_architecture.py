@@ -56,6 +56,9 @@ HEAVY = {  # library: the only places that import it
     "huggingface_hub": {"harness/checkpoints/"},
     "lm_eval": {"plugins/sources/"},
     "ray": {"plugins/executors/"},
+    "rouge_score": {"plugins/metrics/"},
+    "sacrebleu": {"plugins/metrics/"},
+    "jinja2": {"harness/tasks/jinja_child.py", "harness/reports/page/"},
     "altair": {"harness/charts.py"},
     "vl_convert": {"harness/charts.py"},
 }

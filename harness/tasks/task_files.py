@@ -42,6 +42,12 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, dict) and list(value) == ["jinja"] and _is_texts([*value.values()])
+    )
+
+
 EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by the annotation of a field: what it takes
     "str": ("text: put it in quotes", lambda value: isinstance(value, str)),
     "str | None": ("text: put it in quotes", lambda value: value is None or isinstance(value, str)),
@@ -50,9 +56,9 @@ EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by the annotation 
     "float": ("a number", lambda value: type(value) in (int, float)),
     "tuple[str, ...]": ("a list of texts", _is_texts),
     "frozenset[str]": ("a list of texts", _is_texts),
-    "Mapping[str, str]": (
-        "a table of texts",
-        lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
+    "Mapping[str, str | Mapping[str, str]]": (
+        "a table of templates; one of jinja2 is {jinja: TEMPLATE}",
+        lambda value: isinstance(value, dict) and _is_texts(list(value)) and all(map(_is_template, value.values())),
     ),
 }
 REQUIRED = {
