@@ -21,6 +21,7 @@ from harness.checkpoints.digests import (
 )
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.flops import inference_flops
+from harness.checkpoints.hub import origin_on_hub
 from harness.distribution import missing
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
@@ -43,7 +44,7 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # state before the digest was computed
-    trusted: Mapping[str, Any] = field(default_factory=dict)  # code and pickles of the checkpoint that may run
+    trusted: Mapping[str, Any] = field(default_factory=dict)  # code and pickles that may run; origin on the hub
     chat: Chat | None = None
 
     @property
@@ -149,7 +150,7 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
 
 def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
     located, folder = locate(checkpoint)
-    trusted = setup.trusted_of(folder)
+    trusted = setup.trusted_of(folder) | origin_on_hub(located, folder)
     known = complete(located, folder)
     if known.adapter and not setup.engine.adapters:
         raise EngineError(

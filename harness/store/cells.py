@@ -236,7 +236,8 @@ class Store:
     def put_task(self, task: Task) -> None:
         """Store the documents of a task, with its name and how it is shown."""
         keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
-        meta = {key: getattr(task, key) for key in keys} | ({"source": dict(task.source)} if task.source else {})
+        meta = {key: getattr(task, key) for key in keys}
+        meta |= {key: dict(value) for key in ("source", "origin") if (value := getattr(task, key))}
         columns, name = task_columns(task), f"tasks/{task.fingerprint}"
         if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
             self.files.write_table(name, columns, meta)
