@@ -95,13 +95,19 @@ def register_engines(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     """Offer metrics. Called once at start.
 
-    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...)`.
+    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...,
+        known_as=(), modules=())`.
         `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
         denominators).
-        `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), cloze (one
-        continuation), text, one_gold, several_gold, unconditional, greedy, token_counts (unknown in imported samples).
+        `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), two_choices
+        (exactly two), cloze (one continuation), text, words (of a text), one_gold, several_gold, unconditional, greedy,
+        token_counts (unknown in imported samples). With samples, `fn` gets a `harness.Samples` of texts that a checker
+        judged; with references, one that also has the texts and the accepted answers.
         `aggregate` is mean, ratio (sum over sum), exp_ratio (its exponential), or a function of the columns.
         `bounds` is the lowest and highest possible value, such as (0, 1); intervals stay within it.
+        `known_as` lists the names of the same numbers in other programs; a user who asks for one of them is told the
+        name here. `modules` names the required modules; where one is missing, the metric is left out of tables of all
+        metrics, and is an error if it is asked for.
 
     Minimal implementation::
 

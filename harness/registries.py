@@ -35,12 +35,15 @@ NEEDS = (
     "cloze",
     "greedy",
     "one_gold",
+    "references",
     "samples",
     *(f"samples_{k}" for k in PASS_AT),
     "several_gold",
     "text",
     "token_counts",
+    "two_choices",
     "unconditional",
+    "words",
 )
 UNBOUNDED = (-float("inf"), float("inf"))
 AGGREGATES = ("mean", "ratio", "exp_ratio")
@@ -75,6 +78,7 @@ class Registry(Generic[T]):
 
     kind: str
     entries: dict[str, Entry[T]] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)  # names in other programs -> names here
 
     def add(self, name: str, value: T, plugin: str) -> None:
         """Register an object under its name; a name that is taken is an error that names both plugins."""
@@ -88,10 +92,14 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Return the object of that name; raise UsageError with the registered names."""
         if name not in self.entries:
-            raise UsageError(
-                f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
-            )
+            raise UsageError(f"there is no {name!r} in {self.kind}; {self.hint(name)}")
         return self.entries[name].value
+
+    def hint(self, name: str) -> str:
+        """Return the last part of a message about an unknown name: its name here, or the nearest names."""
+        if name in self.elsewhere:
+            return f"the same numbers are called {self.elsewhere[name]!r} here"
+        return suggest(name, self.entries, f"harness ls {self.kind}")
 
     def origin(self, name: str) -> Origin:
         """Return the plugin, kind and name of an object, for messages."""
@@ -189,6 +197,7 @@ def make_metric(
     aggregate: str | Callable[..., object] = "mean",
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
+    modules: tuple[str, ...] = (),
 ) -> Metric:
     """Return a metric as it is registered; raise PluginError where it is not one."""
     name = str(name or getattr(fn, "__name__", ""))
@@ -201,7 +210,7 @@ def make_metric(
     low, high = bounds
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
-    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)))
+    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)), modules)
 
 
 def _metrics(registries: Registries, plugin: str) -> Register:
@@ -212,9 +221,12 @@ def _metrics(registries: Registries, plugin: str) -> Register:
         aggregate: str | Callable[..., object] = "mean",
         higher_is_better: bool = True,
         bounds: tuple[float, float] = UNBOUNDED,
+        known_as: Sequence[str] = (),
+        modules: tuple[str, ...] = (),
     ) -> None:
-        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds)
+        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds, modules)
         registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
+        registries.metrics.elsewhere.update(dict.fromkeys(known_as, metric.name))
 
     return register
 

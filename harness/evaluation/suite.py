@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from filelock import Timeout
 
 from harness.checkpoints.families import check_features, select
-from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose, suggest
+from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose
 from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.engine_slot import EngineSlot
@@ -377,8 +377,6 @@ def _tasks(
     ]
     for task in found:
         if task.metric not in registries.metrics and not task.source:
-            raise UsageError(
-                f"task {task.name}: there is no metric {task.metric!r}; "
-                f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
-            )
+            hint = registries.metrics.hint(task.metric)
+            raise UsageError(f"task {task.name}: there is no metric {task.metric!r}; {hint}")
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]

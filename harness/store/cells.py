@@ -158,6 +158,7 @@ class Store:
         which, first = counted(rows, len(docs.doc_ids), until)
         truncated = np.zeros(len(docs.doc_ids), dtype=np.bool_)
         truncated[np.array(seal.get("truncated", ()), dtype=np.int64)] = True
+        texts = rows["text"][which]
         return Samples(
             doc_ids=docs.doc_ids,
             first=first,
@@ -167,6 +168,8 @@ class Store:
             clustered=self.task_meta[cell.fingerprint].get("groups") == "clusters",
             truncated=truncated,
             until=until,
+            texts=texts.astype(object) if all(isinstance(text, str) for text in texts) else None,
+            references=docs.references,
         )
 
     def load(self, cell: CellId) -> Scores:
@@ -184,6 +187,7 @@ class Store:
             n_chars=docs.n_chars,
             n_bytes=docs.n_bytes,
             group=docs.group,
+            n_words=docs.n_words if meta["kind"] == "text" else None,
             clustered=meta.get("groups") == "clusters",
             **{name: column for name, column in columns.items() if name != "choices"},
         )

@@ -88,9 +88,9 @@ def point_of(store: Store, cell: Cell, metric: Metric, scores: Scored) -> dict[s
         "metric": metric.name,
         **asdict(evaluate(metric, scores, average)),
         "truncated": scores.n_truncated,
-        "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
+        "chance": scores.chance if scores.offers & {"choices", "samples", "references"} else np.nan,
     }
-    if isinstance(scores, Samples):
+    if isinstance(scores, Samples) and "samples" in metric.needs:
         found |= _counts(scores, found["value"], found["stderr"])
         if metric.name == "pass_rate" and not found["passed"]:
             found["high"] = scores.most

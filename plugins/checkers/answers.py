@@ -137,6 +137,12 @@ def _same(found: str, answer: str) -> bool:
     return all(whole) and numbers(a) == numbers(b)
 
 
+def reference(doc: Doc, _: str) -> Outcome:
+    """Pass no judgement: metrics compare the text with the accepted answers (rougeL, bleu, token_f1 ...)."""
+    next(accepted(doc))
+    return Outcome("unjudged")
+
+
 def _outcome(found: str, is_right: bool) -> Outcome:
     return Outcome("passed" if is_right else "failed", found[:80])
 
@@ -144,6 +150,6 @@ def _outcome(found: str, is_right: bool) -> Outcome:
 @harness.hookimpl
 def register_checkers(register: harness.Register) -> None:
     """Register them."""
-    for check in (exact, last_number, letter):
+    for check in (exact, last_number, letter, reference):
         register(check.__name__, check)
     register("regex", regex, takes="a pattern")

@@ -444,6 +444,7 @@ def test_a_place_that_cannot_be_a_store_is_known_before_weights_are_read(tmp_pat
         (["aster"], [], {}, "checkpoints and 0 tasks are named"),
         (["aster"], ["nano_job"], {"truncation": "right"}, "truncation 'right' is none of"),
         (["aster"], [make_task("a", metric="accc")], {}, "task a: there is no metric 'accc'; did you mean 'acc'"),
+        (["aster"], [make_task("a", metric="acc_norm")], {}, "no metric 'acc_norm'; .* called 'acc_char' here"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_before_anything_is_made(
