@@ -106,13 +106,23 @@ def source_points(
         known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
         wide = Z * found.stderr
         bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
-        chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
-        return [checkpoint_columns(cell) | known | bounds | {"chance": chance}]
+        return [checkpoint_columns(cell) | known | bounds | _as_accuracy(found, scores)]
     if found.values is None:
         return []
     columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
     docs = store.docs(cell.id.fingerprint)
     return [_labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)]
+
+
+def _as_accuracy(found: SourceMetric, scores: Scored) -> dict[str, Any]:
+    """Return chance, and what says that a metric of the source of a task is an accuracy: ties, or trials of texts."""
+    chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
+    if found.values is None or not np.isin(found.values, (0.0, 1.0)).all():
+        return {"ties": None, "chance": chance}
+    if isinstance(scores, Samples):
+        return {"ties": None, "chance": scores.chance, **_trials(found.n, found.value, found.stderr)}
+    is_acc = found.name.endswith(":acc") and "choices" in scores.offers
+    return {"ties": int(scores.picks_gold(scores.logprob).tied.sum()) if is_acc else None, "chance": chance}
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -133,8 +143,12 @@ def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
     samples if none or all passed.
     """
     drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
+    return {"drawn": drawn, "passed": passed, **_trials(drawn, rate, stderr)}
+
+
+def _trials(drawn: int, rate: float, stderr: float) -> dict[str, int]:
     trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
-    return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
+    return {"successes": round(rate * trials), "trials": trials}
 
 
 def _attributes(docs: Docs, which: Any) -> pd.DataFrame:

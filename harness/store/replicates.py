@@ -29,11 +29,13 @@ class Draw:
 class Replicates:
     """Replicates of metrics by cell and draw; the values are those of drawing again.
 
-    `load` returns the scores of a cell, `average` the way of averaging groups of a fingerprint.
+    `load` returns the scores of a cell, `average` the way of averaging groups of a fingerprint, `bind` a metric for one
+    cell.
     """
 
     load: Callable[[CellId], Scored]
     average: Callable[[str], str]
+    bind: Callable[[Metric, CellId], Metric] = lambda metric, _: metric  # to the values of one cell
     _columns: dict[tuple[Draw, CellId, str], Floats] = field(default_factory=dict)
     _states: dict[Draw, tuple[Any, Any]] = field(default_factory=dict)  # of the generator, before and after
     _weights: dict[Draw, Floats] = field(default_factory=dict)  # (count, documents); between calls, of one task only
@@ -79,7 +81,8 @@ class Replicates:
             rng.bit_generator.state = self._states[draw][0]
             self._weights[draw] = document_weights(scores, draw.count, rng)
         weights, average = self._weights[draw], self.average(draw.fingerprint)
-        return {metric.name: reweighted(metric, scores, weights, average) for metric in metrics}
+        bound = (self.bind(metric, cell) for metric in metrics)
+        return {metric.name: reweighted(metric, scores, weights, average) for metric in bound}
 
     def _keep(self, cell: CellId, draw: Draw, columns: Mapping[str, Floats]) -> None:
         added = sum(column.nbytes for column in columns.values())

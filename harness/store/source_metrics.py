@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MetricError, choose
 from harness.registries import Registries, Source
-from harness.types import SourceMetric, Task
+from harness.types import SourceMetric
 
 
 def is_of_source(metric: str) -> bool:
@@ -20,14 +20,14 @@ def source_metrics(
     task: str,
     source: Mapping[str, Any] | None,
     registries: Registries,
-    read: Callable[[], tuple[Task, Any]],
+    compute: Callable[[], list[SourceMetric]],
     names: Sequence[str] | None,
     *,
     named_task: bool,
 ) -> list[SourceMetric]:
     """Return the metrics of a cell that the source of its task computes; `names` None asks for all.
 
-    `read` returns the task and the answers of the cell. Without names, a source that cannot compute them (its
+    `compute` returns all metrics of the cell. Without names, a source that cannot compute them (its
     package is not installed) is a warning. Raises MetricError for a name that it does not have, where the task was
     named.
     """
@@ -40,7 +40,7 @@ def source_metrics(
     if registered.metrics is None:
         return []
     try:
-        found = list(registered.metrics(*read()))
+        found = compute()
     except HarnessError as error:
         if wanted:
             raise
