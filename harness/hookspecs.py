@@ -75,13 +75,15 @@ def register_families(register: Register) -> None:
 def register_engines(register: Register) -> None:
     """Offer an engine. Called once at start.
 
-    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None, adapters=False)`.
+    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None, adapters=False,
+        tokens=False)`.
         `inspect(checkpoint, folder, **options)` returns a `harness.EngineInfo` and reads no weights;
         `open_engine(checkpoint, folder, **options)` is a context manager that yields a `harness.Engine` and
         releases everything at exit; `preferred()` returns True if this engine is the default on this machine.
         `modules` names the required modules; if one cannot be imported, the command stops before the first cell with
         an error that contains the command returned by `install()`. `adapters` is True if the engine adds the weights of
-        `checkpoint.adapter`, a folder with a LoRA adapter, to those in `folder`.
+        `checkpoint.adapter`, a folder with a LoRA adapter, to those in `folder`. `tokens` is True if the engine returns
+        the log-probabilities of single tokens for requests that ask for them.
 
     Minimal implementation::
 

@@ -182,9 +182,11 @@ def _engines(registries: Registries, plugin: str) -> Register:
         modules: tuple[str, ...] = (),
         install: Callable[[], str] | None = None,
         adapters: bool = False,
+        tokens: bool = False,
     ) -> None:
         functions = (_callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
-        engine = mark_engine(EngineType(name, *functions, modules, install, adapters), Origin(plugin, "engine", name))
+        made = EngineType(name, *functions, modules, install, adapters, tokens)
+        engine = mark_engine(made, Origin(plugin, "engine", name))
         registries.engines.add(name, engine, plugin)
 
     return register

@@ -74,6 +74,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
 )
+@click.option(
+    "--keep-tokens",
+    is_flag=True,
+    help="Also store the id and log-probability of each token of the continuations; --dry-run prints the size.",
+)
 @prompting_options
 @sampling_options
 @executor_options
@@ -99,6 +104,7 @@ def evaluate(
     truncation: str | None,
     rehash: bool,
     allow_pickle: tuple[str, ...],
+    keep_tokens: bool,
     dry_run: bool,
     executor: str | None,
     shard: str | None,
@@ -124,6 +130,7 @@ def evaluate(
         "truncation": truncation,
         "rehash": rehash,
         "allow_pickle": allow_pickle,
+        "keep_tokens": keep_tokens,
         "sampling": sampling_settings(more),
         "prompting": prompting_settings(more),
         "executor": executor,

@@ -30,6 +30,7 @@ from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, enco
 from harness.origins import PLUGIN_ERRORS, describe
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
+from harness.store.token_cells import BYTES
 from harness.tables import Table
 from harness.types import Checkpoint, EngineInfo, EngineType, Task
 
@@ -74,16 +75,22 @@ class Plan:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     samples: int = 1  # largest number per document
+    tokens: bool = False  # cells without log-probabilities of tokens are not complete
 
     def look_into(self, store: Store) -> None:
         """Find the complete cells of the store. A damaged one is set aside, reported in a note, and computed again."""
-        wanted = {cell.name for job in self.jobs for _, cell in job.cells}
-        for name in sorted(wanted & store.cell_names()):
+        wanted = {cell.name: cell for job in self.jobs for _, cell in job.cells}
+        for name in sorted(wanted.keys() & store.cell_names()):
             try:
                 store.check(name)
-                self.there.add(name)
+                if store.has(wanted[name], tokens=self.tokens):
+                    self.there.add(name)
             except DamagedFile as error:
-                self.notes.append(f"{error.found}; its cell will be computed again")
+                if self.tokens or Path(str(error.path)).parent.name != "tokens":
+                    self.notes.append(f"{error.found}; its cell will be computed again")
+                else:
+                    self.notes.append(f"{error.found}; --keep-tokens computes it again")
+                    self.there.add(name)
 
     def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
         """Yield the cells to compute; equal cells once."""
@@ -110,6 +117,7 @@ class Setup:
     sampling: Sampling | None = None
     pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
     chat: Chat | None = None
+    tokens: bool = False  # log-probabilities of tokens are kept
 
     def trusted_of(self, folder: Path) -> dict[str, Any]:
         """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
@@ -137,7 +145,7 @@ def truncation_of(settings: Settings, task: Task) -> str:
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
     """Inspect every checkpoint; one that cannot be used is a failure of the plan."""
-    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1)
+    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1, tokens=setup.tokens)
     for checkpoint in checkpoints:
         try:
             plan.jobs.append(_job(checkpoint, tasks, setup))
@@ -180,7 +188,12 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
 
 
 def check_options(setup: Setup) -> None:
-    """Raise EngineError if modules of the engine are not installed, and UsageError for an unknown option."""
+    """Raise EngineError if modules of the engine are not installed, and UsageError for what it does not offer."""
+    if setup.tokens and not setup.engine.tokens:
+        raise UsageError(
+            f"the engine {setup.engine.name!r} returns no log-probabilities of single tokens; leave --keep-tokens out, "
+            "or use --engine transformers"
+        )
     if absent := missing(setup.engine.modules):
         raise EngineError(
             f"engine {setup.engine.name!r} needs {choose(absent)}, not installed here: "
@@ -218,13 +231,17 @@ def _equal_weights(jobs: Sequence[Job]) -> list[str]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs."""
+    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs.
+
+    `scored` counts the tokens of continuations.
+    """
 
     task: str
     cells: int
     documents: int
     tokens: int
     flops: float
+    scored: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -233,6 +250,7 @@ class Cost:
             self.documents + other.documents,
             self.tokens + other.tokens,
             self.flops + other.flops,
+            self.scored + other.scored,
         )
 
 
@@ -240,8 +258,11 @@ def costs(plan: Plan) -> list[Cost]:
     """Return the cost of a plan per task; reads tokenizers but no weights. Raises TokenError as an evaluation does."""
     pool, found = EncoderPool(), dict[str, Cost]()
     for job, task, _ in plan.missing():
-        tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
-        cell = Cost(task.name, 1, len(task.docs), tokens, inference_flops(job.checkpoint.params or 0, tokens))
+        encoded = pool.encode(job, task)
+        tokens = encoded.total_tokens * (plan.samples if task.generation else 1)
+        scored = int(encoded.n_tokens.sum()) if isinstance(encoded, EncodedTask) else 0
+        flops = inference_flops(job.checkpoint.params or 0, tokens)
+        cell = Cost(task.name, 1, len(task.docs), tokens, flops, scored)
         found[task.name] = found[task.name] + cell if task.name in found else cell
     return sorted(found.values(), key=lambda cost: cost.task)
 
@@ -255,7 +276,11 @@ def cost_table(plan: Plan) -> Table:
     about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")
     cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
-    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *plan.notes))
+    kept = (
+        f"Log-probabilities of {everything.scored:,} tokens will be kept: {everything.scored * BYTES / 1e6:,.3g} MB "
+        "before compression."
+    )
+    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *([kept] * plan.tokens), *plan.notes))
 
 
 Encoded = EncodedTask | EncodedPrompts

@@ -50,6 +50,7 @@ class Settings(TypedDict, total=False):
     sampling: Mapping[str, Any] | None
     allow_pickle: Sequence[str]
     prompting: Mapping[str, Any] | None
+    keep_tokens: bool
 
 
 class Progress:
@@ -143,7 +144,10 @@ class Suite:
 
     def _is_there(self, cell: CellId) -> bool:
         """Return whether a cell was stored when the plan was made or since; at most two look-ups."""
-        return cell.name in self.plan.there or self.store.has(cell)
+        return cell.name in self.plan.there or self._has(cell)
+
+    def _has(self, cell: CellId) -> bool:
+        return self.store.has(cell, tokens=self.slot.setup.tokens)
 
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Compute the cells of each job that no other process has locked."""
@@ -163,7 +167,7 @@ class Suite:
                 locks.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 continue  # locked by another process; _wait_for_others retries
-            if not self.store.has(cell):  # written since _open_cells
+            if not self._has(cell):  # written since _open_cells
                 yield Claim(task, cell, lock)
 
     def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Any]]:
@@ -208,8 +212,10 @@ class Suite:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
+        keeps = self.slot.setup.tokens
         tallies = (
-            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source)) for claim, encoded in cells
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source), keeps)
+            for claim, encoded in cells
         )
         try:
             for score in engine.score(requests_of(tallies, begun)):
@@ -259,7 +265,7 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}))
+            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}), tally.tokens())
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
             tally.claim.lock.release()
@@ -316,6 +322,7 @@ def prepare(
     sampling: Mapping[str, Any] | None = None,
     allow_pickle: Sequence[str] = (),
     prompting: Mapping[str, Any] | None = None,
+    keep_tokens: bool = False,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
@@ -327,7 +334,8 @@ def prepare(
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
     own, chat = take_prompting(prompting or {})
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
+    asked: dict[str, Any] = {"pickles": tuple(allow_pickle), "chat": chat, "tokens": keep_tokens}
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, **asked)
     check_options(setup)
     if truncation is not None and truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")

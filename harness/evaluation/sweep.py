@@ -88,9 +88,8 @@ class Sweep:
 
     def unfinished(self, assignment: Assignment) -> list[str]:
         """Return the cells of a lost worker that are neither in the store nor failed."""
-        return [
-            name for name in assignment.cells if name not in self.failed and not self.store.has(self.cells[name][2])
-        ]
+        cells = ((name, self.cells[name][2]) for name in assignment.cells if name not in self.failed)
+        return [name for name, cell in cells if not self.store.has(cell, tokens=self.spec.tokens)]
 
     def fail(self, failure: Failure) -> None:
         """Keep a failure and say it."""
@@ -269,7 +268,7 @@ def spec_of(
     extra = registries.extra if isinstance(registries, PluginHost) else ()
     return WorkerSpec(
         store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra,
-        setup.chat,
+        setup.chat, setup.tokens,
     )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ class WorkerSpec:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     chat: Chat | None = None
+    tokens: bool = False
     version: str = field(default_factory=version)
 
 
@@ -125,7 +126,8 @@ def _expect_same(spec: WorkerSpec) -> None:
 
 def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
     """Return the setup of a sweep, made again from values."""
-    setup = Setup(registries.engines[spec.engine], spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat)
+    asked: dict[str, Any] = {"greedy": spec.greedy, "chat": spec.chat, "tokens": spec.tokens}
+    setup = Setup(registries.engines[spec.engine], spec.options, spec.truncation, **asked)
     drawn = [task for task in spec.tasks.values() if task.generation]
     return replace(setup, sampling=make_sampling(drawn, registries, **spec.sampling)) if drawn else setup
 

@@ -62,6 +62,20 @@ def choice_frame(store: Store, cell: Cell, *, prompts: bool) -> pd.DataFrame:
     return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
+def token_frame(store: Store, cell: Cell) -> pd.DataFrame:
+    """Return one row per token of every choice, with its checkpoint and document."""
+    records, tokens = store.read(cell.id.name), store.read_tokens(cell.id.name)
+    row = np.repeat(np.arange(len(tokens.counts)), tokens.counts)
+    columns = {
+        "doc_id": np.array(records.doc_ids)[row],
+        "choice": records.choices[row],
+        "position": np.arange(len(row)) - (np.cumsum(tokens.counts) - tokens.counts)[row],
+        "token_id": tokens.ids,
+        "logprob": tokens.logprobs,
+    }
+    return _labelled(pd.DataFrame(columns), cell)
+
+
 def sample_frame(store: Store, cell: Cell) -> pd.DataFrame:
     """Return one row per generated text, with its checkpoint, document and attributes."""
     docs = store.docs(cell.id.fingerprint)

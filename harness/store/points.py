@@ -39,6 +39,7 @@ from harness.store.frames import (
     point_of,
     sample_frame,
     source_points,
+    token_frame,
 )
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
@@ -105,6 +106,20 @@ class PointStore(SourcedStore):
             raise StoreError(f"{task or 'every task of the store'} generates text and scores no choices; see samples()")
         frames = [choice_frame(self, cell, prompts=prompts) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
+
+    def tokens(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+        """Return one row per token of the continuations: doc_id, choice, position, token_id, logprob (nats, float32).
+
+        The tokens of a choice add up to its `logprob` in `scores`. Raises StoreError where no cell has them: they are
+        stored by `harness eval --keep-tokens`.
+        """
+        cells = [cell for cell in self.select(task, family) if self.token_cells.has(cell.id.name)]
+        if not cells:
+            raise StoreError(
+                f"{self.path} has no log-probabilities of tokens of {task or 'any task'}; harness eval --keep-tokens "
+                "stores them"
+            )
+        return pd.concat([token_frame(self, cell) for cell in cells], ignore_index=True)
 
     def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
         """Return one row per generated text: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.

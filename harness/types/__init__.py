@@ -136,7 +136,7 @@ class Request:
 
     `cell` is equal for the consecutive requests of one cell. An engine batches only within a cell, so that its numbers
     do not depend on the other cells of a run. With `greedy` false, no metric needs to know whether a continuation is
-    the most probable one, and an engine may omit it.
+    the most probable one, and an engine may omit it. With `tokens`, the log-probability of each token is wanted, too.
     """
 
     key: Hashable
@@ -144,6 +144,7 @@ class Request:
     continuations: tuple[tuple[int, ...], ...]
     cell: Hashable = None
     greedy: bool = True
+    tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,14 @@ class ChoiceScore:
     """The scores of one request: shapes (K,) for K continuations.
 
     `logprobs` are nats, summed over the tokens of each continuation; `is_greedy` says whether every token of the
-    continuation is the most probable one, or is None if unknown.
+    continuation is the most probable one, or is None if unknown. `tokens` has the log-probabilities of the tokens of
+    each continuation, which add up to its `logprobs`, if the request asked for them.
     """
 
     key: Hashable
     logprobs: Floats
     is_greedy: Bools | None = None
+    tokens: tuple[Floats, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -324,7 +327,8 @@ class EngineType:
     """A registered engine: its name, and functions that inspect a checkpoint and open it.
 
     `preferred()` returns whether it is the default engine on this machine. `modules` must be importable; `install()`
-    returns the command that installs them. `adapters` says that the engine serves `Checkpoint.adapter`.
+    returns the command that installs them. `adapters` says that the engine serves `Checkpoint.adapter`, `tokens` that
+    it returns the log-probabilities of single tokens.
     """
 
     name: str
@@ -334,6 +338,7 @@ class EngineType:
     modules: tuple[str, ...] = ()
     install: Callable[[], str] | None = None
     adapters: bool = False
+    tokens: bool = False
 
 
 @dataclass(frozen=True)

@@ -348,7 +348,8 @@ class TransformersEngine:
         """Score every choice as a separate row, longest first."""
         rows = rows_of(requests)
         most = max((row.n_scored for row in rows), default=1)
-        found: dict[tuple[int, int], tuple[float, bool]] = {}
+        found: dict[tuple[int, int], tuple[float, bool, Any]] = {}
+        keeps = any(request.tokens for request in requests)
         while rows:
             batch = rows[: max(1, min(self.batch_tokens // len(rows[0].ids), self.scored // most))]
             if len(batch[0].ids) - 1 > self.rope_switch:  # shorter rows have other frequencies without longer ones
@@ -358,10 +359,11 @@ class TransformersEngine:
             if answer:
                 rows = rows[len(batch) :]
                 places = ((row.request, row.choice) for row in batch)
-                found.update(zip(places, zip(*answer.read(), strict=True), strict=True))
+                tokens = answer.tokens() if keeps else [None] * len(batch)
+                found.update(zip(places, zip(*answer.read(), tokens, strict=True), strict=True))
         for i, request in enumerate(requests):
-            logprobs, greedy = zip(*(found[i, k] for k in range(len(request.continuations))), strict=True)
-            yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy))
+            logprobs, greedy, tokens = zip(*(found[i, k] for k in range(len(request.continuations))), strict=True)
+            yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy), tokens if request.tokens else None)
 
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
         """Draw the samples of requests, batched by prompt length, never across cells."""
@@ -390,8 +392,10 @@ class TransformersEngine:
 
 def _scores(batch: Batch, answer: Answer) -> Iterator[ChoiceScore]:
     logprobs, greedy = answer.read()
+    tokens = answer.tokens() if any(tree.request.tokens for tree in batch.trees) else []
     for request, choices in batch.slices():
-        yield ChoiceScore(request.key, logprobs[choices], greedy[choices])
+        own = tuple(tokens[choices]) if request.tokens else None
+        yield ChoiceScore(request.key, logprobs[choices], greedy[choices], own)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -409,4 +413,5 @@ def register_engines(register: harness.Register) -> None:
         modules=modules,
         install=lambda: how_to_install("transformers"),
         adapters=True,
+        tokens=True,
     )

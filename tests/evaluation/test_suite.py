@@ -738,9 +738,9 @@ def test_the_engine_scores_the_next_cell_while_one_is_written(tmp_path, family, 
     scored, in_time = threading.Event(), list[bool]()
     write = Store.write
 
-    def slow(self, cell, records) -> None:
+    def slow(self, cell, records, tokens) -> None:
         in_time.append(scored.wait(30))
-        write(self, cell, records)
+        write(self, cell, records, tokens)
 
     class Telling(Progress):
         docs = 0
