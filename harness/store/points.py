@@ -27,11 +27,13 @@ from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.metrics.aggregation import applicable
 from harness.metrics.intervals import Z
+from harness.metrics.per_document import per_document
 from harness.metrics.samples import Scored
 from harness.registries import Registries
 from harness.store.cells import Cell
 from harness.store.files import UNREADABLE
 from harness.store.frames import (
+    Valued,
     checkpoint_columns,
     choice_frame,
     document_frame,
@@ -176,7 +178,9 @@ class PointStore(SourcedStore):
         for cell in cells:
             scores = self.load_any(cell.id)
             for metric in self._metrics(metrics, scores, named_task=named_task):
-                rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
+                values = per_document(metric, scores)
+                self._replicates.keep(cell.id, metric, values.columns)
+                rows.append(made(self, cell, Valued(metric, scores, values)))
             for found in self.of_source(cell, metrics, named_task=named_task):
                 rows += source_points(self, cell, found, scores, unit)
         if not rows:
@@ -263,7 +267,9 @@ class PointStore(SourcedStore):
 
     @cached_property
     def _replicates(self) -> Replicates:
-        return Replicates(self.load_any, lambda name: str(self.task_meta[name]["average"]), self.bound)
+        return Replicates(
+            self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]), self.bound
+        )
 
     def read_task(self, task: str | None, metrics: Sequence[str | None]) -> Read:
         """Return the points of a task, which must be named where there are several; see `read_points`."""

@@ -67,6 +67,11 @@ class TokenCells:
         """Return whether a cell has them; one look-up, opens no file."""
         return self.files.table(_file_of(name)).is_file()
 
+    def check(self, name: str) -> None:
+        """Verify all bytes of the tokens of a cell, if it has them; raises as `read` does."""
+        if self.has(name):
+            self.files.check_table(_file_of(name))
+
     def write(self, name: str, records: Records, tokens: Tokens) -> None:
         """Write the tokens of the records of a cell; the caller holds its lock."""
         ends = pa.array(np.append(0, np.cumsum(tokens.counts)), pa.int32())

@@ -52,16 +52,29 @@ class HubRows:
         except ImportError as error:
             raise _unread(source, name, f"the package datasets is not installed: {how_to_install('hub')}") from error
         try:
-            builder = load_dataset_builder(source.dataset, name, revision=source.revision)
+            builder = _pinned(load_dataset_builder(source.dataset, name, revision=source.revision), source)
             builder.download_and_prepare()
             rows = builder.as_dataset(split=self.split)
         except (DatasetsError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: a dataset that is a script
             raise _unread(source, name, f"{type(error).__name__}: {error}") from error
         if COMMIT.fullmatch(commit := str(builder.hash)):
-            if COMMIT.fullmatch(source.revision) and source.revision != commit:  # the library takes what its cache has
-                raise _unread(source, name, f"the cache has revision {commit} only")
             self.origin |= {"dataset": source.dataset, "revision": commit, "licence": _licence(source.dataset, commit)}
         return iter(rows)
+
+
+def _pinned(builder: Any, source: HubDataset) -> Any:
+    """Return a builder of the revision that is named; raise ValueError where the cache does not have it.
+
+    Without a network, the library takes the latest revision in its cache, whichever is asked for.
+    """
+    found, wanted = str(builder.hash), source.revision
+    if found == wanted or not (COMMIT.fullmatch(found) and COMMIT.fullmatch(wanted)):
+        return builder
+    folder = Path(builder.cache_dir)  # CONFIGURATION/VERSION/REVISION
+    if not (folder.parent / wanted).is_dir():
+        raise ValueError(f"the cache has another revision, {found}")
+    known = {"repo_id": source.dataset, "dataset_name": builder.dataset_name, "config_name": builder.config.name}
+    return type(builder)(**known, version=folder.parent.name, hash=wanted)
 
 
 def _licence(dataset: str, commit: str) -> str:

@@ -1,4 +1,4 @@
-"""Figures of scores against scale: one task, all metrics of one task, and log-probabilities of its choices."""
+"""Figures of scores against scale: one task, all metrics of a task, and the log-probabilities of its choices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDENTITY = ["task", "metric", "family", "label"]
 
 
 def y_axis(field: str, title: str) -> dict[str, Any]:
-    """Return a vertical axis that need not begin at 0."""
+    """Return a vertical axis that may start above 0."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
 
 
@@ -44,9 +44,7 @@ def scaling(data: ReportData) -> Panel:
         points.loc[is_held, "kind"] = "held out"
     rows = pd.concat([points, data.curves.assign(kind="law")], ignore_index=True) if len(data.curves) else points
     law = str(data.curves["law"].iloc[0]) if len(data.curves) else ""
-    drawn = (
-        f"The line is the law {law}, fitted without them; the band is its interval." if law else "No law was fitted."
-    )
+    drawn = f"The line is the law {law}, fitted without them; the band is its interval." if law else "No law is fitted."
     return Panel(
         title="Score against scale",
         about="Each point is a checkpoint, with its 95 % interval over documents. Diamonds were held out. " + drawn,
@@ -94,7 +92,7 @@ def _lines(colour: dict[str, Any], tooltip: list[dict[str, Any]], title: str) ->
 
 
 def metrics(data: ReportData) -> Panel:
-    """Return one task under the chosen metric, so that a jump can be seen to belong to the metric or not."""
+    """Return one task under every metric, to show whether a jump is a property of the metric."""
     from harness.points import ends
 
     columns = [*IDENTITY, *(s for s in SCALES if s in data.points.columns), "value", "low", "high"]
@@ -120,7 +118,7 @@ def _faceted() -> dict[str, Any]:
 
 
 def choices(data: ReportData) -> Panel | None:
-    """Return the mean log-probability of the gold choice and of the wrong ones against scale."""
+    """Return the mean log-probability of the gold choice and of the wrong choices against scale."""
     if not len(data.choices):
         return None
     colour = {"field": "choice", "type": "nominal", "title": "Choice", "legend": {"orient": "bottom"}}
