@@ -1,4 +1,4 @@
-"""The plugin host: what loads, what is refused, and who is named."""
+"""The plugin host: loading, refusals, and attribution of errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import PluginError, UsageError, distribution
-from harness.hookspecs import HOOKS
-from harness.host import BUILT_IN, Candidate, PluginHost, load_plugins
+from harness import PluginError, UsageError
+from harness.host import Candidate, PluginHost, distribution, load_plugins
+from harness.host.hookspecs import HOOKS
+from harness.host.plugin_host import BUILT_IN
 
 SINK = Path(__file__).with_name("kitchen_sink.py")
 
@@ -58,7 +59,7 @@ def test_a_plugin_that_implements_every_hook_loads():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("@harness.hookimpl\ndef register_metric(register): pass", "mine defines register_metric, which is no hook"),
+        ("@harness.hookimpl\ndef register_metric(register): pass", "mine defines register_metric, which is not a hook"),
         ("def register_metrics(register): pass", "register_metrics without @harness.hookimpl"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("1 / 0", "ZeroDivisionError"),
@@ -187,7 +188,7 @@ def test_a_name_like_no_other_does_not_list_forty(host: PluginHost):
 
 def test_every_hook_has_its_four_parts():
     """When it is called, its argument, and a smallest implementation stand in each docstring."""
-    from harness import hookspecs
+    from harness.host import hookspecs
 
     for name in HOOKS:
         text = getattr(hookspecs, name).__doc__

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness.distribution import how_to_install, missing
 from harness.errors import FamilyError
 from harness.files import licence_of_card
+from harness.host.distribution import how_to_install, missing
 from harness.types import Checkpoint
 
 MARK = "hub:"

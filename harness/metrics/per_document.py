@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.distribution import missing as not_installed
 from harness.errors import MetricError, choose
+from harness.host.distribution import missing as not_installed
 from harness.metrics.samples import Scored
-from harness.metrics.scores import PerDoc
-from harness.types import Floats, Metric
+from harness.types import Floats, Metric, PerDoc
 
 
 @dataclass(frozen=True)

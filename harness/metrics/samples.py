@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,19 @@ from numpy.typing import NDArray
 from harness.errors import MetricError
 from harness.metrics.scores import Scores
 from harness.types import PASS_AT, Bools, Floats, Ints
+
+
+class SampleColumns(TypedDict, total=False):
+    """Stored samples as columns (s,); none of them where nothing is stored."""
+
+    doc: Ints
+    sample: Ints
+    seed: Ints
+    text: NDArray[np.object_]
+    n_tokens: Ints
+    finish: NDArray[np.object_]
+    outcome: NDArray[np.object_]
+    detail: NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -89,11 +101,12 @@ class Samples:
     def take(self, docs: Ints) -> Samples:
         """Return the samples of some documents, in the order of their numbers `docs` (k,)."""
         rows = np.concatenate([np.arange(self.first[d], self.first[d] + self.drawn[d]) for d in docs])
-        per_doc: dict[str, Any] = {name: getattr(self, name)[docs] for name in ("doc_ids", "group", "truncated")}
-        per_doc["texts"] = None if self.texts is None else self.texts[rows]
-        per_doc["references"] = None if self.references is None else self.references[docs]
+        per_doc = {name: getattr(self, name)[docs] for name in ("doc_ids", "group", "truncated")}
+        texts = None if self.texts is None else self.texts[rows]
+        references = None if self.references is None else self.references[docs]
+        of_rows = {"outcome": self.outcome[rows], "n_tokens": self.n_tokens[rows], "texts": texts}
         first = np.concatenate([[0], np.cumsum(self.drawn[docs])[:-1]])
-        return replace(self, first=first, outcome=self.outcome[rows], n_tokens=self.n_tokens[rows], **per_doc)
+        return replace(self, first=first, references=references, **of_rows, **per_doc)
 
     def pass_rates(self) -> Floats:
         """Return an unbiased estimate of the pass rate of each document (n,).
@@ -107,7 +120,7 @@ class Samples:
         return np.where(stopped, (self.until - 1) / np.maximum(self.drawn - 1, 1), self.passed / self.drawn)
 
 
-def counted(rows: Mapping[str, NDArray[Any]], n: int, until: int | None) -> tuple[Ints, Ints]:
+def counted(rows: SampleColumns, n: int, until: int | None) -> tuple[Ints, Ints]:
     """Return the rows to use, ordered by document and sample, and the first of each document (n,).
 
     Raises MetricError if a document has no samples, or lacks one before its last.

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
+from harness.errors import MetricError
+from harness.host.registries import Registries
 from harness.metrics.aggregation import evaluate
-from harness.metrics.scores import Scores
-from harness.registries import Registries
 from harness.store.cells import Cell
 from harness.store.identity import CellId
 from harness.store.imported import ImportedStore
-from harness.store.source_metrics import is_of_source, source_metrics
-from harness.types import Metric, SourceMetric
+from harness.store.source_metrics import Answers, is_of_source, source_metrics
+from harness.types import Floats, Metric, SourceMetric
+
+
+def _of_values(name: str, values: Floats) -> Metric:
+    """Return a metric that has these values for documents (n,)."""
+    return Metric(name, lambda _: values)
+
+
+def unbound(name: str) -> Metric:
+    """Return a metric of the source of a task, which `SourcedStore.bound` gives the values of a cell."""
+    return _of_values(name, np.empty(0))
 
 
 class SourcedStore(ImportedStore):
@@ -23,7 +32,7 @@ class SourcedStore(ImportedStore):
 
     registries: Registries
 
-    def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
+    def answers(self, cell: CellId) -> Answers:
         """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""
         if not self.is_sampled(cell):
             return self.load(cell)
@@ -63,7 +72,9 @@ class SourcedStore(ImportedStore):
         if not is_of_source(metric.name):
             return metric
         found = self._metric_of(cell, metric.name)
-        return replace(metric, fn=lambda _: found and found.values)
+        if found is None or found.values is None:
+            raise MetricError(f"the metric {metric.name} has no values of documents")
+        return _of_values(metric.name, found.values)
 
     def is_mean(self, cell: CellId, name: str) -> bool:
         """Say whether a metric of the source of a task is the mean of its values of documents."""
@@ -71,5 +82,5 @@ class SourcedStore(ImportedStore):
         if found is None or found.values is None:
             return False
         average = str(self.task_meta[cell.fingerprint]["average"])
-        mean = evaluate(self.bound(Metric(name, len), cell), self.load_any(cell), average).value
+        mean = evaluate(_of_values(name, found.values), self.load_any(cell), average).value
         return bool(np.isclose(mean, found.value, rtol=1e-9))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.distribution import how_to_install
 from harness.errors import TaskError
 from harness.files import licence_of_card
+from harness.host.distribution import how_to_install
+from harness.types import Json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -40,11 +41,11 @@ class HubRows:
     split: str
     origin: dict[str, str] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Json]]:
         for name in self.source.names:
             yield from ({"file": name or "", **row} for row in self._rows(name))
 
-    def _rows(self, name: str | None) -> Iterator[dict[str, Any]]:
+    def _rows(self, name: str | None) -> Iterator[dict[str, Json]]:
         source = self.source
         try:
             from datasets import load_dataset_builder

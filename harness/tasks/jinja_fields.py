@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.distribution import how_to_install, missing
 from harness.errors import TaskError
+from harness.host.distribution import how_to_install, missing
 from harness.tasks.children import Child
 
 SECONDS = 5.0  # for one text

@@ -1,4 +1,4 @@
-"""On a GPU: both of our engines against lm-eval with vLLM and with transformers, and a sweep over checkpoints.
+"""On a GPU: both engines of the harness against lm-eval with vLLM and transformers, and a sweep over checkpoints.
 
     python -m tests.benchmarks.gpu [--tiny] [--sweep] [--keep FOLDER] [--system NAME]... > results/benchmarks/gpu.md
 
@@ -38,7 +38,8 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, Family, Task
-from harness.evaluation.tokens import Encoder, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table
 from tests.benchmarks.throughput import LLAMA, SHAPES, WARM_UP, make_llama, make_task, processor, timed

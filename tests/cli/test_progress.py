@@ -1,4 +1,4 @@
-"""How a run is shown: lines in a log, one live display on a terminal."""
+"""The progress display: lines in a log, one live display on a terminal."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import pytest
 
 from harness import Doc, Generation, Task, TokenError, UsageError
 from harness.evaluation.chat import Chat, make_chat
-from harness.evaluation.tokens import Encoder, encode_prompts, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_prompts, encode_task
 from harness.tasks.prompting import Prompting, as_chat
 from harness_plugins.engines.tokenizers import HFTokenizer
 from tests.plugins.small_tokenizers import gpt2

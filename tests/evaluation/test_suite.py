@@ -1,4 +1,4 @@
-"""Suites: only what is missing is scored, failures stay where they are, and nothing computed is lost."""
+"""Suites: only missing cells are scored, failures stay local, and no result is lost."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import pytest
 import harness
 from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
 from harness.checkpoints.families import select
+from harness.evaluation.costs import costs
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
-from harness.evaluation.suite import Progress, Suite, prepare
+from harness.evaluation.plan import Failure, Plan, Setup, make_plan
+from harness.evaluation.preparation import prepare
+from harness.evaluation.suite import Progress, Suite
 from harness.host import load_plugins
 from harness.store.cells import Store
 from harness.store.check import check_store

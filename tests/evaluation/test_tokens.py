@@ -1,4 +1,4 @@
-"""Tokenisation: the boundary, what stands before it, and what happens when a prompt is too long."""
+"""Tokenisation: the boundary, BOS, and truncation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task, TokenError
-from harness.evaluation.tokens import Encoder, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_task
 from harness.testing import ByteTokenizer
 
 BOS = 256

@@ -1,4 +1,4 @@
-"""Forecasts: they cover known truth, say when they cannot, and say how they did before."""
+"""Forecasts: they cover known truth, abstain if they cannot, and report how well they did before."""
 
 from __future__ import annotations
 

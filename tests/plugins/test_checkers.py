@@ -8,7 +8,7 @@ import pytest
 
 import harness
 from harness import Doc, Outcome, PluginError, TaskError, UsageError
-from harness.registries import find_checker
+from harness.host.registries import find_checker
 from harness.testing import check_checker
 from tests.conftest import published
 
@@ -63,8 +63,8 @@ def test_the_right_letter_of_every_published_question_passes_and_no_other(host):
     ("spec", "message"),
     [
         ("exactly", "there is no 'exactly' in checkers; did you mean 'exact'"),
-        ("exact:yes", "exact takes nothing behind a colon; write exact"),
-        ("regex", "expected a pattern behind a colon, regex:..."),
+        ("exact:yes", "exact takes no argument after a colon; write exact"),
+        ("regex", "expected a pattern after a colon, regex:..."),
     ],
 )
 def test_a_checker_that_is_not_there_is_named(host, spec, message):

@@ -1,4 +1,4 @@
-"""Programs behind walls: right ones pass, wrong ones do not, hostile ones do no harm and get no further."""
+"""Programs in the sandbox: correct ones pass, wrong ones fail, hostile ones do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""family_skill: families lean on each other as far as they are alike, and new ones have honest intervals."""
+"""family_skill: partial pooling over families, and intervals of new families that cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lm-eval's tasks on our engines: the same JSON as lm-eval writes, choice by choice, metric by metric."""
+"""lm-eval's tasks on the harness's engines: JSON equal to lm-eval's, choice by choice, metric by metric."""
 
 from __future__ import annotations
 

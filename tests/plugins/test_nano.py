@@ -1,4 +1,4 @@
-"""The nano world stays what it was, and a family can really be trained and evaluated."""
+"""The nano world does not change, and a family can be trained and evaluated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import harness
 import harness_tasks
-from harness.checkpoints.families import load_family
+from harness.checkpoints.family_files import load_family
 from harness_plugins import nano
 from harness_plugins.nano import models, recipe, text, train, world
 

@@ -1,4 +1,4 @@
-"""Families where something is equal: simulated truths are covered, and what cannot be compared is said."""
+"""Families at equal compute: intervals cover simulated truths, and impossible comparisons are errors."""
 
 from __future__ import annotations
 

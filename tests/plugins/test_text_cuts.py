@@ -1,4 +1,4 @@
-"""Encoding texts in parts: the ids are those of whole texts, and what is not proven is encoded whole."""
+"""Encoding texts in parts: ids equal those of whole texts; unproven tokenizers encode whole texts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task
+from harness.evaluation.encoder import Encoder
 from harness.evaluation.text_parts import encode_in_parts, encode_whole
-from harness.evaluation.tokens import Encoder, encode_task, move_spaces
+from harness.evaluation.tokens import encode_task, move_spaces
 from harness.testing import ByteTokenizer
 from harness_plugins.engines.regex_proofs import NotProvenError, facts_of
 from harness_plugins.engines.text_cuts import find_cuts

@@ -1,4 +1,4 @@
-"""The vLLM engine without vLLM: its child processes die, run out of memory and swap wrongly, and nothing is lost."""
+"""The vLLM engine without vLLM: after crashes, lack of memory and wrong swaps of its children, nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: whole files or none, damage found and named, names joined on reading."""
+"""The store: atomic files, damage found and named, names joined on reading."""
 
 from __future__ import annotations
 

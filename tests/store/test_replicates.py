@@ -1,4 +1,4 @@
-"""Replicates are kept between fits; their numbers are those of computing them anew."""
+"""Replicates are cached between fits; cached values equal recomputed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one-line checks of plugin authors notice what is wrong, and say it."""
+"""The conformance checks find violations and describe them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import Checkpoint
-from harness.registries import expect_law
+from harness.host.registrars import expect_law
 from harness.testing import FakeEngine, check_engine, check_law, check_metric, check_task, open_fake
 
 
@@ -23,7 +23,7 @@ def gain(scores):
     [
         (gain, {}, "if scores do not provide logprob_unconditional and is_greedy; list what it needs in needs="),
         (gain, {"needs": ["unconditionally"]}, "needs unconditionally; scores may offer"),
-        (gain, {"needs": "unconditional", "aggregate": "median"}, "aggregate='median' is none of"),
+        (gain, {"needs": "unconditional", "aggregate": "median"}, "aggregate='median'; expected one of"),
         (3, {}, "cannot be called"),
     ],
 )

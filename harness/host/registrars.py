@@ -1,34 +1,34 @@
-"""One registry per kind of plugin object, validated on registration."""
+"""What plugins call to register objects: one registrar per hook, which validates what it gets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
-from harness.errors import PluginError, UsageError, choose, suggest
-from harness.hookspecs import Register
-from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
+from harness.errors import PluginError, choose
+from harness.host.hookspecs import Register
+from harness.host.origins import Origin, mark_checker, mark_engine, mark_metric, marked
+from harness.host.registries import Registries, Source, singular
 from harness.types import (
     PASS_AT,
+    Check,
     Checker,
     EngineType,
     Family,
+    Floats,
     InspectCheckpoint,
     Metric,
+    MetricValues,
     OpenEngine,
-    Sampler,
+    Outcome,
     SourceMetric,
     Task,
 )
 from harness.types.laws import REQUIRED, Law, misspelt
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 Registrar = Callable[["Registries", str], Register]
-
 NEEDS = (
     "answers",
     "choices",
@@ -49,96 +49,8 @@ UNBOUNDED = (-float("inf"), float("inf"))
 AGGREGATES = ("mean", "ratio", "exp_ratio")
 
 
-class Entry(NamedTuple, Generic[T]):
-    """A registered object and the plugin that registered it."""
-
-    value: T
-    plugin: str
-
-
-def singular(kind: str) -> str:
-    """Return the name of one thing of a kind: family of families, law of laws."""
-    return "family" if kind == "families" else kind.removesuffix("s")
-
-
-class Source(NamedTuple):
-    """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
-
-    `metrics(task, answers)` returns the metrics that the source computes itself.
-    """
-
-    resolve: Callable[..., Task | Sequence[Task]]
-    list_names: Callable[[], Iterable[str]]
-    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None
-
-
-@dataclass
-class Registry(Generic[T]):
-    """The registered objects of one kind, by name."""
-
-    kind: str
-    entries: dict[str, Entry[T]] = field(default_factory=dict)
-    elsewhere: dict[str, str] = field(default_factory=dict)  # names in other programs -> names here
-
-    def add(self, name: str, value: T, plugin: str) -> None:
-        """Register an object under its name; a name that is taken is an error that names both plugins."""
-        if name in self.entries:
-            raise PluginError(
-                f"plugin {plugin!r} registers {name!r} in {self.kind}, already registered by "
-                f"{self.entries[name].plugin!r}; choose another name, or switch one off with -p no:NAME"
-            )
-        self.entries[name] = Entry(value, plugin)
-
-    def __getitem__(self, name: str) -> T:
-        """Return the object of that name; raise UsageError with the registered names."""
-        if name not in self.entries:
-            raise UsageError(f"there is no {name!r} in {self.kind}; {self.hint(name)}")
-        return self.entries[name].value
-
-    def hint(self, name: str) -> str:
-        """Return the last part of a message about an unknown name: its name here, or the nearest names."""
-        if name in self.elsewhere:
-            return f"the same numbers are called {self.elsewhere[name]!r} here"
-        return suggest(name, self.entries, f"harness ls {self.kind}")
-
-    def origin(self, name: str) -> Origin:
-        """Return the plugin, kind and name of an object, for messages."""
-        return Origin(self.entries[name].plugin, singular(self.kind), name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self.entries))
-
-
-@dataclass
-class Registries:
-    """One registry per kind of object."""
-
-    tasks: Registry[Task | str | Path] = field(default_factory=lambda: Registry("tasks"))
-    sources: Registry[Source] = field(default_factory=lambda: Registry("sources"))
-    families: Registry[Family | str | Path] = field(default_factory=lambda: Registry("families"))
-    engines: Registry[EngineType] = field(default_factory=lambda: Registry("engines"))
-    metrics: Registry[Metric] = field(default_factory=lambda: Registry("metrics"))
-    checkers: Registry[Checker] = field(default_factory=lambda: Registry("checkers"))
-    samplers: Registry[Callable[..., Sampler]] = field(default_factory=lambda: Registry("samplers"))
-    laws: Registry[Law] = field(default_factory=lambda: Registry("laws"))
-    forecasters: Registry[Any] = field(default_factory=lambda: Registry("forecasters"))
-    executors: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("executors"))
-    reporters: Registry[Callable[..., str]] = field(default_factory=lambda: Registry("reporters"))
-    panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
-
-    def origin_of(self, frame: FrameType) -> Origin | None:
-        """Return whose law a frame runs; other objects are marked (see origins)."""
-        for name, entry in self.laws.entries.items():
-            if any(is_frame_of(frame, law) for law in (entry.value, *getattr(entry.value, "steps", ()))):
-                return self.laws.origin(name)
-        return None
-
-
 def _path_or(value_type: type, registry: str) -> Registrar:
-    """Return a registrar for files, named by file or folder, and for ready-made values."""
+    """Return a registrar for files (the file or folder gives the name) and for values."""
 
     def registrar(registries: Registries, plugin: str) -> Register:
         def register(value: object) -> None:
@@ -163,7 +75,7 @@ def _sources(registries: Registries, plugin: str) -> Register:
         prefix: str,
         resolve: Callable[..., Task | Sequence[Task]],
         list_names: Callable[[], Iterable[str]],
-        metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None,
+        metrics: Callable[..., Sequence[SourceMetric]] | None = None,
     ) -> None:
         origin = Origin(plugin, "source", prefix)
         resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
@@ -193,22 +105,24 @@ def _engines(registries: Registries, plugin: str) -> Register:
 
 
 def make_metric(
-    fn: Callable[..., object],
+    fn: Callable[..., MetricValues],
     name: str | None = None,
     needs: str | Sequence[str] = (),
-    aggregate: str | Callable[..., object] = "mean",
+    aggregate: str | Callable[..., Floats] = "mean",
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
     modules: tuple[str, ...] = (),
 ) -> Metric:
-    """Return a metric as it is registered; raise PluginError where it is not one."""
+    """Return a metric as it is registered; raise PluginError if it is not valid."""
     name = str(name or getattr(fn, "__name__", ""))
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
     unknown = set(needs) - set(NEEDS)
     if unknown:
         raise PluginError(f"metric {name!r} needs {choose(unknown)}; scores may offer: {choose(NEEDS)}")
     if not callable(aggregate) and aggregate not in AGGREGATES:
-        raise PluginError(f"metric {name!r}: aggregate={aggregate!r} is none of {choose(AGGREGATES)}, and no function")
+        raise PluginError(
+            f"metric {name!r}: aggregate={aggregate!r}; expected one of {choose(AGGREGATES)}, or a function"
+        )
     low, high = bounds
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
@@ -217,10 +131,10 @@ def make_metric(
 
 def _metrics(registries: Registries, plugin: str) -> Register:
     def register(
-        fn: Callable[..., object],
+        fn: Callable[..., MetricValues],
         name: str | None = None,
         needs: str | Sequence[str] = (),
-        aggregate: str | Callable[..., object] = "mean",
+        aggregate: str | Callable[..., Floats] = "mean",
         higher_is_better: bool = True,
         bounds: tuple[float, float] = UNBOUNDED,
         known_as: Sequence[str] = (),
@@ -235,7 +149,7 @@ def _metrics(registries: Registries, plugin: str) -> Register:
 
 def make_checker(
     name: str,
-    check: Callable[..., object],
+    check: Callable[..., Outcome | Check],
     version: str = "1",
     executes_code: bool = False,
     prepare: Callable[[], Sequence[str]] | None = None,
@@ -255,7 +169,7 @@ def make_checker(
 def _checkers(registries: Registries, plugin: str) -> Register:
     def register(
         name: str,
-        check: Callable[..., object],
+        check: Callable[..., Outcome | Check],
         version: str = "1",
         executes_code: bool = False,
         prepare: Callable[[], Sequence[str]] | None = None,
@@ -267,22 +181,8 @@ def _checkers(registries: Registries, plugin: str) -> Register:
     return register
 
 
-def find_checker(spec: str, registries: Registries) -> Checker:
-    """Return a checker by its name, and by what stands behind a colon where it takes something: `regex:PATTERN`.
-
-    Raises UsageError for names that are not there and for something too much or missing behind the colon.
-    """
-    name, colon, argument = spec.partition(":")
-    checker = registries.checkers[name]
-    if checker.takes and not argument:
-        raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
-    if colon and not checker.takes:
-        raise UsageError(f"checker {spec!r}: {name} takes nothing behind a colon; write {name}")
-    return replace(checker, name=spec, check=checker.check(argument), takes="") if checker.takes else checker
-
-
-def expect_law(law: Any) -> None:
-    """Raise PluginError, saying what is missing, where something is not a law."""
+def expect_law(law: Law) -> None:
+    """Raise a PluginError that says what is missing if an object is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
     kind = "composed" if hasattr(law, "steps") else "procedure" if hasattr(law, "fit") else "formula"
@@ -291,10 +191,9 @@ def expect_law(law: Any) -> None:
         raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(REQUIRED[kind])}")
     if not law.name or not isinstance(law.name, str):
         raise PluginError(f"the law {law!r} has the name {law.name!r}; expected text")
-    if isinstance(getattr(law, "features", ()), str):
-        raise PluginError(
-            f"law {law.name!r}: features = {law.features!r}; expected a tuple of names, ({law.features!r},)"
-        )
+    features = getattr(law, "features", ())
+    if isinstance(features, str):
+        raise PluginError(f"law {law.name!r}: features = {features!r}; expected a tuple of names, ({features!r},)")
     for name, meant in misspelt(law, kind):
         raise PluginError(
             f"law {law.name!r} has an attribute {name!r}, which is not in the contract; did you mean {meant!r}? "
@@ -303,15 +202,15 @@ def expect_law(law: Any) -> None:
 
 
 def _laws(registries: Registries, plugin: str) -> Register:
-    def register(law: Any) -> None:
+    def register(law: Law) -> None:
         expect_law(law)
         registries.laws.add(law.name, law, plugin)
 
     return register
 
 
-def expect_forecaster(forecaster: Any) -> None:
-    """Raise PluginError, saying what is missing, where something is not a forecaster."""
+def expect_forecaster(forecaster: object) -> str:
+    """Return the name of a forecaster; raise a PluginError that says what is missing if an object is not one."""
     if isinstance(forecaster, type):
         raise PluginError(
             f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"
@@ -324,12 +223,12 @@ def expect_forecaster(forecaster: Any) -> None:
     untried = getattr(forecaster, "untried", 1.0)
     if not isinstance(untried, (int, float)) or not untried > 0:
         raise PluginError(f"forecaster {name!r}: untried = {untried!r}; expected a number above 0")
+    return name
 
 
 def _forecasters(registries: Registries, plugin: str) -> Register:
-    def register(forecaster: Any) -> None:
-        expect_forecaster(forecaster)
-        registries.forecasters.add(forecaster.name, forecaster, plugin)
+    def register(forecaster: object) -> None:
+        registries.forecasters.add(expect_forecaster(forecaster), forecaster, plugin)
 
     return register
 
