@@ -159,9 +159,10 @@ def licence_of_card(path: Path) -> str:
     """Return the licence that the card (README.md) of a repository of the hub names; "unknown" if it names none."""
     try:
         _, head, _ = read_settings(path).split("---", 2)
-        found = parse_yaml(head)["license"]
-    except (OSError, ValueError, TypeError, KeyError):
+        card = parse_yaml(head)
+    except (OSError, ValueError):
         return "unknown"
+    found = card.get("license", "unknown") if isinstance(card, dict) else "unknown"
     return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
 
 
