@@ -36,12 +36,11 @@ from harness.fitting.forecast_results import Forecast as Forecast
 from harness.fitting.forecasts import forecast as forecast
 from harness.fitting.result import LawFit as LawFit
 from harness.fitting.result import load_fits as load_fits
-from harness.hookspecs import Register as Register
-from harness.hookspecs import hookimpl as hookimpl
 from harness.host import PluginHost as PluginHost
 from harness.host import load_plugins as load_plugins
+from harness.host.hookspecs import Register as Register
+from harness.host.hookspecs import hookimpl as hookimpl
 from harness.metrics.samples import Samples as Samples
-from harness.metrics.scores import PerDoc as PerDoc
 from harness.metrics.scores import Scores as Scores
 from harness.reports.back_test import back_test as back_test
 from harness.reports.back_test_result import BackTest as BackTest
@@ -74,6 +73,7 @@ from harness.types import Floats as Floats
 from harness.types import Generation as Generation
 from harness.types import Ints as Ints
 from harness.types import Outcome as Outcome
+from harness.types import PerDoc as PerDoc
 from harness.types import Request as Request
 from harness.types import Sample as Sample
 from harness.types import Sampler as Sampler

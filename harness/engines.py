@@ -2,8 +2,8 @@
 
 from harness.checkpoints.digests import config_digest, tensors_digest, tokenizer_digest, weight_files
 from harness.checkpoints.weights import BUFFER, MASK, read_config
-from harness.distribution import how_to_install
 from harness.evaluation.tokens import common_prefix
+from harness.host.distribution import how_to_install
 
 __all__ = [
     "BUFFER",

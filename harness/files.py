@@ -9,12 +9,14 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from harness.errors import StoreError
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
+
+    from harness.types.json import Json
 
 MOST_SETTINGS = 2**22  # bytes of a family file or a config.json
 MOST_YAML = 2**18  # characters of a task.yaml; PyYAML reads about 10^5 per second
@@ -51,7 +53,7 @@ def _remove(path: Path) -> None:
         pass  # an unwritable folder has no such file
 
 
-def digest_of(value: Any) -> str:
+def digest_of(value: Json) -> str:
     """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to identify a million cells."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -94,7 +96,7 @@ def read_lines(stream: TextIO) -> Iterator[str]:
         yield line
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> Json:
     r"""Return a JSON value; raise ValueError for invalid JSON, too deep nesting, and lone surrogates.
 
     >>> parse_json('["\\ud83d\\ude00"]')
@@ -105,7 +107,7 @@ def parse_json(text: str) -> Any:
     ValueError: it has half of a surrogate pair, '\ud800', which is no character
     """
     try:
-        value = json.loads(text)
+        value: Json = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if SURROGATE.search(text):
@@ -122,7 +124,7 @@ def expect_characters(text: str) -> None:
         raise ValueError(f"it has half of a surrogate pair, {half!r}, which is no character") from error
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Json:
     """Return a YAML value; raise ValueError for invalid YAML, too deep nesting, or too many values after aliases.
 
     >>> parse_yaml("a: &x [1, 2]\\nb: *x")
@@ -138,7 +140,8 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         _expect_small(node, {})
-        return loader.construct_document(node)
+        value: Json = loader.construct_document(node)
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except yaml.YAMLError as error:

@@ -10,7 +10,8 @@ from harness.metrics.per_document import per_document
 from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
 from harness.store.imported import SAMPLES_ENGINE, import_name
-from harness.store.points import PointStore, checkpoint_columns, open_store, read_points, read_table
+from harness.store.point_files import read_points, read_table
+from harness.store.points import PointStore, checkpoint_columns, open_store
 
 __all__ = [
     "SAMPLES_ENGINE",

@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UsageError
 from harness.escaping import printable
-
-Cell = Any  # str, int, float, None, Measured or Range
+from harness.types.json import Scalar
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,9 @@ class Range:
         return f"{value} ± <{_last_digit(self.value, width)}" if value == low == high else f"{value} [{low}, {high}]"
 
 
+Cell = Scalar | Measured | Range
+
+
 @dataclass(frozen=True)
 class Table:
     """A named table: `name` is the file name; `notes` are printed below it.
@@ -61,7 +62,7 @@ class Table:
     best: tuple[tuple[int, int], ...] = ()
     optional: tuple[str, ...] = ()
 
-    def flat(self) -> tuple[list[str], list[list[Any]]]:
+    def flat(self) -> tuple[list[str], list[list[Scalar]]]:
         """Return machine-readable columns and rows: one column per value, error and bound, with six digits."""
         kinds = self.kinds
         columns = [name for c, kind in zip(self.columns, kinds, strict=True) for name in _names(c, kind)]
@@ -86,6 +87,11 @@ class Table:
         ]
 
 
+def as_cell(value: Hashable) -> Cell:
+    """Return a value of a frame as a cell: numbers and text as they are, anything else as text."""
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
 def _html(shown: str) -> str:
     return html.escape(printable(shown))
 
@@ -102,13 +108,13 @@ def _names(column: str, kind: type | None) -> tuple[str, ...]:
     return (column, f"{column} low", f"{column} high") if kind is Range else (column,)
 
 
-def _values(cell: Cell, kind: type | None) -> list[Any]:
+def _values(cell: Cell, kind: type | None) -> list[Scalar]:
     parts = list(vars(cell).values()) if isinstance(cell, (Measured, Range)) else [cell]
     parts += [None] * (len(_names("", kind)) - len(parts))
     return [_plain(part) for part in parts]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Scalar) -> Scalar:
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
@@ -220,7 +226,7 @@ def _unit(value: float, width: float) -> float:
     return float(10.0 ** (math.floor(math.log10(width)) - 1)) if width > 0 else 0.0
 
 
-def _equal(value: Any, other: str, unit: float) -> bool:
+def _equal(value: Scalar, other: str, unit: float) -> bool:
     if value is None or isinstance(value, (str, bool)):
         return ("" if value is None else printable(value)) == other
     try:

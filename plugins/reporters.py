@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import harness
 from harness import Table, printable
 from harness.tables import text
+from harness.types import Scalar
 
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
@@ -43,7 +44,8 @@ def comma_separated(tables: Sequence[Table]) -> str:
 def _csv(table: Table) -> str:
     columns, rows = table.flat()
     stream = io.StringIO()
-    shown = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in (columns, *rows)]
+    lines: list[Sequence[Scalar]] = [columns, *rows]
+    shown = [[printable(cell) if isinstance(cell, str) else cell for cell in line] for line in lines]
     csv.writer(stream, lineterminator="\n").writerows(shown)
     return stream.getvalue()
 

@@ -19,10 +19,7 @@ import pytest
 import harness
 from tests.conftest import REPOSITORY
 
-CONTRACTS = {
-    "charts", "columns", "distribution", "errors", "escaping", "files", "hookspecs", "host", "origins", "registries",
-    "tables", "types",
-}  # fmt: skip
+CONTRACTS = {"errors", "escaping", "files", "host", "tables", "types"}
 FACADES = {
     "engines",
     "executors",
@@ -39,9 +36,15 @@ ALLOWED = {
     "metrics": {"contracts"},
     "store": BELOW_STORE,
     "evaluation": BELOW_STORE | {"store"},
-    "fitting": {"contracts", "metrics", "harness.checkpoints.flops", "harness.store.points", "harness.store.columns"},
+    "fitting": {
+        "contracts",
+        "metrics",
+        "harness.checkpoints.flops",
+        "harness.store.points",
+        "harness.store.point_files",
+    },
     "reports": BELOW_REPORTS,
-    "testing": BELOW_REPORTS | {"harness.reports.panels"},
+    "testing": BELOW_REPORTS | {"harness.reports.charts", "harness.reports.panels"},
     "cli": BELOW_REPORTS | {"reports", "testing"},
     "facades": BELOW_REPORTS | {"reports", "testing", "cli", "facades"},
 }
@@ -56,8 +59,8 @@ HEAVY = {  # library: the only places that import it
     "huggingface_hub": {"harness/checkpoints/"},
     "lm_eval": {"plugins/sources/"},
     "ray": {"plugins/executors/"},
-    "altair": {"harness/charts.py"},
-    "vl_convert": {"harness/charts.py"},
+    "altair": {"harness/reports/charts.py"},
+    "vl_convert": {"harness/reports/charts.py"},
 }
 QUICK = {"numpy", "harness", "harness_plugins", "harness_tasks"}  # what a plugin may import at its top level
 PUBLIC = {"harness", *(f"harness.{name}" for name in FACADES | {"errors", "files", "tables", "types"})}
@@ -160,9 +163,9 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     levels: dict[str, int] = {}
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
-    assert len(levels) <= 26
-    assert sum(map(len, arrows.values())) <= 120
-    assert max(levels.values()) <= 11
+    assert len(levels) <= 20
+    assert sum(map(len, arrows.values())) <= 86
+    assert max(levels.values()) <= 10
 
 
 @pytest.mark.parametrize("library", sorted(HEAVY))
@@ -187,7 +190,7 @@ def test_plugins_import_public_modules_only():
 
 def test_the_core_names_its_plugins_only_in_the_list_of_built_ins():
     for path in sources("harness"):
-        if path.stem != "host":
+        if path.stem != "plugin_host":
             assert not any(m.startswith("harness_plugins") for m in imports(path.read_text("utf-8"))), path.name
 
 

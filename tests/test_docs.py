@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from harness.checkpoints import families
-from harness.checkpoints.families import SETTINGS
+from harness.checkpoints import family_files
+from harness.checkpoints.family_files import SETTINGS
 from harness.tasks.documents import find_files
 from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, _task_file
 from tests.conftest import REPOSITORY
@@ -57,7 +57,7 @@ def test_the_reference_covers_every_command():
 def test_every_setting_of_a_family_file_is_in_its_documentation():
 
     for setting in SETTINGS:
-        assert setting in (families.__doc__ or ""), setting
+        assert setting in (family_files.__doc__ or ""), setting
 
 
 @pytest.mark.parametrize("path", sources("harness", "plugins"), ids=lambda path: path.stem)

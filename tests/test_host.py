@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import PluginError, UsageError, distribution
-from harness.hookspecs import HOOKS
-from harness.host import BUILT_IN, Candidate, PluginHost, load_plugins
+from harness import PluginError, UsageError
+from harness.host import Candidate, PluginHost, distribution, load_plugins
+from harness.host.hookspecs import HOOKS
+from harness.host.plugin_host import BUILT_IN
 
 SINK = Path(__file__).with_name("kitchen_sink.py")
 
@@ -187,7 +188,7 @@ def test_a_name_like_no_other_does_not_list_forty(host: PluginHost):
 
 def test_every_hook_has_its_four_parts():
     """When it is called, its argument, and a smallest implementation stand in each docstring."""
-    from harness import hookspecs
+    from harness.host import hookspecs
 
     for name in HOOKS:
         text = getattr(hookspecs, name).__doc__

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import harness
-from harness import SuiteError, distribution
+from harness import SuiteError
 from harness.cli import main
-from harness.hookspecs import HOOKS
-from harness.host import PluginHost, load_plugins
+from harness.host import PluginHost, distribution, load_plugins
+from harness.host.hookspecs import HOOKS
 from harness.store.points import PointStore
 
 PLUGIN = '''
@@ -186,8 +186,8 @@ def test_sys_exit_at_import_does_not_load(plugin, tmp_path):
     ("place", "command"),
     [
         ("harness.reports.compare.compare", "compare s"),
-        ("harness.evaluation.suite.make_plan", "eval aster:w32l2 -t nano_job -o s"),
-        ("harness.evaluation.suite.prepare", "eval aster:w32l2 -t nano_job -o s --dry-run"),
+        ("harness.evaluation.preparation.make_plan", "eval aster:w32l2 -t nano_job -o s"),
+        ("harness.evaluation.evaluate.prepare", "eval aster:w32l2 -t nano_job -o s --dry-run"),
         ("harness.cli.commands.load_plugins", "ls laws"),
     ],
 )
@@ -199,7 +199,7 @@ def test_ctrl_c_ends_any_command_with_130(tmp_path, monkeypatch, place, command)
         (tmp_path / "s").mkdir()
         (tmp_path / "s" / "store.json").write_text('{"schema": 1}')
     monkeypatch.setattr(place, interrupted)
-    monkeypatch.setattr("harness.evaluation.suite.make_plan", interrupted)
+    monkeypatch.setattr("harness.evaluation.preparation.make_plan", interrupted)
     monkeypatch.chdir(tmp_path)
     result = run(*command.split())
     assert (result.exit_code, result.stdout) == (130, "")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from harness.errors import FamilyError
-from harness.files import digest_of
+from harness.files import digest_of, parse_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -31,13 +30,15 @@ def adapter_files(folder: Path) -> list[Path]:
 def base_of(folder: Path) -> str:
     """Return the source of an adapter's base model: a folder, or hub:NAME@REVISION; raise FamilyError without one."""
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"expected a JSON object, found {type(config).__name__}")
     except (OSError, ValueError) as error:
         raise FamilyError(f"{folder / CONFIG}: {error}; save the adapter again with save_pretrained") from error
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if kind != "LORA":
         raise FamilyError(f"{folder / CONFIG}: peft_type is {kind!r}; only LORA is served")
-    if not base:
+    if not base or not isinstance(base, str):
         raise FamilyError(
             f"{folder / CONFIG} names no base_model_name_or_path; write the folder of the base model there"
         )

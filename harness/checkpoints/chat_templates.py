@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from harness.errors import EngineError, choose
 
@@ -16,7 +15,7 @@ def read_chat_template(folder: Path) -> str:
     if (folder / FILE).is_file():
         return (folder / FILE).read_text(encoding="utf-8")
     config = folder / "tokenizer_config.json"
-    found: Any = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
     if isinstance(found, list):  # templates by name
         named = {entry["name"]: entry["template"] for entry in found}
         if "default" not in named:

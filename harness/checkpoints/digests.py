@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
 from harness.files import digest_of, write_whole
+from harness.types import Json
 
 FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with size, times and inode
 
@@ -124,8 +125,12 @@ def checkpoint_digest(
             return checkpoint_digest(folder, adapter=adapter, rehash=rehash, cache=own)
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
     code = {file.relative_to(folder).as_posix(): _sha256(file) for file in code_files(folder)}
-    parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
-    added = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
+    parts: dict[str, Json] = {
+        "weights": weights,
+        "config": config_digest(folder),
+        "tokenizer": tokenizer_digest(folder),
+    }
+    added: dict[str, Json] = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
     return digest_of(parts | ({"code": code} if code else {}) | added)
 
 
@@ -140,7 +145,7 @@ class DigestCache:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         self.path = Path(base) / "harness" / "digests.json"
         self._known = self._read()
-        self._added: dict[str, Any] = {}  # since the last writing
+        self._added: dict[str, Json] = {}  # since the last writing
         self._written = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -166,7 +171,7 @@ class DigestCache:
             self._write()
         return digest
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Json]:
         try:
             known = json.loads(self.path.read_bytes())
         except (OSError, ValueError, RecursionError):

@@ -9,8 +9,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from harness.errors import FamilyError
+from harness.errors import FamilyError, choose
 from harness.files import parse_json, read_settings
+from harness.types import Json
 
 EMBEDDING = re.compile(r"(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|wpe|embed_positions)\.weight$")
 POSITION = re.compile(r"(wpe|embed_positions)\.weight$")
@@ -55,10 +56,9 @@ def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             length = int.from_bytes(stream.read(8), "little")
             if length > MOST_HEADER:
                 raise ValueError(f"its header has {length} bytes; expected {MOST_HEADER} at most")
-            header = parse_json(stream.read(length).decode())
-        header.pop("__metadata__", None)
-        end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        headers = {name: (str(tensor["dtype"]), _shape(tensor["shape"])) for name, tensor in header.items()}
+            tensors = _tensors(parse_json(stream.read(length).decode()))
+        end = 8 + length + max((_numbers(tensor["data_offsets"])[1] for tensor in tensors.values()), default=0)
+        headers = {name: (str(tensor["dtype"]), _numbers(tensor["shape"])) for name, tensor in tensors.items()}
     except (OSError, ValueError, MemoryError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise FamilyError(f"{file}: not a safetensors file ({error}); copy it again") from error
     if file.stat().st_size != end:
@@ -66,10 +66,25 @@ def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     return headers
 
 
-def _shape(sides: Any) -> tuple[int, ...]:
-    if not isinstance(sides, list) or not all(type(side) is int and side >= 0 for side in sides):
-        raise ValueError(f"a tensor has the shape {sides!r}")
-    return tuple(sides)
+def _tensors(header: Json) -> dict[str, dict[str, Json]]:
+    """Return what a header says of each tensor."""
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is a {type(header).__name__}")
+    found = {name: about for name, about in header.items() if name != "__metadata__"}
+    tensors = {name: about for name, about in found.items() if isinstance(about, dict)}
+    if len(tensors) < len(found):
+        raise ValueError(f"its header says nothing of {choose(set(found) - set(tensors))}")
+    return tensors
+
+
+def _numbers(values: Json) -> tuple[int, ...]:
+    """Return a shape or offsets."""
+    if not isinstance(values, list):
+        raise ValueError(f"a tensor has the shape or offsets {values!r}")
+    found = tuple(value for value in values if type(value) is int and value >= 0)
+    if len(found) < len(values):
+        raise ValueError(f"a tensor has the shape or offsets {values!r}")
+    return found
 
 
 def measure(folder: Path) -> Sizes:
@@ -93,9 +108,10 @@ def measure(folder: Path) -> Sizes:
     return Sizes(total, total - lookups, head, features)
 
 
-def _features(config: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _features(config: dict[str, Json]) -> Iterator[tuple[str, float]]:
     for feature, keys in (("width", WIDTH), ("depth", DEPTH)):
         for key in keys:
-            if isinstance(config.get(key), int):
-                yield feature, float(config[key])
+            value = config.get(key)
+            if isinstance(value, int):
+                yield feature, float(value)
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -16,12 +16,21 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from harness.reports.documents import Documents
+    from harness.types import Bools, Ints
 
 SORTS = ("disagreement", "flips", "hardest")
 MANY = 6  # with more choices, only the gold and the preferred ones have a column
 GOLD = 20  # largest width of a gold answer, and of a document's name, in characters
 FIXED = 16  # width of the column right, plus the space between columns
 CONTEXT = 4000  # largest number of characters shown of a context
+
+
+class Asked(TypedDict):
+    """Options that say which documents are read."""
+
+    task: str | None
+    family: str | None
+    where: str | None
 
 
 @click.command("browse")
@@ -41,7 +50,7 @@ CONTEXT = 4000  # largest number of characters shown of a context
 @click.option("--all-steps", is_flag=True, help="Show every step of a document, not only the last of each run.")
 @click.pass_obj
 def browse(
-    host: PluginHost, /, store: Path, doc: str | None, sort: str, count: int, all_steps: bool, **asked: Any
+    host: PluginHost, /, store: Path, doc: str | None, sort: str, count: int, all_steps: bool, **asked: Unpack[Asked]
 ) -> None:
     """Show documents with the log-probability of every choice across checkpoints.
 
@@ -107,7 +116,7 @@ def _list(console: Console, found: Documents, sort: str, count: int) -> None:
     console.print()
 
 
-def _widest(found: Documents, order: Any) -> int:
+def _widest(found: Documents, order: Ints) -> int:
     """Return the total column width, in characters, of the names and gold answers of some documents."""
     ids = max(len(printable(found.docs.doc_ids[number])) for number in order)
     golds = (found.choices(int(number)) for number in order)
@@ -176,7 +185,7 @@ def _logprobs(found: Documents, number: int, *, all_steps: bool) -> Table:
     return table
 
 
-def _columns(is_gold: Any, picked: Any) -> list[int]:
+def _columns(is_gold: Bools, picked: Ints) -> list[int]:
     """Return the choices that get a column: all, or only gold choices and those that a checkpoint prefers."""
     if len(is_gold) <= MANY:
         return list(range(len(is_gold)))

@@ -11,7 +11,6 @@ from typing import Any
 import click
 from click.exceptions import Abort, Exit
 
-from harness import distribution
 from harness.cli.browse import browse
 from harness.cli.comparisons import compare, diff
 from harness.cli.evaluation import check, evaluate
@@ -22,8 +21,8 @@ from harness.cli.listings import ls, plugins, show
 from harness.cli.new import new
 from harness.cli.output import INTERRUPTED, answering, diverted, say
 from harness.errors import HarnessError, PluginError, UsageError
-from harness.host import PluginHost, load_plugins
-from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
+from harness.host import PluginHost, distribution, load_plugins
+from harness.host.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
 
 WITHOUT_PLUGINS = {"plugins", "doctor", "docs", "completion", "new"}  # these work if a plugin does not load
 

@@ -81,7 +81,7 @@ def compare(
     tables = tables_of(
         source.store,
         where=source.where,
-        metrics=read_options(metrics),
+        metrics={task: str(metric) for task, metric in read_options(metrics).items()},
         mix_engines=mix_engines,
         laws=[name for names in laws for name in names.split(",")] or None,
         reach=reach,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 from click.exceptions import Exit
 
-from harness.cli.executor_options import executor_options, split_executor
+from harness.cli.executor_options import ExecutorFlags, executor_options, executor_settings
 from harness.cli.named_values import read_options
 from harness.cli.output import FOLDER, FORMAT, INTERRUPTED, print_tables, say
-from harness.cli.prompting_options import prompting_options, prompting_settings
-from harness.cli.sampling_options import sampling_options, sampling_settings
+from harness.cli.prompting_options import PromptingFlags, prompting_options, prompting_settings
+from harness.cli.sampling_options import SamplingFlags, sampling_options, sampling_settings
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
     from harness.evaluation.evaluate import RunSettings
+
+
+class Flags(SamplingFlags, PromptingFlags, ExecutorFlags):
+    """Options of `harness eval` for prompts, generated text and executors."""
 
 
 @click.command("eval")
@@ -102,7 +106,7 @@ def evaluate(
     dry_run: bool,
     executor: str | None,
     shard: str | None,
-    **others: Any,
+    **others: Unpack[Flags],
 ) -> None:
     """Evaluate tasks on checkpoints and store the log-probability of every choice.
 
@@ -113,7 +117,6 @@ def evaluate(
     from harness.cli.progress import shown
     from harness.evaluation.evaluate import evaluate as run
 
-    own, more = split_executor(others)
     names = [name for name in tasks.split(",") if name]
     settings: RunSettings = {
         "engine": engine,
@@ -124,10 +127,10 @@ def evaluate(
         "truncation": truncation,
         "rehash": rehash,
         "allow_pickle": allow_pickle,
-        "sampling": sampling_settings(more),
-        "prompting": prompting_settings(more),
+        "sampling": sampling_settings(others),
+        "prompting": prompting_settings(others),
         "executor": executor,
-        "executor_options": own,
+        "executor_options": executor_settings(others),
         "shard": shard,
     }
     if dry_run:

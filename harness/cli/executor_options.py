@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
 
 import click
 
 C = TypeVar("C", bound=Callable[..., object])
-V = TypeVar("V")
 
 OPTIONS = (
     click.option(
@@ -23,7 +22,14 @@ OPTIONS = (
         "--shard", metavar="I/N", help="Evaluate part I of N of the checkpoints, for N commands that run side by side."
     ),
 )
-OF_EXECUTORS = ("workers", "gpus_per_worker", "address")
+
+
+class ExecutorFlags(TypedDict):
+    """The values of the options of executors on the command line."""
+
+    workers: int | None
+    gpus_per_worker: int | None
+    address: str | None
 
 
 def executor_options(command: C) -> C:
@@ -33,7 +39,7 @@ def executor_options(command: C) -> C:
     return command
 
 
-def split_executor(given: Mapping[str, V]) -> tuple[dict[str, V], dict[str, V]]:
-    """Return the values of the executor options, and of all other options."""
-    own = {name: value for name, value in given.items() if name in OF_EXECUTORS and value is not None}
-    return own, {name: value for name, value in given.items() if name not in OF_EXECUTORS}
+def executor_settings(given: ExecutorFlags) -> dict[str, int | str]:
+    """Return the values of these options as the argument `executor_options` of `harness.evaluate`."""
+    options = {"workers": given["workers"], "gpus_per_worker": given["gpus_per_worker"], "address": given["address"]}
+    return {name: value for name, value in options.items() if value is not None}

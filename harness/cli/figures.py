@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
 from harness.cli.output import LABEL, MAP, say
 from harness.host import PluginHost
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.store.points import PointStore
 
 LAW = click.option(
     "--law", default="sigmoid", show_default=True, help="Law drawn through the points of each task and family."
@@ -28,10 +33,31 @@ METRIC = click.option(
 WHERE = click.option("--where", metavar="EXPR", help="Expression that selects points.")
 
 
+class Rows(TypedDict):
+    """Options that say which points are drawn, and how their columns are named."""
+
+    renames: tuple[str, ...]
+    label: str | None
+    where: str | None
+
+
+class Drawn(Rows):
+    """Options of every figure."""
+
+    law: str
+    hold_out: str
+
+
+class Page(Drawn):
+    """Options of the report."""
+
+    title: str | None
+
+
 def _source(
-    path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any], task: str | None = None
-) -> Any:
-    """Return a store, or the long points of a table, with the options of points removed from `asked`.
+    path: Path, host: PluginHost, metrics: Sequence[str], asked: Drawn, task: str | None = None
+) -> PointStore | pd.DataFrame:
+    """Return a store, or the long points of a table.
 
     Without --metric, the column of a wide table with the name of the task is its score. Raises UsageError for --metric
     beside a store.
@@ -42,9 +68,9 @@ def _source(
     from harness.fitting.published import Reading
     from harness.fitting.wide_points import is_long
     from harness.reports.table_points import table_points
-    from harness.store.points import read_table
+    from harness.store.point_files import read_table
 
-    renames, label, where = (asked.pop(name) for name in ("renames", "label", "where"))
+    renames, label, where = asked["renames"], asked["label"], asked["where"]
     if not path.is_dir():
         read, _ = read_table(path)
         if task in read.columns and not is_long(read):
@@ -74,7 +100,7 @@ def _source(
 @WHERE
 @click.option("--title", help="Heading of the page (default: the name of the store or table).")
 @click.pass_obj
-def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], **asked: Any) -> None:
+def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], **asked: Unpack[Page]) -> None:
     """Write one HTML page with the figures of a store or a table.
 
     POINTS is a store, or a CSV or Parquet table with one row per checkpoint. The page holds its data and scripts and
@@ -82,8 +108,8 @@ def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, 
     """
     from harness.reports.report import write_report
 
-    asked["title"] = asked["title"] or f"Scaling report of {points.name}"
-    path = write_report(_source(points, host, metrics, asked), output, registries=host, **asked)
+    source, title = _source(points, host, metrics, asked), asked["title"] or f"Scaling report of {points.name}"
+    path = write_report(source, output, title=title, law=asked["law"], hold_out=asked["hold_out"], registries=host)
     say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -116,15 +142,17 @@ def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, 
 @click.pass_obj
 def plot(
     host: PluginHost, /, points: Path, task: str, output: Path, scale: str, linear: bool, metrics: tuple[str, ...],
-    **asked: Any,
+    **asked: Unpack[Drawn],
 ) -> None:  # fmt: skip
     """Draw one task: points with error bars, a law with its interval, and held-out points.
 
     POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
     """
-    from harness.charts import save_chart
+    from harness.reports.charts import save_chart
     from harness.reports.report import plot_task
 
     source = _source(points, host, metrics, asked, task)
-    chart = plot_task(source, task, x=scale, log_x=not linear, registries=host, **asked)
+    chart = plot_task(
+        source, task, x=scale, law=asked["law"], hold_out=asked["hold_out"], log_x=not linear, registries=host
+    )
     say(save_chart(chart, output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 from click.exceptions import Exit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.fitting.options import Options
     from harness.fitting.result import LawFit
     from harness.tables import Table
+    from harness.types import Json
 
 
 class Asked(TypedDict):
@@ -36,7 +37,7 @@ class Asked(TypedDict):
 
     via: str | None
     where: str | None
-    law_options: dict[str, Any]
+    law_options: dict[str, Json]
     options: Options
 
 
@@ -206,11 +207,7 @@ def _fit(
 def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
     """Print fits as text, or as JSON if `seconds` (their total time) is given."""
     if seconds is not None:
-        tables = [{**found.to_json(), "seconds": round(seconds, 3)} for found in fits]
-        for table in tables:
-            for step in table["steps"]:
-                del step["draws"]
-        print_json(tables)
+        print_json([{**found.to_json(draws=False), "seconds": round(seconds, 3)} for found in fits])
         return
     if fits:
         print_text("\n\n".join(map(str, fits)))

@@ -88,7 +88,8 @@ def _check_plugins(ctx: click.Context, names: tuple[str, ...], as_json: bool) ->
 
     host: PluginHost = ctx.obj
     results = []
-    for checked in check_plugins(host, names, commands=ctx.find_root().command):
+    root = ctx.find_root().command
+    for checked in check_plugins(host, names, commands=root if isinstance(root, click.Group) else None):
         say(f"{checked.kind} {checked.name}: {checked.result}")
         results.append(checked)
     if as_json:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from harness.errors import UsageError
 from harness.files import parse_yaml
+from harness.types import Json
 
 
-def read_options(pairs: Iterable[str]) -> dict[str, Any]:
+def read_options(pairs: Iterable[str]) -> dict[str, Json]:
     """Parse NAME=VALUE pairs; values are YAML, so 3 is a number and true is a boolean."""
-    found = {}
+    found: dict[str, Json] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
@@ -27,10 +27,12 @@ def read_features(pairs: Iterable[str]) -> dict[str, float | str]:
     """Parse NAME=VALUE pairs of features: numbers, including 1e19, or text, such as family=new."""
     found: dict[str, float | str] = {}
     for name, value in read_options(pairs).items():
+        if not isinstance(value, (str, int, float)):
+            raise UsageError(f"--at {name}={value}: expected a number or a text")
         try:
             found[name] = float(value)
         except ValueError:
             found[name] = str(value)
-        except (TypeError, OverflowError) as error:
+        except OverflowError as error:
             raise UsageError(f"--at {name}={value}: expected a number or a text") from error
     return found

@@ -24,15 +24,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 import click
 
 from harness.errors import UsageError, choose
 from harness.escaping import printable
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.tables import Table
+from harness.types import Json
 
+R = TypeVar("R")
 C = TypeVar("C", bound=Callable[..., object])  # a function or a click command
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -162,7 +164,7 @@ def _own_stream(stdout: TextIO) -> Iterator[TextIO]:
         os.close(kept)
 
 
-def answering(command: click.Command, invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
+def answering(command: click.Command, invoke: Callable[[click.Context], R], ctx: click.Context) -> R:
     """Run a command; if its output is for programs, redirect all other output to standard error."""
     is_ours = str(getattr(command.callback, "__module__", "")).startswith(("harness.", "harness_plugins."))
     if ctx.params.get("suffix") is None and not (is_ours and ctx.params.get("as_json")):
@@ -176,7 +178,7 @@ def answer(text: str) -> None:
     click.echo(printable(text, lines=True), file=ANSWERS.get())
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Json) -> None:
     """Print a value as JSON to standard output."""
     answer(json.dumps(value, indent=1, allow_nan=False))
 

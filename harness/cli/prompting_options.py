@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
-C = TypeVar("C", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from harness.tasks.prompting import PromptingOptions
+
+C = TypeVar("C", bound=Callable[..., object])
 OPTIONS = (
     click.option(
         "--num-fewshot", type=click.IntRange(min=0), help="Number of few-shot examples (default: the task's)."
@@ -32,7 +35,17 @@ OPTIONS = (
         help="Render few-shot examples as turns of the conversation (default), or within one user message.",
     ),
 )
-NAMES = ("num_fewshot", "fewshot_seed", "include_path", "chat_template", "system_prompt", "multiturn")
+
+
+class PromptingFlags(TypedDict):
+    """The values of these options on the command line."""
+
+    num_fewshot: int | None
+    fewshot_seed: int | None
+    include_path: tuple[str, ...]
+    chat_template: str | None
+    system_prompt: str | None
+    multiturn: bool | None
 
 
 def prompting_options(command: C) -> C:
@@ -42,6 +55,19 @@ def prompting_options(command: C) -> C:
     return command
 
 
-def prompting_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def prompting_settings(given: PromptingFlags) -> PromptingOptions:
     """Return the values of these options as the argument `prompting` of `harness.evaluate`."""
-    return {name: value for name in NAMES if (value := given[name]) is not None and value != ()}
+    settings: PromptingOptions = {}
+    if given["num_fewshot"] is not None:
+        settings["num_fewshot"] = given["num_fewshot"]
+    if given["fewshot_seed"] is not None:
+        settings["fewshot_seed"] = given["fewshot_seed"]
+    if given["include_path"]:
+        settings["include_path"] = given["include_path"]
+    if given["chat_template"] is not None:
+        settings["chat_template"] = given["chat_template"]
+    if given["system_prompt"] is not None:
+        settings["system_prompt"] = given["system_prompt"]
+    if given["multiturn"] is not None:
+        settings["multiturn"] = given["multiturn"]
+    return settings

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from harness.evaluation.sampling import SamplingOptions
+
 C = TypeVar("C", bound=Callable[..., object])
-SamplingValue = str | float | bool | None
 
 OPTIONS = (
     click.option(
@@ -25,8 +27,20 @@ OPTIONS = (
     click.option("--no-texts", is_flag=True, help="Store outcomes only, not the generated texts."),
     click.option("--allow-code-execution", is_flag=True, help="Run generated programs, in a sandbox."),
 )
-OF_SAMPLERS = ("n", "successes", "max_samples")
-OF_TEXTS = ("sampler", "temperature", "top_p", "seed", "allow_code_execution")
+
+
+class SamplingFlags(TypedDict):
+    """The values of these options on the command line."""
+
+    sampler: str | None
+    n: int | None
+    successes: int | None
+    max_samples: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    no_texts: bool
+    allow_code_execution: bool
 
 
 def sampling_options(command: C) -> C:
@@ -36,11 +50,22 @@ def sampling_options(command: C) -> C:
     return command
 
 
-def sampling_settings(given: Mapping[str, SamplingValue]) -> dict[str, Any]:
+def sampling_settings(given: SamplingFlags) -> SamplingOptions:
     """Return the values of these options as the argument `sampling` of `harness.evaluate`."""
-    settings: dict[str, Any] = {
-        name: value for name in OF_TEXTS if (value := given[name]) is not None and value is not False
-    }
-    options = {name: given[name] for name in OF_SAMPLERS if given[name] is not None}
-    texts = {"keep_texts": False} if given["no_texts"] else {}
-    return settings | ({"options": options} if options else {}) | texts
+    settings: SamplingOptions = {}
+    if given["sampler"] is not None:
+        settings["sampler"] = given["sampler"]
+    if given["temperature"] is not None:
+        settings["temperature"] = given["temperature"]
+    if given["top_p"] is not None:
+        settings["top_p"] = given["top_p"]
+    if given["seed"] is not None:
+        settings["seed"] = given["seed"]
+    if given["allow_code_execution"]:
+        settings["allow_code_execution"] = True
+    if given["no_texts"]:
+        settings["keep_texts"] = False
+    options = {"n": given["n"], "successes": given["successes"], "max_samples": given["max_samples"]}
+    if any(value is not None for value in options.values()):
+        settings["options"] = {name: value for name, value in options.items() if value is not None}
+    return settings

@@ -6,16 +6,23 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from harness.checkpoints.chat_templates import read_chat_template
 from harness.errors import EngineError, HarnessError, TokenError, UsageError
 from harness.files import digest_of
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.tasks.prompting import messages_of
 from harness.types import Tokenizer
 
 OWN = "tokenizer"  # the template of each checkpoint's tokenizer
+
+
+class ChatSettings(TypedDict):
+    """Digests of what makes prompts conversations, for the identity of a cell."""
+
+    chat_template: str
+    system_prompt: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,17 @@ class Chat:
         """Return the template for a checkpoint; raise EngineError where its tokenizer has none."""
         return read_chat_template(folder) if self.template == OWN else self.template
 
-    def settings(self, folder: Path) -> dict[str, Any]:
+    def settings(self, folder: Path) -> ChatSettings:
         """Return what is part of the identity of a cell.
 
         A template that asks for the date renders other prompts every day, so the date is part of it.
         """
         template = self.text_for(folder)
         today = datetime.datetime.now(tz=datetime.UTC).date().isoformat() if "strftime_now" in template else ""
-        system = {"system_prompt": digest_of(self.system_prompt)} if self.system_prompt else {}
-        return {"chat_template": digest_of([template, self.multiturn, today]), **system}
+        settings = ChatSettings(chat_template=digest_of([template, self.multiturn, today]))
+        if self.system_prompt:
+            settings["system_prompt"] = digest_of(self.system_prompt)
+        return settings
 
     def renderer(self, tokenizer: Tokenizer, folder: Path) -> Callable[[str], str]:
         """Return what renders a context; raise EngineError where the tokenizer of an engine renders no templates."""
@@ -64,13 +73,13 @@ class Chat:
         return render
 
 
-def make_chat(template: str | None, **known: Any) -> Chat | None:
+def make_chat(template: str | None, *, system_prompt: str = "", multiturn: bool = True) -> Chat | None:
     """Return how conversations are rendered, None where there are none; raise UsageError for a file that is missing."""
     if template is None:
         return None
     if template == OWN:
-        return Chat(OWN, **known)
+        return Chat(OWN, system_prompt, multiturn)
     file = Path(template)
     if not file.is_file():
         raise UsageError(f"--chat-template {template}: there is no such file; name one, or {OWN}")
-    return Chat(file.read_text(encoding="utf-8"), **known)
+    return Chat(file.read_text(encoding="utf-8"), system_prompt, multiturn)

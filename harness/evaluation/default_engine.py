@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.registries import Registries
+from harness.host.registries import Registries
 
 
 def default_engine(registries: Registries) -> str:

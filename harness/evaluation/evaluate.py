@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from harness.errors import UsageError, choose
-from harness.evaluation.plan import Plan, cost_table
-from harness.evaluation.suite import Progress, Settings, Suite, Summary, prepare
-from harness.evaluation.sweep import Executor, keep_shard, run_with, worker_table
+from harness.evaluation.costs import cost_table
+from harness.evaluation.estimates import keep_shard, worker_table
+from harness.evaluation.plan import Plan
+from harness.evaluation.preparation import Settings, prepare
+from harness.evaluation.sampling import SamplingOptions
+from harness.evaluation.suite import Progress, Suite, Summary
+from harness.evaluation.sweep import Executor, run_with
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.folders import expect_usable
 from harness.store.subsets import Subset
 from harness.tables import Table
+from harness.tasks.prompting import PromptingOptions
 from harness.types import Family, Task
+from harness.types.json import JsonObject
 
 
 class RunSettings(Settings, total=False):
     """Keyword arguments that say where cells are computed, too; documented at `evaluate`."""
 
     executor: str | None
-    executor_options: Mapping[str, Any] | None
+    executor_options: JsonObject | None
     shard: str | None
 
 
@@ -35,17 +41,17 @@ def evaluate(
     store: str | Path,
     *,
     engine: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
     subset: str | Path | Sequence[Subset] | None = None,
     truncation: str | None = None,
     rehash: bool = False,
-    sampling: Mapping[str, Any] | None = None,
+    sampling: SamplingOptions | None = None,
     allow_pickle: Sequence[str] = (),
-    prompting: Mapping[str, Any] | None = None,
+    prompting: PromptingOptions | None = None,
     executor: str | None = None,
-    executor_options: Mapping[str, Any] | None = None,
+    executor_options: JsonObject | None = None,
     shard: str | None = None,
     progress: Progress | None = None,
     registries: Registries | None = None,
@@ -104,7 +110,7 @@ def evaluate(
     return run_with(run, plan, setup, opened, progress, registries=registries, sampling=sampling)
 
 
-def find_executor(name: str | None, options: Mapping[str, Any], registries: Registries) -> Executor | None:
+def find_executor(name: str | None, options: JsonObject, registries: Registries) -> Executor | None:
     """Return an executor with its options, None without a name; raise UsageError for options that it does not have."""
     if name is None:
         if options:
@@ -123,7 +129,7 @@ def plan_tables(
     *,
     registries: Registries,
     executor: str | None = None,
-    executor_options: Mapping[str, Any] | None = None,
+    executor_options: JsonObject | None = None,
     shard: str | None = None,
     store: Path | None = None,
     **settings: Unpack[Settings],
@@ -136,6 +142,7 @@ def plan_tables(
     if shard:
         keep_shard(plan, shard)
     tables = [cost_table(plan)]
-    if options.get("workers"):
-        tables.append(worker_table(plan, options["workers"], "GPU" if options.get("gpus_per_worker") else "CPU"))
+    workers = options.get("workers")
+    if isinstance(workers, int) and workers:
+        tables.append(worker_table(plan, workers, "GPU" if options.get("gpus_per_worker") else "CPU"))
     return plan, tables

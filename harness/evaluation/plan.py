@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness.checkpoints.adapters import adapter_digest
 from harness.checkpoints.digests import (
@@ -18,20 +16,17 @@ from harness.checkpoints.digests import (
     config_digest,
     expect_no_pickles,
     state_of,
-    tokenizer_digest,
 )
 from harness.checkpoints.families import complete, locate
-from harness.checkpoints.flops import inference_flops
-from harness.distribution import missing
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
-from harness.evaluation.tokens import EncodedPrompts, EncodedTask, Encoder, encode_prompts, encode_task
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.distribution import missing
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
-from harness.tables import Table
-from harness.types import Checkpoint, EngineInfo, EngineType, Task
+from harness.types import Checkpoint, EngineInfo, EngineType, Json, Task
+from harness.types.json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # state before the digest was computed
-    trusted: Mapping[str, Any] = field(default_factory=dict)  # code and pickles of the checkpoint that may run
+    trusted: JsonObject = field(default_factory=dict)  # code and pickles of the checkpoint that may run
     chat: Chat | None = None
 
     @property
@@ -103,7 +98,7 @@ class Setup:
     """
 
     engine: EngineType
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
     truncation: str | None = None
     rehash: bool = False
     greedy: frozenset[str] = frozenset()
@@ -111,12 +106,12 @@ class Setup:
     pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
     chat: Chat | None = None
 
-    def trusted_of(self, folder: Path) -> dict[str, Any]:
+    def trusted_of(self, folder: Path) -> dict[str, Json]:
         """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
 
         Raises FamilyError for pickles that nobody allowed.
         """
-        found: dict[str, Any] = {}
+        found: dict[str, Json] = {}
         if self.options.get("trust_remote_code"):
             found = {"trust_remote_code": True, "remote_code": code_digests(folder)}
         pickles = expect_no_pickles(folder, self.pickles)
@@ -216,90 +211,3 @@ def _equal_weights(jobs: Sequence[Job]) -> list[str]:
     for job in jobs:
         owners.setdefault(job.digest, []).append(job.checkpoint.label)
     return [f"{' and '.join(labels)} have the same weights" for labels in owners.values() if len(set(labels)) > 1]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs."""
-
-    task: str
-    cells: int
-    documents: int
-    tokens: int
-    flops: float
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.task,
-            self.cells + other.cells,
-            self.documents + other.documents,
-            self.tokens + other.tokens,
-            self.flops + other.flops,
-        )
-
-
-def costs(plan: Plan) -> list[Cost]:
-    """Return the cost of a plan per task; reads tokenizers but no weights. Raises TokenError as an evaluation does."""
-    pool, found = EncoderPool(), dict[str, Cost]()
-    for job, task, _ in plan.missing():
-        tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
-        cell = Cost(task.name, 1, len(task.docs), tokens, inference_flops(job.checkpoint.params or 0, tokens))
-        found[task.name] = found[task.name] + cell if task.name in found else cell
-    return sorted(found.values(), key=lambda cost: cost.task)
-
-
-def cost_table(plan: Plan) -> Table:
-    """Return the cost of a plan: one row per task, and their sum."""
-    rows = costs(plan)
-    everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
-    stored = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are in the store."
-    about = "Tokens count every choice with its context, and generated text at its maximal length. "
-    about += "FLOPs are 2 x parameters x tokens."
-    columns = ("task", "cells", "documents", "tokens", "FLOPs")
-    cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
-    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *plan.notes))
-
-
-Encoded = EncodedTask | EncodedPrompts
-
-
-class EncoderPool:
-    """Tasks as token ids, cached for checkpoints with the same tokenizer and settings; a thread encodes ahead."""
-
-    def __init__(self) -> None:
-        self.key: tuple[object, ...] = ()
-        self.encoded: dict[str, Future[Encoded]] = {}
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
-
-    def encode(self, job: Job, task: Task) -> Encoded:
-        """Return a task's requests for a job's checkpoint; raise TokenError or EngineError."""
-        return self.ahead(job, task).result()
-
-    def ahead(self, job: Job, task: Task) -> Future[Encoded]:
-        """Start to encode a task, unless it was started before."""
-        settings = job.settings
-        key = (
-            tokenizer_digest(job.folder),
-            settings.bos,
-            settings.max_length,
-            settings.truncation,
-            settings.chat_template,
-        )
-        if key != self.key:
-            self.key, self.encoded = key, {}
-        if task.fingerprint not in self.encoded:
-            self.encoded[task.fingerprint] = self.thread.submit(_encode, job, task)
-        return self.encoded[task.fingerprint]
-
-
-def _encode(job: Job, task: Task) -> Encoded:
-    settings = job.settings
-    try:
-        tokenizer = job.info.load_tokenizer()
-    except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
-        raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
-    encode = encode_prompts if task.generation else encode_task
-    render = job.chat.renderer(tokenizer, job.folder) if job.chat else None
-    return encode(
-        task, Encoder(tokenizer, settings.max_length, settings.bos, truncation_of(settings, task), render=render)
-    )

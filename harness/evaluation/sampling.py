@@ -14,24 +14,37 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from harness.distribution import version
 from harness.errors import EngineError, PluginError, UsageError
 from harness.evaluation.scoring import Claim
 from harness.evaluation.tokens import EncodedPrompts
-from harness.origins import PLUGIN_ERRORS, Origin, describe, run
-from harness.registries import Registries, find_checker
+from harness.host.distribution import version
+from harness.host.origins import PLUGIN_ERRORS, Origin, describe, run
+from harness.host.registries import Registries, find_checker
 from harness.store.cells import Store
 from harness.store.sample_cells import Drawn
-from harness.types import Checker, Engine, Generation, Outcome, Sample, Sampler, SampleRequest, Task
+from harness.types import Checker, Engine, Generation, Json, Outcome, Sample, Sampler, SampleRequest, Task
+from harness.types.json import JsonObject
 
 PART_ROWS = 50_000  # number of samples after which a part is written
 PART_SECONDS = 10.0  # seconds after which a part is written
 NOBODY = Origin("-", "sampler", "-")
 SEED_BYTES = 6  # of the seed of a document's first sample; the next samples have consecutive seeds
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The argument `sampling` of `harness.evaluate`: how text is generated; documented at `make_sampling`."""
+
+    sampler: str
+    options: JsonObject
+    temperature: float | None
+    top_p: float | None
+    seed: int
+    keep_texts: bool
+    allow_code_execution: bool
 
 
 class Run(NamedTuple):
@@ -60,8 +73,9 @@ class Sampling:
         """Return how a task generates text in this suite; raise UsageError if all samples would be equal."""
         if task.generation is None:
             raise UsageError(f"task {task.name} generates no text")
-        overrides: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p}
-        generation = replace(task.generation, **{name: value for name, value in overrides.items() if value is not None})
+        own = task.generation
+        temperature = own.temperature if self.temperature is None else self.temperature
+        generation = replace(own, temperature=temperature, top_p=own.top_p if self.top_p is None else self.top_p)
         if self.sampler.at_most > 1 and generation.temperature == 0:
             raise UsageError(
                 f"task {task.name}: all samples of a document are equal at temperature 0; pass --temperature, such as "
@@ -69,7 +83,7 @@ class Sampling:
             )
         return generation
 
-    def settings(self, task: Task) -> dict[str, Any]:
+    def settings(self, task: Task) -> dict[str, Json]:
         """Return the sampling settings in a cell's identity."""
         generation, checker = self.of(task), self.checkers[task.name]
         return {
@@ -87,7 +101,7 @@ def make_sampling(
     registries: Registries,
     *,
     sampler: str = "n",
-    options: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     seed: int = 0,
@@ -151,7 +165,7 @@ class SampleRun:
         """Load the samples of an earlier run, and queue those that it had requested but not stored."""
         rows = self.store.sample_cells.read(self.claim.cell.name)
         stored: list[set[int]] = [set() for _ in self.came]
-        for doc, sample, outcome in zip(*(rows.get(name, ()) for name in ("doc", "sample", "outcome")), strict=True):
+        for doc, sample, outcome in zip(*(rows.get(n, ()) for n in ("doc", "sample", "outcome")), strict=True):
             stored[doc].add(int(sample))
             self.passed[doc] += outcome == "passed"
         for doc, samples in enumerate(stored):
@@ -230,7 +244,7 @@ class SampleRun:
 
     def _take(self, sample: Sample) -> None:
         """Check a sample; programs run in parallel while more text is generated."""
-        run: Any = sample.key
+        run = self._run_of(sample)
         future: Future[Outcome] = Future()
         if self.checker.executes_code:
             future = self.pool.submit(self._check, run.doc, sample.text)
@@ -238,6 +252,12 @@ class SampleRun:
             future.set_result(self._check(run.doc, sample.text))
         self.checks[future] = (run, sample)
         self._finish_checks(wait=False)
+
+    def _run_of(self, sample: Sample) -> Run:
+        """Return the samples that a result belongs to; raise EngineError for a key that was not asked for."""
+        if not isinstance(sample.key, Run):
+            raise EngineError(f"the engine returned a sample with the key {sample.key!r}, which was not asked for")
+        return sample.key
 
     def _check(self, doc: int, text: str) -> Outcome:
         document = self.claim.task.docs[doc]
@@ -273,7 +293,7 @@ class SampleRun:
             self.stored += len(self.rows)
             self.rows, self.written = [], time.monotonic()
 
-    def seal(self, provenance: Mapping[str, Any]) -> None:
+    def seal(self, provenance: JsonObject) -> None:
         """Mark the cell as complete."""
-        counts = {"rows": self.stored, "truncated": np.flatnonzero(self.encoded.truncated).tolist()}
+        counts: dict[str, Json] = {"rows": self.stored, "truncated": np.flatnonzero(self.encoded.truncated).tolist()}
         self.store.sample_cells.seal(self.claim.cell.name, {**provenance, **counts, "harness": version()})

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from filelock import BaseFileLock
 
-from harness.distribution import version
 from harness.errors import EngineError
 from harness.evaluation.tokens import EncodedTask
+from harness.host.distribution import version
 from harness.store.choice_cells import Records
 from harness.store.identity import CellId
 from harness.types import Bools, ChoiceScore, Floats, Request, Task
+from harness.types.json import JsonObject
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Tally:
         else:
             self.is_greedy[piece.rows] &= score.is_greedy[piece.which]
 
-    def records(self, provenance: Mapping[str, Any]) -> Records:
+    def records(self, provenance: JsonObject) -> Records:
         """Return the finished records; raise EngineError for a non-finite score."""
         for column in (self.logprob, self.unconditional):
             if column is not None and not np.isfinite(column).all():
@@ -96,6 +96,15 @@ def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Reques
         begun.append(tally)
         for request in tally.encoded.requests:
             yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy)
+
+
+def added(score: ChoiceScore, begun: Sequence[Tally]) -> Tally:
+    """Add a result to the cell that it belongs to, and return the cell; raise EngineError for an unknown key."""
+    match score.key:
+        case (int(number), int(request)) if number < len(begun):
+            begun[number].add(request, score)
+            return begun[number]
+    raise EngineError(f"the engine returned a score with the key {score.key!r}, which was not requested")
 
 
 def check_all_came(tallies: Sequence[Tally]) -> None:

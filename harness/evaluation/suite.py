@@ -6,50 +6,25 @@ killed and restarted, and several processes can work on one store without scorin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, zip_longest
-from pathlib import Path
-from typing import Any, TypedDict
 
 from filelock import Timeout
 
-from harness.checkpoints.families import check_features, select
-from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError, choose, suggest
-from harness.evaluation.chat import Chat, make_chat
-from harness.evaluation.default_engine import default_engine
+from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError
+from harness.evaluation.encoder_pool import Encoded, EncoderPool
 from harness.evaluation.engine_slot import EngineSlot
-from harness.evaluation.plan import EncoderPool, Failure, Job, Plan, Setup, check_options, make_plan
-from harness.evaluation.sampling import SampleRun, make_sampling
-from harness.evaluation.scoring import Claim, Tally, check_all_came, requests_of
-from harness.evaluation.tokens import TRUNCATION
+from harness.evaluation.plan import Failure, Job, Plan, Setup
+from harness.evaluation.sampling import SampleRun
+from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requests_of
+from harness.evaluation.tokens import EncodedPrompts, EncodedTask
 from harness.evaluation.writing import CellWriter
-from harness.host import default_host
-from harness.origins import PLUGIN_ERRORS, is_interrupt
-from harness.registries import Registries
+from harness.host.origins import PLUGIN_ERRORS, is_interrupt
 from harness.store.cells import Store
-from harness.store.folders import expect_usable
 from harness.store.identity import CellId
-from harness.store.subsets import Subset, load_subsets, take_all
-from harness.tasks.loading import find_tasks, fingerprinted
-from harness.tasks.prompting import Prompting, as_chat
-from harness.types import Checkpoint, Engine, Family, Task
-
-
-class Settings(TypedDict, total=False):
-    """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
-
-    engine: str | None
-    options: Mapping[str, Any] | None
-    data: str | Path | None
-    limit: int | None
-    subset: str | Path | Sequence[Subset] | None
-    truncation: str | None
-    rehash: bool
-    sampling: Mapping[str, Any] | None
-    allow_pickle: Sequence[str]
-    prompting: Mapping[str, Any] | None
+from harness.types import Checkpoint, Engine, Task
 
 
 class Progress:
@@ -166,7 +141,7 @@ class Suite:
             if not self.store.has(cell):  # written since _open_cells
                 yield Claim(task, cell, lock)
 
-    def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Any]]:
+    def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Encoded]]:
         """Yield each claim that can be tokenised, with its tokens; the next is tokenised in the background."""
         for claim, after in zip_longest(claims, claims[1:]):
             encoded = self.pool.ahead(job, claim.task)
@@ -204,18 +179,18 @@ class Suite:
             self.slot.close()
             self._fail(job.checkpoint.label, error)
 
-    def _score(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
+    def _score(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
         tallies = (
-            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source)) for claim, encoded in cells
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source))
+            for claim, encoded in cells
+            if isinstance(encoded, EncodedTask)  # prompts of generated text are not scored
         )
         try:
             for score in engine.score(requests_of(tallies, begun)):
-                key: Any = score.key  # (number, request), as requests_of made it
-                tally = begun[key[0]]
-                tally.add(key[1], score)
+                tally = added(score, begun)
                 self.progress.documents(job.checkpoint, tally.documents)
                 if not tally.left:
                     self._write(job, tally, engine)
@@ -223,7 +198,7 @@ class Suite:
             self._report_written(job, wait=True)
         check_all_came(begun)
 
-    def _draw(self, job: Job, cells: Iterable[tuple[Claim, Any]], engine: Engine) -> None:
+    def _draw(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Generate the text of cells, one after the other; an error of a checker or sampler fails its cell only."""
         for claim, encoded in cells:
             try:
@@ -239,10 +214,10 @@ class Suite:
             self.summary.written += 1
             self.progress.cell(job.checkpoint, claim.task)
 
-    def _sample_run(self, claim: Claim, encoded: Any) -> SampleRun:
+    def _sample_run(self, claim: Claim, encoded: Encoded) -> SampleRun:
         """Start a cell, or continue one of an earlier run; damaged parts are drawn again."""
         sampling = self.slot.setup.sampling
-        if sampling is None:
+        if sampling is None or not isinstance(encoded, EncodedPrompts):
             raise UsageError(f"task {claim.task.name} generates text; expected sampling options")
         while True:
             try:
@@ -252,7 +227,8 @@ class Suite:
 
     def _tell(self, job: Job, engine: Engine) -> None:
         """Report notes of the engine on disabled optimisations, once each."""
-        for note in engine.describe().get("notes", ()):
+        notes = engine.describe().get("notes")
+        for note in map(str, notes if isinstance(notes, (list, tuple)) else ()):
             if note not in self.told:
                 self.told.add(note)
                 self.progress.note(f"{job.checkpoint.label}: {note}")
@@ -300,86 +276,3 @@ class Suite:
 
 def _where(job: Job, task: Task) -> str:
     return f"{job.checkpoint.label} {task.name}"
-
-
-def prepare(
-    families: Sequence[str | Family],
-    tasks: Sequence[str | Task],
-    *,
-    store: str | Path | None = None,
-    engine: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    data: str | Path | None = None,
-    limit: int | None = None,
-    subset: str | Path | Sequence[Subset] | None = None,
-    truncation: str | None = None,
-    rehash: bool = False,
-    sampling: Mapping[str, Any] | None = None,
-    allow_pickle: Sequence[str] = (),
-    prompting: Mapping[str, Any] | None = None,
-    registries: Registries | None = None,
-) -> tuple[Plan, Setup]:
-    """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
-
-    With a `store`, the cells that it has are not planned again. Raises StoreError, before weights are read for their
-    digests, if no store can be made there.
-    """
-    registries = registries or default_host()
-    chosen = registries.engines[engine or default_engine(registries)]
-    greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    own, chat = take_prompting(prompting or {})
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
-    check_options(setup)
-    if truncation is not None and truncation not in TRUNCATION:
-        raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
-    checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
-    check_features(checkpoints, registries)
-    found = _tasks(tasks, registries, Path(data) if data else None, limit, own)
-    if subset is not None:
-        found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
-    if not checkpoints or not found:
-        raise UsageError(f"{len(checkpoints)} checkpoints and {len(found)} tasks are named; expected at least one each")
-    if store is not None:
-        expect_usable(Path(store))
-    drawn = [task for task in found if task.generation]
-    if drawn:
-        setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or {})))
-    elif sampling:
-        raise UsageError(f"{choose(sampling)}: none of the tasks {choose(task.name for task in found)} draws texts")
-    once = list({(c.label, c.source): c for c in checkpoints}.values())
-    plan = make_plan(once, found, setup)
-    if store is not None and (Path(store) / "store.json").exists():
-        plan.look_into(Store(store, sets_aside=False))
-    return plan, setup
-
-
-def take_prompting(asked: Mapping[str, Any]) -> tuple[Prompting, Chat | None]:
-    """Return options for prompts, and how conversations are rendered, from one dict; raise UsageError for others."""
-    known = {f.name for f in fields(Prompting)} - {"chat"} | {"chat_template"}
-    if unknown := set(asked) - known:
-        raise UsageError(f"prompting has no option {choose(unknown)}; it has: {choose(known)}")
-    template = asked.get("chat_template")
-    own = Prompting(chat=template is not None, **{k: v for k, v in asked.items() if k != "chat_template"})
-    return own, make_chat(template, system_prompt=own.system_prompt, multiturn=own.multiturn)
-
-
-def _tasks(
-    names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
-) -> list[Task]:
-    """Return tasks, each once; raise UsageError for an unknown metric."""
-    found = [
-        task
-        for item in names
-        for task in (
-            [as_chat(item, prompting)]
-            if isinstance(item, Task)
-            else find_tasks([item], registries, data, limit, prompting)
-        )
-    ]
-    for task in found:
-        if task.metric not in registries.metrics and not task.source:
-            raise UsageError(
-                f"task {task.name}: there is no metric {task.metric!r}; "
-                f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
-            )
-    return [fingerprinted(task) for task in {task.name: task for task in found}.values()]

@@ -5,30 +5,24 @@ An executor offers a `Pool` of workers, in processes of this machine or elsewher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from harness.checkpoints.flops import inference_flops
 from harness.errors import StoreError, SuiteError, UsageError
+from harness.evaluation.estimates import works_of
 from harness.evaluation.plan import Failure, Job, Plan, Setup
-from harness.evaluation.schedule import Assignment, Schedule, Work, shard
-from harness.evaluation.schedule_simulation import simulate
+from harness.evaluation.sampling import SamplingOptions
+from harness.evaluation.schedule import Assignment, Schedule, Work
 from harness.evaluation.suite import Progress, Suite, Summary
 from harness.evaluation.workers import Event, Order, Orders, WorkerSpec
 from harness.host import PluginHost
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.identity import CellId
-from harness.tables import Table
 from harness.types import Task
 
-FLOPS_PER_SECOND = {"GPU": 2e14, "CPU": 1e11}  # of one worker, for estimates: about those of one H100 and of one core
-LOAD_BYTES = 2e9  # of weights that are read per second
-START = {"GPU": 60.0, "CPU": 5.0}  # seconds until an engine of another shape is ready
-CELL = 0.05  # seconds of a cell that do not depend on the model
-CHARACTERS = 4.0  # of a token
 ATTEMPTS = 3  # workers in a row that may die in one place before they have done anything
 
 
@@ -98,32 +92,6 @@ class Sweep:
         self.progress.failed(failure)
 
 
-def works_of(plan: Plan, device: str, *, everything: bool = False) -> list[Work]:
-    """Return the estimated seconds of the missing cells of a plan, or of all cells, by checkpoint.
-
-    Tokens are estimated from characters, contexts counted once.
-    """
-    there = set() if everything else set(plan.there)
-    tokens = {task.fingerprint: _tokens(task, plan.samples) for job in plan.jobs for task, _ in job.cells}
-    found = []
-    for number, job in enumerate(plan.jobs):
-        params, cells = job.checkpoint.params or 0, dict[str, float]()
-        for task, cell in job.cells:
-            if cell.name not in there:
-                there.add(cell.name)
-                flops = inference_flops(params, tokens[task.fingerprint])
-                cells[cell.name] = CELL + flops / FLOPS_PER_SECOND[device]
-        found.append(Work(job.info.shape or str(number), cells, 4 * params / LOAD_BYTES))
-    return found
-
-
-def _tokens(task: Task, samples: int) -> float:
-    read = sum(len(text) for doc in task.docs for text in (*doc.contexts, *doc.continuations)) / CHARACTERS
-    if task.generation is None:
-        return read
-    return samples * (read + task.generation.max_tokens * len(task.docs))
-
-
 @dataclass
 class _Drive:
     sweep: Sweep
@@ -148,10 +116,10 @@ class _Drive:
         hear = getattr(self, f"_{event.kind}")
         hear(event.worker, event.content)
 
-    def _ready(self, worker: int, _: Any) -> None:
+    def _ready(self, worker: int, _: None) -> None:
         self._give(worker)
 
-    def _done(self, worker: int, _: Any) -> None:
+    def _done(self, worker: int, _: None) -> None:
         self.attempts[worker] = 0
         self.doing.pop(worker, None)
         self._give(worker)
@@ -240,7 +208,7 @@ def run_with(
     progress: Progress,
     *,
     registries: Registries,
-    sampling: Mapping[str, Any] | None,
+    sampling: SamplingOptions | None,
 ) -> Summary:
     """Run a plan with an executor, as `Suite.run` does in this process."""
     spec = spec_of(plan, setup, store.path, sampling, registries)
@@ -259,7 +227,7 @@ def run_with(
 
 
 def spec_of(
-    plan: Plan, setup: Setup, store: Path, sampling: Mapping[str, Any] | None, registries: Registries
+    plan: Plan, setup: Setup, store: Path, sampling: SamplingOptions | None, registries: Registries
 ) -> WorkerSpec:
     """Return what workers are made with; raise UsageError where a plugin exists in this process only."""
     alone = registries.added() if isinstance(registries, PluginHost) else ["registries"]
@@ -268,31 +236,16 @@ def spec_of(
     tasks = {task.fingerprint: task for job in plan.jobs for task, _ in job.cells}
     extra = registries.extra if isinstance(registries, PluginHost) else ()
     return WorkerSpec(
-        store.resolve(), tasks, setup.engine.name, setup.options, setup.truncation, setup.greedy, sampling or {}, extra,
-        setup.chat,
-    )  # fmt: skip
-
-
-def keep_shard(plan: Plan, text: str) -> None:
-    """Leave only the jobs of one shard in a plan; `text` is I/N, such as 2/8. Raises UsageError for others."""
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
-    own = shard(works_of(plan, "CPU", everything=True), int(number), int(of))
-    plan.jobs = [plan.jobs[job] for job in own]
-
-
-def worker_table(plan: Plan, workers: int, device: str) -> Table:
-    """Return the estimated seconds of every worker."""
-    found = simulate(works_of(plan, device), workers, start=START[device])
-    rows = [
-        (str(worker), round(useful), round(loading))
-        for worker, (useful, loading) in enumerate(zip(found.useful, found.loading, strict=True))
-    ]
-    about = f"Estimated for one {device} per worker at {FLOPS_PER_SECOND[device]:.0e} FLOP/s; the sweep takes about "
-    about += f"{found.end:.0f} s, {100 * found.share:.0f} % of it on cells."
-    columns = ("worker", "seconds on cells", "seconds to start and load")
-    return Table("workers", "Workers", columns, tuple(rows), (about,))
+        store=store.resolve(),
+        tasks=tasks,
+        engine=setup.engine.name,
+        options=setup.options,
+        truncation=setup.truncation,
+        greedy=setup.greedy,
+        sampling=sampling or SamplingOptions(),
+        plugins=extra,
+        chat=setup.chat,
+    )
 
 
 def expect_workers(workers: int | None, devices: Sequence[object]) -> int:

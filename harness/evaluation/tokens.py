@@ -18,19 +18,25 @@ All engines use the same rules. All prompts are checked before the first forward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from harness.errors import TokenError, choose
-from harness.evaluation.text_parts import CutError, PartTokenizer, encode_in_parts, encode_whole, without_collection
-from harness.types import Bools, Doc, Ints, Request, Task, Tokenizer
+from harness.errors import TokenError
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.text_parts import (
+    CutError,
+    Ids,
+    PartTokenizer,
+    Prompt,
+    encode_in_parts,
+    encode_whole,
+    without_collection,
+)
+from harness.types import Bools, Doc, Ints, Request, Task
 
-TRUNCATION = ("left", "lm_eval")
 CHUNK = 512  # documents encoded at a time: with long few-shot contexts, the texts of a whole task fill gigabytes
-Ids = list[int]
-Prompt = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -80,66 +86,6 @@ class Split:
     truncated: tuple[bool, ...]
     n_tokens: tuple[int, ...]
     joined: bool = False
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """The token rules of one suite, with the tokenizer of one checkpoint."""
-
-    tokenizer: Tokenizer
-    max_length: int
-    bos: str = "auto"
-    truncation: str = "left"
-    render: Callable[[str], str] | None = None  # from messages to text, where contexts are conversations
-
-    def __post_init__(self) -> None:
-        if self.truncation not in TRUNCATION:
-            raise TokenError(f"truncation {self.truncation!r}; expected one of {choose(TRUNCATION)}")
-        if self.bos == "always" and self.tokenizer.bos_id is None:
-            raise TokenError("bos = always, but the tokenizer has no BOS token; set bos = never or auto in the family")
-
-    @property
-    def prefix(self) -> Ids:
-        """Return the tokens before every context."""
-        if self.bos == "always" and self.tokenizer.bos_id is not None:
-            return [self.tokenizer.bos_id]
-        return list(self.tokenizer.prefix_ids) if self.bos == "auto" else []
-
-    @property
-    def limit(self) -> int:
-        """Return the largest number of tokens of a scored sequence."""
-        return self.max_length + (self.truncation == "lm_eval")
-
-    def text(self, task: Task, context: str) -> str:
-        """Return a context as text; raise TokenError where a template refuses its messages."""
-        if self.render is None or task.kind == "text":
-            return context
-        return self.render(context)
-
-    def before(self, ids: Ids) -> Ids:
-        """Return the tokens to add before a context that begins with `ids`: never BOS twice, and one if it is empty."""
-        prefix = self.prefix
-        if ids and prefix and ids[: len(prefix)] == prefix:
-            return []
-        return prefix if ids or prefix else [self._first()]
-
-    def _first(self) -> int:
-        """Return the token to condition on without context and BOS."""
-        ids = (self.tokenizer.bos_id, self.tokenizer.eos_id)
-        first = next((i for i in ids if i is not None), None)
-        if first is None or self.bos == "never":
-            raise TokenError("the context is empty and there is no BOS to condition on; set bos = always in the family")
-        return first
-
-    def cut(self, context: Ids, longest: int) -> Ids:
-        """Drop the left part of a context so that `longest` more tokens fit after it."""
-        over = len(context) + longest - self.limit
-        if over <= 0:
-            return context
-        kept = 0 if self.truncation == "lm_eval" else len(self.prefix)
-        if over > len(context) - max(kept, 1):
-            raise TokenError(f"a continuation of {longest} tokens does not fit: max_length is {self.max_length}")
-        return context[:kept] + context[kept + over :]
 
 
 def move_spaces(context: str, continuation: str) -> tuple[str, str]:

@@ -10,22 +10,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.checkpoints.digests import FileStates
-from harness.distribution import version
 from harness.errors import EngineError, StoreError, SuiteError
 from harness.evaluation.chat import Chat
 from harness.evaluation.plan import Failure, Job, Plan, Setup
-from harness.evaluation.sampling import make_sampling
+from harness.evaluation.sampling import SamplingOptions, make_sampling
 from harness.evaluation.suite import Progress, Suite
 from harness.host import load_plugins
-from harness.registries import Registries
+from harness.host.distribution import version
+from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
 from harness.types import Checkpoint, Task
+from harness.types.json import JsonObject
 
 SECONDS = 0.5  # between two reports of documents
+
+
+Content = str | int | Failure | None  # of an event: text, a number of documents, a fingerprint, a failure
 
 
 class Event(NamedTuple):
@@ -33,10 +37,10 @@ class Event(NamedTuple):
 
     worker: int
     kind: str
-    content: Any = None
+    content: Content = None
 
 
-Tell = Callable[[str, Any], None]
+Tell = Callable[[str, Content], None]
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,10 @@ class WorkerSpec:
     store: Path
     tasks: Mapping[str, Task]  # by fingerprint
     engine: str
-    options: Mapping[str, Any]
+    options: JsonObject
     truncation: str | None
     greedy: frozenset[str]
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     plugins: tuple[str, ...] = ()
     chat: Chat | None = None
     version: str = field(default_factory=version)
@@ -64,7 +68,7 @@ class Order:
     settings: Settings
     files: FileStates
     cells: tuple[tuple[str, CellId], ...]
-    trusted: Mapping[str, Any] = field(default_factory=dict)
+    trusted: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

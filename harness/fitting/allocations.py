@@ -1,9 +1,8 @@
-"""How a compute budget is best split between parameters and tokens, by any law of loss in both."""
+"""Compute-optimal params and tokens, for any law of the loss in both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,20 +17,20 @@ from harness.tables import Range, Table
 from harness.types import Floats
 from harness.types.laws import Fitted, traits
 
-SMALLEST = 1e3  # parameters, and tokens, of the smallest model and run that are looked at
-GRID = 241  # models that are looked at, even in log params
-ZOOM, ROUNDS = 21, 6  # then between the neighbours of the best one, six times
+SMALLEST = 1e3  # parameters of the smallest model, and tokens of the shortest run, in the search
+GRID = 241  # models in the first search, evenly spaced in log params
+ZOOM, ROUNDS = 21, 6  # models and number of the refined searches, each between the neighbours of the best model
 
 
 def optimal(
     found: FitView, flops: Sequence[float] | float, at: Mapping[str, float | str] | None = None
 ) -> pd.DataFrame:
-    """Return params and tokens, 6 N D = flops, of least loss at each budget, a row each, with intervals.
+    """Return params and tokens, 6 N D = flops, of the smallest loss: one row per budget, with intervals.
 
     Columns: flops, params, params_low, params_high, tokens, tokens_low, tokens_high, then those of `predict` at the
-    best place. Intervals are those of the place of the optimum over resamples, at the level of the fit; `at` gives
-    other features. Hoffmann et al. 2022, eq. 4, has the solution for their law alone; here the minimum of any law is
-    searched. Raises LawError for a law of other features, and where the loss has no minimum inside a budget.
+    optimum. Intervals are quantiles of the optimum over resamples, at the level of the fit; `at` sets other features.
+    Hoffmann et al. 2022, eq. 4, is the solution for their law only; this function searches the minimum of any law.
+    Raises LawError for a law of other features, and if the loss has no minimum inside a budget.
     """
     step, rest = found.steps[0], dict(at or {})
     if isinstance(step, ProcedureFit) and (of := traits(step.law).optimal):
@@ -39,7 +38,7 @@ def optimal(
     missing = set(step.law.features) - {"params", "tokens", *rest}
     if not isinstance(step, StepFit) or missing or not {"params", "tokens"} <= set(step.law.features):
         raise LawError(
-            f"law {found.law!r} is one of {', '.join(step.law.features)}; the best split of a budget needs a formula "
+            f"law {found.law!r} is a function of {', '.join(step.law.features)}; an optimal allocation needs a formula "
             "of params and tokens, such as chinchilla" + (f", and values of {choose(missing)}" if missing else "")
         )
     return pd.concat([_budget(found, step, float(budget), rest) for budget in np.atleast_1d(flops)], ignore_index=True)
@@ -49,11 +48,13 @@ def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, floa
     best = np.array([list(step.parameters.values())])
     (params,) = _minimum(step, best, flops, rest)
     if not np.isfinite(params):
-        raise LawError(f"law {found.law!r} has no least loss at {flops:.4g} FLOPs: it falls to the end of all splits")
+        raise LawError(
+            f"law {found.law!r} has no minimum of the loss at {flops:.4g} FLOPs: it decreases to the end of the search"
+        )
     draws = _minimum(step, step.draws, flops, rest)
     tail = (1 - found.options.level) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail]) if step.dof else (np.nan, np.nan)
-    place: dict[str, Any] = {"flops": flops, "params": params, "params_low": low, "params_high": high}
+    place = {"flops": flops, "params": params, "params_low": low, "params_high": high}
     ends = {"tokens": params, "tokens_low": high, "tokens_high": low}
     place |= {name: flops / training_flops(end, 1.0) for name, end in ends.items()}
     predicted = found.predict(pd.DataFrame([{**place, **rest}]))
@@ -63,7 +64,7 @@ def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, floa
 def _own(
     found: FitView, step: ProcedureFit, of: Callable[[Fitted, float], dict[str, float]], flops: float
 ) -> pd.DataFrame:
-    """Return the best place that a procedure itself finds, with that of its resamples."""
+    """Return the optimum that a procedure computes itself, with an interval over its resamples."""
     place, tail = {"flops": flops}, (1 - found.options.level) / 2
     draws = [of(draw, flops) for draw in step.draws]
     for name, value in of(step.found, flops).items():
@@ -74,7 +75,7 @@ def _own(
 
 
 def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, float | str]) -> Floats:
-    """Return the params (R,) of least loss for parameters of the law (R, p); NaN where it lies at an end."""
+    """Return the params (R,) of the smallest loss for parameters of the law (R, p); NaN at the end of the range."""
     low, high = np.log(SMALLEST), np.log(flops / training_flops(1.0, SMALLEST))
     if low >= high:
         raise LawError(f"{flops:.4g} FLOPs train no model of {SMALLEST:g} parameters on as many tokens")

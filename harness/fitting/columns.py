@@ -9,16 +9,15 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, UsageError, choose, suggest
+from harness.fitting.laws import Column
 from harness.fitting.runs import label, some
 from harness.types import Bools, Floats
 
-Column = np.ndarray[tuple[int], np.dtype[np.float64] | np.dtype[np.object_]]  # (n,) numbers, or text
-
-FILLED = "6ND, filled in"  # the convention of FLOPs that were computed here
-FILLED_TOKENS = "C / 6N, filled in"  # the convention of tokens that were computed here
+FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
+FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
-FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # where the largest value lies below, the unit is wrong
+FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # if the largest value is smaller, the unit is wrong
 COUNTS = ("flops", "params", "tokens")  # laws take their logarithms
 WHAT = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
 
@@ -35,9 +34,9 @@ def renamed(
 ) -> pd.DataFrame:
     """Return points with columns renamed as `theirs=ours` says, or computed where `theirs` is an expression.
 
-    `tokens_b * 1e9=tokens` sets tokens; a pair sees the columns that pairs before it set. `params_column` names the
-    column that counts as params, `run` the one that tells runs apart. Expressions are computed in float64. Raises
-    UsageError for a pair or a column that is none.
+    `tokens_b * 1e9=tokens` sets tokens; a pair can use the columns that earlier pairs set. `params_column` names the
+    column to use as params, `run` the one that identifies runs. Expressions are computed in float64. Raises UsageError
+    for an invalid pair or an unknown column.
     """
     found = points.copy()
     named = [f"{theirs}={ours}" for theirs, ours in ((params_column, "params"), (run, "run")) if theirs]
@@ -50,7 +49,7 @@ def renamed(
 
 
 def labelled(pairs: Sequence[str], label: str | None) -> list[str]:
-    """Return pairs theirs=ours, and the one that names models by a column."""
+    """Return pairs theirs=ours, including the one for the column with the names of models."""
     return [*pairs, *([f"{label}=label"] if label else [])]
 
 
@@ -62,15 +61,16 @@ def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
         there = choose(points.columns)
         raise UsageError(
-            f"{theirs!r} is no column, and no expression of columns: {there}; --map is THEIRS=OURS, as n_params=params"
+            f"{theirs!r} is neither a column nor an expression of columns, which are: {there}; expected THEIRS=OURS, "
+            "such as n_params=params"
         ) from error
 
 
 def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
     """Return points with columns that follow from others: flops (6 N D) or tokens (C / 6 N), and rates.
 
-    A column is filled in where it is missing altogether; its convention is then FILLED, or FILLED_TOKENS. Rates
-    (successes / trials) take the name `value`.
+    A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. Rates
+    (successes / trials) become the column `value`.
     """
     found = points
     if _absent(found, "flops") and {"params", "tokens"} <= set(found.columns):
@@ -94,9 +94,9 @@ def _numbers(points: pd.DataFrame, name: str) -> pd.Series[float]:
 
 
 def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """Raise LawError where a count cannot be what its column says; return warnings of FLOPs that are far from 6 N D.
+    """Raise LawError for counts in a wrong unit; return warnings of FLOPs that are far from 6 N D.
 
-    Such as tokens in billions, parameters in millions, or FLOPs that overflowed.
+    Examples are tokens in billions, parameters in millions, or FLOPs that overflowed.
     """
     warnings = _check_flops(points) if "flops" in names else ()
     for name in [name for name in FEWEST if name in names and name in points.columns]:
@@ -104,14 +104,14 @@ def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
         most = float(np.nanmax(values)) if np.isfinite(values).any() else np.inf
         if 0 < most < FEWEST[name]:
             raise LawError(
-                f"{name} are {np.nanmin(values):.4g} to {most:.4g}; expected {WHAT[name]}, which are more; where they "
-                f"are counted in billions, say --map '{name} * 1e9={name}'"
+                f"{name} are {np.nanmin(values):.4g} to {most:.4g}, too few for {WHAT[name]}; if they are in billions, "
+                f"convert them with --map '{name} * 1e9={name}'"
             )
     return warnings
 
 
 def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:
-    """Compare FLOPs with 6 N D: raise LawError where no convention explains the factor, else return warnings."""
+    """Compare FLOPs with 6 N D: raise LawError if no convention explains the factor, else return warnings."""
     if not {"flops", "params", "tokens"} <= set(points.columns):
         return ()
     ratio = _conventional(points)
@@ -122,9 +122,9 @@ def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:
         row = points[absurd].iloc[0]
         raise LawError(
             f"flops are {row['flops']:.4g} for {label(row)}, {ratio[absurd][0]:.3g} times 6 x params x tokens; "
-            f"{int(absurd.sum())} of {len(points)} rows are off by a factor of more than {ABSURD:g}, or not above 0. "
-            "No convention explains that, but a wrong unit or an integer overflow does; mend the column, or compute it "
-            "with --map '6 * params * tokens=flops'"
+            f"{int(absurd.sum())} of {len(points)} rows differ by a factor above {ABSURD:g}, or are not above 0. "
+            "No convention explains that, but a wrong unit or an integer overflow does; correct the column, or compute "
+            "it with --map '6 * params * tokens=flops'"
         )
     if not doubtful.any():
         return ()
@@ -137,7 +137,7 @@ def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _conventional(points: pd.DataFrame) -> Floats:
-    """Return FLOPs over 6 N D (n,), NaN where unknown; of all parameters and those outside embeddings, the nearer."""
+    """Return FLOPs / 6 N D (n,), NaN where unknown; N counts all parameters or those outside embeddings, if closer."""
     flops, tokens = (_numbers(points, name) for name in ("flops", "tokens"))
     names = [name for name in ("params", "params_non_embedding") if name in points.columns]
     products = [training_flops(1.0, 1.0) * _numbers(points, name) * tokens for name in names]
@@ -148,7 +148,7 @@ def _conventional(points: pd.DataFrame) -> Floats:
 
 
 def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
-    """Return the rows for which a pandas expression holds; whole numbers count as float64, so products are exact."""
+    """Return the rows for which a pandas expression is true; integers are converted to float64 to avoid overflow."""
     numbers = floats(frame) if frame.index.is_unique else floats(frame).reset_index(drop=True)
     try:
         kept = numbers.index.isin(numbers.query(expression).index)
@@ -157,18 +157,26 @@ def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
     return frame[kept]
 
 
+def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
+    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
+    try:
+        return query(frame, where) if where else frame
+    except UsageError:
+        return None
+
+
 def column(frame: pd.DataFrame, name: str) -> Floats:
-    """Return a column (n,) of finite numbers, above 0 for COUNTS; raise LawError naming the points that have none."""
+    """Return a column (n,) of finite numbers, above 0 for COUNTS; raise LawError naming the invalid points."""
     if name not in frame.columns:
         raise LawError(f"the points have no column {name!r}; {suggest(name, frame.columns)}")
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
     _refuse(frame, ~np.isfinite(values), f"{name} is missing or not a number", f"{name} == {name}")
-    _refuse(frame, (values <= 0) & (name in COUNTS), f"{name} must be above 0, and is not", f"{name} > 0")
+    _refuse(frame, (values <= 0) & (name in COUNTS), f"{name} must be above 0, but is not", f"{name} > 0")
     return values
 
 
 def readable(frame: pd.DataFrame, name: str) -> Column:
-    """Return a feature (n,): numbers, NaN where missing; or text. Compute, parameters and tokens must be there."""
+    """Return a feature (n,): numbers, NaN where missing; or text. COUNTS must not be missing."""
     if name in COUNTS or name not in frame.columns:
         return column(frame, name)
     if frame[name].dtype.kind == "f":
@@ -179,16 +187,18 @@ def readable(frame: pd.DataFrame, name: str) -> Column:
 
 
 def trials(frame: pd.DataFrame, name: str) -> Floats:
-    """Return of how many trials (n,) each rate of a column is the share of successes; raise LawError without them."""
+    """Return the number of trials (n,) of each rate in a column; raise LawError if it is unknown."""
     found = next((c for c in ("trials", f"{name}_n") if c in frame.columns), None)
     if found is None:
-        raise LawError(f"counted successes need a column trials (or {name}_n) beside {name}; other objectives do not")
+        raise LawError(
+            f"the binomial objective needs a column trials (or {name}_n) beside {name}; choose another objective"
+        )
     values = column(frame, found)
-    _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is no count", f"{found} >= 1")
+    _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is not a whole number of 1 or more", f"{found} >= 1")
     return values
 
 
 def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:
-    """Raise LawError where some points are bad, naming the first five."""
+    """Raise LawError if some points are invalid, naming the first five."""
     if bad.any():
-        raise LawError(f"{why} for {some(frame, bad)}; mend it, or choose where {without!r}")
+        raise LawError(f"{why} for {some(frame, bad)}; correct it, or select points with where {without!r}")

@@ -1,4 +1,4 @@
-"""Where a law of compute passes a score or another law, and what its compute is worth to another, with intervals."""
+"""Compute at which a law reaches a score, or equals another law, and compute-equivalent gains, with intervals."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from harness.errors import LawError
 from harness.tables import Range
 from harness.types import Floats
 
-GRID = 2000  # steps of log compute in which a crossing is looked for
+GRID = 2000  # steps of log compute in the search for crossings
 EQUAL = 1e-12  # difference below which two laws count as equal
-REACH = 100.0  # factor beyond the fitted compute up to which a crossing is looked for
+REACH = 100.0  # factor beyond the fitted compute up to which crossings are searched
 
 
 class Curve(Protocol):
-    """A fitted curve with resamples: a `LawFit`, or an analysis of a plugin that gives the same."""
+    """A fitted curve with resamples: a `LawFit`, or an analysis of a plugin with the same attributes."""
 
     @property
     def law(self) -> str:
-        """The name of what was fitted."""
+        """The name of the law."""
         ...
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features that it is a function of."""
+        """The features of the law."""
         ...
 
     @property
     def domain(self) -> Mapping[str, tuple[float, float]]:
-        """The range of each feature that was seen."""
+        """The fitted range of each feature."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class Curve(Protocol):
 
 
 def reach(found: Curve, score: float, *, rises: bool = True) -> tuple[Range | None, str]:
-    """Return the training FLOPs at which a law passes a score, and a remark; `rises` says that higher is better."""
+    """Return the training FLOPs at which a law reaches a score, and a remark; with `rises`, higher is better."""
     low, high = _budgets(found)
     sign = 1 if rises else -1
     if sign * found.curve(_at(found, low))[0] >= sign * score:
@@ -63,12 +63,11 @@ def reach(found: Curve, score: float, *, rises: bool = True) -> tuple[Range | No
 
 
 def crossing(found: Curve, score: float, *, rises: bool = True) -> Range | None:
-    """Return the training FLOPs at which a law of compute first passes a score, with its interval, or None.
+    """Return the training FLOPs at which a law of compute first reaches a score, with its interval, or None.
 
-    It passes upwards where it `rises`, downwards otherwise. Resamples that do not reach the score count as infinite,
-    those past it from the start as the smallest budget; where the best curve does not reach it, but more resamples
-    than the interval leaves out do, the value is infinite and the lower end is not. Raises LawError for a law of other
-    features than flops.
+    The crossing is upwards with `rises`, else downwards. Resamples that do not reach the score count as infinite, those
+    beyond it from the start as the smallest budget. If the best curve does not reach the score, but enough resamples
+    do, the value is infinite and the lower end finite. Raises LawError for a law of other features than flops.
     """
     low, high = _budgets(found)
     flops, sign = np.geomspace(low, high * REACH, GRID), 1 if rises else -1
@@ -80,13 +79,13 @@ def crossing(found: Curve, score: float, *, rises: bool = True) -> Range | None:
 
 
 def crossovers(a: Curve, b: Curve) -> tuple[list[Range], float]:
-    """Return every training compute at which two laws are equal, and the share of resamples in which they are anywhere.
+    """Return every training compute at which two laws are equal, and the share of resamples in which they cross.
 
-    Looked for in the compute that both were fitted to. Resample r of one goes with resample r of the other, so that
-    what they share (documents) is paired; fits of the same runs need the same seed, fits of different runs different
-    ones. The interval holds the nearest crossing of each resample in the same direction; where there is none it counts
-    as the smallest budget or as infinite, whichever side is ahead. Raises LawError for laws of other features than
-    flops, no common range, or different numbers of resamples.
+    The search covers the compute that both laws were fitted to. Resample r of one is paired with resample r of the
+    other, because they share documents; fits of the same runs need the same seed, fits of different runs different
+    seeds. The interval covers the nearest crossing of each resample in the same direction; a resample without one
+    counts as the smallest budget or as infinite, depending on which law is ahead. Raises LawError for laws of other
+    features than flops, without a common range, or with different numbers of resamples.
     """
     (low_a, high_a), (low_b, high_b) = _budgets(a), _budgets(b)
     low, high = max(low_a, low_b), min(high_a, high_b)
@@ -95,8 +94,8 @@ def crossovers(a: Curve, b: Curve) -> tuple[list[Range], float]:
     if low >= high or drawn_a.shape != drawn_b.shape:
         raise LawError(
             f"the laws were fitted to {low_a:.3g} to {high_a:.3g} and {low_b:.3g} to {high_b:.3g} "
-            f"{_unit(a)}, with {len(drawn_a)} and {len(drawn_b)} resamples: expected a common range, and as many "
-            "resamples"
+            f"{_unit(a)}, with {len(drawn_a)} and {len(drawn_b)} resamples: expected overlapping ranges and equal "
+            "numbers of resamples"
         )
     apart = a.curve(_at(a, flops)) - b.curve(_at(b, flops))
     best = _ahead(apart[None])
@@ -113,12 +112,12 @@ def crossovers(a: Curve, b: Curve) -> tuple[list[Range], float]:
 
 
 def gain(found: Curve, reference: Curve, at: float, *, rises: bool = True) -> Range:
-    """Return how many times the compute of one law another needs for the score that the first has at `at`.
+    """Return the factor of compute that `reference` needs for the score that a law has at `at`.
 
-    This is the compute-equivalent gain over `reference`: above 1 the first makes more of its compute. Resample r of one
-    goes with resample r of the other, as in `crossovers`. Looked for up to REACH times beyond the compute that
-    `reference` was fitted to, on either side: infinite where it does not reach the score, 0 where it is ahead from the
-    smallest compute on. Raises LawError for laws of several features, or of different ones.
+    This is the compute-equivalent gain over `reference`: above 1, the first law uses its compute better. Resamples are
+    paired as in `crossovers`. The search covers REACH times the fitted compute of `reference` on either side; the gain
+    is infinite if it does not reach the score, and 0 if it exceeds the score at the smallest compute. Raises LawError
+    for laws of several features, or of different ones.
     """
     low, high = _budgets(reference)
     _budgets(found)
@@ -134,7 +133,7 @@ def gain(found: Curve, reference: Curve, at: float, *, rises: bool = True) -> Ra
 
 
 def _worth(ahead: Floats, flops: Floats, at: float) -> Floats:
-    """Return where each curve (R, n) rises through 0 over `at` (R,); 0 where it is above from the start."""
+    """Return where each curve (R, n) rises through 0, divided by `at` (R,); 0 if it starts above."""
     return np.where(ahead[:, 0] >= 0, 0.0, _first(ahead, flops, 0.0) / at)
 
 
@@ -148,7 +147,7 @@ def _unit(found: Curve) -> str:
 
 
 def _ahead(difference: Floats) -> Floats:
-    """Return which law is ahead (R, n), 1 or -1; where they are equal, which was before (0 where none was)."""
+    """Return the sign (R, n) of the difference, 1 or -1; where it is zero, the previous sign (0 without one)."""
     sign = np.where(np.abs(difference) < EQUAL, 0.0, np.sign(np.nan_to_num(difference)))
     known = np.maximum.accumulate(np.where(sign != 0, np.arange(sign.shape[1]), 0), axis=1)
     return np.take_along_axis(sign, known, axis=1)
@@ -167,23 +166,23 @@ def _budgets(found: Curve) -> tuple[float, float]:
     """Return the smallest and largest compute (or other feature) that a law was fitted to."""
     if len(found.features) != 1:
         raise LawError(
-            f"law {found.law!r} is a function of {', '.join(found.features)}; a score is reached at some flops: take a "
-            "law of flops alone, such as sigmoid"
+            f"law {found.law!r} is a function of {', '.join(found.features)}; expected a law of flops alone, such as "
+            "sigmoid"
         )
     return found.domain[found.features[0]]
 
 
 def _first(curves: Floats, x: Floats, score: float) -> Floats:
-    """Return where each curve (R, n) first rises through a score, by interpolation in log x; inf where none does.
+    """Return where each curve (R, n) first rises through a score, by interpolation in log x; infinite if it never does.
 
-    Behind a gap in a curve (NaN) it is the first point that is known.
+    After a gap in a curve (NaN) it is the first known point.
     """
     above = curves >= score
     crosses = ~above[:, :-1] & above[:, 1:]
     i = np.argmax(crosses, axis=1)
     rows = np.arange(len(curves))
     left, right = curves[rows, i], curves[rows, i + 1]
-    with np.errstate(all="ignore"):  # curves that do not cross give nonsense here, and are left out below
+    with np.errstate(all="ignore"):  # values of curves without a crossing are discarded below
         share = np.nan_to_num((score - left) / (right - left), nan=1.0)
         found = np.exp(np.log(x[i]) + share * (np.log(x[i + 1]) - np.log(x[i])))
     return np.where(above[:, 0], x[0], np.where(crosses.any(axis=1), found, np.inf))

@@ -1,8 +1,8 @@
-"""Exact derivatives of a formula by its parameters, without the author writing any: forward-mode dual numbers.
+"""Exact derivatives of a formula by its parameters, by forward-mode automatic differentiation with dual numbers.
 
-A formula of numpy functions is called once with duals for its parameters; every operation carries value and derivatives
-along by the chain rule (Griewank and Walther 2008, ch. 3). What numpy functions are known is in RULES; a formula that
-uses another, or no arrays, has no derivatives here, and the solver takes central differences.
+A formula of NumPy functions is called once with dual numbers for its parameters; every operation propagates value and
+derivatives by the chain rule (Griewank and Walther 2008, ch. 3). RULES lists the supported NumPy functions. For a
+formula that uses others, the solver computes central differences.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from harness.types import Floats
 
-Partial = Callable[..., Any]
+Operand = float | Floats
+Partial = Callable[..., Operand]
 """(inputs, result) -> the derivative of the result by one of the inputs; None stands for 1"""
 
 
-def _power_by_exponent(x: Any, y: Any, result: Any) -> Any:
+def _power_by_exponent(x: Operand, y: Operand, result: Operand) -> Operand:
     return result * np.log(x)
 
 
@@ -57,23 +58,23 @@ COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_e
 
 
 class Dual(NDArrayOperatorsMixin):
-    """An array and its derivatives by named parameters; a name that is not there has the derivative 0."""
+    """An array and its derivatives by named parameters; the derivative by an absent name is 0."""
 
     __slots__ = ("slopes", "value")
 
-    def __init__(self, value: Any, slopes: Mapping[str, Any]) -> None:
+    def __init__(self, value: Operand, slopes: Mapping[str, Operand]) -> None:
         self.value = value
         self.slopes = slopes
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """Apply a numpy function, and the chain rule."""
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Dual | Operand, **options: object) -> Any:
+        """Apply a NumPy function and the chain rule."""
         if method != "__call__" or options or ufunc.__name__ not in {*RULES, *COMPARISONS}:
             return NotImplemented
         values = [x.value if isinstance(x, Dual) else x for x in inputs]
-        result = ufunc(*values)
+        result: Operand = ufunc(*values)
         if ufunc.__name__ in COMPARISONS:
             return result
-        slopes: dict[str, Any] = {}
+        slopes: dict[str, Operand] = {}
         for x, partial in zip(inputs, RULES[ufunc.__name__], strict=True):
             if isinstance(x, Dual):
                 factor = None if partial is None else partial(*values, result)
@@ -84,11 +85,11 @@ class Dual(NDArrayOperatorsMixin):
 
 
 def differentiate(
-    formula: Callable[..., Any], features: Mapping[str, Floats], parameters: Mapping[str, Floats]
+    formula: Callable[..., Dual | Floats], features: Mapping[str, Floats], parameters: Mapping[str, Floats]
 ) -> tuple[Floats, Floats] | None:
     """Return values (R, n) and derivatives (R, p, n) of a formula at parameters (R, 1) and features (n,) or (R, n).
 
-    None where the formula uses what RULES does not know. Derivatives need not be finite.
+    Returns None if the formula uses functions that are not in RULES. Derivatives need not be finite.
     """
     try:
         with np.errstate(all="ignore"):
@@ -101,4 +102,4 @@ def differentiate(
     slopes = np.empty((shape[0], len(parameters), shape[1]))
     for j, name in enumerate(parameters):
         slopes[:, j] = found.slopes.get(name, 0.0)
-    return found.value, slopes
+    return np.asarray(found.value), slopes

@@ -1,36 +1,44 @@
-"""Earlier sizes of a ladder, predicted from those below them: how often intervals covered, and how far away."""
+"""Back-test on a ladder: coverage of the intervals of earlier sizes, predicted from the sizes below them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError
 from harness.fitting.columns import column
+from harness.fitting.held_out_scores import HeldOut
 from harness.fitting.runs import along, label
 from harness.fitting.wide_points import by_family
 
-FIRST = 3  # sizes that the first prediction has before it
-FEW_DRAWS = 200  # resamples behind each interval
+FIRST = 3  # number of sizes in the first fit
+FEW_DRAWS = 200  # resamples of each interval
 ALIKE = 2.0  # factor within which two distances beyond the fitted range count as similar
 TARGET = "is_target"  # column that marks what is held out
 
-EarlierSize = Mapping[str, Any]  # one prediction: sizes fitted, target, beyond, inside (None: no interval)
+
+class EarlierSize(TypedDict):
+    """One prediction: sizes fitted, target, factor beyond them (None: infinite), inside (None: no interval)."""
+
+    sizes: int
+    target: str
+    beyond: float | None
+    inside: bool | None
 
 
 class Held(Protocol):
     """A fit with held-out points."""
 
     @property
-    def hold_out(self) -> tuple[Mapping[str, Any], ...]: ...  # noqa: D102
+    def hold_out(self) -> tuple[HeldOut, ...]: ...  # noqa: D102
 
 
 def with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
-    """Return points with the number of their size in their family, from 1; raise LawError where there are too few."""
+    """Return points with the rank of their size in their family, from 1; raise LawError for too few sizes."""
     names = {position: name for name, own in by_family(frame) for position in own.index}
     families = pd.Series(names, dtype=object).reindex(frame.index)
     params = pd.Series(column(frame, "params"), index=frame.index)
@@ -45,7 +53,7 @@ def with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
 
 
 def tests_of(frame: pd.DataFrame, first: int) -> Iterator[pd.DataFrame]:
-    """Yield, for each k, the sizes up to k of all families, and the last checkpoint of the next, if there is one."""
+    """Yield, for each k, the sizes up to k of all families, and the last checkpoint of the next size, if any."""
     for k in range(first, int(frame["rung"].max())):
         following = frame[frame["rung"] == k + 1]
         targets = following.iloc[along(following)]
@@ -55,9 +63,10 @@ def tests_of(frame: pd.DataFrame, first: int) -> Iterator[pd.DataFrame]:
 
 
 def earlier_sizes(points: pd.DataFrame, fit: Callable[[pd.DataFrame], Held]) -> list[EarlierSize]:
-    """Predict each size from the sizes below it, from the fourth on; none where there are fewer sizes or no fit.
+    """Predict each size, from the fourth on, from the sizes below it; return none without enough sizes or a fit.
 
-    `fit` gets points of which the column TARGET is held out; several families are fitted together, as the points were.
+    The column TARGET of the points that `fit` gets marks the held-out points. Families are fitted
+    together if the points were.
     """
     if "params" not in points.columns or points["params"].isna().any():
         return []
@@ -79,7 +88,7 @@ def _rows(own: pd.DataFrame, fitted: Held) -> list[EarlierSize]:
 
 
 def coverage_at(rows: Sequence[EarlierSize], level: float, beyond: float | None = None) -> str:
-    """Say how often intervals covered earlier sizes of the ladder, at a similar distance if there are such.
+    """Return a sentence on the coverage of earlier sizes of the ladder, at a similar distance if possible.
 
     `beyond` is the factor by which a target lies beyond the fitted range.
     """
@@ -93,9 +102,9 @@ def coverage_at(rows: Sequence[EarlierSize], level: float, beyond: float | None 
     covered = sum(inside for _, inside in used)
     said = f"back-test on this ladder: {level:.0%} intervals covered {covered} of {len(used)} earlier sizes"
     further = "" if near else f"; none lay as far as {beyond:.3g} times"
-    return f"{said}, {distance} times beyond what was fitted{further}"
+    return f"{said}, {distance} times beyond the fitted range{further}"
 
 
 def _far(row: EarlierSize) -> float:
-    """Return how far a size lay beyond; a file has no number for infinity."""
+    """Return the factor by which a size lay beyond the fit; None in a file means infinity."""
     return float("inf") if row["beyond"] is None else float(row["beyond"])

@@ -14,32 +14,29 @@ its leverage. A fit never uses held-out points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError
-from harness.fitting.columns import column
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
 from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
-from harness.fitting.held_out_scores import references_of
-from harness.fitting.ladder import Ladder
-from harness.fitting.laws import configured, steps_of
+from harness.fitting.held_out_scores import HeldOut, references_of
+from harness.fitting.ladder import Ladder, Split
+from harness.fitting.laws import configured
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
-from harness.fitting.result import HeldOut, LawFit
-from harness.fitting.runs import label
-from harness.fitting.step_rows import step_rows
+from harness.fitting.result import LawFit
 from harness.fitting.warnings import warn
 from harness.fitting.wide_points import by_family, prepared
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.store.points import PointStore
 from harness.types import Floats
+from harness.types.json import JsonObject
 from harness.types.laws import Law, ProcedureLaw, traits
 
 
@@ -53,7 +50,7 @@ class Request:
     hold_out: str | float | None = None
     store: PointStore | None = None
     options: Options = field(default_factory=Options)
-    law_options: Mapping[str, Any] = field(default_factory=dict)
+    law_options: JsonObject = field(default_factory=dict)
     weights: Floats | None = None
     earlier: bool = False
 
@@ -81,7 +78,7 @@ def fit(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     weights: Floats | None = None,
     step1_where: str | None = None,
     step2_where: str | None = None,
@@ -135,7 +132,7 @@ def fit_families(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     registries: Registries | None = None,
 ) -> Iterator[tuple[str, LawFit | LawError]]:
     """Fit a law to each family separately; yield (family, fit), or (family, error) if a family cannot be fitted.
@@ -165,17 +162,18 @@ def named_law(law: str | Law, registries: Registries | None) -> Law:
 
 
 def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
-    """Build the ladder of some points and fit a law to it; see `fit`."""
+    """Build the ladder of points and fit a law to it; see `fit`."""
     law, options = configured(law, request.law_options), request.settings
     wide = prepared(points, law, request.value, request.where)
-    ladder = Ladder.of(wide, law, value=request.value, via=request.via, hold_out=request.hold_out)
-    fitted = _fit_ladder(law, ladder.with_documents(options, request.store), options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=tuple(_held_out(fitted, ladder)))
+    ladder = Ladder.of(wide, law, options, Split(request.value, request.via, request.hold_out, request.store))
+    fitted = _fit_ladder(law, ladder, options, request.weights)
+    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=_held_out(fitted, ladder))
     if request.earlier:
         fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
-    rows = step_rows(ladder.points, law, options)
-    seen = ladder.points if not rows or rows[-1] is None else ladder.points[rows[-1]].reset_index(drop=True)
-    return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, seen, ladder.target)))
+    rows = ladder.rows[-1] if ladder.rows else None
+    seen = ladder.points if rows is None else ladder.points[rows].reset_index(drop=True)
+    known = ladder.arrays if rows is None else {name: values[rows] for name, values in ladder.arrays.items()}
+    return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, seen, known)))
 
 
 def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSize]:
@@ -186,9 +184,7 @@ def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSi
 
 
 def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | None) -> LawFit:
-    """Fit a law to a ladder, without looking at the held-out points."""
-    rows = step_rows(ladder.points, law, options)
-    is_rate = traits(steps_of(law)[-1]).value_range == (0.0, 1.0)
+    """Fit a law to a ladder without using its held-out points."""
     fitted = LawFit(
         law=law.name,
         value=ladder.columns[-1],
@@ -199,7 +195,7 @@ def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | No
         runs=ladder.runs.count,
         sizes=ladder.runs.sizes,
         told_apart=ladder.runs.columns,
-        worth=ladder.worth if is_rate else float("nan"),
+        worth=ladder.worth,
         labels=ladder.labels,
     )
     if isinstance(law, ProcedureLaw):
@@ -210,35 +206,37 @@ def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | No
     chain = Chain.of(law, ladder.columns)
     parameters = max(len(step.parameters) for step in chain.steps)
     resamples = ladder.resamples(parameters, options) if weights is None else ladder.weighted(weights)
-    steps = chain.fit(ladder.points, resamples, options, rows)
-    return replace(fitted, via=chain.via, negated=chain.negated(ladder.points), steps=steps)
+    steps = chain.fit(ladder, resamples, options)
+    return replace(fitted, via=chain.via, negated=chain.negated(ladder), steps=steps)
 
 
-def _held_out(fitted: LawFit, ladder: Ladder) -> Iterator[HeldOut]:
-    """Yield measured and predicted values of each held-out point, and what references predict of it."""
-    target = ladder.target
+def _held_out(fitted: LawFit, ladder: Ladder) -> tuple[HeldOut, ...]:
+    """Return measured and predicted values of each held-out point, and the predictions of references."""
+    target, measured = ladder.target, ladder.held
     if target.empty:
-        return
-    measured, known = column(target, fitted.value), references_of(ladder.points, target, fitted.value)
-    predicted, draws = fitted.predicted(target)
+        return ()
+    known = references_of(ladder.points, target, fitted.value)
+    predicted, draws = fitted.predicted_at(ladder.ahead) if ladder.ahead else fitted.predicted(target)
     with np.errstate(invalid="ignore"):  # infinite draws
         scores = crps(measured, np.quantile(draws, LEVELS, axis=0).T)
-    rows = zip(target.iterrows(), measured, predicted.to_dict("records"), strict=True)
-    for number, ((_, row), y, guess) in enumerate(rows):
-        error = guess["value"] - y
-        yield {
-            "point": label(row),
-            **{name: guess[name] for name in fitted.features},
+    errors = target.get(f"{fitted.value}_stderr", pd.Series(np.nan, index=target.index))
+    rows = zip(ladder.names, measured, errors, predicted.to_dict("records"), strict=True)
+    return tuple(
+        {
+            "point": name,
+            **{feature: guess[feature] for feature in fitted.features},
             "measured": float(y),
-            "stderr": float(row.get(f"{fitted.value}_stderr", np.nan)),
+            "stderr": float(stderr),
             "predicted": guess["value"],
             "low": guess["low"],
             "high": guess["high"],
-            "error": error,
-            "relative_error": error / y if y else float("nan"),
+            "error": guess["value"] - y,
+            "relative_error": (guess["value"] - y) / y if y else float("nan"),
             "inside": bool(guess["low"] <= y <= guess["high"]) if np.isfinite(guess["low"]) else None,
             "beyond": guess["beyond"],
             "crps": float(scores[number]),
             "last": float(known.last[number]),
             "constant": float(known.constant[number]),
         }
+        for number, (name, y, stderr, guess) in enumerate(rows)
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,14 +15,16 @@ from harness.fitting.fit import Request, each_family, fit_points
 from harness.fitting.options import Options
 from harness.fitting.result import LawFit
 from harness.host import default_host
-from harness.registries import Registries
-from harness.store.points import PointStore, read_points
+from harness.host.registries import Registries
+from harness.store.point_files import read_points
+from harness.store.points import PointStore
+from harness.types.json import JsonObject
 from harness.types.laws import ComposedLaw
 
 
 @dataclass(frozen=True)
 class PointsFile:
-    """A store or a table file, and which of its points to read.
+    """A store or a table file, and the points to read from it.
 
     `metric` is the metric of a store (default: the task's) and `value` the column of a table. `renames` are pairs
     theirs=ours (`fitting.columns.renamed`), `params_column` is the column to use as params, `run` the column that
@@ -78,14 +80,14 @@ def fit_file(
     hold_out: str | float | None = None,
     pool: bool = False,
     earlier: bool = False,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     options: Options | None = None,
     registries: Registries | None = None,
 ) -> tuple[list[LawFit], list[str]]:
     """Fit a law to the points of a file, to each family separately unless `pool`; arguments are those of `fit`.
 
-    `earlier` predicts the earlier sizes of every ladder as well, for the coverage that fits print. Returns the fits,
-    and the errors of the families that could not be fitted.
+    With `earlier`, the earlier sizes of every ladder are predicted as well, for the coverage in the report. Returns the
+    fits, and the errors of the families that could not be fitted.
     """
     registries = registries or default_host()
     read = source.read(registries, [via, via_of(law, registries)])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import pandas as pd
 
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_scores import Scores
+from harness.fitting.held_out_scores import HeldOut
+from harness.fitting.laws import Column, FeatureValues
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
+from harness.types import Floats
 
 
 class FitView(Protocol):
@@ -40,7 +43,7 @@ class FitView(Protocol):
     @property
     def labels(self) -> Mapping[str, str]: ...  # noqa: D102
     @property
-    def hold_out(self) -> tuple[Mapping[str, Any], ...]: ...  # noqa: D102
+    def hold_out(self) -> tuple[HeldOut, ...]: ...  # noqa: D102
     @property
     def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
@@ -52,8 +55,8 @@ class FitView(Protocol):
     @property
     def features(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def curve(self, x: Mapping[str, Any]) -> Any:
+    def curve(self, x: Mapping[str, Column]) -> Floats:
         """Return the law's best curve (n,)."""
 
-    def predict(self, points: pd.DataFrame | None = None, **features: Any) -> pd.DataFrame:
+    def predict(self, points: pd.DataFrame | None = None, **features: FeatureValues) -> pd.DataFrame:
         """Return value, low and high, one row per point."""

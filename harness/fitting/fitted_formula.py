@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.fitting.columns import column
-from harness.fitting.laws import clipped, curve
+from harness.fitting.laws import Column, clipped, curve
 from harness.fitting.objectives import objective_of
 from harness.fitting.solver import BLOCK
-from harness.types import Floats
+from harness.types import Floats, Json
 from harness.types.laws import FormulaLaw, traits
 
 TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distribution, on either side
@@ -23,9 +22,9 @@ TAIL = 0.15865525393145707  # beyond one standard deviation of the normal distri
 class StepFit:
     """One fitted formula: parameters (p,) with standard errors, and draws (R, p) from the resamples.
     `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of
-    freedom (with counted successes: the root of rho in the variance rho p (1 - p) beyond that of counts); `domain` the
-    range of each feature that was seen; `agree` of `starts` reached the best cost; `converged`: its search has ended;
-    `trials` is the median number of those behind a rate, 0 where none are counted.
+    freedom (for counted successes: the square root of rho in the variance rho p (1 - p) in excess of binomial
+    variance); `domain` is the fitted range of each feature; `agree` of `starts` reached the best cost; `converged` says
+    that the optimiser ended by itself; `trials` is the median number of trials of a rate, 0 without counts.
     """
 
     law: FormulaLaw
@@ -46,7 +45,7 @@ class StepFit:
 
     @property
     def derived(self) -> dict[str, tuple[float, Floats]]:
-        """Return what follows from the parameters, as the law says: value and draws (R,) of each quantity."""
+        """Return the derived quantities of the law: value and draws (R,) of each."""
         of = traits(self.law).derived
         if of is None:
             return {}
@@ -56,7 +55,7 @@ class StepFit:
         return {name: (float(x[0, 0]), x[1:, 0]) for name, x in found.items()}
 
     def intervals(self, level: float) -> dict[str, tuple[float, float]]:
-        """Return lower and upper end of each parameter, and of what is derived, over the resamples."""
+        """Return lower and upper end of each parameter and derived quantity, over the resamples."""
         tails = [(1 - level) / 2, (1 + level) / 2]
         draws = dict(zip(self.parameters, self.draws.T, strict=True))
         draws |= {name: own for name, (_, own) in self.derived.items()}
@@ -67,22 +66,22 @@ class StepFit:
         }
 
     def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
-        """Return the features of points, (n,) each; raise LawError for what is missing."""
+        """Return the features of points, (n,) each; raise LawError for missing values."""
         prepare = traits(self.law).prepare
         frame = prepare(frame) if prepare else frame
         return {name: column(frame, name) for name in self.law.features}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """Return everything as JSON values; the law is its name."""
         derived = {name: value for name, (value, _) in self.derived.items()}
         return {**vars(self), "draws": self.draws.tolist(), "law": self.law.name, "derived": derived}
 
-    def value(self, features: Mapping[str, Floats]) -> Floats:
+    def value(self, features: Mapping[str, Column]) -> Floats:
         """Return the curve (n,)."""
         best = np.array([list(self.parameters.values())])
         return np.asarray(clipped(self.law, curve(self.law, best, features))[0])
 
-    def curves(self, features: Mapping[str, Floats]) -> Floats:
+    def curves(self, features: Mapping[str, Column]) -> Floats:
         """Return the curve of every resample (R, n), computed in blocks that stay in the processor's cache."""
         size = max(BLOCK // max(len(x.T) for x in features.values()), 1)
         blocks = [slice(i, i + size) for i in range(0, max(len(self.draws), 1), size)]
@@ -92,9 +91,11 @@ class StepFit:
         )
         return np.concatenate([clipped(self.law, own) for own in curves])
 
-    def sample(self, features: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
-        """Return predictions (R, n): the curve of each resample and the scatter around it, successes counted in as many
-        trials as before; NaN where there is no degree of freedom to know the scatter from."""
+    def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
+        """Return predictions (R, n): the curve of each resample plus scatter; for counts, successes in `trials` trials.
+
+        They are NaN without degrees of freedom, since the scatter is then unknown.
+        """
         objective = objective_of(self.law, self.objective)
         size = (len(self.draws), 1)
         z = rng.standard_t(self.dof, size=size) if self.dof > 0 else np.full(size, np.nan)
@@ -109,6 +110,6 @@ def _quantiles(draws: Floats, at: Sequence[float]) -> Floats:
 
 
 def half_width(draws: Floats) -> float:
-    """Return half the range of the central 68 % of draws (R,), a standard error that wild draws do not move."""
+    """Return half the range of the central 68 % of draws (R,), a standard error that is robust to outliers."""
     low, high = _quantiles(draws, [TAIL, 1 - TAIL])
     return float(high - low) / 2

@@ -15,8 +15,9 @@ from harness.fitting.forecast_runs import Report
 from harness.fitting.forecasts import Wanted, forecast
 from harness.fitting.published_values import scored_tasks
 from harness.fitting.wide_points import prepared, widen
-from harness.registries import Registries
-from harness.store.points import open_store, read_points
+from harness.host.registries import Registries
+from harness.store.point_files import read_points
+from harness.store.points import open_store
 
 VIA = "gold_bits_per_byte"
 ACCURACY = "acc"

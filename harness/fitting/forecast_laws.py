@@ -12,7 +12,7 @@ from harness.fitting.fit import Request, fit_points
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.rungs import SCALES, Batch, Ladder, Targets
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, Law, traits
 

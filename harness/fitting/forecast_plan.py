@@ -18,7 +18,7 @@ from harness.errors import UsageError
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_runs import Run, drawn_by
 from harness.fitting.rungs import Batch, Ladder, Targets
-from harness.tables import Measured, Table
+from harness.tables import Cell, Measured, Table
 from harness.types import Floats
 
 OUTCOMES = 100  # simulated results of a candidate
@@ -83,7 +83,7 @@ def plan(run: Run, forecast: Forecast) -> Table:
     weights = list(forecast.frame["weights"])
     rng = np.random.default_rng([run.seed, 7])
     low, high = forecast.interval(forecast.level)
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     for family in sorted({ladder.family for ladder in run.ladders}):
         own = [i for i, ladder in enumerate(run.ladders) if ladder.family == family]
         now = np.array([high[i] - low[i] for i in own])

@@ -16,7 +16,7 @@ from harness.fitting.forecast_scores import LEVELS, References, Scores, interval
 from harness.fitting.forecast_stack import Cases, combine
 from harness.fitting.rungs import Batch, Ladder, earlier
 from harness.fitting.verdicts import FEWEST, verdict
-from harness.origins import describe
+from harness.host.origins import describe
 from harness.types import Bools, Floats
 
 FEWEST_DRAWS = 50

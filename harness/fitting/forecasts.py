@@ -30,7 +30,7 @@ from harness.fitting.likelihoods import SAME_DOCS
 from harness.fitting.rungs import Ladder, Targets, read_ladders
 from harness.fitting.wide_points import widen
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 
 SHARES = {"documents": SAME_DOCS, "population": 1.0}  # of the variance of documents that an interval has in it
 MANY = 6  # families that are forecast from one another where each has few sizes

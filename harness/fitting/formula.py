@@ -1,28 +1,27 @@
-"""Fit one formula, or one behind the other: from many starts to all points, then to every resample at once."""
+"""Fit one formula, or two in sequence: from many starts to all points, then to all resamples at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from harness.errors import LawError
-from harness.fitting.columns import column, trials
+from harness.fitting.columns import trials
 from harness.fitting.fitted_formula import TAIL, StepFit
+from harness.fitting.ladder import Ladder
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import PUBLISHED, Options
 from harness.fitting.problem import Sampled, StepData
 from harness.fitting.resampling import Resamples, freedom, shared
 from harness.fitting.solver import Effort, Solution, minimise
 from harness.fitting.starts import generic_starts, project, published_starts
-from harness.types import Bools, Floats, Ints
+from harness.types import Floats, Ints
 from harness.types.laws import ComposedLaw, FormulaLaw
 
-RESAMPLE_ITERATIONS = 60  # a resample begins at the best fit; the few that are still under way then are near enough
-EXACT = 1e-9  # share of the squares of all values below which a cost is as good as none
-AGREE = 1e-3  # starts whose cost is within this share of the best are counted as agreeing
+RESAMPLE_ITERATIONS = 60  # resamples start at the best fit, so that nearly all converge earlier
+EXACT = 1e-9  # share of the sum of squares below which a cost counts as zero
+AGREE = 1e-3  # relative difference from the best cost up to which starts agree
 
 
 @dataclass(frozen=True)
@@ -42,28 +41,26 @@ class Chain:
         """Return the column between the steps; "" for a plain formula."""
         return self.columns[0] if len(self.columns) > 1 else ""
 
-    def negated(self, frame: pd.DataFrame) -> bool:
-        """Say whether the column between the steps holds log-probabilities."""
-        return bool(self.via) and bool((column(frame, self.via) <= 0).all())
+    def negated(self, ladder: Ladder) -> bool:
+        """Return whether the column between the steps has log-probabilities (all values <= 0)."""
+        return bool(self.via) and bool((ladder.arrays[self.via] <= 0).all())
 
-    def fit(
-        self, frame: pd.DataFrame, resamples: Resamples, options: Options, rows: Sequence[Bools | None] = ()
-    ) -> tuple[StepFit, ...]:
-        """Fit every step to measured points, or to its own `rows` of them; all steps share the resamples.
+    def fit(self, ladder: Ladder, resamples: Resamples, options: Options) -> tuple[StepFit, ...]:
+        """Fit every step to measured points, or to its own rows of them; all steps share the resamples.
 
-        Where steps have different rows, the second sees the redrawn values of the first at their common rows, and the
-        measured ones at others, which the first need not describe.
+        If the steps have different rows, the second step gets the redrawn values of the first at their common rows and
+        the measured values at others.
         """
-        x = {name: Sampled(column(frame, name)) for name in self.steps[0].features}
-        sign = -1.0 if self.negated(frame) else 1.0
+        x = {name: Sampled(ladder.arrays[name]) for name in self.steps[0].features}
+        sign = -1.0 if self.negated(ladder) else 1.0
         fits = []
         for number, (law, name) in enumerate(zip(self.steps, self.columns, strict=True)):
             signed = sign if name == self.via else 1.0
-            values, chosen = column(frame, name), rows[number] if rows else None
+            values, chosen = ladder.arrays[name], ladder.rows[number] if ladder.rows else None
             y = Sampled(signed * values, signed * resamples.of(name, values))
             own = options if number == len(self.steps) - 1 else replace(options, objective=options.step1_objective)
             objective = objective_of(law, own.objective)
-            counted = Sampled(trials(frame, name)).at(chosen).values if objective.counts else None
+            counted = Sampled(trials(ladder.points, name)).at(chosen).values if objective.counts else None
             data = StepData.of(law, objective, {key: own_x.at(chosen) for key, own_x in x.items()}, y.at(chosen))
             step, data = fit_step(data.with_trials(counted), resamples.at(chosen), own)
             fits.append(step)
@@ -75,7 +72,7 @@ class Chain:
 def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[StepFit, StepData]:
     """Fit one formula: from many starts to all points, then from the best to every resample.
 
-    Return the fit, and the points as they were resampled, for the step behind it.
+    Return the fit, and the resampled points for the next step.
     """
     tried = _search(data, options)
     found = _of_points(data, tried, resamples.units)
@@ -85,7 +82,7 @@ def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[St
     spread = float(np.square(data.objective.forward(data.y.values)).sum()) / data.delta**2
     effort = Effort(RESAMPLE_ITERATIONS, tolerance=1e-6, floor=1e-6 * spread)
     weights = resamples.weights
-    if resamples.power and data.objective.delta is None:  # Huber's loss follows no point far, and plain weights cover
+    if resamples.power and data.objective.delta is None:  # with Huber's loss, plain weights have the nominal coverage
         weights = resamples.raised(data.of_points(1).leverage(best, resamples.units))
     draws = minimise(data.of_resamples(weights), np.tile(best, (len(weights), 1)), effort).params
     stderr = _spread(draws, redrawn=resamples.noise is not None) if found.dof else np.full(len(best), np.nan)
@@ -94,8 +91,8 @@ def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[St
 
 
 def _spread(draws: Floats, *, redrawn: bool) -> Floats:
-    """Return the standard deviation of draws (R, p); half the range of the central 68 % where few points were redrawn,
-    as some of these draws lie anywhere.
+    """Return the standard deviation of draws (R, p); for redrawn points half the range of the central 68 %, which
+    outliers among the draws do not affect.
     """
     low, high = np.quantile(draws, [TAIL, 1 - TAIL], axis=0)
     spread: Floats = (high - low) / 2 if redrawn else draws.std(axis=0, ddof=1)
@@ -103,7 +100,7 @@ def _spread(draws: Floats, *, redrawn: bool) -> Floats:
 
 
 def _search(data: StepData, options: Options) -> Solution:
-    """Minimise from many starts; raise LawError where none leads anywhere."""
+    """Minimise from many starts; raise LawError if no start has a finite cost."""
     law, x, y = data.law, data.x, data.y.values
     tried = minimise(data.of_points(len(begin := _starts(data, options))), begin)
     if not np.isfinite(tried.cost).any():
@@ -125,7 +122,7 @@ def _starts(data: StepData, options: Options) -> Floats:
 
 
 def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
-    """Return the fit to all points, without resamples; anchors count as points of the scatter, as in the fit."""
+    """Return the fit to all points, without resamples; the scatter includes the anchors."""
     problem, first = data.of_points(1), int(np.argmin(tried.cost))
     best = tried.params[first]
     floor = 1e-12 * float(np.abs(problem.target).max()) ** 2 / data.delta**2
@@ -155,10 +152,9 @@ def _of_points(data: StepData, tried: Solution, units: Ints) -> StepFit:
 
 
 def residual_scatter(residuals: Floats, free: int, share: float, units: int) -> float:
-    """Return the standard deviation behind residuals (n,) of which free parameters have taken their part.
+    """Return the standard deviation of the points, from residuals (n,) corrected for the free parameters.
 
-    Of the `share` of variance that is common to a unit they have taken up to G - free of G parts, of the rest n - free
-    of n.
+    The `share` of variance that is common to a unit is corrected by G / (G - free), the rest by n / (n - free).
     """
     n = len(residuals)
     taken = share * units / max(units - free, 1) + (1 - share) * n / max(n - free, 1)
@@ -166,5 +162,5 @@ def residual_scatter(residuals: Floats, free: int, share: float, units: int) -> 
 
 
 def _beyond_counts(scatter: float, trials: Floats) -> float:
-    """Return the root of rho, by which deviance residuals vary more than those of counts do (method of moments)."""
+    """Return the square root of rho, the overdispersion of counts, from deviance residuals (method of moments)."""
     return float(np.sqrt(max(scatter**2 - 1, 0.0) / max(float(np.mean(trials)) - 1, 1.0)))

@@ -1,4 +1,4 @@
-"""What --hold-out means: which points are fitted and which are only predicted."""
+"""Split points into those that are fitted and those that are held out and only predicted (--hold-out)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from harness.types import Bools
 
 
 def split(frame: pd.DataFrame, hold_out: str | float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (ladder, target): what is fitted, and what is held out and only predicted; see `held_out`."""
+    """Return (ladder, target): the points to fit, and the held-out points; see `held_out`."""
     held = held_out(frame, hold_out)
     return frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
 
 
 def held_out(frame: pd.DataFrame, hold_out: str | float | None) -> Bools:
-    """Mark the held-out rows (n,); raise LawError for none or all of them.
+    """Mark the held-out rows (n,); raise LawError if these are none or all rows.
 
-    `hold_out` is an expression, "largest" (all rows of the most params in each family), a fraction (that share of the
-    rows, those of the most flops), or None.
+    `hold_out` is an expression, "largest" (the largest size of each family, by params), a share of the rows (those with
+    the most flops), or None.
     """
     if hold_out is None:
         return np.zeros(len(frame), dtype=bool)
     held = _held_out(frame, hold_out).to_numpy(dtype=bool)
     if held.all():
-        raise LawError(f"hold_out={hold_out!r} holds out all {len(frame)} points; none is left to fit")
+        raise LawError(f"hold_out={hold_out!r} holds out all {len(frame)} points; at least one must remain to fit")
     if not held.any():
         raise LawError(f"hold_out={hold_out!r} holds out none of {len(frame)} points; columns: {choose(frame.columns)}")
     return held
@@ -40,7 +40,7 @@ def _held_out(frame: pd.DataFrame, hold_out: str | float) -> pd.Series[bool]:
     if share is None:
         return pd.Series(frame.index.isin(query(frame, str(hold_out)).index), index=frame.index)
     if not 0 < share < 1 or "flops" not in frame.columns:
-        raise LawError(f"hold_out={hold_out!r}: expected a share between 0 and 1, and a column flops to order by")
+        raise LawError(f"hold_out={hold_out!r}: expected a share between 0 and 1, and a column flops")
     return frame["flops"].rank(method="first", ascending=False) <= round(share * len(frame))
 
 

@@ -1,10 +1,9 @@
-"""What a fit minimises: squares or Huber's loss of transformed differences, or the likelihood of counted successes."""
+"""Objectives of fits: squares or Huber's loss of transformed differences, or the likelihood of counted successes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from harness.errors import LawError, suggest
 from harness.types import Floats
 from harness.types.laws import traits
 
-LEAST = 1e-300  # probabilities are kept this far from 0, and the machine's precision from 1
+LEAST = 1e-300  # smallest probability in a logarithm
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,14 @@ class Objective:
     counts = False
 
     def check(self, law: str, y: Floats) -> None:
-        """Raise LawError for values (n,) that it does not take."""
+        """Raise LawError for values (n,) outside the domain of the objective."""
         low, high = self.domain
         if not ((y > low) & (y < high)).all():
             wanted = f"above {low:g}" + (f" and below {high:g}" if np.isfinite(high) else "")
             raise LawError(f"law {law!r}: {self.name} needs values {wanted}, found {y.min():.4g} to {y.max():.4g}")
 
     def residuals(self, value: Floats, y: Floats, trials: Floats | None = None) -> Floats:  # noqa: ARG002  # for counts
-        """Return the differences of a curve (R, n) from values y, which `forward` was applied to."""
+        """Return the differences of a curve (R, n) from values y, to which `forward` was applied."""
         return self.forward(value) - y
 
     def slopes(
@@ -52,7 +51,7 @@ class Objective:
         """Return the derivatives of `residuals` by the curve."""
         return self.slope(value, residuals + y)
 
-    def noisy(self, value: Floats, scatter: Any, z: Floats) -> Floats:
+    def noisy(self, value: Floats, scatter: float | Floats, z: Floats) -> Floats:
         """Return new measurements of a curve: z (R, n) are standard normal, or Student's."""
         return self.inverse(self.forward(value) + scatter * z)
 
@@ -61,21 +60,21 @@ class Objective:
 class Binomial(Objective):
     """The likelihood of successes among trials: half the deviance is minimised, as squares of deviance residuals.
 
-    A point without a success counts for what it says, the rate is low, where a logarithm would have to drop it. What
-    rates vary beyond their trials is a beta-binomial variance rho p (1 - p) (Williams 1982), whose root is the scatter.
+    Points with zero successes contribute; a log objective would drop them. Variance in excess of the binomial one is
+    the beta-binomial variance rho p (1 - p) (Williams 1982); its square root is the scatter.
     """
 
     counts = True
 
     def check(self, law: str, y: Floats) -> None:
-        """Raise LawError for rates outside 0 to 1, and where no point has any success."""
+        """Raise LawError for rates outside 0 to 1, and if all rates are 0 or all are 1."""
         if not ((y >= 0) & (y <= 1)).all():
             raise LawError(f"law {law!r}: {self.name} needs rates from 0 to 1, found {y.min():.4g} to {y.max():.4g}")
         if (y == 0).all() or (y == 1).all():
-            raise LawError(f"law {law!r}: all {len(y)} points have the rate {y[0]:g}; nothing says how it changes")
+            raise LawError(f"law {law!r}: all {len(y)} points have the rate {y[0]:g}; expected different rates")
 
     def residuals(self, value: Floats, y: Floats, trials: Floats | None = None) -> Floats:
-        """Return deviance residuals (R, n), NaN for values that are no rates."""
+        """Return deviance residuals (R, n), NaN for values outside 0 to 1."""
         from scipy.special import xlogy
 
         p = np.where((value >= 0) & (value <= 1), np.clip(value, LEAST, 1 - np.finfo(float).eps / 2), np.nan)
@@ -84,15 +83,15 @@ class Binomial(Objective):
         return found
 
     def slopes(self, value: Floats, residuals: Floats, y: Floats, trials: Floats | None = None) -> Floats:
-        """Return their derivatives by the rate; the limit where rate and curve meet."""
+        """Return the derivatives of the residuals by the rate; the limit where rate and curve are equal."""
         p, n = np.clip(value, LEAST, 1 - np.finfo(float).eps / 2), _known(trials)
         spread = n / (p * (1 - p))
         near = np.abs(residuals) < 1e-4
         found: Floats = np.where(near, np.sqrt(spread), spread * (p - y) / np.where(near, 1.0, residuals))
         return found
 
-    def noisy(self, value: Floats, scatter: Any, z: Floats) -> Floats:
-        """Return rates drawn from beta distributions around a curve, whose share of p (1 - p) is scatter^2."""
+    def noisy(self, value: Floats, scatter: float | Floats, z: Floats) -> Floats:
+        """Return rates drawn from beta distributions around a curve, with the variance scatter^2 p (1 - p)."""
         from scipy import stats
 
         rho = np.clip(np.square(scatter), 0.0, 0.99) * np.ones_like(value)
@@ -102,7 +101,7 @@ class Binomial(Objective):
         return np.where(rho > 1e-9, drawn, value)
 
 
-def _known(trials: Floats | None) -> Any:
+def _known(trials: Floats | None) -> float | Floats:
     return 1.0 if trials is None else trials
 
 
@@ -164,7 +163,7 @@ OBJECTIVES = _listed(
 
 
 def objective_of(law: object, name: str | None = None) -> Objective:
-    """Return the objective of that name, or the law's own."""
+    """Return the objective of that name, or the default of the law."""
     name = name or traits(law).objective
     if name not in OBJECTIVES:
         raise LawError(f"there is no objective {name!r}; {suggest(name, OBJECTIVES)}")

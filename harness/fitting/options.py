@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 
-PUBLISHED = "published"  # the starting points that the source of a law prescribes
+PUBLISHED = "published"  # use the starting points of the law's publication
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Options:
 
     @property
     def of_steps(self) -> bool:
-        """Say whether options are there that only a law of two steps has."""
+        """Return whether options are set that only a law of two steps has."""
         return any((self.step1_where, self.step2_where, self.step1_objective))
 
     def __post_init__(self) -> None:

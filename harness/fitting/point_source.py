@@ -1,9 +1,10 @@
-"""One source of points for every command: a store, or a table that answers as a store does."""
+"""The source of points for every command: a store, or a table with the interface of a store."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -12,14 +13,16 @@ from harness.fitting.columns import labelled, query, renamed
 from harness.fitting.published import Published, Reading, published
 from harness.fitting.runs import ends
 from harness.host import default_host
-from harness.registries import Registries
-from harness.store.points import Cell, PointStore, open_store, read_table
+from harness.host.registries import Registries
+from harness.store.point_files import read_table
+from harness.store.points import Cell, PointStore, open_store
+from harness.types import Scalar
 
 OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens", "flops")
 
 
 class TablePoints(PointStore):
-    """The points of a table file. It holds no records: what needs documents says so."""
+    """The points of a table file, without records of documents."""
 
     def __init__(self, path: Path, found: Published, registries: Registries) -> None:
         self.path, self.registries, self.found = path, registries, found
@@ -37,16 +40,23 @@ class TablePoints(PointStore):
 
 
 class ViewedStore(PointStore):
-    """A store whose points have columns renamed or computed, and rows selected."""
+    """A store whose points have renamed or computed columns, and selected rows."""
 
     def __init__(self, path: Path, how: Reading, registries: Registries) -> None:
         super().__init__(path, registries=registries)
         self.how = how
 
-    def points(self, *args: Any, **asked: Any) -> pd.DataFrame:
-        """Return points as those of the store, with the columns that were asked for."""
-        found = super().points(*args, **asked)
-        if asked.get("unit", "checkpoint") != "checkpoint":
+    def points(
+        self,
+        task: str | None = None,
+        family: str | None = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        unit: str = "checkpoint",
+    ) -> pd.DataFrame:
+        """Return points of the store with the requested columns and rows."""
+        found = super().points(task, family, metrics=metrics, unit=unit)
+        if unit != "checkpoint":
             return found
         found = renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
         kept = query(found, self.how.where) if self.how.selects and self.how.where else found
@@ -56,7 +66,7 @@ class ViewedStore(PointStore):
 
 
 class Source(NamedTuple):
-    """Points, the expression that must still be applied to them, and notes on how a table was read."""
+    """Points, the expression still to be applied to them, and notes on the reading of a table."""
 
     store: PointStore
     where: str | None
@@ -83,7 +93,7 @@ def open_points(path: Path, how: Reading, *, registries: Registries | None = Non
 
 
 def benchmark_table(store: PointStore) -> pd.DataFrame:
-    """Return a row per run, at its last checkpoint, with a column per task: its value in the metric of the task."""
+    """Return one row per run, at its last checkpoint, with one column per task, in the metric of the task."""
     own = store.tasks()
     points = store.points(metrics=sorted(set(own.values())))
     shown = points[points["metric"] == points["task"].map(own)]
@@ -91,7 +101,7 @@ def benchmark_table(store: PointStore) -> pd.DataFrame:
         raise UsageError(f"{store.path} has no points of the metrics {choose(own.values())}")
     shown = shown[ends(shown, "task")]
     about = [name for name in OF_MODELS if name in shown.columns]
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    rows: dict[tuple[str, ...], dict[str, Scalar]] = {}
     for point in shown.to_dict("records"):
         row = rows.setdefault(tuple(str(point[name]) for name in about), {name: point[name] for name in about})
         row[str(point["task"])] = point["value"]

@@ -1,4 +1,4 @@
-"""What one formula is fitted to: points, in every resample, the law's anchors, and the problems that they pose."""
+"""Data for fitting one formula: points, their resamples, anchors, and the least-squares problems."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Sampled:
         return Sampled(self.values, draws)
 
     def with_anchors(self, anchors: Floats) -> Sampled:
-        """Return the column with points added that no resample changes."""
+        """Return the column with anchors appended, which are equal in all resamples."""
         if not len(anchors):
             return self
         draws = self.draws
@@ -56,7 +56,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class StepData:
-    """What one formula is fitted to: n points and, behind them, the law's anchors; trials of counted successes."""
+    """Data for one formula: n points, followed by the law's anchors; trials of counted successes."""
 
     law: FormulaLaw
     objective: Objective
@@ -71,15 +71,15 @@ class StepData:
         n, p = len(y.values), len(law.parameters)
         if n < p:
             raise LawError(
-                f"law {law.name!r} has {p} parameters, and there are {n} points; add points, or take a simpler law"
+                f"law {law.name!r} has {p} parameters, but there are {n} points; add points, or choose a simpler law"
             )
         objective.check(law.name, y.values)
         _check_range(law, y.values)
         for name, sampled in x.items():
             if np.ptp(sampled.values) == 0:
                 raise LawError(
-                    f"law {law.name!r}: {name} is {sampled.values[0]:.6g} at all {n} points; a law of {name} needs "
-                    "several values of it, or take one without it"
+                    f"law {law.name!r}: {name} is {sampled.values[0]:.6g} at all {n} points; add points with other "
+                    f"values, or choose a law without {name}"
                 )
         anchors = traits(law).anchors
         x = {k: v.with_anchors(np.array([float(at[k]) for at, _ in anchors])) for k, v in x.items()}
@@ -104,12 +104,12 @@ class StepData:
         return Sampled(self.y.values[: self.n], None if draws is None else draws[:, : self.n])
 
     def redrawn(self, found: StepFit, resamples: Resamples, rng: np.random.Generator) -> StepData:
-        """Return the points as they would come again (R, n): the law at the features of each resample, and noise.
+        """Return simulated points (R, n): the law at the features of each resample, plus noise (parametric bootstrap).
 
-        Noise is Gaussian after the objective's transform, with the scatter of the points, itself drawn from what its
-        degrees of freedom say of it; points of one unit have as much of it in common as their residuals do. What
-        resampled documents change is added, and what it contributes to the scatter is taken out, so that it counts
-        once; counted successes are drawn again from their trials, which contain it.
+        The noise is Gaussian after the objective's transform. Its standard deviation is drawn from the distribution of
+        the scatter given its degrees of freedom, and its correlation within a unit is that of the residuals. Changes
+        from resampled documents are added, and their variance is removed from the noise so that it counts once.
+        Counted successes are redrawn from their trials, which include that variance.
         """
         points, objective, units, count = self.points, self.objective, resamples.units, len(resamples.weights)
         x = {k: (v.values if v.draws is None else v.draws)[..., : self.n] for k, v in self.x.items()}
@@ -130,11 +130,11 @@ class StepData:
 
     @property
     def delta(self) -> float:
-        """Residuals are in units of Huber's delta, so that its corner is at 1 and tolerances keep their meaning."""
+        """Return Huber's delta, the unit of residuals, so that the corner of the loss is at 1."""
         return self.objective.delta or 1.0
 
     def of_points(self, size: int) -> Problem:
-        """Return the problem of fitting all points, `size` times over: one a start."""
+        """Return the problem of fitting all points, repeated `size` times, once per start."""
         target = np.broadcast_to(self.objective.forward(self.y.values), (size, len(self.y.values)))
         return self._problem({k: v.values for k, v in self.x.items()}, target, None)
 
@@ -175,7 +175,7 @@ class StepData:
 
 
 def _rest(moved: Floats | None, scatter: float) -> float:
-    """Return the share of a scatter that is left without what resampled documents change (R, n) at single points."""
+    """Return the share of a scatter that is left without the changes (R, n) by resampled documents at single points."""
     if moved is None or scatter <= 0 or moved.shape[1] < 2:
         return 1.0
     alone = moved - moved.mean(axis=1, keepdims=True)
@@ -184,12 +184,12 @@ def _rest(moved: Floats | None, scatter: float) -> float:
 
 
 def _check_range(law: FormulaLaw, y: Floats) -> None:
-    """Raise LawError for values (n,) that the law does not describe; noise may carry a tenth of its range beyond it."""
+    """Raise LawError for values (n,) outside the law's range by more than a tenth of it, which noise may cause."""
     low, high = traits(law).value_range
     slack = 0.1 * (high - low) if np.isfinite(high - low) else 0.0
     if y.min() < low - slack or y.max() > high + slack:
         percent = "; divide percentages by 100" if high == 1 and y.min() >= 0 else ""
         raise LawError(
-            f"law {law.name!r} describes values from {low:g} to {high:g}, found values {y.min():.4g} to {y.max():.4g}"
+            f"law {law.name!r} describes values from {low:g} to {high:g}; found values {y.min():.4g} to {y.max():.4g}"
             f"{percent}"
         )

@@ -1,4 +1,4 @@
-"""Fit a law that is more than one formula: again to every resample of its units, and predict with all of them."""
+"""Fit procedures, once to all points and once to each resample of units, and predict with all fits."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pandas as pd
 from harness.errors import LawError, choose, suggest
 from harness.fitting.columns import column, readable
 from harness.fitting.formula import residual_scatter
-from harness.fitting.laws import clipped
+from harness.fitting.laws import Column, clipped
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, freedom, shared
-from harness.types import Floats
+from harness.types import Floats, Json
 from harness.types.laws import Fitted, ProcedureLaw, traits
 
-FEW_FITS = 10  # resamples that must be fitted, or there are no intervals
+FEW_FITS = 10  # resamples that must be fitted to compute intervals
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ProcedureFit:
     """A fitted procedure, and its fits to the resamples (`draws`), of which `failed` could not be fitted.
 
     `scatter` is the standard deviation of the residuals after the objective's transform, over `dof` degrees of freedom;
-    `domain` the range of each numeric feature that was seen.
+    `domain` is the fitted range of each numeric feature.
     """
 
     law: ProcedureLaw
@@ -46,26 +46,26 @@ class ProcedureFit:
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """Return what was fitted."""
+        """Return the fitted parameters."""
         return self.found.parameters
 
-    def read(self, frame: pd.DataFrame) -> dict[str, Any]:
-        """Return the features of points, (n,) each; numbers may be missing where the law fills them in."""
+    def read(self, frame: pd.DataFrame) -> dict[str, Column]:
+        """Return the features of points, (n,) each; numbers may be missing (NaN) if the law imputes them."""
         return {name: readable(frame, name) for name in self.law.features}
 
-    def value(self, features: Mapping[str, Any]) -> Floats:
+    def value(self, features: Mapping[str, Column]) -> Floats:
         """Return predictions (n,)."""
         return clipped(self.law, self.law.predict(self.found, pd.DataFrame(features)))
 
-    def curves(self, features: Mapping[str, Any]) -> Floats:
+    def curves(self, features: Mapping[str, Column]) -> Floats:
         """Return the predictions of every resample (R, n)."""
         frame = pd.DataFrame(features)
         if not self.draws:
             return np.full((1, len(frame)), np.nan)
         return clipped(self.law, np.array([self.law.predict(draw, frame) for draw in self.draws]))
 
-    def sample(self, features: Mapping[str, Any], rng: np.random.Generator) -> Floats:
-        """Return values (R, n) as they would be measured: the predictions of each resample and scatter around them."""
+    def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
+        """Return simulated measurements (R, n): the predictions of each resample plus scatter."""
         own = traits(self.law).sample
         if own and self.draws:
             frame = pd.DataFrame(features)
@@ -76,18 +76,19 @@ class ProcedureFit:
             return clipped(self.law, objective.inverse(objective.forward(curves) + noise))
 
     def doubts(self) -> Iterator[str]:
-        """Yield what the procedure notes, and resamples that could not be fitted."""
+        """Yield the notes of the procedure, and the number of resamples that could not be fitted."""
         yield from (f"{self.law.name}: {note}" for note in self.found.notes)
         tried = self.failed + len(self.draws)
         if not self.draws:
-            yield f"{self.law.name}: {tried} resamples, of which fewer than {FEW_FITS} can be fitted; no intervals"
+            yield f"{self.law.name}: fewer than {FEW_FITS} of {tried} resamples could be fitted; there are no intervals"
         elif self.failed:
-            yield f"{self.law.name}: {self.failed} of {tried} resamples cannot be fitted; intervals rest on the others"
+            yield f"{self.law.name}: {self.failed} of {tried} resamples could not be fitted; intervals use the others"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+    def to_json(self) -> dict[str, Json]:
+        """Return everything as JSON values; raise LawError for a state that a file cannot hold."""
         table = {**vars(self), "law": self.law.name, "found": asdict(self.found)}
-        return _plain({**table, "draws": [asdict(draw) for draw in self.draws]})  # type: ignore[no-any-return]
+        table["draws"] = [asdict(draw) for draw in self.draws]
+        return {name: _plain(value) for name, value in table.items()}
 
     @classmethod
     def from_json(cls, law: ProcedureLaw, table: Mapping[str, Any]) -> ProcedureFit:
@@ -102,17 +103,21 @@ class ProcedureFit:
         return cls(**{**table, **read})
 
 
-def _plain(value: Any) -> Any:
-    """Turn arrays into lists and numpy's numbers into Python's, at any depth."""
+def _plain(value: object) -> Json:
+    """Turn arrays into lists and NumPy's numbers into Python's, at any depth; raise LawError for other objects."""
     if isinstance(value, Mapping):
-        return {key: _plain(own) for key, own in value.items()}
+        return {str(key): _plain(own) for key, own in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(own) for own in value]
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise LawError(f"the state of a law has a {type(value).__name__}; expected JSON values and arrays")
 
 
 def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
-    """Read numbers back, of which JSON has no NaN."""
+    """Return numbers read from JSON, in which None stands for NaN."""
     return {name: float("nan") if value is None else float(value) for name, value in table.items()}
 
 
@@ -123,10 +128,10 @@ def _fitted(table: Mapping[str, Any]) -> Fitted:
 def fit_procedure(
     law: ProcedureLaw, frame: pd.DataFrame, resamples: Resamples, *, value: str, options: Options
 ) -> ProcedureFit:
-    """Fit a procedure to points (n,) and to every resample of their units; raise LawError where the points do not do.
+    """Fit a procedure to points (n,) and to every resample of their units; raise LawError for unsuitable points.
 
-    Units are drawn with replacement, unless the law resamples by itself; columns of `resamples` (documents) are taken
-    along.
+    Units are drawn with replacement, unless the law resamples by itself; columns of `resamples` (documents) are
+    resampled with them.
     """
     features = {name: readable(frame, name) for name in law.features}
     scored = frame[value].notna().to_numpy() if value in frame and traits(law).uses_unscored else slice(None)
@@ -134,7 +139,7 @@ def fit_procedure(
     missing = set(traits(law).needs) - set(frame.columns)
     if missing:
         instead = suggest(min(missing), frame.columns)
-        raise LawError(f"law {law.name!r} needs columns {choose(missing)}, which the points lack; {instead}")
+        raise LawError(f"law {law.name!r} needs the columns {choose(missing)}, which the points lack; {instead}")
     found = law.fit(frame, value, np.random.default_rng(options.seed))
     objective = objective_of(law, options.objective)
     residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame.loc[scored])))
@@ -160,7 +165,7 @@ def fit_procedure(
     )
 
 
-def _is_numeric(values: Any) -> bool:
+def _is_numeric(values: Column) -> bool:
     return bool(values.dtype.kind == "f" and not np.isnan(values).all())
 
 
@@ -172,7 +177,7 @@ def _spread(values: list[float]) -> float:
 def _refits(
     law: ProcedureLaw, found: Fitted, frame: pd.DataFrame, resamples: Resamples, *, value: str, options: Options
 ) -> Iterator[Fitted | None]:
-    """Yield the fit to each resample, None where there is none."""
+    """Yield the fit to each resample, None if it failed."""
     rng, count = np.random.default_rng([options.seed, 2]), len(resamples.weights)
     given = traits(law)
     if given.resamples:
@@ -195,7 +200,7 @@ def _refits(
 def _tables(
     frame: pd.DataFrame, resamples: Resamples, rng: np.random.Generator, *, stay: bool
 ) -> Iterator[pd.DataFrame]:
-    """Yield the points of every resample: units drawn with replacement, unless they `stay`, and columns redrawn."""
+    """Yield the points of every resample: units drawn with replacement, unless they `stay`, and redrawn columns."""
     members = [np.flatnonzero(resamples.units == unit) for unit in range(int(resamples.units.max()) + 1)]
     for r in range(len(resamples.weights)):
         moved = frame.assign(**{name: drawn[r] for name, drawn in resamples.columns.items()})

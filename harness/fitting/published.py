@@ -1,10 +1,10 @@
-"""Points from tables that others published: long or wide, in their columns and units.
+"""Points from published tables: long or wide, with their own columns and units.
 
     long    one row per value: task, metric, value, and stderr, n, chance where known
-    wide    one row per model, a column per benchmark
+    wide    one row per model, one column per benchmark
 
-Columns get our names (`NAMES`, `--map`), percentages become fractions column by column, counts are checked for their
-units, and rows that cannot be used are left out and counted. What was done is in the notes.
+Columns are renamed (`NAMES`, `--map`), percentages are converted to fractions for each column, units of counts are
+checked, and unusable rows are dropped and counted. The notes say what was done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from harness.fitting.columns import FEWEST, check_units, completed, labelled, qu
 from harness.fitting.published_values import SCORE, checked, few, fractions, is_numeric, melted, names_tasks, numbers
 from harness.fitting.runs import label as label_of
 from harness.fitting.runs import two_points
+from harness.types import Scalar
 
 NAMES = {  # our column: what others call it, where the meaning and the unit are beyond doubt
     "family": ("model_family",),
@@ -52,12 +52,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table is read.
+    """Options of reading a table.
 
-    `renames` are pairs theirs=ours, as of `harness.fitting.columns.renamed`; `where` selects rows, after them. `label`
-    is the column with the names of models, `run` the one that tells runs apart; `family` is the family of all rows,
-    where no column says it. `tasks` are the columns of a wide table that are benchmarks (wildcards are allowed),
-    `metric` what they measure. `models` gives columns of single models, by their label.
+    `renames` are pairs theirs=ours, as of `harness.fitting.columns.renamed`; `where` selects rows after renaming.
+    `label` is the column with the names of models, `run` the one that identifies runs; `family` is the family of all
+    rows without such a column. `tasks` are the columns of benchmarks in a wide table (wildcards are allowed), `metric`
+    is their metric. `models` sets columns of single models, by their label.
     """
 
     renames: Sequence[str] = ()
@@ -68,15 +68,15 @@ class Reading:
     tasks: Sequence[str] = ()
     metric: str | None = None
     drop_duplicates: bool = False
-    selects: bool = False  # of a store: `where` is applied to every reading of points
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    selects: bool = False  # of a store: apply `where` whenever points are read
+    models: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
 
 def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[str, bool] | None = None) -> Published:
-    """Return the points of a table; `name` is the family where nothing else tells it.
+    """Return the points of a table; `name` is the family unless a column says it.
 
-    Raises UsageError or LawError, with what to do, for a table without scores, values that are no numbers, units that
-    cannot be right, and two rows of one checkpoint, task and metric.
+    Raises UsageError or LawError for a table without scores, values that are not numbers, implausible units, and two
+    rows of one checkpoint, task and metric.
     """
     notes = list[str]()
     frame = _named(table.reset_index(drop=True), how, notes)
@@ -88,7 +88,7 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
     long = _identified(long, name, how.family, notes)
     long = _scaled(long, notes)
     if long.empty:
-        raise UsageError(f"no points are left: {'; '.join(notes) or 'the table has no rows'}")
+        raise UsageError(f"no points remain: {'; '.join(notes) or 'the table has no rows'}")
     _refuse_unknown_scale(long, table)
     points = _once(long, how, notes)
     metrics = {str(m): (rises or {}).get(str(m), not FALLS.search(str(m))) for m in points["metric"].unique()}
@@ -96,7 +96,7 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
 
 
 def own_metrics(points: pd.DataFrame) -> dict[str, str]:
-    """Return the metric that tables show of each task: accuracy where there is one, else the first by name."""
+    """Return the metric that tables show of each task: accuracy if there is one, else the first by name."""
     found = {}
     for task, own in points.groupby("task"):
         there = sorted(map(str, own["metric"].unique()))
@@ -108,7 +108,7 @@ def own_metrics(points: pd.DataFrame) -> dict[str, str]:
 
 
 def _named(table: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
-    """Return the table with our names of columns, and what is known of single models filled in."""
+    """Return the table with renamed columns, and with the values set for single models."""
     mapped = {pair.rpartition("=")[2].strip() for pair in how.renames}
     found, read = table, list[str]()
     for ours, theirs in NAMES.items():
@@ -121,15 +121,15 @@ def _named(table: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
     return _of_models(renamed(found, labelled(how.renames, how.label), run=how.run), how.models)
 
 
-def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Scalar]]) -> pd.DataFrame:
     """Set columns of the rows of single models; raise UsageError for a model that has no rows."""
     if not models:
         return frame
     if "label" not in frame.columns:
-        raise UsageError("a mapping file names models, and the table has no column of their names; say --label COLUMN")
+        raise UsageError("a mapping file names models, but the table has no column of their names; pass --label COLUMN")
     unknown = set(models) - set(frame["label"].map(str))
     if unknown:
-        raise UsageError(f"no rows are of {choose(unknown)}; models are: {choose(set(frame['label'].map(str)))}")
+        raise UsageError(f"no rows belong to {choose(unknown)}; models are: {choose(set(frame['label'].map(str)))}")
     found = frame.copy()
     for model, columns in models.items():
         rows = found["label"].map(str) == model
@@ -140,7 +140,7 @@ def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[str]) -> pd.DataFrame:
-    """Return points with family, size, seed and step: from columns, or else from the names of models."""
+    """Return points with family, size, seed and step, from columns or else from the names of models."""
     found = frame
     parts = [_family_and_size(str(model)) for model in found["label"]] if "label" in found.columns else None
     if family is not None:
@@ -148,11 +148,13 @@ def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[
     elif "family" not in found.columns:
         found = found.assign(family=[own for own, _ in parts] if parts else name)
         source = "the names of models" if parts else "the name of the file"
-        notes.append(f"families, from {source}: {few(found['family'].unique())}; --family or --map sets others")
+        notes.append(f"families from {source}: {few(found['family'].unique())}; change them with --family or --map")
     if "size" not in found.columns:
         found = found.assign(size=[size for _, size in parts] if parts else _sizes(found))
     if found["family"].isna().any():
-        raise UsageError(f"family is missing in {int(found['family'].isna().sum())} of {len(found)} rows; say --family")
+        raise UsageError(
+            f"family is missing in {int(found['family'].isna().sum())} of {len(found)} rows; pass --family"
+        )
     step = checked(found["step"], "step") if "step" in found.columns else np.nan
     seed = checked(found["seed"], "seed").fillna(0).astype(int) if "seed" in found.columns else 0
     return found.assign(family=found["family"].map(str), size=found["size"].map(_text), step=step, seed=seed)
@@ -171,14 +173,14 @@ def _family_and_size(model: str) -> tuple[str, str]:
     return (short[: size.start()] + short[size.end() :]).strip("-_") or short, size[1]
 
 
-def _sizes(frame: pd.DataFrame) -> pd.Series[Any]:
-    """Return names of sizes by their parameters; "?" where these are unknown."""
+def _sizes(frame: pd.DataFrame) -> pd.Series:
+    """Return names of sizes by their parameters; "?" if these are unknown."""
     if "params" not in frame.columns:
         return pd.Series("?", index=frame.index)
     return pd.to_numeric(frame["params"], errors="coerce").map(lambda n: "?" if pd.isna(n) else f"{n:.4g}")
 
 
-def _text(value: Any) -> str:
+def _text(value: Scalar) -> str:
     """Return a name as text; 7.0 is 7."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -187,7 +189,7 @@ def _text(value: Any) -> str:
 
 
 def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return points with counts as numbers, FLOPs or tokens filled in, units checked, and untrained models left out."""
+    """Return points with counts as numbers, FLOPs or tokens filled in, units checked, and untrained models dropped."""
     found = frame
     for name in (*FEWEST, "params_non_embedding", "loss"):
         if name in found.columns:
@@ -196,7 +198,7 @@ def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     for name in set(FEWEST) & set(found.columns):
         untrained |= (found[name] <= 0).to_numpy()
     if untrained.any():
-        notes.append(f"{int(untrained.sum())} rows have no training (tokens, params or flops of 0), and are left out")
+        notes.append(f"{int(untrained.sum())} rows without training (tokens, params or flops of 0) were dropped")
     found = found[~untrained].reset_index(drop=True)
     if found.empty:
         return found
@@ -210,25 +212,25 @@ def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _refuse_unknown_scale(points: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Raise LawError where nothing says how large models are, though columns look as if they did."""
+    """Raise LawError if no column has the size of models, although some columns have similar names."""
     if {"params", "tokens", "flops"} & set(points.columns):
         return
     alike = [str(c) for c in table.columns if re.search(r"param|token|flop|size|compute", str(c).lower())]
     alike = [name for name in alike if is_numeric(table[name])]
     if alike:
         raise LawError(
-            f"no column is named params, tokens or flops; {choose(alike)} look like them: map them in full units, such "
-            f"as --map '{alike[0]} * 1e9=params'"
+            f"no column is named params, tokens or flops; {choose(alike)} have similar names: map them in full units, "
+            f"such as --map '{alike[0]} * 1e9=params'"
         )
 
 
 def _once(points: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
-    """Return points of which no two are of one checkpoint, task and metric; raise LawError otherwise."""
+    """Return points without equal rows; raise LawError if a checkpoint, task and metric has two different rows."""
     if how.drop_duplicates:
         equal = points.duplicated()
         if equal.any():
             notes.append(
-                f"{int(equal.sum())} of {len(points)} rows are equal to others in every column, and were dropped"
+                f"{int(equal.sum())} of {len(points)} rows are equal to others in every column and were dropped"
             )
         points = points[~equal].reset_index(drop=True)
     keys = [name for name in KEYS if name in points.columns]
@@ -238,7 +240,7 @@ def _once(points: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
 
 
 def same_points(points: pd.DataFrame, others: pd.DataFrame) -> list[str]:
-    """Name up to three points (checkpoint, task, metric) that are in both of two frames."""
+    """Return the names of up to three points (checkpoint, task, metric) that are in both frames."""
     if others.empty:
         return []
     keys = [name for name in SAME if name in points.columns and name in others.columns]

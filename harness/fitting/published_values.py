@@ -1,18 +1,17 @@
-"""Scores of tables that others published: which columns are benchmarks, what is a number, and what a percentage."""
+"""Scores of published tables: columns of benchmarks, numbers, and percentages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.columns import COLUMNS
 from harness.errors import UsageError, choose
 from harness.store.points import PointStore
+from harness.types.columns import COLUMNS
 
 METRICS = (
     "acc_norm", "acc", "accuracy", "exact_match", "em", "f1", "mc1", "mc2", "pass_at_1", "pass_rate", "err", "error",
@@ -29,17 +28,17 @@ MIXED = 0.25  # share of values of 1 or less from which a column of percentages 
 
 
 def names_tasks(frame: pd.DataFrame) -> bool:
-    """Say whether a table has one row per value, with its task."""
+    """Return whether a table has one row per value, with its task."""
     return {"task", "value"} <= set(frame.columns)
 
 
 def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes: list[str]) -> pd.DataFrame:
-    """Return a row per model and benchmark; errors and counts come from columns NAME_stderr and NAME_n."""
+    """Return one row per model and benchmark; errors and counts are in columns NAME_stderr and NAME_n."""
     tasks = list(_benchmarks(frame, asked))
     if not tasks:
         raise UsageError(
-            f"no column is a benchmark; name them with --tasks, or, in a long table, map task, metric and value; "
-            f"columns are: {choose(frame.columns)}"
+            f"no column is a benchmark; name the columns with --tasks, or, in a long table, map task, metric and "
+            f"value; columns are: {choose(frame.columns)}"
         )
     if not asked:
         notes.append(f"benchmarks: {few(tasks)}; --tasks names others")
@@ -48,17 +47,16 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
     rows = []
     for column in tasks:
         task, own = (column, metric) if metric else _task_and_metric(column)
-        values: dict[str, Any] = {"task": task, "metric": own, "value": frame[column]}
-        values |= {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
-        rows.append(known.assign(**values))
+        known_too = {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
+        rows.append(known.assign(task=task, metric=own, value=frame[column], **known_too))
     return pd.concat(rows, ignore_index=True)
 
 
 def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
-    """Yield the columns that are benchmarks: those asked for, or those of numbers that are nothing else by name."""
+    """Yield the columns of benchmarks: those in `asked`, else numeric columns whose names have no other meaning."""
     for pattern in asked:
         if not any(fnmatch(str(column), pattern) for column in frame.columns):
-            raise UsageError(f"--tasks {pattern!r} names no column; columns are: {choose(frame.columns)}")
+            raise UsageError(f"--tasks {pattern!r} matches no column; columns are: {choose(frame.columns)}")
     for column in map(str, frame.columns):
         if asked:
             if any(fnmatch(column, pattern) for pattern in asked):
@@ -71,15 +69,15 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
             yield column
 
 
-def is_numeric(column: pd.Series[Any]) -> bool:
-    """Say whether a column has numbers."""
+def is_numeric(column: pd.Series) -> bool:
+    """Return whether a column has numbers."""
     if pd.api.types.is_bool_dtype(column):
         return False
     return bool(pd.to_numeric(column, errors="coerce").notna().any())
 
 
 def _task_and_metric(column: str) -> tuple[str, str]:
-    """Split the name of a column at a metric that begins or ends it.
+    """Split the name of a column at a metric at its start or end.
 
     >>> _task_and_metric("bpb_mmlu_stem"), _task_and_metric("words_2shot_exact_match"), _task_and_metric("mmlu")
     (('mmlu_stem', 'bpb'), ('words_2shot', 'exact_match'), ('mmlu', 'score'))
@@ -95,7 +93,7 @@ def _task_and_metric(column: str) -> tuple[str, str]:
 
 
 def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return long points with values as numbers; rows without one are left out and counted."""
+    """Return long points with numeric values; rows without a value are dropped and counted in a note."""
     found = frame.assign(metric=frame["metric"].map(str) if "metric" in frame.columns else SCORE)
     found = found.assign(task=found["task"].map(str))
     for name in ("value", "stderr", "n", "chance", "low", "high"):
@@ -103,22 +101,22 @@ def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             found[name] = checked(found[name], name)
     lost = int(found["value"].isna().sum())
     if lost:
-        notes.append(f"{lost} of {len(found)} rows have no value, and are left out")
+        notes.append(f"{lost} of {len(found)} rows have no value and were dropped")
     return found[found["value"].notna()].reset_index(drop=True)
 
 
-def checked(column: pd.Series[Any], name: str) -> pd.Series[float]:
-    """Return a column as numbers, NaN where it is empty; raise UsageError for any other text."""
+def checked(column: pd.Series, name: str) -> pd.Series[float]:
+    """Return a column as numbers, NaN if empty; raise UsageError for any other text."""
     found = pd.to_numeric(column, errors="coerce").astype(np.float64)
     text = column[found.isna() & column.notna()]
     wrong = [(row, value) for row, value in text.items() if str(value).strip().lower() not in MISSING]
     if wrong:
-        raise UsageError(f"{name} is {str(wrong[0][1])!r} in row {wrong[0][0]}; expected a number, or nothing")
+        raise UsageError(f"{name} is {str(wrong[0][1])!r} in row {wrong[0][0]}; expected a number or an empty cell")
     return found
 
 
 def fractions(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return long points whose percentages are fractions; which they are is decided for each task and metric."""
+    """Return long points with percentages converted to fractions, as decided for each task and metric."""
     found, percent = frame, list[str]()
     for (task, metric), own in frame.groupby(["task", "metric"], sort=False):
         if UNBOUNDED.search(str(metric)) or own["value"].max() <= 1:
@@ -135,7 +133,7 @@ def fractions(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
-    """Raise UsageError where values are neither fractions nor percentages, or both."""
+    """Raise UsageError if values are neither fractions nor percentages, or a mixture."""
     values, column = own["value"], str(own["task"].iloc[0])
     if values.max() > 100 or values.min() < 0:
         raise UsageError(
@@ -145,13 +143,13 @@ def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
     small = ((values > 0) & (values <= 1)).mean()
     if small > MIXED:
         raise UsageError(
-            f"{what} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}: fractions and "
-            f"percentages in one column? Say which, such as --map '{column} / 100={column}' for percentages"
+            f"{what} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}, a mixture of "
+            f"fractions and percentages; convert them, such as with --map '{column} / 100={column}' for percentages"
         )
 
 
 def scored_tasks(store: PointStore) -> set[str]:
-    """Return the tasks of a store that have right answers: choices, checked text, and imported rates."""
+    """Return the tasks of a store with correct answers: choices, checked text, and imported rates."""
     kinds = {str(meta["name"]): meta["kind"] for meta in store.task_meta.values()}
     own = store.tasks()
     imported = {name for name, metric in own.items() if name not in kinds and not UNBOUNDED.search(metric)}
@@ -159,6 +157,6 @@ def scored_tasks(store: PointStore) -> set[str]:
 
 
 def few(names: Iterable[object]) -> str:
-    """Return up to six names, and how many more there are."""
+    """Return up to six names, and the number of others."""
     listed = sorted(map(str, names))
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")

@@ -1,4 +1,4 @@
-"""Resamples of points: runs, documents or both, and what they are worth."""
+"""Resamples of points (runs, documents or both), and their degrees of freedom."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.errors import LawError
 from harness.fitting.columns import column
 from harness.types import Bools, Floats, Ints
 
-MOST_POWER = 3.0  # of weights; beyond, a few units decide each resample
+MOST_POWER = 3.0  # largest power of weights; with more, a few units dominate each resample
 
 
 @dataclass(frozen=True)
 class Resamples:
     """R resamples of n points: weights (R, n) of the points, and the values (R, n) of columns that are resampled.
 
-    `units` (n,) numbers what is independent. Where `noise` is there, all weights are 1, and points are redrawn with it
-    around the fitted law. Weights with a `power` are raised to it, the more the more a unit holds the fit (`raised`).
+    `units` (n,) numbers the independent units. With `noise`, all weights are 1, and points are redrawn around the
+    fitted law. Weights are raised to a `power` that increases with the leverage of their unit (`raised`).
     """
 
     weights: Floats
@@ -46,8 +46,8 @@ class Resamples:
     def raised(self, leverage: Floats) -> Floats:
         """Return the weights (R, n) of mean 1 to the power / (1 - h) for units of leverage h (G,).
 
-        Exponential weights to the power c vary about c^2 as much, so that the spread of weighted fits is that of the
-        jackknife, HC3 (MacKinnon and White 1985). Plain ones leave out that a fit follows the points at its ends.
+        The variance of exponential weights to the power c is about c^2, so that weighted fits spread as the jackknife
+        HC3 does (MacKinnon and White 1985). Weights without a power ignore the leverage of the points at the ends.
         """
         if not self.power:
             return self.weights
@@ -58,7 +58,7 @@ class Resamples:
 
 
 def shared(residuals: Floats, units: Ints) -> float:
-    """Return the share of the variance of residuals (n,) that points of one unit have in common (one-way ANOVA)."""
+    """Return the intraclass correlation of residuals (n,): the share of variance common to a unit (one-way ANOVA)."""
     n, counts = len(residuals), np.bincount(units)
     g = len(counts)
     if not 1 < g < n:
@@ -71,9 +71,9 @@ def shared(residuals: Floats, units: Ints) -> float:
 
 
 def freedom(n: int, free: int, units: int) -> int:
-    """Return the degrees of freedom that n points of so many units leave behind `free` parameters.
+    """Return the residual degrees of freedom of n points in so many units after fitting `free` parameters.
 
-    Points of one unit are not independent, so they count for no more than units - 1, as in cluster-robust tests
+    Points of one unit are not independent, so there are at most units - 1, as in cluster-robust tests
     (Cameron and Miller 2015, sec. VI).
     """
     return max(min(n - free, units - 1), 0)
@@ -82,21 +82,21 @@ def freedom(n: int, free: int, units: int) -> int:
 def point_weights(units: Ints, count: int, rng: np.random.Generator) -> Floats:
     """Return exponential weights (count, n) of units (n,): a Bayesian bootstrap (Rubin 1981).
 
-    Every unit keeps a positive weight, so that a ladder of four runs is still four runs in every resample.
+    Every unit keeps a positive weight, so that a ladder of four runs has four runs in every resample.
     """
     return rng.exponential(size=(count, int(units.max()) + 1))[:, units]
 
 
 def student(dof: int, level: float) -> float:
-    """Return Student's quantile over the normal one, which percentiles of resamples know nothing of."""
+    """Return Student's quantile divided by the normal one, the correction of percentile intervals for few units."""
     tail = (1 + level) / 2
     return float(stats.t.ppf(tail, max(dof, 1)) / stats.norm.ppf(tail))
 
 
 def in_common(draws: Floats, values: Floats) -> Floats:
-    """Return values (n,) moved by what resampled documents change at all points alike (R, n).
+    """Return values (n,) shifted by the mean change over points from resampled documents (R, n).
 
-    What they change at single points is in the residuals, so resamples of runs already contain it.
+    Changes at single points are part of the residuals, which resamples of runs already include.
     """
     moved = values + (draws - values).mean(axis=1, keepdims=True)
     found: Floats = np.clip(moved, draws.min(axis=0), draws.max(axis=0))
@@ -104,7 +104,7 @@ def in_common(draws: Floats, values: Floats) -> Floats:
 
 
 def scattered(frame: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator) -> dict[str, Floats]:
-    """Return columns redrawn from their standard errors (count, n), where documents cannot be resampled."""
+    """Return columns redrawn from their standard errors (count, n), for points without documents."""
     found = {}
     for name in names:
         if f"{name}_stderr" not in frame.columns:

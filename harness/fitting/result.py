@@ -1,4 +1,4 @@
-"""A fitted law: what it predicts, and the file that keeps it."""
+"""A fitted law: its predictions, and its file format."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_scores import Scores
-from harness.fitting.held_out_scores import held_out_scores
-from harness.fitting.laws import configured, steps_of
+from harness.fitting.held_out_scores import HeldOut, held_out_scores
+from harness.fitting.laws import Column, FeatureValues, configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
+from harness.host.registries import Registries
 from harness.metrics.intervals import wilson
-from harness.registries import Registries
-from harness.types import Floats
+from harness.types import Floats, Json
+from harness.types.json import JsonObject
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw
-
-HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measured and predicted values, errors
 
 
 @dataclass(frozen=True)
 class LawFit:
-    """A law fitted to a ladder. Prints itself; `predict` gives values with intervals; `to_json` keeps it."""
+    """A law fitted to a ladder. Prints a report; `predict` returns values with intervals; `to_json` stores it."""
 
     law: str
     value: str
@@ -44,15 +43,15 @@ class LawFit:
     steps: tuple[StepFit | ProcedureFit, ...]
     options: Options
     runs: int
-    law_options: Mapping[str, Any] = field(default_factory=dict)
+    law_options: JsonObject = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     hold_out: tuple[HeldOut, ...] = ()
     warnings: tuple[str, ...] = ()
     sizes: int | None = None
     told_apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    earlier: tuple[EarlierSize, ...] = ()  # earlier sizes of the ladder, predicted from those below them
-    worth: float = float("nan")  # independent documents behind each measured rate, where known
+    earlier: tuple[EarlierSize, ...] = ()  # predictions of earlier sizes of the ladder from the sizes below them
+    worth: float = float("nan")  # effective number of documents of each measured rate; NaN if unknown
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ class LawFit:
 
     @property
     def domain(self) -> Mapping[str, tuple[float, float]]:
-        """Return the range of each feature that was seen."""
+        """Return the fitted range of each feature."""
         return self.steps[0].domain
 
     @property
@@ -69,28 +68,37 @@ class LawFit:
         """Return the coverage level of the intervals."""
         return self.options.level
 
-    def predict(self, points: pd.DataFrame | None = None, **features: Any) -> pd.DataFrame:
-        """Return value, low, high (at the level of the fit) and how far each feature lies beyond those fitted.
+    def predict(self, points: pd.DataFrame | None = None, **features: FeatureValues) -> pd.DataFrame:
+        """Return value, low, high (at the level of the fit) and the factor beyond the fitted range.
 
-        Features come as columns of a frame, or by name: `fit.predict(flops=[1e20, 1e21])`.
+        Pass features as columns of a frame, or by name: `fit.predict(flops=[1e20, 1e21])`.
         """
         frame = pd.DataFrame({k: np.atleast_1d(v) for k, v in features.items()}) if points is None else points
         return self.predicted(frame)[0]
 
     def predicted(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
-        """Return what `predict` returns of points (n,), and the draws (R, n) behind the intervals."""
-        x = self.steps[0].read(frame)
+        """Return the result of `predict` for points (n,), and the draws (R, n) of which intervals are quantiles."""
+        return self.predicted_at(self.steps[0].read(frame))
+
+    def predicted_at(self, x: Mapping[str, Column]) -> tuple[pd.DataFrame, Floats]:
+        """Return the result of `predict` at features (n,), and the draws (R, n) of which intervals are quantiles."""
         draws = self._chain(x, np.random.default_rng(self.options.seed))
         tail = (1 - self.options.level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         low, high = self._at_least(self.curve(x), low, high)
         domain = self.steps[0].domain
-        beyond = np.max([np.ones(len(frame)), *(_beyond(x[name], seen) for name, seen in domain.items())], axis=0)
+        beyond = np.max(
+            [
+                np.ones(draws.shape[1]),
+                *(_beyond(np.asarray(x[name], dtype=np.float64), seen) for name, seen in domain.items()),
+            ],
+            axis=0,
+        )
         return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond}), draws
 
     @property
     def scores(self) -> Scores:
-        """Return how the predictions of the held-out points did."""
+        """Return the scores of the predictions of the held-out points."""
         return held_out_scores(self.hold_out, self.level)
 
     def _at_least(self, value: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -102,19 +110,19 @@ class LawFit:
         return np.minimum(low, ends[:, 0]), np.maximum(high, ends[:, 1])
 
     def optimal(self, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
-        """Return params and tokens of least loss at budgets of training FLOPs, with intervals; see allocations."""
+        """Return params and tokens of the smallest loss at budgets of FLOPs, with intervals; see allocations."""
         from harness.fitting.allocations import optimal
 
         return optimal(self, flops, at)
 
-    def curve(self, x: Mapping[str, Floats]) -> Floats:
+    def curve(self, x: Mapping[str, Column]) -> Floats:
         """Return the law's best curve (n,) at features (n,)."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
             y = step.value(x)
             x = {after.law.features[0]: y} if after else {}
         return y
 
-    def draws(self, x: Mapping[str, Floats]) -> Floats:
+    def draws(self, x: Mapping[str, Column]) -> Floats:
         """Return the curve of every resample (R, n) at features (n,), without scatter."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
             y = step.curves(x)
@@ -122,29 +130,32 @@ class LawFit:
         return y
 
     def sample(self, points: pd.DataFrame, rng: np.random.Generator) -> Floats:
-        """Return what every resample predicts (R, n) at points (n,), with the scatter of measured points."""
+        """Return the prediction of every resample (R, n) at points (n,), with the scatter of measured points."""
         return self._chain(self.steps[0].read(points), rng)
 
-    def _chain(self, x: Mapping[str, Floats], rng: np.random.Generator) -> Floats:
-        """Carry every resample through all steps (R, n)."""
+    def _chain(self, x: Mapping[str, Column], rng: np.random.Generator) -> Floats:
+        """Return the predictions of every resample (R, n) through all steps."""
         for step, after in zip(self.steps, [*self.steps[1:], None], strict=True):
             y = step.sample(x, rng)
             x = {after.law.features[0]: y} if after else {}
         return y
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values; `LawFit.from_json` reads it back."""
-        table = {**vars(self), "options": asdict(self.options), "steps": [self._step_json(step) for step in self.steps]}
+    def to_json(self, *, draws: bool = True) -> dict[str, Json]:
+        """Return everything as JSON values, which `LawFit.from_json` reads back; without `draws`, for printing only."""
+        steps = [self._step_json(step) for step in self.steps]
+        if not draws:
+            steps = [{name: value for name, value in step.items() if name != "draws"} for step in steps]
+        table = {**vars(self), "options": asdict(self.options), "steps": steps}
         table["scores"] = self.scores.to_json() if self.hold_out else None
         return {key: _strict(value) for key, value in table.items()}
 
-    def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Any]:
+    def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Json]:
         table = step.to_json()
         return table if isinstance(step, ProcedureFit) else {**table, "intervals": step.intervals(self.options.level)}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any], registries: Registries | None = None) -> LawFit:
-        """Read a fit back; raise UsageError where its law is not registered any more."""
+        """Return a fit from JSON values; raise UsageError if its law is not registered."""
         law: Law = configured((registries or default_host()).laws[table["law"]], table.get("law_options"))
         steps = tuple(_step(own, step) for own, step in zip(steps_of(law), table["steps"], strict=True))
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
@@ -170,8 +181,8 @@ class LawFit:
         return fit_report(self)
 
 
-def _strict(value: Any) -> Any:
-    """Replace numbers that JSON does not have (NaN, infinity) by None, at any depth."""
+def _strict(value: Json) -> Json:
+    """Replace NaN and infinity, which JSON lacks, by None at any depth."""
     if isinstance(value, Mapping):
         return {key: _strict(own) for key, own in value.items()}
     if isinstance(value, (list, tuple)):
@@ -180,12 +191,12 @@ def _strict(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Read back what `_strict` wrote: None is NaN."""
+    """Return a value that `_strict` wrote; None stands for NaN."""
     return float("nan") if value is None else value
 
 
 def _step(law: FormulaLaw | ProcedureLaw, table: Mapping[str, Any]) -> StepFit | ProcedureFit:
-    """Read a step back."""
+    """Return a step from JSON values."""
     if isinstance(law, ProcedureLaw):
         return ProcedureFit.from_json(law, table)
     read = {
@@ -199,9 +210,9 @@ def _step(law: FormulaLaw | ProcedureLaw, table: Mapping[str, Any]) -> StepFit |
 
 
 def _beyond(x: Floats, domain: tuple[float, float]) -> Floats:
-    """Return by which factor features lie outside the fitted range; 1 inside, infinity where no factor leads there.
+    """Return the factor by which features lie outside the fitted range: 1 inside, infinite for values of 0 or less.
 
-    A range with values of 0 or less has no factors: there it is 1 plus the distance from the range, in its widths.
+    For a range with values of 0 or less it is 1 plus the distance from the range, in units of its width.
     """
     low, high = domain
     with np.errstate(all="ignore"):
@@ -219,23 +230,23 @@ def save_fits(fits: Sequence[LawFit], path: Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raise UsageError where no file of fits can be written, before time is spent on them."""
+    """Raise UsageError, before fits are computed, if their file cannot be written."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file for the fits")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: {path.parent} is not there, or nothing can be written to it")
+        raise UsageError(f"{path}: {path.parent} does not exist or is not writable")
 
 
 def load_fits(path: str | Path, registries: Registries | None = None) -> list[LawFit]:
-    """Read the fits that `harness fit -o` wrote; raise LawError where the file is none."""
+    """Return the fits in a file of `harness fit -o`; raise LawError for any other file."""
     try:
         tables = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(tables, list):
             raise TypeError(f"a JSON {type(tables).__name__}")
         if not tables:
-            raise LawError(f"{path} holds no fits; harness fit ... -o writes them")
+            raise LawError(f"{path} has no fits; harness fit ... -o writes them")
         return [LawFit.from_json(table, registries) for table in tables]
     except (OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, HarnessError):
             raise
-        raise LawError(f"{path} is not a file of fits ({error}); harness fit ... -o writes one") from error
+        raise LawError(f"{path} is not a file of fits ({error}); write one with harness fit ... -o") from error

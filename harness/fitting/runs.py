@@ -1,36 +1,36 @@
-"""Which rows of points are one training run, the last checkpoint of each run, the largest sizes, and rows given twice.
+"""Runs, their last checkpoints, the largest sizes, and duplicate rows.
 
-These are the only definitions of a run, of `largest`, and of the name of a row; fits, tables and analyses call them.
+This module has the only definitions of a run, of `largest`, and of the name of a row; fits, tables and analyses call
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import LawError
-from harness.types import Bools, Floats, Ints, checkpoint_label
+from harness.types import Bools, Floats, Ints, Scalar, checkpoint_label
 
-NAMED = ("family", "run", "size", "seed")  # columns that name a run
-CHECKPOINT = ("run", "size", "seed", "step", "checkpoint")  # a table with one of these names its checkpoints
+NAMED = ("family", "run", "size", "seed")  # columns that identify a run
+CHECKPOINT = ("run", "size", "seed", "step", "checkpoint")  # a table with one of these identifies its checkpoints
 SCALE = ("params", "params_non_embedding", "tokens", "flops")
 HOW = ("model", "task", "metric", "fingerprint", "settings", "engine", "dtype", "sampling")
-DESCRIBES = ("family", *CHECKPOINT, *SCALE, *HOW)  # two rows equal in all of these are of one checkpoint
+DESCRIBES = ("family", *CHECKPOINT, *SCALE, *HOW)  # two rows equal in all of these belong to one checkpoint
 ORDER = ("tokens", "step", "flops")  # along a run
 RATIO = "tokens per parameter"
-TALLIES = ("k", "trials", "successes", "drawn", "passed", "n")  # whole numbers that name no set of samples
-SAME = 0.01  # in ln: lengths of training nearer than this are equal
+TALLIES = ("k", "trials", "successes", "drawn", "passed", "n")  # whole numbers that do not identify a set of samples
+SAME = 0.01  # in ln: lengths of training that differ by less count as equal
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The run of each row (n,), numbered from 0, the number of sizes (None: unknown), and what tells runs apart.
+    """The run of each row (n,), numbered from 0, the number of sizes (None: unknown), and the identifying columns.
 
-    No columns: every row counts as a run.
+    Without identifying columns, every row counts as a run.
     """
 
     number: Ints
@@ -39,17 +39,17 @@ class Runs:
 
     @property
     def count(self) -> int:
-        """Return how many runs there are."""
+        """Return the number of runs."""
         return len(set(self.number))
 
 
 def runs_of(frame: pd.DataFrame) -> Runs:
     """Return the runs of points: rows of one run, size and seed in a family.
 
-    A column `run` may number the runs of each size anew. Without `run` and `size`, rows with steps are of one run where
-    family, seed and params are equal, and other rows are a run each: params and tokens per parameter tell them apart.
-    One size trained for several lengths is one run unless the table has no steps, and the lengths of different sizes
-    are equal in tokens per parameter rather than in tokens: such a table lists the ends of trainings.
+    A column `run` may restart its numbers for each size. Without `run` and `size`, rows with steps belong to one run if
+    family, seed and params are equal; rows without steps are one run each, identified by params and tokens per
+    parameter. Rows of one size with several lengths of training are one run, with one exception: in a table without
+    steps whose sizes share their lengths in tokens per parameter rather than in tokens, each row is the end of a run.
     """
     named = [name for name in NAMED if name in frame.columns]
     by_size = "size" in named
@@ -63,7 +63,7 @@ def runs_of(frame: pd.DataFrame) -> Runs:
 
 
 def _rows(frame: pd.DataFrame) -> Runs:
-    """Return a run per row; but points at several k (pass@k) of one set of samples are one run."""
+    """Return one run per row; points at several k (pass@k) of one set of samples are one run."""
     if "k" in frame.columns:
         named = [name for name in frame.columns if name not in TALLIES and frame[name].dtype.kind not in "fcb"]
         number = _numbers(frame, named) if named else np.zeros(len(frame), dtype=np.int64)
@@ -79,7 +79,7 @@ def _numbers(frame: pd.DataFrame, keys: Sequence[str]) -> Ints:
 
 
 def sizes_of(frame: pd.DataFrame) -> int | None:
-    """Return how many sizes points have, None where that is unknown; sizes of two families differ."""
+    """Return the number of sizes, None if it is unknown; sizes of different families count separately."""
     size = next((name for name in ("size", "params") if name in frame.columns), None)
     if size is None:
         return None
@@ -87,7 +87,7 @@ def sizes_of(frame: pd.DataFrame) -> int | None:
 
 
 def _by_ratio(frame: pd.DataFrame) -> bool:
-    """Say whether sizes share their lengths of training in tokens per parameter rather than in tokens."""
+    """Return whether sizes share their lengths of training in tokens per parameter rather than in tokens."""
     if not {"params", "tokens"} <= set(frame.columns):
         return False
     params, tokens = (numeric(frame, name) for name in ("params", "tokens"))
@@ -99,19 +99,19 @@ def _by_ratio(frame: pd.DataFrame) -> bool:
 
 
 def numeric(frame: pd.DataFrame, name: str) -> Floats:
-    """Return a column (n,) as numbers, NaN where it has none."""
+    """Return a column (n,) as numbers, NaN where it is not numeric."""
     return np.asarray(pd.to_numeric(frame[name], errors="coerce"), dtype=np.float64)
 
 
 def along(frame: pd.DataFrame, names: Sequence[str] = ORDER) -> Ints:
-    """Return the positions (n,) of rows in the order of columns, those of numbers only; equal rows keep theirs."""
+    """Return the positions (n,) of rows sorted by the numeric ones of some columns; the sort is stable."""
     columns = [numeric(frame, name) for name in names if name in frame.columns]
     columns = [values for values in columns if np.isfinite(values).any()]
     return np.lexsort(columns[::-1]) if columns else np.arange(len(frame))
 
 
 def ends(frame: pd.DataFrame, *also: str) -> pd.Series[bool]:
-    """Mark the last checkpoint of every run, by tokens, step and flops; of each value of other columns, where named."""
+    """Mark the last checkpoint of every run, by tokens, step and flops; per value of the columns `also`, if named."""
     order, marks = along(frame), np.zeros(len(frame), dtype=bool)
     keys = pd.DataFrame({"run": runs_of(frame).number, **{name: frame[name].to_numpy() for name in also}}).iloc[order]
     marks[order] = ~keys.duplicated(keep="last").to_numpy()
@@ -119,24 +119,26 @@ def ends(frame: pd.DataFrame, *also: str) -> pd.Series[bool]:
 
 
 def largest(frame: pd.DataFrame, sizes: int = 1) -> pd.Series[bool]:
-    """Mark the rows of the largest sizes of each family, by params; raise LawError where there are no params."""
+    """Mark the rows of the largest sizes of each family, by params; raise LawError without params."""
     if "params" not in frame.columns:
-        raise LawError("the largest size is that of the most params; the points need a column params")
+        raise LawError("the largest size is selected by params, but the points have no column params")
     params = pd.Series(numeric(frame, "params"), index=frame.index)
     if params.isna().any():
-        raise LawError(f"params is missing for {some(frame, params.isna().to_numpy())}; which size is largest?")
+        raise LawError(
+            f"the largest size is selected by params, which is missing for {some(frame, params.isna().to_numpy())}"
+        )
     families = frame["family"] if "family" in frame.columns else pd.Series("", index=frame.index)
     rank = params.groupby(families, dropna=False).rank(method="dense", ascending=False)
     return pd.Series(np.asarray(rank) <= sizes, index=frame.index, dtype=bool)
 
 
 def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Mark the rows of the largest size of each family; a size of unknown params counts as the smallest."""
+    """Mark the rows of the largest size of each family; a size with unknown params counts as the smallest."""
     return largest(frame.assign(params=frame["params"].astype(float).fillna(0.0)))
 
 
-def label(row: pd.Series[Any]) -> str:
-    """Name a row for a message: by its column label, or as far as it has a name family:size@step#seed, and its run."""
+def label(row: pd.Series) -> str:
+    """Return the name of a row for messages: its label, or family:size@step#seed as far as known, and its run."""
     own, model = (_known(row.get(name)) for name in ("label", "model"))
     family, size, step, seed, run = (_known(row.get(name)) for name in ("family", "size", "step", "seed", "run"))
     told = "" if run is None else f", run {run}"
@@ -151,7 +153,7 @@ def label(row: pd.Series[Any]) -> str:
     return named.removeprefix(":") + told
 
 
-def _known(value: Any) -> Any:
+def _known(value: Scalar) -> Scalar:
     """Return None for a missing value, and a whole number without its decimals."""
     if value is None or pd.isna(value):
         return None
@@ -159,15 +161,15 @@ def _known(value: Any) -> Any:
 
 
 def some(frame: pd.DataFrame, bad: Bools) -> str:
-    """Name the first five of some rows, and say how many there are."""
+    """Return the names of the first five of some rows, and the number of others."""
     names = ", ".join(label(row) for _, row in frame[bad].head(5).iterrows())
     return names if bad.sum() <= 5 else f"{names} and {bad.sum() - 5} more of {len(frame)} rows"
 
 
 def refuse_twice(frame: pd.DataFrame, features: Sequence[str] = ()) -> None:
-    """Raise LawError where a checkpoint has two rows, equal or not; each would count as a measurement of its own.
+    """Raise LawError if a checkpoint has two rows, equal or not, since each would count as a separate measurement.
 
-    Rows of a table that does not name its checkpoints are refused where they are equal in every column.
+    In a table that does not identify its checkpoints, rows are refused if they are equal in every column.
     """
     keys = [name for name in dict.fromkeys((*DESCRIBES, *features)) if name in frame.columns]
     keys = keys if set(CHECKPOINT) & set(keys) else list(frame.columns)
@@ -178,7 +180,7 @@ def refuse_twice(frame: pd.DataFrame, features: Sequence[str] = ()) -> None:
 
 
 def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
-    """Name the first two rows that are equal in `keys`, say how they differ, how many repeat others, and what to do."""
+    """Return a message on the first two rows with equal `keys`: how they differ, how many rows repeat, and advice."""
     numbers = _numbers(frame, keys)
     same = frame[numbers == numbers[frame.duplicated(keys, keep=False).to_numpy()][0]]
     rows = " and ".join(map(str, same.index[:2]))
@@ -187,9 +189,9 @@ def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
     what = f"of {same['metric'].iloc[0]} " if "metric" in keys else ""
     start = f"two points {what}for {label(same.iloc[0])} (rows {rows}; {repeated} of {len(frame)} rows repeat others)"
     if not differ:
-        return f"{start}, equal in every column: --drop-duplicates keeps one of equal rows"
+        return f"{start}, equal in every column: pass --drop-duplicates to keep one of them"
     listed = ", ".join(differ[:5]) + (" ..." if len(differ) > 5 else "")
     return (
-        f"{start}, which differ in {listed}: name the column that tells runs apart with --run, or keep one of them "
+        f"{start}, which differ in {listed}: name the column that identifies runs with --run, or select one of them "
         "with --where"
     )

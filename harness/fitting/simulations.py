@@ -1,4 +1,4 @@
-"""Points made with a law and noise, and how often the intervals of fits to them hold the truth."""
+"""Simulated points of a law with noise, and the coverage of the intervals of fits to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.fitting.options import Options
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, FormulaLaw
 
-TRIALS = 1000  # of each point, where successes are counted
+TRIALS = 1000  # per point, for counted successes
 RANGES = {
     "flops": (1e18, 1e22),
     "params": (1e7, 1e10),
@@ -32,7 +32,7 @@ OTHERS = (0.5, 5.0)
 
 @dataclass(frozen=True)
 class Coverage:
-    """In how many of `count` simulations intervals held the truth: of each parameter, of the curve, of a new point.
+    """Number of `count` simulations in which intervals covered the true parameters, curve and new points.
 
     `curve` is at the middle of each feature, `beyond` at twice the largest, both of the law itself, without scatter;
     `new` is a new measurement there.
@@ -46,7 +46,7 @@ class Coverage:
 
 
 def places(law: FormulaLaw, n: int, seed: int = 0) -> dict[str, Floats]:
-    """Return n places of every feature, (n,) each: even over its range, in an order of its own."""
+    """Return n values of every feature, (n,) each: evenly spaced over its range, in random order."""
     rng = np.random.default_rng(seed)
     ranges = {name: RANGES.get(name, OTHERS) for name in law.features}
     spread = {name: np.geomspace if high / low > 20 else np.linspace for name, (low, high) in ranges.items()}
@@ -54,7 +54,7 @@ def places(law: FormulaLaw, n: int, seed: int = 0) -> dict[str, Floats]:
 
 
 def measured(law: FormulaLaw, y: Floats, scale: float, rng: np.random.Generator) -> Floats:
-    """Return a curve (n,) as it would be measured: Gaussian noise on the law's own objective, or counted successes."""
+    """Return simulated measurements (n,): Gaussian noise on the scale of the objective, or counted successes."""
     objective = objective_of(law)
     if objective.counts:
         counted: Floats = rng.binomial(TRIALS, y) / TRIALS

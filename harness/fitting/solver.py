@@ -1,10 +1,10 @@
 """Solve many small least-squares problems as one batch: all starts of a fit, or all its resamples.
 
-Levenberg-Marquardt (Marquardt 1963) with box bounds, by freezing parameters that push against a bound. With Huber's
-loss every step is tried twice, by iterated reweighting, which alone crawls where the corner is far below the scatter,
-and by Newton's method, whose normal matrix takes only residuals inside the corner (Madsen and Nielsen 1990) and leads
-nowhere where there are none; the better one is taken. scipy solves one problem at a time; a thousand resamples of a law
-with four parameters take it minutes, and this less than a second.
+Levenberg-Marquardt (Marquardt 1963) with box bounds: parameters that would cross a bound are frozen. With Huber's loss
+two steps are computed and the better one is taken: iteratively reweighted least squares, which converges slowly if the
+corner is far below the scatter, and Newton's method, whose normal matrix uses only residuals inside the corner (Madsen
+and Nielsen 1990) and is singular without any. SciPy solves one problem at a time: a thousand resamples of a law with
+four parameters take minutes, and less than a second here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Residuals = Callable[[Floats, Ints], Floats]
 Slopes = Callable[[Floats, Ints], "tuple[Floats, Floats] | None"]
 """the same -> residuals (b, n) and their derivatives (b, p, n), or None where there are none"""
 
-GIVE_UP = 1e12  # damping at which no step helps any more
+GIVE_UP = 1e12  # damping above which a search ends
 STEP = 1e-11  # relative length of a step that ends a search
-BLOCK = 60_000  # residuals that are worked on at a time, so that they stay in the processor's cache
+BLOCK = 60_000  # residuals per batch, so that they fit into the processor's cache
 DIFFERENCE = 6e-6  # about the cube root of the machine's precision, for central differences
 
 
@@ -52,7 +52,7 @@ class Problem:
     slopes: Slopes | None = None
 
     def cost(self, params: Floats, which: Ints) -> Floats:
-        """Return the objective of problems (b,); infinite where a residual is not finite."""
+        """Return the objective of problems (b,); infinite if a residual is not finite."""
         size = np.abs(self.residuals(params, which))
         with np.errstate(over="ignore", invalid="ignore"):
             inside = np.minimum(size, 1.0) if self.huber else size
@@ -61,9 +61,9 @@ class Problem:
         return np.where(np.isfinite(total), total, np.inf)
 
     def steps(self, params: Floats, which: Ints, damping: Floats) -> Iterator[Floats]:
-        """Yield damped steps (b, p) for damping (s, b), a kind of step a row; parameters pushed against a bound stay.
+        """Yield damped steps (b, p) for damping (s, b), one row per kind of step; parameters at an active bound stay.
 
-        With squares there is one kind, with Huber's loss there are two: of iterated reweighting and of Newton's method.
+        Squares have one kind, Huber's loss has two: iterated reweighting and Newton's method.
         """
         value, jacobian = self.linearised(params, which)  # (b, n), (b, p, n)
         weight = np.ones_like(value) if self.weights is None else rows_at(self.weights, which)
@@ -82,7 +82,7 @@ class Problem:
             yield np.asarray(-np.linalg.solve(normal, gradient[:, :, None])[:, :, 0], dtype=np.float64)
 
     def linearised(self, params: Floats, which: Ints) -> tuple[Floats, Floats]:
-        """Return residuals (b, n) and their derivatives (b, p, n); those that are not finite count as 0."""
+        """Return residuals (b, n) and their derivatives (b, p, n); non-finite ones are set to 0."""
         found = self.slopes(params, which) if self.slopes else None
         value, slopes = found or (self.residuals(params, which), self.differences(params, which))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -104,10 +104,10 @@ class Problem:
             return np.moveaxis((moved[0] - moved[1]) / run, 0, 1)
 
     def leverage(self, params: Floats, units: Ints) -> Floats:
-        """Return how much of a shift of all points of a unit the fit at params (p,) follows (G,), 0 to 1.
+        """Return the leverage of each unit (G,), 0 to 1: response of the fit at params (p,) to a shift of its points.
 
-        `units` (m,) numbers those of the first m residuals. It is the diagonal of the hat matrix where every point is a
-        unit of its own; parameters at a bound do not move. For squares, not for Huber's loss.
+        `units` (m,) are those of the first m residuals. With one point per unit it is the diagonal of the hat matrix;
+        parameters at a bound are fixed. Valid for squares, not for Huber's loss.
         """
         slopes = self.linearised(params[None], np.zeros(1, dtype=np.int64))[1][0]
         free = (params > self.lower) & (params < self.upper)
@@ -118,7 +118,7 @@ class Problem:
         return found
 
     def rank(self, params: Floats) -> int:
-        """Return how many directions of the parameters (p,) the residuals determine, columns scaled alike."""
+        """Return the rank of the Jacobian at params (p,), with columns of equal norm."""
         jacobian = self.linearised(params[None], np.zeros(1, dtype=np.int64))[1][0].T  # (n, p)
         scale = np.linalg.norm(jacobian, axis=0)
         return int(np.linalg.matrix_rank(jacobian / np.where(scale > 0, scale, 1.0), tol=1e-7))
@@ -126,9 +126,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Effort:
-    """When a search ends: a step that improves the cost by less than a share of `tolerance` of cost and `floor`, or the
-    last of `iterations`.
-    """
+    """Stopping rule: relative improvement of the cost (plus `floor`) below `tolerance`, or the last of `iterations`."""
 
     iterations: int = 300
     tolerance: float = 1e-14
@@ -145,7 +143,7 @@ def rows_at(array: Floats, which: Ints) -> Floats:
 def minimise(problem: Problem, starts: Floats, effort: Effort = Effort()) -> Solution:  # frozen
     """Minimise half the sum of squares (or of Huber's loss with delta 1) of each problem from its start (b, p).
 
-    Residuals that are not finite make a step fail; a problem that begins there keeps an infinite cost.
+    A step with non-finite residuals fails; a problem that starts there keeps an infinite cost.
     """
     params = np.clip(np.asarray(starts, dtype=np.float64), problem.lower, problem.upper)
     size = max(BLOCK // problem.target.shape[1], 1)
@@ -157,7 +155,7 @@ def minimise(problem: Problem, starts: Floats, effort: Effort = Effort()) -> Sol
 def _minimise(problem: Problem, params: Floats, numbers: Ints, effort: Effort) -> Solution:
     """Minimise the problems of these numbers (b,) from params (b, p), which are overwritten.
 
-    Every kind of step has its own damping; the best of them is taken.
+    Each kind of step has its own damping; the best step is taken.
     """
     cost = problem.cost(params, numbers)
     damping = np.full((2 if problem.huber else 1, len(params)), 1e-3)

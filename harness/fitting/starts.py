@@ -1,4 +1,4 @@
-"""Where searches begin: many places that know nothing of the answer."""
+"""Starting points for the optimiser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.fitting.objectives import Objective
 from harness.types import Floats
 from harness.types.laws import FormulaLaw, traits
 
-SMALL = 1e-6  # share of the values that a term keeps where variable projection would leave it out
+SMALL = 1e-6  # smallest share of the values that a linear term keeps after variable projection
 
 
 def generic_starts(law: FormulaLaw, y: Floats, x: Mapping[str, Floats], count: int, rng: np.random.Generator) -> Floats:
@@ -36,9 +36,9 @@ def generic_starts(law: FormulaLaw, y: Floats, x: Mapping[str, Floats], count: i
 
 
 def _guess(law: FormulaLaw, y: Floats, x: Mapping[str, Floats]) -> Floats:
-    """Return the law's own guess (p,), moved inside its bounds."""
+    """Return the law's guess (p,), clipped to its bounds."""
     try:
-        with np.errstate(all="ignore"):  # a guess that is not finite is a start that leads nowhere
+        with np.errstate(all="ignore"):  # a start that is not finite has an infinite cost
             guessed = law.guess(y=y, **x)
     except np.linalg.LinAlgError as error:
         raise LawError(
@@ -46,13 +46,13 @@ def _guess(law: FormulaLaw, y: Floats, x: Mapping[str, Floats]) -> Floats:
         ) from error
     missing = set(law.parameters) - set(guessed)
     if missing:
-        raise LawError(f"law {law.name!r}: guess() gives no {choose(missing)}")
+        raise LawError(f"law {law.name!r}: guess() returns no {choose(missing)}")
     guess: Floats = np.clip(np.array([float(guessed[name]) for name in law.parameters]), *bounds(law))
     return guess
 
 
 def published_starts(law: FormulaLaw) -> Floats:
-    """Return the starts (S, p) that the law's source prescribes; raise UsageError where it prescribes none."""
+    """Return the starts (S, p) of the law's publication; raise UsageError if it has none."""
     lists = traits(law).published_starts
     if not lists:
         raise UsageError(f"law {law.name!r} has no published starts; give a number of starts")
@@ -60,10 +60,10 @@ def published_starts(law: FormulaLaw) -> Floats:
 
 
 def project(law: FormulaLaw, begin: Floats, x: Mapping[str, Floats], y: Floats, objective: Objective) -> Floats:
-    """Return starts (R, p) whose linear parameters fit the values best, the others as they are.
+    """Return starts (R, p) with the best linear parameters given the others.
 
-    Squares of y are minimised, weighted by the slope of the objective's transform, with the linear parameters inside
-    their bounds: every subset of them is tried, those outside it at a bound (with three of them, eight small systems).
+    The sum of squares of y, weighted by the slope of the objective's transform, is minimised with the linear parameters
+    inside their bounds: every subset of them is tried, the others at a bound (eight small systems for three of them).
     """
     linear = traits(law).linear
     names = [name for name in law.parameters if name in linear]
@@ -91,7 +91,7 @@ def _weights(objective: Objective, y: Floats) -> Floats:
 
 
 def _terms(law: FormulaLaw, begin: Floats, x: Mapping[str, Floats], names: list[str]) -> tuple[Floats, Floats]:
-    """Return the formula with all linear coefficients 0 (R, n), and what each adds when it is 1 (R, k, n)."""
+    """Return the formula with all linear coefficients 0 (R, n), and the contribution of each at 1 (R, k, n)."""
     linear: Mapping[str, str] = law.linear  # type: ignore[attr-defined]  # optional, and known to be there
     place = {name: list(law.parameters).index(name) for name in names}
     none = begin.copy()
@@ -116,7 +116,7 @@ def _limits(law: FormulaLaw, names: list[str]) -> Floats:
 def _bounded(terms: Floats, y: Floats, limits: Floats) -> Floats:
     """Solve R least-squares problems with terms (R, k, n) and values (R, n), coefficients (R, k) inside limits (2, k).
 
-    Each subset of terms is solved alone, the others at the bound next to 0; the best one inside the limits is kept.
+    Each subset of terms is solved with the others at the bound nearest to 0; the best one inside the limits is kept.
     """
     count, k = terms.shape[:2]
     rest = np.clip(0.0, *limits)
@@ -139,7 +139,7 @@ def _bounded(terms: Floats, y: Floats, limits: Floats) -> Floats:
 
 
 def _solved(gram: Floats, right: Floats) -> Floats:
-    """Solve systems; NaN for those that are not finite."""
+    """Solve linear systems; NaN for those that are not finite."""
     fine = np.isfinite(gram).all((1, 2)) & np.isfinite(right).all((1, 2))
     found = np.full_like(right, np.nan)
     found[fine] = np.linalg.solve(gram[fine], right[fine])

@@ -1,4 +1,4 @@
-"""Rows that each step of a two-step law is fitted to: run ends for the first, say, and all checkpoints for the next."""
+"""Rows that each step of a two-step law is fitted to: run ends for the first and all checkpoints for the next, say."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ ENDS = "ends"  # the last checkpoint of every run
 
 
 def step_rows(points: pd.DataFrame, law: Law, options: Options) -> tuple[Bools | None, ...]:
-    """Return the rows (n,) of points that each step is fitted to; None stands for all of them.
+    """Return the rows (n,) of points that each step is fitted to; None means all of them.
 
-    Raises UsageError where the law does not have two steps, LawError where an expression selects no point.
+    Raises UsageError if the law does not have two steps, and LawError if an expression selects no point.
     """
     if not options.of_steps:
         return ()
     if not isinstance(law, ComposedLaw) or len(law.steps) != 2:
-        raise UsageError(f"law {law.name!r} does not have two steps; step1_where, step2_where and step1_objective do")
+        raise UsageError(
+            f"law {law.name!r} does not have two steps, which step1_where, step2_where and step1_objective need"
+        )
     asked = {"step1_where": options.step1_where, "step2_where": options.step2_where}
     return tuple(_rows(points, where, option) for option, where in asked.items())
 

@@ -1,9 +1,9 @@
-"""A fit as a person reads it."""
+"""The printed report of a fit, and the table of predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -53,22 +53,24 @@ def _lines(fit: FitView) -> Iterator[str]:
         yield f"  {coverage_at(fit.earlier, fit.options.level, beyond)}"
     if pools_many(fit):
         error, constant, r2 = against_constant(fit)
-        yield f"  held out: squared error {error:.3g}, of their mean {constant:.3g}; R2 {r2:.3g}"
+        yield f"  held out: mean squared error {error:.3g}, of predicting their mean {constant:.3g}; R2 {r2:.3g}"
     if fit.labels.get("flops_convention") == FILLED and "flops" in fit.features:
-        yield "  note: the points have no flops; they are 6 x params x tokens"
+        yield "  note: the points have no flops; computed as 6 x params x tokens"
     if fit.labels.get("tokens_convention") == FILLED_TOKENS and "tokens" in fit.features:
-        yield "  note: the points have no tokens; they are flops / (6 x params)"
+        yield "  note: the points have no tokens; computed as flops / (6 x params)"
     yield from (f"  note: {note}" for note in fit.notes)
     for warning in fit.warnings:
         yield f"  warning: {warning}"
 
 
 def _runs(fit: FitView) -> str:
-    """Say how many runs of how many sizes were found, and from which columns."""
+    """Return the line on the number of runs and sizes, and the columns that identify runs."""
     sizes = "" if fit.sizes is None else f" of {fit.sizes} size{'s'[: fit.sizes != 1]}"
     if not fit.told_apart:
-        return f"runs: {fit.runs}{sizes}; every point counts as one, as no column run, size or step tells runs apart"
-    return f"runs: {fit.runs}{sizes}, told apart by {', '.join(fit.told_apart)}"
+        return (
+            f"runs: {fit.runs}{sizes}; every point counts as one, because no column run, size or step identifies runs"
+        )
+    return f"runs: {fit.runs}{sizes}, identified by {', '.join(fit.told_apart)}"
 
 
 def _step_lines(step: StepFit) -> Iterator[str]:
@@ -98,14 +100,14 @@ def _procedure_lines(step: ProcedureFit) -> Iterator[str]:
     )
 
 
-def prediction_table(fits: Sequence[FitView], features: Mapping[str, Any]) -> Table:
-    """Predict one model to come with every fit; training FLOPs are 6 N D where they are not given.
+def prediction_table(fits: Sequence[FitView], features: Mapping[str, float | str]) -> Table:
+    """Return the prediction of one model by every fit; training FLOPs are 6 N D unless given.
 
-    Raises UsageError where a feature of a law is missing.
+    Raises UsageError if a feature of a law is missing.
     """
     known = dict(features)
     if "flops" not in known and {"params", "tokens"} <= set(known):
-        known["flops"] = training_flops(known["params"], known["tokens"])
+        known["flops"] = training_flops(float(known["params"]), float(known["tokens"]))
     rows, notes = [], []
     for fit in fits:
         missing = set(fit.features) - set(known)
@@ -127,7 +129,9 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, Any]) -> Ta
         )
         counted = fit.labels.get("flops_convention", "6ND")
         if "flops" in fit.features and "flops" not in features and counted not in {"6ND", FILLED}:
-            notes.append(f"{family}: its FLOPs were counted as {counted}, those here as 6ND; give --flops to be exact")
+            notes.append(
+                f"{family}: its FLOPs follow {counted}, those of the prediction 6ND; pass --flops in its convention"
+            )
         name = ", ".join(own for own in (family, task) if own != "-") or fit.law
         notes += [f"{name}: {said}" for said in _distance(fit, float(found["beyond"]))]
         notes += [f"{family}: {warning}" for warning in fit.warnings]
@@ -139,7 +143,7 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, Any]) -> Ta
 
 
 def _distance(fit: FitView, beyond: float) -> Iterator[str]:
-    """Say how far a target lies beyond the fitted range if that is far, and how intervals did at such a distance."""
+    """Yield how far a target lies beyond the fitted range, and the coverage of intervals at such a distance."""
     if beyond > FAR:
         ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in fit.domain.items())
         yield f"the target lies {beyond:.3g} times beyond the fitted range ({ranges})"

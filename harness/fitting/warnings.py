@@ -1,8 +1,8 @@
-"""What a fit should make its reader doubt, in words."""
+"""Warnings attached to a fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from harness.fitting.laws import bounds
 from harness.fitting.objectives import objective_of
 from harness.fitting.procedures import ProcedureFit
 from harness.fitting.runs import ORDER, ends, numeric
-from harness.types import Floats
+from harness.types import Floats, Ints
 from harness.types.laws import traits
 
 if TYPE_CHECKING:
@@ -22,36 +22,37 @@ if TYPE_CHECKING:
 
 FEW_RUNS = 5
 REVERSAL = 3.0  # standard errors by which a value must turn back before the trend counts as not monotone
-TURN = 3  # points that must have left the floor of a second step before its turn counts as seen
-BEHIND = 10.0  # factor beyond the largest loss fitted where a second step is taken to be at its floor
+TURN = 3  # points that must have left the floor of a second step before its inflection point counts as observed
+FLOOR_AT = 10.0  # factor above the largest fitted loss at which the floor of a second step is evaluated
 NEAR = 2.0  # standard errors within which a value counts as chance
-TESTED = 3  # points more than parameters from which on a constant is tested against the law
-UNSURE = 0.05  # p value above which a constant does as well as a law
-SAME_LENGTH = 0.99  # of the longest training or the most compute: runs from there on are compared as equals
-FAR = 10.0  # extrapolation by more than this factor is said
+TESTED = 3  # points minus parameters from which on a constant is tested against the law
+UNSURE = 0.05  # p value above which a constant fits as well as a law
+SAME_LENGTH = 0.99  # share of the longest training, or of the largest compute, from which on runs count as equally long
+FAR = 10.0  # extrapolation factor above which a warning is given
 
 
-def warn(fit: FitView, ladder: pd.DataFrame, target: pd.DataFrame) -> Iterator[str]:
-    """Yield the warnings of a fit."""
+def warn(fit: FitView, ladder: pd.DataFrame, known: Mapping[str, Floats]) -> Iterator[str]:
+    """Yield the warnings of a fit to the points of a ladder (n rows); `known` has columns (n,) read before."""
     for step in fit.steps:
         yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
     yield from _of_sample(fit)
     ladder = _scored(fit, ladder)
-    yield from _of_flat(fit, ladder)
+    y = known[fit.value] if fit.value in known else column(ladder, fit.value)
+    yield from _of_flat(fit, y, ladder)
     yield from _of_trend(fit, ladder)
-    yield from _of_largest(fit, ladder)
+    yield from _of_largest(fit, y, ladder, known)
     if len(fit.steps) > 1:
-        yield from _of_turn(fit, ladder)
-    yield from _of_target(fit, target)
+        yield from _of_turn(fit, y)
+    yield from _of_target(fit)
 
 
 def _scored(fit: FitView, ladder: pd.DataFrame) -> pd.DataFrame:
-    """Return the points that have a value; a law may learn from others too."""
+    """Return the points that have a value; some laws also learn from points without one."""
     return ladder[ladder[fit.value].notna()] if traits(fit.steps[0].law).uses_unscored else ladder
 
 
 def _of_step(step: StepFit) -> Iterator[str]:
-    """A bound that an anchor implies is none to warn of: where accuracy is 1 at loss 0, its upper end is 1."""
+    """Yield the warnings of one formula; a bound that an anchor implies (accuracy 1 at loss 0) is not reported."""
     lower, upper = bounds(step.law)
     implied = {float(value) for _, value in traits(step.law).anchors}
     for (name, value), low, high in zip(step.parameters.items(), lower, upper, strict=True):
@@ -61,30 +62,29 @@ def _of_step(step: StepFit) -> Iterator[str]:
     if step.rank + at_bound < len(step.parameters):
         yield (
             f"{step.law.name}: the points determine {step.rank} of {len(step.parameters)} parameters; "
-            "other values fit as well, and predictions far away mean nothing"
+            "other values fit equally well, so extrapolations are meaningless"
         )
     if not step.converged:
-        yield f"{step.law.name}: the search for the best fit was cut off before it ended; try more --starts"
+        yield f"{step.law.name}: the optimiser stopped before it converged; increase --starts"
     if step.agree < 2:
-        yield f"{step.law.name}: only {step.agree} of {step.starts} starts reach the best fit; a better one may exist"
+        yield f"{step.law.name}: only {step.agree} of {step.starts} starts reach the best fit; a better fit may exist"
 
 
-def _of_flat(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
-    """Say when the points say no more than one constant would: all at chance, or lost in their scatter."""
-    y = column(ladder, fit.value)
+def _of_flat(fit: FitView, y: Floats, ladder: pd.DataFrame) -> Iterator[str]:
+    """Warn if a constant describes the points as well as the law: equal values, chance level, or too much scatter."""
     if len(y) > 2 and np.ptp(y) == 0:
         yield f"{fit.value} is {y[0]:g} at every size; there is no trend to extrapolate"
         return
     if {"chance", f"{fit.value}_stderr"} <= set(ladder.columns):
         off = np.abs(y - ladder["chance"]) / ladder[f"{fit.value}_stderr"]
         if (off < NEAR).all():
-            yield f"{fit.value} lies within {NEAR:g} standard errors of chance at every point; nothing is learnt yet"
+            yield f"{fit.value} lies within {NEAR:g} standard errors of chance at every point: there is no trend to fit"
             return
     step = fit.steps[-1]
     if isinstance(step, StepFit) and step.n - len(step.parameters) >= TESTED and (p := _constant(step, y)) > UNSURE:
         yield (
-            f"{fit.value}: a constant fits as well as the law (F test, p = {p:.2g}); at chance, too noisy or too few "
-            "points: predictions mean nothing"
+            f"{fit.value}: a constant fits as well as the law (F test, p = {p:.2g}), because the points are at chance, "
+            "too noisy or too few; predictions are meaningless"
         )
 
 
@@ -94,7 +94,7 @@ def _constant(step: StepFit, y: Floats) -> float:
 
     objective = objective_of(step.law, step.objective)
     if objective.counts:
-        return 0.0  # their scatter is no variance of residuals
+        return 0.0  # the scatter of counts is not a variance of residuals
     z = objective.forward(y)
     free, extra = step.n - len(step.parameters), len(step.parameters) - 1
     rest = step.scatter**2 * free
@@ -104,12 +104,12 @@ def _constant(step: StepFit, y: Floats) -> float:
 
 def _of_sample(fit: FitView) -> Iterator[str]:
     if fit.runs < FEW_RUNS:
-        yield f"{fit.runs} runs: intervals from so few are rough, and usually too narrow"
+        yield f"{fit.runs} runs: intervals from so few runs are approximate and usually too narrow"
     for step in fit.steps:
         if step.dof == 0:
             yield (
-                f"{step.law.name}: as many free parameters as points, or points of one run or seed only; nothing is "
-                "left to tell an error from"
+                f"{step.law.name}: no residual degrees of freedom (as many free parameters as points, or points of one "
+                "run or seed only), so standard errors cannot be estimated"
             )
 
 
@@ -128,26 +128,32 @@ def rungs(ladder: pd.DataFrame, value: str) -> tuple[Floats, Floats]:
         longest = pd.Series(length, index=last.index).groupby(last[key]).transform("max")
         last = last[length >= SAME_LENGTH * longest]
     errors = last.get(f"{value}_stderr", pd.Series(np.nan, index=last.index))
-    columns = {"scale": numeric(last, by), "value": column(last, value), "square": np.nan_to_num(errors) ** 2, "n": 1.0}
+    columns = {
+        "scale": numeric(last, by),
+        "value": numeric(last, value),
+        "square": np.nan_to_num(errors) ** 2,
+        "n": 1.0,
+    }
     sizes = pd.DataFrame(columns).groupby(last[key].to_numpy())
     mean, total = sizes.mean(), sizes.sum()
     order = np.argsort(mean["scale"].to_numpy(), kind="stable")
     return mean["value"].to_numpy()[order], (np.sqrt(total["square"]) / total["n"]).to_numpy()[order]
 
 
-def _families(ladder: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the points of each family, and how a warning names it; no name for one family alone."""
+def _families(ladder: pd.DataFrame) -> list[tuple[str, Ints]]:
+    """Return the rows of each family with the prefix of its warnings, which is empty for a single family."""
+    rows = pd.Series(np.arange(len(ladder)))
     if "family" not in ladder.columns or ladder["family"].nunique(dropna=False) < 2:
-        return [("", ladder)]
-    return [(f"{name}: ", own) for name, own in ladder.groupby("family", dropna=False)]
+        return [("", rows.to_numpy())]
+    return [(f"{name}: ", own.to_numpy()) for name, own in rows.groupby(ladder["family"].to_numpy(), dropna=False)]
 
 
 def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
-    """Find the largest step back of each family against its direction, beyond noise; two features have no one order."""
+    """Warn of the largest reversal of each family that exceeds noise; laws of several features have no single order."""
     if len(fit.features) > 1:
         return
     for name, own in _families(ladder):
-        values, errors = rungs(own, fit.value)
+        values, errors = rungs(ladder.iloc[own], fit.value)
         if len(values) < 3 or np.ptp(values) == 0:
             continue
         signed = values if values[-1] >= values[0] else -values
@@ -163,52 +169,55 @@ def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _of_largest(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
-    """Say when the points of most compute of a family leave the law by more than the scatter of its others."""
+def _of_largest(fit: FitView, y: Floats, ladder: pd.DataFrame, known: Mapping[str, Floats]) -> Iterator[str]:
+    """Warn if the points of the largest compute deviate from the law by more than the scatter of the others."""
     if "flops" not in ladder.columns:
         return
+    compute = known["flops"] if "flops" in known else column(ladder, "flops")
+    x = {name: known[name] for name in fit.features} if known else fit.steps[0].read(ladder)
+    stderr = ladder.get(f"{fit.value}_stderr", pd.Series(0.0, index=ladder.index)).to_numpy(dtype=float)
     for name, own in _families(ladder):
-        flops = column(own, "flops")
+        flops = compute[own]
         top = flops >= SAME_LENGTH * flops.max()
         if len(own) < 5 or (~top).sum() < 2:
             continue
-        residuals = column(own, fit.value) - fit.curve(fit.steps[0].read(own))
+        residuals = y[own] - fit.curve({feature: values[own] for feature, values in x.items()})
         off, scatter = float(residuals[top].mean()), float(np.sqrt(np.mean(residuals[~top] ** 2)))
-        errors = np.nan_to_num(own.get(f"{fit.value}_stderr", pd.Series(0.0, index=own.index)).to_numpy(dtype=float))
+        errors = np.nan_to_num(stderr[own])
         error = float(np.sqrt((errors[top] ** 2).sum())) / int(top.sum())
         if abs(off) > REVERSAL * float(np.hypot(scatter, error)):
-            what = "the law breaks there" if top.sum() > 1 else "one point does not tell a break of the law from noise"
-            yield f"{name}the largest rung lies {off:+.3g} off the law, the others within {scatter:.2g}: {what}"
+            what = "the law breaks there" if top.sum() > 1 else "one point cannot distinguish a break from noise"
+            yield f"{name}the largest size is {off:+.3g} off the law, the others {scatter:.2g} (RMS): {what}"
 
 
-def _of_turn(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
-    """Say when the second of two steps was fitted where hardly anything happens yet, or is followed far beyond it."""
+def _of_turn(fit: FitView, y: Floats) -> Iterator[str]:
+    """Warn if the second step was fitted at its floor only, or is extrapolated further than its fitted range."""
     step, name = fit.steps[-1], fit.steps[-1].law.features[0]
     low, high = step.domain[name]
-    floor = float(step.value({name: np.array([BEHIND * high])})[0])
-    left = int((np.abs(column(ladder, fit.value) - floor) > REVERSAL * step.scatter).sum())
+    floor = float(step.value({name: np.array([FLOOR_AT * high])})[0])
+    left = int((np.abs(y - floor) > REVERSAL * step.scatter).sum())
     if left < TURN:
         yield (
-            f"{step.law.name}: {left} of {step.n} points have left {floor:.3g}, where it begins; where it turns is a "
-            "guess, and so are its intervals"
+            f"{step.law.name}: only {left} of {step.n} points have left the floor {floor:.3g}, so the inflection point "
+            "is poorly determined, and intervals are unreliable"
         )
     seen = step.value({name: np.array([low, high])})
     predicted = np.array([row["predicted"] for row in fit.hold_out])
     if len(predicted) and (np.abs(predicted - seen[0]) > np.ptp(seen)).any() and np.ptp(seen) > 0:
         yield (
-            f"{step.law.name}: the held-out points are predicted further from the last value fitted ({seen[0]:.3g}) "
-            "than this one is from the first; expect intervals that are too narrow"
+            f"{step.law.name}: the predicted change beyond the last fitted value ({seen[0]:.3g}) exceeds the "
+            "change over all fitted values; intervals are probably too narrow"
         )
 
 
-def _of_target(fit: FitView, target: pd.DataFrame) -> Iterator[str]:
-    if target.empty:
+def _of_target(fit: FitView) -> Iterator[str]:
+    if not fit.hold_out:
         return
-    beyond = float(fit.predict(target)["beyond"].max())
+    beyond = max(float(row["beyond"]) for row in fit.hold_out)
     if beyond > FAR:
-        yield f"the held-out points lie {beyond:.3g} times beyond those fitted"
+        yield f"the held-out points lie {beyond:.3g} times beyond the fitted range"
     if beyond == 1:
-        yield "all held-out points lie inside the range fitted: their errors are those of interpolation"
+        yield "all held-out points lie inside the fitted range: their errors measure interpolation"
     yield from _of_constant(fit)
     outside = sum(row["inside"] is False for row in fit.hold_out)
     if outside:
@@ -216,18 +225,18 @@ def _of_target(fit: FitView, target: pd.DataFrame) -> Iterator[str]:
 
 
 def against_constant(fit: FitView) -> tuple[float, float, float]:
-    """Return the squared error of held-out points, that of their own mean, and R2; NaN where they are all alike."""
+    """Return the mean squared error of held-out points, that of their mean as prediction, and R2 (NaN if all equal)."""
     measured = np.array([row["measured"] for row in fit.hold_out])
     error, constant = float(np.mean([row["error"] ** 2 for row in fit.hold_out])), float(measured.var())
     return error, constant, 1 - error / constant if constant else float("nan")
 
 
 def _of_constant(fit: FitView) -> Iterator[str]:
-    """Say when two or more held-out points are predicted worse than a constant would; equal ones by pooled laws too."""
+    """Warn if the law predicts two or more held-out points worse than their mean does."""
     if fit.scores.r2 < 0 or (pools_many(fit) and not against_constant(fit)[2] >= 0):
-        yield "the held-out points are predicted no better than by a constant, their mean (R2 < 0)"
+        yield "the law predicts the held-out points worse than their mean does (R2 < 0)"
 
 
 def pools_many(fit: FitView) -> bool:
-    """Say whether models of all families were fitted together, and enough held out to tell R2 from."""
+    """Return whether all families were fitted together and enough points are held out to compute R2."""
     return traits(fit.steps[0].law).pools and len(fit.hold_out) >= FEW_RUNS

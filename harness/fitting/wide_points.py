@@ -7,8 +7,8 @@ from collections.abc import Hashable
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError
-from harness.fitting.columns import completed, query
+from harness.errors import LawError
+from harness.fitting.columns import completed, matching, query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
@@ -20,57 +20,52 @@ OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
 def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | None = None) -> pd.DataFrame:
     """Return wide points to fit: completed, filtered, pivoted, and checked, in that order.
 
-    `where` applies to the rows of long points, so that it can choose between rows of one checkpoint, and to wide points
-    with the columns of their metrics; it must be applicable to one of them. Raises LawError where nothing is left, or
-    two rows are of one checkpoint.
+    `where` is applied to the rows of long points, so that it can select one of several rows of a checkpoint, and to
+    wide points, which have columns of metrics; it must be valid for one of them. Raises LawError if no point remains,
+    or a checkpoint has two rows.
     """
     first = steps_of(law)[0] if law else None
     prepare = traits(first).prepare
-    rows = completed(points) if is_long(points) else points
-    kept = _where(rows, where) if is_long(points) else None
-    wide = rows if kept is None else kept
+    kept, wide = None, points.reset_index(drop=True)
+    if is_long(points):
+        rows = completed(points)
+        kept = matching(rows, where)
+        wide = rows if kept is None else kept
+        wide = wide if wide.empty else widen(wide)
     if not wide.empty:
-        wide = completed(widen(wide), value)
+        wide = completed(wide, value)
         wide = prepare(wide) if prepare else wide
-        again = _where(wide, where)
+        again = matching(wide, where)
         wide = again if again is not None else wide if kept is not None else query(wide, str(where))
     if wide.empty:
         raise LawError(
-            f"there are no points to fit: {f'none of {len(points)} has {where}' if where else 'none is there'}"
+            f"there are no points to fit: {f'none of {len(points)} has {where}' if where else 'the table is empty'}"
         )
     wide = wide.reset_index(drop=True)
     refuse_twice(wide, getattr(first, "features", ()))
     return wide
 
 
-def _where(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
-    """Return the rows for which an expression holds; None where its columns are not those of the frame."""
-    try:
-        return query(frame, where) if where else frame
-    except UsageError:
-        return None
-
-
 def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the points of each family, whatever its name is; all of them as "" where there is no column family.
+    """Return the points of each family by name; without a column family, all points under the name "".
 
-    Raises LawError where the family of some points is missing.
+    Raises LawError if the family of some points is missing.
     """
     if "family" not in frame.columns:
         return [("", frame)]
     if frame["family"].isna().any():
         rows = ", ".join(map(str, frame.index[frame["family"].isna()][:5]))
         raise LawError(
-            f"family is missing in rows {rows} ({int(frame['family'].isna().sum())} of {len(frame)}); name it, leave "
-            "them out, or fit all points together (pool)"
+            f"family is missing in rows {rows} ({int(frame['family'].isna().sum())} of {len(frame)}); fill it in, "
+            "exclude these rows, or fit all points together (pool)"
         )
     return sorted(((str(name), own) for name, own in frame.groupby("family", sort=False)), key=lambda own: own[0])
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint and task, with a column per metric, and METRIC_stderr and METRIC_n beside it.
+    """Return one row per checkpoint and task, with the columns METRIC, METRIC_stderr and METRIC_n of each metric.
 
-    Points that are wide already come back as they are. Raises LawError where a checkpoint has two values of a metric.
+    Wide points are returned unchanged. Raises LawError if a checkpoint has two values of a metric.
     """
     points = points.reset_index(drop=True)
     if not is_long(points):
@@ -82,7 +77,7 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
         key = tuple(str(point[name]) for name in identity)
         row = rows.setdefault(key, {k: v for k, v in point.items() if k not in OF_METRIC})
         if point["metric"] in row:
-            raise LawError(f"the metric {point['metric']} has the name of a column of the points; rename one of them")
+            raise LawError(f"the metric {point['metric']} has the name of another column; rename one of them")
         row[point["metric"]] = point["value"]
         row[f"{point['metric']}_stderr"] = shown_error(*(point.get(k, np.nan) for k in ("stderr", "low", "high")))
         row |= {f"{point['metric']}_n": point["n"]} if "n" in point else {}
@@ -90,11 +85,11 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_long(points: pd.DataFrame) -> bool:
-    """Say whether points have one row per metric."""
+    """Return whether points have one row per metric."""
     return {"metric", "value"} <= set(points.columns)
 
 
 def _refuse_two(points: pd.DataFrame, keys: list[str]) -> None:
-    """Raise LawError where two rows are of one checkpoint, task and metric, whether they are equal or not."""
+    """Raise LawError if two rows, equal or not, belong to one checkpoint, task and metric."""
     if points.duplicated(keys).any():
         raise LawError(two_points(points, keys))

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
+from harness.errors import MetricError, choose
+from harness.host.registries import Registries
 from harness.metrics.intervals import Z, wilson
 from harness.metrics.per_document import Values, per_document
 from harness.metrics.resampling import BATCH
 from harness.metrics.samples import Scored
 from harness.metrics.standard_errors import Groups
-from harness.registries import Registries
 from harness.types import Floats, Ints, Metric
 
 RESAMPLES = 1000
@@ -147,9 +147,15 @@ def _effective_documents(column: Floats, found: tuple[float, float], groups: Gro
     return float(value * (1 - value) / stderr**2)
 
 
+def _own_aggregate(metric: Metric) -> Callable[..., Floats]:
+    if isinstance(metric.aggregate, str):
+        raise MetricError(f"metric {metric.name!r}: aggregate={metric.aggregate!r} is none of {choose(AGGREGATES)}")
+    return metric.aggregate
+
+
 def _bootstrapped(metric: Metric, values: Values, groups: Groups) -> Estimate:
     """Bootstrap a metric with its own aggregate over documents, or over whole clusters."""
-    aggregate: Callable[..., Any] = metric.aggregate  # type: ignore[assignment]  # AGGREGATES holds the names
+    aggregate = _own_aggregate(metric)
     value = float(aggregate(*values.columns))
     draws = _draws(metric, values.columns, groups)
     low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
@@ -161,7 +167,7 @@ def _bootstrapped(metric: Metric, values: Values, groups: Groups) -> Estimate:
 
 def _draws(metric: Metric, columns: tuple[Floats, ...], groups: Groups) -> Floats:
     """Return a metric's own aggregate in resamples of documents (R,), which are the same in every call."""
-    aggregate: Callable[..., Any] = metric.aggregate  # type: ignore[assignment]  # AGGREGATES holds the names
+    aggregate = _own_aggregate(metric)
     rng = np.random.default_rng(0)
     resamples = _clusters(groups.numbers, rng) if groups.clustered else _documents(groups.strata, rng)
     return np.concatenate([aggregate(*(column[rows] for column in columns)) for rows in resamples])

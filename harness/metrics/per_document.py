@@ -8,8 +8,7 @@ import numpy as np
 
 from harness.errors import MetricError, choose
 from harness.metrics.samples import Scored
-from harness.metrics.scores import PerDoc
-from harness.types import Floats, Metric
+from harness.types import Floats, Metric, PerDoc
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,19 @@ from numpy.typing import NDArray
 from harness.errors import MetricError
 from harness.metrics.scores import Scores
 from harness.types import PASS_AT, Bools, Floats, Ints
+
+
+class SampleColumns(TypedDict, total=False):
+    """Stored samples as columns (s,); none of them where nothing is stored."""
+
+    doc: Ints
+    sample: Ints
+    seed: Ints
+    text: NDArray[np.object_]
+    n_tokens: Ints
+    finish: NDArray[np.object_]
+    outcome: NDArray[np.object_]
+    detail: NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class Samples:
         return np.where(stopped, (self.until - 1) / np.maximum(self.drawn - 1, 1), self.passed / self.drawn)
 
 
-def counted(rows: Mapping[str, NDArray[Any]], n: int, until: int | None) -> tuple[Ints, Ints]:
+def counted(rows: SampleColumns, n: int, until: int | None) -> tuple[Ints, Ints]:
     """Return the rows to use, ordered by document and sample, and the first of each document (n,).
 
     Raises MetricError if a document has no samples, or lacks one before its last.

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MetricError
-from harness.types import Bools, Floats, Ints
+from harness.types import Bools, Column, Floats, Ints, PerDoc
 
+N = TypeVar("N", np.float64, np.int64, np.bool_)
 TIE = 1e-6  # nats; two best choices that differ by less are tied
-
-
-@dataclass(frozen=True)
-class PerDoc:
-    """Values per document, and whether its two best choices are tied."""
-
-    values: Floats
-    tied: Bools
 
 
 @dataclass(frozen=True)
@@ -111,14 +104,14 @@ class Scores:
         per_doc = {"doc_ids", "group"}
         first = np.concatenate([[0], np.cumsum(self.n_choices[docs])[:-1]])
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"kind", "first", "clustered"}}
-        cut: dict[str, Any] = {
+        cut = {
             name: column[docs] if name in per_doc else column[rows]
             for name, column in columns.items()
             if column is not None
         }
         return replace(self, first=first, **cut)
 
-    def sum(self, values: NDArray[Any]) -> Floats:
+    def sum(self, values: Column) -> Floats:
         """Sum (m,) over the choices of each document to (n,)."""
         return np.add.reduceat(values.astype(np.float64), self.first)
 
@@ -133,7 +126,7 @@ class Scores:
         with np.errstate(divide="ignore"):
             return np.log(self.sum(np.exp(values - shift[self.doc]))) + shift
 
-    def gold(self, values: NDArray[Any]) -> NDArray[Any]:
+    def gold(self, values: NDArray[N]) -> NDArray[N]:
         """Return the value (n,) of the one gold choice of each document."""
         return values[self.is_gold]
 

@@ -1,18 +1,16 @@
-"""How laws would have done: each fitted to sizes up to k, and held to what size k + 1 then measured.
+"""Back-test laws: fit each to the sizes up to k, and compare its prediction with the measured size k + 1.
 
     found = harness.back_test(store.points(task="nano_ordering"), value="acc")
-    print(found.rows)                     a row a law and prediction
+    print(found.rows)                     one row per law and prediction
 
-Whoever compares laws on the largest size alone picks the one that won there by chance. A back-test repeats the
-prediction at every size that has smaller ones before it, and asks three things of a law: how far off it is, whether its
-intervals hold the truth as often as they say, and whether it beats laws that know nothing (`last`: nothing changes;
-`line`).
+A comparison of laws on the largest size alone selects a winner by chance. A back-test repeats the prediction for every
+size that has enough smaller ones, and reports the error of each law, the coverage of its intervals, and whether it
+beats two trivial laws (`last`: the value does not change; `line`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,14 +26,15 @@ from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import prepared
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.reports.back_test_result import TEST, BackTest
 from harness.store.points import PointStore
+from harness.types.json import JsonObject, Scalar
 from harness.types.laws import ComposedLaw, Law, traits
 
 FLAT = 1e-6  # share of the range of the points: a law that changes less does not describe them
 
-Prediction = dict[str, Any]  # a row of BackTest.rows
+Prediction = dict[str, Scalar]  # a row of BackTest.rows
 
 
 def back_test(
@@ -53,7 +52,7 @@ def back_test(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     registries: Registries | None = None,
 ) -> BackTest:
     """Fit laws to the sizes up to k, and predict the last checkpoint of size k + 1, for every k from `first` on.
@@ -65,7 +64,7 @@ def back_test(
     :param first: the number of sizes in the first fit.
 
     Laws that pool families are fitted to all of them, up to the same k. Raises LawError if no size has `first`
-    smaller ones in its family, or no law makes any prediction.
+    smaller ones in its family, or no law makes a prediction.
     """
     options = Options(objective, resample, bootstrap, level, starts, seed)
     request = Request(value, via, None, "is_target", store, options, law_options or {})
@@ -82,16 +81,16 @@ def back_test(
             rows += predictions
             missing += [(law.name, reason) for reason in failures]
         elif predictions:
-            missing.append((law.name, f"{_of_task(frame)}flat on every ladder, so it does not describe this value"))
+            missing.append((law.name, f"{_of_task(frame)}flat on every ladder, so it does not apply to this value"))
         else:
             missing.append((law.name, failures[0]))
     if not rows:
-        raise LawError(f"no law makes any prediction of {value}; tried: {choose(law.name for law in able)}")
+        raise LawError(f"no law predicts {value}; tried: {choose(law.name for law in able)}")
     return BackTest(_ranked(pd.DataFrame(rows).drop(columns="moves"), level), value, level, tuple(missing))
 
 
 def _ranked(rows: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Return predictions with their interval scores and ranks; a prediction without an interval is last."""
+    """Return predictions with their interval scores and ranks; a prediction without an interval ranks last."""
     y, low, high = (rows[name].to_numpy(dtype=np.float64) for name in ("measured", "low", "high"))
     rows = rows.assign(interval_score=interval_score(y, low, high, level))
     groups = [rows[key] for key in TEST]
@@ -104,7 +103,7 @@ def _of_task(frame: pd.DataFrame) -> str:
 
 
 def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
-    """Say whether a law has no use for these points: columns are missing, or values lie outside its range."""
+    """Return whether a law does not apply to points: columns are missing, or values lie outside its range."""
     needs = {*steps_of(law)[0].features, *traits(law).needs}
     if isinstance(law, ComposedLaw):
         needs.add(via or law.via)
@@ -114,7 +113,7 @@ def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
 
 
 def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[list[Prediction], list[str]]:
-    """Return the predictions of one law, and the reasons for those that are missing."""
+    """Return the predictions of one law, and the reasons for missing ones."""
     rows: list[Prediction] = []
     failures: list[str] = []
     for test in tests:
@@ -148,6 +147,6 @@ def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[lis
 
 
 def _moves(found: LawFit, own: pd.DataFrame, value: str) -> bool:
-    """Say whether a fitted law changes at all over the points."""
+    """Return whether a fitted law varies over the points."""
     curve = found.curve(found.steps[0].read(own))
     return bool(np.ptp(curve) > FLAT * np.ptp(column(own, value)))

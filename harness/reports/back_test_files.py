@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit_files import PointsFile, via_of
 from harness.fitting.options import Options
 from harness.fitting.published_values import scored_tasks
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.reports.back_test import back_test
 from harness.reports.back_test_result import BackTest, joined
 from harness.store.points import open_store
+from harness.types.json import JsonObject
 
 
 def back_test_file(
@@ -25,7 +25,7 @@ def back_test_file(
     via: str | None = None,
     where: str | None = None,
     first: int = FIRST,
-    law_options: Mapping[str, Any] | None = None,
+    law_options: JsonObject | None = None,
     options: Options | None = None,
     registries: Registries | None = None,
 ) -> BackTest:

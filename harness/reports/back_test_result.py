@@ -18,12 +18,12 @@ TEST = ["task", "family", "point"]  # columns that identify a prediction
 
 @dataclass(frozen=True)
 class BackTest:
-    """What every law said of every size, and what was measured: `rows`, a frame with a row a law and prediction.
+    """Predictions of every law and the measured values: `rows` is a frame with one row per law and prediction.
 
     Columns: task, family, law, sizes (fitted), target, point (its number in the points), measured, stderr, predicted,
-    low, high, error, inside, beyond, crps, last and constant (what references predict), interval_score, rank (1 is the
-    best by interval score; laws that made no prediction come last, and are not among the rows). `missing` names these
-    laws, and why.
+    low, high, error, inside, beyond, crps, last and constant (predictions of references), interval_score, rank (1 is
+    the best by interval score; laws without a prediction rank last and have no row). `missing` has these laws with the
+    reasons.
     """
 
     rows: pd.DataFrame
@@ -34,7 +34,7 @@ class BackTest:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return notes on the points, and the first reason why each law made no prediction, of how many."""
+        """Return notes on the points, and for each law the first reason for a missing prediction, with their number."""
         why: dict[str, list[str]] = {}
         for law, reason in self.missing:
             why.setdefault(law, []).append(reason)
@@ -43,33 +43,35 @@ class BackTest:
         return (*self.said, *self._worse(), *failed)
 
     def scores(self, law: str) -> Scores:
-        """Return how the predictions of one law did; families and tasks are what is independent."""
+        """Return the scores of the predictions of one law; families and tasks are the independent units."""
         rows = self.rows[self.rows["law"] == law].to_dict("records")
         return held_out_scores([{str(name): own for name, own in row.items()} for row in rows], self.level)
 
     def _worse(self) -> list[str]:
-        """Name the laws that predict worse than the mean of what was measured."""
+        """Return a note on the laws that predict worse than the mean of the measured values."""
         found = {law: self.scores(law).r2 for law in self.rows["law"].unique()}
         said = ", ".join(f"{law} {r2:.3g}" for law, r2 in sorted(found.items()) if r2 < 0)
-        return [f"R2 < 0, worse than the mean of what was measured: {said}"] if said else []
+        return [f"R2 < 0 (worse than the mean of the measured values): {said}"] if said else []
 
     def summary(self) -> Table:
-        """Return a row a law, best mean rank first."""
-        rows = sorted((self._law(law) for law in self.rows["law"].unique()), key=lambda row: row[-2])
+        """Return one row per law, best mean rank first."""
+        rows = [self._law(law) for law in sorted(self.rows["law"].unique(), key=self._rank)]
         columns = (
             *("law", "predictions", "mean error", "median error", "bias", "inside", "mean width", "median width"),
             *("interval score", "CRPS", "error of last", "error of constant", "won", "mean rank", "beyond"),
         )
         about = (
-            "Fitted to the sizes up to k, for every k, and held to the last checkpoint of size k + 1. Error: absolute, "
-            f"of {self.value}, ± standard error (units: families and tasks). Inside: the {self.level:.0%} interval "
-            "held what was measured, with the 95 % interval of that share. Interval score: mean of "
-            "width plus misses. CRPS: of whole distributions. Error of last, of constant: mean absolute errors, on the "
-            "same points, of the largest fitted value and of the mean of the fitted values. Won: best interval score "
-            "of all. Mean rank: by interval score; a law that made no prediction, or one without an interval, comes "
-            "last. Beyond: median factor beyond what was fitted."
+            "For every k, laws are fitted to the sizes up to k and predict the last checkpoint of size k + 1. Error: "
+            f"absolute, of {self.value}, ± standard error (units: families and tasks). Inside: share of measured "
+            f"values covered by the {self.level:.0%} interval, with the 95 % interval of that share. Interval score: "
+            "mean width plus penalties for values outside. CRPS: score of the whole distribution. Error of last, of "
+            "constant: mean absolute errors, on the same points, of the largest fitted value and of the mean of the "
+            "fitted values. Won: number of best interval scores. Mean rank: by interval score; a law without a "
+            "prediction or an interval ranks last. Beyond: median factor beyond the fitted range."
         )
-        return Table("back_test", "Laws that had to predict the next size", columns, tuple(rows), (about, *self.notes))
+        return Table(
+            "back_test", "Laws by their predictions of the next size", columns, tuple(rows), (about, *self.notes)
+        )
 
     def details(self) -> Table:
         """Return every prediction of every law."""
@@ -91,13 +93,16 @@ class BackTest:
         columns = ("task", "target", "law", "measured", "predicted", "error", "inside", "rank")
         return Table("back_test_predictions", "Every prediction", columns, tuple(rows))
 
+    def _rank(self, law: str) -> float:
+        """Return the mean rank of a law over all tests; a missing prediction has the last rank."""
+        own, tests = self.rows[self.rows["law"] == law], self._tests()
+        last = float(self.rows["rank"].max())
+        return float((own["rank"].sum() + last * (tests - len(own))) / tests)
+
     def _law(self, law: str) -> tuple[Cell, ...]:
         own, tests = self.rows[self.rows["law"] == law], self._tests()
         size, scores = own["error"].abs(), self.scores(law)
         known = own["inside"].dropna().astype(bool)
-        missing = tests - len(own)
-        last = float(self.rows["rank"].max())
-        rank = (own["rank"].sum() + last * missing) / tests
         return (
             law,
             f"{len(own)} of {tests}",
@@ -112,7 +117,7 @@ class BackTest:
             scores.last,
             scores.constant,
             int((own["rank"] == 1).sum()),
-            float(rank),
+            self._rank(law),
             float(own["beyond"].median()),
         )
 
@@ -121,9 +126,9 @@ class BackTest:
 
 
 def _clustered(values: pd.Series[float], clusters: pd.Series[str]) -> float:
-    """Return the standard error of a mean, of which values of one cluster are not independent.
+    """Return the clustered standard error of a mean.
 
-    Few clusters may agree by chance: it is never below that of independent values.
+    It is at least that of independent values, because few clusters may agree by chance.
     """
     sums = (values - values.mean()).groupby(clusters).sum()
     g, n = len(sums), len(values)
@@ -142,7 +147,7 @@ def _share(hits: int, n: int) -> str:
 
 
 def joined(found: Sequence[BackTest]) -> BackTest:
-    """Return the back-tests of several tasks as one."""
+    """Return the back-tests of several tasks combined."""
     values = list(dict.fromkeys(own.value for own in found))
     rows = pd.concat([own.rows for own in found], ignore_index=True)
     missing = tuple(pair for own in found for pair in own.missing)

@@ -1,4 +1,4 @@
-"""Families side by side: what they score, how well the largest was predicted, and the compute each needs.
+"""Compare families: scores, predictions of the largest size, and the compute to reach a score.
 
 Four tables: `families` (the largest checkpoint of each family on every task), `ladder` (every size), `predictions`
 (the largest size predicted from the smaller ones, against its measurement), `compute` (training FLOPs at which each
@@ -21,16 +21,16 @@ from harness.fitting.options import Options
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
+from harness.reports.store_notes import store_notes
 from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
-from harness.tables import Cell, Measured, Table
+from harness.tables import Cell, Measured, Table, as_cell
 from harness.types.laws import ComposedLaw
 
 CELL = ["family", "size", "step", "seed", "task"]  # a checkpoint and a task of a store
-FEW_CLUSTERS = 10
 CLEAR = 2.0  # standard errors by which a score is clearly worse than the best
 ALL_AGREE = (
-    "Where all documents agree, the standard error is 0; ± then is the width of the 95 % interval (Wilson's) / 3.92."
+    "If all documents agree, the standard error is 0; ± is then the width of the 95 % interval (Wilson's) / 3.92."
 )
 
 
@@ -51,10 +51,10 @@ def compare(
     starts: int | str = 32,
     seed: int = 0,
 ) -> list[Table]:
-    """Return tables that put the families of a store side by side.
+    """Return tables that compare the families of a store.
 
-    :param where: an expression over points; others are left out.
-    :param metrics: the metric shown for a task, where it is not the one its task.yaml names.
+    :param where: an expression that selects points.
+    :param metrics: the metric shown for a task (default: that of its task.yaml).
     :param mix_engines: allow scores of different engines in one table.
     :param laws: names of the laws that predict the held-out sizes (default: none; `harness.forecast` predicts the
         largest size of each family).
@@ -62,21 +62,21 @@ def compare(
     :param hold_out: the held-out points, as in `harness.fit`, like objective to seed.
     :param score: the score to reach (default: half-way from chance to 1, for accuracies).
 
-    Raises StoreError where one checkpoint and task is there twice, or engines are mixed; UsageError where `reach` is
-    no law of flops, a task of `metrics` is not there, nothing is left, or no law is named for another `hold_out`.
+    Raises StoreError if a checkpoint and task has several cells, or engines are mixed; UsageError if `reach` is not a
+    law of flops, a task of `metrics` is unknown, no point is selected, or no law is named for another `hold_out`.
     """
     options = Options(objective, resample, bootstrap, level, starts, seed)
     comparison = Comparison(laws, reach, hold_out, score, options, store)
     if laws is None and hold_out != "largest":
-        raise UsageError(f"a forecast is of the largest size, not of hold_out={hold_out!r}; name laws (--law two_step)")
+        raise UsageError(f"forecasts are of the largest size, not of hold_out={hold_out!r}; name laws (--law two_step)")
     known = [store.registries.laws[name] for name in (*(laws or ()), reach)]
     if tuple(steps_of(known[-1])[0].features) != ("flops",):
-        raise UsageError(f"{reach} is not a law of flops alone; a score is reached at some flops: try sigmoid")
+        raise UsageError(f"{reach} is not a law of flops alone; expected one, such as sigmoid")
     via = {VIA} if laws is None else {law.via for law in known if isinstance(law, ComposedLaw)}
     points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
-    notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
+    notes = store_notes(store, points, _shown(points))
     return [
         _families(_shown(points), notes, store.rises),
         _ladder(_shown(points)),
@@ -86,7 +86,7 @@ def compare(
 
 
 def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return the points that are asked for; raise UsageError where none of those shown is left."""
+    """Return the selected points; raise UsageError if none of those shown is selected."""
     chosen = query(points, where)
     if not chosen["shown"].any():
         raise UsageError(f"none of {len(points)} points has {where}; columns are: {choose(points.columns)}")
@@ -98,17 +98,17 @@ def _points(store: PointStore, metrics: Mapping[str, str], via: set[str]) -> pd.
     own = store.tasks()
     if set(metrics) - set(own):
         unknown = set(metrics) - set(own)
-        raise UsageError(f"{store.path} holds no task {choose(unknown)}; {suggest(min(unknown), own)}")
+        raise UsageError(f"{store.path} has no task {choose(unknown)}; {suggest(min(unknown), own)}")
     named = own | dict(metrics)
     points = store.points(metrics=sorted({*named.values(), *via}))
     points["shown"] = points["metric"] == points["task"].map(named)
     for task in set(own) - set(points[points["shown"]]["task"]):
-        raise StoreError(f"the scores of {task} do not offer what the metric {named[task]!r} needs; choose another")
+        raise StoreError(f"the scores of {task} lack what the metric {named[task]!r} needs; choose another metric")
     return points
 
 
 def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
-    """Raise StoreError where engines are mixed, or one checkpoint and task is there twice."""
+    """Raise StoreError if engines are mixed, or a checkpoint and task has several cells."""
     engines = set(points["engine"][points["checkpoint"].notna()]) - {SAMPLES_ENGINE}
     if len(engines) > 1 and not mix_engines:
         raise StoreError(f"the store mixes engines ({choose(engines)}); choose one with --where, or pass --mix-engines")
@@ -122,41 +122,9 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
         said = "; ".join(f"{name} {choose(found)}" for name, found in differing.items())
         name, found = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
         raise StoreError(
-            f"{label(row)} has {row['task']} more than once ({said}); choose with --where \"{name} == '{min(found)}'\""
+            f"{label(row)} has several cells of {row['task']} ({said}); select one with --where "
+            f"\"{name} == '{min(found)}'\""
         )
-
-
-def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
-    """Return a note for each library of which records hold more than one version."""
-    names = points[["checkpoint", "fingerprint", "settings"]].dropna().drop_duplicates()
-    versions: dict[str, set[str]] = {}
-    for name in names.itertuples(index=False):
-        provenance = store.provenance("-".join(name))
-        for key in ("harness", provenance.get("engine", ""), "torch"):
-            if key in provenance:
-                versions.setdefault(key, set()).add(str(provenance[key]))
-    return [f"records of {key} {choose(found)} are mixed" for key, found in versions.items() if len(found) > 1]
-
-
-def _damaged(store: PointStore) -> list[str]:
-    """Return a note on files that were set aside and not written again since."""
-    cells = [path for path in store.lost() if path.parts[0] != "points"]
-    lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in cells}  # once per cell
-    imports = [f"imported points are damaged and not in these tables: {again}" for again in store.lost_imports()]
-    said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"
-    again = [f"{said} not in these tables (set aside in damaged/); run harness eval again"] if lost else []
-    return [*again, *imports]
-
-
-def _imported(points: pd.DataFrame) -> list[str]:
-    """Return a note on points that were not measured here."""
-    shown = points[points["shown"]]
-    others = shown[shown["checkpoint"].isna() | (shown["engine"] == SAMPLES_ENGINE)]
-    if others.empty:
-        return []
-    counts = others["origin"].value_counts() if "origin" in others.columns else pd.Series({SAMPLES_ENGINE: len(others)})
-    files = ", ".join(f"{name} ({count})" for name, count in counts.sort_index().items())
-    return [f"{len(others)} of {len(shown)} points are imported: {files}; prompts and engines may differ"]
 
 
 def _shown(points: pd.DataFrame) -> pd.DataFrame:
@@ -192,11 +160,13 @@ def _seeds(shown: pd.DataFrame) -> list[str]:
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
-    rows, best = list[tuple[object, ...]](), list[tuple[int, int]]()
+    rows, best = list[tuple[Cell, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
-        rows.append((task, metric, *values, _most(own["n"]), _total(own["truncated"]), _total(own["ties"])))
+        rows.append(
+            (as_cell(task), as_cell(metric), *values, _most(own["n"]), _total(own["truncated"]), _total(own["ties"]))
+        )
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
@@ -226,18 +196,6 @@ def _certain(rows: pd.DataFrame) -> list[str]:
     return [ALL_AGREE] if (rows["stderr"] == 0).any() else []
 
 
-def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
-    """Return a note for each task whose errors rest on few clusters."""
-    notes = []
-    for fingerprint, own in shown.groupby("fingerprint"):
-        meta, groups = store.task_meta[str(fingerprint)], store.docs(str(fingerprint)).group.astype(str)
-        count = len(np.unique(groups))
-        if meta.get("groups") == "clusters" and count < FEW_CLUSTERS:
-            task = own["task"].iloc[0]
-            notes.append(f"{task}: {count} clusters of documents; standard errors from so few are rough")
-    return notes
-
-
 def _most(column: pd.Series[float]) -> int | None:
     return None if column.isna().all() else int(column.max())
 
@@ -248,10 +206,10 @@ def _total(column: pd.Series[float]) -> int | None:
 
 def _ladder(shown: pd.DataFrame) -> Table:
     tasks = sorted(shown["task"].unique())
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
-            family,
-            size,
+            as_cell(family),
+            as_cell(size),
             *(None if pd.isna(own[name].iloc[0]) else float(own[name].iloc[0]) for name in ("params", "flops")),
             *(_measured(own[own["task"] == t]) for t in tasks),
         )
@@ -277,20 +235,20 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
             continue
         score = _half_way(points, task) if asked.score is None else asked.score
         if score is None:
-            notes.append(f"{task}, {family}: {found.value} is no accuracy; name the score to reach with --score")
+            notes.append(f"{task}, {family}: {found.value} is not an accuracy; pass the score to reach with --score")
             continue
         rises = asked.store.rises(found.value)
         rows.append((task, family, score, *reach(found, score, rises=rises)))
     about = (
-        f"Where the law {asked.reach}, fitted to all points of a family, passes the score (half way from chance to 1 "
-        f"unless asked otherwise); looked for up to {REACH:g} times the compute fitted."
+        f"Compute at which the law {asked.reach}, fitted to all points of a family, reaches the score (default: half "
+        f"way from chance to 1). Searched up to {REACH:g} times the largest fitted compute."
     )
     columns = ("task", "family", "score", "FLOPs", "remark")
     return Table("compute", "Training compute to reach a score", columns, in_order(rows), (about, *notes))
 
 
 def _half_way(points: pd.DataFrame, task: str) -> float | None:
-    """Return the score half way from chance to 1; None for a metric that is no accuracy."""
+    """Return the score half way from chance to 1; None if the metric is not an accuracy."""
     shown = points[(points["task"] == task) & points["shown"]]
     if shown["checkpoint"].isna().any():
         return None if shown["chance"].isna().all() else (1 + float(shown["chance"].dropna().iloc[0])) / 2

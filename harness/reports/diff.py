@@ -1,95 +1,39 @@
-"""Two evaluations of the same checkpoints: how far log-probabilities differ, and which documents change their answer.
+"""Compare two evaluations of the same checkpoints: differences of log-probabilities, and documents that change answer.
 
-Cells of A and B are paired by the digest of the checkpoint and the fingerprint of the prompts, so that what differs is
-due to engine, dtype, settings or versions. All differences are B - A, in nats. Two tables: `differences` (a row a
-checkpoint and task, and their sum) and `flips` (documents whose most probable choice is another one).
+Cells of A and B are paired by the digest of the checkpoint and the fingerprint of the prompts, so that differences are
+due to engine, dtype, settings or versions. All differences are B - A, in nats. Two tables: `differences` (one row per
+checkpoint and task, and a total) and `flips` (documents whose most probable choice changes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import StoreError, choose
+from harness.errors import StoreError
 from harness.fitting.columns import query
+from harness.host.registries import Registries
 from harness.metrics.aggregation import paired_difference
 from harness.metrics.scores import Scores
-from harness.registries import Registries
+from harness.reports.diff_pairs import Key, Pair, Side
 from harness.store.cells import Cell
 from harness.store.points import PointStore, checkpoint_columns, open_store
+from harness.tables import Cell as TableCell
 from harness.tables import Measured, Table
-from harness.types import Floats, Ints, Metric
+from harness.types import Metric
 
 NAMED = 5  # cells or checkpoints that a message names
-COUNTS = ("truncated", "joined")  # provenance that counts documents and says nothing of the engine
-Key = tuple[str, str]  # digest of the checkpoint, fingerprint of the prompts
-
-
-@dataclass(frozen=True)
-class Side:
-    """The cells of A or of B, one for each checkpoint and task."""
-
-    name: str
-    store: PointStore
-    cells: Mapping[Key, Cell]
-
-    def __str__(self) -> str:
-        labels = choose({cell.checkpoint.label for cell in self.cells.values()})
-        tasks = choose({f"{cell.task} {cell.id.fingerprint}" for cell in self.cells.values()})
-        return f"{self.name} ({self.store.path}) holds checkpoints {labels} and tasks {tasks}"
-
-    def scores(self, key: Key) -> Scores:
-        """Return the scores of a checkpoint and task."""
-        return self.store.load(self.cells[key].id)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One checkpoint and task on both sides: n documents with m choices in all."""
-
-    checkpoint: str
-    task: str
-    metric: str
-    change: Measured | None  # of the task's own metric
-    a: Scores
-    b: Scores
-
-    @cached_property
-    def difference(self) -> Floats:
-        """Log-probabilities of B minus those of A (m,), nats."""
-        return self.b.logprob - self.a.logprob
-
-    @cached_property
-    def picks(self) -> tuple[Ints, Ints]:
-        """The rows (n,) of the most probable choices in A and in B."""
-        return self.a.pick(self.a.logprob), self.b.pick(self.b.logprob)
-
-    @cached_property
-    def flipped(self) -> Ints:
-        """The numbers (k,) of documents whose most probable choice is another one in B."""
-        return np.flatnonzero(self.picks[0] != self.picks[1])
-
-    def margins(self) -> tuple[Floats, Floats]:
-        """Return by how much each side prefers its own choice to the other's, at flipped documents: (k,) twice."""
-        in_a, in_b = (picks[self.flipped] for picks in self.picks)
-        return self.a.logprob[in_a] - self.a.logprob[in_b], self.b.logprob[in_b] - self.b.logprob[in_a]
-
-    def right(self) -> tuple[Floats, Floats]:
-        """Return whether the choice of A, and that of B, is correct at flipped documents: (k,) twice."""
-        in_a, in_b = (self.a.is_gold[picks[self.flipped]].astype(np.float64) for picks in self.picks)
-        return in_a, in_b
+COUNTS = ("truncated", "joined")  # provenance that counts documents and does not describe the engine
 
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs between two sides; `harness.diff` makes it."""
+    """The differences between two sides; `harness.diff` returns it."""
 
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
@@ -100,11 +44,11 @@ class Diff:
         return max(float(np.abs(pair.difference).max()) for pair in self.pairs)
 
     def choices(self) -> pd.DataFrame:
-        """Return a row a choice: checkpoint, task, doc_id, choice, is_gold, logprob_a, logprob_b, difference."""
+        """Return one row per choice: checkpoint, task, doc_id, choice, is_gold, logprob_a, logprob_b, difference."""
         return pd.concat([_choice_frame(pair) for pair in self.pairs], ignore_index=True)
 
     def tables(self, n: int = 20) -> list[Table]:
-        """Return the differences, and the `n` flipped documents that are furthest from a tie."""
+        """Return the table of differences, and that of the `n` flipped documents furthest from a tie."""
         return [_differences(self), _flips(self.pairs, n)]
 
 
@@ -122,10 +66,10 @@ def diff(
 
     :param a: the store of A, open or by its folder; `b` that of B, which may be the same.
     :param of_a: an expression over columns of cells (engine, dtype, family, size, step, task, settings, quantisation,
-        bos, max_length, truncation ...) that chooses those of A; `of_b` likewise.
+        bos, max_length, truncation ...) that selects those of A; `of_b` likewise.
     :param where: an expression for both sides; `task` names one task.
 
-    Raises StoreError where a side has several cells of one checkpoint and task, or nothing pairs.
+    Raises StoreError if a side has several cells of one checkpoint and task, or no cells can be paired.
     """
     expressions = [f"task == {task!r}" if task else None, where]
     first = _side("A", _opened(a, registries), [*expressions, of_a])
@@ -183,7 +127,7 @@ def _pair(first: Side, second: Side, key: Key) -> Pair:
 
 
 def _change(store: PointStore, fingerprint: str, a: Scores, b: Scores) -> Measured | None:
-    """Return the change of the task's own metric; None where it is not there, or needs what the scores lack."""
+    """Return the change of the task's metric; None if it is not registered, or the scores lack what it needs."""
     meta, metrics = store.task_meta[fingerprint], store.registries.metrics
     if meta["metric"] not in metrics:
         return None
@@ -197,13 +141,14 @@ def _change(store: PointStore, fingerprint: str, a: Scores, b: Scores) -> Measur
 
 
 def _described(side: Side, shared: Sequence[Key]) -> Iterator[str]:
-    """Say what scored the cells of a side: settings, versions, device, and what the engine noted."""
+    """Yield how the cells of a side were scored: settings, versions, device, and notes of the engine."""
     known: dict[str, set[str]] = {}
     remarks: set[str] = set()
     for key in shared:
         cell = side.cells[key]
         provenance = dict(side.store.read(cell.id.name).provenance or {})
-        remarks |= set(provenance.pop("notes", ()))
+        notes = provenance.pop("notes", ())
+        remarks |= set(map(str, notes)) if isinstance(notes, (list, tuple)) else set()
         for name, value in {**provenance, **asdict(cell.settings)}.items():
             if name not in COUNTS and value != "":  # settings that are not used
                 known.setdefault(name, set()).add(str(value))
@@ -215,7 +160,7 @@ def _described(side: Side, shared: Sequence[Key]) -> Iterator[str]:
 
 
 def _unpaired(first: Side, second: Side) -> Iterator[str]:
-    """Name the cells that have no partner, and say so where both sides are the same cells."""
+    """Yield the cells without a partner, and a note if both sides are the same cells."""
     for side, other in ((first, second), (second, first)):
         alone = [f"{cell.checkpoint.label} {cell.task}" for key, cell in side.cells.items() if key not in other.cells]
         if alone:
@@ -254,14 +199,17 @@ def _differences(found: Diff) -> Table:
     if len(pairs) > 1:
         rows.append(("all", "all", *_spread(pairs), *_flip_counts(pairs), None, None))
     about = (
-        "Quantiles of absolute differences over choices; flips: another choice is the most probable one; lost: right "
-        "in A alone, gained: in B alone; change: of the metric, ± its standard error over paired documents."
+        "Quantiles of absolute differences over choices. Flips: documents whose most probable choice changes. Lost: "
+        "correct in A only. Gained: correct in B only. Change: of the metric, ± standard error over paired documents."
     )
     columns = ("checkpoint", "task", *SPREAD, *FLIPS, "metric", "change")
     return Table("differences", "Log-probabilities, B - A (nats)", columns, tuple(rows), (about, *found.notes))
 
 
-def _spread(pairs: Sequence[Pair]) -> tuple[Any, ...]:
+Flip = tuple[str, str, str, int, int, float, float, str]  # a row of the table of flips
+
+
+def _spread(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
     difference = np.concatenate([pair.difference for pair in pairs])
     size = np.abs(difference)
     middle, high = np.quantile(size, [0.5, 0.99])
@@ -272,8 +220,8 @@ def _spread(pairs: Sequence[Pair]) -> tuple[Any, ...]:
     return len(size), *map(float, numbers), at, a_token
 
 
-def _flip_counts(pairs: Sequence[Pair]) -> tuple[Any, ...]:
-    """Count flipped documents; a text or a cloze has no choice to flip."""
+def _flip_counts(pairs: Sequence[Pair]) -> tuple[TableCell, ...]:
+    """Return counts of flipped documents; None for texts and clozes, which have no choices."""
     pairs = [pair for pair in pairs if "choices" in pair.a.offers]
     if not pairs:
         return (None,) * len(FLIPS)
@@ -285,17 +233,17 @@ def _flip_counts(pairs: Sequence[Pair]) -> tuple[Any, ...]:
 def _flips(pairs: Sequence[Pair], n: int) -> Table:
     rows = sorted((row for pair in pairs for row in _flip_rows(pair)), key=lambda row: -(row[5] + row[6]))
     about = (
-        "Margins (nats): by how much each side prefers its own choice to that of the other; their sum is what the "
-        f"difference had to overcome. {min(n, len(rows))} of {len(rows)} flips, the largest sum first."
+        "Margins (nats): log-probability of the side's choice minus that of the other side's choice; the difference "
+        f"between the sides is at least their sum. {min(n, len(rows))} of {len(rows)} flips, the largest sum first."
     )
     columns = ("checkpoint", "task", "document", "choice A", "choice B", "margin A", "margin B", "right")
     return Table("flips", "Documents whose most probable choice changes", columns, tuple(rows[:n]), (about,))
 
 
-def _flip_rows(pair: Pair) -> Iterator[tuple[Any, ...]]:
+def _flip_rows(pair: Pair) -> Iterator[Flip]:
     names = {(1, 0): "A", (0, 1): "B", (1, 1): "both", (0, 0): "neither"}
     picks = (side[pair.flipped] - pair.a.first[pair.flipped] for side in pair.picks)
     for doc, *values in zip(pair.flipped, *picks, *pair.margins(), *pair.right(), strict=True):
         in_a, in_b, margin_a, margin_b, right_a, right_b = values
-        named = (pair.checkpoint, pair.task, str(pair.a.doc_ids[doc]), int(in_a), int(in_b))
-        yield *named, float(margin_a), float(margin_b), names[int(right_a), int(right_b)]
+        margins, right = (float(margin_a), float(margin_b)), names[int(right_a), int(right_b)]
+        yield pair.checkpoint, pair.task, str(pair.a.doc_ids[doc]), int(in_a), int(in_b), *margins, right

@@ -10,9 +10,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import distribution
-from harness.host import PluginHost
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host import PluginHost, distribution
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.tables import Table
 
 EXTRAS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +16,11 @@ from harness.fitting.forecasts import forecast
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
+from harness.host.registries import Registries
 from harness.metrics.intervals import Z
-from harness.registries import Registries
 from harness.reports.back_test import back_test
 from harness.reports.panels import LEVELS
-from harness.types import Floats
+from harness.types import Floats, Scalar
 
 VIA = "logp_gold"  # between the steps of a two-step law
 LOSSES = "gold_bits_per_byte"  # task losses that a forecast learns from
@@ -55,28 +54,28 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
             continue
         wide = widen(own[own["metric"].isin([metric, VIA])])
         wide = wide[wide[[metric, VIA]].notna().all(axis=1)]
-        options: dict[str, Any] = {"bootstrap": RESAMPLES, "registries": registries}
-        for family, found in fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, **options):
+        fits = fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, bootstrap=RESAMPLES, registries=registries)
+        for family, found in fits:
             fit = None if isinstance(found, LawError) else found
             if fit is None:
                 note(f"{TWO_STEP}: {task}, {family}: {found}")
             measured = wide[wide["family"] == family]
             held = {str(one["point"]) for one in fit.hold_out} if fit else set()
-            named = {"task": task, "metric": metric, "family": family}
+            named: dict[str, Scalar] = {"task": task, "metric": metric, "family": family}
             rows += [_measured(row, metric, held) | named for _, row in measured.iterrows()]
             losses = -measured[VIA].to_numpy(dtype=np.float64)
             rows += [row | named for row in _second_step(fit, losses)] if fit else []
     return pd.DataFrame(rows)
 
 
-def _measured(row: pd.Series[Any], metric: str, held: set[str]) -> dict[str, Any]:
+def _measured(row: pd.Series, metric: str, held: set[str]) -> dict[str, Scalar]:
     error, value, name = float(row.get(f"{metric}_stderr", np.nan)), float(row[metric]), label(row)
     ends = {"low": value - Z * error, "high": value + Z * error}
     kind = "held out" if name in held else "measured"
     return {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": value, **ends}
 
 
-def _second_step(found: LawFit, losses: Floats) -> Iterator[dict[str, Any]]:
+def _second_step(found: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:
     """Yield places on the law from loss to accuracy, with its intervals."""
     step = found.steps[1]
     if not isinstance(step, StepFit):
@@ -111,16 +110,17 @@ def forecasts(points: pd.DataFrame, registries: Registries, note: Notes) -> pd.D
             wide = widen(own)
             wide = wide[wide[metric].notna()]
             via = LOSSES if LOSSES in wide and wide[LOSSES].notna().all() else None
-            options: dict[str, Any] = {"value": metric, "via": via, "registries": registries}
-            rows += _forecast_rows(forecast(wide, **options), metric, "forecast of the largest")
+            largest = forecast(wide, value=metric, via=via, registries=registries)
+            rows += _forecast_rows(largest, metric, "forecast of the largest")
             most = NEXT * float(wide["flops"].max())
-            rows += _forecast_rows(forecast(wide, flops=most, **options), metric, "forecast")
+            ahead = forecast(wide, value=metric, via=via, flops=most, registries=registries)
+            rows += _forecast_rows(ahead, metric, "forecast")
         except HarnessError as error:
             note(f"forecast of {metric}: {error}")
     return pd.DataFrame(rows)
 
 
-def _forecast_rows(found: Forecast, metric: str, kind: str) -> list[dict[str, Any]]:
+def _forecast_rows(found: Forecast, metric: str, kind: str) -> list[dict[str, Scalar]]:
     ends = {level: found.interval(level) for level in LEVELS}
     rows = []
     for i, row in enumerate(found.frame.to_dict("records")):

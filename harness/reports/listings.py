@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.families import find_family
-from harness.distribution import missing
 from harness.errors import UsageError, suggest
 from harness.escaping import printable
 from harness.fitting.laws import describe
 from harness.host import PluginHost
-from harness.registries import Registry
-from harness.tables import Table
+from harness.host.distribution import missing
+from harness.host.registries import Registry
+from harness.tables import Cell, Table
 from harness.tasks.documents import look_for
 from harness.tasks.task_files import TaskFile, read_task_file
 from harness.types import Checker, Doc, Metric, Task
@@ -30,19 +30,19 @@ def listing(kind: str, host: PluginHost) -> Table:
     return Table(kind, kind.capitalize(), columns, tuple(rows))
 
 
-Listed = tuple[tuple[str, ...], list[tuple[object, ...]]]
+Listed = tuple[tuple[str, ...], list[tuple[Cell, ...]]]
 
 
 def _families(host: PluginHost) -> Listed:
     found = [find_family(name, host) for name in host.families]
-    rows: list[tuple[object, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (f.name, ", ".join(dict.fromkeys(c.size for c in f.checkpoints)), len(f.checkpoints), f.about) for f in found
     ]
     return ("family", "sizes", "checkpoints", "about"), rows
 
 
 def _tasks(host: PluginHost) -> Listed:
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     for name in host.tasks:
         value = host.tasks[name]
         task = value if isinstance(value, Task) else read_task_file(Path(value))
@@ -68,7 +68,7 @@ def _laws(host: PluginHost) -> Listed:
 
 def _metrics(host: PluginHost) -> Listed:
     metrics: list[Metric] = [host.metrics[name] for name in host.metrics]
-    rows: list[tuple[object, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (
             m.name,
             ", ".join(m.needs),
@@ -82,7 +82,7 @@ def _metrics(host: PluginHost) -> Listed:
 
 def _checkers(host: PluginHost) -> Listed:
     checkers: list[Checker] = [host.checkers[name] for name in host.checkers]
-    rows: list[tuple[object, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (
             f"{c.name}:{c.takes.split()[-1].upper()}" if c.takes else c.name,
             c.version,
@@ -95,7 +95,7 @@ def _checkers(host: PluginHost) -> Listed:
 
 
 def _engines(host: PluginHost) -> Listed:
-    rows: list[tuple[object, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (
             name,
             host.engines.entries[name].plugin,
@@ -107,14 +107,14 @@ def _engines(host: PluginHost) -> Listed:
 
 
 def _samplers(host: PluginHost) -> Listed:
-    rows: list[tuple[object, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (name, _signature(host.samplers[name]), host.samplers.entries[name].plugin, _about(host.samplers[name]))
         for name in host.samplers
     ]
     return ("sampler", "options", "plugin", "about"), rows
 
 
-def _signature(make: Any) -> str:
+def _signature(make: Callable[..., object]) -> str:
     """Return the options of a function with their defaults; nothing where they cannot be read."""
     try:
         return ", ".join(str(p).partition(":")[0] + _default(p) for p in signature(make).parameters.values())
@@ -127,7 +127,7 @@ def _default(parameter: Parameter) -> str:
 
 
 def _sources(host: PluginHost) -> Listed:
-    rows: list[tuple[object, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (f"{name}:NAME", len(list(host.sources[name].list_names())), host.sources.entries[name].plugin, _about(resolve))
         for name in host.sources
         for resolve in [host.sources[name].resolve]
@@ -145,7 +145,7 @@ def _named(registry: str, column: str) -> Callable[[PluginHost], Listed]:
     return lister
 
 
-def _about(value: Any) -> str:
+def _about(value: object) -> str:
     """Return the first line of `about` or of the docstring of an object, or of its class."""
     doc = getattr(value, "about", "") or value.__doc__ or ""
     return doc.strip().split("\n")[0]

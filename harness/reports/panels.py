@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import PluginError, choose
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from harness.reports.charts import Chart
 
 CONTROLS = ("task", "metric", "family", "x", "level")
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -71,7 +73,7 @@ class Panel:
 
     title: str
     about: str
-    chart: Any
+    chart: Chart
     rows: pd.DataFrame
     controls: Sequence[str] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from harness.fitting.forecast_files import VIA, one_task
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.forecasts import forecast
-from harness.fitting.held_out_scores import held_out_scores
+from harness.fitting.held_out_scores import HeldOut, held_out_scores
 from harness.fitting.options import Options
 from harness.fitting.published_values import UNBOUNDED
-from harness.fitting.result import HeldOut, LawFit
+from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import prepared
 from harness.metrics.intervals import shown_error
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def predictions(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -> Table:
-    """Return what laws predict of the held-out points; without laws, forecasts of the largest size of each family.
+    """Return predictions of the held-out points by laws; without laws, forecasts of the largest size of each family.
 
     `points` are long, with a column `shown`; `shown` are the shown points at the last step of every size.
     """
@@ -50,13 +50,13 @@ def predictions(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) ->
 
 
 def is_accuracy(shown: pd.DataFrame) -> bool:
-    """Say whether the shown points of one task are accuracies, which have ties or trials."""
+    """Return whether the shown points of one task are accuracies, which have ties or trials."""
     counted = shown[[name for name in ("ties", "trials") if name in shown.columns]].notna().any(axis=1)
     return bool(counted.all())
 
 
 def in_order(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
-    """Order rows by task and family; laws stay in the order in which they were asked for."""
+    """Sort rows by task and family; laws keep the order in which they were named."""
     return tuple(sorted(rows, key=lambda row: row[:2]))
 
 
@@ -77,7 +77,7 @@ def each_fit(
 
 
 def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Table:
-    """Predict what is held out with every law, family by family."""
+    """Predict the held-out points with every law, for each family."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     held_out: dict[str, list[tuple[str, HeldOut]]] = {}
@@ -92,13 +92,13 @@ def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Ta
     columns = ("task", "family", "law", "target", "measured", "predicted", "error", "inside", "warnings")
     about = (
         f"Fitted without the {asked.hold_out} size of each family, which is predicted with a "
-        f"{asked.options.level:.0%} interval; warnings counts what `harness fit` says in words."
+        f"{asked.options.level:.0%} interval. Warnings: their number, which `harness fit` prints."
     )
     return Table("predictions", TITLE, columns, in_order(rows), (about, *notes), optional=("warnings", "error"))
 
 
 def _scores(held: Sequence[tuple[str, HeldOut]], level: float) -> Scores:
-    """Score held-out points; tasks are what is independent."""
+    """Score held-out points; tasks are the independent units."""
     return held_out_scores([own for _, own in held], level, [task for task, _ in held])
 
 
@@ -124,7 +124,7 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
     scored = {str(task): own for task, own in shown[shown["chance"].notna()].groupby("task")}
     able = [task for task, own in scored.items() if is_accuracy(own)]
     notes = [
-        f"{task}: {scored[task]['metric'].iloc[0]} is no accuracy, so it is not forecast; name laws with --law"
+        f"{task}: {scored[task]['metric'].iloc[0]} is not an accuracy, so it is not forecast; name laws with --law"
         for task in sorted(set(scored) - set(able))
     ]
     rows: list[tuple[Cell, ...]] = []
@@ -155,8 +155,8 @@ def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
     )
 
 
-def _forecast_row(row: Mapping[Any, Any], scored: pd.DataFrame) -> tuple[Cell, ...]:
-    """Return the cells of one forecast, beside the point that was measured."""
+def _forecast_row(row: Mapping[Hashable, Any], scored: pd.DataFrame) -> tuple[Cell, ...]:
+    """Return the cells of one forecast, with the measured point."""
     measured, median, low, high = (float(row[name]) for name in ("measured", "median", "low", "high"))
     own = scored[(scored["family"] == row["family"]) & np.isclose(scored["value"], measured)].iloc[-1]
     verdict = ABSTAIN if str(row["verdict"]).startswith(ABSTAIN) else str(row["verdict"])

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from harness.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.errors import LawError, PluginError, StoreError, UsageError, choose
 from harness.escaping import printable
 from harness.files import write_whole
@@ -18,15 +17,22 @@ from harness.fitting.fit import fit_families
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.host import default_host
-from harness.origins import describe
-from harness.registries import Registries
+from harness.host.origins import describe
+from harness.host.registries import Registries
+from harness.reports.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.reports.documents import document_rows, read_documents
 from harness.reports.figure_data import back_tests, forecasts, two_steps
 from harness.reports.page import render
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.store.points import PointStore
 from harness.tables import Table
+from harness.types import Bools, Floats, Ints
 
+if TYPE_CHECKING:
+    from harness.reports.charts import AltairChart
+
+
+V = TypeVar("V")
 SCALES = ("flops", "params", "tokens", "loss")
 GRID = 60  # places on a curve
 BEYOND = 4.0  # factor beyond the largest compute up to which curves are drawn
@@ -149,7 +155,7 @@ def _printable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: frame[name].map(_shown) for name in texts})
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: V) -> V | str:
     return printable(value) if isinstance(value, str) else value
 
 
@@ -163,12 +169,14 @@ def _fits(
     *,
     note: Callable[[str], None],
     store: PointStore | None,
-    **options: Any,
+    registries: Registries,
 ) -> Iterator[Fit]:
     """Fit the law to each task and family; note why those without a curve have none."""
     for (task, metric), own in shown.groupby(["task", "metric"]):
         known = store if store and store.holds_errors_of(own) else None
-        for family, result in fit_families(own, law, value=str(metric), hold_out=hold_out, store=known, **options):
+        for family, result in fit_families(
+            own, law, value=str(metric), hold_out=hold_out, store=known, registries=registries
+        ):
             if isinstance(result, LawError):
                 note(f"{law}: {task}, {family}: {result}")
             else:
@@ -196,7 +204,7 @@ def _curve(task: str, family: str, fit: LawFit, points: pd.DataFrame) -> pd.Data
     return grid.assign(task=task, family=family, metric=fit.value, law=fit.law, **columns)
 
 
-def _interpolated(finals: pd.DataFrame, name: str, flops: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+def _interpolated(finals: pd.DataFrame, name: str, flops: Floats) -> Floats | float:
     known = finals[["flops", name]].dropna() if name in finals.columns else pd.DataFrame()
     if len(known) < 2 or (known <= 0).any(axis=None):
         return np.nan
@@ -233,13 +241,15 @@ def _choices(store: PointStore, task: str | None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _ranked(logprob: Any, is_gold: Any, doc: Any) -> dict[str, float]:
+def _ranked(logprob: Floats, is_gold: Bools, doc: Ints) -> dict[str, float]:
     """Return the mean log-probability of the gold choice and of the wrong choices by rank within their document."""
     frame = pd.DataFrame({"logprob": logprob, "doc": doc})
     wrong = frame[~is_gold]
     rank = wrong.groupby("doc")["logprob"].rank(method="first", ascending=False)
     means = wrong["logprob"].groupby(rank).mean()
-    named = {f"wrong choice {int(k)}": float(v) for k, v in means.items() if k <= RANKS}
+    named = {
+        f"wrong choice {int(k)}": float(v) for k, v in zip(means.index.to_numpy(), means, strict=True) if k <= RANKS
+    }
     return {"gold": float(frame[is_gold]["logprob"].mean()), **named}
 
 
@@ -260,7 +270,7 @@ def plot_task(
     x: str,
     log_x: bool,
     registries: Registries | None = None,
-) -> Any:
+) -> AltairChart:
     """Return an Altair chart of one task: points with error bars, the law with its 90 % interval, held-out points.
 
     Raises StoreError when the store has no such task, UsageError when the extra `report` is not installed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from harness.fitting.columns import completed
 from harness.fitting.runs import refuse_twice, runs_of
 from harness.fitting.wide_points import is_long
 from harness.metrics.intervals import Z
+from harness.types import Scalar
 
 NAMES = ("family", "size", "step", "seed")  # of a checkpoint, filled in where a table has none
 
@@ -42,13 +42,14 @@ def table_points(table: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFra
     return long.assign(stderr=errors, **ends)[long["value"].notna()].reset_index(drop=True)
 
 
-def _default(long: pd.DataFrame, name: str) -> Any:
+def _default(long: pd.DataFrame, name: str) -> pd.Series | list[str] | Scalar:
     """Return a column that a table lacks: the size from the parameters or the run, the first seed, no step."""
     if name == "size":
         if "params" in long:
             return pd.to_numeric(long["params"], errors="coerce").map(lambda value: f"{value:.3g}")
         return [f"run {number + 1}" for number in runs_of(long).number]
-    return {"family": "", "seed": 0, "step": np.nan}[name]
+    defaults: dict[str, Scalar] = {"family": "", "seed": 0, "step": np.nan}
+    return defaults[name]
 
 
 def _kept(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

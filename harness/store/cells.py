@@ -24,29 +24,29 @@ Files of schema 1 (version 0.1) contain neither names nor digests. Such stores c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from filelock import BaseFileLock
-from numpy.typing import NDArray
 
 from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
-from harness.metrics.samples import Samples, counted
+from harness.metrics.samples import SampleColumns, Samples, counted
 from harness.metrics.scores import Scores
 from harness.metrics.standard_errors import Groups
 from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
-from harness.store.documents import Docs, doc_of, task_columns
-from harness.store.files import AGAIN, OLD, StoreFiles
+from harness.store.documents import Docs, TaskMeta, doc_of, task_columns, task_meta_of
+from harness.store.files import AGAIN, OLD, Columns, StoreFiles
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
 from harness.store.locks import lock_of
 from harness.store.sample_cells import SampleCells
 from harness.types import Checkpoint, Task
+from harness.types.json import Json, JsonObject
 
 DIGEST = re.compile(r"[0-9a-f]{16}")
 CHECKPOINT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
@@ -95,11 +95,11 @@ class Store:
         """Return the records of a cell; raise DamagedFile, after setting it aside, for a damaged file."""
         return self.choice_cells.read(name)
 
-    def read_samples(self, name: str) -> dict[str, NDArray[Any]]:
+    def read_samples(self, name: str) -> SampleColumns:
         """Return the samples of a cell as columns, complete or not; empty if there are none."""
         return self.sample_cells.read(name)
 
-    def provenance(self, name: str) -> dict[str, Any]:
+    def provenance(self, name: str) -> dict[str, Json]:
         """Return the provenance of a cell: versions, device, counts."""
         return (self.sample_cells if self.sample_cells.has(name) else self.choice_cells).provenance(name)
 
@@ -154,10 +154,10 @@ class Store:
     def load_samples(self, cell: CellId) -> Samples:
         """Return the samples of a complete cell, joined with its documents."""
         (rows, seal), docs = self.sample_cells.read_sealed(cell.name), self.docs(cell.fingerprint)
-        until = self.settings[cell.settings].sampling.get("successes")
+        until = _whole(self.settings[cell.settings].sampling.get("successes"))
         which, first = counted(rows, len(docs.doc_ids), until)
         truncated = np.zeros(len(docs.doc_ids), dtype=np.bool_)
-        truncated[np.array(seal.get("truncated", ()), dtype=np.int64)] = True
+        truncated[np.array(seal.get("truncated") or (), dtype=np.int64)] = True
         return Samples(
             doc_ids=docs.doc_ids,
             first=first,
@@ -185,7 +185,11 @@ class Store:
             n_bytes=docs.n_bytes,
             group=docs.group,
             clustered=meta.get("groups") == "clusters",
-            **{name: column for name, column in columns.items() if name != "choices"},
+            logprob=columns["logprob"],
+            n_tokens=columns["n_tokens"],
+            truncated=columns["truncated"],
+            logprob_unconditional=columns.get("logprob_unconditional"),
+            is_greedy=columns.get("is_greedy"),
         )
 
     # --- names ---------------------------------------------------------------------------------------------------
@@ -218,9 +222,9 @@ class Store:
 
     def _value(self, kind: type[V], name: str) -> V:
         """Return a JSON file as a Checkpoint or as Settings."""
-        value = self.files.read_json(name)
+        value, make = self.files.read_json(name), _maker(kind)
         try:
-            return kind(**value)
+            return make(**value)
         except TypeError as error:
             path = self.files.json(name)
             if self.files.schema == OLD:
@@ -236,7 +240,7 @@ class Store:
             self.files.write_table(name, columns, meta)
         self.__dict__.pop("task_meta", None)
 
-    def _task_differs(self, name: str, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+    def _task_differs(self, name: str, columns: Columns, meta: JsonObject) -> bool:
         try:
             table, old = self.files.read_table(name)
         except DamagedFile:
@@ -247,15 +251,16 @@ class Store:
         )
 
     @cached_property
-    def task_meta(self) -> dict[str, dict[str, Any]]:
+    def task_meta(self) -> dict[str, TaskMeta]:
         """Return name, kind, metric, average ... of tasks, by fingerprint."""
         stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
-        return {stem: self.files.read_table(f"tasks/{stem}").meta for stem in stems if DIGEST.fullmatch(stem)}
+        names = [stem for stem in stems if DIGEST.fullmatch(stem)]
+        return {name: task_meta_of(self.files.read_table(f"tasks/{name}").meta) for name in names}
 
     def task(self, fingerprint: str) -> Task:
         """Return a task as it was scored; how its texts were drawn is in the settings of its cells."""
         table, meta = self.files.read_table(f"tasks/{fingerprint}")
-        return Task(docs=tuple(map(doc_of, table.to_pylist())), fingerprint=fingerprint, **meta)
+        return Task(docs=tuple(map(doc_of, table.to_pylist())), fingerprint=fingerprint, **task_meta_of(meta))
 
     def docs(self, fingerprint: str) -> Docs:
         """Return the documents of a task."""
@@ -277,3 +282,12 @@ class Store:
     @cached_property
     def _groups(self) -> dict[str, Groups]:
         return {}
+
+
+def _maker(kind: type[V]) -> Callable[..., V]:
+    """Return a class as a function of keywords that are only known from a file."""
+    return kind
+
+
+def _whole(value: Json) -> int | None:
+    return value if isinstance(value, int) else None

@@ -88,8 +88,9 @@ def _trusted(store: ImportedStore, name: str) -> Iterator[Finding]:
     """Say where loading a checkpoint may have run code that came with it."""
     provenance = store.provenance(name)
     for key, what in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
-        if files := provenance.get(key):
-            yield Finding("trusted", f"cell {name}", f"{what}: {', '.join(files)} ({_labels(store, name)})")
+        files = provenance.get(key)
+        if files and isinstance(files, (list, dict)):
+            yield Finding("trusted", f"cell {name}", f"{what}: {', '.join(map(str, files))} ({_labels(store, name)})")
 
 
 def _labels(store: ImportedStore, name: str) -> str:

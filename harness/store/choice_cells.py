@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from harness.store.files import OLD, Content, StoreFiles
 from harness.types import Bools, Floats, Ints
+from harness.types.json import Json, JsonObject
 
 CELL_NAME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16}){2}")
 
@@ -27,7 +27,7 @@ class Records:
     truncated: Bools
     logprob_unconditional: Floats | None = None
     is_greedy: Bools | None = None
-    provenance: Mapping[str, Any] | None = None
+    provenance: JsonObject | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ChoiceCells:
     """The cells of choices in a store, by name. Provenance is cached, so that no file is read twice for it."""
 
     files: StoreFiles
-    known: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    known: dict[str, dict[str, Json]] = field(default_factory=dict, repr=False)
 
     def names(self) -> set[str]:
         """Return the names of all cells; opens no file."""
@@ -48,7 +48,7 @@ class ChoiceCells:
 
     def write(self, name: str, records: Records) -> None:
         """Write the records of a cell; the caller holds its lock."""
-        columns: dict[str, Any] = {
+        columns: dict[str, pa.Array] = {
             "doc_id": pa.array(records.doc_ids, pa.string()),
             "choice": pa.array(records.choices, pa.int16()),
             "logprob": pa.array(records.logprob, pa.float64()),
@@ -81,7 +81,7 @@ class ChoiceCells:
         self.known[name] = content.meta
         return content
 
-    def provenance(self, name: str) -> dict[str, Any]:
+    def provenance(self, name: str) -> dict[str, Json]:
         """Return the provenance of a cell: versions, device, counts."""
         if name not in self.known:
             self.content(name)
@@ -93,11 +93,27 @@ def file_of(name: str) -> str:
     return f"records/{name}"
 
 
-def columns_of(table: pa.Table) -> dict[str, Any]:
-    """Return the columns of records except doc_id as arrays (m,), with the names that Records and Scores use."""
-    optional = [name for name in ("logprob_unconditional", "is_greedy") if name in table.column_names]
-    return {
+class RecordColumns(TypedDict):
+    """The columns of records except doc_id (m,), with the names that Records and Scores use."""
+
+    choices: Ints
+    n_tokens: Ints
+    logprob: Floats
+    truncated: Bools
+    logprob_unconditional: NotRequired[Floats]
+    is_greedy: NotRequired[Bools]
+
+
+def columns_of(table: pa.Table) -> RecordColumns:
+    """Return the columns of records except doc_id as arrays (m,)."""
+    found: RecordColumns = {
         "choices": table["choice"].to_numpy().astype(np.int64),
         "n_tokens": table["n_tokens"].to_numpy().astype(np.int64),
-        **{name: table[name].to_numpy() for name in ("logprob", "truncated", *optional)},
+        "logprob": table["logprob"].to_numpy(),
+        "truncated": table["truncated"].to_numpy(),
     }
+    if "logprob_unconditional" in table.column_names:
+        found["logprob_unconditional"] = table["logprob_unconditional"].to_numpy()
+    if "is_greedy" in table.column_names:
+        found["is_greedy"] = table["is_greedy"].to_numpy()
+    return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
-from harness.types import Doc, Ints, Task
+from harness.types import Doc, Ints, Json, JsonObject, Task
 
 
 class Docs:
@@ -29,7 +29,7 @@ class Docs:
         self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
 
     @property
-    def attributes(self) -> list[dict[str, Any]]:
+    def attributes(self) -> list[dict[str, Json]]:
         """Return the attributes of each document, such as digits."""
         return [json.loads(text) for text in self.table["attributes"].to_pylist()]
 
@@ -49,7 +49,7 @@ def _flat(column: pa.ChunkedArray) -> Ints:
     return np.array([value for values in column.to_pylist() for value in values], dtype=np.int64)
 
 
-def task_columns(task: Task) -> dict[str, Any]:
+def task_columns(task: Task) -> dict[str, pa.Array]:
     """Return one row per document, with texts as scored."""
     docs = task.docs
     return {
@@ -66,8 +66,58 @@ def task_columns(task: Task) -> dict[str, Any]:
     }
 
 
-def doc_of(row: Mapping[str, Any]) -> Doc:
+class DocRow(TypedDict):
+    """The row of a document in tasks/; attributes and source are JSON."""
+
+    doc_id: str
+    group: str | None
+    contexts: list[str]
+    continuations: list[str]
+    choices: list[str]
+    gold: list[int]
+    attributes: NotRequired[str | None]
+    source: NotRequired[str | None]
+
+
+def doc_of(row: DocRow) -> Doc:
     """Return a document from its row in tasks/."""
-    texts: dict[str, Any] = {name: tuple(row[name]) for name in ("contexts", "continuations", "choices", "gold")}
-    kept = {name: json.loads(row.get(name) or "{}") for name in ("attributes", "source")}
-    return Doc(doc_id=row["doc_id"], group=row["group"], **texts, **kept)
+    return Doc(
+        doc_id=row["doc_id"],
+        group=row["group"],
+        contexts=tuple(row["contexts"]),
+        continuations=tuple(row["continuations"]),
+        choices=tuple(row["choices"]),
+        gold=tuple(row["gold"]),
+        attributes=json.loads(row.get("attributes") or "{}"),
+        source=json.loads(row.get("source") or "{}"),
+    )
+
+
+class TaskMeta(TypedDict):
+    """What the store keeps of a task besides its documents."""
+
+    name: str
+    kind: str
+    metric: str
+    average: str
+    unconditional: NotRequired[bool]
+    about: NotRequired[str]
+    groups: NotRequired[str]
+    source: NotRequired[Mapping[str, Any]]
+
+
+def task_meta_of(kept: JsonObject) -> TaskMeta:
+    """Return the attributes of a task as the store keeps them; those that an old store lacks stay absent."""
+    meta = TaskMeta(
+        name=str(kept["name"]), kind=str(kept["kind"]), metric=str(kept["metric"]), average=str(kept["average"])
+    )
+    if "unconditional" in kept:
+        meta["unconditional"] = bool(kept["unconditional"])
+    if "about" in kept:
+        meta["about"] = str(kept["about"])
+    if "groups" in kept:
+        meta["groups"] = str(kept["groups"])
+    source = kept.get("source")
+    if isinstance(source, Mapping):
+        meta["source"] = source
+    return meta

@@ -18,13 +18,14 @@ import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import DamagedFile, StoreError
 from harness.files import expect_regular, write_whole
+from harness.types.json import Json, JsonObject
 
 SCHEMA = 2
 OLD = 1  # readable: no names and digests in files, only the checksums of Parquet's pages
@@ -37,17 +38,20 @@ JSON_MARK = b'{\n "digest": "'
 UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError)  # what reading a damaged file may raise
 
 
+Columns = Mapping[str, pa.Array]
+
+
 class Content(NamedTuple):
     """A table of the store with the JSON value written with it."""
 
     table: pa.Table
-    meta: dict[str, Any]
+    meta: dict[str, Json]
 
 
 # --- content <-> bytes -------------------------------------------------------------------------------------------
 
 
-def pack_table(name: str, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
+def pack_table(name: str, columns: Columns, meta: JsonObject) -> bytes:
     """Return columns and a JSON value as a Parquet file that carries its name and digest."""
     table, buffer = pa.table(dict(columns)), BytesIO()
     kept = {"schema": SCHEMA, "name": name, "content": dict(meta)}
@@ -65,13 +69,13 @@ def unpack_table(content: bytes, name: str) -> Content:
     return Content(table, _expected(json.loads(table.schema.metadata[b"harness"]), name))
 
 
-def pack_json(name: str, value: Mapping[str, Any]) -> bytes:
+def pack_json(name: str, value: JsonObject) -> bytes:
     """Return a JSON value as a file that carries its name and digest."""
     kept = {"digest": "0" * DIGITS, "schema": SCHEMA, "name": name, "content": dict(value)}
     return _with_digest(json.dumps(kept, indent=1).encode(), JSON_MARK)
 
 
-def unpack_json(content: bytes, name: str) -> dict[str, Any]:
+def unpack_json(content: bytes, name: str) -> dict[str, Json]:
     """Invert pack_json; raise ValueError, with the reason, for any other bytes or name."""
     verify(content, JSON_MARK)
     return _expected(json.loads(content), name)
@@ -107,12 +111,15 @@ def _digest(content: bytes, start: int) -> bytes:
     return digest.hexdigest()[:DIGITS].encode()
 
 
-def _expected(kept: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _expected(kept: JsonObject, name: str) -> dict[str, Json]:
+    content = kept["content"]
     if kept["schema"] != SCHEMA:
         raise ValueError(f"it has schema {kept['schema']}; the schema of the store is {SCHEMA}")
     if kept["name"] != name:
         raise ValueError(f"it is {kept['name']} under another name")
-    return dict(kept["content"])
+    if not isinstance(content, dict):
+        raise ValueError(f"its content is a {type(content).__name__}; expected an object")
+    return content
 
 
 def unpack_old_table(content: bytes) -> Content:
@@ -151,7 +158,7 @@ class StoreFiles:
         except UNREADABLE as error:
             raise self.damaged(path, _first_line(error)) from error
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str) -> dict[str, Json]:
         """Return a JSON value; raises as read_table does."""
         path = self.json(name)
         content = self._bytes(path)
@@ -180,16 +187,14 @@ class StoreFiles:
         except ValueError as error:
             raise self.damaged(path, str(error)) from error
 
-    def write_table(
-        self, name: str, columns: Mapping[str, Any], meta: Mapping[str, Any], *, temporary: str | None = None
-    ) -> str:
+    def write_table(self, name: str, columns: Columns, meta: JsonObject, *, temporary: str | None = None) -> str:
         """Write a table, whole or not at all, and return its digest; `temporary` is that of write_whole."""
         self.expect_current()
         content = pack_table(name, columns, meta)
         self._write(self.table(name), content, temporary)
         return verify(content, TABLE_MARK)
 
-    def keep_json(self, name: str, value: Mapping[str, Any]) -> None:
+    def keep_json(self, name: str, value: JsonObject) -> None:
         """Make a JSON file the latest one with this value; a file that has it already is not written again."""
         self.expect_current()
         try:
@@ -200,7 +205,7 @@ class StoreFiles:
             pass  # it is written
         self.write_json(name, value)
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, value: JsonObject) -> None:
         """Write a JSON value, whole or not at all."""
         self.expect_current()
         self._write(self.json(name), pack_json(name, value), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from harness.errors import DamagedFile, StoreError
 from harness.files import expect_regular, write_whole
@@ -75,7 +74,7 @@ def write_mark(path: Path) -> int:
 def _schema_of(content: bytes) -> int | None:
     """Return the schema in the mark; None if it is damaged."""
     try:
-        mark: Any = json.loads(content)
+        mark = json.loads(content)
         if set(mark) == {"schema"} and mark["schema"] != SCHEMA:  # format of schema 1
             return int(mark["schema"])
         unpack_json(content, "store")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.columns import renamed
 from harness.metrics.aggregation import estimate
 from harness.metrics.intervals import Z
 from harness.metrics.per_document import Values
 from harness.metrics.samples import Samples, Scored
 from harness.store.cells import Cell, Store
 from harness.store.documents import Docs
-from harness.types import Metric, SourceMetric
+from harness.types import Ints, Metric, Scalar, SourceMetric
+from harness.types.columns import renamed
 
 
-def checkpoint_columns(cell: Cell) -> dict[str, Any]:
+def checkpoint_columns(cell: Cell) -> dict[str, Scalar]:
     """Return the attributes of a cell's checkpoint and settings, one column each."""
     known = dict(vars(cell.checkpoint))  # asdict copies deeply, which takes longer than a metric
     features, _, _ = known.pop("features"), known.pop("source"), known.pop("bos")
@@ -69,7 +68,7 @@ def sample_frame(store: Store, cell: Cell) -> pd.DataFrame:
     frame.insert(0, "doc_id", docs.doc_ids[frame["doc"]])
     frame = frame.sort_values(["doc", "sample"], kind="stable", ignore_index=True)
     frame = frame.rename(columns={"seed": "sample_seed"})
-    return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"])], axis=1), cell)
+    return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"].to_numpy())], axis=1), cell)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def document_frame(store: Store, cell: Cell, found: Valued) -> pd.DataFrame:
     return _labelled(pd.concat([frame, _attributes(docs, np.arange(len(scores)))], axis=1), cell)
 
 
-def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Any]:
+def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Scalar]:
     """Return a row of points as a dict, because one frame per row is slow."""
     metric, scores, fingerprint = measured.metric, measured.scores, cell.id.fingerprint
     average = store.task_meta[fingerprint]["average"]
@@ -108,30 +107,29 @@ def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Any]:
     return known | {f"doc_{name}" if name in known else name: value for name, value in found.items()}
 
 
-def source_points(
-    store: Store, cell: Cell, found: SourceMetric, scores: Scored, unit: str
-) -> list[dict[str, Any] | pd.DataFrame]:
-    """Return a row of points for a metric of the task's source, or a row a document where it has a value for each."""
-    if unit == "checkpoint":
-        known = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
-        wide = Z * found.stderr
-        bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
-        chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
-        return [checkpoint_columns(cell) | known | bounds | {"chance": chance}]
-    if found.values is None:
-        return []
+def source_point(cell: Cell, found: SourceMetric, scores: Scored) -> dict[str, Scalar]:
+    """Return a row of points for a metric of the task's source."""
+    known: dict[str, Scalar] = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
+    wide = Z * found.stderr
+    bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
+    chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
+    return checkpoint_columns(cell) | known | bounds | {"chance": chance}
+
+
+def source_frame(store: Store, cell: Cell, found: SourceMetric, scores: Scored) -> pd.DataFrame:
+    """Return one row per document for a metric of the task's source that has a value for each."""
     columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
     docs = store.docs(cell.id.fingerprint)
-    return [_labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)]
+    return _labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)
 
 
-def frame_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def frame_of(rows: Sequence[dict[str, Scalar]]) -> pd.DataFrame:
     """Return rows as a frame; missing entries are NaN, and None is kept."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pd.DataFrame({name: _column([row.get(name, np.nan) for row in rows]) for name in names})
 
 
-def _column(values: list[Any]) -> pd.Series[Any]:
+def _column(values: list[Scalar]) -> pd.Series:
     return pd.Series(values, dtype="object") if any(value is None for value in values) else pd.Series(values)
 
 
@@ -147,7 +145,7 @@ def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
     return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
 
 
-def _attributes(docs: Docs, which: Any) -> pd.DataFrame:
+def _attributes(docs: Docs, which: Ints) -> pd.DataFrame:
     """Return the attributes of some documents, one row each; reserved names become doc_NAME."""
     rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
     found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)

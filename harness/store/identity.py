@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from harness.files import digest_of
+from harness.types.json import JsonObject
 
 OPTIONAL = {"chat_template", "system_prompt", "adapter", "sampling"}  # settings that are empty if unused
 
@@ -28,9 +27,7 @@ class Settings:
     chat_template: str = ""
     system_prompt: str = ""
     adapter: str = ""
-    sampling: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of generated text: sampler, its options, temperature, checker
+    sampling: JsonObject = field(default_factory=dict)  # of generated text: sampler, its options, temperature, checker
 
     @property
     def digest(self) -> str:

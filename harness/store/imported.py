@@ -12,16 +12,16 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import pandas as pd
 import pyarrow as pa
 
-from harness.errors import DamagedFile, StoreError
+from harness.errors import DamagedFile, StoreError, choose
 from harness.store.cells import Store
+from harness.types import JsonObject
 
 IMPORT_NAME = re.compile(r"[a-z0-9_.-]+-[0-9a-f]{8}")
 SAMPLES_ENGINE = "lm_eval"  # the engine of cells that were made of another harness's samples
@@ -39,13 +39,38 @@ def import_name(file: str, content: bytes) -> str:
     return f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
+class ImportMeta(TypedDict):
+    """How points were imported: arguments, the metric of each task, whether metrics rise, and digests of files."""
+
+    command: list[str]
+    own: dict[str, str]
+    rises: dict[str, bool]
+    files: NotRequired[JsonObject]
+
+
+def import_meta_of(kept: JsonObject) -> ImportMeta:
+    """Return how points were imported; raise StoreError where the file does not say so."""
+    command, own, rises = kept.get("command"), kept.get("own"), kept.get("rises")
+    if not isinstance(command, list) or not isinstance(own, dict) or not isinstance(rises, dict):
+        raise StoreError(f"an import has the keys {choose(kept)}; expected command, own and rises")
+    meta = ImportMeta(
+        command=[str(argument) for argument in command],
+        own={task: str(metric) for task, metric in own.items()},
+        rises={metric: bool(value) for metric, value in rises.items()},
+    )
+    files = kept.get("files")
+    if isinstance(files, dict):
+        meta["files"] = files
+    return meta
+
+
 class ImportedStore(Store):
     """A store that also holds points of others."""
 
-    def put_points(self, name: str, points: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    def put_points(self, name: str, points: pd.DataFrame, about: JsonObject) -> None:
         """Keep imported points under a name, and how they were made: `command` (arguments), `own`, `rises`, `files`."""
         columns = {str(column): _array(points[column]) for column in points.columns}
-        self.files.write_json(f"points/{name}", dict(about))
+        self.files.write_json(f"points/{name}", about)
         self.files.write_table(f"points/{name}", columns, {"rows": len(points)})
         for cached in ("imports", "imported"):
             self.__dict__.pop(cached, None)
@@ -62,7 +87,7 @@ class ImportedStore(Store):
         )
 
     @cached_property
-    def imports(self) -> dict[str, dict[str, Any]]:
+    def imports(self) -> dict[str, ImportMeta]:
         """How each import was made; one whose table was set aside is among them."""
         there = [name for name in self.import_names() if self.files.json(f"points/{name}").is_file()]
         return {name: self._about(name) for name in there}
@@ -83,9 +108,9 @@ class ImportedStore(Store):
             raise
         return frame
 
-    def _about(self, name: str) -> dict[str, Any]:
+    def _about(self, name: str) -> ImportMeta:
         try:
-            return self.files.read_json(f"points/{name}")
+            return import_meta_of(self.files.read_json(f"points/{name}"))
         except DamagedFile as error:
             error.remedy = UNKNOWN_IMPORT
             raise
@@ -93,7 +118,7 @@ class ImportedStore(Store):
     def again(self, name: str) -> str:
         """Say how an import can be repeated."""
         try:
-            command: Sequence[str] = self._about(name)["command"]
+            command = self._about(name)["command"]
         except StoreError:
             return UNKNOWN_IMPORT
         return f"repeat the import: {shlex.join(command)}"
@@ -104,7 +129,7 @@ class ImportedStore(Store):
         return [f"{name}: {self.again(name)}" for name in names]
 
 
-def _array(column: pd.Series[Any]) -> pa.Array:
+def _array(column: pd.Series) -> pa.Array:
     """Return a column for a file; one of several kinds of values becomes text."""
     try:
         return pa.array(column, from_pandas=True)

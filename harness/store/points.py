@@ -18,21 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import MetricError, StoreError, UsageError, choose, suggest
+from harness.errors import MetricError, StoreError, UsageError, choose
 from harness.host import default_host
+from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
-from harness.metrics.intervals import Z
 from harness.metrics.per_document import per_document
 from harness.metrics.samples import Scored
-from harness.metrics.scores import Scores
-from harness.registries import Registries
 from harness.store.cells import Cell
-from harness.store.files import UNREADABLE
 from harness.store.frames import (
     Valued,
     checkpoint_columns,
@@ -41,24 +37,21 @@ from harness.store.frames import (
     frame_of,
     point_of,
     sample_frame,
-    source_points,
+    source_frame,
+    source_point,
 )
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportedStore
+from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
 from harness.store.replicates import Replicates
-from harness.store.source_metrics import is_of_source, source_metrics
+from harness.store.source_metrics import Answers, is_of_source, source_metrics
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.types import Bools, Floats, Metric, SourceMetric, Task
+from harness.types import Floats, Metric, Scalar, SourceMetric, Task
 
-__all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store", "read_points", "read_table"]
+__all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store"]
 
 UNITS = ("checkpoint", "document", "choice")
-KEYS = ["family", "size", "step", "seed"]
-OF_POINTS = (
-    "params", "tokens", "flops", "loss", "stderr", "low", "high", "n", "ties", "truncated", "chance", "engine",
-    "dtype", "settings", "fingerprint", "checkpoint",
-)  # fmt: skip
 
 
 class PointStore(ImportedStore):
@@ -89,7 +82,7 @@ class PointStore(ImportedStore):
                 f"{self.path} has imported points of task {task or '(any)'} and family {family or '(any)'}, but no "
                 "records of documents; import samples that have log-probabilities, or evaluate the task"
             )
-        raise StoreError(f"{self.path} {_what_is_missing(self.cells(), task, family)}")
+        raise StoreError(f"{self.path} {what_is_missing(self.cells(), task, family)}")
 
     def selected(self, task: str | None = None, family: str | None = None) -> list[Cell]:
         """Return the cells of a task and a family, or none; see `select`."""
@@ -140,7 +133,7 @@ class PointStore(ImportedStore):
             return self._measured(self.select(task, family), metrics, unit, named_task=task is not None)
         cells = self.selected(task, family)
         if not cells:
-            return _ordered(imported)
+            return ordered(imported)
         known = (
             None
             if metrics is None
@@ -150,26 +143,33 @@ class PointStore(ImportedStore):
             measured = self._measured(cells, known, unit, named_task=False)
             measured["origin"] = measured["engine"].where(measured["engine"] == SAMPLES_ENGINE, MEASURED)
         except MetricError:  # of the imported points alone
-            return _ordered(imported)
-        return _ordered(pd.concat([measured, imported], ignore_index=True))
+            return ordered(imported)
+        return ordered(pd.concat([measured, imported], ignore_index=True))
 
     def _measured(
         self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
     ) -> pd.DataFrame:
         """Return values of metrics of cells: a row a cell, or a row a document."""
-        made = point_of if unit == "checkpoint" else document_frame
-        rows: list[Any] = []
+        rows, frames = list[dict[str, Scalar]](), list[pd.DataFrame]()
         for cell in cells:
             scores = self.load_any(cell.id)
-            for metric in self._metrics(metrics, scores, named_task=named_task):
-                values = per_document(metric, scores)
-                self._replicates.keep(cell.id, metric, values.columns)
-                rows.append(made(self, cell, Valued(metric, scores, values)))
-            for found in self._of_source(cell, metrics, named_task=named_task):
-                rows += source_points(self, cell, found, scores, unit)
-        if not rows:
+            own = [self._valued(cell, m, scores) for m in self._metrics(metrics, scores, named_task=named_task)]
+            of_source = self._of_source(cell, metrics, named_task=named_task)
+            if unit == "checkpoint":
+                rows += [point_of(self, cell, measured) for measured in own]
+                rows += [source_point(cell, metric, scores) for metric in of_source]
+            else:
+                frames += [document_frame(self, cell, measured) for measured in own]
+                frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
+        if not rows and not frames:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        return _ordered(frame_of(rows) if unit == "checkpoint" else pd.concat(rows, ignore_index=True))
+        return ordered(frame_of(rows) if rows else pd.concat(frames, ignore_index=True))
+
+    def _valued(self, cell: Cell, metric: Metric, scores: Scored) -> Valued:
+        """Return a metric with its values per document, which are kept for replicates."""
+        values = per_document(metric, scores)
+        self._replicates.keep(cell.id, metric, values.columns)
+        return Valued(metric, scores, values)
 
     def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
         """Return the imported points of a task, a family and metrics (None: all)."""
@@ -221,7 +221,7 @@ class PointStore(ImportedStore):
         loss from a family file) are omitted.
         """
         metrics: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
-        imported = _without_cell(points)
+        imported = without_cell(points)
         if not imported.any():
             columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
             return self._replicates.of([CellId(*ids) for ids in columns], metrics, count, rng)
@@ -230,14 +230,14 @@ class PointStore(ImportedStore):
         measured = self.replicates(points[~imported], names, count, rng) if not imported.all() else {}
         for name, column in found.items():
             column[:, ~imported] = measured.get(name, np.nan)
-            column[:, imported] = _normal(points[imported], name, count, rng)
+            column[:, imported] = redrawn(points[imported], name, count, rng)
         return found
 
     @cached_property
     def _replicates(self) -> Replicates:
         return Replicates(self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
-    def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
+    def answers(self, cell: CellId) -> Answers:
         """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""
         if not self.is_sampled(cell):
             return self.load(cell)
@@ -264,7 +264,7 @@ class PointStore(ImportedStore):
         fingerprint = cell.id.fingerprint
         source = self.task_meta[fingerprint].get("source")
 
-        def read() -> tuple[Task, Any]:
+        def read() -> tuple[Task, Answers]:
             return self.task(fingerprint), self.answers(cell.id)
 
         return source_metrics(cell.task, source, self.registries, read, names, named_task=named_task)
@@ -275,43 +275,6 @@ class PointStore(ImportedStore):
             return applied
         wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
         return wanted if named_task else [metric for metric in wanted if metric in applied]
-
-
-def with_all_columns(points: pd.DataFrame) -> pd.DataFrame:
-    """Return imported points with the columns of measured ones; what is unknown is missing.
-
-    Intervals follow from standard errors; of rates they stay between 0 and 1.
-    """
-    if points.empty:
-        return points
-    unknown = [name for name in OF_POINTS if name not in points.columns]
-    found = points.assign(**dict.fromkeys(unknown, np.nan))
-    is_rate = (found["value"] >= 0) & (found["value"] <= 1)
-    for name, sign in (("low", -1), ("high", 1)):
-        end = found["value"] + sign * Z * found["stderr"]
-        found[name] = found[name].fillna(end.where(~is_rate, end.clip(0, 1)))
-    return found
-
-
-def _without_cell(points: pd.DataFrame) -> Bools:
-    """Mark points (n,) that were not measured here."""
-    if "checkpoint" not in points.columns:
-        return np.ones(len(points), dtype=np.bool_)
-    return points["checkpoint"].isna().to_numpy(dtype=np.bool_)
-
-
-def _normal(points: pd.DataFrame, name: str, count: int, rng: np.random.Generator) -> Floats:
-    """Return a column of wide points (count, n) as its standard errors leave it open."""
-    if points.empty:
-        return np.empty((count, 0))
-    values, errors = (pd.to_numeric(points[c]).to_numpy(dtype=np.float64) for c in (name, f"{name}_stderr"))
-    return np.asarray(values + np.nan_to_num(errors) * rng.standard_normal((count, len(values))))
-
-
-def _ordered(points: pd.DataFrame) -> pd.DataFrame:
-    """Return points in the order of checkpoints, tasks and metrics."""
-    keys = [name for name in (*KEYS, "task", "metric") if name in points.columns]
-    return points.sort_values(keys, kind="stable", ignore_index=True)
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
@@ -327,52 +290,3 @@ class Read:
     metric: str | None = None
     store: PointStore | None = None  # where documents can be resampled
     notes: tuple[str, ...] = ()
-
-
-def read_points(
-    path: Path,
-    task: str | None,
-    metrics: Sequence[str | None],
-    registries: Registries,
-    *,
-    drop_duplicates: bool = False,
-) -> Read:
-    """Read the points of a store or of a CSV or Parquet file.
-
-    The first of `metrics` must apply to the task of a store; others are omitted if they do not apply. `drop_duplicates`
-    keeps one of equal rows of a file; a store has none.
-    """
-    if path.is_dir():
-        store = open_store(path, registries=registries)
-        return store.read_task(task, metrics)
-    table, notes = read_table(path, drop_duplicates=drop_duplicates)
-    if task and "task" in table.columns:
-        table = table[table["task"] == task]
-    return Read(table, notes=notes)
-
-
-def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a CSV or Parquet table with notes; `drop_duplicates` keeps one of rows equal in every column.
-
-    Raises UsageError for any other file.
-    """
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (*UNREADABLE, AttributeError, IndexError, MemoryError, OverflowError, RecursionError, SyntaxError) as error:
-        raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
-    twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
-    if not twice.any():
-        return table, ()
-    dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column and were dropped"
-    return table[~twice].reset_index(drop=True), (dropped,)
-
-
-def _what_is_missing(cells: Sequence[Cell], task: str | None, family: str | None) -> str:
-    """Say why no cell is of a task and a family, and what to name instead."""
-    tasks, families = {c.task for c in cells}, {c.checkpoint.family for c in cells}
-    if task is not None and task not in tasks:
-        return f"holds no records of task {task!r}; {suggest(task, tasks)}"
-    if family is not None and family not in families:
-        return f"holds no records of family {family!r}; {suggest(family, families)}"
-    where = f" of task {task or '(any)'} and family {family or '(any)'}" if task or family else ""
-    return f"holds no records{where}; it holds tasks {choose(tasks)} of families {choose(families)}"

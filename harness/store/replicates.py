@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from harness.types import Bools, Floats, Metric
 
 KEPT_BYTES = 1 << 28  # 256 MiB; about 33,000 values of a metric in 1,000 resamples each
 VALUES_BYTES = 1 << 27  # 128 MiB of values per document; accuracies take a byte each
+
+
+State = Mapping[str, object]  # of a generator of random numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Replicates:
     average: Callable[[str], str]
     _columns: dict[tuple[Draw, CellId, str], Floats] = field(default_factory=dict)
     _values: dict[tuple[CellId, str], tuple[Floats | Bools, ...]] = field(default_factory=dict)
-    _states: dict[Draw, tuple[Any, Any]] = field(default_factory=dict)  # of the generator, before and after
+    _states: dict[Draw, tuple[State, State]] = field(default_factory=dict)  # of the generator, before and after
     _weights: dict[Draw, DocumentWeights] = field(default_factory=dict)  # between calls, of one task only
     _bytes: int = 0
     _value_bytes: int = 0

@@ -10,18 +10,19 @@ whenever it is drawn. A run that was killed therefore continues after its last p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from harness.errors import DamagedFile
+from harness.metrics.samples import SampleColumns
 from harness.store.choice_cells import CELL_NAME
 from harness.store.files import StoreFiles
+from harness.types.json import Json, JsonObject
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ PART_NAME = re.compile(r"\d{4,}")
 class Sealed(NamedTuple):
     """The samples of a complete cell as columns, and the content of its seal."""
 
-    rows: dict[str, NDArray[Any]]
-    seal: dict[str, Any]
+    rows: SampleColumns
+    seal: dict[str, Json]
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,15 @@ class SampleCells:
         """Write more samples of a cell as a part; the caller holds its lock."""
         last = self.parts(name)[-1:]
         number = 1 + (int(Path(last[0]).name) if last else 0)
-        columns = {column: [getattr(row, column) for row in rows] for column in COLUMNS}
-        columns["text"] = pa.array(columns["text"], pa.string())
+        values = {column: [getattr(row, column) for row in rows] for column in COLUMNS}
+        columns = {column: pa.array(own, pa.string() if column == "text" else None) for column, own in values.items()}
         self.files.write_table(f"{_folder(name)}/{number:04d}", columns, {})
 
-    def seal(self, name: str, provenance: Mapping[str, Any]) -> None:
+    def seal(self, name: str, provenance: JsonObject) -> None:
         """Mark a cell as complete; the caller holds its lock."""
         self.files.write_json(_seal(name), {**provenance, "parts": self._digests(name)})
 
-    def read(self, name: str) -> dict[str, NDArray[Any]]:
+    def read(self, name: str) -> SampleColumns:
         """Return the samples of a cell as columns, in the order of their parts; empty if there are none.
 
         A damaged part is set aside, the cell is no longer complete, and DamagedFile names the part.
@@ -95,8 +96,7 @@ class SampleCells:
                 raise
         if not tables:
             return {}
-        table = pa.concat_tables(tables)
-        return {column: np.asarray(table[column].to_pandas()) for column in COLUMNS}
+        return _columns(pa.concat_tables(tables))
 
     def _break_seal(self, name: str) -> None:
         """Set the seal of a cell with a damaged part aside, if damaged files are set aside."""
@@ -104,7 +104,7 @@ class SampleCells:
         if self.files.sets_aside and seal.exists():
             self.files.damaged(seal, "a part is damaged")
 
-    def provenance(self, name: str) -> dict[str, Any]:
+    def provenance(self, name: str) -> dict[str, Json]:
         """Return the provenance of a complete cell: versions, device, counts."""
         return {key: value for key, value in self.files.read_json(_seal(name)).items() if key != "parts"}
 
@@ -120,6 +120,21 @@ class SampleCells:
 
     def _digests(self, name: str) -> dict[str, str]:
         return {Path(part).name: self.files.digest(part) for part in self.parts(name)}
+
+
+def _columns(table: pa.Table) -> SampleColumns:
+    doc, sample, seed, n_tokens = (table[name].to_pandas() for name in ("doc", "sample", "seed", "n_tokens"))
+    text, finish, outcome, detail = (table[name].to_pandas() for name in ("text", "finish", "outcome", "detail"))
+    return {
+        "doc": np.asarray(doc),
+        "sample": np.asarray(sample),
+        "seed": np.asarray(seed),
+        "text": np.asarray(text),
+        "n_tokens": np.asarray(n_tokens),
+        "finish": np.asarray(finish),
+        "outcome": np.asarray(outcome),
+        "detail": np.asarray(detail),
+    }
 
 
 def _folder(name: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from harness.errors import HarnessError, MetricError, choose
-from harness.registries import Registries, Source
+from harness.host.registries import Registries
+from harness.metrics.scores import Scores
 from harness.types import SourceMetric, Task
+from harness.types.json import JsonObject
+
+Answers = Scores | tuple[tuple[str | None, ...], ...]  # of a cell: scores, or the texts of each document
 
 
 def is_of_source(metric: str) -> bool:
@@ -18,9 +21,9 @@ def is_of_source(metric: str) -> bool:
 
 def source_metrics(
     task: str,
-    source: Mapping[str, Any] | None,
+    source: JsonObject | None,
     registries: Registries,
-    read: Callable[[], tuple[Task, Any]],
+    read: Callable[[], tuple[Task, Answers]],
     names: Sequence[str] | None,
     *,
     named_task: bool,
@@ -36,7 +39,8 @@ def source_metrics(
         if wanted and named_task:
             raise MetricError(f"the task {task} is of no source that has the metric {choose(wanted)}")
         return []
-    registered: Source = registries.sources[source["prefix"]]
+    prefix = str(source["prefix"])
+    registered = registries.sources[prefix]
     if registered.metrics is None:
         return []
     try:
@@ -44,7 +48,7 @@ def source_metrics(
     except HarnessError as error:
         if wanted:
             raise
-        warnings.warn(f"{task}: metrics of {source['prefix']} are left out: {error}", stacklevel=2)
+        warnings.warn(f"{task}: metrics of {prefix} are left out: {error}", stacklevel=2)
         return []
     if wanted is None:
         return found

@@ -7,15 +7,15 @@ not selected uniformly, and curves must not mix the two. `harness estimate` esti
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from harness.errors import UsageError, choose
 from harness.files import digest_of, write_whole
 from harness.tasks.loading import fingerprint
-from harness.types import Task
+from harness.types import Json, Task
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def load_subsets(path: str | Path) -> list[Subset]:
     return subsets
 
 
-def _subset(found: dict[str, Any]) -> Subset:
+def _subset(found: dict[str, Json]) -> Subset:
     named = {field.name for field in fields(Subset)}
     if set(found) != named:
         raise ValueError(f"found the keys {choose(found)}; expected {choose(named)}")
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-    return Subset(**values)
+    make: Callable[..., Subset] = Subset
+    return make(**{name: tuple(v) if isinstance(v, list) else v for name, v in found.items()})

@@ -7,10 +7,11 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any, TextIO
+from typing import TextIO
 
 from harness.errors import TaskError, choose
 from harness.files import expect_regular, parse_json, read_all, read_lines
+from harness.types import Json
 
 UNREADABLE = (ValueError, EOFError, OSError, csv.Error, zlib.error)  # what reading a file may raise
 
@@ -61,7 +62,7 @@ def find_files(patterns: str | Sequence[str], folders: Sequence[Path]) -> list[P
     return files
 
 
-def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterator[dict[str, Any]]:
+def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterator[dict[str, Json]]:
     """Yield the documents of a file; each row also has `file`, the name without suffixes, unless it has one itself.
 
     `columns` names the columns of a CSV file that has no header, and the lines of a block in a text file. `rows` is
@@ -82,7 +83,7 @@ def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterat
         raise TaskError(f"{file}: {error}; expected text in UTF-8") from error
 
 
-def _inner(row: dict[str, Any], rows: str, file: Path) -> list[dict[str, Any]]:
+def _inner(row: dict[str, Json], rows: str, file: Path) -> list[dict[str, Json]]:
     found = row.get(rows)
     if not isinstance(found, list):
         raise TaskError(f"{file}: expected a list of documents in the field {rows!r}; its fields: {choose(row)}")
@@ -90,7 +91,7 @@ def _inner(row: dict[str, Any], rows: str, file: Path) -> list[dict[str, Any]]:
     return [{**outside, **_object(inner, f"{file}, {rows} {k}")} for k, inner in enumerate(found)]
 
 
-def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Json]]:
     for number, line in enumerate(read_lines(stream), 1):
         if not line.strip():
             continue
@@ -101,7 +102,7 @@ def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[s
         yield _object(row, f"{file}, line {number}")
 
 
-def _json_file(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _json_file(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Json]]:
     try:
         value = parse_json(read_all(stream))
     except UnicodeDecodeError:
@@ -112,13 +113,13 @@ def _json_file(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[st
         yield _object(row, f"{file}, document {number}")
 
 
-def _object(row: Any, where: str) -> dict[str, Any]:
+def _object(row: Json, where: str) -> dict[str, Json]:
     if not isinstance(row, dict):
         raise TaskError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row
 
 
-def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
     reader = csv.DictReader(read_lines(stream), fieldnames=list(columns) or None)
     for row in reader:
         if None in row or None in row.values():
@@ -129,7 +130,7 @@ def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[di
         yield row
 
 
-def _blocks(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _blocks(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
     for number, block in enumerate(read_all(stream).strip().split("\n\n")):
         lines = block.split("\n")
         if len(lines) != len(columns):

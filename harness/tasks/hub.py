@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from harness.distribution import how_to_install
 from harness.errors import TaskError
+from harness.host.distribution import how_to_install
+from harness.types import Json
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class HubDataset:
     files: tuple[str, ...] = ()
 
 
-def read_hub(source: HubDataset, split: str) -> Iterator[dict[str, Any]]:
+def read_hub(source: HubDataset, split: str) -> Iterator[dict[str, Json]]:
     """Yield the rows of a split; each also has `file`, the name of its configuration, unless it has one itself.
 
     The library caches what it reads; with HF_HUB_OFFLINE=1 it reads only the cache. Raises TaskError.
@@ -32,7 +32,7 @@ def read_hub(source: HubDataset, split: str) -> Iterator[dict[str, Any]]:
         yield from ({"file": name or "", **row} for row in _rows(source, name, split))
 
 
-def _rows(source: HubDataset, name: str | None, split: str) -> Iterator[dict[str, Any]]:
+def _rows(source: HubDataset, name: str | None, split: str) -> Iterator[dict[str, Json]]:
     try:
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
 from harness.files import digest_of, expect_characters
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import read_hub
 from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.tasks.task_files import HubTask, TaskFile, read_task_file
 from harness.tasks.templates import Row, look_up
-from harness.types import Doc, Generation, Task
+from harness.types import Doc, Generation, Json, Task
 
 MOST_CHOICES = 2**15 - 1  # of a document; a store numbers them with 16 bits
 WILDCARD = re.compile(r"[*?\[]")
@@ -112,10 +112,16 @@ def _from_files(file: TaskFile, folders: Sequence[Path], own: Path | None) -> Ma
     return Material(_shown(file.prompt, shots, solved), rows(file.documents, file.columns, file.only))
 
 
+def _whole(value: Json) -> int:
+    if not isinstance(value, (str, int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return int(value)
+
+
 def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
     """Return whether the numbers in some fields of a row are within their ranges (first to last)."""
     try:
-        return all(first <= int(look_up(name, row)) <= last for name, (first, last) in only.items())
+        return all(first <= _whole(look_up(name, row)) <= last for name, (first, last) in only.items())
     except (TypeError, ValueError) as error:
         raise TaskError(f"only: a document has no integer in {choose(only)}: {error}") from error
 

@@ -6,12 +6,24 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TypedDict
 
 from harness.errors import UsageError, choose
 from harness.types import Doc, Task
 
+PromptOption = str | int | bool | tuple[str, ...] | None
 Message = Mapping[str, str]  # role and content, as chat templates take them
+
+
+class PromptingOptions(TypedDict, total=False):
+    """The argument `prompting` of `harness.evaluate`: how prompts differ from those of the tasks."""
+
+    num_fewshot: int | None
+    fewshot_seed: int | None
+    include_path: Sequence[str]
+    chat_template: str | None
+    system_prompt: str
+    multiturn: bool
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Prompting:
             raise UsageError("a system prompt needs a chat template; pass --chat-template tokenizer, or a file")
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, PromptOption]:
         """Return the options that differ from their defaults."""
         named = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
         return {name: value for name, (value, default) in named.items() if value != default}
@@ -47,7 +59,9 @@ class Prompting:
 PLAIN = Prompting()  # prompts as the tasks have them
 
 
-def options_for(resolve: Callable[..., Any], prefix: str, prompting: Prompting, limit: int | None) -> dict[str, Any]:
+def options_for(
+    resolve: Callable[..., object], prefix: str, prompting: Prompting, limit: int | None
+) -> dict[str, PromptOption]:
     """Return the options that a source takes; raise UsageError where it does not take one that was asked for.
 
     Chat messages are made for a source that does not make them, so that only options of few-shot examples and folders

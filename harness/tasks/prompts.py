@@ -7,12 +7,12 @@ import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.errors import TaskError, choose
 from harness.tasks.prompting import Prompting, chat_context, opening, turn
 from harness.tasks.templates import Row, fill, fill_list, look_up
-from harness.types import Doc
+from harness.types import Doc, Json
 
 SAMPLERS = ("once", "per_doc")
 SEED = 1234  # of examples that are drawn for each document: lm-eval's default
@@ -52,14 +52,14 @@ class PromptSpec:
 
     kind: str = "choice"
     query: str = ""
-    choices: Any = None
-    gold: Any = None
-    correct: Any = None
-    wrong: Any = None
-    contexts: Any = ()
+    choices: Json = None
+    gold: Json = None
+    correct: Json = None
+    wrong: Json = None
+    contexts: Json = ()
     continuation: str = ""
     text: str = ""
-    answers: Any = None
+    answers: Json = None
     id: str | None = None
     group: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -204,9 +204,9 @@ def _choices_and_gold(spec: PromptSpec, row: Row) -> tuple[list[str], tuple[int,
 GOLD_TABLES = "a table with flags:, or one with field: and labels:"
 
 
-def _gold(form: Any, row: Row) -> Sequence[int]:
+def _gold(form: Json, row: Row) -> Sequence[int]:
     """Return the indices of the correct choices from a field with an index, a list of them, a label, or flags."""
-    labels: list[str] | None = None
+    labels: Sequence[Json] | None = None
     if isinstance(form, dict) and "flags" in form:
         return [k for k, flag in enumerate(fill_list(form["flags"], row)) if flag == "1"]
     if isinstance(form, dict):
@@ -219,14 +219,14 @@ def _gold(form: Any, row: Row) -> Sequence[int]:
     return [_label(item, labels) if labels else _index(item) for item in values]
 
 
-def _label(value: Any, labels: Sequence[Any]) -> int:
+def _label(value: Json, labels: Sequence[Json]) -> int:
     names, name = [str(label) for label in labels], str(value).strip()
     if name not in names:
         raise TaskError(f"gold is {value!r}; expected one of the labels {', '.join(names)}")
     return names.index(name)
 
 
-def _index(value: Any) -> int:
+def _index(value: Json) -> int:
     if isinstance(value, str) and value.isdigit():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):

@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from harness.errors import TaskError, choose, suggest
 from harness.files import parse_yaml, read_settings
 from harness.tasks.documents import expect_inside, expect_own
 from harness.tasks.hub import HubDataset
 from harness.tasks.prompts import MAKERS, SAMPLERS, SEED, FewShot, PromptSpec
-from harness.types import Generation
+from harness.tasks.templates import is_texts
+from harness.types import Generation, Json, JsonObject
+
+V = TypeVar("V")
+A = TypeVar("A", str, bool)
+Setting = Json | Mapping[str, tuple[int, int]]  # of a task file, or read from one
 
 PROMPT_KEYS = {f.name for f in fields(PromptSpec)} - {"examples", "shots", "prompting"}
 FILE_KEYS = {
@@ -38,21 +43,17 @@ METRICS = {
 }  # default metric per kind
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-
-
-EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by the annotation of a field: what it takes
+EXPECTED: dict[str, tuple[str, Callable[[Json], bool]]] = {  # by the annotation of a field: what it takes
     "str": ("text: put it in quotes", lambda value: isinstance(value, str)),
     "str | None": ("text: put it in quotes", lambda value: value is None or isinstance(value, str)),
     "int": ("a whole number that is not negative", lambda value: type(value) is int and value >= 0),
     "int | None": ("a whole number", lambda value: value is None or type(value) is int),
     "float": ("a number", lambda value: type(value) in (int, float)),
-    "tuple[str, ...]": ("a list of texts", _is_texts),
-    "frozenset[str]": ("a list of texts", _is_texts),
+    "tuple[str, ...]": ("a list of texts", is_texts),
+    "frozenset[str]": ("a list of texts", is_texts),
     "Mapping[str, str]": (
         "a table of texts",
-        lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
+        lambda value: isinstance(value, dict) and is_texts([*value, *value.values()]),
     ),
 }
 REQUIRED = {
@@ -112,7 +113,7 @@ def read_task_file(path: Path) -> TaskFile:
         raise TaskError(f"{path}: {error}") from error
 
 
-def _task_file(path: Path, table: Any) -> TaskFile:
+def _task_file(path: Path, table: Json) -> TaskFile:
     if not isinstance(table, dict):
         raise TaskError(
             f"expected keys and values, found {table!r}" if table else "expected keys and values, found nothing"
@@ -130,11 +131,11 @@ def _task_file(path: Path, table: Any) -> TaskFile:
         documents=documents,
         prompt=prompt,
         folder=str(table.get("folder", "")),
-        columns=tuple(table.get("columns", ())),
+        columns=_listed(table, "columns"),
         rows=str(table.get("rows", "")),
         only=_only(table.get("only", {})),
         hub=_hub(table, documents),
-        leave_out=frozenset(table.get("leave_out", ())),
+        leave_out=frozenset(_listed(table, "leave_out")),
         fewshot=shots if shots and shots.n else None,
         unshown=shots if shots and not shots.n else None,
         unconditional=_one_of(table.get("unconditional", False), "unconditional", (True, False)),
@@ -146,9 +147,9 @@ def _task_file(path: Path, table: Any) -> TaskFile:
     )
 
 
-def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
+def _generation(table: JsonObject, kind: str) -> Generation | None:
     """Read how text is generated and checked; raise TaskError for these keys in another kind of task."""
-    found = {key: table[key] for key in GENERATION_KEYS if key in table}
+    found: dict[str, Setting] = {key: table[key] for key in GENERATION_KEYS if key in table}
     if kind != "generate":
         if found:
             raise TaskError(f"{choose(found)}: only valid with kind: generate")
@@ -156,12 +157,18 @@ def _generation(table: Mapping[str, Any], kind: str) -> Generation | None:
     if "checker" not in found or not isinstance(found.get("max_tokens"), int):
         raise TaskError(f"kind: generate needs {REQUIRED[kind]}")
     if "stop" in found:
-        found["stop"] = _names(found["stop"], "stop", "a text that ends a sample")
-    _expect_types(Generation, found)
-    return Generation(**found)
+        found["stop"] = _names(table["stop"], "stop", "a text that ends a sample")
+    return _made(Generation, found)
 
 
-def _expect_types(kind: type, table: Mapping[str, Any]) -> None:
+def _made(kind: type[V], settings: Mapping[str, Setting]) -> V:
+    """Return a value of a dataclass with some fields, whose types are checked first."""
+    _expect_types(kind, settings)
+    make: Callable[..., V] = kind
+    return make(**settings)
+
+
+def _expect_types(kind: type, table: Mapping[str, Setting]) -> None:
     """Raise TaskError where a key has a value of another type than the field of that name."""
     for own in fields(kind):
         what, is_right = EXPECTED.get(str(own.type), ("", lambda _: True))
@@ -169,25 +176,28 @@ def _expect_types(kind: type, table: Mapping[str, Any]) -> None:
             raise TaskError(f"{own.name}: {table[own.name]!r}; expected {what}")
 
 
-def _known(table: Mapping[str, Any], keys: set[str], where: str = "") -> None:
+def _known(table: JsonObject, keys: set[str], where: str = "") -> None:
     unknown = set(table) - keys
     if unknown:
         raise TaskError(f"{where}unknown key {choose(unknown)}; {suggest(min(unknown, key=str), keys)}")
 
 
-def _names(value: Any, key: str, what: str) -> tuple[str, ...]:
+def _listed(table: JsonObject, key: str) -> tuple[str, ...]:
+    """Return a list of texts, which was checked before; none where the key is absent."""
+    value = table.get(key, ())
+    return tuple(value) if is_texts(value) else ()
+
+
+def _names(value: Json, key: str, what: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not is_texts(names) or not names:
         raise TaskError(f"expected {key}: the name of {what}, or a list of them")
     return tuple(names)
 
 
-def _prompt(table: Mapping[str, Any]) -> PromptSpec:
-    settings: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in table.items() if key in PROMPT_KEYS
-    }
-    _expect_types(PromptSpec, settings)
-    prompt = PromptSpec(**settings)
+def _prompt(table: JsonObject) -> PromptSpec:
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items() if key in PROMPT_KEYS}
+    prompt = _made(PromptSpec, settings)
     _one_of(prompt.kind, "kind", tuple(MAKERS))
     _one_of(prompt.formulation, "formulation", ("cloze", "letter"))
     complete = {
@@ -202,7 +212,7 @@ def _prompt(table: Mapping[str, Any]) -> PromptSpec:
     return prompt
 
 
-def _hub(table: Mapping[str, Any], documents: tuple[str, ...]) -> HubTask | None:
+def _hub(table: JsonObject, documents: tuple[str, ...]) -> HubTask | None:
     """Read the block hub: its keys replace those of the task, because a row of the hub has other fields."""
     hub = table.get("hub")
     if hub is None:
@@ -210,26 +220,27 @@ def _hub(table: Mapping[str, Any], documents: tuple[str, ...]) -> HubTask | None
     if not isinstance(hub, dict) or not {"dataset", "revision", "split"} <= set(hub):
         raise TaskError("hub: expected dataset:, revision: and split:")
     _known(hub, HUB_KEYS | PROMPT_KEYS, "hub: ")
-    if not _is_texts([hub["dataset"], hub["split"]]) or not isinstance(hub.get("fewshot") or {}, dict):
+    if not is_texts([hub["dataset"], hub["split"]]) or not isinstance(hub.get("fewshot") or {}, dict):
         raise TaskError("hub: expected dataset: and split: with text, and fewshot: with a table")
-    if not isinstance(table.get("fewshot") or {}, dict):
+    own, of_hub, split = table.get("fewshot") or {}, hub.get("fewshot") or {}, str(hub["split"])
+    if not isinstance(own, dict):
         raise TaskError("fewshot: expected a table with documents: and n:")
-    shots = {**(table.get("fewshot") or {}), **(hub.get("fewshot") or {})}
-    found = _fewshot(shots or None, "split", (hub["split"],))
+    shots = {**own, **(of_hub if isinstance(of_hub, dict) else {})}
+    found = _fewshot(shots or None, "split", (split,))
     return HubTask(
-        source=HubDataset(hub["dataset"], str(hub["revision"]), _configurations(hub), documents),
-        split=hub["split"],
+        source=HubDataset(str(hub["dataset"]), str(hub["revision"]), _configurations(hub), documents),
+        split=split,
         prompt=_prompt({**table, **hub}),
         fewshot=found if found and found.n else None,
         unshown=found if found and not found.n else None,
     )
 
 
-def _configurations(hub: Mapping[str, Any]) -> tuple[str | None, ...]:
+def _configurations(hub: JsonObject) -> tuple[str | None, ...]:
     return _names(hub["name"], "hub: name", "a configuration") if "name" in hub else (None,)
 
 
-def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
+def _fewshot(table: Json, place: str, scored: Sequence[str]) -> FewShot | None:
     """Read the block fewshot; `place` is the key of the examples' location, which must differ from the scored one."""
     if table is None:
         return None
@@ -237,16 +248,16 @@ def _fewshot(table: Any, place: str, scored: Sequence[str]) -> FewShot | None:
         raise TaskError(f"fewshot: expected {place}: and n:")
     if table["n"] and table[place] in scored and "only" not in table:
         raise TaskError("fewshot: the examples are scored documents; choose other documents")
-    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
-    _expect_types(FewShot, settings)
+    settings: dict[str, Setting] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+    _expect_types(FewShot, {key: value for key, value in settings.items() if key != "only"})
     settings["only"] = _only(table.get("only", {}))
     settings["sampler"] = _one_of(table.get("sampler", "once"), "fewshot: sampler", SAMPLERS)
     if settings["sampler"] == "per_doc" and settings.setdefault("seed", SEED) is None:
         raise TaskError("fewshot: sampler: per_doc draws with a seed; leave seed: out, or name a number")
-    return FewShot(**settings)
+    return _made(FewShot, settings)
 
 
-def _only(table: Any) -> dict[str, tuple[int, int]]:
+def _only(table: Json) -> dict[str, tuple[int, int]]:
     """Read the ranges of documents to use: integer fields with first and last value, such as 11..510."""
     found = {}
     for name, text in (table if isinstance(table, dict) else {"": table}).items():
@@ -257,7 +268,8 @@ def _only(table: Any) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _one_of(value: Any, key: str, allowed: Sequence[Any]) -> Any:
-    if value not in allowed:
-        raise TaskError(f"{key}: {value!r}; expected one of {choose(allowed)}")
-    return value
+def _one_of(value: Json, key: str, allowed: Sequence[A]) -> A:
+    for one in allowed:
+        if value == one:
+            return one
+    raise TaskError(f"{key}: {value!r}; expected one of {choose(allowed)}")

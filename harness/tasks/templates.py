@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeGuard
 
 from harness.errors import TaskError, suggest
 from harness.tasks.patterns import find_matches
+from harness.types import Json, JsonObject
 
-Row = Mapping[str, Any]
+Row = JsonObject
 
 MOST_TEXT = 10**7  # characters that a template may grow to
 
@@ -72,18 +73,25 @@ FILTERS: dict[str, Callable[..., str]] = {
 }
 
 
-def look_up(path: str, row: Row) -> Any:
+def look_up(path: str, row: Row) -> Json:
     """Return the value of a field: `name`, `name[0]`, `name.key`; raise TaskError with the available fields."""
     if path in row:
         return row[path]
-    value: Any = row
+    value: Json = row
     for index, key, name in STEP.findall(path.strip()):
         step = index or key or name
         try:
-            value = value[int(step)] if isinstance(value, list) else value[step]
+            value = _inside(value, step)
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise TaskError(f"a document has no field {path.strip()!r}; {suggest(path.strip(), row)}") from error
     return value
+
+
+def _inside(value: Json, step: str) -> Json:
+    if not isinstance(value, (list, Mapping)):
+        raise TypeError(f"a {type(value).__name__} has no fields")
+    found: Json = value[int(step)] if isinstance(value, list) else value[step]
+    return found
 
 
 def fill(template: str, row: Row) -> str:
@@ -116,7 +124,7 @@ def _brace(text: str, template: str) -> str:
     return text[0]
 
 
-def _filtered(value: Any, filters: list[str], path: str) -> str:
+def _filtered(value: Json, filters: list[str], path: str) -> str:
     if isinstance(value, (list, dict)) or value is None:
         raise TaskError(f"field {path!r} is {value!r}; expected text or a number")
     text = _as_text(value, path)
@@ -125,7 +133,7 @@ def _filtered(value: Any, filters: list[str], path: str) -> str:
     return text
 
 
-def _as_text(value: Any, path: str) -> str:
+def _as_text(value: Json, path: str) -> str:
     try:
         return str(value)
     except ValueError as error:  # a whole number of thousands of digits
@@ -144,7 +152,7 @@ def _apply(item: str, text: str) -> str:
         raise TaskError(f"filter {item!r}: {error}") from error
 
 
-def fill_list(form: Any, row: Row) -> list[str]:
+def fill_list(form: Json, row: Row) -> list[str]:
     r"""Return a list of texts.
 
     `form` is the name of a field with a list, a template, a list of templates, or a table: {field: NAME}, the
@@ -160,22 +168,28 @@ def fill_list(form: Any, row: Row) -> list[str]:
     if isinstance(form, dict):
         return _from_field(form, row)
     templates = [form] if isinstance(form, str) else form
-    if not isinstance(templates, (list, tuple)) or not all(isinstance(template, str) for template in templates):
+    if not is_texts(templates):
         raise TaskError(f"found {form!r}; expected the name of a field, templates, or a table with field:")
     return [fill(template, row) for template in templates]
 
 
-def _from_field(form: Mapping[str, Any], row: Row) -> list[str]:
-    if "field" not in form or set(form) - LIST_KEYS or not all(isinstance(v, str) and v for v in form.values()):
+def is_texts(value: Json) -> TypeGuard[list[str] | tuple[str, ...]]:
+    """Return whether a value is a list of texts."""
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _from_field(form: JsonObject, row: Row) -> list[str]:
+    keys = {name: value for name, value in form.items() if isinstance(value, str) and value}
+    if "field" not in keys or set(form) - LIST_KEYS or len(keys) < len(form):
         raise TaskError(f"expected field: and any of split:, find:, each:, with text; found {dict(form)!r}")
-    items = look_up(form["field"], row)
-    if "split" in form:
-        items = [part.strip() for part in str(items).split(form["split"]) if part.strip()]
-    if "find" in form:
-        items = _find(form["find"], str(items))
-    if not isinstance(items, list) or "each" not in form:
-        return _texts(items, form["field"])
-    return [fill(form["each"], {**row, "item": item}) for item in items]
+    items = look_up(keys["field"], row)
+    if "split" in keys:
+        items = [part.strip() for part in str(items).split(keys["split"]) if part.strip()]
+    if "find" in keys:
+        items = _find(keys["find"], str(items))
+    if not isinstance(items, list) or "each" not in keys:
+        return _texts(items, keys["field"])
+    return [fill(keys["each"], {**row, "item": item}) for item in items]
 
 
 def _find(pattern: str, text: str) -> list[str]:
@@ -192,7 +206,7 @@ def _find(pattern: str, text: str) -> list[str]:
         raise TaskError(f"find: {error}") from error
 
 
-def _texts(value: Any, name: str) -> list[str]:
+def _texts(value: Json, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, (str, int, float)) for item in value):
         raise TaskError(f"field {name!r} is {value!r}; expected a list of texts")
     return [_as_text(item, name) for item in value]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from harness.origins import describe
-from harness.registries import make_checker
+from harness.host.origins import describe
+from harness.host.registrars import make_checker
 from harness.testing.findings import Findings, collected, expect_call
-from harness.types import Checker, Doc, Outcome
+from harness.types import Check, Checker, Doc, Outcome
 
 ODD_TEXTS = ("", " \n", "\x00", "\ud800", "Größe 大小 🙂", "(" * 300, "1" * 5000, "the answer is 7. " * 6000)
 
 
-def check_checker(checker: Checker | Callable[..., Any], examples: Iterable[tuple[Doc, str, str]]) -> None:
+def check_checker(checker: Checker | Check, examples: Iterable[tuple[Doc, str, str]]) -> None:
     """Check a checker: examples (document, text, outcome) give the expected outcomes, and no text raises an error.
 
     Repeated calls must give the same outcome. `checker` is a function of (doc, text), or a registered Checker. Raises
@@ -21,7 +20,7 @@ def check_checker(checker: Checker | Callable[..., Any], examples: Iterable[tupl
     """
     examples = list(examples)
     with collected(f"checker {getattr(checker, 'name', getattr(checker, '__name__', checker))!r}") as found:
-        made: Checker = found.vital(_made, checker)
+        made = found.vital(_made, checker)
         found.vital(_expect_examples, examples)
         found.vital(expect_call, made.check, *examples[0][:2])
         for doc, text, outcome in examples:
@@ -30,7 +29,7 @@ def check_checker(checker: Checker | Callable[..., Any], examples: Iterable[tupl
         found.run(_check_again, made, examples)
 
 
-def _made(checker: Checker | Callable[..., Any]) -> Checker:
+def _made(checker: Checker | Check) -> Checker:
     made = checker if isinstance(checker, Checker) else make_checker("mine", checker)
     assert not made.takes, f"{made.name} takes {made.takes}; pass the checker that find_checker returns"
     return made

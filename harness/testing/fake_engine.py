@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.errors import EngineError
 from harness.types import Checkpoint, ChoiceScore, EngineInfo, Floats, Request, Sample, SampleRequest
+from harness.types.json import JsonObject
 
 BYTES = 256
 
@@ -95,7 +95,7 @@ class FakeEngine:
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Do nothing: there are no files to read ahead."""
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> JsonObject:
         """Return provenance."""
         return {"engine": "fake"}
 

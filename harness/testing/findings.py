@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from harness.errors import HarnessError
-from harness.origins import PLUGIN_ERRORS, describe
+from harness.host.origins import PLUGIN_ERRORS, describe
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ConformanceError(AssertionError):
@@ -31,10 +34,14 @@ class Findings:
 
     failures: list[str] = field(default_factory=list)
 
-    def run(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Run a check and return its result; if it fails, record the failure and return None."""
+        return next(iter(self._values(check, *args, **kwargs)), None)
+
+    def _values(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        """Return the result of a check as a list of one; if it fails, record the failure and return an empty list."""
         try:
-            return check(*args, **kwargs)
+            return [check(*args, **kwargs)]
         except _Enough:
             raise
         except ConformanceError as error:
@@ -42,16 +49,17 @@ class Findings:
         except (AssertionError, HarnessError) as error:
             self.failures.append(str(error))
         except PLUGIN_ERRORS as error:  # the code under test may fail in any way
-            self.failures.append(f"{check.__name__.strip('_').replace('_', ' ')}: {describe(error)}")
-        return None
+            name = getattr(check, "__name__", "check")
+            self.failures.append(f"{name.strip('_').replace('_', ' ')}: {describe(error)}")
+        return []
 
-    def vital(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def vital(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a check on which all later checks depend; stop if it fails."""
         before = len(self.failures)
-        value = self.run(check, *args, **kwargs)
+        values = self._values(check, *args, **kwargs)
         if len(self.failures) > before:
             raise _Enough
-        return value
+        return values[0]
 
     def expect(self, claim: bool, message: str) -> bool:
         """Record a message if a claim is false; return the claim."""
@@ -72,7 +80,7 @@ def collected(what: str) -> Iterator[Findings]:
         raise ConformanceError(what, findings.failures)
 
 
-def expect_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def expect_call(function: Callable[..., object], *args: object, **kwargs: object) -> None:
     """Raise AssertionError if a function does not accept these arguments, without calling it."""
     try:
         found = inspect.signature(function)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_runs import drawn_by
 from harness.fitting.rungs import Batch, Ladder, read_ladders
-from harness.registries import expect_forecaster
+from harness.host.registrars import expect_forecaster
 from harness.testing.findings import collected
 
 
-def check_forecaster(forecaster: Any) -> None:
+def check_forecaster(forecaster: Forecaster) -> None:
     """Check a forecaster: draws have the right shape, lie within 0 and 1, and are the same for the same seed.
 
     It must accept one or several ladders, of three or more sizes, with FLOPs alone, and with or without a task loss. It
@@ -29,7 +28,7 @@ def check_forecaster(forecaster: Any) -> None:
         found.expect(same, f"{forecaster.name} modifies its input ladders")
 
 
-def _check_draws(forecaster: Any, batch: Batch) -> None:
+def _check_draws(forecaster: Forecaster, batch: Batch) -> None:
     first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
     same = np.array_equal(first, again, equal_nan=True)
     assert same, f"{forecaster.name}: the same seed gives different draws; draw from rng only"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.fitting.laws import bounds, curve
 from harness.fitting.procedures import ProcedureFit
-from harness.registries import expect_law
+from harness.host.registrars import expect_law
 from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, Fitted, FormulaLaw, Law, ProcedureLaw, traits
@@ -31,7 +31,7 @@ def check_law(
     law: Law,
     *,
     params: Mapping[str, float] | None = None,
-    features: Mapping[str, Any] | None = None,
+    features: Mapping[str, Floats | Sequence[float]] | None = None,
     points: pd.DataFrame | None = None,
 ) -> None:
     """Check a law: its formula broadcasts, and its guess lies within the bounds. Without noise, a fit recovers the
@@ -53,7 +53,10 @@ def check_law(
 
 
 def _check_formula(
-    law: FormulaLaw, params: Mapping[str, float] | None, features: Mapping[str, Any] | None, found: Findings
+    law: FormulaLaw,
+    params: Mapping[str, float] | None,
+    features: Mapping[str, Floats | Sequence[float]] | None,
+    found: Findings,
 ) -> None:
     from harness.fitting.simulations import places
 
@@ -193,7 +196,8 @@ def _check_order(law: ProcedureLaw, fitted: Fitted, points: pd.DataFrame) -> Non
 def _check_json(law: ProcedureLaw, fitted: Fitted, bare: pd.DataFrame) -> None:
     stored = ProcedureFit(law, fitted, {}, (), 0, "least_squares", 0.0, 0.0, 0, len(bare), {})
     read = ProcedureFit.from_json(law, json.loads(json.dumps(stored.to_json(), allow_nan=False)))
-    same = np.allclose(read.value(dict(bare)), stored.value(dict(bare)))
+    features = {str(name): bare[name].to_numpy() for name in bare.columns}
+    same = np.allclose(read.value(features), stored.value(features))
     assert same, f"law {law.name!r}: JSON does not preserve the state"
 
 

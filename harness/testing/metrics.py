@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from harness.errors import MetricError
+from harness.host.origins import describe
+from harness.host.registrars import make_metric
 from harness.metrics.aggregation import evaluate
 from harness.metrics.per_document import per_document
 from harness.metrics.samples import Samples, Scored
 from harness.metrics.scores import Scores
-from harness.origins import describe
-from harness.registries import make_metric
 from harness.testing.findings import collected, expect_call
-from harness.types import OUTCOMES, Floats, Metric
+from harness.types import OUTCOMES, Floats, Metric, MetricValues
 
 
 def example_scores(
@@ -69,7 +69,19 @@ def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
     )
 
 
-def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = None, **registered: Any) -> None:
+class Registered(TypedDict, total=False):
+    """Keywords of register_metrics besides the function."""
+
+    name: str | None
+    needs: str | Sequence[str]
+    aggregate: str | Callable[..., Floats]
+    higher_is_better: bool
+    bounds: tuple[float, float]
+
+
+def check_metric(
+    metric: Metric | Callable[..., MetricValues], scores: Scored | None = None, **registered: Unpack[Registered]
+) -> None:
     """Check a metric: it gives one finite value per document, independent of the other documents, and an aggregate.
 
     `metric` is a registered Metric, or a function with its registration keywords (needs=, aggregate= ...). `scores`
@@ -88,7 +100,7 @@ def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = No
         found.run(_check_estimate, made, tried)
 
 
-def _made(metric: Metric | Callable[..., Any], registered: Mapping[str, Any]) -> Metric:
+def _made(metric: Metric | Callable[..., MetricValues], registered: Registered) -> Metric:
     return metric if isinstance(metric, Metric) else make_metric(metric, **registered)
 
 
@@ -126,9 +138,14 @@ def _check_estimate(metric: Metric, scores: Scored) -> None:
 def _check_needs(metric: Metric, scores: Scores) -> None:
     """Check that a metric works if scores provide only the fields in its needs."""
     optional = {"unconditional": "logprob_unconditional", "greedy": "is_greedy"}
-    without: dict[str, Any] = {column: None for need, column in optional.items() if need not in metric.needs}
+    without = [column for need, column in optional.items() if need not in metric.needs]
+    offered = replace(
+        scores,
+        logprob_unconditional=None if "logprob_unconditional" in without else scores.logprob_unconditional,
+        is_greedy=None if "is_greedy" in without else scores.is_greedy,
+    )
     try:
-        per_document(metric, replace(scores, **without))
+        per_document(metric, offered)
     except MetricError:
         raise
     except Exception as error:

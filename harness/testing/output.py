@@ -6,14 +6,15 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from harness.charts import specification
+from harness.reports.charts import specification
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.tables import Measured, Range, Table
 from harness.testing.findings import Findings, collected, expect_call
+from harness.types import Scalar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ def example_report() -> ReportData:
     return ReportData("Example", points, curves, held_out, choices, runs.reset_index(drop=True))
 
 
-def _point(task: str, family: str, k: int) -> dict[str, Any]:
+def _point(task: str, family: str, k: int) -> dict[str, Scalar]:
     params = 1e7 * 10**k
     value = 0.3 + 0.2 * k
     return {
@@ -89,7 +90,7 @@ def _curve(points: pd.DataFrame, task: str, family: str) -> pd.DataFrame:
     return own[kept].assign(law="sigmoid", **bounds)
 
 
-def check_panel(make: Callable[[ReportData], Panel | None]) -> None:
+def check_panel(make: Callable[[ReportData], object]) -> None:
     """Check a figure of the report: it draws only existing columns, has a description, and accepts data without fits.
 
     Raises an AssertionError that lists all failures.
@@ -104,7 +105,7 @@ def check_panel(make: Callable[[ReportData], Panel | None]) -> None:
         found.run(_check_panel, make, without, found)
 
 
-def _check_panel(make: Callable[[ReportData], Panel | None], data: ReportData, found: Findings) -> None:
+def _check_panel(make: Callable[[ReportData], object], data: ReportData, found: Findings) -> None:
     before = data.points.copy()
     panel = make(data)
     found.expect(data.points.equals(before), "it modifies its input points")

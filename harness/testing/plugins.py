@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.distribution import missing
 from harness.errors import HarnessError, TaskError, UsageError, suggest
 from harness.host import PluginHost
-from harness.registries import Registry, singular
+from harness.host.distribution import missing
+from harness.host.registries import singular
 from harness.tables import Table
 from harness.tasks.documents import look_for
 from harness.tasks.task_files import read_task_file
@@ -26,8 +26,11 @@ from harness.testing.metrics import check_metric
 from harness.testing.output import check_command, check_panel, check_reporter
 from harness.testing.samplers import check_sampler
 from harness.testing.tasks import check_family, check_source, check_task
-from harness.types import Checker, Checkpoint, Doc, EngineType, Task
-from harness.types.laws import Law, ProcedureLaw, traits
+from harness.types import Checker, Checkpoint, Doc, Task
+from harness.types.laws import ProcedureLaw, traits
+
+if TYPE_CHECKING:
+    import click
 
 CHECKPOINT = Checkpoint("any", "any", None, 0, "")
 DOCS = tuple(Doc("0", ("Two and two is",), (" ",), (answer, "other"), (0,)) for answer in ("4", "(A)", "four"))
@@ -55,7 +58,9 @@ class Checked:
         return f"{len(self.failures)} failed" if self.failures else "passed"
 
 
-def check_plugins(host: PluginHost, plugins: Sequence[str] = (), *, commands: Any = None) -> Iterator[Checked]:
+def check_plugins(
+    host: PluginHost, plugins: Sequence[str] = (), *, commands: click.Group | None = None
+) -> Iterator[Checked]:
     """Yield the results of the checks of every object of some plugins (default: all).
 
     `commands` is the click group to which plugins have added commands. Raises UsageError for a plugin that is not
@@ -65,24 +70,15 @@ def check_plugins(host: PluginHost, plugins: Sequence[str] = (), *, commands: An
         if name not in host.candidates:
             raise UsageError(f"there is no plugin {name!r}; {suggest(name, host.candidates, 'harness plugins')}")
     for registry, check in CHECKS.items():
-        own: Registry[Any] = getattr(host, registry)
-        for name in own:
-            if not plugins or own.entries[name].plugin in plugins:
-                yield _checked(host, own, name, check)
+        for name, plugin in sorted(host.owners(registry).items()):
+            if not plugins or plugin in plugins:
+                yield _result(plugin, singular(registry), name, partial(check, host, name))
     for name, plugin in sorted(host.commands.items()):
         if commands is not None and (not plugins or plugin in plugins):
             yield _result(plugin, "command", name, partial(check_command, commands.commands[name]))
 
 
-Check = Callable[[PluginHost, str, Any], Any]
-
-
-def _checked(host: PluginHost, registry: Registry[Any], name: str, check: Check) -> Checked:
-    kind, plugin = singular(registry.kind), registry.entries[name].plugin
-    return _result(plugin, kind, name, lambda: check(host, name, registry[name]))
-
-
-def _result(plugin: str, kind: str, name: str, check: Callable[[], Any]) -> Checked:
+def _result(plugin: str, kind: str, name: str, check: Callable[[], object]) -> Checked:
     """Run one check; record any error that it raises as a failure."""
     try:
         with collected(name) as found:
@@ -101,7 +97,8 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def _task(host: PluginHost, _: str, value: Any) -> None:
+def _task(host: PluginHost, name: str) -> None:
+    value = host.tasks[name]
     if not isinstance(value, Task):
         file = read_task_file(Path(value))
         if not look_for(file.documents, [file.path.parent]):
@@ -109,15 +106,16 @@ def _task(host: PluginHost, _: str, value: Any) -> None:
     check_task(value, registries=host)
 
 
-def _source(_: PluginHost, __: str, value: Any) -> None:
-    resolve, list_names, *_ = value
+def _source(host: PluginHost, name: str) -> None:
+    resolve, list_names, _ = host.sources[name]
     if not list(list_names()):
         raise NotCheckedError("it lists no names to try")
     check_source(resolve, list_names)
 
 
-def _engine(_: PluginHost, __: str, engine: EngineType) -> None:
+def _engine(host: PluginHost, name: str) -> None:
     """Run the checks that need no checkpoint; `check_engine` runs the others."""
+    engine = host.engines[name]
     with collected(f"engine {engine.name!r}") as found:
         found.run(expect_call, inspect.unwrap(engine.inspect), CHECKPOINT, Path())
         found.run(expect_call, inspect.unwrap(engine.open_engine), CHECKPOINT, Path())
@@ -126,7 +124,8 @@ def _engine(_: PluginHost, __: str, engine: EngineType) -> None:
         raise NotCheckedError(f"{', '.join(absent)} is not installed")
 
 
-def _checker(_: PluginHost, __: str, checker: Checker) -> None:
+def _checker(host: PluginHost, name: str) -> None:
+    checker = host.checkers[name]
     if checker.takes or checker.executes_code:
         raise NotCheckedError("it runs programs" if checker.executes_code else f"it takes {checker.takes}")
     doc = next((doc for doc in DOCS if _accepts(checker, doc)), None)
@@ -145,7 +144,8 @@ def _accepts(checker: Checker, doc: Doc) -> bool:
     return True
 
 
-def _law(_: PluginHost, __: str, law: Law) -> None:
+def _law(host: PluginHost, name: str) -> None:
+    law = host.laws[name]
     if isinstance(law, ProcedureLaw):
         if not callable(traits(law).example):
             raise NotCheckedError("it has no example() with points to reproduce")
@@ -157,24 +157,24 @@ def _law(_: PluginHost, __: str, law: Law) -> None:
     check_law(law)
 
 
-def _executor(_: PluginHost, __: str, run: Any) -> None:
-    if not callable(run) and not hasattr(run, "run"):
-        raise AssertionError(f"{run!r} cannot be called")
+def _executor(host: PluginHost, name: str) -> None:
+    if not callable(host.executors[name]):
+        raise AssertionError(f"{host.executors[name]!r} cannot be called")
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, Callable[[PluginHost, str], object]] = {  # of each registry: what checks one of its objects
     "tasks": _task,
     "sources": _source,
-    "families": lambda host, _, family: check_family(family, registries=host),
+    "families": lambda host, name: check_family(host.families[name], registries=host),
     "engines": _engine,
-    "metrics": lambda _, __, metric: check_metric(metric),
+    "metrics": lambda host, name: check_metric(host.metrics[name]),
     "checkers": _checker,
-    "samplers": lambda _, __, make: check_sampler(make()),
+    "samplers": lambda host, name: check_sampler(host.samplers[name]()),
     "laws": _law,
-    "forecasters": lambda _, __, forecaster: check_forecaster(forecaster),
+    "forecasters": lambda host, name: check_forecaster(host.forecasters[name]),
     "executors": _executor,
-    "reporters": lambda _, __, render: check_reporter(render),
-    "panels": lambda _, __, make: check_panel(make),
+    "reporters": lambda host, name: check_reporter(host.reporters[name]),
+    "panels": lambda host, name: check_panel(host.panels[name]),
 }
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from harness.checkpoints.families import complete, find_family, load_family, locate
+from harness.checkpoints.families import complete, find_family, locate
+from harness.checkpoints.family_files import load_family
 from harness.errors import suggest
-from harness.evaluation.tokens import Encoder, encode_prompts, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_prompts, encode_task
 from harness.host import default_host
-from harness.registries import Registries
+from harness.host.registries import Registries
 from harness.tasks.loading import fingerprinted, load_task
 from harness.tasks.task_files import read_task_file
 from harness.testing.fake_engine import ByteTokenizer
@@ -28,7 +29,7 @@ def check_task(
     """
     registries = registries or default_host()
     with collected(f"task {task.name if isinstance(task, Task) else task}") as found:
-        made: Task = found.vital(_task, task, Path(data) if data else None)
+        made = found.vital(_task, task, Path(data) if data else None)
         found.run(_check_twice, task, made, Path(data) if data else None)
         found.run(_check_metric, made, registries)
         found.run(_check_prompts, made, found)
@@ -82,7 +83,9 @@ def _check_tokens(task: Task) -> None:
     assert len(encoded.n_tokens) == sum(len(doc.choices) for doc in task.docs), "encoding lost a choice"
 
 
-def check_source(resolve: Callable[..., Any], list_names: Callable[[], Iterable[str]], name: str = "") -> None:
+def check_source(
+    resolve: Callable[..., Task | Sequence[Task]], list_names: Callable[[], Iterable[str]], name: str = ""
+) -> None:
     """Check a source of tasks: the listed names are unique strings, and `name` (default: the first) gives a task.
 
     An unknown name must raise KeyError or an error of harness.errors. Raises an AssertionError that lists all failures.
@@ -97,17 +100,17 @@ def check_source(resolve: Callable[..., Any], list_names: Callable[[], Iterable[
         found.run(_check_unknown, resolve)
 
 
-def _resolved(resolve: Callable[..., Any], name: str) -> Task:
+def _resolved(resolve: Callable[..., Task | Sequence[Task]], name: str) -> Task:
     """Return the task of a name; if there are several, the first."""
     found = resolve(name)
-    tasks = found if isinstance(found, list) else [found]
-    right = bool(tasks) and all(isinstance(task, Task) for task in tasks)
+    listed = found if isinstance(found, list) else [found]
+    tasks = [task for task in listed if isinstance(task, Task)]
+    right = 0 < len(tasks) == len(listed)
     assert right, f"resolve({name!r}) returned {found!r}; expected a harness.Task, or a list of them"
-    task: Task = tasks[0]
-    return task
+    return tasks[0]
 
 
-def _check_unknown(resolve: Callable[..., Any]) -> None:
+def _check_unknown(resolve: Callable[..., Task | Sequence[Task]]) -> None:
     from harness.errors import HarnessError
 
     try:
@@ -123,7 +126,7 @@ def check_family(family: str | Path | Family, *, registries: Registries | None =
     Checkpoints on the hub are not downloaded. Raises an AssertionError that lists all failures.
     """
     with collected(f"family {family.name if isinstance(family, Family) else family}") as found:
-        made: Family = found.vital(_family, family, registries or default_host())
+        made = found.vital(_family, family, registries or default_host())
         repeated = [label for label, count in Counter(c.label for c in made.checkpoints).items() if count > 1]
         found.expect(not repeated, f"several checkpoints have the label {', '.join(repeated)}")
         found.expect(bool(made.checkpoints), "it has no checkpoints")

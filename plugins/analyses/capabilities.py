@@ -14,6 +14,7 @@ import numpy as np
 
 import harness
 from harness import Floats, Ints, LawError, Measured, Range, Table, UsageError
+from harness.tables import Cell
 from harness_plugins.laws.capabilities import Space
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _left_out(points: pd.DataFrame, lines: Lines) -> tuple[str, ...]:
 
 
 def _components(space: Space, benchmarks: Sequence[str]) -> Table:
-    rows = [("share of variance", *map(float, space.explained))]
+    rows: list[tuple[Cell, ...]] = [("share of variance", *map(float, space.explained))]
     rows += [(name, *map(float, loadings)) for name, loadings in zip(benchmarks, space.axes.T, strict=True)]
     columns = ("", *(f"PC{k}" for k in range(1, len(space.axes) + 1)))
     return Table("components", "Principal components of the benchmarks", columns, tuple(rows))
@@ -239,7 +240,7 @@ def _equivalents(points: pd.DataFrame, lines: Lines, reference: str, level: floa
 
 
 def _selection(points: pd.DataFrame, chosen: Sequence[int], loss: float, components: int) -> Table:
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (_name(dict(points.iloc[i])), *(float(points[f"pc{k}"][i]) for k in range(1, components + 1))) for i in chosen
     ]
     about = f"Prediction variance ({components} components) relative to that of all {len(points)} models: {loss:.3g}."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import Floats, Ints, Measured, MetricError, Range, Table
+from harness.tables import Cell
 from harness_plugins.analyses.estimators import pass_at_k, verified
 
 RESAMPLES = 1000
@@ -47,7 +48,9 @@ class Resampling:
         """Return the table of the verifier, and that of k for `ks` up to K and the best k."""
         most, best = len(self.gain), int(self.best.value)
         shown = sorted({k for k in ks if k <= most} | ({best} if best else set()) | {most})
-        rows = tuple((k, *(column[k - 1] for column in (self.right, self.wrong, self.gain))) for k in shown)
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
+            (k, *(column[k - 1] for column in (self.right, self.wrong, self.gain))) for k in shown
+        )
         summary = (self.single, self.false_positives, self.ceiling, self.never, self.best)
         return [
             Table(

@@ -38,7 +38,8 @@ import numpy as np
 
 import harness
 from harness import Checkpoint, Family, Task
-from harness.evaluation.tokens import Encoder, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table
 from tests.benchmarks.throughput import LLAMA, SHAPES, WARM_UP, make_llama, make_task, processor, timed

@@ -103,7 +103,8 @@ def make_llama(folder: Path, sizes: Mapping[str, int] = LLAMA, **settings: Any) 
 
 def ours(folder: Path, task: Task, warm_up: Task) -> tuple[float, list[float]]:
     """Return seconds and log-probabilities of our engine."""
-    from harness.evaluation.tokens import Encoder, encode_task
+    from harness.evaluation.encoder import Encoder
+    from harness.evaluation.tokens import encode_task
     from harness_plugins.engines.transformers import inspect, open_engine
 
     checkpoint = Checkpoint("benchmark", "s", None, 0, str(folder))

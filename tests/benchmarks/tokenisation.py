@@ -22,7 +22,8 @@ from pathlib import Path
 from statistics import median
 
 from harness import Task
-from harness.evaluation.tokens import Encoder, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table
 from harness.tasks.loading import find_task

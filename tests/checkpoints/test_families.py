@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 import harness
 from harness import Checkpoint, Family, FamilyError, UsageError
-from harness.checkpoints.families import complete, find_family, load_family, locate, select
+from harness.checkpoints.families import complete, find_family, locate, select
+from harness.checkpoints.family_files import load_family
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure, tensor_shapes

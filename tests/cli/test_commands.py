@@ -234,7 +234,7 @@ def test_fit_of_several_families_reports_those_that_cannot_be_fitted(nano_store:
     result = run(*command)
     assert result.exit_code == 1
     assert "(family aster, task nano_birthplace)" in result.stdout
-    assert "harness: birch: law 'accuracy_from_loss' has 4 parameters, and there are 3 points" in result.stderr
+    assert "harness: birch: law 'accuracy_from_loss' has 4 parameters, but there are 3 points" in result.stderr
     pooled = run(*command, "--pool")
     assert pooled.exit_code == 0
     assert "13 points" in pooled.stdout

@@ -12,9 +12,9 @@ import pytest
 
 import harness
 from harness import Checkpoint, Doc, Family, Generation, MetricError, Outcome, Samples, StoreError, Task, UsageError
-from harness.cli.sampling_options import OF_SAMPLERS, OF_TEXTS, sampling_settings
-from harness.columns import COLUMNS
-from harness.evaluation.suite import Progress, prepare
+from harness.cli.sampling_options import SamplingFlags, sampling_settings
+from harness.evaluation.preparation import prepare
+from harness.evaluation.suite import Progress
 from harness.files import digest_of
 from harness.host import PluginHost, load_plugins
 from harness.metrics.samples import counted
@@ -24,6 +24,7 @@ from harness.store.points import UNITS
 from harness.tasks.loading import fingerprint, load_task
 from harness.tasks.task_files import read_task_file
 from harness.testing import FakeEngine, check_sampler, check_task, inspect_fake, open_fake
+from harness.types.columns import COLUMNS
 from harness_plugins.samplers import Fixed, PassUntil
 
 GENERATION = Generation("vowel", max_tokens=12, stop=("\n",), temperature=1.0)
@@ -432,7 +433,7 @@ def test_attributes_are_what_checkers_look_at(tmp_path):
 
 def test_temperature_0_and_seed_0_count_as_given():
     """0 equals False: `--temperature 0` once left a task its own temperature."""
-    asked = dict.fromkeys((*OF_TEXTS, *OF_SAMPLERS)) | {"allow_code_execution": False, "no_texts": False}
+    asked = dict.fromkeys(SamplingFlags.__annotations__) | {"allow_code_execution": False, "no_texts": False}
     assert sampling_settings({**asked, "temperature": 0.0, "seed": 0}) == {"temperature": 0.0, "seed": 0}
     assert sampling_settings(asked) == {}
 

@@ -18,9 +18,11 @@ import pytest
 import harness
 from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
 from harness.checkpoints.families import select
+from harness.evaluation.costs import costs
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.plan import Failure, Plan, Setup, costs, make_plan
-from harness.evaluation.suite import Progress, Suite, prepare
+from harness.evaluation.plan import Failure, Plan, Setup, make_plan
+from harness.evaluation.preparation import prepare
+from harness.evaluation.suite import Progress, Suite
 from harness.host import load_plugins
 from harness.store.cells import Store
 from harness.store.check import check_store
@@ -672,7 +674,7 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
         run([Family("fam", (checkpoint,))], [make_task("a")], tmp_path / "s", fake_host)
     store = harness.open_store(tmp_path / "s", registries=fake_host)
     with pytest.raises(
-        StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
+        StoreError, match=r"several cells of a \(checkpoint \w+, \w+\); select one with --where \"checkpoint == '"
     ):
         harness.compare(store)
 

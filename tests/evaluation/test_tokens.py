@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task, TokenError
-from harness.evaluation.tokens import Encoder, encode_task
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_task
 from harness.testing import ByteTokenizer
 
 BOS = 256

@@ -58,11 +58,11 @@ def test_every_law_in_params_and_tokens_has_an_optimum(host: PluginHost, law):
 
 def test_what_has_no_best_split_is_an_error(host: PluginHost):
     power = fit(points().assign(flops=6 * N * D), "power", value="loss", registries=host, bootstrap=20)
-    with pytest.raises(LawError, match="law 'power' is one of flops; the best split of a budget needs"):
+    with pytest.raises(LawError, match="law 'power' is a function of flops; an optimal allocation needs"):
         power.optimal(1e21)
     tokens_only = points(0).assign(loss=1.8 + 2100 * D**-0.37)
     flat = fit(tokens_only, "chinchilla", value="loss", registries=host, bootstrap=20, objective="log_least_squares")
-    with pytest.raises(LawError, match="has no least loss at 1e\\+21 FLOPs"):
+    with pytest.raises(LawError, match="has no minimum of the loss at 1e\\+21 FLOPs"):
         flat.optimal(1e21)
 
 

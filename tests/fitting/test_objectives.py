@@ -98,10 +98,10 @@ def test_rates_that_vary_more_than_their_counts_have_wider_intervals(host: Plugi
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (counted().drop(columns="trials"), r"need a column trials \(or rate_n\) beside rate"),
-        (counted().assign(trials=0.5), "trials is no count"),
+        (counted().drop(columns="trials"), r"needs a column trials \(or rate_n\) beside rate"),
+        (counted().assign(trials=0.5), "trials is not a whole number of 1 or more"),
         (counted().assign(rate=40.0), "needs rates from 0 to 1, found 40 to 40"),
-        (counted().assign(rate=0.0), "all 12 points have the rate 0; nothing says how it changes"),
+        (counted().assign(rate=0.0), "all 12 points have the rate 0; expected different rates"),
     ],
 )
 def test_counts_that_are_none_stop_with_a_reason(host: PluginHost, points, message):

@@ -47,7 +47,7 @@ def test_sixteen_trainings_at_four_sizes_are_sixteen_runs(host: PluginHost):
     assert runs_of(designed().drop(columns="size")).count == 16
     found = quick(designed(), host)
     assert (found.runs, found.sizes) == (16, 4)
-    assert "  runs: 16 of 4 sizes, told apart by family, size, tokens per parameter" in str(found).splitlines()
+    assert "  runs: 16 of 4 sizes, identified by family, size, tokens per parameter" in str(found).splitlines()
 
 
 def test_checkpoints_at_the_same_tokens_are_of_one_run_per_size():
@@ -105,7 +105,9 @@ def test_nine_rows_given_twice_are_refused_and_can_be_dropped(tmp_path, host: Pl
     arguments = ["fit", str(path), "--value", "y", "--law", "power", "--bootstrap", "20", "--starts", "4"]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
-    assert "(rows 0 and 9; 9 of 18 rows repeat others), equal in every column: --drop-duplicates" in str(refused.output)
+    assert "(rows 0 and 9; 9 of 18 rows repeat others), equal in every column: pass --drop-duplicates" in str(
+        refused.output
+    )
     kept = CliRunner().invoke(main, [*arguments, "--drop-duplicates"]).stdout
     assert "note: 9 of 18 rows are equal to others in every column and were dropped" in kept
     assert "    9 points" in kept
@@ -158,5 +160,5 @@ def test_the_last_checkpoints_do_not_depend_on_the_order_of_rows():
     points = pd.DataFrame({"size": list("aabb"), "seed": 0, "tokens": [2, 1, 1, 2], "params": [1, 1, 2, 2]})
     assert ends(points).tolist() == [True, False, False, True]
     assert largest(points).tolist() == [False, False, True, True]
-    with pytest.raises(LawError, match="params is missing for b; which size is largest"):
+    with pytest.raises(LawError, match="selected by params, which is missing for b"):
         largest(points.assign(params=[1, 1, 2, np.nan]))

@@ -11,11 +11,11 @@ from scipy import stats
 import harness
 from harness import MetricError, Scores
 from harness.host import PluginHost
+from harness.host.registrars import make_metric
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
 from harness.metrics.per_document import per_document
 from harness.metrics.resampling import document_weights, reweighted
 from harness.metrics.standard_errors import Groups
-from harness.registries import make_metric
 from harness.testing import check_metric, example_samples, example_scores
 from harness.types import Metric
 

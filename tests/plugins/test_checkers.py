@@ -8,7 +8,7 @@ import pytest
 
 import harness
 from harness import Doc, Outcome, PluginError, TaskError, UsageError
-from harness.registries import find_checker
+from harness.host.registries import find_checker
 from harness.testing import check_checker
 from tests.conftest import published
 

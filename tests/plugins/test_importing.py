@@ -55,18 +55,18 @@ def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
 @pytest.mark.parametrize(
     ("text", "how", "error", "said"),
     [
-        ("model,params,tokens,x\nm,7,2,0.5\n", {}, LawError, "expected parameters, which are more"),
+        ("model,params,tokens,x\nm,7,2,0.5\n", {}, LawError, "too few for parameters"),
         ("model,params,tokens,flops,x\nm,1e9,2e10,1e9,0.5\n", {}, LawError, "times 6 x params x tokens"),
         ("model,size_b,x\nm,7,0.5\n", {}, LawError, r"--map 'size_b \* 1e9=params'"),
         ("model,params,x\nm,1e9,512\n", {}, UsageError, "expected fractions or percentages"),
-        ("model,params,x\na,1e9,0.4\nb,2e9,45\n", {}, UsageError, "fractions and percentages in one column"),
+        ("model,params,x\na,1e9,0.4\nb,2e9,45\n", {}, UsageError, "a mixture of fractions and percentages"),
         ("model,params,x\na,1e9,good\nb,1e9,.5\n", {"tasks": ["x"]}, UsageError, "value is 'good' in row 0"),
         ("model,params\nm,1e9\n", {}, UsageError, "no column is a benchmark"),
-        ("model,params,x\nm,1e9,0.5\n", {"tasks": ["y*"]}, UsageError, "'y\\*' names no column"),
+        ("model,params,x\nm,1e9,0.5\n", {"tasks": ["y*"]}, UsageError, "'y\\*' matches no column"),
         ("model,params,x\nm,1e9,0.5\nm,1e9,0.6\n", {}, LawError, "which differ in value"),
         ("model,params,x\nm,1e9,0.5\nm,1e9,0.5\n", {}, LawError, "--drop-duplicates"),
         ("model,params,x\nm,1e9,\n", {"tasks": ["x"]}, UsageError, "1 of 1 rows have no value"),
-        ("model,params,x\nm,1e9,0.5\n", {"models": {"n": {"tokens": 1e9}}}, UsageError, "no rows are of n"),
+        ("model,params,x\nm,1e9,0.5\n", {"models": {"n": {"tokens": 1e9}}}, UsageError, "no rows belong to n"),
     ],
 )  # fmt: skip
 def test_tables_that_cannot_be_right_are_refused(tmp_path, text, how, error, said):
@@ -78,8 +78,8 @@ def test_rows_without_values_or_training_are_counted(tmp_path):
     text = "model,params,tokens,x\na,1e9,1e10,0.5\nb,1e9,0,0.1\nc,1e9,1e10,n/a\n"
     found = published(table(text, tmp_path), Reading(), name="t")
     assert len(found.points) == 1
-    assert "1 of 3 rows have no value, and are left out" in found.notes
-    assert "1 rows have no training (tokens, params or flops of 0), and are left out" in found.notes
+    assert "1 of 3 rows have no value and were dropped" in found.notes
+    assert "1 rows without training (tokens, params or flops of 0) were dropped" in found.notes
 
 
 def test_equal_rows_are_dropped_on_request_and_models_are_known_from_a_file(tmp_path):
@@ -91,7 +91,7 @@ def test_equal_rows_are_dropped_on_request_and_models_are_known_from_a_file(tmp_
         "import", tmp_path / "t.csv", "--mapping", tmp_path / "m.toml", "--drop-duplicates", "-o", tmp_path / "s"
     )
     assert result.exit_code == 0, result.output
-    assert "1 of 3 rows are equal to others in every column, and were dropped" in result.output
+    assert "1 of 3 rows are equal to others in every column and were dropped" in result.output
     points = harness.open_store(tmp_path / "s").points()
     assert points[["size", "params"]].to_numpy().tolist() == [["1B", 1e9], ["2B", 2e9]]
     assert points["flops"].isna().tolist() == [False, True]

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 import harness_tasks
-from harness.checkpoints.families import load_family
+from harness.checkpoints.family_files import load_family
 from harness_plugins import nano
 from harness_plugins.nano import models, recipe, text, train, world
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task
+from harness.evaluation.encoder import Encoder
 from harness.evaluation.text_parts import encode_in_parts, encode_whole
-from harness.evaluation.tokens import Encoder, encode_task, move_spaces
+from harness.evaluation.tokens import encode_task, move_spaces
 from harness.testing import ByteTokenizer
 from harness_plugins.engines.regex_proofs import NotProvenError, facts_of
 from harness_plugins.engines.text_cuts import find_cuts

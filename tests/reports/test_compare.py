@@ -71,7 +71,7 @@ def test_held_out_sizes_are_predicted_and_what_cannot_be_fitted_is_noted(tables)
     assert {row[1] for row in table.rows} == {"aster"}
     assert {row[2] for row in table.rows} == {"two_step", "sigmoid"}
     assert {row[0] for row in table.rows} == {"nano_addition", "nano_birthplace", "nano_saying"}
-    assert any("birch, sigmoid: law 'sigmoid' has 4 parameters, and there are 2 points" in note for note in table.notes)
+    assert any("birch, sigmoid: law 'sigmoid' has 4 parameters, but there are 2 points" in note for note in table.notes)
 
 
 def test_without_laws_the_largest_sizes_are_forecast(nano_store: PointStore, host: PluginHost):
@@ -91,11 +91,11 @@ def test_without_laws_the_largest_sizes_are_forecast(nano_store: PointStore, hos
     notes = " ".join(table.notes)
     assert f"nano_birthplace, birch: {found['verdict']}" in notes
     assert "nano_birthplace, aster: not forecast; fewer than two sizes are below the largest" in notes
-    assert "nano_addition: p_choices is no accuracy" in notes
+    assert "nano_addition: p_choices is not an accuracy" in notes
 
 
 def test_a_forecast_is_of_the_largest_size_alone(nano_store: PointStore):
-    with pytest.raises(UsageError, match="a forecast is of the largest size, not of hold_out='0.2'; name laws"):
+    with pytest.raises(UsageError, match="forecasts are of the largest size, not of hold_out='0.2'; name laws"):
         compare(nano_store, hold_out="0.2")
 
 
@@ -141,7 +141,7 @@ def test_scores_of_two_engines_are_not_mixed(tmp_path, nano_store: PointStore, h
     store.write(replace(cell.id, settings=other.digest), store.read(cell.id.name))
     with pytest.raises(StoreError, match="mixes engines .transformers, vllm."):
         compare(PointStore(path, registries=host), **FAST)
-    with pytest.raises(StoreError, match="has nano_addition more than once"):
+    with pytest.raises(StoreError, match="has several cells of nano_addition"):
         compare(PointStore(path, registries=host), mix_engines=True, **FAST)
     tables = compare(PointStore(path, registries=host), where="engine == 'transformers'", **FAST)
     assert len(tables) == 4
@@ -154,20 +154,20 @@ def test_mixed_versions_are_noted(tmp_path, nano_store: PointStore, host: Plugin
     records = store.read(cell.name)
     store.write(cell, replace(records, provenance={**(records.provenance or {}), "torch": "0.1"}))
     tables = compare(PointStore(path, registries=host), **FAST)
-    assert any(note.startswith("records of torch 0.1, ") for note in tables[0].notes)
+    assert any(note.startswith("records were made with several versions of torch: 0.1, ") for note in tables[0].notes)
 
 
 def test_another_metric_can_be_shown(nano_store: PointStore):
     tables = compare(nano_store, metrics={"nano_addition": "p_choices"}, **FAST)
     assert tables[0].rows[0][1] == "p_choices"
-    with pytest.raises(StoreError, match="the scores of nano_text do not offer what the metric 'acc' needs"):
+    with pytest.raises(StoreError, match="the scores of nano_text lack what the metric 'acc' needs"):
         compare(nano_store, metrics={"nano_text": "acc"}, **FAST)
 
 
 def test_limits_of_one_task_are_not_mixed(tmp_path, nano_store: PointStore, host: PluginHost):
     path = shutil.copytree(nano_store.path, tmp_path / "store")
     harness.evaluate(["aster:w32l2@1600"], ["nano_addition"], path, limit=5, registries=host).check()
-    with pytest.raises(StoreError, match="aster:w32l2@1600 has nano_addition more than once"):
+    with pytest.raises(StoreError, match="aster:w32l2@1600 has several cells of nano_addition"):
         compare(PointStore(path, registries=host), **FAST)
 
 
@@ -201,7 +201,7 @@ def test_a_metric_that_is_no_accuracy_needs_a_score_of_its_own(nano_store: Point
     asked = {"metrics": {"nano_birthplace": "brier"}, **FAST, "laws": (), "where": "task == 'nano_birthplace'"}
     compute = compare(nano_store, **asked)[-1]
     assert compute.rows == ()
-    assert "nano_birthplace, aster: brier is no accuracy; name the score to reach with --score" in compute.notes
+    assert "nano_birthplace, aster: brier is not an accuracy; pass the score to reach with --score" in compute.notes
     rows = compare(nano_store, score=0.4, **asked)[-1].rows
     assert rows[0][1] == "aster"
     assert 3.7e13 < rows[0][3].value < 1.1e14
@@ -238,7 +238,7 @@ def test_a_score_that_only_some_resamples_reach_has_a_lower_end(host: PluginHost
 
 
 def test_a_task_that_is_not_there_and_points_that_are_not_there_are_refused(nano_store: PointStore):
-    with pytest.raises(UsageError, match="holds no task nope; there are: nano_addition, "):
+    with pytest.raises(UsageError, match="has no task nope; there are: nano_addition, "):
         compare(nano_store, metrics={"nope": "acc"}, **FAST)
     with pytest.raises(UsageError, match="none of .* points has step > 1e9"):
         compare(nano_store, where="step > 1e9", **FAST)

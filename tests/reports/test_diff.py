@@ -193,7 +193,7 @@ def test_cells_without_a_partner_are_counted_and_named(tmp_path, host: PluginHos
 def test_nothing_in_common_says_what_each_side_holds(tmp_path, host: PluginHost):
     write(tmp_path / "a", A)
     write(tmp_path / "b", B, task=replace(TASK, fingerprint="f00d" * 4))
-    with pytest.raises(StoreError, match=f"A .*holds checkpoints fam:c0@10 and tasks tiny {'feed' * 4}.*B .*f00df00d"):
+    with pytest.raises(StoreError, match=f"A .*has checkpoints fam:c0@10 and tasks tiny {'feed' * 4}.*B .*f00df00d"):
         diff(tmp_path / "a", tmp_path / "b", registries=host)
 
 

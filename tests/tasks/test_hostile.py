@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 import harness
 from harness import DamagedFile, Doc, HarnessError, Task, TaskError, UsageError
-from harness.checkpoints.families import COUNTS, SETTINGS, load_family
+from harness.checkpoints.family_files import COUNTS, SETTINGS, load_family
 from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import read_config
 from harness.fitting.result import load_fits
 from harness.host import PluginHost
 from harness.store.cells import Store
 from harness.store.check import check_store
-from harness.store.points import read_table
+from harness.store.point_files import read_table
 from harness.store.subsets import load_subsets
 from harness.tasks.loading import find_task, fingerprinted, load_task
 from harness.tasks.patterns import find_matches

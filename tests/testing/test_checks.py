@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import Checkpoint
-from harness.registries import expect_law
+from harness.host.registrars import expect_law
 from harness.testing import FakeEngine, check_engine, check_law, check_metric, check_task, open_fake
 
 

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from harness import distribution
 from harness.cli.skeletons.ladders import HUB_FAMILY, family_settings
 from harness.errors import UsageError, suggest
+from harness.host import distribution
 
 FILES = Path(__file__).with_name("files")
 NAME = re.compile(r"[a-z][a-z0-9_]*")

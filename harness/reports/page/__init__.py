@@ -6,16 +6,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from harness.charts import X_TITLES, scripts, specification
-from harness.distribution import how_to_install, version
 from harness.errors import PluginError, UsageError
+from harness.host.distribution import how_to_install, version
+from harness.reports.charts import X_TITLES, scripts, specification
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.tables import Table, text
+from harness.types import Json
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 # Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages.
 LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000"]
@@ -63,7 +68,7 @@ def render(data: ReportData, panels: Mapping[str, Panel], tables: Sequence[Table
     )
 
 
-def _environment() -> Any:
+def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
@@ -112,7 +117,7 @@ def _controls(data: ReportData) -> list[Control]:
     ]
 
 
-def _cells(table: Table) -> dict[str, Any]:
+def _cells(table: Table) -> dict[str, Json]:
     rows = [[text(cell) for cell in row] for row in table.rows]
     return {"name": table.name, "title": table.title, "columns": table.columns, "rows": rows, "notes": table.notes}
 
@@ -129,7 +134,7 @@ def _embedded(panels: Mapping[str, Panel]) -> _Trusted:
     return _Trusted(encoded.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def _panel(name: str, panel: Panel) -> dict[str, Any]:
+def _panel(name: str, panel: Panel) -> dict[str, Json]:
     spec = specification(panel.chart)
     if not isinstance(spec, dict) or not {"mark", "layer", "facet", "hconcat", "vconcat", "repeat"} & set(spec):
         raise PluginError(f"panel {name!r} has no chart: expected a Vega-Lite specification or an Altair chart")
@@ -137,11 +142,11 @@ def _panel(name: str, panel: Panel) -> dict[str, Any]:
     return {"spec": spec, "controls": list(panel.controls), "columns": _columns(panel.rows)}
 
 
-def _columns(rows: pd.DataFrame) -> dict[str, Any]:
+def _columns(rows: pd.DataFrame) -> dict[str, Json]:
     return {str(name): _column(rows[name]) for name in rows.columns}
 
 
-def _column(values: pd.Series[Any]) -> Any:
+def _column(values: pd.Series) -> Json:
     """Return a column as JSON: numbers to six digits, null where missing; repeated texts as words and codes."""
     if values.dtype.kind in "fiu":
         return [None if not np.isfinite(v) else float(f"{v:.6g}") for v in values.astype(float)]

@@ -6,13 +6,21 @@ A chart is a Vega-Lite specification. Altair and vl-convert come with the extra 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import altair
     import pandas as pd
+
+    from harness.types import Json
+
+    AltairChart = altair.Chart
+    Chart = altair.TopLevelMixin | dict[str, Any]  # or a Vega-Lite specification
 
 X_TITLES = {
     "flops": "Training compute (FLOPs)",
@@ -24,7 +32,7 @@ FORMATS = ("svg", "png", "pdf", "html", "json")
 POINT, HELD_OUT, CURVE = "measured", "held out", "fitted law"
 
 
-def _altair() -> Any:
+def _altair() -> ModuleType:
     try:
         import altair as alt
         import vl_convert  # noqa: F401  # files are written with it
@@ -70,7 +78,7 @@ def scaling_chart(rows: pd.DataFrame, *, x: str = "flops", value: str = "value",
     return layered
 
 
-def save_chart(chart: Any, path: str | Path) -> Path:
+def save_chart(chart: altair.TopLevelMixin, path: str | Path) -> Path:
     """Write a chart as SVG, PNG, PDF, HTML or JSON, by the suffix of the file; return the path.
 
     HTML files include their scripts and open without a network. Raises UsageError for another suffix.
@@ -81,11 +89,11 @@ def save_chart(chart: Any, path: str | Path) -> Path:
         raise UsageError(f"{path} has the suffix {suffix!r}; expected one of {', '.join(FORMATS)}")
     _altair()
     inline = {"inline": True} if suffix == "html" else {"scale_factor": 2} if suffix == "png" else {}
-    chart.save(str(path), format=suffix, **inline)
+    chart.save(str(path), **inline)  # the suffix says the format
     return path
 
 
-def specification(chart: Any) -> dict[str, Any]:
+def specification(chart: Chart) -> dict[str, Json]:
     """Return the Vega-Lite specification of a chart, or of a dict that is one."""
     return chart if isinstance(chart, dict) else dict(chart.to_dict())
 

@@ -7,14 +7,16 @@ command line then name plugin and object for every kind of object, wherever the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
+from harness.errors import PluginError
 from harness.types import (
+    Check,
     Checker,
     Checkpoint,
     ChoiceScore,
@@ -22,10 +24,12 @@ from harness.types import (
     EngineInfo,
     EngineType,
     Metric,
+    Outcome,
     Request,
     Sample,
     SampleRequest,
 )
+from harness.types.json import Json, JsonObject
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,9 +52,7 @@ class Origin:
 def run(origin: Origin, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function of a plugin; an iterator that it returns is marked, too."""
     found = function(*args, **kwargs)
-    marked_steps: Any = steps(origin, found) if isinstance(found, Iterator) else found
-    result: R = marked_steps  # an iterator stays an iterator
-    return result
+    return steps(origin, found) if isinstance(found, Iterator) else found  # type: ignore[return-value]  # an iterator stays one
 
 
 def steps(origin: Origin, iterator: Iterator[R]) -> Iterator[R]:  # noqa: ARG001  # read from the frame
@@ -115,22 +117,32 @@ def mark_checker(checker: Checker, origin: Origin) -> Checker:
     """Return a checker whose functions are marked, including the check made for an argument."""
     check = marked(checker.check, origin)
     if checker.takes:
-        check = functools.wraps(check)(lambda argument: marked(run(origin, checker.check, argument), origin))
+        check = functools.wraps(check)(lambda argument: marked(check_for(checker, argument, origin), origin))
     prepare = marked(checker.prepare, origin) if checker.prepare else None
     return replace(checker, check=check, prepare=prepare)
+
+
+def check_for(checker: Checker, argument: str, origin: Origin) -> Check:
+    """Return the check that a checker makes for an argument; raise PluginError where it makes something else."""
+    check = run(origin, checker.check, argument)
+    if isinstance(check, Outcome):
+        raise PluginError(
+            f"checker {checker.name!r} returned {check!r} for {argument!r}; expected a function of doc, text"
+        )
+    return check
 
 
 def mark_engine(engine: EngineType, origin: Origin) -> EngineType:
     """Return an engine whose functions, and the methods of opened engines, are marked."""
 
     @functools.wraps(engine.inspect)
-    def inspect(checkpoint: Checkpoint, folder: Path, **options: Any) -> EngineInfo:
+    def inspect(checkpoint: Checkpoint, folder: Path, **options: Json) -> EngineInfo:
         info = run(origin, engine.inspect, checkpoint, folder, **options)
         is_info = isinstance(info, EngineInfo)
         return replace(info, load_tokenizer=marked(info.load_tokenizer, origin)) if is_info else info
 
     @functools.wraps(engine.open_engine)
-    def open_engine(checkpoint: Checkpoint, folder: Path, **options: Any) -> AbstractContextManager[Engine]:
+    def open_engine(checkpoint: Checkpoint, folder: Path, **options: Json) -> AbstractContextManager[Engine]:
         return _Opened(run(origin, engine.open_engine, checkpoint, folder, **options), origin)
 
     return replace(engine, inspect=inspect, open_engine=open_engine, preferred=marked(engine.preferred, origin))
@@ -177,11 +189,11 @@ class MarkedEngine:
         """Prepare for the next swap."""
         run(self.origin, self.engine.prefetch, checkpoint, folder)
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> JsonObject:
         """Return provenance."""
         return run(self.origin, self.engine.describe)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.engine, name)
 
 

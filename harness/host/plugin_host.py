@@ -14,14 +14,18 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from harness import distribution, hookspecs
 from harness.errors import PluginError, choose
-from harness.origins import PLUGIN_ERRORS, Origin, describe, marked
-from harness.registries import REGISTRARS, Registries
+from harness.host import distribution, hookspecs
+from harness.host.origins import PLUGIN_ERRORS, Origin, describe, marked
+from harness.host.registrars import REGISTRARS
+from harness.host.registries import Registries
+
+if TYPE_CHECKING:
+    import click
 
 GROUP = "harness"
 BUILT_IN = (
@@ -131,7 +135,7 @@ class PluginHost(Registries):
                 if call.plugin_name == name:
                     call.function(registrar(self, name))
 
-    def add_commands(self, cli: Any) -> None:
+    def add_commands(self, cli: click.Group) -> None:
         """Let plugins add sub-commands to a click group."""
         for call in self.manager.hook.register_commands.get_hookimpls():
             before = dict(getattr(cli, "commands", {}))

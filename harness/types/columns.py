@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TypeVar
 
 from harness.types import Checkpoint
 
+V = TypeVar("V")
 COLUMNS = frozenset(field.name for field in fields(Checkpoint)) | {
     # of a cell
     "task", "engine", "dtype", "quantisation", "max_length", "truncation", "sampling", "settings", "fingerprint",
@@ -27,6 +28,6 @@ def reserved(names: Iterable[str], metrics: Iterable[str] = ()) -> set[str]:
     return set(names) & (COLUMNS | {f"{metric}{ending}" for metric in metrics for ending in OF_METRICS})
 
 
-def renamed(columns: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def renamed(columns: Mapping[str, V], prefix: str) -> dict[str, V]:
     """Return columns with a prefix added to reserved names: `value` becomes `doc_value`."""
     return {f"{prefix}{name}" if name in COLUMNS else name: column for name, column in columns.items()}

@@ -1,34 +1,34 @@
-"""One registry per kind of plugin object, validated on registration."""
+"""What plugins call to register objects: one registrar per hook, which validates what it gets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
-from harness.errors import PluginError, UsageError, choose, suggest
-from harness.hookspecs import Register
-from harness.origins import Origin, is_frame_of, mark_checker, mark_engine, mark_metric, marked
+from harness.errors import PluginError, choose
+from harness.host.hookspecs import Register
+from harness.host.origins import Origin, mark_checker, mark_engine, mark_metric, marked
+from harness.host.registries import Registries, Source, singular
 from harness.types import (
     PASS_AT,
+    Check,
     Checker,
     EngineType,
     Family,
+    Floats,
     InspectCheckpoint,
     Metric,
+    MetricValues,
     OpenEngine,
-    Sampler,
+    Outcome,
     SourceMetric,
     Task,
 )
 from harness.types.laws import REQUIRED, Law, misspelt
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 Registrar = Callable[["Registries", str], Register]
-
 NEEDS = (
     "answers",
     "choices",
@@ -44,89 +44,6 @@ NEEDS = (
 )
 UNBOUNDED = (-float("inf"), float("inf"))
 AGGREGATES = ("mean", "ratio", "exp_ratio")
-
-
-class Entry(NamedTuple, Generic[T]):
-    """A registered object and the plugin that registered it."""
-
-    value: T
-    plugin: str
-
-
-def singular(kind: str) -> str:
-    """Return the singular of a kind: family for families, law for laws."""
-    return "family" if kind == "families" else kind.removesuffix("s")
-
-
-class Source(NamedTuple):
-    """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
-
-    `metrics(task, answers)` returns the metrics that the source computes itself.
-    """
-
-    resolve: Callable[..., Task | Sequence[Task]]
-    list_names: Callable[[], Iterable[str]]
-    metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None
-
-
-@dataclass
-class Registry(Generic[T]):
-    """The registered objects of one kind, by name."""
-
-    kind: str
-    entries: dict[str, Entry[T]] = field(default_factory=dict)
-
-    def add(self, name: str, value: T, plugin: str) -> None:
-        """Register an object under its name; if the name is taken, raise an error that names both plugins."""
-        if name in self.entries:
-            raise PluginError(
-                f"plugin {plugin!r} registers {name!r} in {self.kind}, already registered by "
-                f"{self.entries[name].plugin!r}; choose another name, or disable one with -p no:NAME"
-            )
-        self.entries[name] = Entry(value, plugin)
-
-    def __getitem__(self, name: str) -> T:
-        """Return the object of that name; raise UsageError with similar names if there is none."""
-        if name not in self.entries:
-            raise UsageError(
-                f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
-            )
-        return self.entries[name].value
-
-    def origin(self, name: str) -> Origin:
-        """Return the plugin, kind and name of an object, for messages."""
-        return Origin(self.entries[name].plugin, singular(self.kind), name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self.entries))
-
-
-@dataclass
-class Registries:
-    """One registry per kind of object."""
-
-    tasks: Registry[Task | str | Path] = field(default_factory=lambda: Registry("tasks"))
-    sources: Registry[Source] = field(default_factory=lambda: Registry("sources"))
-    families: Registry[Family | str | Path] = field(default_factory=lambda: Registry("families"))
-    engines: Registry[EngineType] = field(default_factory=lambda: Registry("engines"))
-    metrics: Registry[Metric] = field(default_factory=lambda: Registry("metrics"))
-    checkers: Registry[Checker] = field(default_factory=lambda: Registry("checkers"))
-    samplers: Registry[Callable[..., Sampler]] = field(default_factory=lambda: Registry("samplers"))
-    laws: Registry[Law] = field(default_factory=lambda: Registry("laws"))
-    forecasters: Registry[Any] = field(default_factory=lambda: Registry("forecasters"))
-    executors: Registry[Callable[..., object]] = field(default_factory=lambda: Registry("executors"))
-    reporters: Registry[Callable[..., str]] = field(default_factory=lambda: Registry("reporters"))
-    panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
-
-    def origin_of(self, frame: FrameType) -> Origin | None:
-        """Return the origin of the law that a frame runs; other objects are marked (see origins)."""
-        for name, entry in self.laws.entries.items():
-            if any(is_frame_of(frame, law) for law in (entry.value, *getattr(entry.value, "steps", ()))):
-                return self.laws.origin(name)
-        return None
 
 
 def _path_or(value_type: type, registry: str) -> Registrar:
@@ -155,7 +72,7 @@ def _sources(registries: Registries, plugin: str) -> Register:
         prefix: str,
         resolve: Callable[..., Task | Sequence[Task]],
         list_names: Callable[[], Iterable[str]],
-        metrics: Callable[[Task, Any], Sequence[SourceMetric]] | None = None,
+        metrics: Callable[..., Sequence[SourceMetric]] | None = None,
     ) -> None:
         origin = Origin(plugin, "source", prefix)
         resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
@@ -183,10 +100,10 @@ def _engines(registries: Registries, plugin: str) -> Register:
 
 
 def make_metric(
-    fn: Callable[..., object],
+    fn: Callable[..., MetricValues],
     name: str | None = None,
     needs: str | Sequence[str] = (),
-    aggregate: str | Callable[..., object] = "mean",
+    aggregate: str | Callable[..., Floats] = "mean",
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Metric:
@@ -208,10 +125,10 @@ def make_metric(
 
 def _metrics(registries: Registries, plugin: str) -> Register:
     def register(
-        fn: Callable[..., object],
+        fn: Callable[..., MetricValues],
         name: str | None = None,
         needs: str | Sequence[str] = (),
-        aggregate: str | Callable[..., object] = "mean",
+        aggregate: str | Callable[..., Floats] = "mean",
         higher_is_better: bool = True,
         bounds: tuple[float, float] = UNBOUNDED,
     ) -> None:
@@ -223,7 +140,7 @@ def _metrics(registries: Registries, plugin: str) -> Register:
 
 def make_checker(
     name: str,
-    check: Callable[..., object],
+    check: Callable[..., Outcome | Check],
     version: str = "1",
     executes_code: bool = False,
     prepare: Callable[[], Sequence[str]] | None = None,
@@ -243,7 +160,7 @@ def make_checker(
 def _checkers(registries: Registries, plugin: str) -> Register:
     def register(
         name: str,
-        check: Callable[..., object],
+        check: Callable[..., Outcome | Check],
         version: str = "1",
         executes_code: bool = False,
         prepare: Callable[[], Sequence[str]] | None = None,
@@ -255,21 +172,7 @@ def _checkers(registries: Registries, plugin: str) -> Register:
     return register
 
 
-def find_checker(spec: str, registries: Registries) -> Checker:
-    """Return a checker by its name and, if it takes one, its argument after a colon: `regex:PATTERN`.
-
-    Raises UsageError for an unknown name, and for a missing or superfluous argument.
-    """
-    name, colon, argument = spec.partition(":")
-    checker = registries.checkers[name]
-    if checker.takes and not argument:
-        raise UsageError(f"checker {spec!r}: expected {checker.takes} after a colon, {name}:...")
-    if colon and not checker.takes:
-        raise UsageError(f"checker {spec!r}: {name} takes no argument after a colon; write {name}")
-    return replace(checker, name=spec, check=checker.check(argument), takes="") if checker.takes else checker
-
-
-def expect_law(law: Any) -> None:
+def expect_law(law: Law) -> None:
     """Raise a PluginError that says what is missing if an object is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
@@ -279,10 +182,9 @@ def expect_law(law: Any) -> None:
         raise PluginError(f"the law {law!r} lacks {choose(missing)}; expected {', '.join(REQUIRED[kind])}")
     if not law.name or not isinstance(law.name, str):
         raise PluginError(f"the law {law!r} has the name {law.name!r}; expected text")
-    if isinstance(getattr(law, "features", ()), str):
-        raise PluginError(
-            f"law {law.name!r}: features = {law.features!r}; expected a tuple of names, ({law.features!r},)"
-        )
+    features = getattr(law, "features", ())
+    if isinstance(features, str):
+        raise PluginError(f"law {law.name!r}: features = {features!r}; expected a tuple of names, ({features!r},)")
     for name, meant in misspelt(law, kind):
         raise PluginError(
             f"law {law.name!r} has an attribute {name!r}, which is not in the contract; did you mean {meant!r}? "
@@ -291,15 +193,15 @@ def expect_law(law: Any) -> None:
 
 
 def _laws(registries: Registries, plugin: str) -> Register:
-    def register(law: Any) -> None:
+    def register(law: Law) -> None:
         expect_law(law)
         registries.laws.add(law.name, law, plugin)
 
     return register
 
 
-def expect_forecaster(forecaster: Any) -> None:
-    """Raise a PluginError that says what is missing if an object is not a forecaster."""
+def expect_forecaster(forecaster: object) -> str:
+    """Return the name of a forecaster; raise a PluginError that says what is missing if an object is not one."""
     if isinstance(forecaster, type):
         raise PluginError(
             f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"
@@ -312,12 +214,12 @@ def expect_forecaster(forecaster: Any) -> None:
     untried = getattr(forecaster, "untried", 1.0)
     if not isinstance(untried, (int, float)) or not untried > 0:
         raise PluginError(f"forecaster {name!r}: untried = {untried!r}; expected a number above 0")
+    return name
 
 
 def _forecasters(registries: Registries, plugin: str) -> Register:
-    def register(forecaster: Any) -> None:
-        expect_forecaster(forecaster)
-        registries.forecasters.add(forecaster.name, forecaster, plugin)
+    def register(forecaster: object) -> None:
+        registries.forecasters.add(expect_forecaster(forecaster), forecaster, plugin)
 
     return register
 

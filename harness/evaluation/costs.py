@@ -1,0 +1,52 @@
+"""The cost of the missing cells of a plan: documents, tokens and FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.checkpoints.flops import inference_flops
+from harness.evaluation.encoder_pool import EncoderPool
+from harness.evaluation.plan import Plan
+from harness.tables import Table
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs."""
+
+    task: str
+    cells: int
+    documents: int
+    tokens: int
+    flops: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.task,
+            self.cells + other.cells,
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+        )
+
+
+def costs(plan: Plan) -> list[Cost]:
+    """Return the cost of a plan per task; reads tokenizers but no weights. Raises TokenError as an evaluation does."""
+    pool, found = EncoderPool(), dict[str, Cost]()
+    for job, task, _ in plan.missing():
+        tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
+        cell = Cost(task.name, 1, len(task.docs), tokens, inference_flops(job.checkpoint.params or 0, tokens))
+        found[task.name] = found[task.name] + cell if task.name in found else cell
+    return sorted(found.values(), key=lambda cost: cost.task)
+
+
+def cost_table(plan: Plan) -> Table:
+    """Return the cost of a plan: one row per task, and their sum."""
+    rows = costs(plan)
+    everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
+    stored = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are in the store."
+    about = "Tokens count every choice with its context, and generated text at its maximal length. "
+    about += "FLOPs are 2 x parameters x tokens."
+    columns = ("task", "cells", "documents", "tokens", "FLOPs")
+    cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
+    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *plan.notes))

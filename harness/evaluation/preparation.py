@@ -1,0 +1,130 @@
+"""From the arguments of an evaluation to its plan and setup; changes nothing on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+from harness.checkpoints.families import check_features, select
+from harness.errors import UsageError, choose, suggest
+from harness.evaluation.chat import Chat, make_chat
+from harness.evaluation.default_engine import default_engine
+from harness.evaluation.encoder import TRUNCATION
+from harness.evaluation.plan import Plan, Setup, check_options, make_plan
+from harness.evaluation.sampling import SamplingOptions, make_sampling
+from harness.host import default_host
+from harness.host.registries import Registries
+from harness.store.cells import Store
+from harness.store.folders import expect_usable
+from harness.store.subsets import Subset, load_subsets, take_all
+from harness.tasks.loading import find_tasks, fingerprinted
+from harness.tasks.prompting import Prompting, PromptingOptions, as_chat
+from harness.types import Family, Task
+from harness.types.json import JsonObject
+
+
+class Settings(TypedDict, total=False):
+    """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
+
+    engine: str | None
+    options: JsonObject | None
+    data: str | Path | None
+    limit: int | None
+    subset: str | Path | Sequence[Subset] | None
+    truncation: str | None
+    rehash: bool
+    sampling: SamplingOptions | None
+    allow_pickle: Sequence[str]
+    prompting: PromptingOptions | None
+
+
+def prepare(
+    families: Sequence[str | Family],
+    tasks: Sequence[str | Task],
+    *,
+    store: str | Path | None = None,
+    engine: str | None = None,
+    options: JsonObject | None = None,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    subset: str | Path | Sequence[Subset] | None = None,
+    truncation: str | None = None,
+    rehash: bool = False,
+    sampling: SamplingOptions | None = None,
+    allow_pickle: Sequence[str] = (),
+    prompting: PromptingOptions | None = None,
+    registries: Registries | None = None,
+) -> tuple[Plan, Setup]:
+    """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
+
+    With a `store`, the cells that it has are not planned again. Raises StoreError, before weights are read for their
+    digests, if no store can be made there.
+    """
+    registries = registries or default_host()
+    chosen = registries.engines[engine or default_engine(registries)]
+    greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
+    own, chat = take_prompting(prompting or PromptingOptions())
+    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
+    check_options(setup)
+    if truncation is not None and truncation not in TRUNCATION:
+        raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
+    checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
+    check_features(checkpoints, registries)
+    found = _tasks(tasks, registries, Path(data) if data else None, limit, own)
+    if subset is not None:
+        found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
+    if not checkpoints or not found:
+        raise UsageError(f"{len(checkpoints)} checkpoints and {len(found)} tasks are named; expected at least one each")
+    if store is not None:
+        expect_usable(Path(store))
+    drawn = [task for task in found if task.generation]
+    if drawn:
+        setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or SamplingOptions())))
+    elif sampling:
+        raise UsageError(f"{choose(sampling)}: none of the tasks {choose(task.name for task in found)} draws texts")
+    once = list({(c.label, c.source): c for c in checkpoints}.values())
+    plan = make_plan(once, found, setup)
+    if store is not None and (Path(store) / "store.json").exists():
+        plan.look_into(Store(store, sets_aside=False))
+    return plan, setup
+
+
+def take_prompting(asked: PromptingOptions) -> tuple[Prompting, Chat | None]:
+    """Return options for prompts, and how conversations are rendered, from one dict; raise UsageError for others."""
+    known = set(PromptingOptions.__annotations__)
+    if unknown := set(asked) - known:
+        raise UsageError(f"prompting has no option {choose(unknown)}; it has: {choose(known)}")
+    template, folders = asked.get("chat_template"), asked.get("include_path", ())
+    own = Prompting(
+        num_fewshot=asked.get("num_fewshot"),
+        fewshot_seed=asked.get("fewshot_seed"),
+        include_path=(folders,) if isinstance(folders, str) else tuple(folders),
+        chat=template is not None,
+        system_prompt=asked.get("system_prompt", ""),
+        multiturn=asked.get("multiturn", True),
+    )
+    return own, make_chat(template, system_prompt=own.system_prompt, multiturn=own.multiturn)
+
+
+def _tasks(
+    names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
+) -> list[Task]:
+    """Return tasks, each once; raise UsageError for an unknown metric."""
+    found = [
+        task
+        for item in names
+        for task in (
+            [as_chat(item, prompting)]
+            if isinstance(item, Task)
+            else find_tasks([item], registries, data, limit, prompting)
+        )
+    ]
+    for task in found:
+        if task.metric not in registries.metrics and not task.source:
+            raise UsageError(
+                f"task {task.name}: there is no metric {task.metric!r}; "
+                f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
+            )
+    return [fingerprinted(task) for task in {task.name: task for task in found}.values()]

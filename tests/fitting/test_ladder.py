@@ -1,0 +1,47 @@
+"""A table goes through a fit in one direction: prepared, split, read, fitted, scored, and searched for warnings."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from harness import fit
+from harness.fitting.ladder import Ladder
+from harness.host import PluginHost
+
+PREFIX = "harness.fitting."
+TABLES = (pd.DataFrame, pd.Series, Ladder)
+
+
+def modules_of(function) -> list[str]:
+    """Return the modules of fitting whose functions get a table or a ladder during a call, in order, each stay once."""
+    way: list[str] = []
+
+    def enter(frame, event, arg):
+        module, code = frame.f_globals.get("__name__", ""), frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        is_new = event == "call" and module.startswith(PREFIX) and way[-1:] != [module]
+        if is_new and any(isinstance(frame.f_locals.get(name), TABLES) for name in names):
+            way.append(module)
+
+    before = sys.getprofile()
+    sys.setprofile(enter)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return way
+
+
+def test_a_table_is_read_once_and_early(host: PluginHost):
+    """From the table to its LawFit: the number of stays in modules, and of returns to modules visited before."""
+    flops = np.geomspace(1e18, 1e22, 12)
+    params = np.sqrt(flops / 120)
+    points = pd.DataFrame({"family": "a", "size": params.astype(str), "params": params, "flops": flops})
+    points["loss"] = 2 + (flops / 1e18) ** -0.3 + 0.001 * np.random.default_rng(0).normal(size=12)
+    arguments = {"value": "loss", "hold_out": "largest", "bootstrap": 20, "starts": 4, "registries": host}
+    way = modules_of(lambda: fit(points, "power", **arguments))
+    assert len(way) <= 19, " -> ".join(way)
+    assert len(way) - len(set(way)) <= 9, " -> ".join(way)
