@@ -53,6 +53,11 @@ def _remove(path: Path) -> None:
         pass  # an unwritable folder has no such file
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder of the harness; its contents can be recomputed."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+
+
 def digest_of(value: Json) -> str:
     """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to identify a million cells."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -148,6 +153,17 @@ def parse_yaml(text: str) -> Json:
         raise ValueError(" ".join(str(error).split())) from error
     except BUILDS as error:
         raise ValueError(f"{type(error).__name__}: {error}; expected plain YAML") from error
+
+
+def licence_of_card(path: Path) -> str:
+    """Return the licence that the card (README.md) of a repository of the hub names; "unknown" if it names none."""
+    try:
+        _, head, _ = read_settings(path).split("---", 2)
+        card = parse_yaml(head)
+    except (OSError, ValueError):
+        return "unknown"
+    found = card.get("license", "unknown") if isinstance(card, dict) else "unknown"
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
 
 
 def _expect_small(node: Node, sizes: dict[int, int]) -> int:

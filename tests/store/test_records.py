@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import harness
@@ -15,6 +17,7 @@ from harness import Checkpoint, DamagedFile, Doc, StoreError, Task
 from harness.checkpoints.digests import checkpoint_digest
 from harness.store.cells import Store
 from harness.store.choice_cells import Records
+from harness.store.files import pack_table, unpack_table
 from harness.store.identity import CellId, Settings
 from harness.store.points import PointStore
 
@@ -225,6 +228,14 @@ def test_the_digest_is_of_content_and_not_of_place(tmp_path):
     assert len({*others, checkpoint_digest(first)}) == 4
     (first / "model.safetensors").write_bytes(b"other")
     assert checkpoint_digest(first) not in others
+
+
+@pytest.mark.parametrize(("rows", "compression"), [(100, "SNAPPY"), (20_000, "ZSTD")])
+def test_small_tables_are_not_written_with_zstd(rows, compression):
+    """Its start took three quarters of the time of reading a cell of 100 documents."""
+    content = pack_table("records/x", {"logprob": np.random.default_rng(0).normal(size=rows)}, {})
+    assert pq.ParquetFile(BytesIO(content)).metadata.row_group(0).column(0).compression == compression
+    assert len(unpack_table(content, "records/x").table) == rows
 
 
 def test_names_that_are_stored_are_not_written_again_and_are_the_latest(store):
