@@ -89,7 +89,7 @@ def differentiate(
 ) -> tuple[Floats, Floats] | None:
     """Return values (R, n) and derivatives (R, p, n) of a formula at parameters (R, 1) and features (n,) or (R, n).
 
-    Returns None if the formula uses functions that are not in RULES. Derivatives need not be finite.
+    Returns None if the formula uses functions that are not in RULES. Derivatives may be non-finite.
     """
     try:
         with np.errstate(all="ignore"):

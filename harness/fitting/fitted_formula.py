@@ -82,7 +82,7 @@ class StepFit:
         return np.asarray(clipped(self.law, curve(self.law, best, features))[0])
 
     def curves(self, features: Mapping[str, Column]) -> Floats:
-        """Return the curve of every resample (R, n), computed in blocks that stay in the processor's cache."""
+        """Return the curve of every resample (R, n), computed in blocks that fit the processor's cache."""
         size = max(BLOCK // max(len(x.T) for x in features.values()), 1)
         blocks = [slice(i, i + size) for i in range(0, max(len(self.draws), 1), size)]
         curves = (

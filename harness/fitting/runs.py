@@ -79,7 +79,7 @@ def _numbers(frame: pd.DataFrame, keys: Sequence[str]) -> Ints:
 
 
 def sizes_of(frame: pd.DataFrame) -> int | None:
-    """Return the number of sizes, None if it is unknown; sizes of different families count separately."""
+    """Return the number of sizes, None if unknown; sizes of different families count separately."""
     size = next((name for name in ("size", "params") if name in frame.columns), None)
     if size is None:
         return None

@@ -93,7 +93,7 @@ def verify(content: bytes, mark: bytes) -> str:
 
 
 def is_named(content: bytes, name: str) -> bool:
-    """Say whether the footer of a Parquet file carries a name, without decoding the file."""
+    """Tell whether the footer of a Parquet file contains a name, without decoding the file."""
     footer = content[-8 - int.from_bytes(content[-8:-4], "little") :]
     return json.dumps({"schema": SCHEMA, "name": name})[:-1].encode() in footer
 

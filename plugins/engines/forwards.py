@@ -111,34 +111,42 @@ class Forwards:
             at += range(end - row.n_scored, end)
             target += row.ids[-row.n_scored :]
             slot += [i] * row.n_scored
-        inputs = {"input_ids": self._tensor(ids), "use_cache": False}
-        return self._answer(inputs, (at, target, slot), len(rows))
+        read, *scored = self._upload(ids, *_places(at), target, slot)
+        return self._answer({"input_ids": read, "use_cache": False}, scored, len(rows))
 
     def packed(self, batch: Batch, shared: tuple[int, ...]) -> Answer:
         """Score the choices of a batch of trees, each after the prefix `shared`."""
         import torch
 
+        rows = (batch.ids, batch.position, batch.tree, batch.branch)
+        ids, position, tree, branch, *scored = self._upload(*rows, *_places(batch.at), batch.target, batch.slot)
         with torch.inference_mode():
-            inputs = {
-                "input_ids": self._tensor(batch.ids),
-                "position_ids": self._tensor(batch.position),
-                "attention_mask": self._mask(batch, len(shared)),
-                "use_cache": False,
-            }
+            mask = self._mask(tree, branch, len(shared))
+        inputs = {"input_ids": ids, "position_ids": position, "attention_mask": mask, "use_cache": False}
         if shared:
             inputs |= {"past_key_values": self.cache_of(shared, len(batch.ids)), "use_cache": True}
-        return self._answer(inputs, (batch.at, batch.target, batch.slot), batch.n_slots)
+        return self._answer(inputs, scored, batch.n_slots)
+
+    def _upload(self, *arrays: Any) -> list[Any]:
+        """Return arrays of integers as tensors on the device, with one transfer for all of them."""
+        import torch
+
+        whole = [np.asarray(array, dtype=np.int64) for array in arrays]
+        flat = torch.from_numpy(np.concatenate([array.ravel() for array in whole]))
+        if self.device.startswith("cuda"):
+            flat = flat.pin_memory()
+        parts = flat.to(self.device, non_blocking=True).split([array.size for array in whole])
+        return [part.view(array.shape) for part, array in zip(parts, whole, strict=True)]
 
     def _tensor(self, array: Any) -> Any:
         import torch
 
         return torch.as_tensor(array, device=self.device)
 
-    def _mask(self, batch: Batch, shared: int) -> Any:
+    def _mask(self, tree: Any, branch: Any, shared: int) -> Any:
         """Return the attention mask, (b, 1, r, shared + r): 0 for visible tokens, else the lowest number."""
         import torch
 
-        tree, branch = self._tensor(batch.tree), self._tensor(batch.branch)
         seen = (tree[:, :, None] == tree[:, None, :]).tril_()
         seen &= (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
         mask = torch.full(seen.shape, torch.finfo(self.dtype).min, dtype=self.dtype, device=self.device)
@@ -159,11 +167,14 @@ class Forwards:
         return cache
 
     def _answer(self, inputs: Mapping[str, Any], scored: Sequence[Any], n: int) -> Answer:
-        """Return the sums of n slots. `scored` are the predicting positions, the tokens, and their slots: (t,)."""
+        """Return the sums of n slots.
+
+        `scored` are the predicting positions (places,), and for each scored token which of these predicts it, its id,
+        and its slot: (t,).
+        """
         import torch
 
-        places, inverse = np.unique(scored[0], return_inverse=True)  # one position may predict a token of every choice
-        at, which, target, slot = map(self._tensor, (places, inverse, *scored[1:]))
+        at, which, target, slot = scored
         with torch.inference_mode():
             logits = self._logits(inputs, at)  # (places, V)
             top, total = torch.cat([_top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
@@ -197,6 +208,12 @@ class Forwards:
 
     def _all_logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         return self.model(**inputs).logits.flatten(0, 1)[at]
+
+
+def _places(at: Any) -> tuple[Any, Any]:
+    """Return the different positions (places,), and which of them each is (t,): one may predict for every choice."""
+    places, inverse = np.unique(at, return_inverse=True)
+    return places, inverse
 
 
 def _top_and_total(logits: Any) -> Any:

@@ -120,7 +120,7 @@ def test_a_damaged_file_is_named_and_set_aside(store: Store, damage: str):
 
 
 def test_every_flipped_byte_of_a_column_is_noticed(store: Store):
-    """Parquet's page checksums: whatever byte of the data changes, the numbers do not come back wrong."""
+    """Parquet's page checksums: if any byte of the data changes, reading never returns wrong numbers."""
     path = store.path / "records" / f"{CELL.name}.parquet"
     content = path.read_bytes()
     footer = int.from_bytes(content[-8:-4], "little") + 8
@@ -196,7 +196,7 @@ def test_frames_of_scores_and_points(store: Store):
 
 
 def test_asking_for_records_that_are_not_there_lists_what_is(store: Store):
-    with pytest.raises(StoreError, match="holds no records of task .other.; there are: tiny"):
+    with pytest.raises(StoreError, match="has no records of task .other.; there are: tiny"):
         PointStore(store.path).points(task="other")
 
 
