@@ -155,6 +155,17 @@ def parse_yaml(text: str) -> Json:
         raise ValueError(f"{type(error).__name__}: {error}; expected plain YAML") from error
 
 
+def licence_of_card(path: Path) -> str:
+    """Return the licence that the card (README.md) of a repository of the hub names; "unknown" if it names none."""
+    try:
+        _, head, _ = read_settings(path).split("---", 2)
+        card = parse_yaml(head)
+    except (OSError, ValueError):
+        return "unknown"
+    found = card.get("license", "unknown") if isinstance(card, dict) else "unknown"
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
 def _expect_small(node: Node, sizes: dict[int, int]) -> int:
     """Return the number of values in a YAML node, including aliases; raise ValueError if too many or endless."""
     if id(node) in sizes:

@@ -44,7 +44,7 @@ def fake_host() -> PluginHost:
         @staticmethod
         @harness.hookimpl
         def register_engines(register: harness.Register) -> None:
-            register("fake", open_fake, inspect_fake)
+            register("fake", open_fake, inspect_fake, tokens=True)
 
     host = load_plugins()
     host.add(Plugin, "fake")

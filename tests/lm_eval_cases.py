@@ -156,6 +156,14 @@ def small_mmlu(n: int) -> Case:
     return Case("small_mmlu", tasks, "multiple_choice", options={"num_fewshot": 2}, group=group)
 
 
+def mixed(n: int) -> Case:
+    """A group of two kinds of tasks: choices, and one continuation."""
+    metrics = [{"metric": "acc", "weight_by_size": True}, {"metric": "perplexity", "weight_by_size": False}]
+    group = {"group": "mixed", "task": ["boolq", "lambada_openai"], "aggregate_metric_list": metrics}
+    tasks = [*boolq(n).tasks, *lambada(n + 3).tasks]
+    return Case("mixed", tasks, "multiple_choice, loglikelihood", group=group)
+
+
 def gsm8k(n: int, **options: Any) -> Case:
     rows = {"test": list(islice(read("gsm8k", "test.jsonl"), n)), "train": list(read("gsm8k", "train.jsonl.gz"))}
     return Case("gsm8k", [Local("gsm8k", "gsm8k/gsm8k.yaml", rows)], "generate_until", options=options)

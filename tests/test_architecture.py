@@ -56,9 +56,12 @@ HEAVY = {  # library: the only places that import it
     "safetensors": {"plugins/engines/", "plugins/nano/"},
     "tokenizers": {"plugins/nano/"},
     "datasets": {"harness/tasks/hub.py"},
-    "huggingface_hub": {"harness/checkpoints/"},
+    "huggingface_hub": {"harness/checkpoints/", "harness/tasks/hub.py"},
     "lm_eval": {"plugins/sources/"},
     "ray": {"plugins/executors/"},
+    "rouge_score": {"plugins/metrics/"},
+    "sacrebleu": {"plugins/metrics/"},
+    "jinja2": {"harness/tasks/jinja_child.py", "harness/reports/page/"},
     "altair": {"harness/reports/charts.py"},
     "vl_convert": {"harness/reports/charts.py"},
 }

@@ -11,7 +11,7 @@ import pytest
 
 from harness import Task, TaskError
 from harness.reports.listings import listing
-from harness.tasks.hub import HubDataset, read_hub
+from harness.tasks.hub import HubDataset, HubRows
 from harness.tasks.loading import load_task
 from harness.tasks.task_files import TaskFile, read_task_file
 from tests.benchmark_rows import EXAMPLES
@@ -161,7 +161,7 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(TaskError, match=r"the package datasets is not installed: pip install '[^']*harness\[hub\]'"):
-        list(read_hub(HubDataset("no/where", "0"), "test"))
+        list(HubRows(HubDataset("no/where", "0"), "test"))
 
 
 def test_the_list_of_tasks_says_where_documents_come_from(host):

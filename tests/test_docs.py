@@ -40,7 +40,7 @@ def test_the_examples_of_the_task_guide_are_valid(tmp_path):
 
     text = (REPOSITORY / "tasks" / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 10
     for block in blocks:
         _task_file(tmp_path / "task" / "task.yaml", yaml.safe_load(block))
 

@@ -13,7 +13,15 @@ from harness.store.points import PointStore
 from harness.tables import read_csv
 from tests.supply import LICENCES, TESTS_ONLY, VERSIONS, closure, extras, found
 
-INSTALLED = ("", "hub", "lm-eval", "report", "transformers")  # what make test installs; vllm and ray are large
+INSTALLED = (
+    "",
+    "hub",
+    "lm-eval",
+    "metrics",
+    "report",
+    "templates",
+    "transformers",
+)  # what make test installs; vllm and ray are large
 
 SHUT = """
 import sys

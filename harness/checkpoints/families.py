@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.checkpoints.adapters import base_of, is_adapter
 from harness.checkpoints.family_files import load_family
 from harness.checkpoints.flops import training_flops
+from harness.checkpoints.hub import MARK, locate_on_hub
 from harness.checkpoints.steps import parse_steps
 from harness.checkpoints.weights import measure
 from harness.errors import FamilyError, UsageError, choose, nearest, suggest
-from harness.host.distribution import how_to_install, missing
 from harness.host.registries import Registries
 from harness.types import Checkpoint, Family
 from harness.types.columns import reserved
@@ -103,26 +103,12 @@ def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     Raises FamilyError if the folder is missing. Hub ids are resolved by huggingface_hub and its cache, which honours
     HF_HUB_OFFLINE.
     """
-    if checkpoint.source.startswith("hub:"):
-        return _locate_on_hub(checkpoint)
+    if checkpoint.source.startswith(MARK):
+        return locate_on_hub(checkpoint)
     folder = Path(checkpoint.source)
     if not (folder / "config.json").is_file():
         raise FamilyError(f"{checkpoint.label}: no config.json in {folder}; correct source in the family file")
     return checkpoint, folder
-
-
-def _locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
-    if missing(["huggingface_hub"]):
-        raise FamilyError(f"{checkpoint.label}: huggingface_hub is not installed: {how_to_install('transformers')}")
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = checkpoint.source.removeprefix("hub:").partition("@")
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py"]  # code is part of the digest, and not run here
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # huggingface_hub raises errors of many libraries
-        raise FamilyError(f"{checkpoint.label}: {name} at {revision} cannot be downloaded: {error}") from error
-    return replace(checkpoint, source=f"hub:{name}@{folder.name}"), folder  # a snapshot is named by its commit
 
 
 def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:

@@ -78,6 +78,11 @@ class Flags(SamplingFlags, PromptingFlags, ExecutorFlags):
     metavar="NAME",
     help="Load pickled weights with this file name or wildcard, such as pytorch_model.bin; a pickle can run code.",
 )
+@click.option(
+    "--keep-tokens",
+    is_flag=True,
+    help="Also store the id and log-probability of each token of the continuations; --dry-run prints the size.",
+)
 @prompting_options
 @sampling_options
 @executor_options
@@ -103,6 +108,7 @@ def evaluate(
     truncation: str | None,
     rehash: bool,
     allow_pickle: tuple[str, ...],
+    keep_tokens: bool,
     dry_run: bool,
     executor: str | None,
     shard: str | None,
@@ -127,6 +133,7 @@ def evaluate(
         "truncation": truncation,
         "rehash": rehash,
         "allow_pickle": allow_pickle,
+        "keep_tokens": keep_tokens,
         "sampling": sampling_settings(others),
         "prompting": prompting_settings(others),
         "executor": executor,

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from harness.checkpoints.flops import inference_flops
 from harness.evaluation.encoder_pool import EncoderPool
 from harness.evaluation.plan import Plan
+from harness.evaluation.tokens import EncodedTask
+from harness.store.token_cells import BYTES
 from harness.tables import Table
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs."""
+    """Cost of the missing cells of one task: documents and tokens over all checkpoints, and forward FLOPs.
+
+    `scored` counts the tokens of continuations.
+    """
 
     task: str
     cells: int
     documents: int
     tokens: int
     flops: float
+    scored: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -27,6 +33,7 @@ class Cost:
             self.documents + other.documents,
             self.tokens + other.tokens,
             self.flops + other.flops,
+            self.scored + other.scored,
         )
 
 
@@ -34,8 +41,11 @@ def costs(plan: Plan) -> list[Cost]:
     """Return the cost of a plan per task; reads tokenizers but no weights. Raises TokenError as an evaluation does."""
     pool, found = EncoderPool(), dict[str, Cost]()
     for job, task, _ in plan.missing():
-        tokens = pool.encode(job, task).total_tokens * (plan.samples if task.generation else 1)
-        cell = Cost(task.name, 1, len(task.docs), tokens, inference_flops(job.checkpoint.params or 0, tokens))
+        encoded = pool.encode(job, task)
+        tokens = encoded.total_tokens * (plan.samples if task.generation else 1)
+        scored = int(encoded.n_tokens.sum()) if isinstance(encoded, EncodedTask) else 0
+        flops = inference_flops(job.checkpoint.params or 0, tokens)
+        cell = Cost(task.name, 1, len(task.docs), tokens, flops, scored)
         found[task.name] = found[task.name] + cell if task.name in found else cell
     return sorted(found.values(), key=lambda cost: cost.task)
 
@@ -49,4 +59,8 @@ def cost_table(plan: Plan) -> Table:
     about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")
     cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
-    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *plan.notes))
+    kept = (
+        f"Log-probabilities of {everything.scored:,} tokens will be kept: {everything.scored * BYTES / 1e6:,.3g} MB "
+        "before compression."
+    )
+    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *([kept] * plan.tokens), *plan.notes))

@@ -50,6 +50,7 @@ def evaluate(
     sampling: SamplingOptions | None = None,
     allow_pickle: Sequence[str] = (),
     prompting: PromptingOptions | None = None,
+    keep_tokens: bool = False,
     executor: str | None = None,
     executor_options: JsonObject | None = None,
     shard: str | None = None,
@@ -73,6 +74,7 @@ def evaluate(
         keep_texts and allow_code_execution.
     :param prompting: num_fewshot, fewshot_seed, include_path (folders with further task files of a source),
         chat_template ("tokenizer", or a file), system_prompt and multiturn.
+    :param keep_tokens: also store the id and log-probability of each token of the continuations (`store.tokens`).
     :param executor: name of an executor, which runs the cells in several processes (default: this process).
     :param executor_options: options of the executor: workers, gpus_per_worker, address.
     :param shard: I/N to evaluate part I of N of the checkpoints, where N processes share the work.
@@ -97,6 +99,7 @@ def evaluate(
         sampling=sampling,
         allow_pickle=allow_pickle,
         prompting=prompting,
+        keep_tokens=keep_tokens,
         registries=registries,
     )
     if shard:

@@ -18,6 +18,7 @@ from harness.checkpoints.digests import (
     state_of,
 )
 from harness.checkpoints.families import complete, locate
+from harness.checkpoints.hub import origin_on_hub
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
@@ -39,7 +40,7 @@ class Job:
     settings: Settings
     cells: tuple[tuple[Task, CellId], ...]
     files: FileStates  # state before the digest was computed
-    trusted: JsonObject = field(default_factory=dict)  # code and pickles of the checkpoint that may run
+    trusted: JsonObject = field(default_factory=dict)  # code and pickles that may run; origin on the hub
     chat: Chat | None = None
 
     @property
@@ -69,16 +70,22 @@ class Plan:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     samples: int = 1  # largest number per document
+    tokens: bool = False  # cells without log-probabilities of tokens are not complete
 
     def look_into(self, store: Store) -> None:
         """Find the complete cells of the store. A damaged one is set aside, reported in a note, and computed again."""
-        wanted = {cell.name for job in self.jobs for _, cell in job.cells}
-        for name in sorted(wanted & store.cell_names()):
+        wanted = {cell.name: cell for job in self.jobs for _, cell in job.cells}
+        for name in sorted(wanted.keys() & store.cell_names()):
             try:
                 store.check(name)
-                self.there.add(name)
+                if store.has(wanted[name], tokens=self.tokens):
+                    self.there.add(name)
             except DamagedFile as error:
-                self.notes.append(f"{error.found}; its cell will be computed again")
+                if self.tokens or Path(str(error.path)).parent.name != "tokens":
+                    self.notes.append(f"{error.found}; its cell will be computed again")
+                else:
+                    self.notes.append(f"{error.found}; --keep-tokens computes it again")
+                    self.there.add(name)
 
     def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
         """Yield the cells to compute; equal cells once."""
@@ -105,6 +112,7 @@ class Setup:
     sampling: Sampling | None = None
     pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
     chat: Chat | None = None
+    tokens: bool = False  # log-probabilities of tokens are kept
 
     def trusted_of(self, folder: Path) -> dict[str, Json]:
         """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
@@ -132,7 +140,7 @@ def truncation_of(settings: Settings, task: Task) -> str:
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
     """Inspect every checkpoint; one that cannot be used is a failure of the plan."""
-    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1)
+    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1, tokens=setup.tokens)
     with DigestCache() as cache:
         for checkpoint in checkpoints:
             try:
@@ -146,7 +154,7 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
 
 def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup, cache: DigestCache) -> Job:
     located, folder = locate(checkpoint)
-    trusted = setup.trusted_of(folder)
+    trusted = setup.trusted_of(folder) | origin_on_hub(located, folder)
     known = complete(located, folder)
     if known.adapter and not setup.engine.adapters:
         raise EngineError(
@@ -177,7 +185,12 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup, cache: Dig
 
 
 def check_options(setup: Setup) -> None:
-    """Raise EngineError if modules of the engine are not installed, and UsageError for an unknown option."""
+    """Raise EngineError if modules of the engine are not installed, and UsageError for what it does not offer."""
+    if setup.tokens and not setup.engine.tokens:
+        raise UsageError(
+            f"the engine {setup.engine.name!r} returns no log-probabilities of single tokens; leave --keep-tokens out, "
+            "or use --engine transformers"
+        )
     if absent := missing(setup.engine.modules):
         raise EngineError(
             f"engine {setup.engine.name!r} needs {choose(absent)}, not installed here: "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from harness.checkpoints.families import check_features, select
-from harness.errors import UsageError, choose, suggest
+from harness.errors import UsageError, choose
 from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
 from harness.evaluation.encoder import TRUNCATION
@@ -38,6 +38,7 @@ class Settings(TypedDict, total=False):
     sampling: SamplingOptions | None
     allow_pickle: Sequence[str]
     prompting: PromptingOptions | None
+    keep_tokens: bool
 
 
 def prepare(
@@ -55,6 +56,7 @@ def prepare(
     sampling: SamplingOptions | None = None,
     allow_pickle: Sequence[str] = (),
     prompting: PromptingOptions | None = None,
+    keep_tokens: bool = False,
     registries: Registries | None = None,
 ) -> tuple[Plan, Setup]:
     """Return the plan of `evaluate` with the same arguments; changes nothing on disk.
@@ -66,7 +68,9 @@ def prepare(
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
     own, chat = take_prompting(prompting or PromptingOptions())
-    setup = Setup(chosen, dict(options or {}), truncation, rehash, greedy, pickles=tuple(allow_pickle), chat=chat)
+    setup = Setup(
+        chosen, dict(options or {}), truncation, rehash, greedy, None, tuple(allow_pickle), chat, tokens=keep_tokens
+    )
     check_options(setup)
     if truncation is not None and truncation not in TRUNCATION:
         raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
@@ -123,8 +127,6 @@ def _tasks(
     ]
     for task in found:
         if task.metric not in registries.metrics and not task.source:
-            raise UsageError(
-                f"task {task.name}: there is no metric {task.metric!r}; "
-                f"{suggest(task.metric, registries.metrics, 'harness ls metrics')}"
-            )
+            hint = registries.metrics.hint(task.metric)
+            raise UsageError(f"task {task.name}: there is no metric {task.metric!r}; {hint}")
     return [fingerprinted(task) for task in {task.name: task for task in found}.values()]

@@ -13,6 +13,7 @@ from harness.evaluation.tokens import EncodedTask
 from harness.host.distribution import version
 from harness.store.choice_cells import Records
 from harness.store.identity import CellId
+from harness.store.token_cells import Tokens
 from harness.types import Bools, ChoiceScore, Floats, Request, Task
 from harness.types.json import JsonObject
 
@@ -28,11 +29,16 @@ class Claim:
 
 @dataclass
 class Tally:
-    """The records of a cell under construction; `greedy`: its metric needs to know which continuations are greedy."""
+    """The records of a cell under construction.
+
+    `greedy`: its metric needs to know which continuations are greedy. `keeps`: log-probabilities of tokens are stored.
+    """
 
     claim: Claim
     encoded: EncodedTask
     greedy: bool = True
+    keeps: bool = False
+    kept: dict[int, tuple[Floats, ...]] = field(default_factory=dict)  # of each request, by continuation
     left: int = field(init=False)
     logprob: Floats = field(init=False)
     unconditional: Floats | None = field(init=False)
@@ -65,6 +71,8 @@ class Tally:
             self.unconditional[piece.rows] += score.logprobs[piece.which]
             return
         self.logprob[piece.rows] += score.logprobs[piece.which]
+        if self.keeps:
+            self.kept[request] = score.tokens or ()
         if score.is_greedy is None or self.is_greedy is None:
             self.is_greedy = None
         else:
@@ -89,13 +97,32 @@ class Tally:
             provenance={**provenance, **counts, "harness": version()},
         )
 
+    def tokens(self) -> Tokens | None:
+        """Return the tokens of all rows where they are kept; raise EngineError unless they add up to the records."""
+        if not self.keeps:
+            return None
+        rows = range(len(self.encoded.n_tokens))
+        ids, logprobs = [list[int]() for _ in rows], [list[Floats]() for _ in rows]
+        for number, tokens in sorted(self.kept.items()):  # windows of a text in their order
+            piece, continuations = self.encoded.pieces[number], self.encoded.requests[number].continuations
+            if len(tokens) != len(continuations):
+                raise EngineError(f"the engine returned tokens of {len(tokens)} of {len(continuations)} continuations")
+            for row, which in zip(piece.rows, piece.which, strict=True):
+                ids[row] += continuations[which]
+                logprobs[row].append(tokens[which])
+        found = Tokens.of(ids, [np.concatenate(own) for own in logprobs])
+        if why := found.differs(self.logprob, self.encoded.n_tokens):
+            raise EngineError(f"the engine returned log-probabilities of tokens, and {why}")
+        return found
+
 
 def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Request]:
     """Chain the requests of several cells, appending each cell to `begun`; keys are (cell, request)."""
     for number, tally in enumerate(tallies):
         begun.append(tally)
-        for request in tally.encoded.requests:
-            yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy)
+        for request, piece in zip(tally.encoded.requests, tally.encoded.pieces, strict=True):
+            keeps = tally.keeps and not piece.unconditional
+            yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy, tokens=keeps)
 
 
 def added(score: ChoiceScore, begun: Sequence[Tally]) -> Tally:

@@ -118,7 +118,10 @@ class Suite:
 
     def _is_there(self, cell: CellId) -> bool:
         """Return whether a cell was stored when the plan was made or since; at most two look-ups."""
-        return cell.name in self.plan.there or self.store.has(cell)
+        return cell.name in self.plan.there or self._has(cell)
+
+    def _has(self, cell: CellId) -> bool:
+        return self.store.has(cell, tokens=self.slot.setup.tokens)
 
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Compute the cells of each job that no other process has locked."""
@@ -138,7 +141,7 @@ class Suite:
                 locks.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 continue  # locked by another process; _wait_for_others retries
-            if not self.store.has(cell):  # written since _open_cells
+            if not self._has(cell):  # written since _open_cells
                 yield Claim(task, cell, lock)
 
     def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Encoded]]:
@@ -183,8 +186,9 @@ class Suite:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
         greedy = self.slot.setup.greedy
+        keeps = self.slot.setup.tokens
         tallies = (
-            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source))
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source), keeps)
             for claim, encoded in cells
             if isinstance(encoded, EncodedTask)  # prompts of generated text are not scored
         )
@@ -235,7 +239,7 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}))
+            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}), tally.tokens())
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
             tally.claim.lock.release()

@@ -82,9 +82,8 @@ class Sweep:
 
     def unfinished(self, assignment: Assignment) -> list[str]:
         """Return the cells of a lost worker that are neither in the store nor failed."""
-        return [
-            name for name in assignment.cells if name not in self.failed and not self.store.has(self.cells[name][2])
-        ]
+        cells = ((name, self.cells[name][2]) for name in assignment.cells if name not in self.failed)
+        return [name for name, cell in cells if not self.store.has(cell, tokens=self.spec.tokens)]
 
     def fail(self, failure: Failure) -> None:
         """Record and report a failure."""
@@ -247,6 +246,7 @@ def spec_of(
         sampling=sampling or SamplingOptions(),
         plugins=extra,
         chat=setup.chat,
+        tokens=setup.tokens,
     )
 
 

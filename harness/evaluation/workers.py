@@ -56,6 +56,7 @@ class WorkerSpec:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     plugins: tuple[str, ...] = ()
     chat: Chat | None = None
+    tokens: bool = False
     version: str = field(default_factory=version)
 
 
@@ -131,7 +132,8 @@ def _expect_same(spec: WorkerSpec) -> None:
 
 def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
     """Return the setup of a sweep, rebuilt from its values."""
-    setup = Setup(registries.engines[spec.engine], spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat)
+    engine = registries.engines[spec.engine]
+    setup = Setup(engine, spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat, tokens=spec.tokens)
     drawn = [task for task in spec.tasks.values() if task.generation]
     return replace(setup, sampling=make_sampling(drawn, registries, **spec.sampling)) if drawn else setup
 

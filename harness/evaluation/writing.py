@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from harness.evaluation.scoring import Tally
 from harness.store.cells import Store
 from harness.store.choice_cells import Records
+from harness.store.token_cells import Tokens
 
 MOST = 4  # largest number of cells in the queue; the next one waits until the oldest is written
 
@@ -21,9 +22,9 @@ class CellWriter:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="write")
         self.under_way: deque[tuple[Tally, Future[None]]] = deque()
 
-    def put(self, tally: Tally, records: Records) -> None:
+    def put(self, tally: Tally, records: Records, tokens: Tokens | None) -> None:
         """Write a cell in the background."""
-        self.under_way.append((tally, self.thread.submit(self.store.write, tally.claim.cell, records)))
+        self.under_way.append((tally, self.thread.submit(self.store.write, tally.claim.cell, records, tokens)))
 
     def written(self, *, wait: bool = False) -> Iterator[Tally]:
         """Yield the cells written since the last call; with `wait`, wait for all of them.

@@ -75,13 +75,15 @@ def register_families(register: Register) -> None:
 def register_engines(register: Register) -> None:
     """Offer an engine. Called once at start.
 
-    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None, adapters=False)`.
+    :param register: `register(name, open_engine, inspect, preferred=bool, modules=(), install=None, adapters=False,
+        tokens=False)`.
         `inspect(checkpoint, folder, **options)` returns a `harness.EngineInfo` and reads no weights;
         `open_engine(checkpoint, folder, **options)` is a context manager that yields a `harness.Engine` and
         releases everything at exit; `preferred()` returns True if this engine is the default on this machine.
         `modules` names the required modules; if one cannot be imported, the command stops before the first cell with
         an error that contains the command returned by `install()`. `adapters` is True if the engine adds the weights of
-        `checkpoint.adapter`, a folder with a LoRA adapter, to those in `folder`.
+        `checkpoint.adapter`, a folder with a LoRA adapter, to those in `folder`. `tokens` is True if the engine returns
+        the log-probabilities of single tokens for requests that ask for them.
 
     Minimal implementation::
 
@@ -95,13 +97,19 @@ def register_engines(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     """Offer metrics. Called once at start.
 
-    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...)`.
+    :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...,
+        known_as=(), modules=())`.
         `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
         denominators).
-        `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), cloze (one
-        continuation), text, one_gold, several_gold, unconditional, greedy, token_counts (unknown in imported samples).
+        `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), two_choices
+        (exactly two), cloze (one continuation), text, words (of a text), one_gold, several_gold, unconditional, greedy,
+        token_counts (unknown in imported samples). With samples, `fn` gets a `harness.Samples` of texts that a checker
+        judged; with references, one that also has the texts and the accepted answers.
         `aggregate` is mean, ratio (sum over sum), exp_ratio (its exponential), or a function of the columns.
         `bounds` is the lowest and highest possible value, such as (0, 1); intervals stay within it.
+        `known_as` lists the names of the same numbers in other programs; a user who asks for one of them is told the
+        name here. `modules` names the required modules; where one is missing, the metric is left out of tables of all
+        metrics, and is an error if it is asked for.
 
     Minimal implementation::
 

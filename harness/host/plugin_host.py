@@ -34,6 +34,7 @@ BUILT_IN = (
     "harness_plugins.metrics.choice",
     "harness_plugins.metrics.text",
     "harness_plugins.metrics.generation",
+    "harness_plugins.metrics.references",
     "harness_plugins.checkers.answers",
     "harness_plugins.checkers.code",
     "harness_plugins.laws.breaks",

@@ -35,12 +35,15 @@ NEEDS = (
     "cloze",
     "greedy",
     "one_gold",
+    "references",
     "samples",
     *(f"samples_{k}" for k in PASS_AT),
     "several_gold",
     "text",
     "token_counts",
+    "two_choices",
     "unconditional",
+    "words",
 )
 UNBOUNDED = (-float("inf"), float("inf"))
 AGGREGATES = ("mean", "ratio", "exp_ratio")
@@ -91,9 +94,11 @@ def _engines(registries: Registries, plugin: str) -> Register:
         modules: tuple[str, ...] = (),
         install: Callable[[], str] | None = None,
         adapters: bool = False,
+        tokens: bool = False,
     ) -> None:
         functions = (_callable(open_engine, name), _callable(inspect, name), _callable(preferred, name))
-        engine = mark_engine(EngineType(name, *functions, modules, install, adapters), Origin(plugin, "engine", name))
+        made = EngineType(name, *functions, modules, install, adapters, tokens)
+        engine = mark_engine(made, Origin(plugin, "engine", name))
         registries.engines.add(name, engine, plugin)
 
     return register
@@ -106,6 +111,7 @@ def make_metric(
     aggregate: str | Callable[..., Floats] = "mean",
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
+    modules: tuple[str, ...] = (),
 ) -> Metric:
     """Return a metric as it is registered; raise PluginError if it is not valid."""
     name = str(name or getattr(fn, "__name__", ""))
@@ -120,7 +126,7 @@ def make_metric(
     low, high = bounds
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
-    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)))
+    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)), modules)
 
 
 def _metrics(registries: Registries, plugin: str) -> Register:
@@ -131,9 +137,12 @@ def _metrics(registries: Registries, plugin: str) -> Register:
         aggregate: str | Callable[..., Floats] = "mean",
         higher_is_better: bool = True,
         bounds: tuple[float, float] = UNBOUNDED,
+        known_as: Sequence[str] = (),
+        modules: tuple[str, ...] = (),
     ) -> None:
-        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds)
+        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds, modules)
         registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
+        registries.metrics.elsewhere.update(dict.fromkeys(known_as, metric.name))
 
     return register
 

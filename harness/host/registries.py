@@ -53,6 +53,7 @@ class Registry(Generic[T]):
 
     kind: str
     entries: dict[str, Entry[T]] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)  # names in other programs -> names here
 
     def add(self, name: str, value: T, plugin: str) -> None:
         """Register an object under its name; if the name is taken, raise an error that names both plugins."""
@@ -66,10 +67,14 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Return the object of that name; raise UsageError with similar names if there is none."""
         if name not in self.entries:
-            raise UsageError(
-                f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
-            )
+            raise UsageError(f"there is no {name!r} in {self.kind}; {self.hint(name)}")
         return self.entries[name].value
+
+    def hint(self, name: str) -> str:
+        """Return the last part of a message about an unknown name: its name here, or similar names."""
+        if name in self.elsewhere:
+            return f"the same numbers are called {self.elsewhere[name]!r} here"
+        return suggest(name, self.entries, f"harness ls {self.kind}")
 
     def origin(self, name: str) -> Origin:
         """Return the plugin, kind and name of an object, for messages."""

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.stats import t
 
 from harness.errors import MetricError, choose
+from harness.host.distribution import missing
 from harness.host.registries import Registries
 from harness.metrics.intervals import Z, wilson
 from harness.metrics.per_document import Values, per_document
@@ -43,9 +44,14 @@ class Estimate:
 
 
 def applicable(scores: Scored, registries: Registries) -> list[Metric]:
-    """Return the metrics whose needs these scores meet, by name."""
+    """Return the metrics whose needs these scores meet, by name.
+
+    Those that compare texts with references are left out where a checker judged the texts, which they are not written
+    for (programs, numbers), and those of packages that are not installed.
+    """
     metrics: list[Metric] = [registries.metrics[name] for name in registries.metrics]
-    return [metric for metric in metrics if set(metric.needs) <= scores.offers]
+    offered = scores.offers - {"references"} if "samples" in scores.offers else scores.offers
+    return [metric for metric in metrics if set(metric.needs) <= offered and not missing(metric.modules)]
 
 
 def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import MetricError, choose
+from harness.host.distribution import missing as not_installed
 from harness.metrics.samples import Scored
 from harness.types import Floats, Metric, PerDoc
 
@@ -24,6 +25,8 @@ def per_document(metric: Metric, scores: Scored) -> Values:
     missing = set(metric.needs) - scores.offers
     if missing:
         raise MetricError(f"metric {metric.name!r} needs {choose(missing)}; these scores offer {choose(scores.offers)}")
+    if absent := not_installed(metric.modules):
+        raise MetricError(f"metric {metric.name!r} needs {choose(absent)}: pip install {' '.join(absent)}")
     result = metric.fn(scores)
     ties = int(result.tied.sum()) if isinstance(result, PerDoc) else None
     values = result.values if isinstance(result, PerDoc) else result

@@ -33,7 +33,8 @@ class Samples:
 
     `first` (n,) is the first sample of each document; `outcome` and `n_tokens` are (m,); `group` and `truncated` are
     (n,). With `until`, sampling of a document stopped at that number of successes, or at the largest number of samples.
-    Samples drawn after that success, because requests are batched, are not included.
+    Samples drawn after that success, because requests are batched, are not included. `texts` (m,) and `references`
+    (n,), the answers that each document accepts, are None where texts are not stored or a document has no answer.
     """
 
     doc_ids: NDArray[np.str_]
@@ -46,6 +47,8 @@ class Samples:
     kind: str = "generate"
     clustered: bool = False  # groups are sampled, not strata
     chance: float = 0.0  # generated text has no chance level
+    texts: NDArray[np.object_] | None = None
+    references: NDArray[np.object_] | None = None  # tuples of texts
 
     def __len__(self) -> int:
         return len(self.first)
@@ -70,10 +73,17 @@ class Samples:
 
         Where a text is unjudged, no rate of passing is known.
         """
+        compared = {"references"} if self.texts is not None and self.references is not None else set[str]()
         if (self.outcome == "unjudged").any():
-            return frozenset()
+            return frozenset(compared)
         fixed = PASS_AT if self.until is None else ()
-        return frozenset({"samples"} | {f"samples_{k}" for k in fixed if self.drawn.min() >= k})
+        return frozenset(compared | {"samples"} | {f"samples_{k}" for k in fixed if self.drawn.min() >= k})
+
+    def compared(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return each text (m,) with the references of its document; raise MetricError where there are none."""
+        if self.texts is None or self.references is None:
+            raise MetricError("no texts, or no reference answers, are stored; evaluate without --no-texts")
+        return list(zip(self.texts, np.repeat(self.references, self.drawn), strict=True))
 
     @property
     def most(self) -> float:
@@ -92,8 +102,11 @@ class Samples:
         """Return the samples of some documents, in the order of their numbers `docs` (k,)."""
         rows = np.concatenate([np.arange(self.first[d], self.first[d] + self.drawn[d]) for d in docs])
         per_doc = {name: getattr(self, name)[docs] for name in ("doc_ids", "group", "truncated")}
+        texts = None if self.texts is None else self.texts[rows]
+        references = None if self.references is None else self.references[docs]
+        of_rows = {"outcome": self.outcome[rows], "n_tokens": self.n_tokens[rows], "texts": texts}
         first = np.concatenate([[0], np.cumsum(self.drawn[docs])[:-1]])
-        return replace(self, first=first, outcome=self.outcome[rows], n_tokens=self.n_tokens[rows], **per_doc)
+        return replace(self, first=first, references=references, **of_rows, **per_doc)
 
     def pass_rates(self) -> Floats:
         """Return an unbiased estimate of the pass rate of each document (n,).

@@ -21,8 +21,8 @@ class Scores:
     """Log-probabilities (nats) of all m choices of n documents.
 
     `first` (n,) is the first row of each document; `logprob`, `is_gold`, `n_tokens`, `n_chars`, `n_bytes`, `truncated`
-    and, if available, `logprob_unconditional` and `is_greedy` are (m,). `group` (n,) are strata, or clusters if
-    `clustered`.
+    and, if available, `logprob_unconditional`, `is_greedy` and `n_words` (of plain text) are (m,). `group` (n,) are
+    strata, or clusters if `clustered`.
     """
 
     kind: str
@@ -38,6 +38,7 @@ class Scores:
     logprob_unconditional: Floats | None = None
     is_greedy: Bools | None = None
     clustered: bool = False
+    n_words: Ints | None = None
 
     def __post_init__(self) -> None:
         if not len(self):
@@ -73,12 +74,14 @@ class Scores:
         offered = {
             "answers": self.kind not in {"text", "unjudged"},
             "choices": self.kind == "choice",
+            "two_choices": self.kind == "choice" and bool((self.n_choices == 2).all()),
             "cloze": self.kind == "cloze",
             "text": self.kind == "text",
             "one_gold": one_gold,
             "several_gold": not one_gold and self.kind != "unjudged",
             "unconditional": self.logprob_unconditional is not None,
             "greedy": self.is_greedy is not None,
+            "words": self.n_words is not None,
             "token_counts": bool((self.n_tokens > 0).all()),  # 0 where samples of others do not say
         }
         return frozenset(name for name, is_offered in offered.items() if is_offered)

@@ -35,7 +35,7 @@ def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
 
 def _damaged(store: PointStore) -> list[str]:
     """Return notes on damaged files that were set aside and not yet recomputed."""
-    cells = [path for path in store.lost() if path.parts[0] != "points"]
+    cells = [path for path in store.lost() if path.parts[0] not in {"points", "tokens"}]
     lost = {path.parts[1] if path.parts[0] == "samples" else path.stem for path in cells}  # once per cell
     imports = [f"imported points are damaged and not in these tables: {again}" for again in store.lost_imports()]
     said = "1 damaged cell is" if len(lost) == 1 else f"{len(lost)} damaged cells are"

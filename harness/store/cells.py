@@ -5,7 +5,7 @@
       records/CELL.parquet         rows: doc_id, choice, logprob (nats), n_tokens, truncated, and if available
                                    is_greedy, logprob_unconditional
       samples/CELL/                generated texts in numbered parts, and a seal when all are complete
-      tokens/CELL.parquet          reserved: log-probabilities of single tokens, if requested
+      tokens/CELL.parquet          ids and log-probabilities of the tokens of each choice, if requested
       tasks/FINGERPRINT.parquet    doc_id, group, contexts, continuations, choices, n_chars, n_bytes, gold, attributes
       checkpoints/DIGEST-SOURCE.json   all attributes of a checkpoint, names included
       settings/DIGEST.json         engine, dtype, quantisation, bos, max_length, truncation, chat_template,
@@ -45,6 +45,7 @@ from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
 from harness.store.locks import lock_of
 from harness.store.sample_cells import SampleCells
+from harness.store.token_cells import TokenCells, Tokens
 from harness.types import Checkpoint, Task
 from harness.types.json import Json, JsonObject
 
@@ -72,6 +73,7 @@ class Store:
         schema = write_mark(self.path) if create else read_schema(self.path)
         self.files = StoreFiles(self.path, schema=schema, sets_aside=sets_aside)
         self.choice_cells, self.sample_cells = ChoiceCells(self.files), SampleCells(self.files)
+        self.token_cells = TokenCells(self.files)
 
     # --- cells ---------------------------------------------------------------------------------------------------
 
@@ -79,17 +81,28 @@ class Store:
         """Return the names of all complete cells; opens no file."""
         return self.choice_cells.names() | self.sample_cells.names()
 
-    def has(self, cell: CellId) -> bool:
-        """Return whether a cell is in the store and complete; at most two look-ups, opens no file."""
-        return self.choice_cells.has(cell.name) or self.sample_cells.has(cell.name)
+    def has(self, cell: CellId, *, tokens: bool = False) -> bool:
+        """Return whether a cell is in the store and complete; at most three look-ups, opens no file.
+
+        With `tokens`, a cell of choices is complete if it has the log-probabilities of its tokens, too.
+        """
+        if self.choice_cells.has(cell.name):
+            return not tokens or self.token_cells.has(cell.name)
+        return self.sample_cells.has(cell.name)
 
     def lock(self, cell: CellId) -> BaseFileLock:
         """Return the lock of a cell; the kernel frees it when its process dies."""
         return lock_of(self.path, cell.name)
 
-    def write(self, cell: CellId, records: Records) -> None:
-        """Write the records of a cell; the caller holds its lock."""
+    def write(self, cell: CellId, records: Records, tokens: Tokens | None = None) -> None:
+        """Write the records of a cell, after their tokens if there are any; the caller holds its lock."""
+        if tokens is not None:
+            self.token_cells.write(cell.name, records, tokens)
         self.choice_cells.write(cell.name, records)
+
+    def read_tokens(self, name: str) -> Tokens:
+        """Return the tokens of a cell; raise StoreError where there are none, DamagedFile for a damaged file."""
+        return self.token_cells.read(name, self.choice_cells.read(name))
 
     def read(self, name: str) -> Records:
         """Return the records of a cell; raise DamagedFile, after setting it aside, for a damaged file."""
@@ -109,6 +122,7 @@ class Store:
             self.sample_cells.read_sealed(name)
         else:
             self.choice_cells.check(name)
+            self.token_cells.check(name)
 
     def cells(self) -> list[Cell]:
         """Return all cells with their names; raise StoreError if a file with the name of one is missing."""
@@ -158,6 +172,7 @@ class Store:
         which, first = counted(rows, len(docs.doc_ids), until)
         truncated = np.zeros(len(docs.doc_ids), dtype=np.bool_)
         truncated[np.array(seal.get("truncated") or (), dtype=np.int64)] = True
+        texts = rows["text"][which]
         return Samples(
             doc_ids=docs.doc_ids,
             first=first,
@@ -167,6 +182,8 @@ class Store:
             clustered=self.task_meta[cell.fingerprint].get("groups") == "clusters",
             truncated=truncated,
             until=until,
+            texts=texts.astype(object) if all(isinstance(text, str) for text in texts) else None,
+            references=docs.references,
         )
 
     def load(self, cell: CellId) -> Scores:
@@ -184,6 +201,7 @@ class Store:
             n_chars=docs.n_chars,
             n_bytes=docs.n_bytes,
             group=docs.group,
+            n_words=docs.n_words if meta["kind"] == "text" else None,
             clustered=meta.get("groups") == "clusters",
             logprob=columns["logprob"],
             n_tokens=columns["n_tokens"],
@@ -234,7 +252,8 @@ class Store:
     def put_task(self, task: Task) -> None:
         """Store the documents of a task, with its name and how it is shown."""
         keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
-        meta = {key: getattr(task, key) for key in keys} | ({"source": dict(task.source)} if task.source else {})
+        meta = {key: getattr(task, key) for key in keys}
+        meta |= {key: dict(value) for key in ("source", "origin") if (value := getattr(task, key))}
         columns, name = task_columns(task), f"tasks/{task.fingerprint}"
         if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
             self.files.write_table(name, columns, meta)

@@ -73,6 +73,8 @@ def _cells(store: ImportedStore) -> Iterator[Finding]:
             store.check(name)
             if name in of_choices:
                 store.load(CellId.of(name))
+            if store.token_cells.has(name):
+                store.read_tokens(name)
             yield from _trusted(store, name)
         except (StoreError, KeyError) as error:
             yield _finding(store, f"cell {name}", error)

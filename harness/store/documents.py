@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from harness.types import Doc, Ints, Json, JsonObject, Task
 
@@ -27,6 +30,23 @@ class Docs:
         for first, gold in zip(self.first, table["gold"].to_pylist(), strict=True):
             self.is_gold[first + np.array(gold, dtype=np.int64)] = True
         self.row_doc_ids = table["doc_id"].combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+
+    @cached_property
+    def n_words(self) -> Ints:
+        """Return the number of words of each choice (m,): pieces between white space, as lm-eval counts them."""
+        choices = (text for texts in self.table["choices"].to_pylist() for text in texts)
+        return np.array([len(re.split(r"\s+", text)) for text in choices], dtype=np.int64)
+
+    @cached_property
+    def references(self) -> NDArray[np.object_] | None:
+        """Return the accepted answers of each document (n,), as tuples; None where one has none, or an empty one."""
+        columns = (self.table[name].to_pylist() for name in ("choices", "gold"))
+        accepted = [tuple(choices[k] for k in gold) for choices, gold in zip(*columns, strict=True)]
+        if not all(answers and all(answers) for answers in accepted):
+            return None
+        found = np.empty(len(accepted), dtype=object)
+        found[:] = accepted
+        return found
 
     @property
     def attributes(self) -> list[dict[str, Json]]:

@@ -61,6 +61,20 @@ def choice_frame(store: Store, cell: Cell, *, prompts: bool) -> pd.DataFrame:
     return _labelled(pd.concat([frame, attributes], axis=1), cell)
 
 
+def token_frame(store: Store, cell: Cell) -> pd.DataFrame:
+    """Return one row per token of every choice, with its checkpoint and document."""
+    records, tokens = store.read(cell.id.name), store.read_tokens(cell.id.name)
+    row = np.repeat(np.arange(len(tokens.counts)), tokens.counts)
+    columns = {
+        "doc_id": np.array(records.doc_ids)[row],
+        "choice": records.choices[row],
+        "position": np.arange(len(row)) - (np.cumsum(tokens.counts) - tokens.counts)[row],
+        "token_id": tokens.ids,
+        "logprob": tokens.logprobs,
+    }
+    return _labelled(pd.DataFrame(columns), cell)
+
+
 def sample_frame(store: Store, cell: Cell) -> pd.DataFrame:
     """Return one row per generated text, with its checkpoint, document and attributes."""
     docs = store.docs(cell.id.fingerprint)
@@ -97,9 +111,9 @@ def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Scalar]:
         "metric": metric.name,
         **vars(estimate(metric, measured.values, store.groups(fingerprint), average)),
         "truncated": scores.n_truncated,
-        "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
+        "chance": scores.chance if scores.offers & {"choices", "samples", "references"} else np.nan,
     }
-    if isinstance(scores, Samples):
+    if isinstance(scores, Samples) and "samples" in metric.needs:
         found |= _counts(scores, found["value"], found["stderr"])
         if metric.name == "pass_rate" and not found["passed"]:
             found["high"] = scores.most
@@ -112,8 +126,7 @@ def source_point(cell: Cell, found: SourceMetric, scores: Scored) -> dict[str, S
     known: dict[str, Scalar] = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
     wide = Z * found.stderr
     bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
-    chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
-    return checkpoint_columns(cell) | known | bounds | {"chance": chance}
+    return checkpoint_columns(cell) | known | bounds | _as_accuracy(found, scores)
 
 
 def source_frame(store: Store, cell: Cell, found: SourceMetric, scores: Scored) -> pd.DataFrame:
@@ -121,6 +134,17 @@ def source_frame(store: Store, cell: Cell, found: SourceMetric, scores: Scored) 
     columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
     docs = store.docs(cell.id.fingerprint)
     return _labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)
+
+
+def _as_accuracy(found: SourceMetric, scores: Scored) -> dict[str, Scalar]:
+    """Return chance, and what says that a metric of the source of a task is an accuracy: ties, or trials of texts."""
+    chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
+    if found.values is None or not np.isin(found.values, (0.0, 1.0)).all():
+        return {"ties": None, "chance": chance}
+    if isinstance(scores, Samples):
+        return {"ties": None, "chance": scores.chance, **_trials(found.n, found.value, found.stderr)}
+    is_acc = found.name.endswith(":acc") and "choices" in scores.offers
+    return {"ties": int(scores.picks_gold(scores.logprob).tied.sum()) if is_acc else None, "chance": chance}
 
 
 def frame_of(rows: Sequence[dict[str, Scalar]]) -> pd.DataFrame:
@@ -141,8 +165,12 @@ def _counts(samples: Samples, rate: float, stderr: float) -> dict[str, int]:
     samples if none or all passed.
     """
     drawn, passed = int(samples.drawn.sum()), int(samples.passed.sum())
+    return {"drawn": drawn, "passed": passed, **_trials(drawn, rate, stderr)}
+
+
+def _trials(drawn: int, rate: float, stderr: float) -> dict[str, int]:
     trials = max(round(rate * (1 - rate) / stderr**2), 1) if 0 < rate < 1 and stderr > 0 else drawn
-    return {"drawn": drawn, "passed": passed, "successes": round(rate * trials), "trials": trials}
+    return {"successes": round(rate * trials), "trials": trials}
 
 
 def _attributes(docs: Docs, which: Ints) -> pd.DataFrame:

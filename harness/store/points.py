@@ -39,22 +39,24 @@ from harness.store.frames import (
     sample_frame,
     source_frame,
     source_point,
+    token_frame,
 )
 from harness.store.identity import CellId
-from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportedStore
+from harness.store.imported import MEASURED, SAMPLES_ENGINE
 from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
 from harness.store.replicates import Replicates
-from harness.store.source_metrics import Answers, is_of_source, source_metrics
+from harness.store.source_metrics import is_of_source
+from harness.store.sourced import SourcedStore, unbound
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.types import Floats, Metric, Scalar, SourceMetric, Task
+from harness.types import Floats, Metric, Scalar
 
 __all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store"]
 
 UNITS = ("checkpoint", "document", "choice")
 
 
-class PointStore(ImportedStore):
+class PointStore(SourcedStore):
     """A store that returns pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
@@ -101,6 +103,20 @@ class PointStore(ImportedStore):
         frames = [choice_frame(self, cell, prompts=prompts) for cell in cells]
         return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
 
+    def tokens(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
+        """Return one row per token of the continuations: doc_id, choice, position, token_id, logprob (nats, float32).
+
+        The tokens of a choice add up to its `logprob` in `scores`. Raises StoreError where no cell has them: they are
+        stored by `harness eval --keep-tokens`.
+        """
+        cells = [cell for cell in self.select(task, family) if self.token_cells.has(cell.id.name)]
+        if not cells:
+            raise StoreError(
+                f"{self.path} has no log-probabilities of tokens of {task or 'any task'}; harness eval --keep-tokens "
+                "stores them"
+            )
+        return pd.concat([token_frame(self, cell) for cell in cells], ignore_index=True)
+
     def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
         """Return one row per generated text: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
 
@@ -134,6 +150,7 @@ class PointStore(ImportedStore):
         cells = self.selected(task, family)
         if not cells:
             return ordered(imported)
+        self._expect_own_names(metrics or (), set(imported["metric"]))
         known = (
             None
             if metrics is None
@@ -154,7 +171,7 @@ class PointStore(ImportedStore):
         for cell in cells:
             scores = self.load_any(cell.id)
             own = [self._valued(cell, m, scores) for m in self._metrics(metrics, scores, named_task=named_task)]
-            of_source = self._of_source(cell, metrics, named_task=named_task)
+            of_source = self.of_source(cell, metrics, named_task=named_task)
             if unit == "checkpoint":
                 rows += [point_of(self, cell, measured) for measured in own]
                 rows += [source_point(cell, metric, scores) for metric in of_source]
@@ -202,6 +219,9 @@ class PointStore(ImportedStore):
         """Tell whether higher is better, for a registered metric or according to the import of its points."""
         if metric in self.registries.metrics:
             return bool(self.registries.metrics[metric].higher_is_better)
+        if is_of_source(metric):
+            found = (self.of_source(cell, [metric], named_task=False) for cell in self.cells())
+            return next((own[0].higher_is_better for own in found if own), True)
         return all(about["rises"].get(metric, True) for about in self.imports.values())
 
     def holds_errors_of(self, points: pd.DataFrame) -> bool:
@@ -216,16 +236,14 @@ class PointStore(ImportedStore):
     ) -> dict[str, Floats]:
         """Return metrics of wide points in resamples of their documents: (count, n) each.
 
-        All checkpoints of a task share the resamples, because they share the documents. Imported points have none: each
-        is drawn from its standard error, or stays as it is if that is unknown. Names that are not metrics (such as a
-        loss from a family file) are omitted.
+        All checkpoints of a task share the resamples, because they share the documents. Imported points have none, and
+        some metrics of the sources of tasks have no values of documents: each is drawn from its standard error, or
+        stays as it is if that is unknown. Names that are not metrics (such as a loss of a family file) are omitted.
         """
-        metrics: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
         imported = without_cell(points)
         if not imported.any():
-            columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
-            return self._replicates.of([CellId(*ids) for ids in columns], metrics, count, rng)
-        known = [name for name in names if name in self.registries.metrics or f"{name}_stderr" in points.columns]
+            return self._of_documents(points, names, count, rng)
+        known = [name for name in names if self._is_metric(name) or f"{name}_stderr" in points.columns]
         found = {name: np.empty((count, len(points))) for name in known}
         measured = self.replicates(points[~imported], names, count, rng) if not imported.all() else {}
         for name, column in found.items():
@@ -233,19 +251,26 @@ class PointStore(ImportedStore):
             column[:, imported] = redrawn(points[imported], name, count, rng)
         return found
 
+    def _is_metric(self, name: str) -> bool:
+        return name in self.registries.metrics or is_of_source(name)
+
+    def _of_documents(
+        self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
+    ) -> dict[str, Floats]:
+        """Return metrics of points that were measured here in resamples of their documents: (count, n) each."""
+        columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
+        cells = [CellId(*ids) for ids in columns]
+        registered: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
+        of_source = [name for name in names if is_of_source(name)]
+        means = [unbound(name) for name in of_source if all(self.is_mean(cell, name) for cell in cells)]
+        found = self._replicates.of(cells, registered + means, count, rng)
+        return found | {name: redrawn(points, name, count, rng) for name in of_source if name not in found}
+
     @cached_property
     def _replicates(self) -> Replicates:
-        return Replicates(self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
-
-    def answers(self, cell: CellId) -> Answers:
-        """Return the scores of a cell or the texts of its documents, from which the source computes metrics."""
-        if not self.is_sampled(cell):
-            return self.load(cell)
-        rows = self.read_samples(cell.name)
-        texts: list[list[str | None]] = [[] for _ in self.docs(cell.fingerprint).doc_ids]
-        for i in np.lexsort((rows["sample"], rows["doc"])):
-            texts[rows["doc"][i]].append(rows["text"][i])
-        return tuple(map(tuple, texts))
+        return Replicates(
+            self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]), self.bound
+        )
 
     def read_task(self, task: str | None, metrics: Sequence[str | None]) -> Read:
         """Return the points of a task, which must be named if the store has several; see `read_points`."""
@@ -254,27 +279,24 @@ class PointStore(ImportedStore):
             raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
         ((name, own),) = tasks.items()
         there = self.metrics_of(name)
+        self._expect_own_names(metrics, there)
         known = {
             m for m in [own, *metrics[:1]] if m and (m in self.registries.metrics or m in there or is_of_source(m))
         }
         points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in there}))
         return Read(points, own, self if self.holds_errors_of(points) else None)
 
-    def _of_source(self, cell: Cell, names: Sequence[str] | None, *, named_task: bool) -> list[SourceMetric]:
-        fingerprint = cell.id.fingerprint
-        source = self.task_meta[fingerprint].get("source")
-
-        def read() -> tuple[Task, Answers]:
-            return self.task(fingerprint), self.answers(cell.id)
-
-        return source_metrics(cell.task, source, self.registries, read, names, named_task=named_task)
+    def _expect_own_names(self, metrics: Sequence[str | None], there: set[str]) -> None:
+        """Raise UsageError for a name that another program has for a metric, unless points of that name are there."""
+        for metric in metrics:
+            if metric in self.registries.metrics.elsewhere and metric not in there:
+                _ = self.registries.metrics[str(metric)]
 
     def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
-        applied = applicable(scores, self.registries)
         if names is None:
-            return applied
+            return applicable(scores, self.registries)
         wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
-        return wanted if named_task else [metric for metric in wanted if metric in applied]
+        return wanted if named_task else [metric for metric in wanted if set(metric.needs) <= scores.offers]
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:

@@ -35,12 +35,13 @@ class Replicates:
     """Replicates of metrics by cell and draw; the values are those of drawing again.
 
     `load` returns the scores of a cell, `groups` and `average` the groups of documents of a fingerprint and the way of
-    averaging them.
+    averaging them, `bind` a metric for one cell.
     """
 
     load: Callable[[CellId], Scored]
     groups: Callable[[str], Groups]
     average: Callable[[str], str]
+    bind: Callable[[Metric, CellId], Metric] = lambda metric, _: metric  # to the values of one cell
     _columns: dict[tuple[Draw, CellId, str], Floats] = field(default_factory=dict)
     _values: dict[tuple[CellId, str], tuple[Floats | Bools, ...]] = field(default_factory=dict)
     _states: dict[Draw, tuple[State, State]] = field(default_factory=dict)  # of the generator, before and after
@@ -108,7 +109,8 @@ class Replicates:
         """Return the columns of metrics per document; reads the cell only where they are not kept."""
         missing = [metric for metric in metrics if (cell, metric.name) not in self._values]
         scores = self.load(cell) if missing else None
-        found = {metric.name: per_document(metric, scores).columns for metric in missing if scores is not None}
+        bound = [self.bind(metric, cell) for metric in missing]
+        found = {metric.name: per_document(metric, scores).columns for metric in bound if scores is not None}
         kept = {metric.name: self._values[cell, metric.name] for metric in metrics if metric.name not in found}
         return found | {name: tuple(np.asarray(c, dtype=np.float64) for c in own) for name, own in kept.items()}
 

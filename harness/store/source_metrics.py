@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from harness.errors import HarnessError, MetricError, choose
 from harness.host.registries import Registries
 from harness.metrics.scores import Scores
-from harness.types import SourceMetric, Task
+from harness.types import SourceMetric
 from harness.types.json import JsonObject
 
 Answers = Scores | tuple[tuple[str | None, ...], ...]  # of a cell: scores, or the texts of each document
@@ -23,15 +23,15 @@ def source_metrics(
     task: str,
     source: JsonObject | None,
     registries: Registries,
-    read: Callable[[], tuple[Task, Answers]],
+    compute: Callable[[], list[SourceMetric]],
     names: Sequence[str] | None,
     *,
     named_task: bool,
 ) -> list[SourceMetric]:
     """Return the metrics of a cell that the source of its task computes (names None: all).
 
-    `read` returns the task and the answers of the cell. Without names, a source that cannot compute its metrics (its
-    package is not installed) causes a warning. Raises MetricError for an unknown name if the task was named.
+    `compute` returns all metrics of the cell. Without names, a source that cannot compute them (its package is not
+    installed) causes a warning. Raises MetricError for an unknown name if the task was named.
     """
     wanted = None if names is None else {name for name in names if is_of_source(name)}
     if source is None or wanted == set():
@@ -43,7 +43,7 @@ def source_metrics(
     if registered.metrics is None:
         return []
     try:
-        found = list(registered.metrics(*read()))
+        found = compute()
     except HarnessError as error:
         if wanted:
             raise

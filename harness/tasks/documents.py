@@ -65,9 +65,9 @@ def find_files(patterns: str | Sequence[str], folders: Sequence[Path]) -> list[P
 def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterator[dict[str, Json]]:
     """Yield the documents of a file; each row also has `file`, the name without suffixes, unless it has one itself.
 
-    `columns` names the columns of a CSV file that has no header, and the lines of a block in a text file. `rows` is
-    the field with a list of documents; each also gets the fields outside the list. Raises TaskError with file
-    and line.
+    `columns` names the columns of a CSV file that has no header, and the lines of a block in a text file; without them
+    a text file is one document with the field `text`. `rows` is the field with a list of documents; each also gets the
+    fields outside the list. Raises TaskError with file and line.
     """
     stem, _, suffix = file.name.removesuffix(".gz").rpartition(".")
     if suffix not in READERS:
@@ -131,6 +131,10 @@ def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[di
 
 
 def _blocks(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
+    """Yield the blocks of a text file; without columns, the whole file as one document, white space included."""
+    if not columns:
+        yield {"text": read_all(stream)}
+        return
     for number, block in enumerate(read_all(stream).strip().split("\n\n")):
         lines = block.split("\n")
         if len(lines) != len(columns):

@@ -14,7 +14,7 @@ from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
 from harness.files import digest_of, expect_characters
 from harness.host.registries import Registries
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
-from harness.tasks.hub import read_hub
+from harness.tasks.hub import HubRows
 from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.tasks.task_files import HubTask, TaskFile, read_task_file
@@ -31,6 +31,11 @@ class Material(NamedTuple):
     prompt: PromptSpec
     rows: Iterable[Row]
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """Return the dataset of the hub that the rows were read from, if they were."""
+        return self.rows.origin if isinstance(self.rows, HubRows) else {}
+
 
 def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None, prompting: Prompting = PLAIN) -> Task:
     """Read the documents of a task and make their prompts.
@@ -41,8 +46,9 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
     """
     try:
         file = with_shots(file, prompting)
-        prompt, rows = _material(file, data)
-        docs = sorted(make_docs(prompt, rows, file.leave_out), key=lambda doc: doc.group or "")
+        material = _material(file, data)
+        prompt = material.prompt
+        docs = sorted(make_docs(prompt, material.rows, file.leave_out), key=lambda doc: doc.group or "")
         docs = list(_limited(docs, limit))
         _check(docs)
     except TaskError as error:
@@ -60,6 +66,7 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
         about=file.about,
         generation=file.generation,
         groups=file.groups,
+        origin=material.origin,
     )
 
 
@@ -127,8 +134,8 @@ def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
 
 
 def _from_hub(hub: HubTask) -> Material:
-    solved = read_hub(hub.source, hub.fewshot.split) if hub.fewshot else ()
-    return Material(_shown(hub.prompt, hub.fewshot, solved), read_hub(hub.source, hub.split))
+    solved = HubRows(hub.source, hub.fewshot.split) if hub.fewshot else ()
+    return Material(_shown(hub.prompt, hub.fewshot, solved), HubRows(hub.source, hub.split))
 
 
 def _shown(prompt: PromptSpec, shots: FewShot | None, solved: Iterable[Row]) -> PromptSpec:

@@ -5,12 +5,9 @@ A pattern such as (a+)+b needs exponential time for some texts, and Python offer
 
 from __future__ import annotations
 
-import atexit
-import json
-import subprocess
-import sys
 from functools import cache
-from threading import Lock, Timer
+
+from harness.tasks.children import Child
 
 SECONDS = 5.0  # for one text
 CHILD = """
@@ -24,44 +21,9 @@ for line in sys.stdin:
 Match = list[str | None]  # the whole match, then its groups
 
 
-class Finder:
-    """The child process that searches; one for all threads."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-I", "-S", "-c", CHILD]
-        self.process = subprocess.Popen(  # noqa: S603  # a fixed command
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="ascii"
-        )
-        self.lock = Lock()
-        atexit.register(self.close)
-
-    def find(self, question: str, seconds: float) -> list[Match] | None:
-        """Return all matches; None where that takes longer."""
-        assert self.process.stdin is not None  # both are pipes
-        assert self.process.stdout is not None
-        with self.lock:
-            timer = Timer(seconds, self.process.kill)
-            timer.start()
-            try:
-                self.process.stdin.write(question + "\n")
-                self.process.stdin.flush()
-                answer = self.process.stdout.readline()
-            except BrokenPipeError:
-                return None
-            finally:
-                timer.cancel()
-        return json.loads(answer) if answer.endswith("\n") else None
-
-    def close(self) -> None:
-        """End the child."""
-        atexit.unregister(self.close)
-        self.process.kill()
-        self.process.communicate()
-
-
 @cache
-def _finder() -> Finder:
-    return Finder()
+def _finder() -> Child:
+    return Child("-I", "-S", "-c", CHILD)
 
 
 def find_matches(pattern: str, text: str, *, most: int | None = None, seconds: float = SECONDS) -> list[Match]:
@@ -72,10 +34,11 @@ def find_matches(pattern: str, text: str, *, most: int | None = None, seconds: f
     >>> find_matches("([a-z])([0-9])?", "a1 b")
     [['a1', 'a', '1'], ['b', 'b', None]]
     """
-    found = _finder().find(json.dumps([pattern, text, most]), seconds)
-    if found is None:
+    try:
+        found: list[Match] = _finder().ask([pattern, text, most], seconds)
+    except TimeoutError as error:
         _finder().close()
         _finder.cache_clear()
         what = f"the pattern {pattern!r} took longer than {seconds:g} s on a text of {len(text)} characters"
-        raise TimeoutError(f"{what}; write one in which no repetition is inside another")
+        raise TimeoutError(f"{what}; write one in which no repetition is inside another") from error
     return found

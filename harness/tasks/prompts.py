@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from harness.errors import TaskError, choose
+from harness.tasks.jinja_fields import render
 from harness.tasks.prompting import Prompting, chat_context, opening, turn
 from harness.tasks.templates import Row, fill, fill_list, look_up
 from harness.types import Doc, Json
@@ -62,7 +63,8 @@ class PromptSpec:
     answers: Json = None
     id: str | None = None
     group: str | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
+    counted: str = ""
+    fields: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     delimiter: str = " "
     formulation: str = "cloze"
@@ -99,8 +101,15 @@ def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] 
 def _with_fields(spec: PromptSpec, row: Row) -> Row:
     made = dict(row)
     for name, template in spec.fields.items():
-        made[name] = fill(template, made)
+        made[name] = fill(template, made) if isinstance(template, str) else _rendered(name, template, made)
     return made
+
+
+def _rendered(name: str, form: Mapping[str, str], row: Row) -> str:
+    try:
+        return render(form["jinja"], row)
+    except TaskError as error:
+        raise TaskError(f"fields: {name}: {error}") from error
 
 
 def _make_doc(spec: PromptSpec, row: Row, doc_id: str, group: str | None, solved: Sequence[Solved]) -> Doc:
@@ -140,7 +149,8 @@ def _examples_of(spec: PromptSpec, group: str | None) -> Sequence[Solved]:
 
 def _text(spec: PromptSpec, row: Row, doc_id: str) -> Doc:
     text = fill(spec.text, row)
-    return Doc(doc_id, ("",), (_filled(text, "text"),), (text,), (0,))
+    counted = fill(spec.counted, row) if spec.counted else text
+    return Doc(doc_id, ("",), (_filled(text, "text"),), (_filled(counted, "counted"),), (0,))
 
 
 def _cloze(spec: PromptSpec, row: Row, doc_id: str) -> Doc:

@@ -43,6 +43,12 @@ METRICS = {
 }  # default metric per kind
 
 
+def _is_template(value: Json) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, dict) and list(value) == ["jinja"] and is_texts([value["jinja"]])
+    )
+
+
 EXPECTED: dict[str, tuple[str, Callable[[Json], bool]]] = {  # by the annotation of a field: what it takes
     "str": ("text: put it in quotes", lambda value: isinstance(value, str)),
     "str | None": ("text: put it in quotes", lambda value: value is None or isinstance(value, str)),
@@ -51,9 +57,9 @@ EXPECTED: dict[str, tuple[str, Callable[[Json], bool]]] = {  # by the annotation
     "float": ("a number", lambda value: type(value) in (int, float)),
     "tuple[str, ...]": ("a list of texts", is_texts),
     "frozenset[str]": ("a list of texts", is_texts),
-    "Mapping[str, str]": (
-        "a table of texts",
-        lambda value: isinstance(value, dict) and is_texts([*value, *value.values()]),
+    "Mapping[str, str | Mapping[str, str]]": (
+        "a table of templates; one of jinja2 is {jinja: TEMPLATE}",
+        lambda value: isinstance(value, dict) and is_texts(list(value)) and all(map(_is_template, value.values())),
     ),
 }
 REQUIRED = {

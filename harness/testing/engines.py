@@ -25,6 +25,7 @@ def check_engine(
     *,
     inspect: Callable[..., EngineInfo] | None = None,
     generates: bool = True,
+    tokens: bool = False,
     tolerance: float = 1e-3,
     **options: Json,
 ) -> None:
@@ -32,7 +33,8 @@ def check_engine(
 
     Samples must agree with the scores: greedy samples are the most probable tokens, and other tokens have the
     frequencies that the scores predict. With `generates=False` the engine only scores, and `generate` must raise a
-    HarnessError. `inspect` is checked if given. `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
+    HarnessError. With `tokens=True` it is registered with `tokens`, and must return log-probabilities of single tokens
+    that add up. `inspect` is checked if given. `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
     Raises an AssertionError that lists all failures.
     """
     with collected(f"engine {getattr(open_engine, '__name__', open_engine)}") as findings:
@@ -44,6 +46,8 @@ def check_engine(
             findings.run(_check_company, engine, tolerance)
             findings.run(_check_single_tokens, engine, tolerance)
             findings.run(_check_chain_rule, engine, tolerance)
+            if tokens:
+                findings.run(_check_tokens, engine)
             for check in (_check_samples, _check_frequencies) if generates else (_check_refusal,):
                 findings.run(check, engine)
             findings.run(_check_describe, engine)
@@ -117,6 +121,18 @@ def _check_single_tokens(engine: Engine, tolerance: float) -> None:
     first = _some_requests()[0].context
     score = _by_key(engine.score([Request("all", first, tuple((t,) for t in range(1, 200)))]))["all"]
     assert np.exp(score.logprobs).sum() <= 1 + tolerance, "the probabilities of single tokens sum to more than 1"
+
+
+def _check_tokens(engine: Engine) -> None:
+    requests = _some_requests()
+    plain, found = (_by_key(engine.score([replace(r, tokens=t) for r in requests])) for t in (False, True))
+    for request in requests:
+        tokens = found[request.key].tokens
+        assert tokens is not None, "a request with tokens=True came back without log-probabilities of tokens"
+        lengths = [len(own) for own in tokens]
+        assert lengths == [len(c) for c in request.continuations], f"{lengths} tokens of continuations came back"
+        sums = np.array([np.sum(own) for own in tokens])
+        assert np.allclose(sums, plain[request.key].logprobs, rtol=1e-6, atol=1e-6), "tokens do not add up to logprobs"
 
 
 def _check_chain_rule(engine: Engine, tolerance: float) -> None:

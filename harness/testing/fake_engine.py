@@ -45,11 +45,13 @@ class FakeEngine:
         """Score requests one by one."""
         for request in requests:
             scored = [self._continuation(request.context[-1], c) for c in request.continuations]
-            yield ChoiceScore(request.key, np.array([s for s, _ in scored]), np.array([g for _, g in scored]))
+            tokens = tuple(own for own, _ in scored)
+            sums, greedy = np.array([own.sum() for own in tokens]), np.array([g for _, g in scored])
+            yield ChoiceScore(request.key, sums, greedy, tokens if request.tokens else None)
 
-    def _continuation(self, before: int, ids: Sequence[int]) -> tuple[float, bool]:
+    def _continuation(self, before: int, ids: Sequence[int]) -> tuple[Floats, bool]:
         rows = [(self.table(previous), token) for previous, token in zip((before, *ids), ids, strict=False)]
-        return float(sum(row[token] for row, token in rows)), all(int(np.argmax(row)) == token for row, token in rows)
+        return np.array([row[token] for row, token in rows]), all(int(np.argmax(row)) == token for row, token in rows)
 
     def table(self, previous: int) -> Floats:
         """Return the log-probabilities (257,) of the token after `previous`."""

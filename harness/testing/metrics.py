@@ -18,18 +18,22 @@ from harness.metrics.scores import Scores
 from harness.testing.findings import collected, expect_call
 from harness.types import OUTCOMES, Floats, Metric, MetricValues
 
+WORDS = ("a", "blue", "house", "stands", "near", "the", "river", "today")  # of made-up texts
+
 
 def example_scores(
     n: int = 12, *, groups: int = 1, seed: int = 0, clustered: bool = False, needs: tuple[str, ...] = ()
 ) -> Scores:
     """Return artificial scores of n documents with two to five choices, one of them gold, with all optional fields.
 
-    `needs` changes the kind of document: "text" and "cloze" have one row per document, "several_gold" two gold choices.
+    `needs` changes the kind of document: "text" and "cloze" have one row per document, "several_gold" two gold choices,
+    "two_choices" two choices.
     """
     rng = np.random.default_rng(seed)
     kind = next((kind for kind in ("text", "cloze") if kind in needs), "choice")
     n_choices = rng.integers(2, 6, size=n) if kind == "choice" else np.ones(n, dtype=np.int64)
     n_choices = n_choices + ("several_gold" in needs)
+    n_choices = np.full(n, 2) if "two_choices" in needs else n_choices
     first = np.concatenate([[0], np.cumsum(n_choices)[:-1]])
     rows = int(n_choices.sum())
     is_gold = np.zeros(rows, dtype=np.bool_)
@@ -51,14 +55,18 @@ def example_scores(
         group=np.array([f"group {i % groups}" if groups > 1 else None for i in range(n)], dtype=object),
         logprob_unconditional=-rng.exponential(4.0, size=rows) - 0.1,
         is_greedy=rng.random(rows) < 0.3,
+        n_words=n_tokens if kind == "text" else None,
         clustered=clustered,
     )
 
 
 def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
-    """Return artificial samples of n documents, `each` per document, with all outcomes."""
+    """Return artificial samples of n documents, `each` per document, with all outcomes, texts and references."""
     rng = np.random.default_rng(seed)
     outcome = rng.choice(OUTCOMES[:4], size=n * each, p=[0.3, 0.5, 0.1, 0.1])
+    sentences = np.array([" ".join(rng.choice(WORDS, size=5)) for _ in range(20)], dtype=object)
+    references = np.empty(n, dtype=object)
+    references[:] = [tuple(rng.choice(sentences, size=1 + i % 2)) for i in range(n)]
     return Samples(
         doc_ids=np.array([str(i) for i in range(n)]),
         first=np.arange(n) * each,
@@ -66,6 +74,8 @@ def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
         n_tokens=rng.integers(1, 9, size=n * each),
         group=np.full(n, None, dtype=object),
         truncated=np.zeros(n, dtype=np.bool_),
+        texts=rng.choice(sentences, size=n * each),
+        references=references,
     )
 
 
@@ -106,6 +116,8 @@ def _made(metric: Metric | Callable[..., MetricValues], registered: Registered) 
 
 def _scores_for(metric: Metric) -> Scored:
     """Return artificial scores that fulfil a metric's needs."""
+    if "references" in metric.needs:
+        return example_samples(each=2)
     return example_samples() if "samples" in metric.needs else example_scores(needs=metric.needs)
 
 

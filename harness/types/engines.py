@@ -87,7 +87,8 @@ class EngineType:
     """A registered engine: its name, and functions that inspect a checkpoint and open it.
 
     `preferred()` returns whether it is the default engine on this machine. `modules` must be importable; `install()`
-    returns the command that installs them. `adapters` says that the engine serves `Checkpoint.adapter`.
+    returns the command that installs them. `adapters` says that the engine serves `Checkpoint.adapter`, `tokens` that
+    it returns the log-probabilities of single tokens.
     """
 
     name: str
@@ -97,3 +98,4 @@ class EngineType:
     modules: tuple[str, ...] = ()
     install: Callable[[], str] | None = None
     adapters: bool = False
+    tokens: bool = False

@@ -26,6 +26,7 @@ class Metric:
     `fn(scores)` returns values per document, shape (n,), or a pair (numerators, denominators) for a ratio.
     `needs` names what the scores must offer; `aggregate` is "mean", "ratio", "exp_ratio" or a function of the
     per-document columns, whose interval is then bootstrapped over documents. Intervals stay within `bounds`.
+    `modules` must be importable.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Metric:
     aggregate: str | Callable[..., Floats] = "mean"
     higher_is_better: bool = True
     bounds: tuple[float, float] = (-float("inf"), float("inf"))
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

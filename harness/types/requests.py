@@ -15,7 +15,7 @@ class Request:
 
     `cell` is equal for the consecutive requests of one cell. An engine batches only within a cell, so that its numbers
     do not depend on the other cells of a run. With `greedy` false, no metric needs to know whether a continuation is
-    the most probable one, and an engine may omit it.
+    the most probable one, and an engine may omit it. With `tokens`, the log-probability of each token is wanted, too.
     """
 
     key: Hashable
@@ -23,6 +23,7 @@ class Request:
     continuations: tuple[tuple[int, ...], ...]
     cell: Hashable = None
     greedy: bool = True
+    tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class ChoiceScore:
     """The scores of one request: shapes (K,) for K continuations.
 
     `logprobs` are nats, summed over the tokens of each continuation; `is_greedy` says whether every token of the
-    continuation is the most probable one, or is None if unknown.
+    continuation is the most probable one, or is None if unknown. `tokens` has the log-probabilities of the tokens of
+    each continuation, which add up to its `logprobs`, if the request asked for them.
     """
 
     key: Hashable
     logprobs: Floats
     is_greedy: Bools | None = None
+    tokens: tuple[Floats, ...] | None = None
 
 
 @dataclass(frozen=True)

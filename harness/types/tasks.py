@@ -54,7 +54,8 @@ class Task:
     of the task has metrics for them). `metric` is the one shown in tables; `average` is "macro" or "micro" over groups.
     `groups` are "strata" (a fixed set, such as subjects) or "clusters" (a sample, such as passages), which determines
     the standard errors. `truncation` is the task's own ("": the suite's default). `source` names the source of the task
-    and what it needs to compute its own metrics (register_sources).
+    and what it needs to compute its own metrics (register_sources). `origin` names the dataset of the hub, its commit
+    (revision) and licence, if the documents came from there.
     """
 
     name: str
@@ -69,3 +70,4 @@ class Task:
     groups: str = "strata"
     truncation: str = ""
     source: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)

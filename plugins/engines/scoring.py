@@ -16,6 +16,7 @@ import numpy as np
 
 from harness import ChoiceScore, EngineError, OutOfMemory, Request
 from harness.engines import common_prefix
+from harness.types import Floats
 from harness_plugins.engines.forwards import Answer, Row, rows_of
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
 from harness_plugins.engines.sharing import Sharing, real_tree_differs
@@ -130,20 +131,22 @@ class Scorer:
 
 @dataclass
 class Gathered:
-    """Collect the scores of rows, (log-probability, greedy) by request and choice, until a request is complete."""
+    """Collect (log-probability, greedy, tokens) of rows by request and choice, until requests are complete."""
 
     requests: Sequence[Request]
-    found: dict[int, dict[int, tuple[float, bool]]] = field(default_factory=dict)
+    found: dict[int, dict[int, tuple[float, bool, Floats | None]]] = field(default_factory=dict)
 
     def add(self, rows: Sequence[Row], answer: Answer) -> Iterator[ChoiceScore]:
         """Read a batch; yield the scores of complete requests."""
-        for row, score in zip(rows, zip(*answer.read(), strict=True), strict=True):
+        keeps = any(self.requests[row.request].tokens for row in rows)
+        tokens = answer.tokens() if keeps else [None] * len(rows)
+        for row, score in zip(rows, zip(*answer.read(), tokens, strict=True), strict=True):
             request, own = self.requests[row.request], self.found.setdefault(row.request, {})
             own[row.choice] = score
             if len(own) == len(request.continuations):
-                logprobs, greedy = zip(*(own[k] for k in range(len(own))), strict=True)
+                logprobs, greedy, each = zip(*(own[k] for k in range(len(own))), strict=True)
                 del self.found[row.request]
-                yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy))
+                yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy), each if request.tokens else None)
 
 
 def windows(requests: Iterable[Request], tokens: Callable[[], int]) -> Iterator[list[Request]]:
@@ -175,8 +178,10 @@ def one_behind(launched: Iterable[Launched]) -> Iterator[ChoiceScore]:
 
 def _scores(batch: Batch, answer: Answer) -> Iterator[ChoiceScore]:
     logprobs, greedy = answer.read()
+    tokens = answer.tokens() if any(tree.request.tokens for tree in batch.trees) else []
     for request, choices in batch.slices():
-        yield ChoiceScore(request.key, logprobs[choices], greedy[choices])
+        own = tuple(tokens[choices]) if request.tokens else None
+        yield ChoiceScore(request.key, logprobs[choices], greedy[choices], own)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -298,4 +298,5 @@ def register_engines(register: harness.Register) -> None:
         modules=modules,
         install=lambda: how_to_install("transformers"),
         adapters=True,
+        tokens=True,
     )

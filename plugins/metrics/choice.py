@@ -108,6 +108,51 @@ def calibration_error(confidence: harness.Floats, right: harness.Floats) -> harn
     return np.asarray(np.abs(sums).sum(-1).reshape(confidence.shape[:-1]) / confidence.shape[-1])
 
 
+def picked(scores: Scores) -> tuple[harness.Floats, harness.Floats, harness.Floats]:
+    """Return (is right, the correct choice, the picked one) of each document, choices as numbers from 0."""
+    gold = np.flatnonzero(scores.is_gold) - scores.first
+    chosen = scores.pick(scores.logprob) - scores.first
+    return (gold == chosen).astype(np.float64), gold.astype(np.float64), chosen.astype(np.float64)
+
+
+def f1(scores: Scores) -> tuple[harness.Floats, harness.Floats, harness.Floats]:
+    """Return what the F1 of picking the second of two choices is computed from (lm-eval's f1)."""
+    return picked(scores)
+
+
+def mcc(scores: Scores) -> tuple[harness.Floats, harness.Floats, harness.Floats]:
+    """Return what Matthews' correlation of picked and correct choices is computed from (lm-eval's mcc)."""
+    return picked(scores)
+
+
+def f1_of(right: harness.Floats, gold: harness.Floats, chosen: harness.Floats) -> harness.Floats:
+    """Return 2 TP / (2 TP + FP + FN) of choice 1; 0 where it is neither right nor picked.
+
+    Shapes (n,) to (), or (R, n) to (R,).
+
+    >>> f1_of(np.array([1, 0, 1]), np.array([1, 1, 0]), np.array([1, 0, 0]))
+    array(0.66666667)
+    """
+    hits, all_of_it = (right * gold).sum(-1), gold.sum(-1) + chosen.sum(-1)
+    return np.asarray(np.divide(2 * hits, all_of_it, out=np.zeros_like(hits * 1.0), where=all_of_it > 0))
+
+
+def mcc_of(right: harness.Floats, gold: harness.Floats, chosen: harness.Floats) -> harness.Floats:
+    """Return Matthews' correlation for any number of choices (Gorodkin 2004).
+
+    It is 0 where all correct or all picked choices have one number. Shapes (n,) to (), or (R, n) to (R,).
+
+    >>> mcc_of(np.array([1, 0, 1]), np.array([1, 1, 0]), np.array([1, 0, 0]))
+    array(0.5)
+    """
+    numbers = np.arange(max(gold.max(), chosen.max()) + 1)
+    n, hits = gold.shape[-1], right.sum(-1)
+    golds, picks = ((column[..., None] == numbers).sum(-2) for column in (gold, chosen))  # (..., choices)
+    scale = (n**2 - (golds**2).sum(-1)) * (n**2 - (picks**2).sum(-1))
+    apart = hits * n - (golds * picks).sum(-1)
+    return np.asarray(np.divide(apart, np.sqrt(scale), out=np.zeros_like(apart * 1.0), where=scale > 0))
+
+
 def _distribution(scores: Scores) -> harness.Floats:
     """Return the probability of each choice among the listed choices, (m,)."""
     return np.exp(scores.logprob - scores.logsumexp(scores.logprob)[scores.doc])
@@ -116,16 +161,20 @@ def _distribution(scores: Scores) -> harness.Floats:
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register the metrics with their requirements."""
-    for metric in (acc, acc_char, acc_byte, p_choices):
-        register(metric, needs=["choices"], bounds=(0, 1))
+    register(acc, needs=["choices"], bounds=(0, 1))
+    register(acc_char, needs=["choices"], bounds=(0, 1), known_as=["acc_norm"])
+    register(acc_byte, needs=["choices"], bounds=(0, 1), known_as=["acc_bytes"])
+    register(p_choices, needs=["choices"], bounds=(0, 1))
     register(acc_token, needs=["choices", "token_counts"], bounds=(0, 1))
     register(margin, needs=["choices"])
     register(p_wrong, needs=["choices"], higher_is_better=False, bounds=(0, 1))
     register(cross_entropy, needs=["choices"], higher_is_better=False, bounds=(0, math.inf))
-    register(brier, needs=["choices", "one_gold"], higher_is_better=False, bounds=(0, 2))
-    register(acc_pmi, needs=["choices", "unconditional"], bounds=(0, 1))
+    register(brier, needs=["choices", "one_gold"], higher_is_better=False, bounds=(0, 2), known_as=["brier_score"])
+    register(acc_pmi, needs=["choices", "unconditional"], bounds=(0, 1), known_as=["acc_mutual_info"])
     register(mc2, needs=["choices", "several_gold"], bounds=(0, 1))
     register(ece, needs=["choices"], aggregate=calibration_error, higher_is_better=False, bounds=(0, 1))
+    register(f1, needs=["choices", "two_choices", "one_gold"], aggregate=f1_of, bounds=(0, 1))
+    register(mcc, needs=["choices", "one_gold"], aggregate=mcc_of, bounds=(-1, 1), known_as=["matthews_corrcoef"])
     register(gold_bits_per_byte, needs=["answers", "one_gold"], higher_is_better=False, bounds=(0, math.inf))
     register(logp_gold, needs=["answers"], bounds=(-math.inf, 0))
     register(p_vocab, needs=["answers"], bounds=(0, 1))

@@ -37,6 +37,11 @@ def byte_perplexity(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
     return -scores.logprob, scores.n_bytes.astype(np.float64)
 
 
+def word_perplexity(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
+    """Return (-log p, words between white space) of each text: its exponential is lm-eval's word_perplexity."""
+    return -scores.logprob, np.asarray(scores.n_words, dtype=np.float64)
+
+
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
     """Register the metrics with their requirements."""
@@ -49,4 +54,6 @@ def register_metrics(register: harness.Register) -> None:
         higher_is_better=False,
         bounds=(1, math.inf),
     )
+    for metric, needs in ((byte_perplexity, ["text"]), (word_perplexity, ["text", "words"])):
+        register(metric, needs=needs, aggregate="exp_ratio", higher_is_better=False, bounds=(1, math.inf))
     register(bits_per_byte, needs=["text"], aggregate="ratio", higher_is_better=False, bounds=(0, math.inf))

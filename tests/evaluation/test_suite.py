@@ -446,6 +446,7 @@ def test_a_place_that_cannot_be_a_store_is_known_before_weights_are_read(tmp_pat
         (["aster"], [], {}, "checkpoints and 0 tasks are named"),
         (["aster"], ["nano_job"], {"truncation": "right"}, "truncation 'right' is none of"),
         (["aster"], [make_task("a", metric="accc")], {}, "task a: there is no metric 'accc'; did you mean 'acc'"),
+        (["aster"], [make_task("a", metric="acc_norm")], {}, "no metric 'acc_norm'; .* called 'acc_char' here"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_before_anything_is_made(
@@ -739,9 +740,9 @@ def test_the_engine_scores_the_next_cell_while_one_is_written(tmp_path, family, 
     scored, in_time = threading.Event(), list[bool]()
     write = Store.write
 
-    def slow(self, cell, records) -> None:
+    def slow(self, cell, records, tokens) -> None:
         in_time.append(scored.wait(30))
-        write(self, cell, records)
+        write(self, cell, records, tokens)
 
     class Telling(Progress):
         docs = 0

@@ -173,9 +173,12 @@ def test_all_shipped_metrics_pass_the_check(host: PluginHost):
     is_gold[example_scores().first] = False
     several = replace(example_scores(), is_gold=is_gold)
     single = scores(*[[x] for x in -np.arange(1.0, 9.0)], is_greedy=np.arange(8) % 2 == 0)
+    plain = replace(single, kind="text", n_words=np.arange(1, 9))
     tried = set()
-    texts = (example_samples(), replace(example_samples(), until=3))
-    for own in (example_scores(), several, replace(single, kind="cloze"), replace(single, kind="text"), *texts):
+    unjudged = replace(example_samples(12, each=2), outcome=np.full(24, "unjudged"))
+    drawn = (example_samples(), replace(example_samples(), until=3), unjudged)
+    two = example_scores(needs=("two_choices",))
+    for own in (example_scores(), two, several, replace(single, kind="cloze"), plain, *drawn):
         for metric in applicable(own, host):
             check_metric(metric, own)
             tried.add(metric.name)

@@ -14,6 +14,7 @@ import harness
 from harness.checkpoints.families import locate, select
 from harness.errors import EngineError, FamilyError, SuiteError
 from harness.host import PluginHost
+from tests.plugins.test_executors import rows_of
 
 BASE = "aster:w32l2@1600"
 
@@ -60,6 +61,18 @@ def test_an_adapter_scores_as_its_merged_model_and_not_as_its_base(saved, host: 
         assert np.abs(found["one:one"] - found[other]).max() > 0.01
     points = store.points(metrics=["acc"])
     assert set(points["adapter"].dropna()) == {str(saved["one"]), str(saved["two"])}
+
+
+@pytest.mark.soak
+def test_two_local_workers_score_adapters_as_one_process_does(tmp_path, saved, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    names = [str(saved["one"]), str(saved["two"]), "aster:w32l2@1600"]
+    harness.evaluate(names, ["nano_job"], tmp_path / "one", limit=10).check()
+    arguments = {"executor": "local", "executor_options": {"workers": 2}}
+    harness.evaluate(names, ["nano_job"], tmp_path / "two", limit=10, **arguments).check()
+    found = rows_of(tmp_path / "two")
+    assert found == rows_of(tmp_path / "one")
+    assert len({tuple(rows["logprob"]) for rows in found.values()}) == 3
 
 
 def adapter(folder: Path, **settings) -> Path:

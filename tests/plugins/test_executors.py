@@ -84,6 +84,23 @@ def test_two_local_workers_give_the_records_of_one_process_though_one_is_killed_
     assert len(set(progress.seen)) == len(progress.seen) == summary.written == len(alone)
 
 
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+@pytest.mark.soak
+def test_two_local_workers_render_conversations_and_keep_tokens_as_one_process_does(tmp_path):
+    (tmp_path / "chat.jinja").write_text(CHAT)
+    prompting = {"chat_template": str(tmp_path / "chat.jinja"), "system_prompt": "Be brief."}
+    arguments = {"limit": 5, "prompting": prompting, "keep_tokens": True}
+    harness.evaluate(["aster:w32l2@400..1600 *2"], TASKS, tmp_path / "one", **arguments).check()
+    arguments |= {"executor": "local", "executor_options": {"workers": 2}}
+    harness.evaluate(["aster:w32l2@400..1600 *2"], TASKS, tmp_path / "two", **arguments).check()
+    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+    one, two = (harness.open_store(tmp_path / name) for name in ("one", "two"))
+    assert two.tokens().equals(one.tokens())
+    assert all(settings.chat_template and settings.system_prompt for settings in two.settings.values())
+
+
 def ray_cluster() -> Any:
     """Return a Ray cluster of two nodes of one CPU on this machine; skip without Ray, unless it is required."""
     try:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import harness
 from harness import Task, TaskError, UsageError
 from harness.checkpoints.families import locate, select
 from harness.host import PluginHost
+from harness.points import widen
 from harness.tasks.loading import find_tasks
 from harness.tasks.prompting import Prompting
 from harness.tasks.task_files import read_task_file
 from harness_plugins.sources.lm_eval import rebuilding
+from harness_plugins.sources.lm_eval.export import export_store
 from tests import lm_eval_cases as cases
 from tests.conftest import REPOSITORY
 
@@ -38,6 +42,14 @@ def test_results_and_samples_are_those_that_lm_eval_writes(name: str, host: Plug
     case, folder = CASES[name](), tmp_path / "tasks"
     folder.mkdir()
     case.write(folder)
+    run_both(case, folder, tmp_path, host)
+    found = cases.compare(tmp_path / "theirs", tmp_path / "ours")
+    assert not found.differences, "\n".join(found.differences[:20])
+    assert found.documents
+
+
+def run_both(case: cases.Case, folder: Path, out: Path, host: PluginHost) -> None:
+    """Evaluate a case with both programs, into OUT/theirs and OUT/ours."""
 
     def model():
         from lm_eval.models.huggingface import HFLM
@@ -46,11 +58,29 @@ def test_results_and_samples_are_those_that_lm_eval_writes(name: str, host: Plug
         settings = {"dtype": "float32", "max_length": cases.MAX_LENGTH, "batch_size": 8, "device": "cpu"}
         return HFLM(pretrained=str(weights), add_bos_token=case.add_bos, **settings)
 
-    cases.theirs(case, folder, model, tmp_path / "theirs")
-    cases.ours(case, folder, MODEL, tmp_path / "ours", host=host)
+    cases.theirs(case, folder, model, out / "theirs")
+    cases.ours(case, folder, MODEL, out / "ours", host=host)
+
+
+@pytest.mark.parity
+def test_a_group_of_several_kinds_is_aggregated_as_lm_eval_does_where_all_its_tasks_are_stored(
+    host: PluginHost, tmp_path: Path
+):
+    case, folder = cases.mixed(5), tmp_path / "tasks"
+    folder.mkdir()
+    case.write(folder)
+    run_both(case, folder, tmp_path, host)
     found = cases.compare(tmp_path / "theirs", tmp_path / "ours")
     assert not found.differences, "\n".join(found.differences[:20])
-    assert found.documents
+    whole = json.loads(next((tmp_path / "ours").rglob("results_*.json")).read_text())
+    assert {"acc,none", "perplexity,none"} <= set(whole["groups"]["mixed"])
+
+    tasks = find_tasks(["lm_eval:mixed"], host, prompting=Prompting(include_path=(str(folder),)))
+    assert [task.name for task in tasks] == ["lm_eval:boolq", "lm_eval:lambada_openai"]
+    harness.evaluate([MODEL], tasks[:1], tmp_path / "s", registries=host).check()
+    with cases.quiet():
+        (file,) = export_store(harness.open_store(tmp_path / "s", registries=host), tmp_path / "out", None, 0)
+    assert list(json.loads(file.read_text())["results"]) == ["boolq"]
 
 
 # --- tasks that ship, beside lm-eval's ------------------------------------------------------------------------------
@@ -157,3 +187,85 @@ def test_a_name_that_lm_eval_does_not_know_is_said(host: PluginHost, tmp_path: P
     cases.boolq(1).write(tmp_path)
     with pytest.raises(UsageError, match="has no task, group or tag 'nothing.yaml'; see lm-eval ls tasks"):
         find_tasks(["lm_eval:nothing.yaml"], host)
+
+
+WIKITEXT = """
+kind: text
+documents: wikitext-test.jsonl
+fields: {plain: {jinja: "{{ page | detokenize }}"}}
+text: "{plain}"
+counted: "{page}"
+metric: word_perplexity
+"""
+
+
+@pytest.mark.parity
+def test_perplexities_of_words_and_bytes_are_lm_evals_on_the_same_windows(host: PluginHost, tmp_path: Path):
+    case, folder = cases.wikitext(4), tmp_path / "pages"
+    folder.mkdir()
+    case.write(folder)
+    (folder / "task.yaml").write_text(WIKITEXT)
+    asked = {"limit": None, "registries": host, "options": {"max_length": 64}, "truncation": "lm_eval"}
+    names = [str(folder), "lm_eval:wikitext"]
+    harness.evaluate([MODEL], names, tmp_path / "s", prompting={"include_path": [str(folder)]}, **asked).check()
+    points = harness.open_store(tmp_path / "s", registries=host).points().set_index(["task", "metric"])["value"]
+    for metric in ("word_perplexity", "byte_perplexity", "bits_per_byte"):
+        assert points["pages", metric] == pytest.approx(points["lm_eval:wikitext", f"lm_eval:{metric}"], rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def arc(host: PluginHost, tmp_path_factory: pytest.TempPathFactory) -> harness.PointStore:
+    """Return a store of a ladder on lm-eval's arc_easy."""
+    case, folder = cases.arc_easy(30), tmp_path_factory.mktemp("arc")
+    case.write(folder)
+    asked = {"registries": host, "prompting": {"include_path": [str(folder)]}}
+    harness.evaluate(["aster:w32l2,w64l2,w96l3@400..1600 *2"], ["lm_eval:arc_easy"], folder / "s", **asked).check()
+    return harness.open_store(folder / "s", registries=host)
+
+
+@pytest.mark.parity
+def test_names_of_lm_eval_say_which_metric_has_the_same_numbers(arc: harness.PointStore):
+    store = arc
+    points = store.points(unit="document")
+    points = points.pivot_table(index=["size", "step", "doc_id"], columns="metric", values="value")
+    assert (points["acc_char"] == points["lm_eval:acc_norm"]).all()
+    assert (points["acc_char"] != points["acc"]).any()
+    for name, own in (("acc_norm", "acc_char"), ("acc_bytes", "acc_byte"), ("acc_mutual_info", "acc_pmi")):
+        with pytest.raises(UsageError, match=f"no '{name}' in metrics; the same numbers are called '{own}' here"):
+            store.points("lm_eval:arc_easy", metrics=[name])
+    with pytest.raises(UsageError, match="the same numbers are called 'acc_char' here"):
+        store.read_task(None, ["acc_norm"])
+
+
+@pytest.mark.parity
+def test_compare_forecasts_and_fits_metrics_of_lm_eval_like_ours(arc: harness.PointStore):
+    """Its table of compute failed where a metric of lm-eval was the only one shown."""
+    store = arc
+    for settings in ({"laws": ["sigmoid"]}, {"score": 0.5}, {}):
+        own, theirs = (
+            harness.compare(store, metrics={"lm_eval:arc_easy": name}, bootstrap=50, **settings)
+            for name in ("acc", "lm_eval:acc")
+        )
+        for ours, other in zip(own[2:], theirs[2:], strict=True):
+            assert [row[:3] for row in ours.rows] == [row[:3] for row in other.rows]
+            assert len(ours.rows) > 0 or len(ours.notes) == len(other.notes)
+    points = store.points(metrics=["lm_eval:acc", "acc"])
+    wide = widen(points)
+    names = ["acc", "lm_eval:acc"]
+    drawn = store.replicates(wide, names, 200, np.random.default_rng(0))
+    assert drawn["acc"] == pytest.approx(drawn["lm_eval:acc"])
+    assert store.rises("lm_eval:acc")
+
+
+@pytest.mark.parity
+def test_the_direction_of_a_metric_of_lm_eval_is_known(host: PluginHost, tmp_path: Path):
+    case, folder = cases.wikitext(3), tmp_path / "pages"
+    folder.mkdir()
+    case.write(folder)
+    asked = {"registries": host, "prompting": {"include_path": [str(folder)]}}
+    harness.evaluate(["aster:w32l2@100,1600"], ["lm_eval:wikitext"], tmp_path / "s", **asked).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    assert not store.rises("lm_eval:word_perplexity")
+    name = "lm_eval:word_perplexity"
+    drawn = store.replicates(widen(store.points(metrics=[name])), [name], 9, np.random.default_rng(0))
+    assert drawn[name].shape == (9, 2)

@@ -73,7 +73,7 @@ def plain(model: torch.nn.Module, request: Request) -> tuple[list[float], list[b
 
 @pytest.mark.parametrize("name", ["aster:w96l3@1600", "birch:w64l2", "cedar:w64l2"])
 def test_the_contract_of_engines(host: PluginHost, name):
-    check_engine(open_engine, *located(host, name))
+    check_engine(open_engine, *located(host, name), tokens=True)
 
 
 @pytest.mark.parametrize("name", ["aster:w64l2@1600", "birch:w64l2", "cedar:w64l2"])

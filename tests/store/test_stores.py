@@ -177,7 +177,7 @@ def test_a_store_of_schema_1_is_read_fitted_and_compared(old: Path, fake_host):
     opened = harness.open_store(old, registries=fake_host)
     points = opened.points()
     values = points.set_index(["task", "size", "metric"])["value"]
-    assert len(points) == 84
+    assert len(points) == 96
     assert values["old_choice", "s3", "acc_token"] == pytest.approx(1 / 3)
     assert values["old_choice", "s4", "logp_gold"] == pytest.approx(-25.57605, abs=1e-5)
     assert values["old_text", "s1", "bits_per_byte"] == pytest.approx(8.609029, abs=1e-6)

@@ -208,7 +208,7 @@ def test_a_document_that_cannot_be_used_is_named(tmp_path, name):
         ("docs.jsonl.gz", gzip.compress(bytes(range(256)) * 12, mtime=0)[:40] + b"\xff" * 500),
         ("docs.json", b'[{"q": 1}, 3]'),
         ("docs.json", b"\xff\xfe"),
-        ("docs.txt", b"a\n\nb"),
+        ("docs.txt", b"a\n\nb\xff"),
     ],
 )
 def test_a_file_of_documents_that_cannot_be_read_is_named(tmp_path, name, content):

@@ -12,6 +12,7 @@ import pytest
 import harness
 from harness import TaskError, UsageError
 from harness.host import PluginHost
+from harness.tasks import jinja_fields
 from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
 from harness.testing import check_task
 
@@ -417,3 +418,51 @@ def test_wildcards_select_the_names_that_a_source_lists():
     assert len(find_tasks(["many:*"], host)) == 3
     with pytest.raises(UsageError, match="'many:x.' selects no task of the source 'many': its 3 names do not match"):
         find_tasks(["many:x*"], host)
+
+
+def test_a_field_can_be_computed_by_jinja(tmp_path):
+    yaml = CHOICE.replace('"{q}"', '"{short}"')
+    yaml += "fields:\n  short: {jinja: \"{% if g %}Sum: {% endif %}{{ q | regex_replace('[0-9]+', 'N') }}\"}\n"
+    assert prompts(check_task(write_task(tmp_path, yaml, ROWS)))[1][0][0] == "Sum: N+N"
+    assert prompts(load_task(read_task_file(tmp_path / "mine")))[0][0][0] == "N+N"
+
+
+@pytest.mark.parametrize(
+    ("jinja", "message"),
+    [
+        ("{{ missing }}", "fields: short: jinja: '{{ missing }}': UndefinedError: 'missing' is undefined"),
+        ("{{ q", "TemplateSyntaxError: unexpected end of template"),
+        ("{{ q.__class__.__mro__ }}", "SecurityError: access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ 'x' * 99999999999 }}", "MemoryError|OverflowError"),
+        ("{{ q | center(20000000) }}", "the text has more than 10000000 characters"),
+    ],
+)
+def test_a_jinja_field_that_cannot_be_computed_says_why(tmp_path, jinja, message):
+    folder = write_task(tmp_path, CHOICE + f"fields:\n  short: {{jinja: {json.dumps(jinja)}}}\n", ROWS)
+    with pytest.raises(TaskError, match=message):
+        load_task(read_task_file(folder))
+
+
+def test_a_jinja_field_that_never_ends_is_ended(monkeypatch):
+    monkeypatch.setattr(jinja_fields, "SECONDS", 0.5)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(TaskError, match="took longer than 0.5 s"):
+        jinja_fields.render(endless, {})
+    monkeypatch.setattr(jinja_fields, "SECONDS", 60.0)
+    assert jinja_fields.render("{{ 1 + 1 }}", {}) == "2"  # in a new process
+
+
+def test_fields_of_another_form_are_refused(tmp_path):
+    with pytest.raises(TaskError, match="expected a table of templates; one of jinja2 is {jinja: TEMPLATE}"):
+        read_task_file(write_task(tmp_path, CHOICE + "fields: {a: {jinja2: x}}\n", ROWS))
+
+
+def test_a_text_file_is_one_document(tmp_path):
+    folder = write_task(tmp_path, 'kind: text\ndocuments: "*.txt"\ntext: "{text}"\nid: "{file}"\n')
+    (folder / "one.txt").write_text(" First line.\n\nSecond {line}.\n")
+    (folder / "two.txt").write_text("Another.")
+    task = check_task(folder)
+    assert [(doc.doc_id, doc.choices[0]) for doc in task.docs] == [
+        ("one", " First line.\n\nSecond {line}.\n"),
+        ("two", "Another."),
+    ]

@@ -164,4 +164,4 @@ def test_what_is_wrong_with_samples_is_said(engine, message):
 
 
 def test_the_engine_without_a_model_passes():
-    check_engine(open_fake, Checkpoint("fam", "s", 1, 0, ""), Path())
+    check_engine(open_fake, Checkpoint("fam", "s", 1, 0, ""), Path(), tokens=True)

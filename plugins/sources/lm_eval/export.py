@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness import PointStore, StoreError, UsageError
+from harness import PointStore, StoreError, Task, UsageError
 from harness.errors import choose
 from harness_plugins.sources.lm_eval.catalogue import library, quiet
-from harness_plugins.sources.lm_eval.results import results_of
+from harness_plugins.sources.lm_eval.results import results_together
 
 SUMS = (
     "results",
@@ -58,10 +59,36 @@ def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: 
             f"{cells[0].checkpoint.label} has several cells of {choose(twice)} (other prompts, documents or samples); "
             "lm-eval's format has one result per task: evaluate them into separate stores"
         )
-    for cell in cells:
-        task = store.task(cell.id.fingerprint)
-        _merge(results, results_of(task, store.answers(cell.id), bootstrap_iters))
+    for group, tasks in _units([store.task(cell.id.fingerprint) for cell in cells]):
+        ids = {cell.id.fingerprint: cell.id for cell in cells}
+        parts = [(task, store.answers(ids[task.fingerprint])) for task in tasks]
+        _merge(results, results_together(parts, group, bootstrap_iters))
     return _write(results, cells, store, folder)
+
+
+def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, list[Task]]]:
+    """Yield the tasks that lm-eval evaluates at once, with their group.
+
+    A group of tasks of several kinds is made of several tasks here. It is left out where one of them is missing.
+    """
+    together: dict[str, list[Task]] = {}
+    for task in tasks:
+        part_of = task.source.get("part_of")
+        together.setdefault(json.dumps(part_of or task.name), []).append(task)
+    for own in together.values():
+        group = own[0].source.get("part_of")
+        if group is not None and _leaves(group) <= {name for task in own for name in task.source["leaves"]}:
+            yield group, own
+        else:
+            yield from ((task.source["group"], [task]) for task in own)
+
+
+def _leaves(tree: Mapping[str, Any]) -> set[str]:
+    """Return the names of all tasks in a group."""
+    found: set[str] = set()
+    for child in tree["children"]:
+        found |= {child} if isinstance(child, str) else _leaves(child)
+    return found
 
 
 def _merge(results: dict[str, Any], more: Mapping[str, Any]) -> None:

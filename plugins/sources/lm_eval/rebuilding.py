@@ -63,7 +63,7 @@ class _Remembered:
 
 
 class _Key:
-    """A cache key: a task that is compared by its fingerprint."""
+    """A cache key: a task that is compared by its fingerprint and its task files."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -72,7 +72,9 @@ class _Key:
         return hash(self.task.fingerprint)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.task.fingerprint == self.task.fingerprint
+        if not isinstance(other, _Key) or other.task.fingerprint != self.task.fingerprint:
+            return False
+        return bool(other.task.source["leaves"] == self.task.source["leaves"])
 
 
 def rebuilt(task: Task) -> dict[str, Any]:

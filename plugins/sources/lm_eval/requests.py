@@ -56,9 +56,14 @@ def make_tasks(name: str, asked: Asked) -> list[Task]:
     with quiet():
         leaves = [_leaf(leaf, task, asked) for leaf, task in loaded.tasks.items()]
     group = _outermost(loaded)
-    if group is not None and group.has_aggregation and len({leaf.shape for leaf in leaves}) == 1:
+    if group is None or not group.has_aggregation:
+        return [_task(leaf.name, [leaf], asked) for leaf in leaves]
+    if len({leaf.shape for leaf in leaves}) == 1:
         return [_task(group.name, leaves, asked, group)]
-    return [_task(leaf.name, [leaf], asked) for leaf in leaves]
+    mixed = {"part_of": _tree(group)}  # the export aggregates them
+    return [
+        replace(task, source={**task.source, **mixed}) for task in (_task(leaf.name, [leaf], asked) for leaf in leaves)
+    ]
 
 
 def _outermost(loaded: Loaded) -> Any:

@@ -51,27 +51,38 @@ def _numbers(values: Sequence[Any]) -> Floats | None:
 
 def results_of(task: Task, answers: Scores | Texts, bootstrap_iters: int) -> dict[str, Any]:
     """Return the result of lm-eval's `evaluate` for stored answers, with one sample per document and filter."""
+    return results_together([(task, answers)], task.source["group"], bootstrap_iters)
+
+
+def results_together(
+    parts: Sequence[tuple[Task, Scores | Texts]], group: Mapping[str, Any] | None, bootstrap_iters: int
+) -> dict[str, Any]:
+    """Return the results of several tasks, which may differ in kind, and of their group, from one call of lm-eval."""
     from lm_eval.evaluator import evaluate
 
-    tasks = rebuilt(task)
-    stored = _stored(task, answers, tasks)
-    for name, made in tasks.items():
-        made.ask = _asks(name, made, task)
+    tasks, stored = dict[str, Any](), dict[tuple[str, int], list[list[Any]]]()
+    for task, answers in parts:
+        own = rebuilt(task)
+        tasks |= own
+        stored |= _stored(task, answers, own)
+        for name, made in own.items():
+            made.ask = _asks(name, made, task)
     with quiet():
         try:
             results: dict[str, Any] = evaluate(
                 lm=_model(stored),
-                task_dict={"tasks": tasks, "groups": _groups(task.source["group"], tasks)},
+                task_dict={"tasks": tasks, "groups": _groups(group, tasks)},
                 bootstrap_iters=bootstrap_iters,
                 log_samples=True,
             )
         except Exception as error:  # process_results is third-party code
+            names = ", ".join(task.name for task, _ in parts)
             raise TaskError(
-                f"{task.name}: lm-eval {library().__version__} fails on the stored answers: {type(error).__name__}: "
-                f"{error}"
+                f"{names}: lm-eval {library().__version__} fails on the stored answers: {type(error).__name__}: {error}"
             ) from error
+    leaves = {name: leaf for task, _ in parts for name, leaf in task.source["leaves"].items()}
     for name, counts in results["n-samples"].items():
-        counts["original"] = task.source["leaves"][name]["documents"]
+        counts["original"] = leaves[name]["documents"]
     return results
 
 

@@ -1,0 +1,90 @@
+"""Chat templates: what a conversation becomes, and that BOS is never there twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import Doc, Generation, Task, TokenError, UsageError
+from harness.evaluation.chat import Chat, make_chat
+from harness.evaluation.encoder import Encoder
+from harness.evaluation.tokens import encode_prompts, encode_task
+from harness.tasks.prompting import Prompting, as_chat
+from harness_plugins.engines.tokenizers import HFTokenizer
+from tests.plugins.small_tokenizers import gpt2
+
+PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WRITES_BOS = "{{ bos_token }}" + PLAIN
+DOC = Doc("d", ("What is 1+1?",), (" 2", " 3"), ("2", "3"), (0,))
+BOS = "<|end|>"
+
+
+def tokenizer(folder: Path, *, adds_bos: bool, template: str | None = None) -> HFTokenizer:
+    """Return a byte-level tokenizer whose BOS is <|end|>, saved as a checkpoint has it."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    inner = gpt2(["What is one plus one? It is two.", "system user assistant"])
+    if adds_bos:
+        special = [(BOS, inner.token_to_id(BOS))]
+        inner.post_processor = TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=special)
+    saved = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=BOS, eos_token=BOS)
+    saved.chat_template = template
+    saved.save_pretrained(folder)
+    found = HFTokenizer(str(folder))
+    assert bool(found.prefix_ids) is adds_bos
+    return found
+
+
+def requests(own: HFTokenizer, chat: Chat, folder: Path, bos: str, *, generate: bool = False):
+    """Return the token ids of the context of a conversation of one document, and its continuations."""
+    encoder = Encoder(own, 500, bos, render=chat.renderer(own, folder))
+    prompting = Prompting(chat=True, system_prompt=chat.system_prompt)
+    if generate:
+        task = as_chat(Task("t", "generate", (DOC,), "f", generation=Generation("exact", 5)), prompting)
+        return encode_prompts(task, encoder).prompts[0], ()
+    (request,) = encode_task(as_chat(Task("t", "choice", (DOC,), "f"), prompting), encoder).requests
+    return request.context, request.continuations
+
+
+@pytest.mark.parametrize("generate", [False, True])
+@pytest.mark.parametrize("template", [PLAIN, WRITES_BOS])
+@pytest.mark.parametrize("adds_bos", [False, True])
+@pytest.mark.parametrize("bos", ["auto", "always", "never"])
+def test_bos_is_there_once_whoever_writes_it(tmp_path, adds_bos, template, bos, generate):
+    own = tokenizer(tmp_path, adds_bos=adds_bos, template=template)
+    context, _ = requests(own, Chat(system_prompt="Count."), tmp_path, bos, generate=generate)
+    wanted = template == WRITES_BOS or bos == "always" or (bos == "auto" and adds_bos)
+    assert context.count(own.bos_id) == wanted
+    assert not wanted or context[0] == own.bos_id
+    text = "<|system|>Count.\n<|user|>What is 1+1?\n<|assistant|>"
+    assert [list(context[wanted:])] == own.encode_batch([text])
+
+
+def test_a_template_from_a_file_renders_as_that_of_the_tokenizer(tmp_path):
+    own = tokenizer(tmp_path / "t", adds_bos=True, template=PLAIN)
+    (tmp_path / "mine.jinja").write_text(PLAIN)
+    chats = [make_chat("tokenizer"), make_chat(str(tmp_path / "mine.jinja"))]
+    (first, choices), second = (requests(own, chat, tmp_path / "t", "auto") for chat in chats)
+    assert (first, choices) == second
+    assert [own.inner.decode(ids) for ids in choices] == ["2", "3"]
+    assert chats[0].settings(tmp_path / "t") == chats[1].settings(tmp_path / "t")
+
+
+def test_a_template_that_refuses_a_conversation_says_its_roles(tmp_path):
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + PLAIN
+    own = tokenizer(tmp_path, adds_bos=False, template=template)
+    with pytest.raises(TokenError, match="refuses a conversation of the roles system user: .*no system role"):
+        requests(own, Chat(system_prompt="Count."), tmp_path, "auto")
+
+
+def test_a_template_that_is_missing_is_said(tmp_path):
+    own = tokenizer(tmp_path, adds_bos=False)
+    with pytest.raises(RuntimeError, match="has no chat template .*pass a file"):
+        requests(own, Chat(), tmp_path, "auto")
+    with pytest.raises(UsageError, match="there is no such file; name one, or tokenizer"):
+        make_chat(str(tmp_path / "none.jinja"))
