@@ -50,6 +50,7 @@ SWEEPS = ("lm-eval vllm", "harness vllm", "harness transformers")
 REPEATS, TIMED = 3, 1 if TINY else 3
 CHECKPOINTS = 3 if TINY else 20
 LIMIT = 480  # seconds of one system
+ON_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "4"}  # GiB; else most of the memory
 Results = dict[str, dict[str, Any]]
 
 
@@ -73,7 +74,7 @@ def measure(system: str, folder: str, names: str, repeats: str) -> None:
 def run_alone(*arguments: str) -> dict[str, Any]:
     """Run this module with arguments and return what it prints as JSON; where that fails, {"failed": why}."""
     command = [sys.executable, "-m", "tests.benchmarks.gpu", *(["--tiny"] if TINY else []), *arguments]
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if device() == "cpu" else dict(os.environ)
+    environment = {**os.environ, **(ON_CPU if device() == "cpu" else {})}
     settings: dict[str, Any] = {"env": environment, "start_new_session": True, "text": True}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, **settings)
