@@ -24,6 +24,7 @@ import pandas as pd
 from harness.errors import LawError, UsageError
 from harness.fitting.columns import column
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
+from harness.fitting.fit_figures import kept_points
 from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
 from harness.fitting.held_out_scores import references_of
@@ -170,7 +171,8 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     wide = prepared(points, law, request.value, request.where)
     ladder = Ladder.of(wide, law, value=request.value, via=request.via, hold_out=request.hold_out)
     fitted = _fit_ladder(law, ladder.with_documents(options, request.store), options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=tuple(_held_out(fitted, ladder)))
+    fitted = replace(fitted, law_options=dict(request.law_options), points=kept_points(ladder.points, ladder.target))
+    fitted = replace(fitted, hold_out=tuple(_held_out(fitted, ladder)))
     if request.earlier:
         fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
     rows = step_rows(ladder.points, law, options)

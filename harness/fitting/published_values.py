@@ -28,13 +28,34 @@ SCORE = "score"  # the metric of a benchmark whose table does not say which
 MIXED = 0.25  # share of values of 1 or less from which a column of percentages is in doubt
 
 
-def names_tasks(frame: pd.DataFrame) -> bool:
-    """Say whether a table has one row per value, with its task."""
-    return {"task", "value"} <= set(frame.columns)
+def names_values(frame: pd.DataFrame) -> bool:
+    """Say whether a table is long: one row per value, with its task or its metric."""
+    return "value" in frame.columns and bool({"task", "metric"} & set(frame.columns))
+
+
+def chosen(frame: pd.DataFrame, tasks: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of a long table that are of some tasks and metrics (wildcards are allowed; none: all).
+
+    Without a column task, each metric is a task. Raises UsageError for a pattern that matches nothing.
+    """
+    found = frame if "task" in frame.columns else frame.assign(task=frame["metric"])
+    for name, patterns in (("task", tasks), ("metric", metrics)):
+        if not patterns:
+            continue
+        there = set(found[name].map(str)) if name in found.columns else set()
+        kept = {own for own in there for pattern in patterns if fnmatch(own, pattern)}
+        unknown = [pattern for pattern in patterns if not any(fnmatch(own, pattern) for own in there)]
+        if unknown:
+            raise UsageError(f"the table has no {name} {choose(unknown)}; it has: {choose(there)}")
+        found = found[found[name].map(str).isin(kept)]
+    return found
 
 
 def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes: list[str]) -> pd.DataFrame:
-    """Return a row per model and benchmark; errors and counts come from columns NAME_stderr and NAME_n."""
+    """Return a row per model and benchmark; errors and counts come from columns NAME_stderr and NAME_n.
+
+    Where a column names the task of each row, the columns are metrics of it.
+    """
     tasks = list(_benchmarks(frame, asked))
     if not tasks:
         raise UsageError(
@@ -43,12 +64,14 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
         )
     if not asked:
         notes.append(f"benchmarks: {few(tasks)}; --tasks names others")
+    of_row = "task" in frame.columns
     beside = {f"{task}{ending}" for task in tasks for ending in ("_stderr", "_n")}
     known = frame.drop(columns=[c for c in frame.columns if c in beside or (c in tasks and c not in COLUMNS)])
     rows = []
     for column in tasks:
         task, own = (column, metric) if metric else _task_and_metric(column)
-        values: dict[str, Any] = {"task": task, "metric": own, "value": frame[column]}
+        of = {"task": frame["task"], "metric": metric or column} if of_row else {"task": task, "metric": own}
+        values: dict[str, Any] = {**of, "value": frame[column]}
         values |= {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
         rows.append(known.assign(**values))
     return pd.concat(rows, ignore_index=True)
@@ -58,7 +81,7 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
     """Yield the columns that are benchmarks: those asked for, or those of numbers that are nothing else by name."""
     for pattern in asked:
         if not any(fnmatch(str(column), pattern) for column in frame.columns):
-            raise UsageError(f"--tasks {pattern!r} names no column; columns are: {choose(frame.columns)}")
+            raise UsageError(f"{pattern!r} names no column; columns are: {choose(frame.columns)}")
     for column in map(str, frame.columns):
         if asked:
             if any(fnmatch(column, pattern) for pattern in asked):
@@ -117,11 +140,17 @@ def checked(column: pd.Series[Any], name: str) -> pd.Series[float]:
     return found
 
 
-def fractions(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return long points whose percentages are fractions; which they are is decided for each task and metric."""
+def fractions(frame: pd.DataFrame, notes: list[str], *, as_they_are: bool = False) -> pd.DataFrame:
+    """Return long points whose percentages are fractions; which they are is decided for each task and metric.
+
+    Values that are neither fractions nor percentages are refused, or else taken as they are, with a note.
+    """
     found, percent = frame, list[str]()
     for (task, metric), own in frame.groupby(["task", "metric"], sort=False):
         if UNBOUNDED.search(str(metric)) or own["value"].max() <= 1:
+            continue
+        if as_they_are and not 0 <= own["value"].min() <= own["value"].max() <= 100:
+            notes.append(f"{task} ({metric}) is neither a fraction nor a percentage, and is taken as it is")
             continue
         _refuse_no_rate(own, f"{task} ({metric})")
         columns = [name for name in ("value", "stderr", "low", "high") if name in found.columns]

@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from harness.charts import with_figure
 from harness.errors import HarnessError, LawError, UsageError
 from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
+from harness.fitting.fit_figures import fits_chart, point_rows, read_rows
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.held_out_scores import held_out_scores
@@ -29,6 +31,9 @@ from harness.metrics.intervals import wilson
 from harness.registries import Registries
 from harness.types import Floats
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw
+
+if TYPE_CHECKING:
+    from harness.charts import Chart
 
 HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measured and predicted values, errors
 
@@ -53,6 +58,7 @@ class LawFit:
     notes: tuple[str, ...] = ()
     earlier: tuple[EarlierSize, ...] = ()  # earlier sizes of the ladder, predicted from those below them
     worth: float = float("nan")  # independent documents behind each measured rate, where known
+    points: pd.DataFrame | None = field(default=None, repr=False, compare=False)  # fitted and held out, for figures
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -101,6 +107,14 @@ class LawFit:
         ends = np.array([wilson(float(np.clip(v, 0, 1)), self.worth, z) for v in value])
         return np.minimum(low, ends[:, 0]), np.maximum(high, ends[:, 1])
 
+    def plot(self, *, log_x: bool = True) -> Chart:
+        """Draw the points, the law with its interval, and the held-out points, as an Altair chart.
+
+        A law of several features is drawn as predicted against measured values. Raises UsageError if the extra
+        `report` is not installed.
+        """
+        return fits_chart([self], log_x=log_x)
+
     def optimal(self, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
         """Return params and tokens of least loss at budgets of training FLOPs, with intervals; see allocations."""
         from harness.fitting.allocations import optimal
@@ -136,6 +150,7 @@ class LawFit:
         """Return everything as JSON values; `LawFit.from_json` reads it back."""
         table = {**vars(self), "options": asdict(self.options), "steps": [self._step_json(step) for step in self.steps]}
         table["scores"] = self.scores.to_json() if self.hold_out else None
+        table["points"] = point_rows(self).to_dict("records")
         return {key: _strict(value) for key, value in table.items()}
 
     def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Any]:
@@ -152,7 +167,8 @@ class LawFit:
         read |= {"worth": _number(table.get("worth"))}
         lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes", "earlier")}
         kept = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
-        return cls(**{**kept, **read, **lists})
+        rows = [{name: _number(value) for name, value in row.items()} for row in table.get("points", ())]
+        return cls(**{**kept, **read, **lists, "points": read_rows(rows, table["value"])})
 
     def __repr__(self) -> str:
         names = "".join(f", {key} {self.labels[key]}" for key in ("family", "task") if key in self.labels)
@@ -161,8 +177,8 @@ class LawFit:
         return f"<LawFit {self.law}: {self.value} from {features}{names}; {self.steps[-1].n} points{held}>"
 
     def _repr_html_(self) -> str:
-        """Return the report of the fit for a notebook; text is escaped."""
-        return f"<pre>{html.escape(printable(str(self), lines=True))}</pre>"
+        """Return the report of the fit for a notebook, and its figure; text is escaped."""
+        return with_figure(f"<pre>{html.escape(printable(str(self), lines=True))}</pre>", self.plot)
 
     def __str__(self) -> str:
         from harness.fitting.summary import fit_report

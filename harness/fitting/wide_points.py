@@ -68,7 +68,7 @@ def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint and task, with a column per metric, and METRIC_stderr and METRIC_n beside it.
+    """Return one row per checkpoint and task, with a column per metric; METRIC_stderr, _n, _low and _high beside.
 
     Points that are wide already come back as they are. Raises LawError where a checkpoint has two values of a metric.
     """
@@ -85,7 +85,7 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
             raise LawError(f"the metric {point['metric']} has the name of a column of the points; rename one of them")
         row[point["metric"]] = point["value"]
         row[f"{point['metric']}_stderr"] = shown_error(*(point.get(k, np.nan) for k in ("stderr", "low", "high")))
-        row |= {f"{point['metric']}_n": point["n"]} if "n" in point else {}
+        row |= {f"{point['metric']}_{name}": point[name] for name in ("n", "low", "high") if name in point}
     return pd.DataFrame(list(rows.values()))
 
 

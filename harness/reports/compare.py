@@ -20,6 +20,7 @@ from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
+from harness.reports.compared import Compared
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
 from harness.store.imported import SAMPLES_ENGINE
 from harness.store.points import PointStore
@@ -50,7 +51,7 @@ def compare(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-) -> list[Table]:
+) -> Compared:
     """Return tables that put the families of a store side by side.
 
     :param where: an expression over points; others are left out.
@@ -77,12 +78,14 @@ def compare(
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
     notes = [*_clusters(store, _shown(points)), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
-    return [
-        _families(_shown(points), notes, store.rises),
-        _ladder(_shown(points)),
-        predictions(points, _shown(points), comparison),
+    shown = _shown(points)
+    tables = [
+        _families(shown, notes, store.rises),
+        _ladder(shown),
+        predictions(points, shown, comparison),
         _compute(points, comparison),
     ]
+    return Compared(tables, shown)
 
 
 def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:

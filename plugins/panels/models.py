@@ -6,7 +6,7 @@ from typing import Any
 
 import harness
 from harness import HarnessError, Panel, ReportData
-from harness_plugins.panels.scaling import COLOUR, SCALES
+from harness.charts import COLOUR, SCALES
 
 FEWEST_TASKS, FEWEST_MODELS = 3, 5  # below which components say nothing
 WIDTH = 240  # characters of a context that are kept
