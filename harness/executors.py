@@ -1,4 +1,4 @@
-"""What the authors of executors use: a sweep, workers, and the loop that gives them work. Re-exports only."""
+"""Public names for executors: a sweep, its workers, and the loop that assigns work to them. Re-exports only."""
 
 from harness.evaluation.sweep import Pool, Sweep, drive, expect_workers
 from harness.evaluation.workers import Event, Orders, Worker, WorkerSpec, serve

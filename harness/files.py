@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and read files of others within limits: ValueError or OSError for what is wrong."""
+"""Write files atomically, and read files from users within limits; problems are a ValueError or OSError."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from yaml.nodes import Node
 
 MOST_SETTINGS = 2**22  # bytes of a family file or a config.json
-MOST_YAML = 2**18  # characters of a task.yaml, of which PyYAML reads some 10^5 a second
-MOST_NODES = 100_000  # values in a YAML file, those behind aliases counted wherever they are used
+MOST_YAML = 2**18  # characters of a task.yaml; PyYAML reads about 10^5 per second
+MOST_NODES = 100_000  # values in a YAML file; values of aliases count at every use
 MOST_LINE = 2**26  # characters of one line of documents
 MOST_TEXT = 2**30  # characters of documents that are read at once
-SURROGATE = re.compile(r"\\u[dD]")  # how JSON writes half of a pair, and also whole pairs
-BUILDS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)  # what PyYAML raises for a !!tag
+SURROGATE = re.compile(r"\\u[dD]")  # JSON escapes of surrogates, single or in pairs
+BUILDS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)  # errors of PyYAML for a !!tag
 
 
 def write_whole(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
     """Write a file atomically: it is complete or absent, also after kill -9 or on a full disk.
 
-    `temporary` is the file written first. Pass a fixed name if a lock guards it, so that the next write overwrites the
-    rest of a killed one. Raises StoreError, and leaves no file, if it cannot be written.
+    `temporary` is the file written first. If a lock guards it, pass a fixed name, so that the next write overwrites the
+    remains of a killed one. Raises StoreError, and leaves no file, if writing fails.
     """
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -57,11 +57,11 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-# --- files of others ------------------------------------------------------------------------------------------------
+# --- files from users -----------------------------------------------------------------------------------------------
 
 
 def expect_regular(path: Path) -> None:
-    """Raise ValueError where a path is a FIFO, a device or a socket, which might never end."""
+    """Raise ValueError if a path is a FIFO, a device or a socket, which might never end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO, device or socket"
@@ -69,17 +69,17 @@ def expect_regular(path: Path) -> None:
 
 
 def read_settings(path: Path) -> str:
-    """Return the text of a small file in UTF-8; raise ValueError where it is none."""
+    """Return the text of a small UTF-8 file; raise ValueError for other files."""
     expect_regular(path)
     with path.open("rb") as stream:
         content = stream.read(MOST_SETTINGS + 1)
     if len(content) > MOST_SETTINGS:
-        raise ValueError(f"it has more than {MOST_SETTINGS} bytes, the most that is read of such a file")
+        raise ValueError(f"it has more than {MOST_SETTINGS} bytes, the limit for such files")
     return content.decode("utf-8")
 
 
 def read_all(stream: TextIO) -> str:
-    """Return what is left of a stream; raise ValueError where that is more than MOST_TEXT characters."""
+    """Return the rest of a stream; raise ValueError if it has more than MOST_TEXT characters."""
     text = stream.read(MOST_TEXT + 1)
     if len(text) > MOST_TEXT:
         raise ValueError(f"it has more than {MOST_TEXT} characters; split it into several files, or use JSON lines")
@@ -87,7 +87,7 @@ def read_all(stream: TextIO) -> str:
 
 
 def read_lines(stream: TextIO) -> Iterator[str]:
-    """Yield the lines of a stream; raise ValueError where one has more than MOST_LINE characters."""
+    """Yield the lines of a stream; raise ValueError if one has more than MOST_LINE characters."""
     while line := stream.readline(MOST_LINE + 1):
         if len(line) > MOST_LINE:
             raise ValueError(f"a line has more than {MOST_LINE} characters")
@@ -95,7 +95,7 @@ def read_lines(stream: TextIO) -> Iterator[str]:
 
 
 def parse_json(text: str) -> Any:
-    r"""Return a JSON value; raise ValueError for what is no JSON, nested too deeply, or no text in Unicode.
+    r"""Return a JSON value; raise ValueError for invalid JSON, too deep nesting, and lone surrogates.
 
     >>> parse_json('["\\ud83d\\ude00"]')
     ['😀']
@@ -114,7 +114,7 @@ def parse_json(text: str) -> Any:
 
 
 def expect_characters(text: str) -> None:
-    """Raise ValueError where text contains half of a surrogate pair, which neither UTF-8 nor a tokenizer can write."""
+    """Raise ValueError if text contains half of a surrogate pair, which neither UTF-8 nor a tokenizer can encode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -123,7 +123,7 @@ def expect_characters(text: str) -> None:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return a YAML value; raise ValueError for what is no YAML, nested too deeply, or large once aliases are used.
+    """Return a YAML value; raise ValueError for invalid YAML, too deep nesting, or too many values after aliases.
 
     >>> parse_yaml("a: &x [1, 2]\\nb: *x")
     {'a': [1, 2], 'b': [1, 2]}
@@ -131,7 +131,7 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     if len(text) > MOST_YAML:
-        raise ValueError(f"it has more than {MOST_YAML} characters; keep documents in files of their own")
+        raise ValueError(f"it has more than {MOST_YAML} characters; keep documents in separate files")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -148,7 +148,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _expect_small(node: Node, sizes: dict[int, int]) -> int:
-    """Return how many values a YAML node has, aliases followed; raise ValueError where they are too many or endless."""
+    """Return the number of values in a YAML node, including aliases; raise ValueError if too many or endless."""
     if id(node) in sizes:
         if not sizes[id(node)]:
             raise ValueError("a value contains itself")
@@ -158,13 +158,13 @@ def _expect_small(node: Node, sizes: dict[int, int]) -> int:
         expect_characters(node.value)
     size = 1 + sum(_expect_small(inner, sizes) for inner in _inside(node))
     if size > MOST_NODES:
-        raise ValueError(f"it has more than {MOST_NODES} values, those that aliases repeat included")
+        raise ValueError(f"it has more than {MOST_NODES} values, including those that aliases repeat")
     sizes[id(node)] = size
     return size
 
 
 def _inside(node: Node) -> Iterator[Node]:
-    """Yield the nodes in a node: items, or keys and values."""
+    """Yield the child nodes of a node: items, or keys and values."""
     if not isinstance(node.value, str):
         for item in node.value:
             yield from item if isinstance(item, tuple) else (item,)

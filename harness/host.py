@@ -1,4 +1,4 @@
-"""Load plugins, call their hooks once, and keep what they register, by name and with its owner."""
+"""Load plugins, call their hooks once, and store the registered objects by name, with their plugin."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ BUILT_IN = (
 class PluginInfo:
     """A line of `harness plugins`.
 
-    `error` is why the plugin did not load, or None; `seconds` is the time that its import and its hooks took.
+    `error` is the reason why the plugin did not load, or None; `seconds` is the time of its import and its hooks.
     """
 
     name: str
@@ -84,13 +84,13 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plugin that may be loaded: its name, how to import it, and where it comes from."""
+    """A plugin that may be loaded: its name, its import function, and its origin."""
 
     name: str
     load: Callable[[], object]
     distribution: str = ""
     version: str = ""
-    is_built_in: bool = False  # of our own distribution, which takes long to find, and is asked for where it is shown
+    is_built_in: bool = False  # part of this distribution, which is slow to find: looked up only for display
 
 
 class PluginHost(Registries):
@@ -102,12 +102,12 @@ class PluginHost(Registries):
         self.manager.add_hookspecs(hookspecs)
         self.candidates: dict[str, Candidate] = {}
         self.errors: dict[str, str] = {}
-        self.extra: tuple[str, ...] = ()  # what -p named, so that another process can load the same
+        self.extra: tuple[str, ...] = ()  # the arguments of -p, so that another process can load the same plugins
         self.seconds: dict[str, float] = {}
         self.commands: dict[str, str] = {}  # name of a command -> the plugin that added it
 
     def load(self, candidate: Candidate) -> None:
-        """Import a plugin and call its hooks; what goes wrong is kept in `errors`, under its name."""
+        """Import a plugin and call its hooks; if this fails, store the reason in `errors`, under its name."""
         name = candidate.name
         if name in self.candidates:
             self.errors[name] = f"two plugins are named {name!r}; rename one"
@@ -115,14 +115,14 @@ class PluginHost(Registries):
         self.candidates[name] = candidate
         begun = time.perf_counter()
         try:
-            with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with the tables of a command
+            with redirect_stdout(sys.stderr):  # output of a plugin must not mix with the tables of a command
                 self.add(candidate.load(), name)
-        except PLUGIN_ERRORS as error:  # a plugin may fail in any way, at import or in a hook; the run must name it
+        except PLUGIN_ERRORS as error:  # at import or in a hook; the message must name the plugin
             self.errors[name] = _why(error)
         self.seconds[name] = time.perf_counter() - begun
 
     def add(self, plugin: object, name: str) -> None:
-        """Add a plugin object and call its hooks; raises whatever is wrong with it."""
+        """Add a plugin object and call its hooks; raise any error of the plugin."""
         _check_names(plugin, name)
         self.manager.register(plugin, name=name)
         self.manager.check_pending()
@@ -152,14 +152,14 @@ class PluginHost(Registries):
     def check(self) -> None:
         """Raise PluginError if a plugin did not load."""
         for name, error in self.errors.items():
-            raise PluginError(f"plugin {name!r} does not load: {error}; mend it, or switch it off with -p no:{name}")
+            raise PluginError(f"plugin {name!r} does not load: {error}; correct it, or disable it with -p no:{name}")
 
     def added(self) -> list[str]:
         """Return the plugins that were added as objects, which no other process can load."""
         return sorted({name for name, _ in self.manager.list_name_plugin()} - set(self.candidates))
 
     def ships(self, plugin: str) -> bool:
-        """Say whether a plugin came with the harness."""
+        """Tell whether a plugin is part of the harness."""
         return plugin in self.candidates and self.candidates[plugin].is_built_in
 
     def plugins(self) -> list[PluginInfo]:
@@ -187,12 +187,12 @@ def _why(error: BaseException) -> str:
 
 
 def _check_names(plugin: object, name: str) -> None:
-    """Refuse functions that look like hooks and are none: a misspelt name, or a forgotten mark."""
+    """Refuse functions that resemble hooks but are not: a misspelt name, or a missing mark."""
     for attribute, function in inspect.getmembers(plugin, inspect.isroutine):
         if not attribute.startswith("register_"):
             continue
         if attribute not in hookspecs.HOOKS:
-            raise PluginError(f"{name} defines {attribute}, which is no hook; hooks are: {choose(hookspecs.HOOKS)}")
+            raise PluginError(f"{name} defines {attribute}, which is not a hook; hooks are: {choose(hookspecs.HOOKS)}")
         if not hasattr(function, "harness_impl"):
             raise PluginError(f"{name} defines {attribute} without @harness.hookimpl; mark it")
 
@@ -200,8 +200,8 @@ def _check_names(plugin: object, name: str) -> None:
 def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
     """Load the built-in plugins, the installed ones and `extra`.
 
-    `extra` holds what `-p` takes: a module, a file.py, or no:NAME to leave a plugin out. The environment variable
-    HARNESS_PLUGINS, when set, lists the entry points to load, separated by commas; empty means none.
+    `extra` contains arguments of `-p`: a module, a file.py, or no:NAME to disable a plugin. The environment variable
+    HARNESS_PLUGINS, if set, lists the entry points to load, separated by commas; empty means none.
     """
     names = list(extra)
     off = {name.removeprefix("no:") for name in names if name.startswith("no:")}
@@ -219,7 +219,7 @@ def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
 
 @cache
 def default_host() -> PluginHost:
-    """Return the host of this process as the environment sets it up; used where a function is given none."""
+    """Return the default host of this process, for functions that are called without a host."""
     return load_plugins()
 
 
@@ -230,7 +230,7 @@ def _built_in() -> Iterator[Candidate]:
 
 
 def _installed() -> Iterator[Candidate]:
-    """Yield the entry points of other distributions, as HARNESS_PLUGINS allows."""
+    """Yield the entry points of other distributions that HARNESS_PLUGINS allows."""
     wanted = os.environ.get("HARNESS_PLUGINS")
     for entry in importlib.metadata.entry_points(group=GROUP):
         if wanted is None or entry.name in wanted.split(","):
@@ -239,7 +239,7 @@ def _installed() -> Iterator[Candidate]:
 
 
 def _named(target: str) -> Candidate:
-    """Return what `-p` names: a module by its dotted name, or a file."""
+    """Return the plugin of an argument of `-p`: a module by its dotted name, or a file."""
     if not target.endswith(".py"):
         return Candidate(target, partial(importlib.import_module, target))
     return Candidate(Path(target).stem, partial(_import_file, Path(target)))
@@ -248,11 +248,11 @@ def _named(target: str) -> Candidate:
 def _import_file(path: Path) -> object:
     if not path.is_file():
         raise PluginError(f"there is no file {path}")
-    name = f"harness_plugin_file_{path.stem}"  # never the name of a module that others import
+    name = f"harness_plugin_file_{path.stem}"  # cannot collide with the name of another module
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while it is executed
+    sys.modules[name] = module  # dataclasses look up their module during execution
     spec.loader.exec_module(module)
     return module

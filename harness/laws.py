@@ -1,4 +1,4 @@
-"""What the authors of laws and of analyses use: laws and the solver behind fits. Re-exports only."""
+"""Public names for laws and analyses: laws, fits and their solver. Re-exports only."""
 
 from harness.fitting.laws import bounds, curve, steps_of
 from harness.fitting.solver import Effort, Problem, minimise

@@ -54,7 +54,7 @@ class Entry(NamedTuple, Generic[T]):
 
 
 def singular(kind: str) -> str:
-    """Return the name of one thing of a kind: family of families, law of laws."""
+    """Return the singular of a kind: family for families, law for laws."""
     return "family" if kind == "families" else kind.removesuffix("s")
 
 
@@ -77,16 +77,16 @@ class Registry(Generic[T]):
     entries: dict[str, Entry[T]] = field(default_factory=dict)
 
     def add(self, name: str, value: T, plugin: str) -> None:
-        """Register an object under its name; a name that is taken is an error that names both plugins."""
+        """Register an object under its name; if the name is taken, raise an error that names both plugins."""
         if name in self.entries:
             raise PluginError(
                 f"plugin {plugin!r} registers {name!r} in {self.kind}, already registered by "
-                f"{self.entries[name].plugin!r}; choose another name, or switch one off with -p no:NAME"
+                f"{self.entries[name].plugin!r}; choose another name, or disable one with -p no:NAME"
             )
         self.entries[name] = Entry(value, plugin)
 
     def __getitem__(self, name: str) -> T:
-        """Return the object of that name; raise UsageError with the registered names."""
+        """Return the object of that name; raise UsageError with similar names if there is none."""
         if name not in self.entries:
             raise UsageError(
                 f"there is no {name!r} in {self.kind}; {suggest(name, self.entries, f'harness ls {self.kind}')}"
@@ -122,7 +122,7 @@ class Registries:
     panels: Registry[Callable[..., Any]] = field(default_factory=lambda: Registry("panels"))
 
     def origin_of(self, frame: FrameType) -> Origin | None:
-        """Return whose law a frame runs; other objects are marked (see origins)."""
+        """Return the origin of the law that a frame runs; other objects are marked (see origins)."""
         for name, entry in self.laws.entries.items():
             if any(is_frame_of(frame, law) for law in (entry.value, *getattr(entry.value, "steps", ()))):
                 return self.laws.origin(name)
@@ -130,7 +130,7 @@ class Registries:
 
 
 def _path_or(value_type: type, registry: str) -> Registrar:
-    """Return a registrar for files, named by file or folder, and for ready-made values."""
+    """Return a registrar for files (the file or folder gives the name) and for values."""
 
     def registrar(registries: Registries, plugin: str) -> Register:
         def register(value: object) -> None:
@@ -190,14 +190,16 @@ def make_metric(
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Metric:
-    """Return a metric as it is registered; raise PluginError where it is not one."""
+    """Return a metric as it is registered; raise PluginError if it is not valid."""
     name = str(name or getattr(fn, "__name__", ""))
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
     unknown = set(needs) - set(NEEDS)
     if unknown:
         raise PluginError(f"metric {name!r} needs {choose(unknown)}; scores may offer: {choose(NEEDS)}")
     if not callable(aggregate) and aggregate not in AGGREGATES:
-        raise PluginError(f"metric {name!r}: aggregate={aggregate!r} is none of {choose(AGGREGATES)}, and no function")
+        raise PluginError(
+            f"metric {name!r}: aggregate={aggregate!r}; expected one of {choose(AGGREGATES)}, or a function"
+        )
     low, high = bounds
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
@@ -254,21 +256,21 @@ def _checkers(registries: Registries, plugin: str) -> Register:
 
 
 def find_checker(spec: str, registries: Registries) -> Checker:
-    """Return a checker by its name, and by what stands behind a colon where it takes something: `regex:PATTERN`.
+    """Return a checker by its name and, if it takes one, its argument after a colon: `regex:PATTERN`.
 
-    Raises UsageError for names that are not there and for something too much or missing behind the colon.
+    Raises UsageError for an unknown name, and for a missing or superfluous argument.
     """
     name, colon, argument = spec.partition(":")
     checker = registries.checkers[name]
     if checker.takes and not argument:
-        raise UsageError(f"checker {spec!r}: expected {checker.takes} behind a colon, {name}:...")
+        raise UsageError(f"checker {spec!r}: expected {checker.takes} after a colon, {name}:...")
     if colon and not checker.takes:
-        raise UsageError(f"checker {spec!r}: {name} takes nothing behind a colon; write {name}")
+        raise UsageError(f"checker {spec!r}: {name} takes no argument after a colon; write {name}")
     return replace(checker, name=spec, check=checker.check(argument), takes="") if checker.takes else checker
 
 
 def expect_law(law: Any) -> None:
-    """Raise PluginError, saying what is missing, where something is not a law."""
+    """Raise a PluginError that says what is missing if an object is not a law."""
     if isinstance(law, type):
         raise PluginError(f"the law {law.__name__} is a class; register an instance: {law.__name__}()")
     kind = "composed" if hasattr(law, "steps") else "procedure" if hasattr(law, "fit") else "formula"
@@ -297,7 +299,7 @@ def _laws(registries: Registries, plugin: str) -> Register:
 
 
 def expect_forecaster(forecaster: Any) -> None:
-    """Raise PluginError, saying what is missing, where something is not a forecaster."""
+    """Raise a PluginError that says what is missing if an object is not a forecaster."""
     if isinstance(forecaster, type):
         raise PluginError(
             f"the forecaster {forecaster.__name__} is a class; register an instance: {forecaster.__name__}()"

@@ -1,4 +1,4 @@
-"""Formats for tables: Markdown, CSV, JSON and LaTeX."""
+"""Table formats: Markdown, CSV, JSON and LaTeX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Return tables as GitHub prints them; columns are padded, so that the text reads well as it is."""
+    """Return tables in GitHub's Markdown; columns are padded so that the source is readable too."""
     return "\n".join(map(_markdown, tables))
 
 
@@ -31,12 +31,12 @@ def _markdown(table: Table) -> str:
 
 
 def _inline(value: str) -> str:
-    """Return text on one line, in which nothing is a tag of HTML."""
+    """Return text on one line, with HTML tags escaped."""
     return TAG.sub(r"\\<", printable(value))
 
 
 def comma_separated(tables: Sequence[Table]) -> str:
-    """Return tables one after the other, an empty line between them; values, errors and bounds a column each."""
+    """Return tables separated by empty lines; values, errors and bounds have one column each."""
     return "\n".join(map(_csv, tables))
 
 
@@ -49,25 +49,25 @@ def _csv(table: Table) -> str:
 
 
 def as_json(tables: Sequence[Table]) -> str:
-    """Return tables as one JSON object, a list of rows each."""
-    found = {}
+    """Return tables as one JSON object, with a list of rows per table."""
+    content = {}
     for table in tables:
         columns, rows = table.flat()
-        found[table.name] = {
+        content[table.name] = {
             "title": table.title,
             "rows": [dict(zip(columns, row, strict=True)) for row in rows],
             "notes": list(table.notes),
         }
-    return _printable_json(json.dumps(found, indent=1, ensure_ascii=False)) + "\n"
+    return _printable_json(json.dumps(content, indent=1, ensure_ascii=False)) + "\n"
 
 
 def _printable_json(content: str) -> str:
-    """Return JSON with the escapes of JSON for characters that a terminal would obey, so that values stay the same."""
+    """Return JSON with control characters as JSON escapes: a terminal does not obey them, and values are unchanged."""
     return "".join(c if c == "\n" or printable(c) == c else json.dumps(c)[1:-1] for c in content)
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """Return tables as tabular environments for booktabs."""
+    """Return tables as LaTeX tabular environments with booktabs rules."""
     return "\n".join(map(_latex, tables))
 
 
@@ -100,7 +100,7 @@ def _latex(table: Table) -> str:
 
 @harness.hookimpl
 def register_reporters(register: harness.Register) -> None:
-    """Register them by the suffix of their files."""
+    """Register the formats by file suffix."""
     register("md", markdown)
     register("csv", comma_separated)
     register("json", as_json)

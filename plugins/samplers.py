@@ -1,4 +1,4 @@
-"""How many samples to draw of each document: a fixed number, or until enough have passed."""
+"""Samplers: draw a fixed number of samples per document, or sample until enough have passed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness import Ints, UsageError
 def _least(least: int, **options: int) -> None:
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UsageError(f"{name}={value!r}: expected a whole number from {least} on")
+            raise UsageError(f"{name}={value!r}: expected an integer of at least {least}")
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """`n` samples of every document, as pass@k needs them."""
+    """Draw `n` samples per document, as pass@k needs."""
 
     n: int = 1
 
@@ -31,16 +31,17 @@ class Fixed:
         return self.n
 
     def more(self, drawn: Ints, passed: Ints) -> Ints:  # noqa: ARG002  # the contract of samplers
-        """Return what is missing of n."""
+        """Return the number of missing samples per document."""
         return np.maximum(self.n - drawn, 0)
 
 
 @dataclass(frozen=True)
 class PassUntil:
-    """Samples of every document until `successes` of them pass, or `max_samples` are drawn (Hu et al. 2023, PassUntil).
+    """Sample each document until `successes` samples pass or `max_samples` are drawn (Hu et al. 2023, PassUntil).
 
-    Batches grow: first as many as must pass, then as many as were drawn so far, or as many as the rate so far asks for
-    if that is less. Those that come behind the last success that counts are kept, and left out of all estimates.
+    The first batch of a document has `successes` samples. Each later batch is as large as all earlier ones together,
+    or smaller if the pass rate so far predicts that fewer suffice. Samples after the last required success are stored,
+    but all estimates ignore them.
     """
 
     successes: int = 5
@@ -65,6 +66,6 @@ class PassUntil:
 
 @harness.hookimpl
 def register_samplers(register: harness.Register) -> None:
-    """Register them."""
+    """Register the samplers."""
     register("n", Fixed)
     register("pass_until", PassUntil)

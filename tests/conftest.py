@@ -1,4 +1,4 @@
-"""Fixtures: a real store of small checkpoints, a store without a model, and the data that others published."""
+"""Fixtures: a real store of small checkpoints, a store without a model, and published data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new environment with the wheels of this repository, for tests of what is installed."""
+"""A new environment with the wheels of this repository, for tests of the installed packages."""
 
 from __future__ import annotations
 

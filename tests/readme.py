@@ -1,4 +1,4 @@
-"""The files that a README shows, so that tests can run what readers read."""
+"""The files that a README shows, so that tests can run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents say is what the code does (their generated parts are checked by `cog --check`)."""
+"""The documents agree with the code (`cog --check` verifies their generated parts)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of documents on a terminal and in a page: shown, never obeyed."""
+"""Text of documents on a terminal and in a page: escapes are shown, never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark for GPUs runs on what there is, with a small model, and says which systems failed."""
+"""The GPU benchmark runs on available devices with a small model, and reports failed systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugin host: what loads, what is refused, and who is named."""
+"""The plugin host: loading, refusals, and attribution of errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_plugin_that_implements_every_hook_loads():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("@harness.hookimpl\ndef register_metric(register): pass", "mine defines register_metric, which is no hook"),
+        ("@harness.hookimpl\ndef register_metric(register): pass", "mine defines register_metric, which is not a hook"),
         ("def register_metrics(register): pass", "register_metrics without @harness.hookimpl"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("1 / 0", "ZeroDivisionError"),

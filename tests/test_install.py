@@ -1,4 +1,4 @@
-"""The wheel: built from the repository, it works elsewhere."""
+"""The wheel, built from the repository, works in a new environment."""
 
 from __future__ import annotations
 

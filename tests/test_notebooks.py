@@ -1,4 +1,4 @@
-"""What a notebook shows of tables, fits, forecasts and stores."""
+"""Display of tables, fits, forecasts and stores in a notebook."""
 
 from __future__ import annotations
 

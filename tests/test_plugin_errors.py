@@ -1,4 +1,4 @@
-"""What a plugin's code raises while it runs: one line that names plugin and object, and a status that is not 0."""
+"""Errors in plugin code: one line that names plugin and object, and a non-zero status."""
 
 from __future__ import annotations
 

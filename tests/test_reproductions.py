@@ -1,4 +1,4 @@
-"""Published fits come out again, and the committed table says so."""
+"""The harness reproduces published fits, and the committed table agrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the harness needs from others: versions, licences, and no network unless asked."""
+"""Dependencies: versions, licences, and no network unless requested."""
 
 from __future__ import annotations
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
@@ -24,6 +25,7 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
+SECONDS = 5.0  # between two writings of the cache
 VOLATILE = {"transformers_version", "_name_or_path"}  # keys of config.json that do not change the model
 
 
@@ -109,14 +111,18 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) -> str:
+def checkpoint_digest(
+    folder: Path, *, adapter: str = "", rehash: bool = False, cache: DigestCache | None = None
+) -> str:
     """Return the digest of weights, config.json, tokenizer, remote code, and the adapter if there is one.
 
-    Digests of weight files are cached by path, size, times and inode; `rehash` ignores the cache.
+    Digests of weight files are cached by path, size, times and inode; `rehash` ignores the cache. For many checkpoints,
+    open one `cache` for all of them.
     """
-    cache = DigestCache()
+    if cache is None:
+        with DigestCache() as own:
+            return checkpoint_digest(folder, adapter=adapter, rehash=rehash, cache=own)
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
-    cache.save()
     code = {file.relative_to(folder).as_posix(): _sha256(file) for file in code_files(folder)}
     parts = {"weights": weights, "config": config_digest(folder), "tokenizer": tokenizer_digest(folder)}
     added = {"adapter": adapter_digest(Path(adapter))} if adapter else {}
@@ -124,17 +130,24 @@ def checkpoint_digest(folder: Path, *, adapter: str = "", rehash: bool = False) 
 
 
 class DigestCache:
-    """SHA-256 of large files, cached between runs in the user's cache folder."""
+    """SHA-256 of large files, cached between runs in the user's cache folder.
+
+    It is read once, and written at its end and every SECONDS while digests are added. A killed process, and two that
+    write at the same time, lose entries at most: those are computed again.
+    """
 
     def __init__(self) -> None:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         self.path = Path(base) / "harness" / "digests.json"
-        self.known: dict[str, Any] = {}
-        self.changed = False
-        try:
-            self.known = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            pass  # an absent or damaged cache is rebuilt
+        self._known = self._read()
+        self._added: dict[str, Any] = {}  # since the last writing
+        self._written = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
 
     def digest(self, file: Path, *, rehash: bool = False) -> str:
         """Return the digest of a file; for a blob of the hub's cache it is the file name."""
@@ -142,24 +155,35 @@ class DigestCache:
         if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) and not rehash:
             return blob
         key, stamp = str(file.resolve()), list(_stamp(file))
-        if not rehash and self.known.get(key, {}).get("stamp") == stamp:
-            return str(self.known[key]["sha256"])
+        known = self._known.get(key)
+        if not rehash and isinstance(known, dict) and known.get("stamp") == stamp and "sha256" in known:
+            return str(known["sha256"])
         digest = _sha256(file)
         if list(_stamp(file)) != stamp:
             raise FamilyError(f"{file} changed while it was read; evaluate it after it is written")
-        self.known[key] = {"stamp": stamp, "sha256": digest}
-        self.changed = True
+        self._known[key] = self._added[key] = {"stamp": stamp, "sha256": digest}
+        if time.monotonic() - self._written > SECONDS:
+            self._write()
         return digest
 
-    def save(self) -> None:
-        """Write new digests; an unwritable folder costs time only."""
-        if not self.changed:
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self.path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}  # an absent or damaged cache is rebuilt
+        return known if isinstance(known, dict) else {}
+
+    def _write(self) -> None:
+        """Add new digests to those that other processes have written; an unwritable folder costs time only."""
+        if not self._added:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, json.dumps(self.known).encode())
+            write_whole(self.path, json.dumps(self._read() | self._added).encode())
+            self._added = {}
         except (OSError, StoreError):
             pass
+        self._written = time.monotonic()
 
 
 def _sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""`harness browse`: documents of a store on a terminal."""
+"""`harness browse`: show documents of a store on a terminal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from harness.reports.documents import Documents
 
 SORTS = ("disagreement", "flips", "hardest")
-MANY = 6  # choices beyond which only the gold and the preferred ones are columns
-GOLD = 20  # characters of a gold answer, and of the name of a document
-FIXED = 16  # characters of the column right, and between columns
-CONTEXT = 4000  # characters of a context that are shown
+MANY = 6  # with more choices, only the gold and the preferred ones have a column
+GOLD = 20  # largest width of a gold answer, and of a document's name, in characters
+FIXED = 16  # width of the column right, plus the space between columns
+CONTEXT = 4000  # largest number of characters shown of a context
 
 
 @click.command("browse")
@@ -63,7 +63,7 @@ def browse(
 
 
 def _holder(found: list[Documents], doc: str) -> Documents:
-    """Return the one task that has a document; raise UsageError where none or several have it."""
+    """Return the only task that has a document; raise UsageError if no task or several tasks have it."""
     from harness.errors import UsageError, choose
 
     holders = [one for one in found if doc in one.docs.doc_ids]
@@ -75,7 +75,7 @@ def _holder(found: list[Documents], doc: str) -> Documents:
 
 
 def _text(value: object, style: str = "") -> Text:
-    """Return text for a cell: escaped, and without the markup of rich."""
+    """Return the text of a cell, escaped and without interpreting rich's markup."""
     from rich.text import Text
 
     return Text(printable(value), style=style)
@@ -108,7 +108,7 @@ def _list(console: Console, found: Documents, sort: str, count: int) -> None:
 
 
 def _widest(found: Documents, order: Any) -> int:
-    """Return the characters that the names and gold answers of some documents take in columns."""
+    """Return the total column width, in characters, of the names and gold answers of some documents."""
     ids = max(len(printable(found.docs.doc_ids[number])) for number in order)
     golds = (found.choices(int(number)) for number in order)
     gold = max(len(printable(" / ".join(own["answer"][own["is_gold"]]))) for own in golds)
@@ -116,7 +116,7 @@ def _widest(found: Documents, order: Any) -> int:
 
 
 def _end(context: str, room: int) -> str:
-    """Return the end of a context, which is what differs where examples stand before it."""
+    """Return the end of a context, where contexts with few-shot examples differ."""
     return context if len(context) <= room else f"...{context[3 - room :]}"
 
 
@@ -145,7 +145,7 @@ def _show(console: Console, found: Documents, doc: str, *, all_steps: bool) -> N
 
 
 def _lines(context: str) -> Text:
-    """Return a context over its own lines, escaped; only its end where it is long."""
+    """Return an escaped context with its line breaks; if it is long, only its end."""
     from rich.text import Text
 
     cut = f"... ({len(context) - CONTEXT} characters before this)\n" if len(context) > CONTEXT else ""
@@ -153,7 +153,7 @@ def _lines(context: str) -> Text:
 
 
 def _logprobs(found: Documents, number: int, *, all_steps: bool) -> Table:
-    """Return the table of log-probabilities: a row per checkpoint, a column per choice."""
+    """Return the table of log-probabilities: one row per checkpoint, one column per choice."""
     from rich.table import Table
 
     from harness.fitting.runs import ends
@@ -177,7 +177,7 @@ def _logprobs(found: Documents, number: int, *, all_steps: bool) -> Table:
 
 
 def _columns(is_gold: Any, picked: Any) -> list[int]:
-    """Return the choices that have a column: all of them, or the gold ones and those that a checkpoint prefers."""
+    """Return the choices that get a column: all, or only gold choices and those that a checkpoint prefers."""
     if len(is_gold) <= MANY:
         return list(range(len(is_gold)))
     return sorted({i for i, gold in enumerate(is_gold) if gold} | {int(i) for i in picked})[: 2 * MANY]

@@ -25,12 +25,12 @@ from harness.errors import HarnessError, PluginError, UsageError
 from harness.host import PluginHost, load_plugins
 from harness.origins import PLUGIN_ERRORS, describe, is_interrupt, origin_of
 
-WITHOUT_PLUGINS = {"plugins", "doctor", "docs", "completion", "new"}  # usable while a plugin does not load
+WITHOUT_PLUGINS = {"plugins", "doctor", "docs", "completion", "new"}  # these work if a plugin does not load
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """End with the status of shells after Ctrl-C."""
+    """After Ctrl-C, exit with the status that shells use."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -58,7 +58,7 @@ class Cli(click.Group):
             sys.exit(1)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the arguments of the group; Ctrl-C ends with 130 here too."""
+        """Parse the group's arguments; exit with status 130 after Ctrl-C."""
         with _interruptible():
             return super().make_context(*args, **extra)
 
@@ -78,7 +78,7 @@ class Cli(click.Group):
                 raise
 
     def _host(self, ctx: click.Context) -> PluginHost:
-        """Load plugins once, as -p and HARNESS_PLUGINS say, and let them add commands."""
+        """Load the plugins of -p and HARNESS_PLUGINS once, and let them add commands."""
         if ctx.obj is None:
             with diverted():
                 ctx.obj = load_plugins(ctx.params.get("plugin", ()))
@@ -87,7 +87,7 @@ class Cli(click.Group):
         return host
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command; where its answer is for programs, nothing else reaches standard output."""
+        """Add a command; if its output is for programs, keep everything else off standard output."""
         super().add_command(cmd, name)
         cmd.invoke = partial(answering, cmd, cmd.invoke)  # type: ignore[method-assign]
 
@@ -99,7 +99,7 @@ class Cli(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command after the plugins had their say; a plugin that does not load stops all but `plugins`."""
+        """Find a command after loading plugins; if a plugin does not load, allow only the commands WITHOUT_PLUGINS."""
         host = self._host(ctx)
         name, command, rest = super().resolve_command(ctx, args)
         if name not in WITHOUT_PLUGINS:
@@ -108,7 +108,7 @@ class Cli(click.Group):
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    """Print the version of the distribution, with its name, and end."""
+    """Print version and name of the distribution, and exit."""
     if value:
         click.echo(f"harness, version {distribution.version()} ({distribution.name()})")
         ctx.exit()
@@ -119,7 +119,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "-p",
     "plugin",
     multiple=True,
-    is_eager=True,  # known before --help is answered
+    is_eager=True,  # processed before --help
     metavar="NAME",
     help="Load a plugin (module or file.py); no:NAME disables one.",
 )

@@ -1,8 +1,8 @@
-"""How long the rest of a run takes, from the time that finished documents took.
+"""Estimate the remaining time of a run from the time of finished documents.
 
-A document takes a + b x parameters: a is what does not depend on the model, b is arithmetic. With one size measured,
-a and b cannot be told apart, so there is a range: from "all of it is a" to "as much of it is b as a slow core allows".
-With two sizes they are fitted.
+A document takes a + b x parameters seconds: a does not depend on the model, b is the time of arithmetic. One measured
+size does not determine a and b. The estimate is then a range: from b = 0 to the largest b of a slow core. With two
+sizes, a and b are fitted.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ SLOWEST = 1e-8  # seconds per document and parameter: 100 tokens at 2e10 FLOP/s,
 
 @dataclass
 class Estimate:
-    """Seconds that documents took, by the number of parameters of their checkpoint."""
+    """Measured seconds of documents, by the number of parameters of their checkpoint."""
 
     documents: dict[int, int] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
 
     def add(self, params: int, documents: int, seconds: float) -> None:
-        """Keep what some documents took."""
+        """Record the seconds of some documents."""
         self.documents[params] = self.documents.get(params, 0) + documents
         self.seconds[params] = self.seconds.get(params, 0.0) + seconds
 
     def left(self, remaining: Mapping[int, int]) -> tuple[float, float]:
-        """Return the least and the most seconds that the remaining documents take, by parameters; NaN before any.
+        """Return the smallest and largest estimate of the remaining seconds; NaN before the first measurement.
+
+        `remaining` is the number of documents by parameters.
 
         >>> estimate = Estimate()
         >>> estimate.add(1_000_000, 100, 1.0)

@@ -137,10 +137,10 @@ def evaluate(
         try:
             summary = run(families, names, store, progress=progress, registries=host, **settings)
         except KeyboardInterrupt:
-            progress.note("interrupted; the same command goes on with what is missing")
+            progress.note("interrupted; the same command computes the missing cells")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    say(f"{summary.written} cells written, {summary.there} were there")
+    say(f"{summary.written} cells written, {summary.there} were already stored")
 
 
 def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: RunSettings) -> None:

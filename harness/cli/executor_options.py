@@ -1,4 +1,4 @@
-"""The options of `harness eval` that say where cells are computed."""
+"""The options of `harness eval` that select where cells are computed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def executor_options(command: C) -> C:
 
 
 def split_executor(given: Mapping[str, V]) -> tuple[dict[str, V], dict[str, V]]:
-    """Return the values of the options of executors, and the other ones."""
+    """Return the values of the executor options, and of all other options."""
     own = {name: value for name, value in given.items() if name in OF_EXECUTORS and value is not None}
     return own, {name: value for name, value in given.items() if name not in OF_EXECUTORS}

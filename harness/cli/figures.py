@@ -23,7 +23,7 @@ HOLD_OUT = click.option(
     "--hold-out",
     default="largest",
     show_default=True,
-    help="Points that the law does not see: largest, or an expression.",
+    help="Points to hold out from the fit: largest, or an expression.",
 )
 
 

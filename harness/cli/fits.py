@@ -204,7 +204,7 @@ def _fit(
 
 
 def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
-    """Print fits as a person reads them; with the seconds that all of them took, as JSON."""
+    """Print fits as text, or as JSON if `seconds` (their total time) is given."""
     if seconds is not None:
         tables = [{**found.to_json(), "seconds": round(seconds, 3)} for found in fits]
         for table in tables:

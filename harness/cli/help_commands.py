@@ -1,4 +1,4 @@
-"""Commands that help to use the others: `harness doctor`, `harness docs` and `harness completion`."""
+"""Help commands: `harness doctor`, `harness docs` and `harness completion`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ READMES = {"reference": "harness", "plugins": "harness_plugins", "tasks": "harne
 def doctor(host: PluginHost, /, store: Path, suffix: str | None) -> None:
     """Print versions, extras, GPUs, engines, plugins and free disk, and what to do about problems.
 
-    STORE is the folder whose disk is looked at. The exit status is 1 if something needs attention.
+    STORE is the folder whose disk is checked. The exit status is 1 if something needs attention.
     """
     from harness.reports.doctor import doctor_table
 
     table = doctor_table(host, store)
     if "md" in host.reporters:
         print_tables([table], host, suffix=suffix, every_row=True)
-    else:  # the plugin of the formats may be the broken one
+    else:  # the plugin with the table formats may have failed to load
         click.echo("\n".join(" | ".join(map(str, row)) for row in table.rows))
     if not table.notes[0].startswith("Nothing"):
         raise Exit(1)
 
 
 def pages() -> dict[str, Path]:
-    """Return the pages of the documentation that are installed, by name."""
+    """Return the installed pages of the documentation, by name."""
     found = {path.stem: path for path in sorted((Path(__file__).parents[1] / "docs").glob("*.md"))}
     for name, package in READMES.items():
         spec = find_spec(package)

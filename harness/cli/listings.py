@@ -71,7 +71,7 @@ def plugins(ctx: click.Context, /, names: tuple[str, ...], is_checked: bool, as_
         host.check()
         _check_plugins(ctx, names, as_json)
         return
-    as_json = as_json or "md" not in host.reporters  # which a broken plugin may have taken away
+    as_json = as_json or "md" not in host.reporters  # a plugin that does not load may be the one with the formats
     infos = [info for info in host.plugins() if not names or info.name in names]
     if as_json:
         print_json([asdict(info) for info in infos])

@@ -1,4 +1,4 @@
-"""NAME=VALUE pairs of the command line."""
+"""Parse NAME=VALUE pairs of the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.files import parse_yaml
 
 
 def read_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read NAME=VALUE pairs; values are YAML, so that 3 is a number and true a flag."""
+    """Parse NAME=VALUE pairs; values are YAML, so 3 is a number and true is a boolean."""
     found = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
@@ -24,7 +24,7 @@ def read_options(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def read_features(pairs: Iterable[str]) -> dict[str, float | str]:
-    """Read NAME=VALUE pairs of features: numbers, 1e19 among them, or text, such as family=new."""
+    """Parse NAME=VALUE pairs of features: numbers, including 1e19, or text, such as family=new."""
     found: dict[str, float | str] = {}
     for name, value in read_options(pairs).items():
         try:

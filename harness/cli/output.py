@@ -1,8 +1,8 @@
-"""How commands print tables: one option --format, -o to keep them as files, and the options of their intervals.
+"""Print tables: the option --format, -o to write them to files, and the options of intervals.
 
-On a terminal tables fit the terminal (harness/cli/terminal.py); elsewhere they are Markdown.
+On a terminal, tables fit its width (harness/cli/terminal.py); elsewhere they are Markdown.
 
-A command of a plugin prints as ours do:
+A plugin's command prints tables in the same way:
 
     @cli.command()
     @click.argument("store")
@@ -11,9 +11,8 @@ A command of a plugin prints as ours do:
     def mine(host, /, store, **output):
         harness.print_tables(tables_of(store), host, **output)
 
-Where --json or --format is given, standard output holds what `answer`, `print_tables` and `print_json` print, and
-everything else that is printed goes to standard error: a metric or a library that calls print cannot break JSON that a
-program reads.
+With --json or --format, only `answer`, `print_tables` and `print_json` write to standard output. All other output goes
+to standard error, so a metric or library that calls print cannot damage JSON for another program.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ C = TypeVar("C", bound=Callable[..., object])  # a function or a click command
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INTERRUPTED = 130  # the exit status after Ctrl-C, as in shells
-ASKED_WIDE, ASKED_TABLE = "harness.wide", "harness.table"  # what a command was asked for, in click's context
+ASKED_WIDE, ASKED_TABLE = "harness.wide", "harness.table"  # keys of --wide and --table in click's context
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
@@ -62,7 +61,7 @@ _WIDE = click.option(
     is_flag=True,
     expose_value=False,
     callback=_keep,
-    help="Print all tables, rows and columns, however wide the terminal is.",
+    help="Print all tables, rows and columns, even if they do not fit the terminal.",
 )
 
 
@@ -104,7 +103,7 @@ DROP = click.option("--drop-duplicates", is_flag=True, help="Keep one of several
 
 
 def duplicates_option(command: C) -> C:
-    """Give a click command the option --drop-duplicates."""
+    """Add the option --drop-duplicates to a click command."""
     return DROP(command)
 
 
@@ -133,7 +132,7 @@ ANSWERS: ContextVar[TextIO | None] = ContextVar("ANSWERS", default=None)  # stan
 
 @contextmanager
 def diverted() -> Iterator[None]:
-    """Send what anything prints, also libraries in C and child processes, to standard error; `answer` excepted."""
+    """Redirect standard output to standard error, also for C libraries and child processes, except for `answer`."""
     if ANSWERS.get() is not None:
         yield
         return
@@ -148,8 +147,8 @@ def diverted() -> Iterator[None]:
 
 @contextmanager
 def _own_stream(stdout: TextIO) -> Iterator[TextIO]:
-    """Yield a stream that writes where standard output did; its file descriptor goes to standard error meanwhile."""
-    if stdout is not sys.__stdout__:  # replaced by whoever runs the command in Python
+    """Yield a stream to the original standard output, while its file descriptor points to standard error."""
+    if stdout is not sys.__stdout__:  # replaced by a caller in Python
         yield stdout
         return
     stdout.flush()
@@ -164,7 +163,7 @@ def _own_stream(stdout: TextIO) -> Iterator[TextIO]:
 
 
 def answering(command: click.Command, invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
-    """Run a command; where its answer is for programs, what else is printed goes to standard error."""
+    """Run a command; if its output is for programs, redirect all other output to standard error."""
     is_ours = str(getattr(command.callback, "__module__", "")).startswith(("harness.", "harness_plugins."))
     if ctx.params.get("suffix") is None and not (is_ours and ctx.params.get("as_json")):
         return invoke(ctx)
@@ -173,7 +172,7 @@ def answering(command: click.Command, invoke: Callable[[click.Context], Any], ct
 
 
 def answer(text: str) -> None:
-    """Print text to standard output; what a terminal would obey is written as an escape."""
+    """Print text to standard output; write control characters as escapes."""
     click.echo(printable(text, lines=True), file=ANSWERS.get())
 
 
@@ -183,7 +182,7 @@ def print_json(value: Any) -> None:
 
 
 def say(text: object) -> None:
-    """Print one line to standard error; what a terminal would obey is written as an escape."""
+    """Print one line to standard error; write control characters as escapes."""
     click.echo(printable(text), err=True)
 
 
@@ -195,10 +194,10 @@ def print_tables(
     output: Path | None = None,
     every_row: bool = False,
 ) -> None:
-    """Print tables: in a registered format; without one, as they fit a terminal, or as Markdown elsewhere.
+    """Print tables in a registered format; without one, fitted to a terminal, or as Markdown elsewhere.
 
-    Each is written to the folder `output` as well, as md and csv. `every_row` is for lists, whose rows a small screen
-    does not cut, nor its notes. Raises UsageError where --table names none of them.
+    Also write each table to the folder `output`, as md and csv. With `every_row`, no rows or notes are left out on a
+    small screen. Raises UsageError if --table names none of the tables.
     """
     from harness.cli.terminal import is_terminal, screen, show_tables
 
@@ -222,13 +221,13 @@ def print_text(lines: str) -> None:
 
 
 def asked_wide() -> bool:
-    """Say whether the command that runs was given --wide."""
+    """Tell whether the running command has the option --wide."""
     ctx = click.get_current_context(silent=True)
     return bool(ctx and ctx.meta.get(ASKED_WIDE))
 
 
 def _chosen(tables: Sequence[Table]) -> Sequence[Table]:
-    """Return the table that --table names, or all."""
+    """Return the table that --table names, or all tables."""
     ctx = click.get_current_context(silent=True)
     name = ctx.meta.get(ASKED_TABLE) if ctx else None
     if name is None:

@@ -1,4 +1,4 @@
-"""How `harness eval` shows its work: one live display on a terminal, plain lines elsewhere."""
+"""Progress of `harness eval`: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from harness.evaluation.plan import Failure, Plan
 from harness.evaluation.suite import Progress
 from harness.types import Checkpoint, Task
 
-EVERY = 10.0  # seconds between lines, where there is no terminal; HARNESS_PROGRESS_SECONDS replaces it
-BURST = 0.05  # seconds in which the documents of the first batch come; they took as long as the start of the engine
+EVERY = 10.0  # seconds between lines without a terminal; HARNESS_PROGRESS_SECONDS replaces it
+BURST = 0.05  # seconds within which the first batch's documents arrive; their time includes the engine's start
 
 
 class Counting(Progress):
-    """Counts cells and documents, and measures what documents take; `say` prints a line."""
+    """Count cells and documents, and measure the time of documents; `say` prints a line."""
 
     def __init__(self) -> None:
         self.cells = self.cells_total = self.docs = self.docs_total = 0
-        self.left: dict[int, int] = {}  # documents that are left, by the parameters of their checkpoint
+        self.left: dict[int, int] = {}  # remaining documents, by the parameters of their checkpoint
         self.estimate = Estimate()
         self.begun = self.last = time.monotonic()
         self.first: float | None = None
@@ -45,12 +45,12 @@ class Counting(Progress):
             self.left[params] = self.left.get(params, 0) + len(task.docs)
         self.docs_total = sum(self.left.values())
         self.begun = self.last = time.monotonic()
-        self.say(f"{len(plan.there)} of {len(plan.there) + len(missing)} cells were there")
+        self.say(f"{len(plan.there)} of {len(plan.there) + len(missing)} cells are already stored")
         for note in plan.notes:
             self.say(f"note: {note}")
 
     def documents(self, checkpoint: Checkpoint, n: int) -> None:
-        """Count documents, and the time since the last ones; that of the first batch includes the engine's start."""
+        """Count documents and the time since the last ones; the first batch's time includes the engine's start."""
         now, params = time.monotonic(), checkpoint.params or 0
         self.first = now if self.first is None else self.first
         if now > self.first + BURST:
@@ -59,21 +59,21 @@ class Counting(Progress):
         self.left[params] = max(self.left.get(params, 0) - n, 0)
         self.last = now
 
-    def cell(self, checkpoint: Checkpoint, task: Task) -> None:  # noqa: ARG002  # for those that print it
+    def cell(self, checkpoint: Checkpoint, task: Task) -> None:  # noqa: ARG002  # used by subclasses
         """Count a cell."""
         self.cells += 1
 
     def failed(self, failure: Failure) -> None:
-        """Say what failed, at once."""
+        """Report a failure at once."""
         self.say(f"failed: {failure}")
 
     def note(self, text: str) -> None:
-        """Say it."""
+        """Print a note."""
         self.say(f"note: {text}")
 
     @property
     def pace(self) -> str:
-        """Documents per second, and the time left; a range until two sizes have been measured."""
+        """Return documents per second and the time left, which is a range until two sizes are measured."""
         measured, seconds = self.estimate.documents.values(), self.estimate.seconds.values()
         if not sum(measured) or not sum(seconds):
             return f"{self.docs / max(time.monotonic() - self.begun, 1e-9):.0f} documents/s, start included"
@@ -83,7 +83,7 @@ class Counting(Progress):
 
 
 class Lines(Counting):
-    """A line for the first cell, the last cell, and at most every EVERY seconds between them, for logs."""
+    """For logs: print a line for the first cell, the last cell, and at most every EVERY seconds between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Lines(Counting):
         self._line(f"{checkpoint.label} {task.name}", due=self.cells == self.cells_total)
 
     def documents(self, checkpoint: Checkpoint, n: int) -> None:
-        """Print a line in long cells too."""
+        """Print a line within long cells too."""
         super().documents(checkpoint, n)
         if self.printed >= 0 and self.every:
             self._line(checkpoint.label)
@@ -109,7 +109,7 @@ class Lines(Counting):
 
 
 class Live(Counting):
-    """A bar of documents, with cells, rate and time left."""
+    """Show a bar of documents, with cells, rate and time left."""
 
     def __init__(self, bar: RichProgress) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def shown() -> Iterator[Progress]:
-    """Return the display that fits where standard error goes."""
+    """Yield the display that fits standard error: live for a terminal, else lines."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Lines()

@@ -21,8 +21,8 @@ from harness.tables import Measured, Range, Table, text
 if TYPE_CHECKING:
     from rich.console import Console
 
-NARROWEST = 16  # characters of a column of text that is wrapped
-LONGEST_WORD = 32  # longer words are broken
+NARROWEST = 16  # smallest width of a wrapped text column, in characters
+LONGEST_WORD = 32  # longer words are split
 GAP = 2  # characters between columns
 FRAME = 6  # lines of a table besides its rows: title, heading, omitted columns
 FEWEST_ROWS = 5
@@ -32,7 +32,7 @@ WIDE = "--wide"
 
 @dataclass(frozen=True)
 class Screen:
-    """The size of a terminal in characters; `whole` says that nothing is left out, whatever the size."""
+    """The size of a terminal in characters; with `whole`, nothing is left out at any size."""
 
     width: int
     height: int
@@ -49,12 +49,12 @@ class Column:
 
     @cached_property
     def natural(self) -> int:
-        """Characters of the column where nothing is wrapped but the heading."""
+        """Return the width of the column if only the heading is wrapped."""
         return max([self.narrowest, *map(length, self.cells)])
 
     @cached_property
     def narrowest(self) -> int:
-        """Characters that the column needs: all of a number, the longest word of a text."""
+        """Return the smallest possible width of the column: whole numbers, the longest word of a text."""
         heading = max([0, *(length(word) for word in self.name.split())])
         if self.is_number:
             return max([heading, *map(length, self.cells)])
@@ -73,12 +73,12 @@ class Layout:
 
 
 def is_terminal() -> bool:
-    """Say whether standard output is a terminal."""
+    """Tell whether standard output is a terminal."""
     return bool(sys.stdout.isatty())
 
 
 def screen(*, whole: bool = False) -> Screen:
-    """Return the size of the terminal that standard output is; COLUMNS and LINES replace it."""
+    """Return the size of standard output's terminal; COLUMNS and LINES replace it."""
     try:
         size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):
@@ -91,14 +91,14 @@ def screen(*, whole: bool = False) -> Screen:
 
 
 def length(string: str) -> int:
-    """Return how many characters of a terminal a text takes."""
+    """Return the width of a text on a terminal, in characters."""
     from rich.cells import cell_len
 
     return cell_len(string)
 
 
 def show_tables(tables: Sequence[Table], at: Screen, *, every_row: bool = False) -> None:
-    """Print the first of several tables, or all where nothing is to be left out; name those that are not shown."""
+    """Print the first of several tables, or all if nothing may be left out; list the tables that are not shown."""
     console = _console(at.width)
     shown, others = (tables, ()) if at.whole else (tables[:1], tables[1:])
     for number, table in enumerate(shown):
@@ -111,7 +111,7 @@ def show_tables(tables: Sequence[Table], at: Screen, *, every_row: bool = False)
 
 
 def show_text(lines: str, at: Screen) -> None:
-    """Print a text whose lines are indented; those that are too long are wrapped and indented further."""
+    """Print indented lines; wrap long lines and indent their continuation further."""
     console = _console(at.width)
     for line in lines.splitlines():
         indent = " " * (len(line) - len(line.lstrip()) + 4)
@@ -146,10 +146,10 @@ def _column(table: Table, i: int) -> Column:
 
 
 def arrange(columns: Sequence[Column], table: Table, at: Screen, *, every_row: bool = False) -> Layout:
-    """Return which columns and rows are shown, in which blocks.
+    """Return the layout: the columns and rows to show, in blocks.
 
-    Optional columns are left out first, in the table's order. What still does not fit continues in blocks below, which
-    repeat the first columns; blocks that do not fit the screen are left out.
+    Optional columns are left out first, in the table's order. Columns that still do not fit continue in blocks below,
+    which repeat the first columns. Blocks that do not fit the screen are left out.
     """
     count = len(table.rows)
     if at.whole:
@@ -172,7 +172,7 @@ def _fits(columns: Sequence[Column], kept: Sequence[int], width: int) -> bool:
 
 
 def _blocks(columns: Sequence[Column], kept: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Yield groups of columns that fit; each begins with those that name the rows: the text on the left."""
+    """Yield groups of columns that fit; each starts with the columns that name the rows (the text on the left)."""
     names = list[int]()
     for i in kept:
         if columns[i].is_number or not _fits(columns, [*names, i], width // 2):
@@ -189,7 +189,7 @@ def _blocks(columns: Sequence[Column], kept: Sequence[int], width: int) -> Itera
 
 
 def _widths(columns: Sequence[Column], block: Sequence[int], width: int) -> dict[int, int]:
-    """Return the width of each column of a block; the widest columns of text give way first."""
+    """Return the width of each column of a block; the widest text columns shrink first."""
     room = width - GAP * (len(block) - 1)
     widths = {i: columns[i].natural for i in block}
     while sum(widths.values()) > room:
@@ -224,10 +224,10 @@ def _notes(table: Table, columns: Sequence[Column], layout: Layout, at: Screen) 
         yield f"{layout.rows} of {len(table.rows)} rows; {WIDE} prints all."
     if layout.left_out:
         names = ", ".join(columns[i].name for i in layout.left_out)
-        yield f"Columns left out, as the terminal has {at.width} characters: {names}; {WIDE} prints all."
+        yield f"Columns left out because the terminal is {at.width} characters wide: {names}; {WIDE} prints all."
     shown = [cell for block in layout.blocks for i in block for cell in columns[i].cells[: layout.rows]]
     if table.best:
-        yield "Bold: the best of each row, and those that are less than two standard errors of the difference from it."
+        yield "Bold: the best of each row, and values within two standard errors of the difference from it."
     if "-" in shown:
         yield "-: no value."
     if any(cell.endswith((" ?", "[?]")) for cell in shown):

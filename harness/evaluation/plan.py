@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.checkpoints.adapters import adapter_digest
 from harness.checkpoints.digests import (
+    DigestCache,
     FileStates,
     checkpoint_digest,
     code_digests,
@@ -137,17 +138,18 @@ def truncation_of(settings: Settings, task: Task) -> str:
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
     """Inspect every checkpoint; one that cannot be used is a failure of the plan."""
     plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1)
-    for checkpoint in checkpoints:
-        try:
-            plan.jobs.append(_job(checkpoint, tasks, setup))
-        except PLUGIN_ERRORS as error:  # an engine may raise any error for an unsupported model
-            plan.failures.append(Failure(checkpoint.label, error))
+    with DigestCache() as cache:
+        for checkpoint in checkpoints:
+            try:
+                plan.jobs.append(_job(checkpoint, tasks, setup, cache))
+            except PLUGIN_ERRORS as error:  # an engine may raise any error for an unsupported model
+                plan.failures.append(Failure(checkpoint.label, error))
     plan.jobs = _by_shape(plan.jobs)
     plan.notes += _equal_weights(plan.jobs)
     return plan
 
 
-def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
+def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup, cache: DigestCache) -> Job:
     located, folder = locate(checkpoint)
     trusted = setup.trusted_of(folder)
     known = complete(located, folder)
@@ -173,7 +175,8 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup) -> Job:
     if setup.chat:
         settings = replace(settings, **setup.chat.settings(folder))
     adapter = known.adapter
-    files, digest = state_of(folder, adapter), checkpoint_digest(folder, adapter=adapter, rehash=setup.rehash)
+    files = state_of(folder, adapter)
+    digest = checkpoint_digest(folder, adapter=adapter, rehash=setup.rehash, cache=cache)
     cells = tuple((task, CellId(digest, task.fingerprint, setup.settings_of(settings, task).digest)) for task in tasks)
     return Job(known, folder, info, settings, cells, files, trusted, setup.chat)
 

@@ -97,6 +97,7 @@ class Suite:
         self.pool = EncoderPool()
         self.writer = CellWriter(store)
         self.summary = Summary(there=len(plan.there), failures=list(plan.failures))
+        self.failed = {failure.where for failure in plan.failures}
         self.told: set[str] = set()
 
     def run(self) -> Summary:
@@ -134,11 +135,10 @@ class Suite:
 
     def _open_cells(self, job: Job) -> list[tuple[Task, CellId]]:
         """Return the cells of a job that are neither in the store nor failed."""
-        failed = {failure.where for failure in self.summary.failures}
         return [
             (task, cell)
             for task, cell in job.cells
-            if not self._is_there(cell) and not {job.checkpoint.label, _where(job, task)} & failed
+            if not self._is_there(cell) and not {job.checkpoint.label, _where(job, task)} & self.failed
         ]
 
     def _is_there(self, cell: CellId) -> bool:
@@ -277,6 +277,7 @@ class Suite:
             raise KeyboardInterrupt from error
         failure = Failure(where, error)
         self.summary.failures.append(failure)
+        self.failed.add(where)
         self.progress.failed(failure)
 
     def _expect_all(self) -> None:

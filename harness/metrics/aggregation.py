@@ -50,14 +50,17 @@ def applicable(scores: Scored, registries: Registries) -> list[Metric]:
 
 def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate:
     """Return the value of a metric over all documents, with its standard error and interval."""
-    values = per_document(metric, scores)
-    groups = Groups.of(scores)
+    return estimate(metric, per_document(metric, scores), Groups.of(scores), average)
+
+
+def estimate(metric: Metric, values: Values, groups: Groups, average: str = "macro") -> Estimate:
+    """Return the value of a metric from its values per document; see `evaluate`."""
     aggregate = AGGREGATES.get(metric.aggregate) if isinstance(metric.aggregate, str) else None
     if aggregate is None:
         return _bootstrapped(metric, values, groups)
     value, stderr = aggregate(*values.columns, groups, average)
     low, high = np.clip(_interval(metric, values, (value, stderr), groups, average), *metric.bounds)
-    return Estimate(value, stderr, float(low), float(high), len(scores), values.ties)
+    return Estimate(value, stderr, float(low), float(high), len(groups.numbers), values.ties)
 
 
 def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from harness.errors import MetricError
@@ -14,18 +17,48 @@ SMALLEST_SHAPE = 0.1  # of gamma weights: lower bound, reached with two document
 BATCH = 50  # resamples computed together
 
 
-def document_weights(scores: Scored, count: int, rng: np.random.Generator) -> Floats:
+@dataclass(frozen=True)
+class DocumentWeights:
+    """Weights of the documents of a task in resamples (R, n), with what all metrics of all its cells need of them."""
+
+    drawn: Floats
+    groups: Groups
+    average: str = "macro"
+
+    @cached_property
+    def _shares(self) -> tuple[Floats, Floats]:
+        """Return the share of each document in a weighted mean (R, n), and their sum (R,)."""
+        shares = self.drawn * self.groups.shares(self.average)
+        return shares, shares.sum(axis=1)
+
+    def of(self, metric: Metric, columns: tuple[Floats, ...]) -> Floats:
+        """Return a metric, given its columns per document, for each row of weights (R,).
+
+        Raises MetricError if it takes no weights.
+        """
+        if not isinstance(metric.aggregate, str):
+            raise MetricError(
+                f"metric {metric.name!r} has its own aggregate, which takes no weights; resample runs instead"
+            )
+        if metric.aggregate != "mean":
+            ratio = (self.drawn @ columns[0]) / (self.drawn @ columns[1])
+            return np.exp(ratio) if metric.aggregate == "exp_ratio" else ratio
+        shares, sums = self._shares
+        value: Floats = (shares @ columns[0]) / sums
+        return value
+
+
+def document_weights(groups: Groups, count: int, rng: np.random.Generator) -> Floats:
     """Return weights of documents (count, n): a Bayesian bootstrap (Rubin 1981), within strata or of whole clusters.
 
     Weights are gamma with shape (G - 2) / G for G documents (or clusters), so that the variance of the weighted mean is
     the squared standard error, s^2 / G. With Rubin's shape 1 it is (G - 1) / (G + 1) of that: 40 % too small for G = 4.
     The weights of a stratum have mean 1, so that its share is fixed.
     """
-    groups = Groups.of(scores)
     if groups.clustered:
         size = int(groups.numbers.max()) + 1
         return _gamma(size, count, rng)[:, groups.numbers]
-    weights = np.empty((count, len(scores)))
+    weights = np.empty((count, len(groups.numbers)))
     for stratum in range(int(groups.strata.max()) + 1):
         members = np.flatnonzero(groups.strata == stratum)
         drawn = _gamma(len(members), count, rng)
@@ -39,14 +72,4 @@ def _gamma(size: int, count: int, rng: np.random.Generator) -> Floats:
 
 def reweighted(metric: Metric, scores: Scored, weights: Floats, average: str = "macro") -> Floats:
     """Return the value of a metric for each row of weights (R, n); raise MetricError if it takes no weights."""
-    if not isinstance(metric.aggregate, str):
-        raise MetricError(
-            f"metric {metric.name!r} has its own aggregate, which takes no weights; resample runs instead"
-        )
-    columns, groups = per_document(metric, scores).columns, Groups.of(scores)
-    if metric.aggregate != "mean":
-        ratio = (weights @ columns[0]) / (weights @ columns[1])
-        return np.exp(ratio) if metric.aggregate == "exp_ratio" else ratio
-    weights = weights * groups.shares(average)
-    value: Floats = (weights @ columns[0]) / weights.sum(axis=1)
-    return value
+    return DocumentWeights(weights, Groups.of(scores), average).of(metric, per_document(metric, scores).columns)

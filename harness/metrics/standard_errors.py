@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.metrics.samples import Scored
 from harness.types import Floats, Ints
@@ -25,10 +26,15 @@ class Groups:
 
     @classmethod
     def of(cls, scores: Scored) -> Groups:
-        """Number the groups of documents; a single cluster is not clustered."""
-        names, numbers = np.unique(scores.group.astype(str), return_inverse=True)
+        """Number the groups of the documents of scores."""
+        return cls.named(scores.group, clustered=scores.clustered)
+
+    @classmethod
+    def named(cls, group: NDArray[np.object_], *, clustered: bool) -> Groups:
+        """Number the groups of documents by their names (n,); a single cluster is not clustered."""
+        names, numbers = np.unique(group.astype(str), return_inverse=True)
         numbers = numbers.astype(np.int64)
-        return cls(numbers, _collapsed(numbers), scores.clustered and len(names) > 1)
+        return cls(numbers, _collapsed(numbers), clustered and len(names) > 1)
 
     def shares(self, average: str) -> Floats:
         """Return the weight of each document in the mean (n,)."""

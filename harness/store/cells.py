@@ -23,7 +23,6 @@ Files of schema 1 (version 0.1) contain neither names nor digests. Such stores c
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -39,6 +38,7 @@ from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
 from harness.metrics.samples import Samples, counted
 from harness.metrics.scores import Scores
+from harness.metrics.standard_errors import Groups
 from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
 from harness.store.documents import Docs, doc_of, task_columns
 from harness.store.files import AGAIN, OLD, StoreFiles
@@ -104,11 +104,11 @@ class Store:
         return (self.sample_cells if self.sample_cells.has(name) else self.choice_cells).provenance(name)
 
     def check(self, name: str) -> None:
-        """Read a cell completely; raise DamagedFile, after setting it aside, for a damaged file."""
+        """Verify all bytes of a cell; raise DamagedFile, after setting it aside, for a damaged file."""
         if self.sample_cells.has(name):
             self.sample_cells.read_sealed(name)
         else:
-            self.choice_cells.read(name)
+            self.choice_cells.check(name)
 
     def cells(self) -> list[Cell]:
         """Return all cells with their names; raise StoreError if a file with the name of one is missing."""
@@ -192,7 +192,7 @@ class Store:
 
     def put_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
         """Store the names and attributes of a checkpoint, replacing earlier ones with the same source."""
-        self.files.write_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
+        self.files.keep_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
         self.__dict__.pop("checkpoints", None)
 
     @cached_property
@@ -207,13 +207,7 @@ class Store:
 
     def put_settings(self, settings: Settings) -> None:
         """Store settings under their digest."""
-        name, value = f"settings/{settings.digest}", asdict(settings)
-        try:
-            is_stored = self.files.json(name).exists() and self.files.read_json(name) == json.loads(json.dumps(value))
-        except DamagedFile:
-            is_stored = False
-        if not is_stored:
-            self.files.write_json(name, value)
+        self.files.keep_json(f"settings/{settings.digest}", asdict(settings))
         self.__dict__.pop("settings", None)
 
     @cached_property
@@ -271,4 +265,15 @@ class Store:
 
     @cached_property
     def _docs(self) -> dict[str, Docs]:
+        return {}
+
+    def groups(self, fingerprint: str) -> Groups:
+        """Return the groups of the documents of a task."""
+        if fingerprint not in self._groups:
+            clustered = self.task_meta[fingerprint].get("groups") == "clusters"
+            self._groups[fingerprint] = Groups.named(self.docs(fingerprint).group, clustered=clustered)
+        return self._groups[fingerprint]
+
+    @cached_property
+    def _groups(self) -> dict[str, Groups]:
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from harness.store.files import Content, StoreFiles
+from harness.store.files import OLD, Content, StoreFiles
 from harness.types import Bools, Floats, Ints
 
 CELL_NAME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16}){2}")
@@ -67,6 +67,13 @@ class ChoiceCells:
         table, provenance = self.content(name)
         doc_ids = tuple(table["doc_id"].to_pylist())
         return Records(doc_ids=doc_ids, provenance=provenance, **columns_of(table))
+
+    def check(self, name: str) -> None:
+        """Verify all bytes and the name of a cell without decoding it; raises as `read` does."""
+        if self.files.schema == OLD:
+            self.content(name)
+        else:
+            self.files.check_table(file_of(name))
 
     def content(self, name: str) -> Content:
         """Return the table of a cell with its provenance; raises as `read` does."""

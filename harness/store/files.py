@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -85,6 +86,12 @@ def verify(content: bytes, mark: bytes) -> str:
     return expected.decode()
 
 
+def is_named(content: bytes, name: str) -> bool:
+    """Say whether the footer of a Parquet file carries a name, without decoding the file."""
+    footer = content[-8 - int.from_bytes(content[-8:-4], "little") :]
+    return json.dumps({"schema": SCHEMA, "name": name})[:-1].encode() in footer
+
+
 def _with_digest(content: bytes, mark: bytes) -> bytes:
     start = content.rindex(mark) + len(mark)
     return content[:start] + _digest(content, start) + content[start + DIGITS :]
@@ -151,6 +158,17 @@ class StoreFiles:
         except UNREADABLE as error:
             raise self.damaged(path, _first_line(error)) from error
 
+    def check_table(self, name: str) -> None:
+        """Verify all bytes and the name of a table, which takes a fifth of reading it; raises as read_table does."""
+        path = self.table(name)
+        content = self._bytes(path)
+        try:
+            verify(content, TABLE_MARK)
+            if not is_named(content, name):
+                unpack_table(content, name)
+        except UNREADABLE as error:
+            raise self.damaged(path, _first_line(error)) from error
+
     def digest(self, name: str) -> str:
         """Return the digest in the file of a table; raises as read_table does."""
         path = self.table(name)
@@ -168,6 +186,17 @@ class StoreFiles:
         content = pack_table(name, columns, meta)
         self._write(self.table(name), content, temporary)
         return verify(content, TABLE_MARK)
+
+    def keep_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Make a JSON file the latest one with this value; a file that has it already is not written again."""
+        self.expect_current()
+        try:
+            if self.json(name).exists() and self.read_json(name) == json.loads(json.dumps(value)):
+                os.utime(self.json(name))
+                return
+        except (StoreError, OSError):
+            pass  # it is written
+        self.write_json(name, value)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON value, whole or not at all."""

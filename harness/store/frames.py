@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.columns import renamed
-from harness.metrics.aggregation import evaluate
+from harness.metrics.aggregation import estimate
 from harness.metrics.intervals import Z
-from harness.metrics.per_document import per_document
+from harness.metrics.per_document import Values
 from harness.metrics.samples import Samples, Scored
 from harness.store.cells import Cell, Store
 from harness.store.documents import Docs
@@ -72,21 +72,31 @@ def sample_frame(store: Store, cell: Cell) -> pd.DataFrame:
     return _labelled(pd.concat([frame.drop(columns="doc"), _attributes(docs, frame["doc"])], axis=1), cell)
 
 
-def document_frame(store: Store, cell: Cell, metric: Metric, scores: Scored) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Valued:
+    """A metric of the scores of a cell, with its values per document."""
+
+    metric: Metric
+    scores: Scored
+    values: Values
+
+
+def document_frame(store: Store, cell: Cell, found: Valued) -> pd.DataFrame:
     """Return one row per document; the value of a ratio is that of the single document."""
-    columns = per_document(metric, scores).columns
+    metric, scores, columns = found.metric, found.scores, found.values.columns
     value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
     frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
     docs = store.docs(cell.id.fingerprint)
     return _labelled(pd.concat([frame, _attributes(docs, np.arange(len(scores)))], axis=1), cell)
 
 
-def point_of(store: Store, cell: Cell, metric: Metric, scores: Scored) -> dict[str, Any]:
+def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Any]:
     """Return a row of points as a dict, because one frame per row is slow."""
-    average = store.task_meta[cell.id.fingerprint]["average"]
+    metric, scores, fingerprint = measured.metric, measured.scores, cell.id.fingerprint
+    average = store.task_meta[fingerprint]["average"]
     found = {
         "metric": metric.name,
-        **asdict(evaluate(metric, scores, average)),
+        **asdict(estimate(metric, measured.values, store.groups(fingerprint), average)),
         "truncated": scores.n_truncated,
         "chance": scores.chance if scores.offers & {"choices", "samples"} else np.nan,
     }

@@ -28,12 +28,14 @@ from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.metrics.aggregation import applicable
 from harness.metrics.intervals import Z
+from harness.metrics.per_document import per_document
 from harness.metrics.samples import Scored
 from harness.metrics.scores import Scores
 from harness.registries import Registries
 from harness.store.cells import Cell
 from harness.store.files import UNREADABLE
 from harness.store.frames import (
+    Valued,
     checkpoint_columns,
     choice_frame,
     document_frame,
@@ -180,7 +182,9 @@ class PointStore(ImportedStore):
         for cell in cells:
             scores = self.load_any(cell.id)
             for metric in self._metrics(metrics, scores, named_task=named_task):
-                rows.append(made(self, cell, metric, scores))  # noqa: PERF401  # two loops read better than one expression
+                values = per_document(metric, scores)
+                self._replicates.keep(cell.id, metric, values.columns)
+                rows.append(made(self, cell, Valued(metric, scores, values)))
             for found in self._of_source(cell, metrics, named_task=named_task):
                 rows += source_points(self, cell, found, scores, unit)
         if not rows:
@@ -254,7 +258,7 @@ class PointStore(ImportedStore):
 
     @cached_property
     def _replicates(self) -> Replicates:
-        return Replicates(self.load_any, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
+        return Replicates(self.load_any, self.groups, lambda fingerprint: str(self.task_meta[fingerprint]["average"]))
 
     def answers(self, cell: CellId) -> Scores | tuple[tuple[str | None, ...], ...]:
         """Return the scores of a cell, or the texts of each of its documents: what the source of a task measures."""

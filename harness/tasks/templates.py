@@ -39,7 +39,7 @@ def _replace(text: str, old: str, new: str) -> str:
 
 def _expect_short(length: int) -> None:
     if length > MOST_TEXT:
-        raise TaskError(f"a text of more than {MOST_TEXT} characters comes out; shorten the template or the document")
+        raise TaskError(f"the text has more than {MOST_TEXT} characters; shorten the template or the document")
 
 
 def _drop_brackets(text: str) -> str:

@@ -1,12 +1,12 @@
-"""Checks that a plugin passes in one line of its author's tests, and an engine without a model.
+"""Conformance checks for plugin authors, one line per test, and an engine without a model.
 
     from harness.testing import check_law, check_metric, check_task, check_engine, check_checker
 
     def test_law():
         check_law(MyLaw())
 
-Each raises one AssertionError (ConformanceError) that lists everything that is wrong: what was found and what the
-contract is. `harness plugins --check` runs them on all installed plugins. Our own plugins pass the same checks.
+Each check raises one AssertionError (ConformanceError) that lists all failures: what was found and what the contract
+requires. `harness plugins --check` runs the checks on all installed plugins. The built-in plugins pass the same checks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every checker promises, checked on texts of all kinds; `harness.testing` offers it to plugin authors."""
+"""The contract of checkers, tested on many kinds of texts; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ODD_TEXTS = ("", " \n", "\x00", "\ud800", "Größe 大小 🙂", "(" * 300, "1" 
 
 
 def check_checker(checker: Checker | Callable[..., Any], examples: Iterable[tuple[Doc, str, str]]) -> None:
-    """Check a checker: examples (document, text, outcome) have the given outcomes, and no text makes it raise.
+    """Check a checker: examples (document, text, outcome) give the expected outcomes, and no text raises an error.
 
-    Outcomes must be the same at each call. `checker` is a function of (doc, text), or a registered Checker. Raises
-    AssertionError with everything that is wrong.
+    Repeated calls must give the same outcome. `checker` is a function of (doc, text), or a registered Checker. Raises
+    an AssertionError that lists all failures.
     """
     examples = list(examples)
     with collected(f"checker {getattr(checker, 'name', getattr(checker, '__name__', checker))!r}") as found:
@@ -32,7 +32,7 @@ def check_checker(checker: Checker | Callable[..., Any], examples: Iterable[tupl
 
 def _made(checker: Checker | Callable[..., Any]) -> Checker:
     made = checker if isinstance(checker, Checker) else make_checker("mine", checker)
-    assert not made.takes, f"{made.name} takes {made.takes}; pass what find_checker returns for it"
+    assert not made.takes, f"{made.name} takes {made.takes}; pass the checker that find_checker returns"
     return made
 
 
@@ -46,7 +46,7 @@ def _check_example(checker: Checker, doc: Doc, text: str, outcome: str) -> None:
 
 
 def check_odd_texts(checker: Checker, doc: Doc, found: Findings) -> None:
-    """Check that texts of all kinds have an outcome: empty ones, long ones, with control characters."""
+    """Check that all kinds of texts have an outcome: empty texts, long texts, control characters."""
     for text in ODD_TEXTS:
         found.run(_outcome, checker, doc, text)
 
@@ -54,7 +54,7 @@ def check_odd_texts(checker: Checker, doc: Doc, found: Findings) -> None:
 def _check_again(checker: Checker, examples: Sequence[tuple[Doc, str, str]]) -> None:
     once = [_outcome(checker, doc, text).outcome for doc, text, _ in examples]
     again = [_outcome(checker, doc, text).outcome for doc, text, _ in reversed(examples)]
-    assert again[::-1] == once, f"{checker.name}: other outcomes later"
+    assert again[::-1] == once, f"{checker.name}: repeated calls gave different outcomes"
 
 
 def _outcome(checker: Checker, doc: Doc, text: str) -> Outcome:
@@ -65,5 +65,5 @@ def _outcome(checker: Checker, doc: Doc, text: str) -> Outcome:
         raise AssertionError(
             f"{checker.name}: {describe(error)}, for {shown}; any text must have an outcome"
         ) from error
-    assert isinstance(found, Outcome), f"{checker.name} says {found!r} of {shown}; expected a harness.Outcome"
+    assert isinstance(found, Outcome), f"{checker.name} returned {found!r} for {shown}; expected a harness.Outcome"
     return found

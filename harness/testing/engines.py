@@ -1,4 +1,4 @@
-"""What every engine promises, checked on the engine itself; `harness.testing` offers it to plugin authors."""
+"""The contract of engines, tested on the engine itself; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def check_engine(
     tolerance: float = 1e-3,
     **options: Any,
 ) -> None:
-    """Check an engine: what is asked comes back once, the same in any company, and probabilities are such.
+    """Check an engine: each request has one result, which does not depend on the batch, and probabilities are valid.
 
-    Samples must be what the scores say: greedy ones are the most probable tokens, others come as often as they should.
-    With `generates=False` the engine only scores, and `generate` must raise a HarnessError. `inspect` is checked too
-    where it is given. `tolerance` is in nats. Token ids below 200 must be in the vocabulary. Raises AssertionError with
-    everything that is wrong.
+    Samples must agree with the scores: greedy samples are the most probable tokens, and other tokens have the
+    frequencies that the scores predict. With `generates=False` the engine only scores, and `generate` must raise a
+    HarnessError. `inspect` is checked if given. `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
+    Raises an AssertionError that lists all failures.
     """
     with collected(f"engine {getattr(open_engine, '__name__', open_engine)}") as found:
         if inspect is not None:
@@ -58,7 +58,7 @@ def _opened(stack: ExitStack, manager: Any) -> Engine:
 
 
 def _check_inspect(inspect: Any, checkpoint: Checkpoint, folder: Path, options: Mapping[str, Any]) -> None:
-    """The engine must say dtype, max_length and tokenizer, and the tokenizer must give plain lists of token ids."""
+    """Check that inspect returns dtype, max_length and tokenizer, and that the tokenizer returns lists of token ids."""
     expect_call(inspect, checkpoint, folder, **options)
     info = inspect(checkpoint, folder, **options)
     assert isinstance(info, EngineInfo), f"inspect returned {info!r}; expected a harness.EngineInfo"
@@ -73,7 +73,7 @@ def _check_inspect(inspect: Any, checkpoint: Checkpoint, folder: Path, options: 
 
 
 def _check_refusal(engine: Engine) -> None:
-    """An engine that only scores must say so where it is asked for texts."""
+    """Check that an engine that only scores raises a HarnessError when it is asked to generate."""
     request = SampleRequest("text", (1, 2, 3), 4)
     try:
         samples = list(engine.generate([request]))
@@ -103,13 +103,13 @@ def _some_requests() -> list[Request]:
 def _check_company(engine: Engine, tolerance: float) -> None:
     requests = _some_requests()
     together = _by_key(engine.score(requests))
-    assert sorted(together) == list(range(6)), f"keys {sorted(together)} came back; expected each of 0..5 once"
+    assert sorted(together) == list(range(6)), f"score() returned keys {sorted(together)}; expected each of 0..5 once"
     for request in requests:
         alone = _by_key(engine.score([request]))[request.key]
         logprobs = np.asarray(together[request.key].logprobs)
         assert logprobs.shape == (3,), f"logprobs has shape {logprobs.shape} for 3 continuations; expected (3,)"
         assert (logprobs <= tolerance).all(), f"a log-probability is {logprobs.max():.4g}; expected 0 or less, in nats"
-        assert np.allclose(alone.logprobs, logprobs, atol=tolerance), "scores depend on the company"
+        assert np.allclose(alone.logprobs, logprobs, atol=tolerance), "scores depend on the other requests of the batch"
 
 
 def _check_single_tokens(engine: Engine, tolerance: float) -> None:
@@ -136,13 +136,13 @@ def _check_chain_rule(engine: Engine, tolerance: float) -> None:
 def _by_key(scores: Iterable[ChoiceScore]) -> dict[Any, ChoiceScore]:
     found: dict[Any, ChoiceScore] = {}
     for score in scores:
-        assert score.key not in found, f"the key {score.key!r} came back twice"
+        assert score.key not in found, f"the key {score.key!r} was returned twice"
         found[score.key] = score
     return found
 
 
 def _check_samples(engine: Engine) -> None:
-    """Check what every sample promises: its seed, its end, and that it is the same in any company."""
+    """Check every sample's seed, length and finish, and that it does not depend on the other requests."""
     drawn: dict[str, Any] = {"n": 2, "temperature": 0.8, "top_p": 0.9, "seed": 7}
     requests = [
         SampleRequest(request.key, request.context, 5 + i, **(drawn if i % 2 else {}))
@@ -150,23 +150,23 @@ def _check_samples(engine: Engine) -> None:
     ]
     together = _by_place(engine.generate(requests))
     wanted = {(request.key, i): request for request in requests for i in range(request.n)}
-    assert set(together) == set(wanted), f"samples {set(together)} came back; expected {set(wanted)}"
+    assert set(together) == set(wanted), f"generate() returned the samples {set(together)}; expected {set(wanted)}"
     for (key, index), sample in together.items():
         request = wanted[key, index]
-        assert sample.seed == request.seed + index, f"sample {index} says seed {sample.seed}"
+        assert sample.seed == request.seed + index, f"sample {index} has seed {sample.seed}, not {request.seed + index}"
         assert 0 < len(sample.ids) <= request.max_tokens, f"{len(sample.ids)} tokens; at most {request.max_tokens}"
         finishes = {"stop", "length"} if len(sample.ids) == request.max_tokens else {"stop"}
         assert sample.finish in finishes, f"a sample of {len(sample.ids)} tokens ends with {sample.finish!r}"
         alone = _by_place(engine.generate([replace(request, n=1, seed=sample.seed)]))[key, 0]
-        assert alone.ids == sample.ids, "a sample depends on its company, or not on its seed alone"
+        assert alone.ids == sample.ids, "a sample depends on the other requests, not on its seed alone"
         if request.temperature == 0:
             _check_greedy(engine, request, sample)
 
 
 def _check_greedy(engine: Engine, request: SampleRequest, sample: Sample) -> None:
-    """Check that a sample at temperature 0 is the most probable tokens, and that it ends before a stop text."""
+    """Check that a sample at temperature 0 has the most probable tokens, and that it ends before a stop text."""
     score = _by_key(engine.score([Request("greedy", request.prompt, (sample.ids,))]))["greedy"]
-    assert score.is_greedy is None or score.is_greedy.all(), "temperature 0 does not draw the most probable tokens"
+    assert score.is_greedy is None or score.is_greedy.all(), "at temperature 0, a sample lacks the most probable tokens"
     stop = sample.text[len(sample.text) // 2 :][:2]
     if stop.strip():
         cut = _by_place(engine.generate([replace(request, stop=("never", stop))]))[request.key, 0]
@@ -175,7 +175,7 @@ def _check_greedy(engine: Engine, request: SampleRequest, sample: Sample) -> Non
 
 
 def _check_frequencies(engine: Engine, n: int = 300) -> None:
-    """Check that tokens are drawn as often as their probabilities say, within five standard errors."""
+    """Check that token frequencies agree with the probabilities, within five standard errors."""
     prompt = _some_requests()[0].context
     request = SampleRequest("often", prompt, 1, n=n, temperature=1.0, seed=11)
     drawn = [sample.ids[0] for sample in engine.generate([request])]
@@ -183,12 +183,12 @@ def _check_frequencies(engine: Engine, n: int = 300) -> None:
     score = _by_key(engine.score([Request("p", prompt, tuple((i,) for i in ids))]))["p"]
     p = np.exp(score.logprobs)
     off = np.abs(np.array([drawn.count(i) for i in ids]) / n - p) - 5 * np.sqrt(p * (1 - p) / n) - 1 / n
-    assert (off <= 0).all(), f"token {ids[int(off.argmax())]} is not drawn as often as its probability says"
+    assert (off <= 0).all(), f"the frequency of token {ids[int(off.argmax())]} differs from its probability"
 
 
 def _by_place(samples: Iterable[Sample]) -> dict[Any, Sample]:
     found: dict[Any, Sample] = {}
     for sample in samples:
-        assert (sample.key, sample.index) not in found, f"sample {sample.index} of {sample.key!r} came back twice"
+        assert (sample.key, sample.index) not in found, f"sample {sample.index} of {sample.key!r} was returned twice"
         found[sample.key, sample.index] = sample
     return found

@@ -1,4 +1,4 @@
-"""An engine without a model, which obeys the real contract; `harness.testing` offers it to plugin authors."""
+"""An engine without a model that fulfils the contract of engines; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ByteTokenizer:
     prefix_ids: tuple[int, ...] = (BYTES,)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode texts without any special token."""
+        """Encode texts without special tokens."""
         return [list(text.encode()) for text in texts]
 
 
@@ -33,7 +33,8 @@ class ByteTokenizer:
 class FakeEngine:
     """An engine without a model: log-probabilities of 257 tokens from a digest of the checkpoint and the last token.
 
-    Deterministic, different for each checkpoint, the same in any order and batch, and each position sums to 1.
+    The results are deterministic and differ between checkpoints. They do not depend on order or batch, and the
+    probabilities at each position sum to 1.
     """
 
     seed: str
@@ -51,7 +52,7 @@ class FakeEngine:
         return float(sum(row[token] for row, token in rows)), all(int(np.argmax(row)) == token for row, token in rows)
 
     def table(self, previous: int) -> Floats:
-        """Return the log-probabilities (257,) of what follows a token."""
+        """Return the log-probabilities (257,) of the token after `previous`."""
         digest = hashlib.sha256(f"{self.seed} {previous}".encode()).digest()
         logits = np.random.default_rng(list(digest)).normal(size=BYTES + 1)
         return np.asarray(logits - np.log(np.exp(logits).sum()))
@@ -92,7 +93,7 @@ class FakeEngine:
         self.served.append(checkpoint.label)
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
-        """Nothing to read ahead."""
+        """Do nothing: there are no files to read ahead."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return provenance."""
@@ -100,7 +101,7 @@ class FakeEngine:
 
 
 def inspect_fake(checkpoint: Checkpoint, folder: Path, *, max_length: int = 256) -> EngineInfo:  # noqa: ARG001  # the contract of engines
-    """Return what the fake engine knows."""
+    """Return the fake engine's information about any checkpoint."""
     return EngineInfo("float64", max_length, ByteTokenizer, shape="fake")
 
 

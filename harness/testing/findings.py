@@ -1,4 +1,4 @@
-"""Collect everything that is wrong with an object, so that its author sees all failures at once."""
+"""Collect all failures of an object, so that its author sees them at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.origins import PLUGIN_ERRORS, describe
 
 
 class ConformanceError(AssertionError):
-    """An object breaks its contract; `failures` has one sentence per broken promise."""
+    """An object violates its contract; `failures` has one sentence per violation."""
 
     def __init__(self, what: str, failures: list[str]) -> None:
         self.what, self.failures = what, failures
@@ -21,18 +21,18 @@ class ConformanceError(AssertionError):
         super().__init__(head + "\n- ".join(failures))
 
 
-class _Enough(Exception):  # no error: the checks that remain would repeat the last failure
-    """The remaining checks make no sense."""
+class _Enough(Exception):  # not an error: it ends the checks
+    """The remaining checks would only repeat the last failure."""
 
 
 @dataclass
 class Findings:
-    """What checks have found wrong so far with one object."""
+    """The failures of one object found so far."""
 
     failures: list[str] = field(default_factory=list)
 
     def run(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a check; keep what it finds wrong, and return None then."""
+        """Run a check and return its result; if it fails, record the failure and return None."""
         try:
             return check(*args, **kwargs)
         except _Enough:
@@ -46,7 +46,7 @@ class Findings:
         return None
 
     def vital(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a check without which the others make no sense; stop where it fails."""
+        """Run a check on which all later checks depend; stop if it fails."""
         before = len(self.failures)
         value = self.run(check, *args, **kwargs)
         if len(self.failures) > before:
@@ -54,7 +54,7 @@ class Findings:
         return value
 
     def expect(self, claim: bool, message: str) -> bool:
-        """Keep a message where a claim is not true."""
+        """Record a message if a claim is false; return the claim."""
         if not claim:
             self.failures.append(message)
         return claim
@@ -73,11 +73,11 @@ def collected(what: str) -> Iterator[Findings]:
 
 
 def expect_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Raise AssertionError where a function does not take these arguments, without calling it."""
+    """Raise AssertionError if a function does not accept these arguments, without calling it."""
     try:
         found = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # functions of C extensions show no signature
+        return  # functions of C extensions have no signature
     try:
         found.bind(*args, **kwargs)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""What every forecaster promises, checked on several ladders; `harness.testing` offers it to plugin authors."""
+"""The contract of forecasters, tested on several ladders; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from harness.testing.findings import collected
 
 
 def check_forecaster(forecaster: Any) -> None:
-    """Check a forecaster: draws of the right shape within 0 to 1, the same for the same seed, of one ladder or many.
+    """Check a forecaster: draws have the right shape, lie within 0 and 1, and are the same for the same seed.
 
-    It must cope with three and more sizes, with FLOPs alone, with and without a task loss, and not change ladders.
+    It must accept one or several ladders, of three or more sizes, with FLOPs alone, and with or without a task loss. It
+    must not modify the ladders.
     """
     with collected(f"forecaster {getattr(forecaster, 'name', forecaster)!r}") as found:
         found.vital(expect_forecaster, forecaster)
@@ -25,20 +26,20 @@ def check_forecaster(forecaster: Any) -> None:
         found.run(_check_draws, forecaster, Batch.of([ladders[0]], ladders))
         found.run(_check_draws, forecaster, Batch.of(ladders, ladders))
         same = all(np.array_equal(ladder.value, own) for ladder, own in zip(ladders, before, strict=True))
-        found.expect(same, f"{forecaster.name} changes the ladders it is given")
+        found.expect(same, f"{forecaster.name} modifies its input ladders")
 
 
 def _check_draws(forecaster: Any, batch: Batch) -> None:
     first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
     same = np.array_equal(first, again, equal_nan=True)
-    assert same, f"{forecaster.name}: other draws for the same seed; use rng alone"
+    assert same, f"{forecaster.name}: the same seed gives different draws; draw from rng only"
     partly = np.isfinite(first).any(axis=1) & ~np.isfinite(first).all(axis=1)
     unpadded = np.isfinite(batch.targets("flops")) | np.isfinite(batch.targets("params"))
     assert not (partly & unpadded).any(), f"{forecaster.name}: some draws of a target are NaN; expected all or none"
 
 
 def _ladders() -> list[Ladder]:
-    """Return ladders that rise, are at chance, have a task loss, have FLOPs alone; some with two targets."""
+    """Return test ladders: rising, at chance, with a task loss, with FLOPs alone; some have two targets."""
     params = 1e8 * 2.0 ** np.arange(6)
     known = pd.DataFrame({"params": params, "tokens": 20 * params, "flops": 120 * params**2, "acc_n": 400.0})
     rising = known.assign(task="rising", acc=[0.3, 0.35, 0.45, 0.6, 0.7, 0.8], chance=0.25, bpb=params**-0.1)

@@ -1,4 +1,4 @@
-"""What every law promises; `harness.testing` offers the check to plugin authors."""
+"""The contract of laws; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def check_law(
     features: Mapping[str, Any] | None = None,
     points: pd.DataFrame | None = None,
 ) -> None:
-    """Check a law: its formula broadcasts, its guess lies within its bounds, a fit recovers it without noise from three
-    seeds and orders of the points and in other units, and its intervals cover the true curve with noise.
+    """Check a law: its formula broadcasts, and its guess lies within the bounds. Without noise, a fit recovers the
+    curve for three seeds, orders of points and in other units. With noise, its intervals cover the true curve.
 
-    `params` are the parameters of a typical case (by default `law.example`), `features` the places to try it at. Of a
-    procedure, `points` are a table whose column y it reproduces (by default `law.example()`). Of a law of two steps,
-    each step is checked. Raises AssertionError with everything that is wrong.
+    `params` are typical parameters (default: `law.example`), `features` the points at which to test the law. For a
+    procedure, `points` is a table whose column y the law reproduces (default: `law.example()`). For a two-step law,
+    each step is checked. Raises an AssertionError that lists all failures.
     """
     with collected(f"law {getattr(law, 'name', law)!r}") as found:
         found.vital(expect_law, law)
@@ -78,7 +78,7 @@ def _truth(law: FormulaLaw, params: Mapping[str, float] | None) -> Mapping[str, 
     truth = params or traits(law).example
     assert isinstance(truth, Mapping), f"law {law.name!r}: give params=, or the law an attribute `example`"
     assert set(truth) == set(law.parameters), (
-        f"law {law.name!r}: {set(truth)} given, parameters are {set(law.parameters)}"
+        f"law {law.name!r}: found the parameters {set(truth)}; expected {set(law.parameters)}"
     )
     return truth
 
@@ -101,12 +101,12 @@ def _check_guess(law: FormulaLaw, x: Mapping[str, Floats], y: Floats) -> None:
         f"law {law.name!r}: guess() returned {guess!r}; expected a value for each parameter"
     )
     missing = set(law.parameters) - set(guess)
-    assert not missing, f"law {law.name!r}: guess() gives no {', '.join(sorted(missing))}"
+    assert not missing, f"law {law.name!r}: guess() gives no value for {', '.join(sorted(missing))}"
     assert np.isfinite(list(guess.values())).all(), f"law {law.name!r}: guess() gives {dict(guess)}"
 
 
 def _check_recovery(law: FormulaLaw, x: Mapping[str, Floats], y: Floats, seed: int) -> None:
-    """A fit to points without noise must find the curve, in any order of the points."""
+    """Check that a fit to points without noise recovers the curve, for any order of the points."""
     import pandas as pd
 
     from harness.fitting.fit import fit
@@ -115,11 +115,11 @@ def _check_recovery(law: FormulaLaw, x: Mapping[str, Floats], y: Floats, seed: i
     points = pd.DataFrame({**{k: v[order] for k, v in x.items()}, "y": y[order], "trials": 1000.0})
     fitted = fit(points, law, value="y", bootstrap=20, seed=seed, resample="checkpoints")
     miss = np.abs(fitted.curve(x) - y).max()
-    assert miss <= 1e-5 * np.abs(y).max(), f"law {law.name!r}: without noise the fit misses by {miss:.3g}\n{fitted}"
+    assert miss <= 1e-5 * np.abs(y).max(), f"law {law.name!r}: without noise, the fit is wrong by {miss:.3g}\n{fitted}"
 
 
 def _check_units(law: FormulaLaw, x: Mapping[str, Floats], y: Floats) -> None:
-    """Counts in other units must be fitted as well, unless the law has a scale of its own (`own_units`)."""
+    """Check that the fit works for counts in other units, unless the law fixes their units (`own_units`)."""
     import pandas as pd
 
     from harness.fitting.fit import fit
@@ -129,13 +129,13 @@ def _check_units(law: FormulaLaw, x: Mapping[str, Floats], y: Floats) -> None:
         points = pd.DataFrame({**scaled, "y": y, "trials": 1000.0})
         miss = np.abs(fit(points, law, value="y", bootstrap=20, resample="checkpoints").curve(scaled) - y).max()
         assert miss <= 1e-5 * np.abs(y).max(), (
-            f"law {law.name!r}: with {name} 100 times as large the fit misses by {miss:.3g}; widen the bounds, or say "
-            f"own_units = ({name!r},)"
+            f"law {law.name!r}: with {name} 100 times as large, the fit is wrong by {miss:.3g}; widen the bounds, or "
+            f"set own_units = ({name!r},)"
         )
 
 
 def _check_intervals(law: FormulaLaw, truth: Mapping[str, float], x: Mapping[str, Floats]) -> None:
-    """Of six fits to points with noise, three must cover the true curve in their 90 % interval; 1 in 800 would not."""
+    """Check that at least three of six 90 % intervals cover the true curve (a correct law fails in 1 of 800 cases)."""
     from harness.fitting.simulations import coverage
 
     found = coverage(law, truth, x, count=6, bootstrap=40, starts=4)
@@ -143,7 +143,7 @@ def _check_intervals(law: FormulaLaw, truth: Mapping[str, float], x: Mapping[str
 
 
 def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None, found: Findings) -> None:
-    """Check a procedure: order and company change nothing, no point is changed, JSON keeps it, y is reproduced."""
+    """Check a procedure: it reproduces y, does not depend on order or on other points, and its state fits in JSON."""
     if points is None:
         points = found.vital(example_points, law)
     fitted: Fitted = found.vital(_fitted, law, points)
@@ -155,7 +155,7 @@ def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None, found: Find
 
 
 def example_points(law: ProcedureLaw) -> pd.DataFrame:
-    """Return the points of a procedure's own example; raise AssertionError where it has none."""
+    """Return the example points of a procedure; raise AssertionError if it has none."""
     example = traits(law).example
     assert callable(example), f"law {law.name!r}: give points=, or the law a method `example`"
     return example()
@@ -165,7 +165,7 @@ def _fitted(law: ProcedureLaw, points: pd.DataFrame) -> Fitted:
     kept = points.copy()
     fitted = law.fit(points, "y", np.random.default_rng(0))
     assert isinstance(fitted, Fitted), f"law {law.name!r}: fit() returned {fitted!r}; expected a harness.Fitted"
-    assert points.equals(kept), f"law {law.name!r}: fit() changes the points that it is given"
+    assert points.equals(kept), f"law {law.name!r}: fit() modifies its input points"
     return fitted
 
 
@@ -173,13 +173,13 @@ def _check_predictions(law: ProcedureLaw, fitted: Fitted, points: pd.DataFrame) 
     y = np.asarray(law.predict(fitted, points[list(law.features)]))
     assert y.shape == (len(points),), f"law {law.name!r}: predict() gives {y.shape} for {len(points)} points"
     miss = np.abs(y - points["y"]).max()
-    assert miss <= 1e-3 * np.abs(points["y"]).max(), f"law {law.name!r}: without noise it misses by {miss:.3g}"
+    assert miss <= 1e-3 * np.abs(points["y"]).max(), f"law {law.name!r}: without noise, it is wrong by {miss:.3g}"
 
 
 def _check_alone(law: ProcedureLaw, fitted: Fitted, bare: pd.DataFrame) -> None:
     y = law.predict(fitted, bare)
     alone = np.concatenate([law.predict(fitted, bare.iloc[[i]].reset_index(drop=True)) for i in range(len(bare))])
-    assert np.allclose(alone, y), f"law {law.name!r}: a prediction depends on the points predicted with it"
+    assert np.allclose(alone, y), f"law {law.name!r}: a prediction depends on the other predicted points"
 
 
 def _check_order(law: ProcedureLaw, fitted: Fitted, points: pd.DataFrame) -> None:
@@ -194,15 +194,17 @@ def _check_json(law: ProcedureLaw, fitted: Fitted, bare: pd.DataFrame) -> None:
     stored = ProcedureFit(law, fitted, {}, (), 0, "least_squares", 0.0, 0.0, 0, len(bare), {})
     read = ProcedureFit.from_json(law, json.loads(json.dumps(stored.to_json(), allow_nan=False)))
     same = np.allclose(read.value(dict(bare)), stored.value(dict(bare)))
-    assert same, f"law {law.name!r}: the state is not kept by JSON"
+    assert same, f"law {law.name!r}: JSON does not preserve the state"
 
 
 def _check_parameters(law: FormulaLaw, values: Floats, x: Mapping[str, Floats]) -> None:
-    """Every parameter must change the curve, or nothing can be learnt of it."""
+    """Check that every parameter changes the curve; otherwise a fit cannot determine it."""
     for j, name in enumerate(law.parameters):
         moved = values.copy()
         moved[0, j] = 1.1 * moved[0, j] + 0.01
-        assert (curve(law, moved, x) != curve(law, values, x)).any(), f"law {law.name!r}: nothing depends on {name!r}"
+        assert (curve(law, moved, x) != curve(law, values, x)).any(), (
+            f"law {law.name!r}: the parameter {name!r} has no effect"
+        )
 
 
 def _check_broadcast(law: FormulaLaw, values: Floats, x: Mapping[str, Floats], y: Floats) -> None:
@@ -216,4 +218,4 @@ def _check_broadcast(law: FormulaLaw, values: Floats, x: Mapping[str, Floats], y
         f"law {law.name!r}: parameters (3, 1) and features ({len(y)},) give {found}; expected (3, {len(y)}), so that "
         "all resamples are solved at once: use numpy functions, no float() and no if"
     )
-    assert np.allclose(stacked, y), f"law {law.name!r}: the formula gives other values for stacked parameters"
+    assert np.allclose(stacked, y), f"law {law.name!r}: the formula gives different values for stacked parameters"

@@ -1,4 +1,4 @@
-"""What every metric promises, and scores to try one on; `harness.testing` offers both to plugin authors."""
+"""The contract of metrics, and example scores; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from harness.types import OUTCOMES, Floats, Metric
 def example_scores(
     n: int = 12, *, groups: int = 1, seed: int = 0, clustered: bool = False, needs: tuple[str, ...] = ()
 ) -> Scores:
-    """Return made-up scores of n documents with two to five choices, one of them gold; everything is offered.
+    """Return artificial scores of n documents with two to five choices, one of them gold, with all optional fields.
 
-    `needs` changes the kind of document: "text" and "cloze" have one row each, "several_gold" has two gold choices.
+    `needs` changes the kind of document: "text" and "cloze" have one row per document, "several_gold" two gold choices.
     """
     rng = np.random.default_rng(seed)
     kind = next((kind for kind in ("text", "cloze") if kind in needs), "choice")
@@ -56,7 +56,7 @@ def example_scores(
 
 
 def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
-    """Return made-up samples of n documents, `each` of every one, of all outcomes."""
+    """Return artificial samples of n documents, `each` per document, with all outcomes."""
     rng = np.random.default_rng(seed)
     outcome = rng.choice(OUTCOMES[:4], size=n * each, p=[0.3, 0.5, 0.1, 0.1])
     return Samples(
@@ -70,10 +70,10 @@ def example_samples(n: int = 40, each: int = 100, seed: int = 0) -> Samples:
 
 
 def check_metric(metric: Metric | Callable[..., Any], scores: Scored | None = None, **registered: Any) -> None:
-    """Check a metric: one finite value per document, the same whatever else is scored with it, and an aggregate.
+    """Check a metric: it gives one finite value per document, independent of the other documents, and an aggregate.
 
-    `metric` is a function with what it is registered with (needs=, aggregate= ...), or a registered Metric. `scores`
-    replaces the made-up scores, or samples, that it is tried on. Raises AssertionError with everything that is wrong.
+    `metric` is a registered Metric, or a function with its registration keywords (needs=, aggregate= ...). `scores`
+    replaces the artificial scores or samples. Raises an AssertionError that lists all failures.
     """
     name = metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", repr(metric))
     with collected(f"metric {name!r}") as found:
@@ -93,7 +93,7 @@ def _made(metric: Metric | Callable[..., Any], registered: Mapping[str, Any]) ->
 
 
 def _scores_for(metric: Metric) -> Scored:
-    """Return made-up scores that offer what a metric needs."""
+    """Return artificial scores that fulfil a metric's needs."""
     return example_samples() if "samples" in metric.needs else example_scores(needs=metric.needs)
 
 
@@ -124,7 +124,7 @@ def _check_estimate(metric: Metric, scores: Scored) -> None:
 
 
 def _check_needs(metric: Metric, scores: Scores) -> None:
-    """Try a metric where nothing is offered beyond what it says it needs."""
+    """Check that a metric works if scores provide only the fields in its needs."""
     optional = {"unconditional": "logprob_unconditional", "greedy": "is_greedy"}
     without: dict[str, Any] = {column: None for need, column in optional.items() if need not in metric.needs}
     try:
@@ -132,5 +132,5 @@ def _check_needs(metric: Metric, scores: Scores) -> None:
     except MetricError:
         raise
     except Exception as error:
-        where = f"where {' and '.join(without)} are not offered"
-        raise AssertionError(f"{metric.name}: {describe(error)}, {where}; say what it needs in needs=") from error
+        where = f"if scores do not provide {' and '.join(without)}"
+        raise AssertionError(f"{metric.name}: {describe(error)}, {where}; list what it needs in needs=") from error

@@ -1,4 +1,4 @@
-"""What every table format, figure of the report and command promises, and examples to try them on."""
+"""The contracts of table formats, figures of the report and commands, and examples to test them on."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def example_table() -> Table:
 
 
 def check_reporter(render: Callable[[Sequence[Table]], str]) -> None:
-    """Check a format for tables: text for one table, for two, and for one without rows; the same text each time.
+    """Check a table format: it returns text for one table, two tables and an empty table, the same at each call.
 
-    Raises AssertionError with everything that is wrong.
+    Raises an AssertionError that lists all failures.
     """
     table = example_table()
     with collected(f"reporter {getattr(render, '__name__', render)!r}") as found:
@@ -46,11 +46,11 @@ def check_reporter(render: Callable[[Sequence[Table]], str]) -> None:
 def _check_text(render: Callable[[Sequence[Table]], str], tables: Sequence[Table]) -> None:
     text = render(tables)
     assert isinstance(text, str), f"it returned {text!r}; expected text"
-    assert render(tables) == text, "it returns another text at the second call"
+    assert render(tables) == text, "it returns a different text at the second call"
 
 
 def example_report() -> ReportData:
-    """Return made-up data of a report: two tasks, two families, three sizes, a fitted curve and a held-out point."""
+    """Return artificial report data: two tasks, two families, three sizes, a fitted curve and a held-out point."""
     import pandas as pd
 
     points = pd.DataFrame([_point(t, f, k) for t in TASKS for f in FAMILIES for k in range(len(SIZES))])
@@ -90,9 +90,9 @@ def _curve(points: pd.DataFrame, task: str, family: str) -> pd.DataFrame:
 
 
 def check_panel(make: Callable[[ReportData], Panel | None]) -> None:
-    """Check a figure of the report: it draws columns that it has, explains itself, and copes with a store without fits.
+    """Check a figure of the report: it draws only existing columns, has a description, and accepts data without fits.
 
-    Raises AssertionError with everything that is wrong.
+    Raises an AssertionError that lists all failures.
     """
     import pandas as pd
 
@@ -107,7 +107,7 @@ def check_panel(make: Callable[[ReportData], Panel | None]) -> None:
 def _check_panel(make: Callable[[ReportData], Panel | None], data: ReportData, found: Findings) -> None:
     before = data.points.copy()
     panel = make(data)
-    found.expect(data.points.equals(before), "it changes the points that it is given")
+    found.expect(data.points.equals(before), "it modifies its input points")
     if panel is None:
         return
     assert isinstance(panel, Panel), f"it returned {panel!r}; expected a harness.Panel or None"
@@ -116,13 +116,13 @@ def _check_panel(make: Callable[[ReportData], Panel | None], data: ReportData, f
     fields = set(FIELD.findall(json.dumps(specification(panel.chart))))
     made = {name for name in ("x",) if name in panel.controls}
     absent = fields - set(panel.rows.columns) - made
-    found.expect(not absent, f"the chart draws {', '.join(sorted(absent))}, of which the rows have no column")
+    found.expect(not absent, f"the chart draws {', '.join(sorted(absent))}, but the rows have no such column")
 
 
 def check_command(command: click.Command) -> None:
     """Check a command: it has a docstring, its options have help texts, and `--help` works.
 
-    Raises AssertionError with everything that is wrong.
+    Raises an AssertionError that lists all failures.
     """
     from click.testing import CliRunner
 

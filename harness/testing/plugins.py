@@ -1,4 +1,4 @@
-"""Run the conformance checks on everything that plugins have registered; what `harness plugins --check` does."""
+"""Run the conformance checks on all registered objects (`harness plugins --check`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NotCheckedError(Exception):
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks say of one registered object: `failures`, or why it was not checked (`skipped`)."""
+    """The result of the checks of one registered object: `failures`, or why it was not checked (`skipped`)."""
 
     plugin: str
     kind: str
@@ -56,9 +56,9 @@ class Checked:
 
 
 def check_plugins(host: PluginHost, plugins: Sequence[str] = (), *, commands: Any = None) -> Iterator[Checked]:
-    """Yield what the checks say of every object of some plugins (default: all), one after the other.
+    """Yield the results of the checks of every object of some plugins (default: all).
 
-    `commands` is the click group that plugins have added commands to. Raises UsageError for a plugin that is not
+    `commands` is the click group to which plugins have added commands. Raises UsageError for a plugin that is not
     loaded.
     """
     for name in plugins:
@@ -83,14 +83,14 @@ def _checked(host: PluginHost, registry: Registry[Any], name: str, check: Check)
 
 
 def _result(plugin: str, kind: str, name: str, check: Callable[[], Any]) -> Checked:
-    """Run one check; keep its failures, whatever it raises."""
+    """Run one check; record any error that it raises as a failure."""
     try:
         with collected(name) as found:
             try:
                 check()
             except NotCheckedError as error:
                 return Checked(plugin, kind, name, skipped=str(error))
-            except Exception as error:  # found keeps what the code of a plugin raises, by its rules
+            except Exception as error:  # `found` records errors of the plugin's code by its own rules
                 found.run(_raise, error)
     except AssertionError as error:
         return Checked(plugin, kind, name, failures=tuple(getattr(error, "failures", (str(error),))))
@@ -105,19 +105,19 @@ def _task(host: PluginHost, _: str, value: Any) -> None:
     if not isinstance(value, Task):
         file = read_task_file(Path(value))
         if not look_for(file.documents, [file.path.parent]):
-            raise NotCheckedError("its documents do not ship with it")
+            raise NotCheckedError("its documents are not included")
     check_task(value, registries=host)
 
 
 def _source(_: PluginHost, __: str, value: Any) -> None:
     resolve, list_names, *_ = value
     if not list(list_names()):
-        raise NotCheckedError("it lists no names")
+        raise NotCheckedError("it lists no names to try")
     check_source(resolve, list_names)
 
 
 def _engine(_: PluginHost, __: str, engine: EngineType) -> None:
-    """Check what can be checked without a checkpoint; `check_engine` does the rest."""
+    """Run the checks that need no checkpoint; `check_engine` runs the others."""
     with collected(f"engine {engine.name!r}") as found:
         found.run(expect_call, inspect.unwrap(engine.inspect), CHECKPOINT, Path())
         found.run(expect_call, inspect.unwrap(engine.open_engine), CHECKPOINT, Path())
@@ -137,7 +137,7 @@ def _checker(_: PluginHost, __: str, checker: Checker) -> None:
 
 
 def _accepts(checker: Checker, doc: Doc) -> bool:
-    """Say whether a checker can read the answers of a document."""
+    """Tell whether a checker accepts the answers of a document."""
     try:
         checker.check(doc, doc.choices[0])
     except TaskError:
@@ -148,7 +148,7 @@ def _accepts(checker: Checker, doc: Doc) -> bool:
 def _law(_: PluginHost, __: str, law: Law) -> None:
     if isinstance(law, ProcedureLaw):
         if not callable(traits(law).example):
-            raise NotCheckedError("it has no example(), whose points it would reproduce")
+            raise NotCheckedError("it has no example() with points to reproduce")
         try:
             law.fit(example_points(law), "y", np.random.default_rng(0))
         except HarnessError as error:
@@ -179,7 +179,7 @@ CHECKS: dict[str, Check] = {
 
 
 def check_table(results: Sequence[Checked]) -> Table:
-    """Return what the checks say, one row per object, with every failure as a note."""
+    """Return the results of the checks, one row per object, with every failure as a note."""
     rows = tuple((r.plugin, r.kind, r.name, r.result) for r in results)
     failures = [f"{r.plugin}, {r.kind} {r.name}: {failure}" for r in results for failure in r.failures]
     counts = f"{sum(not r.failures and not r.skipped for r in results)} of {len(results)} objects pass their checks, "

@@ -1,4 +1,4 @@
-"""What every sampler promises; `harness.testing` offers the check to plugin authors."""
+"""The contract of samplers; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from harness.testing.findings import collected
 from harness.types import Floats, Ints, Sampler
 
-RATES = np.array([0.0, 0.001, 0.1, 0.5, 1.0])  # pass rates of the documents that are simulated
+RATES = np.array([0.0, 0.001, 0.1, 0.5, 1.0])  # pass rates of the simulated documents
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """Check a sampler: each document ends, has no more samples than `at_most`, and is decided by itself.
+    """Check a sampler: sampling of each document ends, takes at most `at_most` samples, and ignores other documents.
 
-    Raises AssertionError with everything that is wrong.
+    Raises an AssertionError that lists all failures.
     """
     with collected(f"sampler {type(sampler).__name__}") as found:
         found.vital(_expect, sampler)
@@ -24,7 +24,7 @@ def check_sampler(sampler: Sampler) -> None:
 def _expect(sampler: Sampler) -> None:
     assert isinstance(sampler, Sampler), f"{sampler!r} lacks more() or at_most"
     at_most = sampler.at_most
-    assert isinstance(at_most, (int, np.integer)), f"at_most is {at_most!r}; expected a whole number"
+    assert isinstance(at_most, (int, np.integer)), f"at_most is {at_most!r}; expected an integer"
     assert at_most >= 1, f"at_most is {at_most}; expected 1 or more"
 
 
@@ -36,7 +36,7 @@ def _check_answer(sampler: Sampler) -> None:
     drawn = np.zeros(len(RATES), dtype=np.int64)
     more = _more(sampler, drawn, drawn.copy())
     assert more.shape == drawn.shape, f"more() gives {more.shape} for {drawn.shape} documents"
-    assert np.issubdtype(more.dtype, np.integer), f"more() gives {more.dtype}; expected whole numbers"
+    assert np.issubdtype(more.dtype, np.integer), f"more() gives {more.dtype}; expected integers"
     assert (more >= 0).all(), f"more() gives {more}; expected 0 or more"
 
 

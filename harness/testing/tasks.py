@@ -1,4 +1,4 @@
-"""What every task, source and family promises; `harness.testing` offers the checks to plugin authors."""
+"""The contracts of tasks, sources and families; part of `harness.testing`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from harness.types import Checkpoint, Family, Task
 def check_task(
     task: str | Path | Task, data: str | Path | None = None, *, registries: Registries | None = None
 ) -> Task:
-    """Check a task, or the folder of one: it reads the same twice, every continuation has text, its metric exists.
+    """Check a task or its folder: two readings agree, every continuation has text, and its metric exists.
 
-    Returns the task, for further checks of the author's own. Raises AssertionError with everything that is wrong.
+    Returns the task for further tests. Raises an AssertionError that lists all failures.
     """
     registries = registries or default_host()
     with collected(f"task {task.name if isinstance(task, Task) else task}") as found:
@@ -60,7 +60,7 @@ def _check_metric(task: Task, registries: Registries) -> None:
 
 
 def _check_prompts(task: Task, found: Findings) -> None:
-    """Every choice has text, and the gold choices exist."""
+    """Check that every choice has text and that the gold choices exist."""
     for doc in task.docs:
         wrong = [k for k in doc.gold if not 0 <= k < len(doc.choices)]
         found.expect(not wrong, f"document {doc.doc_id}: gold {wrong} of {len(doc.choices)} choices")
@@ -70,7 +70,7 @@ def _check_prompts(task: Task, found: Findings) -> None:
         for k in range(len(doc.choices)):
             context, continuation = doc.prompt(k)
             has_text = bool(context or continuation.strip())
-            found.expect(has_text, f"document {doc.doc_id}: choice {k} scores white space only")
+            found.expect(has_text, f"document {doc.doc_id}: choice {k} is white space only")
 
 
 def _check_tokens(task: Task) -> None:
@@ -79,26 +79,26 @@ def _check_tokens(task: Task) -> None:
         encode_prompts(task, encoder)
         return
     encoded = encode_task(task, encoder)
-    assert len(encoded.n_tokens) == sum(len(doc.choices) for doc in task.docs), "a choice got lost"
+    assert len(encoded.n_tokens) == sum(len(doc.choices) for doc in task.docs), "encoding lost a choice"
 
 
 def check_source(resolve: Callable[..., Any], list_names: Callable[[], Iterable[str]], name: str = "") -> None:
-    """Check a source of tasks: the names are text and listed once, `name` (default: the first) makes a task.
+    """Check a source of tasks: the listed names are unique strings, and `name` (default: the first) gives a task.
 
-    An unknown name must raise KeyError or an error of harness.errors. Raises AssertionError with everything wrong.
+    An unknown name must raise KeyError or an error of harness.errors. Raises an AssertionError that lists all failures.
     """
     with collected("the source") as found:
         names = found.vital(lambda: list(list_names()))
         found.expect(all(isinstance(n, str) for n in names), f"list_names() returns {names[:3]}; expected text")
         found.expect(len(set(names)) == len(names), "list_names() returns a name twice")
         chosen = name or next(iter(names), "")
-        if found.expect(bool(chosen), "list_names() returns nothing; pass name= of one that exists"):
+        if found.expect(bool(chosen), "list_names() returns nothing; pass an existing name with name="):
             found.run(lambda: check_task(_resolved(resolve, chosen)))
         found.run(_check_unknown, resolve)
 
 
 def _resolved(resolve: Callable[..., Any], name: str) -> Task:
-    """Return the task of a name, the first of several."""
+    """Return the task of a name; if there are several, the first."""
     found = resolve(name)
     tasks = found if isinstance(found, list) else [found]
     right = bool(tasks) and all(isinstance(task, Task) for task in tasks)
@@ -118,14 +118,14 @@ def _check_unknown(resolve: Callable[..., Any]) -> None:
 
 
 def check_family(family: str | Path | Family, *, registries: Registries | None = None) -> Family:
-    """Check a family, or a family file: it reads, labels are unique, and every folder has a checkpoint with FLOPs.
+    """Check a family or family file: it can be read, labels are unique, and every folder has a checkpoint with FLOPs.
 
-    Checkpoints on the hub are not downloaded. Raises AssertionError with everything that is wrong.
+    Checkpoints on the hub are not downloaded. Raises an AssertionError that lists all failures.
     """
     with collected(f"family {family.name if isinstance(family, Family) else family}") as found:
         made: Family = found.vital(_family, family, registries or default_host())
         repeated = [label for label, count in Counter(c.label for c in made.checkpoints).items() if count > 1]
-        found.expect(not repeated, f"two checkpoints are labelled {', '.join(repeated)}")
+        found.expect(not repeated, f"several checkpoints have the label {', '.join(repeated)}")
         found.expect(bool(made.checkpoints), "it has no checkpoints")
         for checkpoint in made.checkpoints:
             found.run(_check_checkpoint, checkpoint)

@@ -1,4 +1,4 @@
-"""What a law is: a formula with bounded parameters, two of them in sequence, or a procedure."""
+"""The kinds of laws: a formula with bounded parameters, two formulas in sequence, or a procedure."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SIMILAR = 0.8  # ratio of matching characters from which on a name counts as a m
 class FormulaLaw(Protocol):
     """A law that is a formula of named features with bounded parameters.
 
-    `guess(y=y, **features)` says where to begin, from points (n,). `formula(**features, **parameters)` takes features
-    (n,) and parameters (R, 1), and gives (R, n). Optional attributes are those of `Traits`.
+    `guess(y=y, **features)` returns starting values from points (n,). `formula(**features, **parameters)` takes
+    features (n,) and parameters (R, 1), and returns (R, n). Optional attributes are those of `Traits`.
     """
 
     @property
@@ -38,7 +38,7 @@ class FormulaLaw(Protocol):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The columns of points that it is a function of."""
+        """The columns of points that are its arguments."""
         ...
 
     @property
@@ -48,18 +48,18 @@ class FormulaLaw(Protocol):
 
     @property
     def guess(self) -> Callable[..., Mapping[str, float]]:
-        """Where to begin the search."""
+        """Starting values of the search."""
         ...
 
     @property
     def formula(self) -> Callable[..., Floats]:
-        """The values."""
+        """The predicted values."""
         ...
 
 
 @runtime_checkable
 class ComposedLaw(Protocol):
-    """Two laws one behind the other: the first gives `via` from features, the second the value from `via`.
+    """Two laws in sequence: the first predicts `via` from features, the second predicts the value from `via`.
 
     `via` names a column of points; log-probabilities (all values <= 0) are negated, so that it falls like a loss.
     """
@@ -82,9 +82,9 @@ class ComposedLaw(Protocol):
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a procedure found: parameters to print, `state` (JSON values and arrays) that predictions need, and notes.
+    """The result of a procedure: parameters to print, `state` (JSON values and arrays) for predictions, and notes.
 
-    `free` counts what was fitted to the value; by default every parameter.
+    `free` is the number of free parameters (default: all parameters).
     """
 
     parameters: Mapping[str, float]
@@ -95,12 +95,12 @@ class Fitted:
 
 @runtime_checkable
 class ProcedureLaw(Protocol):
-    """A law that is more than a formula: it is fitted in steps of its own.
+    """A law that is a procedure instead of a formula, with its own fit.
 
-    `fit(points, value, rng)` gets wide points, a row each, and returns a `Fitted`; `predict(fitted, points)` returns
-    values (n,) at points that may have the features alone. Held-out points are never seen by `fit`, and every resample
-    is fitted anew, so whatever is scaled, imputed or chosen belongs there. Both raise LawError for points that they
-    cannot use.
+    `fit(points, value, rng)` gets wide points, one row per point, and returns a `Fitted`. `predict(fitted, points)`
+    returns values (n,) at points that may have only the features. `fit` never gets held-out points, and runs again on
+    every resample. Scaling, imputation and choices must therefore be part of `fit`. Both methods raise LawError for
+    points that they cannot use.
 
     Optional attributes are those of `Traits`.
     """

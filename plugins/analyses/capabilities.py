@@ -311,7 +311,7 @@ def register_commands(cli: click.Group) -> None:
 def _models(
     path: Path, host: Any, *, renames: Sequence[str], where: str | None, label: str | None, drop_duplicates: bool
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return a row per model from a table or a store, and notes."""
+    """Return one row per model from a table or a store, and notes."""
     from harness.points import benchmark_table, labelled, query, read_table, renamed
 
     notes: tuple[str, ...] = ()

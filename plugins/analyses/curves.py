@@ -107,7 +107,7 @@ def _of_store(
 
 
 def _covariance(store: PointStore, last: pd.DataFrame, metric: str) -> Floats | None:
-    """Return the covariance (M, M) that documents give to the last points of runs; None where errors are unknown."""
+    """Return the covariance (M, M) of the last points of runs over documents; None if errors are unknown."""
     errors = last[f"{metric}_stderr"].to_numpy(dtype=np.float64)
     if not np.isfinite(errors).all():
         return None
@@ -150,7 +150,7 @@ def _of_table(
 
 
 def _variances(stderr: pd.Series[Any] | None, curve: str) -> Floats | None:
-    """Return the covariance (n, n) of independent errors, None for no errors at all; refuse a part of them."""
+    """Return the covariance (n, n) of independent errors, or None without errors; raise if only some are known."""
     if stderr is None or stderr.isna().all():
         return None
     if stderr.isna().any():

@@ -1,7 +1,6 @@
-"""Families at one compute, size, number of tokens or loss: fitted curves whose resamples are paired.
+"""Compare families at equal compute, size, tokens or loss, from fitted curves with paired resamples.
 
-Resample r of one family goes with resample r of another: documents are the same in both, runs are redrawn for each
-family by itself.
+Resample r uses the same documents for all families. Runs are redrawn independently for each family.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
     from harness.laws import FormulaLaw
 
 SCALES = ("flops", "params", "tokens", "loss")
-SIZES = {("params",), ("tokens",)}  # scales at which only the last checkpoint of each run is on the curve
-MIDDLE = 1e20  # where a law of FLOPs expects its compute, for other scales in its place
+SIZES = {("params",), ("tokens",)}  # for these scales, the curve uses only the last checkpoint of each run
+MIDDLE = 1e20  # typical FLOPs of a law; other scales are multiplied so that their middle has this value
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What `rank` is asked for; documented there."""
+    """The arguments of `rank`, documented there."""
 
     at: Mapping[str, float]
     metric: str | None = None
@@ -55,26 +54,26 @@ class Asked:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Return the names of what is equal."""
+        """Return the names of the equal quantities."""
         return tuple(name for name in SCALES if name in self.at)
 
     @property
     def label(self) -> str:
-        """Name the place."""
+        """Return the label of the compared point."""
         return ", ".join(f"{name} {value:.4g}" for name, value in self.places.items())
 
     @property
     def places(self) -> dict[str, float]:
-        """Return what is equal and its value, in the order of `features`."""
+        """Return the equal quantities and their values, in the order of `features`."""
         return {name: float(dict(self.at)[name]) for name in self.features}
 
     @property
     def x(self) -> dict[str, Floats]:
-        """Return the place as features of a curve, (1,) each."""
+        """Return the compared point as features of a curve, (1,) each."""
         return {name: np.array([value]) for name, value in self.at.items()}
 
     def range(self, value: float, draws: Floats) -> Range:
-        """Return a value with the interval of its draws; open where some are not known."""
+        """Return a value with the interval of its draws; its ends are NaN if any draw is not finite."""
         if not len(draws) or not np.isfinite(draws).all():
             return Range(float(value), float("nan"), float("nan"))
         low, high = np.quantile(draws, [(1 - self.level) / 2, (1 + self.level) / 2])
@@ -83,7 +82,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Points:
-    """Wide points of all families on one task, with the store that their documents are resampled from."""
+    """Wide points of all families on one task, and the store from which their documents are resampled."""
 
     task: str
     metric: str
@@ -94,10 +93,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Match:
-    """Fitted curves of F families on one task, with values (F,) and paired draws (R, F) at the place asked for.
+    """Fitted curves of F families on one task, with values (F,) and paired draws (R, F) at the compared point.
 
-    `values` and `draws` are as measured; `signed` turns them so that higher is better. `beyond` says how many times
-    the place lies outside what each family was fitted to (1 inside).
+    `values` and `draws` are in the metric's own direction; `signed` negates them if lower is better. `beyond` is the
+    factor by which the compared point lies outside the fitted range of each family (1: inside).
     """
 
     points: Points
@@ -109,25 +108,25 @@ class Match:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Return the families, in the order of columns."""
+        """Return the families in column order."""
         return tuple(self.fits)
 
     @property
     def sign(self) -> int:
-        """Return 1 where higher is better, else -1."""
+        """Return 1 if higher is better, else -1."""
         return 1 if self.points.rises else -1
 
 
 def likely(hits: Any, axis: int | None = None) -> Any:
-    """Return the share of resamples for which something holds; never 0 or 1, which no resamples can show."""
+    """Return the share of resamples for which a claim is true; never 0 or 1, which resamples cannot show."""
     count = hits.shape[0]
     return (hits.sum(axis=axis) + 0.5) / (count + 1)
 
 
 def ranking(values: Floats, draws: Floats) -> tuple[list[int], float]:
-    """Return the order of F families, best first, and the probability of just this order.
+    """Return the order of F families, best first, and the probability of exactly this order.
 
-    :param values: scores (F,), higher being better; `draws` (R, F) are their paired resamples.
+    :param values: scores (F,), higher is better; `draws` (R, F) are their paired resamples.
     """
     order = np.argsort(-values, kind="stable")
     kept = draws[:, order]
@@ -135,23 +134,23 @@ def ranking(values: Floats, draws: Floats) -> tuple[list[int], float]:
 
 
 def best(draws: Floats) -> Floats:
-    """Return the probability (F,) that each family is the best, from paired draws (R, F), higher being better.
+    """Return the probability (F,) that each family is the best, from paired draws (R, F); higher is better.
 
-    Families that are tied for the best share it.
+    Tied best families share the probability.
     """
     top = draws == draws.max(axis=1, keepdims=True)
     return np.asarray(likely(top / top.sum(axis=1, keepdims=True), axis=0))
 
 
 def read_matches(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **chosen: Any) -> Iterator[Match]:
-    """Yield every task with two families or more that could be fitted.
+    """Yield every task with at least two fitted families.
 
-    :param source: a store, or a table with a row per checkpoint, family, and `metric` and `value` or a column named as
-        the metric.
+    :param source: a store, or a table with one row per checkpoint, a column family, and `metric` and `value` or a
+        column named like the metric.
     :param host: the registries with metrics and laws.
-    :param chosen: task (all by default) and where (an expression over points).
+    :param chosen: task (default: all) and where (an expression over points).
 
-    Raises UsageError for a table without a family, or without the metric asked for.
+    Raises UsageError for a table without a family or without the requested metric.
     """
     if isinstance(source, harness.PointStore):
         every = _of_store(source, asked, host, **chosen)
@@ -176,7 +175,7 @@ def _of_store(
 
 
 def shared_documents(store: PointStore, seed: int) -> PointStore:
-    """Return the store with the same resamples of documents for every fit, whatever the seed of its runs."""
+    """Return the store with the same resamples of documents for every fit, independent of the seed for runs."""
 
     def replicates(
         points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
@@ -184,7 +183,7 @@ def shared_documents(store: PointStore, seed: int) -> PointStore:
         del rng
         return store.replicates(points, names, count, np.random.default_rng([seed, 1]))
 
-    shared = copy(store)  # a store, or a table that answers as one does
+    shared = copy(store)  # a store, or a table with the same interface
     shared.replicates = replicates  # type: ignore[method-assign]  # the only method that differs
     return shared
 
@@ -199,7 +198,7 @@ def _of_table(
         raise UsageError(f"the table has no column family; --map NAME=family names it; it has: {choose(frame.columns)}")
     if not {"metric", "value"} <= set(frame.columns):
         if asked.metric is None or asked.metric not in frame.columns:
-            raise UsageError(f"name the column of the scores with --metric; the table has: {choose(frame.columns)}")
+            raise UsageError(f"pass the column of the scores with --metric; the table has: {choose(frame.columns)}")
         frame = frame.assign(metric=asked.metric, value=frame[asked.metric]).drop(columns=asked.metric)
     frame = frame.assign(task=frame.get("task", ""))
     refuse_unnamed(frame, ("task", "family", "metric"))
@@ -210,7 +209,7 @@ def _of_table(
 
 
 def _match(points: Points, asked: Asked, host: Any) -> Match:
-    """Fit every family of a task; families that cannot be fitted become notes."""
+    """Fit every family of a task; add a note for each family that cannot be fitted."""
     fits: dict[str, Any] = {}
     notes: list[str] = []
     for number, (family, own) in enumerate(points.frame.groupby("family", sort=True)):
@@ -233,7 +232,7 @@ def _beyond(at: float, domain: tuple[float, float]) -> float:
 
 
 def _fit(points: Points, own: pd.DataFrame, asked: Asked, host: Any, *, seed: int) -> Any:
-    """Fit one family; raise LawError where that cannot be done."""
+    """Fit one family; raise LawError if it cannot be fitted."""
     from harness.points import ends, widen
 
     wide = widen(own)
@@ -247,14 +246,16 @@ def _fit(points: Points, own: pd.DataFrame, asked: Asked, host: Any, *, seed: in
 
 
 def law_of(asked: Asked, points: Points, wide: pd.DataFrame, host: Any) -> Any:
-    """Return the law of what is equal: the one asked for, or the default; raise UsageError where there is none."""
+    """Return the requested or default law of the equal quantities; raise UsageError if there is none."""
     from harness.laws import ProcedureLaw, steps_of
     from harness.points import column
 
     law = host.laws[asked.law or _default(asked.features, points, column(wide, points.metric))]
     features = tuple(sorted(steps_of(law)[0].features))
     if isinstance(law, ProcedureLaw):
-        raise UsageError(f"law {law.name!r} is a procedure, whose resamples cannot be paired; choose a formula")
+        raise UsageError(
+            f"law {law.name!r} is a procedure, and resamples of procedures cannot be paired; choose a formula"
+        )
     if features == tuple(sorted(asked.features)):
         return law
     if features == ("flops",) and len(asked.features) == 1 and hasattr(law, "formula"):
@@ -262,12 +263,12 @@ def law_of(asked: Asked, points: Points, wide: pd.DataFrame, host: Any) -> Any:
         return Along(law, scale, MIDDLE / float(np.exp(np.log(column(wide, scale)).mean())))
     raise UsageError(
         f"law {law.name!r} is a function of {', '.join(features)}; families are compared at {asked.label}: choose "
-        "another --law, or name all of these in --at"
+        "another --law, or give all of these in --at"
     )
 
 
 def _default(features: tuple[str, ...], points: Points, values: Floats) -> str:
-    """Return the law for what is equal."""
+    """Return the default law for the equal quantities."""
     is_share = points.rises and values.min() >= 0 and values.max() <= 1
     if features == ("loss",) and is_share:
         return "accuracy_from_loss"
@@ -280,7 +281,7 @@ def _default(features: tuple[str, ...], points: Points, values: Floats) -> str:
 
 @dataclass(frozen=True)
 class Along:
-    """A law of FLOPs with another scale in the place of compute, in units in which the law finds its parameters."""
+    """A law of FLOPs applied to another scale, multiplied by `unit` so that its values resemble FLOPs."""
 
     law: FormulaLaw
     scale: str
@@ -288,7 +289,7 @@ class Along:
 
     @property
     def name(self) -> str:
-        """Name the law and its scale."""
+        """Return the name of the law and its scale."""
         return f"{self.law.name} of {self.scale}"
 
     @property
@@ -301,11 +302,11 @@ class Along:
         return self.law.formula(flops=columns.pop(self.scale) * self.unit, **columns)
 
     def guess(self, y: Floats, **columns: Floats) -> Mapping[str, float]:
-        """Return where the law begins."""
+        """Return the law's starting values."""
         return self.law.guess(y=y, flops=columns[self.scale] * self.unit)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the law says of itself."""
+        """Return any other attribute of the law."""
         if name.startswith("__") or name == "own_units":
             raise AttributeError(name)
         return getattr(self.law, name)

@@ -1,4 +1,4 @@
-"""The best score that a family has reached with its compute so far, as a power law with resamples of its runs."""
+"""Pareto frontier of a family's score over compute: a power law with resamples of runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness_plugins.analyses.power_laws import pareto_power
 if TYPE_CHECKING:
     import pandas as pd
 
-TRIES = 50  # redraws of a resample that leaves fewer than two points on its frontier
+TRIES = 50  # largest number of redraws of a resample whose frontier has fewer than two points
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """A power law of error through the best points so far, and its resamples (R, 2): ln a and b of each.
+    """A power law of error through the points of the frontier, and its resamples (R, 2) of ln a and b.
 
-    The error is 1 - score where `rises`, else the value itself. It has the attributes of a fitted curve, so that
-    crossings and gains are found as for a `LawFit`.
+    The error is 1 - score if `rises`, else the value itself. The class has the attributes of a fitted curve, so that
+    crossings and gains are computed as for a `LawFit`.
     """
 
     coefficients: tuple[float, float]
@@ -52,10 +52,10 @@ def frontier(
 ) -> Frontier:
     """Fit the Pareto frontier of a column of wide points; resamples draw runs with replacement.
 
-    The best of resampled runs is never better than the best of all, while the true frontier is. So the logarithms of
-    resamples are reflected at the fit (the basic bootstrap), which takes most of this bias out of the intervals.
+    The best of resampled runs is never better than the best of all runs, but the true frontier is. Therefore the
+    logarithms of resamples are reflected at the fit (basic bootstrap), which removes most of this bias.
 
-    Raises LawError where errors or compute have no logarithm, or fewer than three runs are left to draw from.
+    Raises LawError if errors or compute are not positive, or if there are fewer than three runs.
     """
     from harness.points import column, runs_of
 
@@ -71,7 +71,7 @@ def frontier(
 
 
 def _resample(flops: Floats, errors: Floats, rows: list[Ints], rng: np.random.Generator) -> tuple[float, float]:
-    """Return the coefficients of one resample of runs; one that has no frontier of two points is drawn again."""
+    """Return the coefficients of one resample of runs; redraw it if its frontier has fewer than two points."""
     for _ in range(TRIES):
         drawn = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
         try:

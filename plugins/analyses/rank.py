@@ -1,4 +1,4 @@
-"""harness rank: families at equal compute, size, tokens or loss, and how sure their order is."""
+"""harness rank: compare families at equal compute, size, tokens or loss, with the probability of their order."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def rank(
     host: Any = None,
     **asked: Any,
 ) -> list[Table]:
-    """Return tables that compare families where something is equal, for every task.
+    """Return tables that compare families at equal values of one or more quantities, for every task.
 
-    :param source: a store, or a table with a row per checkpoint: family, what is equal, and scores.
-    :param where: an expression over points; others are left out.
-    :param host: the registries with laws and metrics; by default those of the store, or of all plugins.
-    :param asked: at (what is equal: any of flops, params, tokens, loss, and its value), metric, law, reference (family
-        for compute-equivalent gains), pareto (fit the best scores so far, not all), lower_is_better (for a column of a
-        table that is no metric), level, bootstrap, seed.
+    :param source: a store, or a table with one row per checkpoint: family, the equal quantities, and scores.
+    :param where: an expression that selects points.
+    :param host: the registries with laws and metrics (default: those of the store, or of all plugins).
+    :param asked: at (the equal quantities, of flops, params, tokens and loss, with their values), metric, law,
+        reference (family for compute-equivalent gains), pareto (fit only the best scores so far), lower_is_better (for
+        a table's column that is not a metric), level, bootstrap, seed.
 
-    The tables: `scores` (each family at the place, with the probability that it is the best), `ranking` (the order
-    and its probability), `differences` (pair by pair) and, where one feature is equal, `gains` (compute-equivalent
-    gain over the reference; not of loss) and `crossovers`. Raises UsageError where no task has two families that could
-    be fitted.
+    The tables: `scores` (each family at the compared point, with the probability that it is the best), `ranking` (the
+    order and its probability), `differences` (all pairs) and, for a single equal quantity, `gains` (compute-equivalent
+    gain over the reference; not for loss) and `crossovers`. Raises UsageError if no task has two fitted families.
     """
     wanted = Asked(**asked)
     host = host or (source.registries if isinstance(source, harness.PointStore) else harness.load_plugins())
@@ -71,8 +70,8 @@ def _scores(matches: Sequence[Match], asked: Asked) -> Table:
         f"The score of each family at {asked.label}, from a law fitted to the family, with {asked.level:.0%} intervals "
         "of the law (not of one more measurement). best: probability that the family is the best."
     )
-    how = "outside: how many times the place lies beyond what the family was fitted to; the law is extrapolated there."
-    recipe = "Only the last checkpoint of each run is fitted, so each family keeps its own tokens for its size."
+    how = "outside: factor by which the compared point lies outside the family's fitted range (extrapolation)."
+    recipe = "Only the last checkpoint of each run is fitted, so each family keeps its own ratio of tokens to size."
     notes = (about, how, *([recipe] if asked.features in {("params",), ("tokens",)} else []), *_caution(asked))
     columns = ("task", "metric", "family", "score", "best", "law", "outside")
     return Table("scores", f"Families at equal {' and '.join(asked.features)}", columns, tuple(rows), notes)
@@ -83,10 +82,10 @@ def _outside(beyond: float) -> str:
 
 
 def _caution(asked: Asked) -> list[str]:
-    """Return what the probabilities rest on."""
+    """Return the assumptions of the probabilities."""
     if not asked.pareto:
-        return ["Probabilities are shares of resamples of runs and documents; they assume that the law is right."]
-    rough = "Resamples of a frontier are rough, and their intervals are too narrow where few runs define it."
+        return ["Probabilities are shares of resamples of runs and documents; they assume that the law is correct."]
+    rough = "Resamples of a frontier are approximate, and their intervals are too narrow if few runs define it."
     return [f"Pareto: the law describes the best scores so far. {rough}"]
 
 
@@ -97,11 +96,11 @@ def _ranking(matches: Sequence[Match], asked: Asked) -> Table:
         rows.append((match.points.task, match.points.metric, _said(match, order), chance))
     rows += _together(matches)
     about = (
-        f"The order of families at {asked.label}, best first, and the probability that it is just this. Documents are "
-        "the same for all families in a resample; runs are redrawn for each family, and are the same in all tasks."
+        f"The order of families at {asked.label}, best first, and the probability of exactly this order. A resample "
+        "has the same documents for all families; runs are redrawn for each family, and are the same in all tasks."
     )
     columns = ("task", "metric", "order", "probability")
-    return Table("ranking", "How sure the order is", columns, tuple(rows), (about,))
+    return Table("ranking", "Probability of the order", columns, tuple(rows), (about,))
 
 
 def _said(match: Match, order: Sequence[int]) -> str:
@@ -109,7 +108,7 @@ def _said(match: Match, order: Sequence[int]) -> str:
 
 
 def _together(matches: Sequence[Match]) -> Iterator[tuple[Any, ...]]:
-    """Yield the order by the mean over the tasks of each metric, where there are several with the same families."""
+    """Yield the order by the mean over tasks, for each metric of several tasks with the same families."""
     alike: dict[Any, list[Match]] = {}
     for match in matches:
         alike.setdefault((match.points.metric, match.families, len(match.draws)), []).append(match)
@@ -131,7 +130,7 @@ def _differences(matches: Sequence[Match], asked: Asked) -> Table:
             rows.append((match.points.task, match.points.metric, match.families[i], match.families[j], found, chance))
     about = f"A - B at {asked.label}, and the probability that A is better. Documents are paired."
     columns = ("task", "metric", "A", "B", "A - B", "A better")
-    return Table("differences", "Pair by pair", columns, tuple(rows), (about,))
+    return Table("differences", "Differences of all pairs", columns, tuple(rows), (about,))
 
 
 def _gains(matches: Sequence[Match], asked: Asked) -> Table:
@@ -140,7 +139,7 @@ def _gains(matches: Sequence[Match], asked: Asked) -> Table:
     for match in matches:
         reference = asked.reference or match.families[0]
         if reference not in match.fits:
-            raise UsageError(f"{match.points.task}: there is no fit of {reference}; found {choose(match.families)}")
+            raise UsageError(f"{match.points.task}: {reference} has no fit; expected one of {choose(match.families)}")
         for family in match.families:
             if family == reference:
                 continue
@@ -156,8 +155,8 @@ def _gains(matches: Sequence[Match], asked: Asked) -> Table:
                 (match.points.task, family, reference, found, _remark(found.value * asked.places[scale], inside))
             )
     about = (
-        f"gain: how many times the {_named(scale)} the reference needs for the score that the family has at "
-        f"{asked.label}; above 1 the family is ahead."
+        f"gain: factor in {_named(scale)} that the reference needs to reach the family's score at {asked.label}; above "
+        "1, the family is ahead."
     )
     columns = ("task", "family", "reference", "gain", "remark")
     return Table("gains", f"{_titled(scale)} gain over a reference family", columns, tuple(rows), (about, *notes))
@@ -192,11 +191,11 @@ def _crossovers(matches: Sequence[Match], asked: Asked) -> Table:
                 notes.append(f"{match.points.task}, {a} and {b}: {error}")
     scale = asked.features[0]
     about = (
-        f"Where two families are equal in {_named(scale)}, within the range that both were measured in. crossing: the "
+        f"The {_named(scale)} at which two families have equal scores, within the measured range of both. crossing: "
         "share of resamples in which they cross anywhere."
     )
     columns = ("task", "A", "B", _named(scale), "crossing", "remark")
-    return Table("crossovers", "Where two families cross", columns, tuple(rows), (about, *notes))
+    return Table("crossovers", "Crossings of two families", columns, tuple(rows), (about, *notes))
 
 
 def _crossings(match: Match, a: str, b: str) -> Iterator[tuple[Any, ...]]:
@@ -207,7 +206,7 @@ def _crossings(match: Match, a: str, b: str) -> Iterator[tuple[Any, ...]]:
 
 
 def places(pairs: Sequence[str]) -> dict[str, float]:
-    """Return what is equal from NAME=VALUE pairs, several separated by commas; raise UsageError for others."""
+    """Parse NAME=VALUE pairs of equal quantities, separated by commas; raise UsageError for invalid ones."""
     found: dict[str, float] = {}
     for pair in ",".join(pairs).split(","):
         name, sign, value = pair.partition("=")
@@ -232,7 +231,7 @@ def register_commands(cli: click.Group) -> None:
         multiple=True,
         required=True,
         metavar="NAME=VALUE",
-        help="What is equal: flops=1e15, params=1e9, tokens=2e10, loss=2.5, or params=1e9,tokens=2e10.",
+        help="Equal quantities: flops=1e15, params=1e9, tokens=2e10, loss=2.5, or params=1e9,tokens=2e10.",
     )
     @click.option("--task", help="Task to compare (default: all).")
     @click.option("--metric", help="Metric of a store (default: the task's), or column of a table.")

@@ -1,4 +1,4 @@
-"""harness predictability: per task, where its relation to scale is lost, its noise, and the law that predicts best."""
+"""harness predictability: for each task, the step that loses correlation with scale, the noise, and the best law."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from harness import BackTest, PointStore
 
-LAWS = ("last", "line", "sigmoid", "power", "two_step")  # tried where the laws are not named
+LAWS = ("last", "line", "sigmoid", "power", "two_step")  # default laws of the back-test
 BASELINE = "last"
 
 
@@ -37,12 +37,12 @@ def predictability(
     level: float = 0.9,
     bootstrap: int = 200,
 ) -> Table:
-    """Return a row per task: what stands in the way of predicting it from scale.
+    """Return one row per task with the obstacles to predicting it from scale.
 
-    :param laws: laws of the back-test; by default those of LAWS that can be fitted.
-    :param late: checkpoints at the end of a run that say how much a score moves.
+    :param laws: laws of the back-test (default: those of LAWS that can be fitted).
+    :param late: number of last checkpoints per run used to measure the noise of a score.
 
-    Raises UsageError where no task has choices or a metric.
+    Raises UsageError if no task has choices or a metric.
     """
     options = {"level": level, "bootstrap": bootstrap}
     rows: list[tuple[Any, ...]] = []
@@ -53,9 +53,9 @@ def predictability(
         best = found[0] if found else (None, None, None)
         rows.append((name, metric, _lost(store, name, where, level), _noise(points, metric, late, level), *best))
     if not rows:
-        raise UsageError(f"{store.path} holds no task {task or ''} with a metric")
+        raise UsageError(f"{store.path} has no task {task or ''} with a metric")
     columns = ("task", "metric", "lost at", "signal to noise", "best law", "inside", "error")
-    title = "How predictable each task is from scale"
+    title = "Predictability of each task from scale"
     return Table("predictability", title, columns, tuple(rows), (*_about(late, level), *notes))
 
 
@@ -65,13 +65,13 @@ def _about(late: int, level: float) -> tuple[str, str, str]:
         "scale, and in how many families (harness decompose); - without documents."
     )
     noise = (
-        f"signal to noise: how far the largest sizes of families lie apart, over how much a score moves over the last "
+        "signal to noise: difference between the largest sizes of families, divided by the variation over the last "
         f"{late} checkpoints of a run, with a {level:.0%} interval (harness decide); ? without several checkpoints."
     )
     law = (
-        "best law: lowest mean interval score where every size is predicted from the smaller ones (harness fit "
-        f"--back-test). inside: how many of its {level:.0%} intervals covered the measurement. error: its mean "
-        f"absolute error, and that of {BASELINE} (no change); a law that is no better than {BASELINE} predicts nothing."
+        "best law: lowest mean interval score when every size is predicted from the smaller ones (harness fit "
+        f"--back-test). inside: number of its {level:.0%} intervals that covered the measurement. error: its mean "
+        f"absolute error, and that of {BASELINE} (no change); a law that is no better than {BASELINE} is useless."
     )
     return lost, noise, law
 
@@ -84,7 +84,7 @@ def _points(store: PointStore, task: str, metric: str, where: str | None) -> pd.
 
 
 def _lost(store: PointStore, task: str, where: str | None, level: float) -> str:
-    """Name the step at which most families lose their relation to scale."""
+    """Return the step at which most families lose their correlation with scale."""
     try:
         every = [items for items in read_document_scores(store, task=task, where=where) if len(items.x) >= FEWEST]
     except (UsageError, StoreError):
@@ -108,7 +108,7 @@ def _noise(points: pd.DataFrame, metric: str, late: int, level: float) -> Range 
 def _tested(
     store: PointStore, points: pd.DataFrame, metric: str, laws: Sequence[str], notes: list[str], options: dict[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield the best law of a back-test, how often its intervals covered, and its error beside the baseline's."""
+    """Yield the best law of a back-test, its coverage, and its error beside that of the baseline."""
     named = [*dict.fromkeys((*(laws or LAWS), BASELINE))]
     try:
         found: BackTest = harness.back_test(points, named, value=metric, registries=store.registries, **options)
@@ -117,7 +117,7 @@ def _tested(
         return
     rows = found.rows[found.rows["inside"].notna()]
     tests = rows.groupby("law")["target"].count()
-    rows = rows[rows["law"].map(tests) == tests.max()]  # laws that failed somewhere were spared the hard cases
+    rows = rows[rows["law"].map(tests) == tests.max()]  # other laws may have failed on hard targets
     scores = rows.groupby("law")["interval_score"].mean().sort_values(kind="stable")
     errors = found.rows.groupby("law")["error"].agg(lambda own: float(own.abs().mean()))
     for law in scores.index[:1]:
@@ -152,7 +152,7 @@ def register_commands(cli: click.Group) -> None:
     def command(
         host: harness.PluginHost, /, points: Path, suffix: str | None, output: Path | None, **asked: Any
     ) -> None:
-        """Show per task where its relation to scale is lost, its signal to noise, and the law that predicts it best.
+        """Show for each task the step that loses correlation with scale, the signal to noise, and the best law.
 
         POINTS is a store, or a CSV or Parquet table as harness import reads it.
         """

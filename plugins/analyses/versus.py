@@ -1,4 +1,4 @@
-"""harness versus: two checkpoints on the same documents, task by task, with tests that are corrected over tasks.
+"""harness versus: compare two checkpoints on the same documents, task by task, with p-values corrected over tasks.
 
 Imported points have no documents. They are compared by their standard errors, as if documents were independent; that is
 conservative for the same documents, whose errors are alike.
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
     from harness import PointStore
 
-SMALLEST = 1e-9  # p below which no more digits are shown
-EXPRESSION = frozenset("=<>'\"")  # what a name of a checkpoint does not contain
+SMALLEST = 1e-9  # smaller p-values are shown as below this
+EXPRESSION = frozenset("=<>'\"")  # characters that mark an expression; names of checkpoints do not contain them
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Two checkpoints on one task: their values, the difference B - A, and the test of it (p is NaN if unknown).
+    """Two checkpoints on one task: their values, the difference B - A, and its test (p is NaN if unknown).
 
-    `wins` counts the documents on which only A, and only B, is right, where scores are right or wrong.
+    For scores that are right or wrong, `wins` counts the documents that only A, and only B, has right.
     """
 
     task: str
@@ -56,7 +56,7 @@ def versus(
     level: float = 0.95,
     correction: str = "holm",
 ) -> Table:
-    """Return a row per task that both checkpoints have scored: the paired difference and its test.
+    """Return one row per task that both checkpoints have scored: the paired difference and its test.
 
     :param store: a store, or a table that answers as one does (`harness.points.open_points`).
     :param a: a checkpoint: FAMILY:SIZE (its last step), FAMILY:SIZE@STEP, a label, or an expression over columns; `b`
@@ -64,9 +64,9 @@ def versus(
     :param where: an expression that selects checkpoints first.
     :param correction: holm (family-wise) or bh (false discovery rate), over tasks.
 
-    Accuracies are tested with McNemar's exact test of the documents on which the two differ; other metrics, and tasks
-    whose documents come in clusters, with Student's t of the paired difference; imported points by their standard
-    errors. Raises UsageError for a checkpoint that is not there, or several, and where no task is shared.
+    Accuracies are tested with McNemar's exact test on the documents on which the two differ. Other metrics, and tasks
+    with clustered documents, are tested with Student's t of the paired difference, imported points by their standard
+    errors. Raises UsageError if a name selects no checkpoint or several, and if the checkpoints share no task.
     """
     frame = _candidates(store, task, where)
     first, second = (_chosen(frame, name, side) for name, side in ((a, "A"), (b, "B")))
@@ -130,7 +130,7 @@ def _chosen(frame: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
 
 
 def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of a label; a name without a step means the last one."""
+    """Return the rows of a label; without a step, those of the last step."""
     from harness.points import ends
 
     exact = frame[frame["label"] == name]
@@ -164,7 +164,7 @@ def _normal(difference: Measured) -> float:
 
 
 def _duel(store: PointStore, first: Any, second: Any) -> Duel | None:
-    """Test the difference of two checkpoints on one task; None where its metric does not apply."""
+    """Test the difference of two checkpoints on one task; return None if its metric does not apply."""
     from harness.points import evaluate, paired_difference
 
     meta = store.task_meta[first.id.fingerprint]
@@ -181,12 +181,12 @@ def _duel(store: PointStore, first: Any, second: Any) -> Duel | None:
 
 
 def _is_plain(scores: Any, average: str) -> bool:
-    """Say whether the task's value is the mean of independent documents."""
+    """Tell whether the task's value is the mean of independent documents."""
     return not scores.clustered and (average == "micro" or len(set(scores.group.astype(str))) == 1)
 
 
 def _right(metric: Any, a: Any, b: Any) -> tuple[int, int] | None:
-    """Return how many documents only A and only B have right; None where documents are not right or wrong."""
+    """Return the numbers of documents that only A, and only B, has right; None if scores are not right or wrong."""
     from harness.points import per_document
 
     if metric.aggregate != "mean":
@@ -198,14 +198,14 @@ def _right(metric: Any, a: Any, b: Any) -> tuple[int, int] | None:
 
 
 def _mcnemar(only_a: int, only_b: int) -> float:
-    """Return the exact two-sided p of McNemar's test (1947): the documents that differ are coins."""
+    """Return the exact two-sided p of McNemar's test (1947): a binomial test of the discordant documents."""
     from scipy.stats import binomtest
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def _student(difference: Measured, scores: Any) -> float:
-    """Return the two-sided p of a paired difference, by Student's t over documents, or over clusters."""
+    """Return the two-sided p of a paired difference, by Student's t over documents or clusters."""
     from scipy.stats import t
 
     units = len(set(scores.group.astype(str))) if scores.clustered else len(scores)

@@ -1,1 +1,1 @@
-"""Checkers: whether a generated text holds the answer."""
+"""Checkers: decide whether a generated text contains the correct answer."""

@@ -1,4 +1,4 @@
-"""Programs that try to break out: no other is run where one of these succeeds."""
+"""Programs that try to break out of a sandbox. If one succeeds, the sandbox is not used."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from harness_plugins.checkers.jail.syscalls import numbers
 from harness_plugins.checkers.sandbox import ENVIRONMENT, Sandbox
 from harness_plugins.checkers.trials import LIMITS, CodeTests, Limits
 
-SHORT = replace(LIMITS, cpu=1, wall=3)  # a second is enough, but not of the wall clock of a busy machine
+SHORT = replace(LIMITS, cpu=1, wall=3)  # one CPU second is enough; a busy machine needs more wall-clock time
 MARK = "harness-probe"
 WITHOUT_NAMESPACES = (
-    "no namespaces can be made here: programs can write no files and start no threads, and can see names and sizes of "
-    "files that they cannot read"
+    "this machine does not allow namespaces: programs cannot write files or start threads, and they can see the names "
+    "and sizes of files that they cannot read"
 )
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A program with one function, f, and what must come of it."""
+    """A program with one function f, and the outcome that its test must have."""
 
     claim: str
     program: str
@@ -149,26 +149,24 @@ def f():
 
 
 def _probes(walls: str, folder: Path, port: int) -> list[Probe]:
-    """Return the probes; `folder` is one that anybody may write to, something listens at `port`."""
+    """Return the probes. Every user may write to `folder`; a server listens at `port`."""
     places = [str(folder), "/", "/usr", "/etc", "/dev", sys.prefix]
     has_folder = walls == "namespaces"
     written = f"0 < f() <= {LIMITS.folder}" if has_folder else "f() == 0"
     return [
-        Probe("a right program passes", "def f(x): return x * x", "assert f(3) == 9"),
-        Probe("a wrong one fails", "def f(x): return x", "assert f(3) == 9", "failed"),
+        Probe("a correct program passes", "def f(x): return x * x", "assert f(3) == 9"),
+        Probe("a wrong program fails", "def f(x): return x", "assert f(3) == 9", "failed"),
         Probe("processes and threads are limited", STARTS, f"assert f() < {LIMITS.threads}"),
         Probe("memory is limited", ALLOCATES, "assert f() == []"),
         Probe("files are limited", FILLS, f"assert {written}"),
-        Probe(
-            "nothing is written outside of its folder", WRITES, f"assert f('.', *{places!r}) == {['.'][:has_folder]}"
-        ),
+        Probe("nothing is written outside its folder", WRITES, f"assert f('.', *{places!r}) == {['.'][:has_folder]}"),
         Probe("files of the user cannot be read", READS, f"assert f({str(folder / 'secret')!r}) == ''"),
         Probe(
             "neither files nor variables are inherited", LOOKS_AROUND, f"assert f() == ([0, 1, 2, 3], {ENVIRONMENT!r})"
         ),
-        Probe("tests are out of reach, and no rights to be had", ATTACKS, "assert f() == [-1] * 4 and f()"),
+        Probe("the tests cannot be attacked, and rights cannot be gained", ATTACKS, "assert f() == [-1] * 4 and f()"),
         Probe("system calls are refused", CALLS, f"assert f({numbers(REFUSED)!r}) == set()"),
-        Probe("no process stays", STAYS, "assert f() == 0"),
+        Probe("no process is left running", STAYS, "assert f() == 0"),
         Probe("an endless loop ends", "while True: pass", "", "timed out", SHORT),
         Probe("an endless sleep ends", "import time; time.sleep(1000)", "", "timed out", SHORT),
         Probe("there is no network", CONNECTS, f"assert not f({port})"),
@@ -177,32 +175,32 @@ def _probes(walls: str, folder: Path, port: int) -> list[Probe]:
 
 @contextmanager
 def _surroundings() -> Iterator[tuple[Path, int]]:
-    """Yield what a program could reach if it got out: a folder with a secret, a port where something listens."""
+    """Yield targets for a program that breaks out: a folder with a secret file, and the port of a server."""
     with tempfile.TemporaryDirectory(prefix=MARK) as name, socket.create_server(("127.0.0.1", 0)) as server:
         folder = Path(name)
         folder.chmod(0o777)
         (folder / "secret").write_text("secret", encoding="utf-8")
         yield folder, server.getsockname()[1]
         if sorted(path.name for path in folder.iterdir()) != ["secret"]:
-            raise EngineError("a program wrote outside of its folder")
+            raise EngineError("a program wrote outside its folder")
 
 
 def broken(sandbox: Sandbox) -> list[str]:
-    """Try to break out of a sandbox; return what does not hold."""
+    """Try to break out of a sandbox; return the claims that fail."""
 
-    def found(probe: Probe) -> str:
+    def failure(probe: Probe) -> str:
         outcome = sandbox.run(probe.program, CodeTests(probe.test, ("f",)), probe.limits).outcome
         return "" if outcome.outcome == probe.outcome else f"{probe.claim}: {outcome.outcome}, {outcome.detail}"
 
     with _surroundings() as (folder, port), ThreadPoolExecutor(4) as threads:
-        failures = [text for text in threads.map(found, _probes(sandbox.walls, folder, port)) if text]
+        failures = [text for text in threads.map(failure, _probes(sandbox.walls, folder, port)) if text]
     if _is_left():
-        failures.append("no process stays: one did")
+        failures.append("no process is left running: found one")
     return failures
 
 
 def _is_left(patience: float = 1.0) -> bool:
-    """Say whether a process that a probe left behind is there after a moment."""
+    """Tell whether a probe's process is still running after `patience` seconds."""
     until = time.monotonic() + patience
     while any(_name(path) == MARK for path in Path("/proc").glob("[0-9]*/comm")):
         if time.monotonic() > until:
@@ -220,9 +218,9 @@ def _name(path: Path) -> str:
 
 @cache
 def _verified() -> Sandbox:
-    """Return the first sandbox that holds; raise EngineError where none does."""
+    """Return the first sandbox that passes all probes; raise EngineError if none does."""
     if sys.platform != "linux":
-        raise EngineError("programs are run on Linux only, where they can be kept from doing harm")
+        raise EngineError(f"generated programs run on Linux only, which can isolate them; found {sys.platform}")
     why = []
     for walls in ("namespaces", "landlock"):
         sandbox = Sandbox(walls)
@@ -235,17 +233,17 @@ def _verified() -> Sandbox:
         sandbox.close()
         why.append(f"{walls}: {'; '.join(failures)}")
     raise EngineError(
-        f"programs are not run, as they could do harm ({' | '.join(why)}); expected Linux 5.14 or later that allows "
-        "namespaces (user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns) or has Landlock (landlock "
-        "in /sys/kernel/security/lsm; in a container, a profile of system calls that allows it)"
+        f"programs are not run, because this machine cannot isolate them ({' | '.join(why)}); expected Linux 5.14 or "
+        "later that allows namespaces (user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns) or has "
+        "Landlock (landlock in /sys/kernel/security/lsm; in a container, a seccomp profile that allows it)"
     )
 
 
 def find_sandbox() -> Sandbox:
-    """Return a sandbox that no probe broke out of; raise EngineError where there is none. Probes run once."""
+    """Return a sandbox that passes all probes; raise EngineError if there is none. The probes run once."""
     return _verified()
 
 
 def notes() -> tuple[str, ...]:
-    """Verify that programs can be run without harm; return what a user should know of it."""
+    """Verify that programs can be run safely; return notes for the user."""
     return () if find_sandbox().walls == "namespaces" else (WITHOUT_NAMESPACES,)

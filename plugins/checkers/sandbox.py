@@ -1,6 +1,6 @@
-"""Run a program and its tests where the program can do no harm and cannot say that it passed when it did not.
+"""Run a program and its tests in isolation. The program can do no harm and cannot forge its verdict.
 
-`Sandbox.run` is safe to call from several threads. jail/__init__.py says what happens behind the walls.
+`Sandbox.run` is thread-safe. jail/__init__.py describes the processes inside.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ ENVIRONMENT = {
     "HOME": "/jail",
     "TMPDIR": "/jail",
     "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",  # the same program has the same outcome
+    "PYTHONHASHSEED": "0",  # so that a program always has the same outcome
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-GRACE = 10.0  # seconds that a launcher may take beyond what it gives a program
+GRACE = 10.0  # seconds that a launcher may take beyond the program's wall-clock limit
 LATE = {"outcome": "timed out", "detail": "wall clock", "cpu": None}
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A way to build walls: "namespaces" or, where these cannot be made, "landlock".
+    """A kind of isolation: "namespaces" or, if the machine does not allow these, "landlock".
 
-    Launchers that are idle are kept for the next program. Tests leave walls out, to show what each is good for.
+    Idle launchers are reused. `without` leaves walls out, so that tests can show what each wall prevents.
     """
 
     walls: str
@@ -53,21 +53,21 @@ class Sandbox:
     idle: SimpleQueue[Launcher] = field(default_factory=SimpleQueue, compare=False, repr=False)
 
     def run(self, program: str, tests: CodeTests, limits: Limits = LIMITS) -> Verdict:
-        """Run a program and its tests; raise EngineError where the walls cannot be built."""
+        """Run a program and its tests; raise EngineError if the walls cannot be built."""
         launcher = self._launcher()
         try:
-            found = launcher.run(
+            verdict = launcher.run(
                 [asdict(limits), {"source": program, "cpu": limits.cpu, "threads": limits.threads}, asdict(tests)],
                 limits.wall,
             )
         except BaseException:
             launcher.end()
             raise
-        if found["cpu"] is None:
+        if verdict["cpu"] is None:
             launcher.end()
         else:
             self.idle.put(launcher)
-        return Verdict(Outcome(found["outcome"], found["detail"]), found["cpu"])
+        return Verdict(Outcome(verdict["outcome"], verdict["detail"]), verdict["cpu"])
 
     def _launcher(self) -> Launcher:
         try:
@@ -76,7 +76,7 @@ class Sandbox:
             return Launcher(self.walls, self.without)
 
     def close(self) -> None:
-        """End the launchers that are idle."""
+        """End the idle launchers."""
         with suppress(Empty):
             while True:
                 self.idle.get_nowait().end()
@@ -91,7 +91,7 @@ def command(walls: str, without: Sequence[str] = ()) -> list[str]:
 
 
 class Launcher:
-    """The process outside of the walls that has programs run behind them, one after the other."""
+    """The process outside the walls. It starts one isolated program after the other."""
 
     def __init__(self, walls: str, without: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(  # noqa: S603  our own interpreter
@@ -104,39 +104,39 @@ class Launcher:
             start_new_session=True,
             bufsize=0,
         )
-        self.end = weakref.finalize(self, _end, self.process)  # when nobody holds it any more, at exit at the latest
+        self.end = weakref.finalize(self, _end, self.process)  # runs on garbage collection, or at exit
 
     def run(self, order: list[Any], wall: float) -> dict[str, Any]:
-        """Send an order and return the verdict; `cpu` is None where the launcher ends with the program."""
+        """Send an order and return the verdict; `cpu` is None if the launcher must end with the program."""
         until = time.monotonic() + wall + GRACE
         try:
             for message in order:
                 write_message(self._fd("stdin"), message)
             first = self._read(until)
-            found: dict[str, Any] = self._read(until, late=LATE) if first == "ready" else first
+            verdict: dict[str, Any] = self._read(until, late=LATE) if first == "ready" else first
         except (OSError, WireError) as error:
             self.process.kill()
-            told = self.process.communicate()[1].decode(errors="replace").strip().rpartition("\n")[2]
-            raise EngineError(f"no program can be started: {told or error}") from error
-        if "error" in found:
-            raise EngineError(f"no program can be started: {found['error']}")
-        return found
+            last_line = self.process.communicate()[1].decode(errors="replace").strip().rpartition("\n")[2]
+            raise EngineError(f"no program can be started: {last_line or error}") from error
+        if "error" in verdict:
+            raise EngineError(f"no program can be started: {verdict['error']}")
+        return verdict
 
     def _fd(self, name: str) -> int:
         return int(getattr(self.process, name).fileno())
 
     def _read(self, until: float, late: Any = None) -> Any:
-        """Return the next message, or `late` where none comes in time."""
+        """Return the next message, or `late` if none arrives in time."""
         waiting = select.poll()
         waiting.register(self._fd("stdout"), select.POLLIN)
         ready = waiting.poll(1000 * max(0.0, until - time.monotonic()))
         if not ready and late is None:
-            raise WireError("it does not answer")
+            raise WireError("the launcher does not answer")
         return read_message(self._fd("stdout")) if ready else late
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a launcher, and with it all that it started."""
+    """End a launcher and all processes that it started."""
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream:
             stream.close()
@@ -145,6 +145,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _libraries() -> list[str]:
-    """Return the folder that numpy lies in, with what is installed beside it."""
+    """Return the site-packages folder that contains numpy."""
     spec = importlib.util.find_spec("numpy")
     return [str(Path(spec.origin).parent.parent)] if spec and spec.origin else []

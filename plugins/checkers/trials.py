@@ -1,4 +1,4 @@
-"""What is tried in a sandbox: a program's tests, what it may use, and what came of it."""
+"""Values of one run in a sandbox: the tests of a program, its limits and its verdict."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness import Outcome
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use: CPU and wall clock seconds, bytes of memory, threads (with those of its tests), bytes of
-    a file and of its folder, which is in memory.
+    """Limits of a program: CPU and wall-clock seconds, bytes of memory, threads (including those of its tests), bytes
+    of a file, and bytes of its folder, which is in memory.
 
-    A program is one process, as others are refused, so that these are limits of all that it starts. Its tests, in a
-    process of their own, have the same bytes of memory again.
+    A program cannot start other processes, so these limits cover everything it does. Its tests run in their own
+    process, with the same memory limit.
     """
 
     cpu: int = 5
@@ -29,9 +29,10 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class CodeTests:
-    """Tests of a program: `source` runs after `before`, which is the task's own and to be trusted.
+    """Tests of a program. The task provides `before`, which is trusted and runs before `source`.
 
-    Names that neither defines are the program's; of what they or Python define it may replace `entry_points` only.
+    Names that neither defines come from the program. If the tests or Python define a name too, the program's value is
+    used only for `entry_points`.
     """
 
     source: str
@@ -41,7 +42,7 @@ class CodeTests:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome and the CPU seconds that the program took, where it was not ended by the wall clock."""
+    """An outcome and the program's CPU seconds; `cpu` is None if the wall-clock limit ended the program."""
 
     outcome: Outcome
     cpu: float | None

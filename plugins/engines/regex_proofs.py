@@ -1,14 +1,14 @@
-r"""What a pre-tokenizer's regular expression can match, decided from its text.
+r"""Prove from its text whether a pre-tokenizer's regular expression allows to cut texts before spaces.
 
-A text may be cut before a single space that follows another character if the expression behaves the same on both parts
-as on the whole. That is proven for expressions in which
+A text may be cut before a single space that follows another character if the expression gives the same matches on the
+two parts as on the whole. This is proven for expressions with these properties:
 
-- no match contains a character that is no white space and, later, a space;
-- the only look-around is `(?!\S)`, which holds before a space and at the end of a text alike;
-- nothing else looks at what lies before or behind the match (no anchors, no look-behind, no atomic groups).
+- no match contains a character other than white space and, later, a space;
+- the only look-around is `(?!\S)`, which is true before a space and at the end of a text;
+- nothing else depends on the text before or after the match (no anchors, no look-behind, no atomic groups).
 
-Then every match that ends at or before the cut is found in the left part alone, and from the cut on the scan of the
-right part alone is that of the whole. Expressions with anything that this module does not know count as not proven.
+Then the left part alone has all matches that end at or before the cut, and the right part alone has all matches after
+it. An expression with any element that this module does not know is not proven.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ESCAPED_CLASSES = {"s": (True, False), "S": (False, True), "d": (False, True), "
 CONTROLS = {"n", "r", "t", "f", "v"}
 PLAIN_ESCAPES = frozenset(r"\.*+?()[]{}|^$/-'\"!#%&,:;<=>@_`~ ")
 NO_LOOK = r"(?!\S)"
-SEPARATORS = ("Z", "Zs")  # the properties of Unicode that hold for a space
+SEPARATORS = ("Z", "Zs")  # Unicode properties of a space
 
 
 class NotProvenError(ValueError):
@@ -30,23 +30,23 @@ class NotProvenError(ValueError):
 
 @dataclass(frozen=True)
 class Atom:
-    """Whether a part of an expression can match a space, something that is no white space, and several characters."""
+    """Whether a part of an expression can match a space, a character other than white space, or several characters."""
 
     space: bool
     other: bool
     several: bool = False
-    needed: int = 1  # the least characters that it matches
+    needed: int = 1  # smallest number of characters that it matches
 
 
 @dataclass(frozen=True)
 class RegexFacts:
-    """`splits`: the expression always starts a match at a space behind a character that is no white space."""
+    """`splits`: the expression always starts a match at a space that follows a character other than white space."""
 
     splits: bool
 
 
 def facts_of(pattern: str) -> RegexFacts:
-    """Return what is proven of an expression; raise NotProvenError where it is not known to allow a cut."""
+    """Return the proven properties of an expression; raise NotProvenError if it is not proven to allow a cut."""
     reader = _Reader(pattern)
     alternatives = reader.alternatives()
     if reader.left:
@@ -60,16 +60,16 @@ def facts_of(pattern: str) -> RegexFacts:
 
 
 def _expect_no_space_behind_others(atoms: list[Atom]) -> None:
-    """Raise NotProvenError where a match could hold a space behind a character that is no white space."""
+    """Raise NotProvenError if a match could contain a space after a character other than white space."""
     other_before = False
     for atom in atoms:
         if atom.space and (other_before or (atom.other and atom.several)):
-            raise NotProvenError("a match may hold a space behind another character")
+            raise NotProvenError("a match may contain a space after another character")
         other_before = other_before or atom.other
 
 
 class _Reader:
-    """Reads an expression from the left; `whole` holds each outermost alternative and whether it looks ahead."""
+    """Parse an expression from the left; `whole` has each outermost alternative and whether it ends in a look-ahead."""
 
     def __init__(self, pattern: str) -> None:
         self.left = pattern
@@ -96,7 +96,7 @@ class _Reader:
 
     def _next(self) -> str:
         if not self.left:
-            raise NotProvenError("it ends too early")
+            raise NotProvenError("the expression is incomplete")
         char, self.left = self.left[0], self.left[1:]
         return char
 
@@ -117,7 +117,7 @@ class _Reader:
         if char == "\\":
             return Atom(*self._escape())
         if char in ".^$*+?{})]":
-            raise NotProvenError(f"{char!r} is not known here")
+            raise NotProvenError(f"{char!r} is not supported")
         return Atom(char == " ", char not in WHITE)
 
     def _quantified(self, atom: Atom) -> Atom:
@@ -139,7 +139,7 @@ class _Reader:
             raise NotProvenError("possessive or lazy repetition")
 
     def _group(self) -> Atom:
-        """Read a group without captures; all that its alternatives can match counts as one atom."""
+        """Parse a group without captures as one atom that covers all its alternatives."""
         if not (self._takes("?:") or self._takes("?i:")) and self.left.startswith("?"):
             raise NotProvenError("a group of another kind")
         self.depth += 1
@@ -150,7 +150,7 @@ class _Reader:
         return Atom(any(a.space for a in atoms), any(a.other for a in atoms), several=True)
 
     def _escape(self) -> tuple[bool, bool]:
-        """Return whether an escape can match a space, and something that is no white space."""
+        """Return whether an escape can match a space, and a character other than white space."""
         char = self._next()
         if char in "pP":
             return self._property(inverted=char == "P")
@@ -177,7 +177,7 @@ class _Reader:
         return name in SEPARATORS, name[0] != "Z"
 
     def _class(self) -> Atom:
-        """Read a class of characters; what it does not name exactly counts as what it could match."""
+        """Parse a character class; parts that are not exact count as everything that they could match."""
         inverted = self._takes("^")
         space = other = all_other = False
         while not self._takes("]"):
@@ -195,9 +195,9 @@ class _Reader:
         return Atom(not space, not all_other) if inverted else Atom(space, other)
 
     def _range(self, first: str) -> tuple[bool, bool]:
-        """Read the rest of a range; those that hold a space, or begin or end with an escape, are not known."""
+        """Parse the rest of a range; ranges that contain a space, or start or end with an escape, are not supported."""
         self._next()
         last = self._next()
         if "\\" in {first, last} or not first <= last or first <= " ":
-            raise NotProvenError("a range that may hold a space")
+            raise NotProvenError("a range that may contain a space")
         return False, True

@@ -1,14 +1,14 @@
-"""Where a text may be cut so that its parts are encoded by themselves, proven from the parts of a tokenizer.
+"""Prove from the steps of a tokenizer where a text can be cut so that its parts can be encoded separately.
 
-The place is before a single space between two printable ASCII characters. `find_cuts` looks at every step of a
-tokenizer of the `tokenizers` library and returns None unless each is known to treat both parts as it treats the whole:
+A cut is before a single space between two printable ASCII characters. `find_cuts` examines every step of a tokenizer of
+the `tokenizers` library. It returns None unless each step is known to treat the two parts like the whole text:
 
-- Added tokens: none can touch the cut, because the characters around it neither begin nor end one.
-- Normalisation: the Unicode forms and lower-casing change ASCII characters each by themselves. A prefix space
-  (`Prepend`) belongs to the first part alone, so later parts leave theirs out.
-- Pre-tokenisation: it ends a piece at the cut, whatever stands further away (regex_proofs.py).
-- Where nothing splits at spaces (Llama 2), the vocabulary of BPE decides: no token holds a space behind another
-  character, so no merge crosses the cut.
+- Added tokens: none can touch the cut, because the characters around it neither start nor end one.
+- Normalisation: Unicode forms and lower-casing change each ASCII character independently. Only the first part gets a
+  prefix space (`Prepend`), so it is omitted for later parts.
+- Pre-tokenisation: a piece ends at the cut, independent of more distant text (regex_proofs.py).
+- If nothing splits at spaces (Llama 2), the BPE vocabulary decides: no token contains a space after another character,
+  so no merge crosses the cut.
 """
 
 from __future__ import annotations
@@ -23,20 +23,28 @@ from typing import Any
 
 from harness_plugins.engines.regex_proofs import NotProvenError, RegexFacts, facts_of
 
-SPACE = "\u2581"  # the mark of SentencePiece for a space
+SPACE = "\u2581"  # SentencePiece's mark for a space
 PRINTABLE = "".join(map(chr, range(33, 127)))
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # that of ByteLevel
-ALIKE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"}  # a character at a time in ASCII
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # the expression of ByteLevel
+ALIKE = {
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "Lowercase",
+    "StripAccents",
+    "BertNormalizer",
+}  # these change ASCII characters one by one
 Chars = frozenset[str]
-MOST_KNOWN = 2**18  # words whose ids are kept
-WORDS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # those that drop spaces, and split there
+MOST_KNOWN = 2**18  # largest number of words in the cache
+WORDS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # these drop spaces and split there
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a text may be cut, and whether the space there is left out when the second part is encoded.
+    """The places where a text may be cut, and whether the space there is omitted from the second part.
 
-    A cut lies before a single space, between one of the characters `before` and one of `after`.
+    A cut is before a single space, between one of the characters `before` and one of `after`.
     """
 
     before: Chars
@@ -45,16 +53,16 @@ class Cuts:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Matches every cut."""
+        """Return an expression that matches every cut."""
         before, after = (re.escape("".join(sorted(chars))) for chars in (self.before, self.after))
         return re.compile(f"(?<=[{before}])(?= [{after}])" if before and after else "(?!)")
 
     def split(self, text: str) -> list[str]:
-        """Cut a text wherever it may be cut."""
+        """Split a text at all cuts."""
         return self.pattern.split(text)
 
     def last(self, text: str) -> int:
-        """Return the last place where a text may be cut, whatever follows it; 0 where there is none."""
+        """Return the last cut that is valid for any text that follows; 0 if there is none."""
         place = text.rfind(" ", 1, -1)
         while place > 0 and not (text[place - 1] in self.before and text[place + 1] in self.after):
             place = text.rfind(" ", 1, place)
@@ -62,29 +70,29 @@ class Cuts:
 
 
 class PartEncoder:
-    """Encodes texts word by word, each distinct word once; `encode` encodes texts that stand alone."""
+    """Encode texts word by word, each distinct word once; `encode` encodes complete texts."""
 
     def __init__(self, cuts: Cuts, encode: Callable[[list[str]], list[list[int]]]) -> None:
         self.cuts, self.encode = cuts, encode
-        self.known: dict[str, list[int]] = {}  # words behind a cut
+        self.known: dict[str, list[int]] = {}  # words after a cut
 
     def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[list[int]]:
-        """Encode the first parts of texts, or their later parts, each of which begins at a cut."""
+        """Encode the first parts of texts, or their later parts, which start at a cut."""
         split = [self.cuts.split(text) for text in texts]
         begins: Sequence[list[int]] = self._begins([words[0] for words in split]) if first else [[]] * len(split)
-        behind = [words[first:] for words in split]
-        self._learn(set(chain.from_iterable(behind)))
+        rest = [words[first:] for words in split]
+        self._learn(set(chain.from_iterable(rest)))
         ids = self.known.__getitem__
-        return [begin + list(chain.from_iterable(map(ids, words))) for begin, words in zip(begins, behind, strict=True)]
+        return [begin + list(chain.from_iterable(map(ids, words))) for begin, words in zip(begins, rest, strict=True)]
 
     def _begins(self, words: Sequence[str]) -> list[list[int]]:
-        """Encode what texts begin with."""
+        """Encode the first words of texts."""
         listed = sorted(set(words))
         found = dict(zip(listed, self.encode(listed), strict=True))
         return [found[word] for word in words]
 
     def _learn(self, words: set[str]) -> None:
-        """Encode the words that are not known; their number is limited."""
+        """Encode new words and cache them; the size of the cache is limited."""
         if len(self.known) > MOST_KNOWN:
             self.known.clear()
         listed = sorted(words - self.known.keys())
@@ -93,7 +101,7 @@ class PartEncoder:
 
 
 def find_cuts(tokenizer: str) -> Cuts | None:
-    """Return where texts may be cut for a tokenizer in the JSON form of `tokenizers`; None where nothing is proven."""
+    """Return the cuts for a tokenizer in the JSON form of `tokenizers`; None if nothing is proven."""
     steps = json.loads(tokenizer)
     try:
         normalizer = _Normalizer.of(steps["normalizer"])
@@ -107,7 +115,7 @@ def find_cuts(tokenizer: str) -> Cuts | None:
 
 @dataclass(frozen=True)
 class _Normalizer:
-    """What matters of a normaliser: whether it marks spaces, puts one before a text, and changes letters."""
+    """Properties of a normaliser: whether it marks spaces, adds a prefix space, and changes letters."""
 
     marks: bool = False
     prepends: bool = False
@@ -119,17 +127,17 @@ class _Normalizer:
         kinds = [each["type"] for each in steps]
         marks = [each for each in steps if each["type"] == "Replace"]
         if any(each["pattern"] != {"String": " "} or each["content"] != SPACE for each in marks) or len(marks) > 1:
-            raise NotProvenError("it replaces something else than spaces")
+            raise NotProvenError("the normaliser replaces something other than spaces")
         prepended = [each["prepend"] for each in steps if each["type"] == "Prepend"]
         if prepended not in ([], [SPACE]) or (prepended and not marks):
-            raise NotProvenError("it puts something else than a space before a text")
+            raise NotProvenError("the normaliser adds a prefix other than a space")
         if set(kinds) - ALIKE - {"Replace", "Prepend"}:
-            raise NotProvenError("a normaliser that is not known")
+            raise NotProvenError("the normaliser is not supported")
         return cls(bool(marks), bool(prepended), bool(ALIKE & set(kinds)))
 
 
 def _listed(step: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """Return the steps of a sequence, one within another included."""
+    """Return the steps of a sequence, including nested ones."""
     if step is None:
         return []
     if step["type"] != "Sequence":
@@ -140,7 +148,7 @@ def _listed(step: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, 
 
 
 def _pre_tokenizer_splits(step: Mapping[str, Any] | None, normalizer: _Normalizer) -> bool:
-    """Return whether a piece ends at every cut; raise NotProvenError where a step may look across it."""
+    """Return whether a piece ends at every cut; raise NotProvenError if a step may depend on text across it."""
     splits = [_step_splits(each, normalizer) for each in _listed(step, "pretokenizers")]
     return any(splits)
 
@@ -148,7 +156,7 @@ def _pre_tokenizer_splits(step: Mapping[str, Any] | None, normalizer: _Normalize
 def _step_splits(step: Mapping[str, Any], normalizer: _Normalizer) -> bool:
     kind = step["type"]
     if kind == "Split" and step["pattern"] == {"String": " "} and normalizer.marks:
-        return False  # there are no spaces left
+        return False  # no spaces are left
     if kind == "Metaspace":
         if step["replacement"] != SPACE:
             raise NotProvenError("another mark for spaces")
@@ -169,28 +177,28 @@ def _step_splits(step: Mapping[str, Any], normalizer: _Normalizer) -> bool:
 
 
 def _expect_model(model: Mapping[str, Any], normalizer: _Normalizer, *, splits: bool) -> None:
-    """Raise NotProvenError where what stands on one side of a cut may change the tokens of the other side."""
+    """Raise NotProvenError if the text on one side of a cut may change the tokens of the other side."""
     if model.get("dropout"):
-        raise NotProvenError("it draws its merges")
+        raise NotProvenError("its merges are random (dropout)")
     if splits:
         return
     vocabulary = model["vocab"]
     if model["type"] != "BPE" or not normalizer.marks or SPACE not in vocabulary:
         raise NotProvenError("nothing splits at spaces")
     if any(SPACE in token.lstrip(SPACE) for token in vocabulary):
-        raise NotProvenError("a token holds a space behind another character")
+        raise NotProvenError("a token contains a space after another character")
 
 
 def _free_of_added(added: Sequence[Mapping[str, Any]], normalizer: _Normalizer) -> tuple[Chars, Chars]:
-    """Return the characters before and behind a cut that no added token ends or begins with.
+    """Return the characters allowed before and after a cut: no added token ends or starts with them.
 
-    A token whose normalised form is looked for may be written in either case.
+    A token that is matched in normalised form may occur in either case.
     """
     before, after = set(PRINTABLE), set(PRINTABLE)
     for token in added:
         inside = token["content"].strip(f" {SPACE}")
         if (not inside and len(token["content"]) < 2) or re.search(rf"[\s{SPACE}]", inside.strip()):
-            raise NotProvenError("an added token holds a space")
+            raise NotProvenError("an added token contains a space")
         if not inside.strip():
             continue  # several spaces, or lines and tabs: never a single space between other characters
         for chars, char in ((before, inside[-1]), (after, inside[0])):

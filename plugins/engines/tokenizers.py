@@ -27,18 +27,18 @@ class HFTokenizer:
         self.parts = PartEncoder(cuts, self._encode_alone) if cuts else None
 
     def last_cut(self, text: str) -> int:
-        """Return the last place where texts that begin with this one may be encoded in two parts; 0 if none is known.
+        """Return the last place where texts that start with this one can be encoded in two parts; 0 if none is known.
 
-        What follows the text does not matter.
+        The place is valid for any text that follows.
         """
         return self.parts.cuts.last(text) if self.parts else 0
 
     def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[list[int]]:
-        """Encode the first parts of texts, or their later parts, each of which begins at a cut."""
+        """Encode the first parts of texts, or their later parts, which start at a cut."""
         return self.parts.encode_parts(texts, first=first) if self.parts else self.encode_batch(texts)
 
     def _encode_alone(self, texts: list[str]) -> list[list[int]]:
-        """Encode texts as encode_batch does, without the work of transformers around it."""
+        """Encode texts as encode_batch does, but without the overhead of transformers."""
         backend = self.inner.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
@@ -50,10 +50,10 @@ class HFTokenizer:
         if not texts:
             return []
         settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        return [list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]]  # how long is for tokens.py
+        return [list(ids) for ids in self.inner(list(texts), **settings)["input_ids"]]  # tokens.py limits the length
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], template: str) -> str:
-        """Return a conversation as text, ready for the assistant's turn, or for more of it where it has begun."""
+        """Return a conversation as text that ends where the assistant's turn starts or, if begun, continues."""
         goes_on = messages[-1]["role"] == "assistant"
         rendered = self.inner.apply_chat_template(
             [dict(message) for message in messages],
@@ -66,7 +66,7 @@ class HFTokenizer:
 
 
 def _is_plain(tokenizer: Any) -> bool:
-    """Tell whether a tokenizer hands texts as they are to one of the `tokenizers` library."""
+    """Tell whether a tokenizer passes texts unchanged to a tokenizer of the `tokenizers` library."""
     from transformers import PreTrainedTokenizerFast
 
     classes = type(tokenizer).__mro__

@@ -1,8 +1,9 @@
-"""What vLLM is asked, and how its answers are read: token ids in, log-probabilities out, and no vLLM.
+"""Convert requests to vLLM sequences (asks) and read log-probabilities from its outputs, without importing vLLM.
 
-A request becomes one ask for each body: what its continuations hold before their last token. Last tokens are scored
-where the body ends, all that share it at once; choices of one token have an empty body, and are one ask a document.
-Rows of a body come from `prompt_logprobs`, for which vLLM reads the prompt without its prefix cache.
+The body of a continuation is all of it except its last token. A request becomes one ask per distinct body. All last
+tokens that share a body are scored together, at the end of that body. Choices of one token have an empty body, so they
+need one ask per document. Log-probabilities of body tokens (rows) come from `prompt_logprobs`, for which vLLM reads
+the prompt without its prefix cache.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-LAST_TOKENS = 100  # of one ask; vLLM takes 128
-TOLERANCE = {"float32": 2e-4}  # share of a log-probability by which two exact ways may differ
+LAST_TOKENS = 100  # at most, per ask; vLLM accepts 128
+TOLERANCE = {"float32": 2e-4}  # relative difference that rounding explains, times 1 + |log-probability|
 TOLERANCE_OF_HALVES = 0.03
 WAYS = {
     "flat": "the flat container of log-probabilities",
@@ -25,7 +26,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request to score, as it comes through the pipe."""
+    """A request to score, as it arrives through the pipe."""
 
     number: int
     context: tuple[int, ...]
@@ -35,9 +36,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Ask:
-    """One sequence for vLLM: the last `n_rows` tokens of `prompt` are scored, and then each of `lasts`.
+    """One sequence for vLLM: score the last `n_rows` tokens of `prompt`, then each token of `lasts` after it.
 
-    `choices` (k,) are the continuations that it answers, in the order of `lasts`, or the one that `prompt` ends with.
+    `choices` (k,) are the indices of the scored continuations, in the order of `lasts`. If `lasts` is empty, `choices`
+    is the one continuation with which `prompt` ends.
     """
 
     asked: Asked
@@ -48,7 +50,7 @@ class Ask:
 
 
 def asks_of(asked: Asked, *, last: bool) -> Iterator[Ask]:
-    """Yield the asks of a request; `last` lets continuations that differ in their last token alone share one."""
+    """Yield the asks of a request; with `last`, continuations that differ only in their last token share one."""
     if not last:
         for k, continuation in enumerate(asked.continuations):
             yield Ask(asked, asked.context + continuation, len(continuation), (), (k,))
@@ -64,7 +66,7 @@ def asks_of(asked: Asked, *, last: bool) -> Iterator[Ask]:
 
 
 def rows_of(ask: Ask, output: Any) -> tuple[float, bool | None] | None:
-    """Return the sum of the last `n_rows` rows of a prompt, nats, and whether all are greedy; None if some lack."""
+    """Return the sum of the last `n_rows` rows in nats, and whether all are greedy; None if rows are missing."""
     tokens = ask.prompt[-ask.n_rows :]
     matrix = getattr(output, "prompt_token_id_logprobs", None)
     if output.prompt_logprobs is None and matrix is not None:
@@ -79,7 +81,7 @@ def rows_of(ask: Ask, output: Any) -> tuple[float, bool | None] | None:
 
 
 def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
-    """Return {token: (log-probability, rank)} at a position of either container that vLLM has."""
+    """Return {token: (log-probability, rank)} at a position of either of vLLM's containers."""
     if hasattr(container, "start_indices"):
         here = slice(container.start_indices[position], container.end_indices[position])
         pairs = zip(container.logprobs[here], container.ranks[here], strict=True)
@@ -88,15 +90,15 @@ def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
 
 
 def differs(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:
-    """Return how log-probabilities differ from those expected, beyond rounding; nothing where they do not."""
+    """Return how log-probabilities differ from the expected ones beyond rounding, or ""."""
     a, b = np.asarray(found), np.asarray(expected)
-    if (np.abs(a - b) <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES) * (1 + np.abs(b))).all():  # NaN is not
+    if (np.abs(a - b) <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES) * (1 + np.abs(b))).all():  # false for NaN
         return ""
     return f"log-probabilities differ by {np.abs(a - b).max():.2g} nats"
 
 
 def canary_of(vocabulary: int, max_length: int) -> list[Asked]:
-    """Return requests with all that asks have: long prompts in common, one-token choices, forks, and others."""
+    """Return requests that cover all kinds of asks: shared long prompts, one-token choices, shared bodies, others."""
     rng = np.random.default_rng(0)
 
     def ids(n: int) -> tuple[int, ...]:

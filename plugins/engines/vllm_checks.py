@@ -1,8 +1,9 @@
 """Verify inside a vLLM worker that its kernels use the tensors of a checkpoint.
 
-vLLM keeps copies of weights outside their parameters (packed for the CPU, heads tied to embeddings), so that digests of
-parameters do not show what is computed. Each linear module is therefore asked for products with fixed inputs, which are
-compared with products of the checkpoint's own tensors. All other parameters are compared bit for bit.
+vLLM keeps copies of weights outside their parameters (packed for the CPU, heads tied to embeddings). Digests of the
+parameters therefore do not prove which weights are used. Instead, each linear module computes products with fixed
+inputs, which are compared with the same products of the checkpoint's tensors. All other parameters are compared bit by
+bit.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any
 from harness.engines import BUFFER, MASK
 from harness_plugins.engines.vllm_slots import Slot, Unclear, listed, own_heads, pattern, short, slots_of
 
-DENSE = {"float32": 1e-4}  # share of its norm by which a product may differ from the exact one
+DENSE = {"float32": 1e-4}  # largest relative difference of a product from the exact one, in norm
 DENSE_OF_HALVES = 0.02
 
 
 @dataclass
 class Seen:
-    """What is kept of a tensor (N, ...): sums of the bits of each row (N,), and products with inputs (P, N)."""
+    """Summary of a tensor (N, ...): bit sums of its rows (N,), and products with the fixed inputs (P, N)."""
 
     rows: Any
     products: Any
@@ -30,14 +31,14 @@ class Seen:
 
 @dataclass
 class Expected:
-    """What a model should compute with the tensors that are read into it."""
+    """The results that a model should compute from the tensors loaded into it."""
 
     slots: list[Slot]
     seen: dict[tuple[int, str], Seen] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
     def watch(self, tensors: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Yield named tensors, and keep what is compared later."""
+        """Yield named tensors, and store their summaries for the later comparison."""
         wanted: dict[str, list[int]] = {}
         for i, slot in enumerate(self.slots):
             for source in slot.sources:
@@ -54,7 +55,7 @@ class Expected:
         return sorted(source for source, is_there in needed.items() if not is_there)
 
     def unused(self) -> list[str]:
-        """Return the names of tensors that the model has no parameter for, buffers and tied heads aside."""
+        """Return the names of tensors without a parameter in the model, except buffers and tied heads."""
         used = {source for _, source in self.seen}
         heads = {source for slot in self.slots for source in own_heads(slot)}
         return sorted(
@@ -64,11 +65,11 @@ class Expected:
         )
 
     def twice(self) -> list[str]:
-        """Return short names that several tensors have."""
+        """Return the short names that several tensors share."""
         return sorted(name for name, n in Counter(map(short, self.names)).items() if n > 1)
 
     def wrong(self) -> list[str]:
-        """Return the parameters that are not what the tensors make of them, or are not what is used."""
+        """Return the parameters that differ from the checkpoint's tensors or that the kernels do not use."""
         return [
             slot.name
             for i, slot in enumerate(self.slots)
@@ -82,25 +83,25 @@ def _moved(expected: Expected) -> list[str]:
 
 
 def why_wrong(expected: Expected) -> str:
-    """Return why what was read must not be trusted; nothing where all of it is in use."""
-    found = {
+    """Return why the loaded weights are wrong, or ""."""
+    problems = {
         "the checkpoint lacks": expected.gaps(),
         "the model has no parameter for": expected.unused(),
-        "there are several tensors called": expected.twice(),
-        "the weights in use are not the checkpoint's in": expected.wrong(),
-        "recorded graphs would read old weights, since there is other memory for": _moved(expected),
+        "several tensors share the name": expected.twice(),
+        "the weights in use differ from the checkpoint in": expected.wrong(),
+        "recorded CUDA graphs would read old weights, because the memory moved of": _moved(expected),
     }
-    return "; ".join(f"{what} {listed(names)}" for what, names in found.items() if names)
+    return "; ".join(f"{what} {listed(names)}" for what, names in problems.items() if names)
 
 
 def certain_gaps(expected: Expected) -> str:
-    """Return what a checkpoint lacks or has too much of, where its other layers show how tensors are called."""
+    """Return the missing and surplus tensors of a checkpoint whose names are certain from its other layers."""
     used = {pattern(source) for _, source in expected.seen}
     siblings = {source for slot in expected.slots for source in slot.sources if _is_partly_there(expected, slot)}
     gaps = [name for name in expected.gaps() if pattern(name) in used or name in siblings]
     unused = [name for name in expected.unused() if pattern(short(name)) in used]
     lacks = f"lacks the weights {listed(gaps)}" if gaps else ""
-    has = f"holds the weights {listed(unused)}, which its config.json has no place for" if unused else ""
+    has = f"has the weights {listed(unused)}, which its config.json does not describe" if unused else ""
     return " and ".join(text for text in (lacks, has) if text)
 
 
@@ -120,7 +121,7 @@ def _seen(slot: Slot, tensor: Any) -> Seen:
 
 
 def _row_sums(tensor: Any) -> Any:
-    """Return the sum of the bits of each row (N,) of a tensor (N, ...)."""
+    """Return the sum of the bits of each row, (N,), of a tensor (N, ...)."""
     import torch
 
     bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
@@ -129,7 +130,7 @@ def _row_sums(tensor: Any) -> Any:
 
 
 def _inputs(width: int, like: Any) -> Any:
-    """Return inputs (4, width): three that pick a column each, for which a product is exact, and a dense one."""
+    """Return inputs (4, width): three that each select one column, so that the product is exact, and a dense one."""
     import torch
 
     inputs = torch.zeros(4, width, device=like.device, dtype=torch.float32)
@@ -149,7 +150,7 @@ def _products(tensor: Any) -> Any:
 
 
 def _agrees(slot: Slot, parts: list[Seen]) -> bool:
-    """Compare what a parameter is, and what its module computes with it, with the tensors of a checkpoint."""
+    """Tell whether a parameter, and the products of its module, agree with the tensors of a checkpoint."""
     import torch
 
     parameter = slot.parameter
@@ -157,7 +158,7 @@ def _agrees(slot: Slot, parts: list[Seen]) -> bool:
         return False
     if not slot.is_empty:
         rows, found = torch.cat([part.rows for part in parts]), _row_sums(parameter)
-        if not torch.equal(found[: len(rows)], rows) or found[len(rows) :].any():  # behind them is padding
+        if not torch.equal(found[: len(rows)], rows) or found[len(rows) :].any():  # the remaining rows are padding
             return False
     return not slot.is_linear or _computes_with(slot, torch.cat([part.products for part in parts], dim=1))
 
@@ -172,7 +173,7 @@ def _computes_with(slot: Slot, expected: Any) -> bool:
     exact = torch.finfo(slot.dtype).eps * expected[:3].abs()
     difference = (found - expected).abs()
     tolerance = DENSE.get(str(slot.dtype).removeprefix("torch."), DENSE_OF_HALVES)
-    is_exact = bool((difference[:3] <= exact).all())  # NaN is not
+    is_exact = bool((difference[:3] <= exact).all())  # false for NaN
     return is_exact and bool(difference[3].norm() <= tolerance * expected[3].norm())
 
 
@@ -185,7 +186,7 @@ def tensors_of(folder: str, device: Any) -> Iterator[tuple[str, Any]]:
 
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, framework="pt", device=str(device)) as stream:
-            for name in stream.keys():  # noqa: SIM118  # it is no mapping
+            for name in stream.keys():  # noqa: SIM118  # not a mapping
                 yield name, stream.get_tensor(name)
 
 
@@ -193,7 +194,7 @@ class Checks:
     """Methods that vLLM adds to its workers (`worker_extension_cls`), called by collective_rpc."""
 
     def harness_check(self: Any, folder: str) -> tuple[str, str]:
-        """Return what a checkpoint certainly lacks, and why swaps into this model cannot be verified, or nothing."""
+        """Return what a checkpoint certainly lacks, and why swaps into this model cannot be verified; "" if nothing."""
         try:
             expected = self._harness_expected(folder)
             for _ in expected.watch(tensors_of(folder, self.device)):
@@ -201,11 +202,11 @@ class Checks:
             return certain_gaps(expected), why_wrong(expected)
         except Unclear as error:
             return "", str(error)
-        except Exception as error:  # of modules that answer in other ways; they are served, and not swapped
-            return "", f"their verification failed: {type(error).__name__}: {error}".splitlines()[0]
+        except Exception as error:  # modules with another interface; such models are served, but not swapped
+            return "", f"verifying the weights failed: {type(error).__name__}: {error}".splitlines()[0]
 
     def harness_swap(self: Any, folder: str) -> str:
-        """Read another checkpoint into the model; return why the result must not be trusted, or nothing."""
+        """Load another checkpoint into the model; return why the result is wrong, or ""."""
         try:
             expected = self._harness_expected(folder)
         except Unclear as error:
@@ -215,11 +216,11 @@ class Checks:
         return why_wrong(expected)
 
     def _harness_expected(self: Any, folder: str) -> Expected:
-        """Return what to compare; raise Unclear where these checks do not suffice."""
+        """Return the expected results; raise Unclear if these checks do not cover the model."""
         if self.parallel_config.world_size > 1:
             raise Unclear("the model is spread over several workers")
         if not list(Path(folder).glob("*.safetensors")):
-            raise Unclear(f"{folder} holds no safetensors")
+            raise Unclear(f"{folder} contains no safetensors files")
         if self.model_config.quantization:
             raise Unclear(f"weights are quantised ({self.model_config.quantization})")
         return Expected(slots_of(self.model_runner.get_model(), self.model_config.hf_text_config))

@@ -1,4 +1,4 @@
-"""How a model of vLLM holds the tensors of a checkpoint: renamed, fused, transposed, tied, packed."""
+"""Map the parameters of a vLLM model to checkpoint tensors, which vLLM renames, fuses, transposes, ties and packs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 METHODS = {"UnquantizedLinearMethod", "UnquantizedEmbeddingMethod"}
-TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc")}  # modules whose weights checkpoints hold as (inputs, outputs)
+TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc")}  # modules stored as (inputs, outputs) in checkpoints
 PREFIX = re.compile(r"^((model|transformer|gpt_neox|language_model)\.)+")
-NAMES = {"embed_out": "lm_head"}  # modules that transformers has renamed
+NAMES = {"embed_out": "lm_head"}  # modules that transformers renamed
 HEADS = {"lm_head", "embed_out"}
-CACHES = re.compile(r"^(kv_cache|_[kqv]_scale|_prob_scale|[kqv]_range)")  # tensors of attention that are no weights
+CACHES = re.compile(r"^(kv_cache|_[kqv]_scale|_prob_scale|[kqv]_range)")  # tensors of attention that are not weights
 
 
 class Unclear(Exception):
-    """The checks do not know how a model holds its weights."""
+    """The checks do not know how a model stores its weights."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter of vLLM, made of tensors of a checkpoint, one below the other.
+    """A parameter of a vLLM model: checkpoint tensors concatenated along the first axis.
 
-    `names` are those in vLLM of all that is its module; `sources` are short names of tensors. `dtype`, `is_empty` (only
-    a packed copy is left) and `address` are kept, since the parameter is another one while weights are read.
+    `names` are all names of its module in vLLM; `sources` are short names of tensors. `dtype`, `is_empty` (only a
+    packed copy remains) and `address` are stored, because vLLM replaces the parameter while it loads weights.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Slot:
 
     @property
     def parameter(self) -> Any:
-        """Return the parameter as it is now."""
+        """Return the current parameter."""
         return getattr(self.module, self.leaf)
 
     @property
@@ -49,34 +49,34 @@ class Slot:
 
 
 def listed(names: list[str]) -> str:
-    """Return the first of many names, and how many there are."""
+    """Return the first three names, and the total number if there are more."""
     return ", ".join(names[:3]) + (f" ({len(names)} in all)" if len(names) > 3 else "")
 
 
 def short(name: str) -> str:
-    """Return the name of a tensor without what checkpoints and vLLM differ in."""
+    """Return the name of a tensor without the prefixes in which checkpoints and vLLM differ."""
     name = PREFIX.sub("", name)
     module, _, leaf = name.rpartition(".")
     return f"{NAMES.get(module, module)}.{leaf}"
 
 
 def pattern(name: str) -> str:
-    """Return a name with its numbers, those of layers, left out."""
+    """Return a name with the layer numbers replaced by *."""
     return re.sub(r"\d+", "*", name)
 
 
 def slots_of(model: Any, config: Any) -> list[Slot]:
-    """Return the parameters of a model and the tensors that they are made of; raise Unclear where that is unknown."""
+    """Return the parameters of a model with their source tensors; raise Unclear if these are unknown."""
     modules: dict[int, tuple[Any, list[str]]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         modules.setdefault(id(module), (module, []))[1].append(name)
     stacked = _stacked(model)
     slots = []
     for module, names in modules.values():
-        names.sort(key=_is_head)  # what is both embedding and head is called as in the checkpoint
+        names.sort(key=_is_head)  # a module that is embedding and head has the embedding's name in the checkpoint
         _raise_for_hidden_tensors(names[0], module)
-        own = [leaf for leaf, parameter in module._parameters.items() if parameter is not None]
-        slots += [_slot(tuple(names), leaf, module, stacked, config) for leaf in own]
+        leaves = [leaf for leaf, parameter in module._parameters.items() if parameter is not None]
+        slots += [_slot(tuple(names), leaf, module, stacked, config) for leaf in leaves]
     return _tie(slots) if getattr(config, "tie_word_embeddings", False) else slots
 
 
@@ -84,7 +84,7 @@ def _raise_for_hidden_tensors(name: str, module: Any) -> None:
     """Raise Unclear for weights that a module may keep outside its parameters."""
     import torch
 
-    known = ["weight"] if getattr(module, "has_weight", True) is False else []  # ones, of norms without weights
+    known = ["weight"] if getattr(module, "has_weight", True) is False else []  # constant ones in norms without weights
     hidden = [
         key
         for key, value in vars(module).items()
@@ -92,24 +92,24 @@ def _raise_for_hidden_tensors(name: str, module: Any) -> None:
     ]
     method = type(getattr(module, "quant_method", None)).__name__
     if hidden:
-        raise Unclear(f"{name} ({type(module).__name__}) keeps tensors of its own: {listed(hidden)}")
+        raise Unclear(f"{name} ({type(module).__name__}) keeps tensors outside its parameters: {listed(hidden)}")
     has_weights = any(parameter is not None for parameter in module._parameters.values())
     if has_weights and method not in METHODS | {"NoneType"}:
-        raise Unclear(f"{name} ({type(module).__name__}) has weights of {method}")
+        raise Unclear(f"{name} ({type(module).__name__}) uses the unsupported method {method}")
 
 
 def _stacked(model: Any) -> Mapping[str, list[str]]:
-    """Return which modules of a checkpoint are one in vLLM, in their order."""
+    """Return, for each fused module of vLLM, the checkpoint's modules that it consists of, in order."""
     packed = getattr(model, "packed_modules_mapping", None) or {}
-    found = {whole: list(parts) for whole, parts in packed.items()}
+    fused = {whole: list(parts) for whole, parts in packed.items()}
     for module in model.modules():
         mapper = getattr(module, "hf_to_vllm_mapper", None)
         parts: dict[str, list[str]] = {}
         for part, (whole, _) in (getattr(mapper, "orig_to_new_stacked", None) or {}).items():
             parts.setdefault(whole.strip("."), []).append(part.strip("."))
-        for whole, those in parts.items():
-            found.setdefault(whole, those)
-    return found
+        for whole, members in parts.items():
+            fused.setdefault(whole, members)
+    return fused
 
 
 def _slot(names: tuple[str, ...], leaf: str, module: Any, stacked: Mapping[str, list[str]], config: Any) -> Slot:
@@ -124,12 +124,12 @@ def _slot(names: tuple[str, ...], leaf: str, module: Any, stacked: Mapping[str, 
 
 
 def _computes(names: tuple[str, ...], module: Any) -> bool:
-    """Tell whether products with the weights are computed: with those of embeddings only where they are the head."""
+    """Tell whether the module multiplies by its weights; an embedding does so only if it is also the head."""
     return any(map(_is_head, names)) or type(module).__name__ != "VocabParallelEmbedding"
 
 
 def own_heads(slot: Slot) -> list[str]:
-    """Return the short names that a head has of its own, though it is tied to the embedding."""
+    """Return the short names that a head has in addition to those of the embedding to which it is tied."""
     return [short(f"{name}.{slot.leaf}") for name in slot.names if _is_head(name)]
 
 
@@ -138,10 +138,10 @@ def _is_head(name: str) -> bool:
 
 
 def _tie(slots: list[Slot]) -> list[Slot]:
-    """Let the head be made of the tensor of the embedding."""
+    """Set the embedding's tensor as the source of the head."""
     embeddings = [slot for slot in slots if type(slot.module).__name__ == "VocabParallelEmbedding"]
     if len(embeddings) != 1:
-        raise Unclear(f"the head is tied to one of {len(embeddings)} embeddings")
+        raise Unclear(f"the head is tied to an embedding, and the model has {len(embeddings)} of them")
     (embedding,) = embeddings
     return [
         replace(slot, sources=embedding.sources) if own_heads(slot) and slot.leaf == "weight" else slot

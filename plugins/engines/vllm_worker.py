@@ -1,7 +1,7 @@
-"""The child process of the vLLM engine, and the only file that imports vllm.
+"""The child process of the vLLM engine; the only module that imports vllm.
 
-Each way to score that is quicker than the plain one is tried on canaries at the start, and taken if it gives the same
-numbers. vLLM is never without work while there are requests: the next are added as soon as others are done.
+At start-up, each optimisation of scoring is verified on canary requests, and used only if it gives the same
+log-probabilities as the unoptimised path. New requests are added as soon as others finish, so vLLM is never idle.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from harness_plugins.engines.processes import Parent
 from harness_plugins.engines.vllm_asks import WAYS, Ask, Asked, asks_of, at, canary_of, differs, rows_of
 
-AT_ONCE = 512  # asks that vLLM holds at a time, or twice as many as one of its batches may have
-CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # what vLLM adds to its workers
-END = object()  # of items
+AT_ONCE = 512  # asks in vLLM's queue; more if twice the largest batch is more
+CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # class that vLLM adds to its workers
+END = object()  # end of the items
 PLAIN: Mapping[str, bool] = {"flat": False, "last": False, "rows": False}
 
 
 @dataclass
 class Answer:
-    """What has come of a request: log-probabilities (K,) in float64, and whether all of each is greedy (K,)."""
+    """The results of a request so far: log-probabilities (K,), and whether each continuation is greedy (K,)."""
 
     left: int
     logprobs: list[float]
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Vllm:
-    """A vLLM engine with the ways to score that its probe has found right."""
+    """A vLLM engine, and the optimisations of scoring that it verified at start-up."""
 
     def __init__(self, folder: str, options: Mapping[str, Any], *, rows: bool) -> None:
         self.engine = _start(folder, options)
@@ -44,7 +44,7 @@ class Vllm:
         self.batch = (int(scheduler.max_num_batched_tokens), int(scheduler.max_num_seqs))
         self.at_once = max(AT_ONCE, 2 * self.batch[1])
         self.asks = 0
-        self.held: dict[str, Any] = {}  # what vLLM is at work on, by the names that it has there
+        self.held: dict[str, Any] = {}  # unfinished items by vLLM's request id
         self.notes: list[str] = []
         self.ways = dict(PLAIN)
         self.reference: list[float] = []
@@ -53,9 +53,9 @@ class Vllm:
         self._probe(rows=rows)
 
     def _check(self, folder: str) -> str:
-        """Compare the weights in use with the checkpoint's; return why swaps could not be verified, or nothing."""
+        """Compare the weights in use with the checkpoint; return why swaps cannot be verified, or ""."""
         if self.engine.vllm_config.parallel_config.worker_extension_cls != CHECKS:
-            return "worker_extension_cls takes the place of their verification"
+            return "the option worker_extension_cls replaces the class that verifies weights"
         lacks, why_not = zip(*self.engine.collective_rpc("harness_check", args=(folder,)), strict=True)
         if any(lacks):
             raise ValueError(f"{folder} {'; '.join(dict.fromkeys(filter(None, lacks)))}; copy it again")
@@ -64,7 +64,7 @@ class Vllm:
     # --- the ways ----------------------------------------------------------------------------------------------------
 
     def _probe(self, *, rows: bool) -> None:
-        """Take each quicker way that gives the numbers of the plain one, twice: the second time with a warm cache."""
+        """Enable each optimisation that reproduces the unoptimised results twice (the second time from the cache)."""
         self.reference = self.scores_of_canary()
         for way in ("flat", "last", *(["rows"] if rows else [])):
             before, self.ways = self.ways, {**self.ways, way: True}
@@ -74,25 +74,25 @@ class Vllm:
                 self.notes.append(f"{WAYS[way]} is not used: {why_not}")
 
     def scores_of_canary(self) -> list[float]:
-        """Return the log-probabilities of the canary, as the engine scores now."""
-        found = dict(self.score(self.canary))
-        return [x for asked in self.canary for x in found[asked.number].logprobs]
+        """Return the canary's log-probabilities with the enabled optimisations."""
+        answers = dict(self.score(self.canary))
+        return [x for asked in self.canary for x in answers[asked.number].logprobs]
 
     def _differs(self) -> str:
         try:
             why_not: str = differs(self.scores_of_canary(), self.reference, self.dtype)
-        except Exception as error:  # vLLM refuses in many ways what it cannot do
+        except Exception as error:  # vLLM raises many kinds of error for unsupported parameters
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return why_not
 
     # --- scores ------------------------------------------------------------------------------------------------------
 
     def score(self, requests: Iterable[Asked | None]) -> Iterator[tuple[int, Answer]]:
-        """Score requests, taken when there is room for them; None says that the next one has not come yet."""
+        """Score requests, read when there is room for them; None means that the next one has not arrived yet."""
         answers: dict[int, Answer] = {}
         for ask, output in self.run(self._asks(requests, answers), self._score_params):
             answer = answers[ask.asked.number]
-            if not self._read(ask, output, answer):  # rows that the cache hid: once more, without it
+            if not self._read(ask, output, answer):  # the prefix cache left rows out: retry without it
                 self._add(ask, self._score_params(ask, cache=False))
                 continue
             answer.left -= 1
@@ -127,7 +127,7 @@ class Vllm:
         return SamplingParams(**settings)
 
     def _read(self, ask: Ask, output: Any, answer: Answer) -> bool:
-        """Add what vLLM says of an ask to the answer; return whether all rows were there."""
+        """Add the output of an ask to the answer; return False if rows are missing."""
         (completion,) = output.outputs
         rows = rows_of(ask, output) if ask.n_rows else (0.0, True)
         if rows is None:
@@ -146,7 +146,7 @@ class Vllm:
     # --- samples -----------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Iterable[Any]) -> Iterator[tuple[int, int, str, tuple[int, ...], str]]:
-        """Draw the samples of `harness.SampleRequest`s: their keys are numbers; (number, index, text, ids, finish)."""
+        """Draw samples of `harness.SampleRequest`s with numbers as keys; yield (number, index, text, ids, finish)."""
         draws = (draw for request in requests for draw in _draws_of(request))
         for (request, index), output in self.run(draws, self._sample_params):
             (completion,) = output.outputs
@@ -167,9 +167,9 @@ class Vllm:
     # --- the engine --------------------------------------------------------------------------------------------------
 
     def run(self, items: Iterable[Any], params: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-        """Let vLLM answer items, each with a `prompt`: as many at a time as it takes, the next when one is done.
+        """Have vLLM process items that have a `prompt`; add the next item when one finishes.
 
-        It goes on with what it holds where an item is None: whoever sends the next may wait for an answer.
+        If an item is None, continue with the items in the queue: the sender may wait for an answer first.
         """
         waiting = iter(items)
         is_open = True
@@ -185,7 +185,7 @@ class Vllm:
                 for output in self.engine.step() if self.held else ():
                     if output.finished and output.request_id in self.held:
                         yield self.held.pop(output.request_id), output
-        finally:  # a refused item leaves the others behind
+        finally:  # if vLLM refuses an item, the others are still in its queue
             self.engine.abort_request(list(self.held))
             self.held.clear()
 
@@ -197,14 +197,14 @@ class Vllm:
         self.engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
 
     def swap(self, folder: str) -> tuple[list[float], str]:
-        """Read other weights into the engine; return the scores of the canary and why not to trust them, or nothing."""
+        """Load other weights into the engine; return the canary's scores and why the weights are wrong, or ""."""
         why_not = self.engine.collective_rpc("harness_swap", args=(folder,))
         if self.engine.reset_prefix_cache() is False:
             raise RuntimeError("the prefix cache is not empty")
         return self.scores_of_canary(), "; ".join(dict.fromkeys(filter(None, why_not)))
 
     def describe(self) -> dict[str, Any]:
-        """Return versions, device, and the ways taken."""
+        """Return versions, device, and the enabled optimisations."""
         import vllm
         from vllm.platforms import current_platform
 
@@ -223,7 +223,7 @@ class Vllm:
 
 
 def _draws_of(request: Any) -> Iterator[tuple[Any, int] | None]:
-    """Yield each draw of a request; None where it has not come yet."""
+    """Yield each draw of a request; yield None if the request has not arrived yet."""
     if request is None:
         yield None
     else:
@@ -231,9 +231,9 @@ def _draws_of(request: Any) -> Iterator[tuple[Any, int] | None]:
 
 
 def _start(folder: str, options: Mapping[str, Any]) -> Any:
-    """Start vLLM on a checkpoint with options of its own, by their names."""
+    """Start vLLM on a checkpoint with vLLM's own options."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # room for the token that is drawn behind a prompt
+    os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # room for the token generated after a prompt
     if options.get("enforce_eager"):
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     from vllm.engine.arg_utils import EngineArgs
@@ -242,11 +242,11 @@ def _start(folder: str, options: Mapping[str, Any]) -> Any:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     if current_platform.is_cpu():
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this is a process of its own
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; vLLM would take most of the memory there is
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this already is a separate process
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; by default vLLM takes most of the memory
     settings = {"disable_log_stats": True, "enable_prefix_caching": True, "logprobs_mode": "raw_logprobs", "seed": 0}
     arguments = EngineArgs(model=folder, **{**settings, "worker_extension_cls": CHECKS, **options})
-    # sizes of batches for throughput, where others are for the latency of a server
+    # LLM_CLASS selects batch sizes for throughput; the other contexts optimise a server's latency
     return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
 
 
@@ -255,13 +255,13 @@ def _start(folder: str, options: Mapping[str, Any]) -> Any:
 
 @dataclass
 class Worker:
-    """Answers the messages of the parent, one after the other."""
+    """Answer the parent's messages, one after the other."""
 
     parent: Parent
     vllm: Any = field(init=False)
 
     def run(self) -> None:
-        """Serve until the parent wants an end; what goes wrong is told, and ends the process."""
+        """Serve until the parent closes the connection; report an error to the parent and end the process."""
         try:
             while (message := self.parent.next()) is not None:
                 kind, *arguments = message
@@ -274,7 +274,7 @@ class Worker:
             raise
 
     def _end(self) -> None:
-        """End vLLM's own processes, and this one without the minutes that some libraries take for it."""
+        """End vLLM's processes, then this process at once: the exit handlers of some libraries take minutes."""
         if hasattr(self, "vllm"):
             self.vllm.engine.engine_core.shutdown()
         os._exit(0)
@@ -302,7 +302,7 @@ class Worker:
         self.parent.send(("result", number, result))
 
     def _stream(self, kind: str, requests: list[Any], is_last: bool) -> Iterator[Any]:
-        """Yield the requests of one cell, of which more messages tell until the last; None while none has come."""
+        """Yield the requests of one cell, which arrive in several messages; yield None while none has arrived."""
         waiting = deque(requests)
         while True:
             while waiting:
@@ -314,18 +314,18 @@ class Worker:
             message = self.parent.next()
             if message is None:
                 raise Closed
-            found, more, is_last = message
-            if found != kind:
-                raise ValueError(f"{found} in the middle of {kind}")
+            next_kind, more, is_last = message
+            if next_kind != kind:
+                raise ValueError(f"the parent sent {next_kind} before the last message of {kind}")
             waiting.extend(more)
 
 
 class Closed(Exception):
-    """The parent wants an end in the middle of a cell."""
+    """The parent closed the connection in the middle of a cell."""
 
 
 def _kind(error: BaseException) -> str:
-    """Return what a parent must know of an error: memory, request (it will fail again), or engine."""
+    """Classify an error for the parent: memory, request (it will fail again), or engine."""
     text = str(error).lower()
     if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return "memory"

@@ -1,1 +1,1 @@
-"""Executors: where the cells of a sweep are computed."""
+"""Executors: run the cells of a sweep in several processes."""

@@ -1,4 +1,4 @@
-"""The executors that ship. What they import takes long, so it is imported when they run."""
+"""The built-in executors. Their modules are imported when they run, because importing them takes long."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def local(sweep: Sweep, *, workers: int | None = None, gpus_per_worker: int = 1) -> None:
-    """Do a sweep with processes of this machine."""
+    """Run a sweep with processes on this machine."""
     from harness_plugins.executors.local_pool import run_local
 
     run_local(sweep, workers, gpus_per_worker)
 
 
 def ray(sweep: Sweep, *, workers: int | None = None, gpus_per_worker: int = 1, address: str | None = None) -> None:
-    """Do a sweep with the actors of a Ray cluster; without `address`, of one that is started here."""
+    """Run a sweep with actors of a Ray cluster; without `address`, start a cluster on this machine."""
     from harness_plugins.executors.ray_pool import run_ray
 
     run_ray(sweep, workers, gpus_per_worker, address)
@@ -26,6 +26,6 @@ def ray(sweep: Sweep, *, workers: int | None = None, gpus_per_worker: int = 1, a
 
 @harness.hookimpl
 def register_executors(register: harness.Register) -> None:
-    """Register them."""
+    """Register the executors."""
     register("local", local)
     register("ray", ray)

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: one per visible GPU, or as many as are asked for on the CPU."""
+"""Workers as processes on this machine: one per visible GPU, or the requested number on a CPU."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def visible_gpus() -> list[str]:
     except OSError:
         return []
     lines = (line for line in asked.stdout.splitlines() if line.startswith("GPU "))
-    return [str(number) for number, _ in zip(count(), lines)]  # one of them has no end
+    return [str(number) for number, _ in zip(count(), lines)]  # count() has no end
 
 
 class LocalPool:
-    """Child processes; each sees the GPUs of its own place only."""
+    """Child processes, each of which sees only its own GPUs."""
 
     def __init__(self, spec: WorkerSpec, places: Sequence[Sequence[str]]) -> None:
         self.spec, self.places, self.size = spec, places, len(places)
         self.children: dict[int, Child] = {}
 
     def start(self, worker: int) -> None:
-        """Start a process."""
+        """Start a worker's process."""
         environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.size))} | dict(os.environ)
         if self.places[worker]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.places[worker])
@@ -46,14 +46,14 @@ class LocalPool:
         child.send(self.spec)
 
     def give(self, worker: int, orders: Orders) -> None:
-        """Send orders; that a process died is noticed when it is listened to."""
+        """Send orders to a worker; if its process has died, `events` reports it."""
         try:
             self.children[worker].send(orders)
         except ChildDied:
             pass
 
     def events(self) -> Iterator[Event]:
-        """Yield what every process says that has something to say."""
+        """Yield the pending messages of all processes."""
         pipes = {child.pipe: worker for worker, child in self.children.items()}
         for pipe in wait(list(pipes)):
             worker = pipes[pipe]
@@ -71,19 +71,21 @@ class LocalPool:
 
 
 def run_local(sweep: Sweep, workers: int | None, gpus_per_worker: int) -> None:
-    """Do a sweep with processes of this machine."""
+    """Run a sweep with processes on this machine."""
     gpus = visible_gpus()
     groups = [gpus[i : i + gpus_per_worker] for i in range(0, len(gpus) - gpus_per_worker + 1, gpus_per_worker)]
     n = expect_workers(workers, groups)
     if groups and n > len(groups):
-        raise UsageError(f"--workers {n}: {len(gpus)} GPUs are visible, for {len(groups)} workers; pass that or less")
+        raise UsageError(
+            f"--workers {n}: {len(gpus)} visible GPUs suffice for {len(groups)} workers; pass at most that"
+        )
     places: Sequence[Sequence[str]] = groups[:n] or [[]] * n
     sweep.device = "GPU" if groups else "CPU"
     drive(sweep, LocalPool(sweep.spec, places))
 
 
 def main() -> None:
-    """Be a worker process."""
+    """Run a worker process."""
     parent = Parent()
     spec: Any = parent.next()
     serve(spec, lambda kind, content: parent.send((kind, content)), parent.next)

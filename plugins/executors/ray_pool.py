@@ -1,7 +1,7 @@
-"""Workers as actors of a Ray cluster: one per GPU or group of GPUs, wherever Ray finds them.
+"""Workers as actors of a Ray cluster: one per GPU or group of GPUs, on any node.
 
-A worker that dies, or whose node dies, is replaced by an actor on what Ray has left; an actor that Ray cannot place yet
-waits, and the others go on. All nodes need the same environment, and the store and checkpoints under the same paths.
+If a worker or its node dies, a new actor on the remaining nodes replaces it. An actor that Ray cannot place yet waits
+while the others continue. All nodes need the same environment, and the store and checkpoints under the same paths.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from harness import SuiteError, UsageError
 from harness.engines import how_to_install
 from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
 
-ENDS = {"done", "fatal"}  # what an actor says last of its orders
-PAUSE = 1.0  # seconds after which Ray is asked again
+ENDS = {"done", "fatal"}  # the last event of an order
+PAUSE = 1.0  # seconds between queries of Ray
 
 
 class RayWorker:
-    """The actor. It is told of orders one by one, and yields what happens."""
+    """The actor. It receives orders one by one, and yields events."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.said: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self.worker = Worker(spec, lambda kind, content: self.said.put((kind, content)))
 
     def ready(self) -> Iterator[tuple[str, Any]]:
-        """Say that it is up."""
+        """Report that the actor has started."""
         yield "ready", None
 
     def do(self, orders: Orders) -> Iterator[tuple[str, Any]]:
-        """Do orders in a thread, and yield what it says."""
+        """Carry out orders in a thread, and yield its events."""
         thread = threading.Thread(target=self._do, args=(orders,), daemon=True)
         thread.start()
         while True:
@@ -58,19 +58,19 @@ class RayPool:
         self.ray, self.size, self.spec = ray, size, ray.put(spec)
         self.kind = ray.remote(**resources, max_restarts=0)(RayWorker)
         self.actors: dict[int, Any] = {}
-        self.streams: dict[int, Any] = {}  # of what actors are asked to do
+        self.streams: dict[int, Any] = {}  # streams of events, by worker
 
     def start(self, worker: int) -> None:
-        """Ask Ray for an actor."""
+        """Request an actor from Ray."""
         self.actors[worker] = actor = self.kind.remote(self.spec)
         self.streams[worker] = actor.ready.options(num_returns="streaming").remote()
 
     def give(self, worker: int, orders: Orders) -> None:
-        """Let an actor do something."""
+        """Send orders to an actor."""
         self.streams[worker] = self.actors[worker].do.options(num_returns="streaming").remote(orders)
 
     def events(self) -> Iterator[Event]:
-        """Yield the next thing of every actor that has said one."""
+        """Yield the next event of every actor that has one."""
         streams = dict(self.streams)
         said, _ = self.ray.wait(list(streams.values()), num_returns=1, timeout=PAUSE)
         for worker, stream in streams.items():
@@ -96,7 +96,7 @@ class RayPool:
 
 
 def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: str | None) -> None:
-    """Do a sweep with the actors of a cluster; without `address`, of one that is started here."""
+    """Run a sweep with actors of a cluster; without `address`, start a cluster on this machine."""
     try:
         import ray
     except ImportError as error:

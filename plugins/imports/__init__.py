@@ -1,1 +1,1 @@
-"""Results of others become points and records of a store."""
+"""Import published results as points and records of a store."""

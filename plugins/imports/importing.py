@@ -1,4 +1,4 @@
-"""harness import: published tables, and results and samples of lm-eval, become points and records of a store."""
+"""harness import: convert published tables, and lm-eval's results and samples, to points and records of a store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAPPING = ("map", "where", "label", "run", "family", "tasks", "metric", "models"
 
 @dataclass(frozen=True)
 class Imported:
-    """What one file became: a name for its points, the points, and the cells that were written."""
+    """The result of importing one file: a name for its points, the points, and the written cells."""
 
     file: Path
     name: str
@@ -50,14 +50,14 @@ class Imported:
 def import_files(
     files: Sequence[Path], path: Path, how: Reading, *, command: Sequence[str] = (), registries: Any = None
 ) -> Table:
-    """Import files, or the files of folders, into the store at a path; return a table of what they became.
+    """Import files, or the files of folders, into the store at a path; return a table of the imported points.
 
     :param files: CSV and Parquet tables (long or wide), results_*.json and samples_*.jsonl of lm-eval.
     :param how: columns, units and models; see `harness.points.Reading`.
-    :param command: kept with the points, to be printed where they are damaged.
+    :param command: stored with the points, and printed if they are damaged.
 
-    A file that was imported before replaces its points. Raises UsageError for files that are none of these, and where a
-    point is in the store already, measured or imported from another file. Nothing is written where one file is wrong.
+    A file that was imported before replaces its points. Raises UsageError for other kinds of files, and for a point
+    that the store already contains, measured or imported from another file. If one file is invalid, nothing is written.
     """
     inputs = list(_files(files))
     made = [_of_table(file, how) for file in inputs if _is_table(file)]
@@ -76,14 +76,14 @@ def import_files(
 
 
 def _files(files: Sequence[Path]) -> Iterator[Path]:
-    """Yield files, and those of folders that are results or samples of lm-eval."""
+    """Yield files, and the files of folders that are results or samples of lm-eval."""
     for file in files:
         if not file.is_dir():
             yield file
             continue
         inside = [p for p in sorted(file.rglob("*")) if RESULTS.fullmatch(p.name) or SAMPLES.fullmatch(p.name)]
         if not inside:
-            raise UsageError(f"{file} is a folder without results_*.json; name the files to import")
+            raise UsageError(f"{file} is a folder without results_*.json; pass the files to import")
         yield from inside
 
 
@@ -110,7 +110,7 @@ def _imported(path: Path, found: Published) -> Imported:
 
 
 def _of_results(results: Results, how: Reading) -> Imported:
-    """Return the points of a results file; models of a mapping file that are others' are left to their own files."""
+    """Return the points of a results file; ignore models of the mapping file that belong to other files."""
     from harness.points import published
 
     own = {name: columns for name, columns in how.models.items() if name == results.model}
@@ -119,7 +119,7 @@ def _of_results(results: Results, how: Reading) -> Imported:
 
 
 def _refuse_known(store: PointStore, made: Sequence[Imported]) -> None:
-    """Raise UsageError where a point is there already, measured or from another file."""
+    """Raise UsageError if the store already contains a point, measured or from another file."""
     import pandas as pd
 
     from harness.points import same_points
@@ -139,7 +139,7 @@ def _refuse_known(store: PointStore, made: Sequence[Imported]) -> None:
 
 
 def _measured(store: PointStore) -> Any:
-    """Return the checkpoints and tasks that were measured, under every metric; none of metrics is computed."""
+    """Return the measured checkpoints and tasks under every metric, without computing metrics."""
     import pandas as pd
 
     cells = [(c.checkpoint, c.task) for c in store.cells()]
@@ -148,7 +148,7 @@ def _measured(store: PointStore) -> Any:
 
 
 def _with_records(store: PointStore, results: Results, imported: Imported) -> Imported:
-    """Write the records of samples; their tasks are left out of the points. Say why samples are none."""
+    """Write the records of samples, and omit their tasks from the points; note why samples are not records."""
     notes, points, cells = list(imported.found.notes), imported.found.points, 0
     for task in results.samples:
         try:
@@ -166,7 +166,7 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
 
 
 def _write(store: PointStore, results: Results, task: harness.Task, scores: tuple[Mapping[str, Any], Any]) -> None:
-    """Write one cell with the names that belong to it."""
+    """Write one cell and its names."""
     from harness.points import CellId
 
     row, records = scores
@@ -180,7 +180,7 @@ def _write(store: PointStore, results: Results, task: harness.Task, scores: tupl
 
 
 def _checkpoint(results: Results, row: Mapping[str, Any]) -> Checkpoint:
-    """Return what is known of a model."""
+    """Return the known attributes of a model."""
     names = ("params", "params_non_embedding", "tokens", "flops", "loss", "step")
     known = {name: float(row[name]) for name in names if np.isfinite(row.get(name, np.nan))}
     counts = {name: int(known[name]) for name in ("params", "params_non_embedding", "step") if name in known}
@@ -211,7 +211,7 @@ def _summary(made: Sequence[Imported]) -> Table:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return what a mapping file (TOML) says: map, where, label, run, family, tasks, metric, models."""
+    """Return the content of a mapping file (TOML): map, where, label, run, family, tasks, metric, models."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -223,7 +223,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def reading(mapping: Mapping[str, Any], asked: Mapping[str, Any]) -> Reading:
-    """Return how tables are read: what a mapping file says, and then what options say."""
+    """Return how to read tables: the settings of a mapping file, overridden by options."""
     from harness.points import Reading
 
     given = {name: value for name, value in asked.items() if value}
@@ -235,7 +235,7 @@ def reading(mapping: Mapping[str, Any], asked: Mapping[str, Any]) -> Reading:
 
 
 def _words(files: Sequence[Path], store: Path, mapping: Path | None, asked: Mapping[str, Any]) -> list[str]:
-    """Return the command that imports the same files in the same way."""
+    """Return the command that repeats this import."""
     words = ["harness", "import", *map(str, files), "-o", str(store)]
     words += ["--mapping", str(mapping)] if mapping else []
     for name, value in asked.items():

@@ -1,10 +1,10 @@
-"""Files that lm-evaluation-harness wrote: results as points, samples with log-probabilities as records.
+"""Read files of lm-evaluation-harness: results as points, samples with log-probabilities as records.
 
     results_DATE.json           values of metrics of every task, with the model and its settings
     samples_TASK_DATE.jsonl     one line per document: prompts, and the log-probability of each continuation
 
-Samples become records only where they give back every document's result as lm-eval recorded it. lm-eval keeps no
-numbers of tokens and does not say what was truncated; metrics that need tokens do not apply to these records.
+Samples become records only if they reproduce every document's result that lm-eval recorded. lm-eval's files contain
+neither numbers of tokens nor truncation; metrics that need tokens do not apply to these records.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STEP = re.compile(r"step[-_]?(\d+)")
 
 @dataclass(frozen=True)
 class Results:
-    """One results file: its content, as lm-eval wrote it, and the content of the samples beside it, by task."""
+    """One results file: its content, and the content of its samples files by task."""
 
     path: Path
     content: Mapping[str, Any]
@@ -45,31 +45,31 @@ class Results:
 
     @property
     def model(self) -> str:
-        """Return the name of the model, as it was given to lm-eval."""
+        """Return the name of the model that was passed to lm-eval."""
         return str(self.content.get("model_name") or self.config.get("model_args") or self.path.parent.name)
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Return how lm-eval was called."""
+        """Return the configuration of the lm-eval run."""
         found: Mapping[str, Any] = self.content.get("config") or {}
         return found
 
     @property
     def rises(self) -> dict[str, bool]:
-        """Return whether higher is better of each metric, where lm-eval says so."""
+        """Return, for each metric for which lm-eval states it, whether higher is better."""
         said = (self.content.get("higher_is_better") or {}).values()
         return {name: bool(value) for own in said for name, value in (own or {}).items() if value is not None}
 
 
 def is_results(content: Any) -> bool:
-    """Say whether a JSON value is a results file of lm-eval."""
+    """Tell whether a JSON value is a results file of lm-eval."""
     return isinstance(content, dict) and isinstance(content.get("results"), dict)
 
 
 def read_results(paths: Sequence[Path]) -> list[Results]:
     """Read results files, each with the samples of its folder and date among the paths.
 
-    Raises UsageError for a file that is none of lm-eval's, and for samples without their results.
+    Raises UsageError for a file of another program, and for samples without their results.
     """
     samples = {path: match for path in paths if (match := SAMPLES.fullmatch(path.name))}
     found, used = [], set[Path]()
@@ -78,14 +78,14 @@ def read_results(paths: Sequence[Path]) -> list[Results]:
             continue
         content = _json(path)
         if not is_results(content):
-            raise UsageError(f"{path} is no results file of lm-eval: expected an object with results")
+            raise UsageError(f"{path} is not a results file of lm-eval: expected an object with results")
         date = RESULTS.fullmatch(path.name)
         own = {p: m[1] for p, m in samples.items() if date and p.parent == path.parent and m[2] == date[1]}
         used |= set(own)
         found.append(Results(path, content, {task: tuple(_lines(p)) for p, task in own.items()}))
     alone = sorted(str(path) for path in set(samples) - used)
     if alone:
-        raise UsageError(f"{alone[0]}: samples need the results_*.json of their run beside them; name both")
+        raise UsageError(f"{alone[0]}: samples need the results_*.json of their run; pass both files")
     return found
 
 
@@ -117,7 +117,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def points_table(results: Results) -> pd.DataFrame:
-    """Return the values of a results file: a row per task and metric, with the model and what is known of it."""
+    """Return the values of a results file: one row per task and metric, with the known attributes of the model."""
     import pandas as pd
 
     known = {"model": results.model, "params": results.config.get("model_num_parameters")}
@@ -149,7 +149,7 @@ class Scored:
 
 
 def scored(results: Results, task: str) -> Scored:
-    """Return a task and its records from samples; raise UsageError, saying why, where they are no log-probabilities."""
+    """Return a task and its records from samples; raise a UsageError with the reason if they have none."""
     from harness.points import Records
 
     rows = [row for row in results.samples[task] if row.get("filter", "none") == "none"]
@@ -194,11 +194,11 @@ def _pair(response: Any) -> tuple[float, bool]:
         logprob, is_greedy = response
         return float(logprob), str(is_greedy) == "True"
     except (TypeError, ValueError) as error:
-        raise UsageError(f"a response is {str(response)[:40]!r}: a text, or no log-probability") from error
+        raise UsageError(f"a response is {str(response)[:40]!r}: expected a log-probability") from error
 
 
 def _conditional(asked: Sequence[tuple[str, ...]]) -> int:
-    """Return how many requests have a context; lm-eval asks for each choice alone after them, for acc_mutual_info."""
+    """Return the number of requests with a context; for acc_mutual_info, requests without context follow them."""
     half = len(asked) // 2
     alone = half and all(not context for context, _ in asked[half:])
     return half if alone and [c for _, c in asked[:half]] == [c for _, c in asked[half:]] else len(asked)
@@ -219,7 +219,7 @@ def _doc(row: Mapping[str, Any], asked: Sequence[tuple[str, ...]]) -> Doc:
 
 
 def _gold(row: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
-    """Return the right choices, which lm-eval names by number or by text."""
+    """Return the correct choices, which lm-eval gives by number or by text."""
     target = row["target"]
     try:
         target = ast.literal_eval(target) if isinstance(target, str) else target
@@ -238,20 +238,20 @@ def _position(text: str, choices: Sequence[str]) -> int | None:
 
 
 def _verify(row: Mapping[str, Any], doc: Doc, said: Sequence[tuple[float, bool]]) -> None:
-    """Raise UsageError where a document's result is not what its log-probabilities give."""
+    """Raise UsageError if a document's result does not follow from its log-probabilities."""
     recorded = row.get("acc")
     if recorded is None:
-        raise UsageError("samples have no acc to check the log-probabilities and the right choice against")
+        raise UsageError("samples have no acc, which is needed to verify the log-probabilities and the correct choice")
     best = int(np.argmax([logprob for logprob, _ in said]))
     found = said[0][1] if len(said) == 1 else best in doc.gold
     if float(recorded) != float(found):
         raise UsageError(
-            f"document {row['doc_id']}: acc is {recorded}, and its log-probabilities give {float(found):g}"
+            f"document {row['doc_id']}: acc is {recorded}, but its log-probabilities give {float(found):g}"
         )
 
 
 def settings(results: Results) -> Settings:
-    """Return the settings of records, as far as lm-eval says them."""
+    """Return the settings of records that lm-eval's files state."""
     from harness.points import SAMPLES_ENGINE, Settings
 
     content = results.content
@@ -268,13 +268,13 @@ def settings(results: Results) -> Settings:
 
 
 def identity(results: Results) -> list[str]:
-    """Return what names the weights: the model, its revision and its commit. Their content is unknown."""
+    """Return the identity of the weights: the model, its revision and its commit. Their content is unknown."""
     named = ("model_revision", "model_sha", "model_args")
     return [results.model, *(str(results.config.get(name) or "") for name in named)]
 
 
 def provenance(results: Results) -> dict[str, Any]:
-    """Return how the scores came about."""
+    """Return the provenance of the scores."""
     content = results.content
     known = {name: content.get(name) for name in ("lm_eval_version", "transformers_version", "git_hash", "date")}
     return {"engine": "lm_eval", "lm_eval": known.pop("lm_eval_version"), "imported_from": results.path.name, **known}

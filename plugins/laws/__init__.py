@@ -1,1 +1,1 @@
-"""Laws: functions from features of a checkpoint to a value."""
+"""Laws: functions that predict a value from features of a checkpoint."""

@@ -1,4 +1,4 @@
-"""Laws that know nothing, which every other law has to beat."""
+"""Baselines: trivial laws that every other law must beat."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from harness import Fitted, Floats, LawError
 if TYPE_CHECKING:
     import pandas as pd
 
-ORDER = ("params", "tokens", "step", "flops")  # by which the last point of a size, and the largest size, are found
+ORDER = ("params", "tokens", "step", "flops")  # sort order that defines the last point of a size and the largest size
 
 
 class Last:
-    """y = the last value of the largest size: nothing changes any more.
+    """y = the last value of the largest size: no further change.
 
-    Its scatter is the root mean square of the changes from size to size before. Needs params, two sizes or more.
+    The predicted scatter is the root mean square of the changes between consecutive sizes. Needs params and at least
+    two sizes.
     """
 
     name = "last"
@@ -49,18 +50,18 @@ class Last:
         fitted: Fitted,
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Iterator[Fitted]:
-        """Yield the fit itself: the last value is what it is."""
+        """Yield the unchanged fit: the last value does not depend on the other points."""
         while True:
             yield fitted
 
     def sample(self, fitted: Fitted, points: pd.DataFrame, rng: np.random.Generator) -> Floats:
-        """Return the last value and a change as they were before."""
+        """Return the last value plus a random change of the size of the earlier ones."""
         change = fitted.parameters["change"] * rng.standard_t(max(int(fitted.state["sizes"]) - 1, 1))
         return np.full(len(points), fitted.parameters["y"] + change)
 
 
 class Line:
-    """y(C) = a + b log10 C: a straight line, without end on either side."""
+    """y(C) = a + b log10 C: a straight line, unbounded on both sides."""
 
     name = "line"
     avoid = "for accuracies, which have a ceiling, beyond a small step; it is a baseline"
@@ -73,13 +74,13 @@ class Line:
         return a + b * np.log10(flops)
 
     def guess(self, y: Floats, flops: Floats) -> dict[str, float]:
-        """Take the least squares themselves."""
+        """Return the least-squares solution."""
         b, a = np.polyfit(np.log10(flops), y, 1) if len(set(flops)) > 1 else (0.0, float(y.mean()))
         return {"a": float(a), "b": float(b)}
 
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register them."""
+    """Register the baselines."""
     register(Last())
     register(Line())

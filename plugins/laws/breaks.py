@@ -1,4 +1,4 @@
-"""Laws whose slope changes on the way."""
+"""Laws whose slope changes with scale."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness import Floats
 class BrokenPower:
     """y(x) = a + b x^-c0 (1 + (x / d1)^(1 / f1))^(-c1 f1): a power law with one smooth break (Caballero et al. 2023).
 
-    The slope in logarithms is c0 before the break at d1 and c0 + c1 behind it; f1 is how smooth the break is. Least
-    squares of ln(y + 1), as there. Six parameters: needs eight points or more on both sides of the break; a break that
-    lies beyond the points is a guess, and a value that rises and falls again (c1 < 0) is fitted, not foreseen. x is
-    `flops`, or the column that --option feature= names.
+    On logarithmic axes, the slope is -c0 before the break at d1 and -(c0 + c1) after it; f1 is the smoothness of the
+    break. Least squares of ln(y + 1), as in the paper. Six parameters: needs at least eight points, on both sides of
+    the break. The data do not determine a break beyond the points. The law can fit a value that rises and falls again
+    (c1 < 0), but it cannot predict the turn. x is `flops`, or the column that --option feature= names.
     """
 
     feature: str = "flops"
 
     name = "broken_power"
     avoid = "for fewer than 8 points, or if the break is the last point: one deviating point looks like a break"
-    options = {"feature": "column of x; flops by default"}
+    options = {"feature": "column of x (default: flops)"}
     parameters = {
         "a": (0.0, np.inf),
         "log_b": (-np.inf, np.inf),
@@ -52,7 +52,7 @@ class BrokenPower:
         return p["a"] + np.exp(p["log_b"] - p["c0"] * x - p["c1"] * f1 * turn)
 
     def guess(self, y: Floats, **features: Floats) -> dict[str, float]:
-        """Put a line through the values, with a break in the middle that bends nothing yet."""
+        """Fit a line to the logarithms, with a break in the middle that hardly changes the slope."""
         x = np.log(features[self.feature])
         slope, log_b = np.polyfit(x, np.log(np.maximum(y, 1e-9)), 1)
         middle = {"c1": 0.1, "log_d1": float(np.median(x)), "log_f1": -1.0}
@@ -65,5 +65,5 @@ class BrokenPower:
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register it."""
+    """Register the law."""
     register(BrokenPower())

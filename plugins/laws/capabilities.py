@@ -1,7 +1,7 @@
-"""Capabilities behind benchmarks: gaps of a table of models are filled, and its principal components taken.
+"""Capabilities: fill the missing scores of a table of models, and compute its principal components.
 
-Ruan et al. 2024 (Observational scaling laws), sec. 3: benchmark scores of models of many families lie near a plane of
-few dimensions, whose coordinates follow training compute within each family.
+Ruan et al. 2024 (Observational scaling laws), sec. 3: the benchmark scores of models of many families lie near a
+low-dimensional plane. Within a family, the coordinates on this plane follow training compute.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 
 from harness import Floats, LawError
 
-ROUNDS = 1000  # at most, of filling gaps
-SETTLED = 1e-10  # standard deviations by which a filled gap may still move
-MOST = 5  # components that are kept
+ROUNDS = 1000  # largest number of iterations that fill missing scores
+SETTLED = 1e-10  # largest change of a filled score, in standard deviations, at convergence
+MOST = 5  # largest number of components
 
 
 @dataclass(frozen=True)
 class Space:
-    """A plane of capabilities, found in scores of models (n, B).
+    """A capability space, computed from the scores of models (n, B).
 
-    Gaps are filled in standardised scores (`mean`, `scale`: (B,)) by their first component alone (`level`, `direction`:
-    (B,)); `centre` (B,) and `axes` (K, B) are the components of the filled scores, and `explained` (K,) the shares of
-    variance that they explain. Every axis points to where most scores rise.
+    `mean` and `scale` (B,) standardise scores. Missing scores are filled from the first component of the standardised
+    scores alone (`level`, `direction`: (B,)). `centre` (B,) and `axes` (K, B) are the components of the filled scores;
+    `explained` (K,) are their shares of the variance. The sign of each axis is chosen so that its weights have a
+    positive sum.
     """
 
     mean: Floats
@@ -38,11 +39,12 @@ class Space:
 
     @classmethod
     def of(cls, scores: Floats) -> Space:
-        """Find it in scores (n, B) from 0 to 1, NaN where missing; raise LawError where there is nothing to find."""
+        """Compute the space from scores (n, B) in [0, 1], NaN where missing; raise LawError for too few scores."""
         known = np.isfinite(scores)
         if len(scores) < 3 or (known.sum(0) < 3).any():
             raise LawError(
-                f"{len(scores)} models, {known.sum(0).min()} of them with a score; three at least are needed"
+                f"found {len(scores)} models and a benchmark with {known.sum(0).min()} scores; expected at least three "
+                "models, and three scores on every benchmark"
             )
         mean, scale = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
         scale = np.where(scale > 0, scale, 1.0)
@@ -54,13 +56,13 @@ class Space:
         return cls(mean, scale, level, direction, centre, axes[:count], variance[:count] / variance.sum())
 
     def filled(self, scores: Floats) -> Floats:
-        """Return scores (m, B) without gaps: what the first component of the others says, fitted to the rest of a row.
+        """Return scores (m, B) in which the first component, fitted to a row's known scores, fills its missing ones.
 
         Raises LawError for a row without any score.
         """
         known = np.isfinite(scores)
         if not known.any(axis=1).all():
-            raise LawError(f"{int((~known.any(axis=1)).sum())} models have none of the benchmarks; leave them out")
+            raise LawError(f"{int((~known.any(axis=1)).sum())} models have no benchmark score; leave them out")
         off = np.where(known, (scores - self.mean) / self.scale - self.level, 0.0)
         weight = (known * self.direction**2).sum(axis=1)
         along = off @ self.direction / np.where(weight > 0, weight, 1.0)
@@ -73,12 +75,12 @@ class Space:
         return coordinates
 
     def to_state(self) -> dict[str, Any]:
-        """Return it as the state of a fit."""
+        """Return the space as the state of a fit."""
         return dict(vars(self))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Space:
-        """Read it back."""
+        """Return the space from the state of a fit."""
         return cls(**{name: np.asarray(value, dtype=np.float64) for name, value in state.items()})
 
 
@@ -90,19 +92,19 @@ def _components(centred: Floats) -> tuple[Floats, Floats]:
 
 
 def _filled(standard: Floats) -> tuple[Floats, Floats, Floats]:
-    """Fill the gaps of standardised scores (n, B) by their first component, again until they stay.
+    """Fill the missing standardised scores (n, B) from their first component, iterating until they converge.
 
-    Returns the scores, the mean (B,) and the direction (B,) of the last round. The published program goes on for all
-    of its 1,000 rounds, as its own test of convergence never holds; the change of the gaps tells as much sooner.
+    Returns the scores, the mean (B,) and the direction (B,) of the last iteration. The published program always runs
+    1,000 iterations, because its convergence test is never true. Here the change of the filled scores is tested.
     """
     gaps = ~np.isfinite(standard)
     filled = np.where(gaps, 0.0, standard)
     for _ in range(ROUNDS):
         level = filled.mean(0)
         direction = _components(filled - level)[1][0]
-        again = level + np.outer((filled - level) @ direction, direction)
-        change = np.abs(again - filled)[gaps].max(initial=0.0)
-        filled = np.where(gaps, again, filled)
+        projected = level + np.outer((filled - level) @ direction, direction)
+        change = np.abs(projected - filled)[gaps].max(initial=0.0)
+        filled = np.where(gaps, projected, filled)
         if change < SETTLED:
             break
     return filled, level, direction

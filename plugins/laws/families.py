@@ -1,4 +1,4 @@
-"""Families that share what they have in common: a line of skill for each, pooled as far as they are alike."""
+"""A hierarchical law: one line of skill per family, partially pooled over families."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCALES = ("logit", "identity")
-NEAREST = 0.005  # scores nearer than this to floor or 1 are put there, where a logit would be infinite
-RATIOS = np.geomspace(0.02, 50, 15)  # standard deviations of families, in those of the residuals, that are tried
+NEAREST = 0.005  # scores are clipped to this distance from floor and 1, where the logit is infinite
+RATIOS = np.geomspace(0.02, 50, 15)  # grid of the families' standard deviations, in units of the residual one
 CORRELATIONS = np.array([-0.8, -0.4, 0.0, 0.4, 0.8])
 PRIOR = 5.0  # scale of the half-Cauchy prior of the ratios
 
 
 @dataclass(frozen=True)
 class FamilySkill:
-    """z = alpha + a_f + (beta + b_f) (log10 C - x0), z = logit((y - floor) / (1 - floor)): a line of skill a family.
+    """z = alpha + a_f + (beta + b_f) (log10 C - x0), z = logit((y - floor) / (1 - floor)): one line per family.
 
-    Families differ by (a_f, b_f), normal with standard deviations sd_a and sd_b (partial pooling; Gelman and Hill 2007,
-    ch. 13): a family of one model leans on the others, one of many stands by itself, and a new one is predicted from
-    the common line with the spread of families in its interval. Alpha, beta and sigma have flat priors and are
-    integrated out; sd_a / sigma and sd_b / sigma have half-Cauchy priors of scale 5, and are averaged over a grid;
-    draws are those of the posterior. Needs a row a model (the last checkpoint of each), five models or more of two
-    families or more. Not for scores at chance: set `floor`, and leave such models out.
+    The deviations (a_f, b_f) of families are normal with standard deviations sd_a and sd_b (partial pooling; Gelman and
+    Hill 2007, ch. 13). The line of a family with few models is drawn towards the common line; the line of a family
+    with many models depends mostly on its own data. A new family is predicted from the common line, with the variation
+    between families in its interval. Alpha, beta and sigma have flat priors and are integrated out. sd_a / sigma and
+    sd_b / sigma have half-Cauchy priors of scale 5 and are averaged over a grid. Draws come from the posterior. Needs
+    one row per model (its last checkpoint) and at least five models of at least two families. Scores at chance violate
+    the model: set `floor`, and leave such models out.
     """
 
     scale: str = "logit"
@@ -43,32 +44,32 @@ class FamilySkill:
     parameters = ("alpha", "beta", "sd_a", "sd_b", "sigma")
     pools = True
     options = {
-        "scale": "logit, for scores from floor to 1; identity, for anything that is a line in log10 C",
-        "floor": "the score of guessing, which no family goes below",
+        "scale": "logit for scores from floor to 1; identity for values linear in log10 C",
+        "floor": "chance level, the lowest possible score",
     }
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
-            raise UsageError(f"scale={self.scale!r} is none of {', '.join(SCALES)}")
+            raise UsageError(f"scale={self.scale!r}: expected one of {', '.join(SCALES)}")
         if not 0 <= self.floor < 1:
-            raise UsageError(f"floor={self.floor}: expected the score of guessing, at least 0 and below 1")
+            raise UsageError(f"floor={self.floor}: expected the chance level, at least 0 and below 1")
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Return the lowest and highest value."""
+        """Return the lowest and highest possible value."""
         return (0.0, 1.0) if self.scale == "logit" else (-np.inf, np.inf)
 
     def fit(self, points: pd.DataFrame, value: str, rng: np.random.Generator) -> Fitted:  # noqa: ARG002  # nothing is drawn
-        """Average over the posterior."""
+        """Return the posterior mean."""
         model = self._model(points, value)
         common, sigma, spread, families = model.mean()
         from harness.points import runs_of
 
         notes = []
         if runs_of(points).count < len(points):
-            notes.append("several checkpoints of one run are taken for independent; leave all but the last out")
+            notes.append("several checkpoints of one run are treated as independent; keep only the last one per run")
         if len(model.names) < 5:
-            notes.append(f"{len(model.names)} families: how much families differ is hardly known")
+            notes.append(f"only {len(model.names)} families: the variation between families is poorly determined")
         return _fitted(model, common, sigma, spread, families, tuple(notes))
 
     def resamples(
@@ -78,17 +79,17 @@ class FamilySkill:
         fitted: Fitted,  # noqa: ARG002  # the contract of procedures
         rng: np.random.Generator,
     ) -> Iterator[Fitted]:
-        """Yield draws of the posterior."""
+        """Yield draws from the posterior."""
         model = self._model(points, value)
         while True:
             yield _fitted(model, *model.draw(rng))
 
     def predict(self, fitted: Fitted, points: pd.DataFrame) -> Floats:
-        """Return y (n,); families that were not fitted are on the common line."""
+        """Return y (n,); new families are predicted from the common line."""
         return self._back(self._z(fitted, points, {}))
 
     def sample(self, fitted: Fitted, points: pd.DataFrame, rng: np.random.Generator) -> Floats:
-        """Return y as it would be measured: new families differ as those fitted do, and models scatter."""
+        """Return a draw of measured values (n,), with the variation between new families and the residual scatter."""
         spread = np.asarray(fitted.state["spread"])
         new = sorted(set(points["family"].astype(str)) - set(fitted.state["families"]))
         drawn = {name: rng.multivariate_normal(np.zeros(2), spread, method="eigh") for name in new}
@@ -116,8 +117,8 @@ class FamilySkill:
         names, number = np.unique(points["family"].astype(str), return_inverse=True)
         if len(names) < 2 or len(y) < 5 or np.bincount(number).max() < 2:
             raise LawError(
-                f"law {self.name!r} needs two families or more, two models or more in one, and five models; found "
-                f"{len(y)} models of {len(names)} families"
+                f"law {self.name!r} needs at least two families, five models, and two models in one family; found "
+                f"{len(y)} models of {len(names)} families, at most {np.bincount(number).max()} in one"
             )
         return Model.of(x, self._forward(y, value), number, tuple(map(str, names)))
 
@@ -132,7 +133,7 @@ class FamilySkill:
         return np.asarray(np.log(share / (1 - share)))
 
     def example(self) -> pd.DataFrame:
-        """Return three families of five models on lines of their own."""
+        """Return three families of five models, each family on its own line."""
         import pandas as pd
 
         rows = [
@@ -154,10 +155,11 @@ def _fitted(
 
 @dataclass(frozen=True)
 class Model:
-    """z (n,) of lines of F families, over a grid of M covariances of families, in units of the residual variance.
+    """Posterior of F family lines, on a grid of M covariances between families (in units of the residual variance).
 
-    `precision` (M, F, 2, 2) is of a family's own line given everything else, `weight` (M,) the posterior of the grid,
-    `common` (M, 2) and `covariance` (M, 2, 2) the common line given the covariance, `squares` (M,) what is left over.
+    `weight` (M,) is the posterior of the grid. Given a covariance, `common` (M, 2) and `covariance` (M, 2, 2) are mean
+    and covariance of the common line, `shrink` (M, F, 2, 2) the covariance of each family's deviation, and `squares`
+    (M,) the residual sum of squares.
     """
 
     names: tuple[str, ...]
@@ -174,7 +176,7 @@ class Model:
 
     @classmethod
     def of(cls, x: Floats, z: Floats, number: Ints, names: tuple[str, ...]) -> Model:
-        """Integrate lines and residual variance out at every covariance of the grid (Gelman et al. 2013, sec. 15)."""
+        """Integrate out lines and residual variance at every covariance of the grid (Gelman et al. 2013, sec. 15)."""
         x0 = float(x.mean())
         design = np.column_stack([np.ones_like(x), x - x0])
         moments = np.array([design[number == f].T @ design[number == f] for f in range(len(names))])  # (F, 2, 2)
@@ -196,7 +198,7 @@ class Model:
         )
 
     def draw(self, rng: np.random.Generator) -> tuple[Floats, float, Floats, Floats]:
-        """Return common line (2,), residual standard deviation, covariance (2, 2) and lines (F, 2) of families."""
+        """Draw common line (2,), residual standard deviation, covariance (2, 2) and deviations (F, 2) of families."""
         m = int(rng.choice(len(self.weight), p=self.weight))
         sigma = float(np.sqrt(self.squares[m] / rng.chisquare(self.n - 2)))
         common = self.common[m] + sigma * np.linalg.cholesky(self.covariance[m]) @ rng.normal(size=2)
@@ -205,7 +207,7 @@ class Model:
         return common, sigma, sigma**2 * self.grid[m], own
 
     def mean(self) -> tuple[Floats, float, Floats, Floats]:
-        """Return the same, averaged over the posterior."""
+        """Return the posterior means of the same four quantities."""
         variance = self.squares / max(self.n - 4, 1)
         common = self.weight @ self.common
         spread = np.einsum("m,mij->ij", self.weight * variance, self.grid)
@@ -213,23 +215,23 @@ class Model:
         return common, float(np.sqrt(self.weight @ variance)), spread, own
 
     def _lines(self, m: int, common: Floats) -> Floats:
-        """Return the lines (F, 2) of families, off the common one, that are expected at a covariance."""
+        """Return the expected deviations (F, 2) of families from the common line, given covariance number m."""
         lines: Floats = np.einsum("fij,fj->fi", self.shrink[m], self.products - self.moments @ common)
         return lines
 
 
 def _grid(spread: float) -> tuple[Floats, Floats]:
-    """Return covariances (M, 2, 2) of intercepts and slopes to try, and the logarithm of their prior (M,).
+    """Return a grid of covariances (M, 2, 2) of intercepts and slopes, and the logarithm of their prior (M,).
 
     Slopes are per standard deviation `spread` of log10 C.
     """
     a, b, r = (axis.ravel() for axis in np.meshgrid(RATIOS, RATIOS, CORRELATIONS, indexing="ij"))
     own = np.array([[a * a, r * a * b / spread], [r * a * b / spread, b * b / spread**2]])
-    prior = sum(np.log(x) - np.log1p((x / PRIOR) ** 2) for x in (a, b))  # the grid is even in logarithms
+    prior = sum(np.log(x) - np.log1p((x / PRIOR) ** 2) for x in (a, b))  # the grid is uniform in logarithms
     return np.moveaxis(own, 2, 0), np.asarray(prior)
 
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register it."""
+    """Register the law."""
     register(FamilySkill())

@@ -1,4 +1,4 @@
-"""IsoFLOP curves: the best size at each budget, and how it grows (approach 2 of Hoffmann et al. 2022)."""
+"""IsoFLOP curves: the optimal size at each compute budget, and its growth (approach 2 of Hoffmann et al. 2022)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CURVES = ("parabola", "akima")
-APART = 0.1  # in ln C: points nearer than this to their neighbour in compute are of one budget
-WIDEST = 0.5  # in ln C: what is wider has no budgets
-FEWEST = 3  # sizes that make a curve, and budgets that make a law of the loss with an offset
-GRID = 1000  # sizes at which an interpolated curve, or a surface, is looked at
+APART = 0.1  # in ln C: neighbours in compute that are closer than this belong to one budget
+WIDEST = 0.5  # in ln C: largest range of compute within one budget
+FEWEST = 3  # fewest sizes per curve; with no more budgets than this, L*(C) has no offset
+GRID = 1000  # sizes at which an interpolated curve or a surface is evaluated
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Curve:
     loss: Floats
 
     def along(self, other: Floats, at: float) -> float:
-        """Return another column where ln N is `at`, by a line through it."""
+        """Return another column at ln N = `at`, by linear regression on ln N."""
         slope, level = np.polyfit(self.n - self.n.mean(), other, 1)
         return float(level + slope * (at - self.n.mean()))
 
@@ -45,7 +45,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Minimum:
-    """The best size of one budget: ln N*, ln D*, ln C, ln L*, half the curvature, and the standard error of ln N*."""
+    """The optimum of one budget: ln N*, ln D*, ln C, ln L*, half the curvature, and the standard error of ln N*."""
 
     n: float
     d: float
@@ -58,15 +58,15 @@ class Minimum:
 def exponent(flops: Floats, best: Floats, stderr: Floats | None = None) -> tuple[float, float]:
     """Return slope and intercept of ln N* on ln C, by least squares over budgets (B,).
 
-    With `stderr`, standard errors (B,) of ln N*, budgets are weighted by 1 / stderr^2. Raises LawError where budgets
-    lack a value.
+    With `stderr`, standard errors (B,) of ln N*, budgets are weighted by 1 / stderr^2. Raises LawError if a budget
+    lacks a value.
     """
     known = (flops > 0) & (best > 0) & np.isfinite(flops) & np.isfinite(best)
     known = known if stderr is None else known & (stderr > 0) & np.isfinite(stderr)
     if not known.all():
         raise LawError(
-            f"isoflop: {int((~known).sum())} of {len(known)} budgets have no flops, size or standard error above 0; "
-            "leave them out"
+            f"isoflop: {int((~known).sum())} of {len(known)} budgets lack flops, size or standard error, or have one "
+            "that is not above 0; leave them out"
         )
     weights = None if stderr is None else 1 / stderr
     slope, intercept = np.polyfit(np.log(flops), np.log(best), 1, w=weights)
@@ -74,7 +74,7 @@ def exponent(flops: Floats, best: Floats, stderr: Floats | None = None) -> tuple
 
 
 def minimum(curve: Curve, kind: str) -> Minimum | None:
-    """Return the minimum of one curve of ln L over ln N; None where it lies at an end, or there are too few sizes."""
+    """Return the minimum of ln L over ln N on one curve; None if it is at an end or there are too few sizes."""
     if len(set(curve.n)) < FEWEST:
         return None
     (square, line, level), residuals = curve.parabola()
@@ -110,9 +110,9 @@ def _interpolated(curve: Curve) -> tuple[float, float]:
 
 
 def curves(points: pd.DataFrame, value: str) -> list[Curve]:
-    """Return the curve of every budget, from small to large; tokens are C / 6N where there is no column.
+    """Return the curve of every budget, from small to large; without a column `tokens`, D = C / 6N.
 
-    A column `budget` says what belongs together; otherwise points whose compute is nearly equal do.
+    Points with the same value of the column `budget` form one curve; without it, points with nearly equal compute.
     """
     from harness.points import column
 
@@ -132,22 +132,22 @@ def curves(points: pd.DataFrame, value: str) -> list[Curve]:
     widest = max(float(np.ptp(own[2])) for own in found)
     if "budget" not in points.columns and widest > WIDEST:
         raise LawError(
-            f"isoflop: compute runs on without gaps over a factor of {np.exp(widest):.3g}; expected budgets, with "
-            "points of several sizes at each: name what belongs together in a column budget"
+            f"isoflop: no gaps separate the budgets; one group of points spans a factor of {np.exp(widest):.3g} in "
+            "compute. Expected points of several sizes at each of a few budgets; assign points in a column budget"
         )
     return [Curve(*(x[np.argsort(own[0], kind="stable")] for x in own)) for own in found]
 
 
 @dataclass(frozen=True)
 class IsoFlop:
-    """N*(C) = e^n C^a, D*(C) = e^d C^b: the size of the least loss at each budget, and its growth with compute.
+    """N*(C) = e^n C^a, D*(C) = e^d C^b: the size with the lowest loss at each budget, and its growth with compute.
 
     Approach 2 of Hoffmann et al. 2022: at each budget a parabola of ln L over ln N has its minimum at N*; ln N* and ln
     D* are then lines in ln C. The loss of any run is predicted as ln L = ln L*(C) + k (ln N - ln N*(C))^2, with
-    L*(C) = E + A C^-gamma (no E with fewer than four budgets) and k the median of the budgets. Needs three sizes or
-    more at each of two budgets or more, on both sides of the best; budgets without a minimum are counted and left out.
-    Parabolas are biased where curves are not symmetric: how much, on these sizes and budgets, is measured on the
-    surface of approach 3 fitted to the same points, and said.
+    L*(C) = E + A C^-gamma (no E with fewer than four budgets) and k the median over budgets. Needs at least two budgets
+    with at least three sizes each, on both sides of the optimum. Budgets without a minimum are counted and left out.
+    Parabolas are biased if curves are not symmetric. A warning reports this bias, measured on the surface of approach 3
+    fitted to the same points, at the same sizes and budgets.
     """
 
     curve: str = "parabola"
@@ -162,46 +162,49 @@ class IsoFlop:
     value_range = (0.0, np.inf)
     options = {
         "curve": "parabola, or akima (the lowest point of a spline through the points)",
-        "weighted": "true: budgets count by 1 / variance of ln N* (from the parabola)",
+        "weighted": "true: weight budgets by 1 / variance of ln N* (from the parabola)",
     }
 
     def __post_init__(self) -> None:
         if self.curve not in CURVES:
-            raise UsageError(f"curve={self.curve!r} is none of {', '.join(CURVES)}")
+            raise UsageError(f"curve={self.curve!r}: expected one of {', '.join(CURVES)}")
 
     def fit(self, points: pd.DataFrame, value: str, rng: np.random.Generator) -> Fitted:  # noqa: ARG002  # nothing is drawn
         """Find the minima, and fit their growth."""
-        own = curves(points, value)
-        found = self._of(own)
+        budgets = curves(points, value)
+        fitted = self._of(budgets)
         if not self.measure_bias:
-            return found
-        notes = (*found.notes, *self._varying(own), *self._bias(own))
-        return replace(found, notes=notes)
+            return fitted
+        notes = (*fitted.notes, *self._varying(budgets), *self._bias(budgets))
+        return replace(fitted, notes=notes)
 
-    def _of(self, own: Sequence[Curve]) -> Fitted:
-        minima = [found for curve in own if (found := minimum(curve, self.curve))]
+    def _of(self, budgets: Sequence[Curve]) -> Fitted:
+        minima = [low for curve in budgets if (low := minimum(curve, self.curve))]
         if len(minima) < 2:
             raise LawError(
-                f"law {self.name!r}: {len(minima)} of {len(own)} budgets have a minimum between their smallest and "
-                "largest size, and two are needed; add sizes, or name what belongs together in a column budget"
+                f"law {self.name!r}: {len(minima)} of {len(budgets)} budgets have a minimum between their smallest and "
+                "largest size; expected at least two. Add sizes, or assign points to budgets in a column budget"
             )
         n, d, c, loss, k, error = (np.array([getattr(m, x) for m in minima]) for x in Minimum.__annotations__)
         weights = self._weights(error)
         (a, log_n), (b, log_d) = (np.polyfit(c, x, 1, w=weights) for x in (n, d))
         parameters = {"a": a, "n": log_n, "b": b, "d": log_d, **_frontier(c, loss), "k": float(np.median(k))}
-        lost = len(own) - len(minima)
-        notes = (f"{lost} of {len(own)} budgets have no minimum between their sizes, and are left out",) if lost else ()
+        lost = len(budgets) - len(minima)
+        about = f"{lost} of {len(budgets)} budgets have no minimum between their sizes and are left out"
+        notes = (about,) if lost else ()
         return Fitted({name: float(x) for name, x in parameters.items()}, {}, notes)
 
     def _weights(self, error: Floats) -> Floats | None:
         if not self.weighted:
             return None
         if not (error > 0).all():
-            raise LawError(f"law {self.name!r}: weighted needs four sizes or more at every budget, to know its error")
+            raise LawError(
+                f"law {self.name!r}: weighted=true needs at least four sizes per budget for a standard error"
+            )
         return np.asarray(1 / error)
 
     def example(self) -> pd.DataFrame:
-        """Return five budgets of seven sizes, on parabolas."""
+        """Return five budgets of seven sizes each, on parabolas."""
         import pandas as pd
 
         c, off = (x.ravel() for x in np.meshgrid(np.log(np.geomspace(1e18, 1e20, 5)), np.linspace(-1, 1, 7)))
@@ -210,7 +213,7 @@ class IsoFlop:
         return pd.DataFrame({"flops": np.exp(c), "params": np.exp(n), "y": loss})
 
     def predict(self, fitted: Fitted, points: pd.DataFrame) -> Floats:
-        """Return the loss (n,) of runs of a size and a budget."""
+        """Return the loss (n,) of runs, from their size and budget."""
         from harness.points import column
 
         p, c = fitted.parameters, np.log(column(points, "flops"))
@@ -230,17 +233,17 @@ class IsoFlop:
         fitted: Fitted,  # noqa: ARG002  # the contract of procedures
         rng: np.random.Generator,
     ) -> Iterator[Fitted | None]:
-        """Yield fits to curves with noise, of the scatter of the points around the parabolas of their budgets.
+        """Yield fits to curves with added noise, whose size is the scatter of the points around their parabolas.
 
-        Five to fifteen points a budget are too few to be drawn with replacement: many such draws have no minimum.
+        Five to fifteen points per budget are too few for drawing with replacement: many such draws have no minimum.
         """
-        own = [curve for curve in curves(points, value) if len(set(curve.n)) >= FEWEST]
-        fits = [curve.parabola() for curve in own]
-        free = sum(len(curve.n) - 3 for curve in own)
+        budgets = [curve for curve in curves(points, value) if len(set(curve.n)) >= FEWEST]
+        fits = [curve.parabola() for curve in budgets]
+        free = sum(len(curve.n) - 3 for curve in budgets)
         scatter = np.sqrt(sum(squares for _, squares in fits) / free) if free else np.nan
         smooth = [
             replace(curve, loss=np.polyval(p, curve.n - curve.n.mean())) if self.curve == "parabola" else curve
-            for curve, (p, _) in zip(own, fits, strict=True)
+            for curve, (p, _) in zip(budgets, fits, strict=True)
         ]
         while True:
             spread = scatter * np.sqrt(free / rng.chisquare(free)) if free else np.nan
@@ -250,55 +253,55 @@ class IsoFlop:
             except LawError:
                 yield None
 
-    def _varying(self, own: Sequence[Curve]) -> Iterator[str]:
-        spread = max(float(np.ptp(curve.c)) for curve in own)
+    def _varying(self, budgets: Sequence[Curve]) -> Iterator[str]:
+        spread = max(float(np.ptp(curve.c)) for curve in budgets)
         if spread > APART:
             yield f"compute varies by {np.expm1(spread):.0%} within a budget, so its curve is not at equal compute"
 
-    def _bias(self, own: Sequence[Curve]) -> Iterator[str]:
-        """Measure the bias of the exponent on approach 3's surface at these very sizes and budgets, without noise."""
+    def _bias(self, budgets: Sequence[Curve]) -> Iterator[str]:
+        """Measure the bias of the exponent on approach 3's surface, at the same sizes and budgets, without noise."""
         try:
-            surface = _surface(own)
+            surface = _surface(budgets)
         except LawError:  # too few points for its five parameters
             return
         pairs = [
             (low, _lowest(surface, curve))
-            for curve in own
+            for curve in budgets
             if (low := minimum(replace(curve, loss=surface(curve.n, curve.d)), self.curve))
         ]
         if len(pairs) < 2:
             return
-        c, found, best = (np.array(x) for x in zip(*((low.c, low.n, n) for low, n in pairs), strict=True))
-        a, truth = (float(np.polyfit(c, n, 1)[0]) for n in (found, best))
-        factor = float(np.exp(found - best)[-1])
+        c, estimate, best = (np.array(x) for x in zip(*((low.c, low.n, n) for low, n in pairs), strict=True))
+        a, truth = (float(np.polyfit(c, n, 1)[0]) for n in (estimate, best))
+        factor = float(np.exp(estimate - best)[-1])
         yield (
-            f"on the surface of approach 3 fitted to these points, the same curves give a = {a:.4f} where it is "
-            f"{truth:.4f}, a bias of {a - truth:+.4f}; N* of the largest budget comes out {factor:.3g} times as "
-            "large as it is"
+            "bias measured on the surface of approach 3 fitted to these points: the same curves give "
+            f"a = {a:.4f} instead of {truth:.4f}, a bias of {a - truth:+.4f}, and N* of the largest budget is "
+            f"{factor:.3g} times the true value"
         )
 
 
-def _surface(own: Sequence[Curve]) -> Callable[[Floats, Floats], Floats]:
-    """Return ln L as a function of ln N and ln D: approach 3, fitted to the points of all curves."""
+def _surface(budgets: Sequence[Curve]) -> Callable[[Floats, Floats], Floats]:
+    """Fit approach 3 to the points of all curves; return ln L as a function of ln N and ln D."""
     import pandas as pd
 
     columns = {"params": "n", "tokens": "d", "loss": "loss"}
-    table = pd.DataFrame({k: np.exp(np.concatenate([getattr(c, x) for c in own])) for k, x in columns.items()})
+    table = pd.DataFrame({k: np.exp(np.concatenate([getattr(c, x) for c in budgets])) for k, x in columns.items()})
     fitted = harness.fit(table, Chinchilla(), value="loss", bootstrap=2, resample="checkpoints")
     return lambda n, d: np.log(fitted.curve({"params": np.exp(n), "tokens": np.exp(d)}))
 
 
 def _lowest(surface: Callable[[Floats, Floats], Floats], curve: Curve) -> float:
-    """Return ln N of the lowest point of a surface along the line of ln D over ln N that a curve lies on."""
+    """Return ln N at the minimum of a surface along the line of ln D over ln N through a curve's points."""
     n = np.linspace(curve.n.min() - 1, curve.n.max() + 1, GRID)
     d = curve.along(curve.d, 0.0) + n * (curve.along(curve.d, 1.0) - curve.along(curve.d, 0.0))
     return float(n[np.argmin(surface(n, d))])
 
 
 def _frontier(c: Floats, loss: Floats) -> dict[str, float]:
-    """Fit L* = E + A C^-gamma to ln L* at ln C, (B,) each; no E with fewer than four budgets.
+    """Fit L* = E + A C^-gamma to ln L* at ln C, (B,) each; without E for fewer than four budgets.
 
-    For a given gamma, E and A follow by least squares; gamma is looked for in (0, 2).
+    For a given gamma, E and A follow by least squares; gamma is searched in (0, 2).
     """
     if len(c) <= FEWEST:
         slope, level = np.polyfit(c, loss, 1)
@@ -318,5 +321,5 @@ def _frontier(c: Floats, loss: Floats) -> dict[str, float]:
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register it."""
+    """Register the law."""
     register(IsoFlop())

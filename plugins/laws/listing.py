@@ -1,4 +1,4 @@
-"""The command that lists laws: formula, what it takes, source."""
+"""The command `harness laws`: formula, required points and source of every law."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def law_table(host: Any) -> Table:
-    """Return the table of all laws; those whose formula is unverified are marked."""
+    """Return the table of all laws; unverified formulas are marked."""
     rows = tuple(_row(host.laws[name]) for name in host.laws)
-    notes = ("`harness ls laws` lists parameters; harness/README.md has objectives and intervals.",)
+    notes = ("`harness ls laws` lists the parameters. harness/README.md describes objectives and intervals.",)
     return Table("laws", "Laws", ("law", "formula", "features", "takes", "source"), rows, notes)
 
 

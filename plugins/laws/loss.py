@@ -1,4 +1,4 @@
-"""Laws of loss in compute, parameters and tokens."""
+"""Laws of loss as a function of compute, parameters and tokens."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 import harness
 from harness import Floats
 
-UNKNOWN = "formula unverified"  # known from memory, checked by recovery of its own simulations only
-EXPONENT = 0.35  # of parameters and of tokens, about as Hoffmann et al. 2022 found: where searches begin
+UNKNOWN = "formula unverified"  # not compared with the paper; tested on its own simulations only
+EXPONENT = 0.35  # starting value for parameters and tokens, close to the results of Hoffmann et al. 2022
 
 
 class Power:
     """L(C) = E + e^a / C^alpha: a power law with an offset, in training FLOPs.
 
-    E is the irreducible part, e^a and alpha the reducible one (Hoffmann et al. 2022, eq. 2, in compute; the
+    E is the irreducible part; e^a and alpha describe the reducible part (Hoffmann et al. 2022, eq. 2, in compute; the
     compute-only form of Bhagia et al. 2024). Fits any positive value that falls with compute: loss in nats, bits per
-    byte, -log p of the right answer. Needs three or more budgets; not for a value with a floor *and* a ceiling.
+    byte, -log p of the correct answer. Needs at least three budgets. Not for a value with a floor *and* a ceiling.
     """
 
     name = "power"
@@ -35,7 +35,7 @@ class Power:
         return E + np.exp(a - alpha * np.log(flops))
 
     def guess(self, y: Floats, flops: Floats) -> dict[str, float]:
-        """Put E at 90 % of the smallest value, and a line through the rest."""
+        """Set E to 90 % of the smallest value, and fit a line to the logarithm of the remainder."""
         E = 0.9 * float(y.min())
         slope, a = np.polyfit(np.log(flops), np.log(y - E), 1) if len(set(flops)) > 1 else (-0.1, 0.0)
         return {"E": E, "a": float(a), "alpha": float(max(-slope, 1e-3))}
@@ -46,9 +46,10 @@ class Power:
 
 
 def split_evenly(y: Floats, *features: Floats) -> tuple[float, list[float]]:
-    """Return where to begin with E + sum of e^a / x^EXPONENT: E at 90 % of the smallest value (n,), and a for each x.
+    """Return starting values for E + sum of e^a / x^EXPONENT: E, and one a per feature x.
 
-    What the median is above E is split evenly between the features at their medians.
+    E is 90 % of the smallest value of y (n,). At the features' medians, each term gets an equal share of the median's
+    excess over E.
     """
     E = 0.9 * float(y.min())
     share = np.log(float(np.median(y)) - E) - np.log(len(features))
@@ -58,9 +59,9 @@ def split_evenly(y: Floats, *features: Floats) -> tuple[float, list[float]]:
 class Chinchilla:
     """L(N, D) = E + e^a / N^alpha + e^b / D^beta: loss from parameters and tokens (Hoffmann et al. 2022, eq. 2).
 
-    Fitted as there (approach 3): sum of Huber's loss (delta 1e-3) of the difference of logarithms, A = e^a, B = e^b.
-    Needs runs that vary N and D separately; where all have the same tokens a parameter, take power, and where E comes
-    out as 0, do not extrapolate. At C = 6 N D the best N grows as C^(beta / (alpha + beta)).
+    Objective as in the paper (approach 3): sum of Huber losses (delta 1e-3) of log residuals, A = e^a, B = e^b. Needs
+    runs that vary N and D separately. If all runs have the same tokens per parameter, use power instead. If the fit
+    gives E = 0, do not extrapolate. At C = 6 N D the optimal N grows as C^(beta / (alpha + beta)).
     """
 
     name = "chinchilla"
@@ -101,21 +102,21 @@ class Chinchilla:
         return E + np.exp(a - alpha * np.log(params)) + np.exp(b - beta * np.log(tokens))
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
-        """Split what is above 90 % of the smallest value evenly between parameters and tokens."""
+        """Set E to 90 % of the smallest value, and split the remainder evenly between parameters and tokens."""
         E, (a, b) = split_evenly(y, params, tokens)
         return {"E": E, "a": a, "alpha": EXPONENT, "b": b, "beta": EXPONENT}
 
     def derived(self, E: Floats, a: Floats, alpha: Floats, b: Floats, beta: Floats) -> dict[str, Floats]:
-        """Return A, B, and the exponent of compute with which the best N grows."""
+        """Return A, B, and the exponent with which the optimal N grows with compute."""
         return {"A": np.exp(a), "B": np.exp(b), "exponent of N*": beta / (alpha + beta)}
 
 
 class OverTrained:
     """L(N, D) = E + a N^c + b 6^(c/2) D^c: loss of models trained on more tokens than is optimal (Gadre et al. 2024).
 
-    Their L(N, M) = a N^c + b 6^(c/2) (M N)^c + E with M = D / N: Chinchilla's law with one exponent c < 0 for both,
-    so that the curves of equal M are parallel. Least squares of L, as there. Four parameters: a few small runs and
-    one that is overtrained suffice; not where N and D have unlike exponents, which chinchilla fitted beside it shows.
+    The paper's L(N, M) = a N^c + b 6^(c/2) (M N)^c + E with M = D / N. This is Chinchilla's law with one exponent c < 0
+    for N and D, so that curves of equal M are parallel. Least squares of L, as in the paper. Four parameters: a few
+    small runs and one overtrained run suffice. Not if N and D have different exponents; fit chinchilla to check this.
     """
 
     name = "over_trained"
@@ -131,7 +132,7 @@ class OverTrained:
         "c": (-0.1, -0.3),
         "E": (0.0, 1.0, 2.0, 10.0),
     }
-    takes = "5 runs or more, one of them with more tokens a parameter"
+    takes = "5 runs or more, one of them with more tokens per parameter"
     source = "Gadre et al. 2024, scaling of overtrained models"
 
     def formula(self, params: Floats, tokens: Floats, a: Floats, b: Floats, c: Floats, E: Floats) -> Floats:
@@ -140,22 +141,22 @@ class OverTrained:
         return loss
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
-        """Split what is above 90 % of the smallest value evenly between parameters and tokens."""
+        """Set E to 90 % of the smallest value, and split the remainder evenly between parameters and tokens."""
         E, c = 0.9 * float(y.min()), -0.3
         half = (float(np.median(y)) - E) / 2
         a, b = (half * float(np.median(x)) ** -c for x in (params, tokens))
         return {"a": a, "b": b * 6 ** (-c / 2), "c": c, "E": E}
 
     def derived(self, a: Floats, b: Floats, c: Floats, E: Floats) -> dict[str, Floats]:
-        """Return eta of the form in compute, L = E + (a' M^eta + b' M^-eta) C^-eta."""
+        """Return eta of the compute form L = E + (a' M^eta + b' M^-eta) C^-eta."""
         return {"eta": -c / 2, "a'": a * 6 ** (-c / 2), "b'": b * np.ones_like(c)}
 
 
 class Kaplan:
     """L(N, D) = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D: loss without an irreducible part.
 
-    After Kaplan et al. 2020; experimental, as the formula is not checked against the paper. Least squares of ln L.
-    Not for ladders long enough to show an offset: without E its curves fall for ever.
+    After Kaplan et al. 2020; experimental, because the formula was not compared with the paper. Least squares of ln L.
+    Not for ladders long enough to show an irreducible loss: without E, the predicted loss tends to 0.
     """
 
     name = "kaplan"
@@ -182,7 +183,7 @@ class Kaplan:
         return np.exp(alpha_D * np.logaddexp(of_params, log_D_c - np.log(tokens)))
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
-        """Let each term alone give half of the median loss, with exponents of 0.1."""
+        """Let each term alone equal half of the median loss, with exponents of 0.1."""
         half = np.log(float(np.median(y))) / 0.1 - np.log(2)
         centres = (float(np.median(np.log(x))) for x in (params, tokens))
         log_N_c, log_D_c = (half + centre for centre in centres)
@@ -196,9 +197,9 @@ class Kaplan:
 class Farseer:
     """L(N, D) = exp(a3 n^gamma + b3) + exp(a2 n^beta + b2) d^(-exp(a1 n^alpha + b1)), n and d in billions.
 
-    After Farseer (Li et al. 2025); experimental, as the formula is not checked against the paper. The exponent of the
-    tokens changes with the size of the model. Least squares of ln L. Nine parameters that make up for one another:
-    judge it by held-out points, not by its parameters, and do not fit it to fewer than some twenty runs.
+    After Farseer (Li et al. 2025); experimental, because the formula was not compared with the paper. The exponent of
+    tokens depends on the model size. Least squares of ln L. Its nine parameters are strongly correlated: judge the law
+    by held-out points, not by its parameters, and fit it to at least 20 runs.
     """
 
     name = "farseer"
@@ -244,13 +245,13 @@ class Farseer:
         return loss
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
-        """Begin at a law of tokens alone, half of the smallest loss its offset."""
+        """Start from a law of tokens alone, with half of the smallest loss as offset."""
         half, flat = float(np.log(y.min() / 2)), {"a3": 0.1, "a2": 0.1, "a1": 0.1}
         return {**flat, "gamma": -0.1, "beta": -0.1, "alpha": 0.1, "b3": half, "b2": half, "b1": -1.0}
 
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register them."""
+    """Register the laws of loss."""
     for law in (Power(), Chinchilla(), OverTrained(), Kaplan(), Farseer()):
         register(law)

@@ -1,4 +1,4 @@
-"""The observational law: a task from the capabilities that other benchmarks measure (Ruan et al. 2024)."""
+"""The observational law: predict a task from the capabilities that other benchmarks measure (Ruan et al. 2024)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASURES = ("components", "flops", "params")
-CEILING = 0.2  # the largest share of guessing, as published
-FOLDS = 10  # of the choice of components
-STEEP = 100.0  # bound of the weights, against data that a step separates
+CEILING = 0.2  # upper bound of the guessing rate c, as published
+FOLDS = 10  # of the cross-validation that chooses the number of components
+STEEP = 100.0  # bound of the weights, which would diverge if a step function fits the data
 EFFORT = Effort(100, tolerance=1e-9, floor=1e-9)
 
 
@@ -28,12 +28,12 @@ EFFORT = Effort(100, tolerance=1e-9, floor=1e-9)
 class Observational:
     """y = c + (1 - c) sigma(w0 + w1 PC1 + .. + wK PCK): a task from the principal components of other benchmarks.
 
-    Ruan et al. 2024, eq. 7: models of all families are fitted together; gaps in benchmarks are filled by their first
-    component; components are those of the scores as they are, not standardised; 0 <= c <= 0.2. All of it comes from the
-    models that are fitted, those to be predicted are only projected. Models without a value of the task take part in
-    gaps and components, as published, but not in the sigmoid. Needs scores from 0 to 1 of ten models or more.
-    The task itself, or a benchmark that contains it, must not be among the benchmarks. `measure` puts log10 of flops or
-    of params in place of the components, for comparison.
+    Ruan et al. 2024, eq. 7: models of all families are fitted together. Missing benchmark scores are filled from the
+    first component. Components are computed from raw scores, not standardised ones; 0 <= c <= 0.2. Only the fitted
+    models determine the components; predicted models are projected onto them. Models without a value of the task are
+    used for missing scores and components, as published, but not for the sigmoid. Needs scores from 0 to 1 of at least
+    ten models. The benchmarks must not include the task itself or a benchmark that contains it. For comparison,
+    `measure` replaces the components with log10 of flops or of params.
     """
 
     benchmarks: str | Sequence[str] = ()
@@ -41,11 +41,11 @@ class Observational:
     measure: str = "components"
 
     name = "observational"
-    avoid = "for a task that is among its own benchmarks, and for benchmarks with contaminated training data"
+    avoid = "if the task is among the benchmarks, or if training data contain benchmark documents"
     options = {
         "benchmarks": "columns with scores from 0 to 1, separated by commas",
-        "components": f"how many, 1 to {MOST}; auto: cross-validated on the ladder",
-        "measure": "components, or flops or params in their place",
+        "components": f"number of components, 1 to {MOST}; auto: chosen by cross-validation on the ladder",
+        "measure": "components, flops or params",
     }
     value_range = (0.0, 1.0)
     pools = True
@@ -53,13 +53,13 @@ class Observational:
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
-            raise UsageError(f"measure={self.measure!r} is none of {', '.join(MEASURES)}")
+            raise UsageError(f"measure={self.measure!r}: expected one of {', '.join(MEASURES)}")
         if self.components != "auto" and self.components not in range(1, MOST + 1):
             raise UsageError(f"components={self.components!r}: expected auto, or a number from 1 to {MOST}")
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Return the benchmarks, or what stands in their place."""
+        """Return the benchmarks, or the column that replaces them."""
         if self.measure != "components":
             return (self.measure,)
         names = self.benchmarks.split(",") if isinstance(self.benchmarks, str) else self.benchmarks
@@ -77,9 +77,9 @@ class Observational:
         spaces = [self._space(table) for table in tables]
         scored = [table.loc[table[value].notna()] if value in table else table for table in tables]
         coordinates = [
-            self._coordinates(space, own)[:, : self._count] for space, own in zip(spaces, scored, strict=True)
+            self._coordinates(space, table)[:, : self._count] for space, table in zip(spaces, scored, strict=True)
         ]
-        values = [column(own, value) for own in scored]
+        values = [column(table, value) for table in scored]
         notes: tuple[str, ...] = ()
         if self.components == "auto" and self.measure == "components":
             chosen, notes = self._choose(tables[0], value)
@@ -91,7 +91,7 @@ class Observational:
         ]
 
     def settled(self, fitted: Fitted) -> Observational:
-        """Return the law with the number of components that was chosen."""
+        """Return the law with the chosen number of components."""
         return replace(self, components=len(fitted.parameters) - 2)
 
     def predict(self, fitted: Fitted, points: pd.DataFrame) -> Floats:
@@ -103,7 +103,7 @@ class Observational:
         return y
 
     def example(self) -> pd.DataFrame:
-        """Return 40 models on a line, y a sigmoid of where they lie on it."""
+        """Return 40 models on a line in score space, with y a sigmoid of their position."""
         import pandas as pd
 
         rng = np.random.default_rng(0)
@@ -122,10 +122,10 @@ class Observational:
         if not self.features:
             numeric = [str(name) for name in points.select_dtypes("number").columns if name != value]
             raise LawError(
-                f"law {self.name!r} needs --option benchmarks=NAME,NAME..; columns of numbers are: {', '.join(numeric)}"
+                f"law {self.name!r} needs --option benchmarks=NAME,NAME..; numeric columns: {', '.join(numeric)}"
             )
         if value in self.features:
-            raise LawError(f"{value} is to be predicted, and among the benchmarks; leave it out of them")
+            raise LawError(f"{value} is both the predicted value and a benchmark; remove it from the benchmarks")
         bad = [n for n in (*self.features, value) if n not in COUNTED and _outside(readable(points, n))]
         if bad:
             raise LawError(f"{', '.join(bad)}: expected scores from 0 to 1; divide percentages by 100")
@@ -140,7 +140,7 @@ class Observational:
         return scores
 
     def _coordinates(self, space: Space | None, points: pd.DataFrame) -> Floats:
-        """Return what y is a sigmoid of, (n, K)."""
+        """Return the arguments of the sigmoid, (n, K)."""
         from harness.points import column
 
         if space is None:
@@ -150,50 +150,50 @@ class Observational:
         return coordinates
 
     def _choose(self, points: pd.DataFrame, value: str) -> tuple[int, tuple[str, ...]]:
-        """Choose the number of components by cross-validation over the ladder, with a plane of their own in every fold.
+        """Choose the number of components by cross-validation over the ladder; each fold has its own space.
 
-        Models are put in the order of their first component, and each fold takes every tenth, so that all hold weak and
-        strong ones: where only the strong ones do a task at all, the weak half has nothing to choose by.
+        Models are sorted by their first component, and fold i takes every tenth from number i on. Thus every fold has
+        weak and strong models. Weak models alone could not decide if only strong models solve the task.
         """
         from harness.points import column
 
         scored = points[value].notna().to_numpy()
         y, scores, others = column(points[scored], value), self._scores(points[scored]), self._scores(points[~scored])
         fold = np.argsort(np.argsort(Space.of(scores).coordinates(scores)[:, 0], kind="stable")) % FOLDS
-        x, own, held = [], [], []
+        x, values, held = [], [], []
         for i in range(min(FOLDS, len(y))):
             space = Space.of(np.vstack([scores[fold != i], others]))
             near, away = space.coordinates(scores[fold != i]), space.coordinates(scores[fold == i])
             for k in range(1, near.shape[1] + 1):
                 x.append(near[:, :k])
-                own.append(y[fold != i])
+                values.append(y[fold != i])
                 held.append((k, away[:, :k], y[fold == i]))
         squares = np.zeros(max(k for k, _, _ in held))
-        for weights, (k, away, truth) in zip(fit_sigmoids(x, own), held, strict=True):
+        for weights, (k, away, truth) in zip(fit_sigmoids(x, values), held, strict=True):
             squares[k - 1] += ((sigmoid(weights[None], away[None])[0] - truth) ** 2).sum()
-        return _told(squares / len(y), _of_constant(y, fold))
+        return _best_count(squares / len(y), _of_constant(y, fold))
 
 
 def _of_constant(y: Floats, fold: Ints) -> float:
-    """Return the mean squared error of the mean of the other folds (n,)."""
+    """Return the mean squared error of predicting each value (n,) by the mean of the other folds."""
     means = np.array([y[fold != i].mean() for i in fold])
     return float(((means - y) ** 2).mean())
 
 
-def _told(errors: Floats, constant: float) -> tuple[int, tuple[str, ...]]:
-    """Return the number of components with the smallest error (K,), and what a reader should know of the choice."""
+def _best_count(errors: Floats, constant: float) -> tuple[int, tuple[str, ...]]:
+    """Return the number of components with the smallest error, given errors (K,), and warnings about the choice."""
     chosen = int(np.argmin(errors)) + 1
     table = ", ".join(f"{k}: {error:.3g}" for k, error in enumerate(errors, 1))
     r2 = 1 - float(errors.min()) / constant if constant else float("nan")
-    said = f"cross-validated squared error {table}; of a constant {constant:.3g}; R2 on the rows left out {r2:.3g}"
-    notes = [f"{chosen} components, chosen on the ladder ({said})"]
+    about = f"cross-validated squared error {table}; of a constant {constant:.3g}; R2 on the rows left out {r2:.3g}"
+    notes = [f"{chosen} components, chosen on the ladder ({about})"]
     if not r2 >= 0:
-        notes.append("the components predict rows left out no better than a constant (R2 < 0); do not rely on this fit")
+        notes.append("the components predict left-out rows no better than a constant (R2 < 0); do not rely on this fit")
     return chosen, tuple(notes)
 
 
 COUNTED = {"flops", "params"}
-CENTRES = {"flops": 21.0, "params": 9.0}  # log10, so that weights are not all intercept
+CENTRES = {"flops": 21.0, "params": 9.0}  # log10; subtracted so that intercept and weight are not correlated
 
 
 def _outside(values: Any) -> bool:
@@ -206,7 +206,7 @@ def _named(weights: Floats) -> dict[str, float]:
 
 
 def sigmoid(weights: Floats, x: Floats) -> Floats:
-    """Return c + (1 - c) sigma(w0 + w x) (R, n) for weights (R, K + 2), c the last, and coordinates (R, n, K)."""
+    """Return c + (1 - c) sigma(w0 + w x), (R, n), for weights (R, K + 2) that end with c and coordinates (R, n, K)."""
     c = weights[:, -1:]
     y: Floats = c + (1 - c) * logistic(weights[:, :1] + np.einsum("rnk,rk->rn", x, weights[:, 1:-1]))
     return y
@@ -215,15 +215,15 @@ def sigmoid(weights: Floats, x: Floats) -> Floats:
 def fit_sigmoids(coordinates: Sequence[Floats], values: Sequence[Floats]) -> list[Floats]:
     """Fit many sigmoids at once, by least squares from the published start: w = 0.03, w0 = 0, c = 0.
 
-    :param coordinates: for each problem (n, K), of which n and K may differ.
-    :param values: for each problem (n,).
+    :param coordinates: one array (n, K) per problem; n and K may differ between problems.
+    :param values: one array (n,) per problem.
 
-    Returns weights (K + 2,) of each: w0, w1 .. wK, c.
+    Returns the weights (K + 2,) of each problem: w0, w1 .. wK, c.
     """
     rows, most = max(map(len, values)), max(x.shape[1] for x in coordinates)
-    x, y, there = np.zeros((len(values), rows, most)), np.zeros((len(values), rows)), np.zeros((len(values), rows))
-    for i, (own, target) in enumerate(zip(coordinates, values, strict=True)):
-        x[i, : len(target), : own.shape[1]], y[i, : len(target)], there[i, : len(target)] = own, target, 1.0
+    x, y, weight = np.zeros((len(values), rows, most)), np.zeros((len(values), rows)), np.zeros((len(values), rows))
+    for i, (inputs, target) in enumerate(zip(coordinates, values, strict=True)):
+        x[i, : len(target), : inputs.shape[1]], y[i, : len(target)], weight[i, : len(target)] = inputs, target, 1.0
 
     def residuals(weights: Floats, which: Ints) -> Floats:
         return sigmoid(weights, x[which]) - y[which]
@@ -231,11 +231,11 @@ def fit_sigmoids(coordinates: Sequence[Floats], values: Sequence[Floats]) -> lis
     bound = np.full(most + 2, STEEP)
     lower, upper = np.append(-bound[:-1], 0.0), np.append(bound[:-1], CEILING)
     start = np.concatenate([[0.0], np.full(most, 0.03), [0.0]])
-    found = minimise(Problem(residuals, lower, upper, y, there), np.tile(start, (len(values), 1)), EFFORT).params
-    return [np.append(w[: own.shape[1] + 1], w[-1]) for w, own in zip(found, coordinates, strict=True)]
+    solved = minimise(Problem(residuals, lower, upper, y, weight), np.tile(start, (len(values), 1)), EFFORT).params
+    return [np.append(w[: inputs.shape[1] + 1], w[-1]) for w, inputs in zip(solved, coordinates, strict=True)]
 
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register it."""
+    """Register the law."""
     register(Observational())

@@ -1,4 +1,4 @@
-"""Laws of loss in what else a recipe sets: bits, parallel streams, width and depth, a schedule."""
+"""Laws of loss as a function of other choices of a recipe: precision, parallel streams, width and depth, schedule."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from harness_plugins.laws.loss import EXPONENT, UNKNOWN, split_evenly
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMORY = 0.999  # lambda: how slowly the loss follows a falling learning rate
+MEMORY = 0.999  # lambda: decay per step of the effect of a falling learning rate
 
 
 class Precision:
     """L(N, D, P) = E + e^a / N_eff^alpha + e^b / D^beta, N_eff = N (1 - e^(-P / gamma)): training in P bits.
 
-    After Kumar et al. 2024 (weights only); experimental, as the formula is not checked against the paper. Fewer bits
-    act like fewer parameters. Needs runs in several precisions at several N and D; not for models that are quantised
-    after their training, whose loss grows with tokens.
+    After Kumar et al. 2024 (weights only); experimental, because the formula was not compared with the paper. Fewer
+    bits act like fewer parameters. Needs runs in several precisions at several N and D. Not for models quantised after
+    training, whose loss grows with tokens.
     """
 
     name = "precision"
@@ -51,7 +51,7 @@ class Precision:
         return loss
 
     def guess(self, y: Floats, params: Floats, tokens: Floats, bits: Floats) -> dict[str, float]:
-        """Split what is above 90 % of the smallest value evenly between parameters and tokens."""
+        """Set E to 90 % of the smallest value, and split the remainder evenly between parameters and tokens."""
         E, (a, b) = split_evenly(y, params, tokens)
         gamma = float(np.median(bits)) / 3
         return {"E": E, "a": a, "alpha": EXPONENT, "b": b, "beta": EXPONENT, "gamma": gamma}
@@ -60,7 +60,7 @@ class Precision:
 class ParallelStreams:
     """L(N, P) = E + (e^a / (N (1 + k ln P)))^alpha: P parallel streams through one set of weights.
 
-    After Chen et al. 2025 (parallel scaling); experimental, as the formula is not checked against the paper. Needs
+    After Chen et al. 2025 (parallel scaling); experimental, because the formula was not compared with the paper. Needs
     runs on the same tokens with several P at several N.
     """
 
@@ -80,7 +80,7 @@ class ParallelStreams:
         return E + np.exp(alpha * (a - np.log(params) - np.log1p(k * np.log(streams))))
 
     def guess(self, y: Floats, params: Floats, streams: Floats) -> dict[str, float]:
-        """Begin without an effect of streams, above 90 % of the smallest value."""
+        """Set E to 90 % of the smallest value, and start with a weak effect of streams."""
         E, alpha = 0.9 * float(y.min()), 0.2
         a = float(np.log(np.median(params)) + np.log(np.median(y) - E) / alpha)
         return {"E": E, "a": a, "alpha": alpha, "k": 0.1}
@@ -89,9 +89,10 @@ class ParallelStreams:
 class WidthDepth:
     """L(w, d, D) = E + e^a / w^alpha + e^b / d^beta + e^c / D^gamma: loss from width, depth and tokens.
 
-    After McLeish et al. 2025 (Gemstones); experimental, as the formula is not checked against the paper. Shapes of one
-    size differ in loss, which a law of parameters calls scatter. Needs runs that vary width, depth and tokens
-    separately; where depth follows from width take chinchilla. Width and depth are features of a family's sizes.
+    After McLeish et al. 2025 (Gemstones); experimental, because the formula was not compared with the paper. Models of
+    one size but different shapes differ in loss; a law of parameters treats this as scatter. Needs runs that vary
+    width, depth and tokens separately; if depth follows from width, use chinchilla. Width and depth are features of a
+    family's sizes.
     """
 
     name = "width_depth"
@@ -122,7 +123,7 @@ class WidthDepth:
         return loss
 
     def guess(self, y: Floats, width: Floats, depth: Floats, tokens: Floats) -> dict[str, float]:
-        """Split what is above 90 % of the smallest value evenly between width, depth and tokens."""
+        """Set E to 90 % of the smallest value, and split the remainder evenly between width, depth and tokens."""
         E, (a, b, c) = split_evenly(y, width, depth, tokens)
         return {"E": E, "a": a, "alpha": EXPONENT, "b": b, "beta": EXPONENT, "c": c, "gamma": EXPONENT}
 
@@ -130,10 +131,10 @@ class WidthDepth:
 class LrAnnealing:
     """L(s) = L0 + A S1^-alpha - C S2: a whole loss curve from its learning rates (Tissue et al. 2024).
 
-    S1 is the sum of learning rates up to step s, S2 the annealing area. Experimental: how S2 is summed is not checked
-    against the paper. The points are the steps of a curve; where columns s1 and s2 are missing, `areas` computes them
-    from `step` and `learning_rate`. Least squares of L, linear in L0, A and C. Not for the steps of the warm-up, which
-    --where must leave out, nor for curves of several sizes at once.
+    S1 is the sum of learning rates up to step s, S2 the annealing area. Experimental: the summation of S2 was not
+    compared with the paper. The points are the steps of one loss curve. If the columns s1 and s2 are missing, `areas`
+    computes them from `step` and `learning_rate`. Least squares of L, linear in L0, A and C. Exclude the warm-up steps
+    with --where. Not for curves of several sizes at once.
     """
 
     name = "lr_annealing"
@@ -144,7 +145,7 @@ class LrAnnealing:
     linear = {"L0": "linear", "A": "linear", "C": "linear"}
     value_range = (0.0, np.inf)
     example = {"L0": 2.6, "A": 0.4, "alpha": 0.5, "C": 0.3}
-    takes = "a loss curve: columns step and learning_rate, or s1 and s2; --where leaves the warm-up out"
+    takes = "a loss curve: columns step and learning_rate, or s1 and s2; exclude the warm-up with --where"
     source = "after Tissue et al. 2024"
 
     def formula(self, s1: Floats, s2: Floats, L0: Floats, A: Floats, alpha: Floats, C: Floats) -> Floats:
@@ -152,21 +153,21 @@ class LrAnnealing:
         return L0 + A * np.exp(-alpha * np.log(s1)) - C * s2
 
     def guess(self, y: Floats, s1: Floats, s2: Floats) -> dict[str, float]:
-        """Begin without annealing."""
+        """Start without annealing."""
         return {"L0": 0.9 * float(y.min()), "A": 0.5, "alpha": 0.5, "C": 0.1}
 
     def prepare(self, points: pd.DataFrame) -> pd.DataFrame:
-        """Add s1 and s2 to points that have a step and a learning rate."""
+        """Add s1 and s2 to points with columns step and learning_rate."""
         return points if {"s1", "s2"} <= set(points.columns) else areas(points)
 
 
 def areas(curve: pd.DataFrame, memory: float = MEMORY) -> pd.DataFrame:
-    """Add to a table with columns step and learning_rate the areas s1 and s2, run by run.
+    """Add the areas s1 and s2 of each run to a table with columns step and learning_rate.
 
-    s1 is the sum of the learning rates of steps up to this one; between rows they are interpolated. s2 counts what
-    the learning rate has fallen by, carried on with momentum `memory` (lambda), from the step of its maximum on:
+    s1 is the sum of the learning rates up to a step, interpolated between rows. s2 accumulates the decrease of the
+    learning rate with momentum `memory` (lambda), starting at the step of its maximum:
     s2(s) = sum over i <= s of m_i, m_i = lambda m_(i-1) + eta_(i-1) - eta_i. Rows must begin at the first steps of a
-    run. Raises LawError where a column is missing.
+    run. Raises LawError if a column is missing.
     """
     import pandas as pd
 
@@ -175,7 +176,7 @@ def areas(curve: pd.DataFrame, memory: float = MEMORY) -> pd.DataFrame:
     missing = {"step", "learning_rate"} - set(curve.columns)
     if missing:
         raise LawError(
-            f"the areas s1 and s2 need columns step and learning_rate; {', '.join(sorted(missing))} is missing"
+            f"the areas s1 and s2 need the columns step and learning_rate; missing: {', '.join(sorted(missing))}"
         )
     told = runs_of(curve)
     runs = [run for _, run in curve.groupby(told.number)] if told.columns else [curve]
@@ -189,7 +190,7 @@ def _areas(run: pd.DataFrame, memory: float) -> pd.DataFrame:
     steps = np.arange(at[0], at[-1] + 1)
     rate = np.interp(steps, at, run["learning_rate"].to_numpy(dtype=np.float64))
     fall = np.concatenate([[0.0], -np.diff(rate)])
-    fall[: int(np.argmax(rate)) + 1] = 0.0  # the warm-up
+    fall[: int(np.argmax(rate)) + 1] = 0.0  # warm-up
     momentum = lfilter([1.0], [1.0, -memory], fall)
     here = at - at[0]
     return run.assign(s1=np.cumsum(rate)[here], s2=np.cumsum(momentum)[here])
@@ -197,6 +198,6 @@ def _areas(run: pd.DataFrame, memory: float) -> pd.DataFrame:
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register them."""
+    """Register the laws of recipes."""
     for law in (Precision(), ParallelStreams(), WidthDepth(), LrAnnealing()):
         register(law)

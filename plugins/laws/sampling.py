@@ -1,4 +1,4 @@
-"""Laws of the share of samples that pass: in the number of tries, in parameters, in compute."""
+"""Laws of the pass rate of samples as a function of the number of samples, of parameters, or of compute."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ RATE = (0.0, 1.0)
 
 
 def _reach(y: Floats) -> Floats:
-    """Return ln(-ln y) of rates, those of 0 and 1 moved inside."""
+    """Return ln(-ln y) of rates; rates of 0 and 1 are moved inside the open interval."""
     return np.log(-np.log(np.clip(y, 1e-9, 1 - 1e-9)))
 
 
 class PassAtK:
     """y(k) = exp(-a k^-b): mean pass@k over problems, in the number of samples k (Brown et al. 2024).
 
-    -ln y is a power law in k. Least squares of ln(-ln y), as there. Needs pass@k at several k, estimated without
-    bias, 1 - C(n - c, k) / C(n, k) a problem. The rows of one set of samples are not independent, and none says how
-    unlike the problems are that are left; not for a set with problems that never pass.
+    -ln y is a power law in k. Least squares of ln(-ln y), as in the paper. Needs pass@k at several k, with the unbiased
+    estimate 1 - C(n - c, k) / C(n, k) per problem. Rows computed from one set of samples are not independent, and they
+    do not show how much the unsolved problems differ. Not for a set with problems that never pass.
     """
 
     name = "pass_at_k"
@@ -38,18 +38,18 @@ class PassAtK:
         return np.exp(-a * np.exp(-b * np.log(k)))
 
     def guess(self, y: Floats, k: Floats) -> dict[str, float]:
-        """Put a line through ln(-ln y)."""
+        """Fit a line to ln(-ln y)."""
         slope, log_a = np.polyfit(np.log(k), _reach(y), 1)
         return {"a": float(np.exp(log_a)), "b": float(max(-slope, 1e-3))}
 
 
 class PassUntil:
-    """PU(N) = exp(-c N^-alpha): the share of samples that pass, in parameters (after Hu et al. 2024).
+    """PU(N) = exp(-c N^-alpha): the pass rate of samples as a function of parameters (after Hu et al. 2024).
 
-    Fitted by the likelihood of successes among trials, so that a model that never passed counts for what its trials
-    say. ln(-ln PU) is linear in ln N: a convex curve is slower than the law, a concave one an accelerated emergence.
-    Needs rates with columns trials (and successes), or another --objective; one agreement beyond the ladder is no
-    proof of the law.
+    Fitted by the binomial likelihood of successes among trials, so a model that never passed contributes too.
+    ln(-ln PU) is linear in ln N: a convex curve rises more slowly than the law, a concave one shows accelerated
+    emergence. Needs rates with the column trials (and successes), or another --objective. One correct prediction
+    beyond the ladder does not prove the law.
     """
 
     name = "pass_until"
@@ -67,7 +67,7 @@ class PassUntil:
         return np.exp(-np.exp(log_c - alpha * np.log(params)))
 
     def guess(self, y: Floats, params: Floats) -> dict[str, float]:
-        """Put a line through ln(-ln y)."""
+        """Fit a line to ln(-ln y)."""
         slope, log_c = np.polyfit(np.log(params), _reach(y), 1)
         return {"log_c": float(log_c), "alpha": float(max(-slope, 1e-3))}
 
@@ -77,10 +77,10 @@ class PassUntil:
 
 
 class Generative:
-    """y(C) = exp(-(E0 + C0 C^-alpha)): pass@k, or another rate, in training FLOPs (Schaeffer et al. 2025).
+    """y(C) = exp(-(E0 + C0 C^-alpha)): pass@k or another rate as a function of training FLOPs (Schaeffer et al. 2025).
 
     -ln y is a power law with an offset E0 >= 0. Least squares of ln(-ln y); --objective binomial for counted successes.
-    Needs four budgets or more; without any that comes near exp(-E0), E0 is a guess.
+    Needs at least four budgets. E0 is poorly determined unless some rates are close to exp(-E0).
     """
 
     name = "generative"
@@ -98,19 +98,19 @@ class Generative:
         return np.exp(-(E0 + np.exp(log_C0 - alpha * np.log(flops))))
 
     def guess(self, y: Floats, flops: Floats) -> dict[str, float]:
-        """Put E0 at half of the smallest -ln y, and a line through the rest."""
+        """Set E0 to half of the smallest -ln y, and fit a line to the logarithm of the remainder."""
         reach = np.exp(_reach(y))
         E0 = 0.5 * float(reach.min())
         slope, log_C0 = np.polyfit(np.log(flops), np.log(reach - E0), 1)
         return {"E0": E0, "log_C0": float(log_C0), "alpha": float(max(-slope, 1e-3))}
 
     def derived(self, E0: Floats, log_C0: Floats, alpha: Floats) -> dict[str, Floats]:
-        """Return C0, and the rate of unlimited compute."""
+        """Return C0, and the rate at unlimited compute."""
         return {"C0": np.exp(log_C0), "ceiling": np.exp(-E0)}
 
 
 class GenerativeND:
-    """y(N, D) = exp(-(E0 + e^a N^-beta + e^c D^-gamma)): the same from parameters and tokens (Schaeffer et al. 2025).
+    """y(N, D) = exp(-(E0 + e^a N^-beta + e^c D^-gamma)): the same for parameters and tokens (Schaeffer et al. 2025).
 
     Least squares of ln(-ln y). Needs runs that vary N and D separately.
     """
@@ -152,7 +152,7 @@ class GenerativeND:
         return np.exp(-(E0 + np.exp(a - beta * np.log(params)) + np.exp(c - gamma * np.log(tokens))))
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
-        """Split what is above half of the smallest -ln y evenly between parameters and tokens."""
+        """Set E0 to half of the smallest -ln y, and split the remainder evenly between parameters and tokens."""
         reach = np.exp(_reach(y))
         E0 = 0.5 * float(reach.min())
         half = np.log(float(np.median(reach)) - E0) - np.log(2)
@@ -162,6 +162,6 @@ class GenerativeND:
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register them."""
+    """Register the laws of pass rates."""
     for law in (PassAtK(), PassUntil(), Generative(), GenerativeND()):
         register(law)

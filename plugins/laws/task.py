@@ -1,4 +1,4 @@
-"""Laws of downstream tasks: from compute, or from loss, to accuracy or error; in one step and in two."""
+"""Laws of downstream tasks: accuracy or error as a function of compute or loss, in one step or in two."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def logistic(x: Floats) -> Floats:
 
 
 class Sigmoid:
-    """y(C) = lo + (hi - lo) / (1 + exp(-k (log10 C - x0))): accuracy straight from training FLOPs.
+    """y(C) = lo + (hi - lo) / (1 + exp(-k (log10 C - x0))): accuracy directly from training FLOPs.
 
-    The plain alternative to two steps. lo and hi are asymptotes, x0 the decade of compute where half the way is done,
-    k the slope there. Four parameters: needs points on both sides of x0, or lo and hi are guesses.
+    The simple alternative to two steps. lo and hi are the asymptotes, x0 is log10 of the compute at the inflection
+    point, k the steepness there. Four parameters: without points on both sides of x0, lo or hi is poorly determined.
     """
 
     name = "sigmoid"
-    avoid = "if no point has left chance: the inflection point and the ceiling are then guesses"
+    avoid = "if no point is above chance: inflection point and ceiling are then poorly determined"
     features = ("flops",)
     parameters = {"lo": (0.0, 1.0), "hi": (0.0, 1.0), "k": (0.0, 20.0), "x0": (10.0, 30.0)}
     value_range = (0.0, 1.0)
     example = {"lo": 0.25, "hi": 0.9, "k": 1.5, "x0": 20.0}
     published_starts = {"lo": (0.0, 0.25), "hi": (0.8,), "k": (1.0,), "x0": (20.0,)}
-    takes = "5 budgets or more on both sides of the turn; a value from 0 to 1"
+    takes = "5 budgets or more on both sides of the inflection point; a value from 0 to 1"
     source = "common; cf. Ruan et al. 2024, Bhagia et al. 2024"
 
     def formula(self, flops: Floats, lo: Floats, hi: Floats, k: Floats, x0: Floats) -> Floats:
@@ -39,7 +39,7 @@ class Sigmoid:
         return lo + (hi - lo) * logistic(k * (np.log10(flops) - x0))
 
     def guess(self, y: Floats, flops: Floats) -> dict[str, float]:
-        """Take the ends of the data for asymptotes and the middle of its range for x0."""
+        """Take the smallest and largest value as asymptotes, and the point closest to their middle as x0."""
         x = np.log10(flops)
         lo, hi = float(y.min()), float(y.max())
         middle = float(x[np.argmin(np.abs(y - (lo + hi) / 2))])
@@ -49,19 +49,19 @@ class Sigmoid:
 class AccuracyFromLoss:
     """Acc(X) = q + p / (1 + exp(-k (X - x0))): accuracy from the task's own loss (Bhagia et al. 2024, eq. 3).
 
-    X is a task loss that falls towards 0, such as -log p of the right answer. p in [-1, 0], so accuracy rises as X
-    falls; a model with X = 0 is always right, which is one more point of the fit.
+    X is a task loss that falls towards 0, such as -log p of the correct answer. p is in [-1, 0], so accuracy rises as X
+    falls. A model with X = 0 is always right; this adds the point (0, 1) to the fit.
     """
 
     name = "accuracy_from_loss"
-    avoid = "if no point has left chance, and across tokenizers unless the loss is per byte"
+    avoid = "if no point is above chance, or across tokenizers unless the loss is per byte"
     features = ("loss",)
     parameters = {"p": (-1.0, 0.0), "x0": (0.0, np.inf), "k": (0.0, np.inf), "q": (0.0, 1.0)}
     value_range = (0.0, 1.0)
     anchors = (({"loss": 0.0}, 1.0),)
     example = {"p": -0.7, "x0": 2.0, "k": 8.0, "q": 1.0}  # its curve passes through the anchor
     published_starts = {"p": (-0.75, -0.5), "x0": (0.9,), "k": (3.0,), "q": (1.0,)}
-    takes = "4 points or more, some of which have left chance; a task loss (column loss) above 0"
+    takes = "4 points or more, some of them above chance; a task loss (column loss) above 0"
     source = "Bhagia et al. 2024, eq. 3"
 
     def formula(self, loss: Floats, p: Floats, x0: Floats, k: Floats, q: Floats) -> Floats:
@@ -69,7 +69,7 @@ class AccuracyFromLoss:
         return q + p * logistic(k * (loss - x0))
 
     def guess(self, y: Floats, loss: Floats) -> dict[str, float]:
-        """Begin at the worst accuracy seen, with the turn in the middle of the losses."""
+        """Start at the lowest accuracy, with the inflection point at the median loss."""
         return {
             "p": float(y.min()) - 1,
             "x0": float(np.median(loss)),
@@ -81,8 +81,8 @@ class AccuracyFromLoss:
 class ErrorFromLoss:
     """Err(L) = eps - k exp(-gamma L): average top-1 error from pretraining or validation loss (Gadre et al. 2024).
 
-    eps is the error of a model that knows nothing. Least squares. The law is one of an *average over many tasks*, and
-    of losses on one validation set: single tasks and other sets need their own fits, and often do not follow it.
+    eps is the error of an untrained model. Least squares. The law describes an *average over many tasks* and the losses
+    on one validation set. Single tasks and other validation sets need their own fits and often do not follow the law.
     """
 
     name = "error_from_loss"
@@ -101,18 +101,19 @@ class ErrorFromLoss:
         return eps - k * np.exp(-gamma * loss)
 
     def guess(self, y: Floats, loss: Floats) -> dict[str, float]:
-        """Begin just above the worst error seen."""
+        """Start just above the largest error."""
         eps = min(float(y.max()) + 0.01, 1.0)
         slope, log_k = np.polyfit(loss, np.log(np.maximum(eps - y, 1e-3)), 1)
         return {"eps": eps, "k": float(np.exp(log_k)), "gamma": float(max(-slope, 1e-2))}
 
 
 class SizedSigmoid:
-    """y(C, s) = lo + (hi - lo) / (1 + exp(-k (log10 C - x0 - d s))): accuracy from FLOPs and the size s of a problem.
+    """y(C, s) = lo + (hi - lo) / (1 + exp(-k (log10 C - x0 - d s))): accuracy from FLOPs and problem size s.
 
-    Every step of problem size (digits of a sum, width of a board) costs 10^d times the compute. A smooth form of what
-    Jones 2021 finds for board games, not his clamped formula. Needs points at several problem sizes (column
-    problem_size, renamed with --map digits=problem_size), some past the turn; not where sizes differ in chance.
+    Each unit of problem size (digits of a sum, width of a board) multiplies the required compute by 10^d. This is a
+    smooth variant of the result of Jones 2021 for board games, not its clamped formula. Needs points at several problem
+    sizes (column problem_size, renamed with --map digits=problem_size), some beyond the inflection point. Not if the
+    chance level differs between problem sizes.
     """
 
     name = "sized_sigmoid"
@@ -137,24 +138,24 @@ class SizedSigmoid:
         return lo + (hi - lo) * logistic(k * (np.log10(flops) - x0 - d * problem_size))
 
     def guess(self, y: Floats, flops: Floats, problem_size: Floats) -> dict[str, float]:
-        """Take the ends of the data for asymptotes, and no effect of the problem's size."""
+        """Start as for a sigmoid, with a weak effect of the problem size."""
         plain = Sigmoid().guess(y, flops)
         return {**plain, "d": 0.1}
 
     def derived(self, lo: Floats, hi: Floats, k: Floats, x0: Floats, d: Floats) -> dict[str, Floats]:
-        """Return how many times the compute one more of problem size costs."""
+        """Return the factor in compute per unit of problem size."""
         return {"compute a size": 10.0**d}
 
 
 class SingleStep:
-    """y(N, D) = q + p / (1 + exp(-(e^a / N^alpha + e^b / D^beta - x0))): accuracy straight from N and D.
+    """y(N, D) = q + p / (1 + exp(-(e^a / N^alpha + e^b / D^beta - x0))): accuracy directly from N and D.
 
-    The single-step variant of Bhagia et al. 2024: a sigmoid of Chinchilla's reducible loss, p in [-1, 0]. Seven
-    parameters: needs more points than the two-step law, which sees the task loss between; compare the two by hold-out.
+    The single-step variant of Bhagia et al. 2024: a sigmoid of Chinchilla's reducible loss, p in [-1, 0]. Its seven
+    parameters need more points than the two-step law, which also uses the task loss. Compare the two by hold-out.
     """
 
     name = "single_step"
-    avoid = "for fewer than 12 runs, or if no point has left chance"
+    avoid = "for fewer than 12 runs, or if no point is above chance"
     features = ("params", "tokens")
     parameters = {
         "a": (-np.inf, np.inf),
@@ -177,18 +178,18 @@ class SingleStep:
         return p["q"] + p["p"] * logistic(reducible - p["x0"])
 
     def guess(self, y: Floats, params: Floats, tokens: Floats) -> dict[str, float]:
-        """Let both terms be 2 in the middle of the points, and the turn lie there."""
+        """Set both terms to 2 at the median point, and put the inflection point there."""
         a, b = (float(np.log(2) + 0.3 * np.median(np.log(x))) for x in (params, tokens))
         ends = {"p": float(y.min()) - 1, "q": 1.0}
         return {"a": a, "alpha": 0.3, "b": b, "beta": 0.3, "x0": 4.0, **ends}
 
 
 class LogLaw:
-    """BLEU(D) = (ln(A D^alpha))^beta: translation scores in the tokens of pretraining, where A D^alpha > 1.
+    """BLEU(D) = (ln(A D^alpha))^beta: translation score from pretraining tokens, where A D^alpha > 1.
 
-    After Isik et al. 2024; experimental, as the formula is not checked against the paper. Least squares of ln BLEU.
-    Its parameters make up for one another: judge it by held-out points. Not where BLEU falls while cross-entropy
-    falls, as it does for pretraining data that do not suit the task.
+    After Isik et al. 2024; experimental, because the formula was not compared with the paper. Least squares of ln BLEU.
+    Its parameters are strongly correlated: judge the law by held-out points. Not if BLEU falls while cross-entropy
+    falls, which happens if the pretraining data do not match the task.
     """
 
     name = "log_law"
@@ -207,7 +208,7 @@ class LogLaw:
         return np.exp(beta * np.log(log_A + alpha * np.log(tokens)))
 
     def guess(self, y: Floats, tokens: Floats) -> dict[str, float]:
-        """Put a line through the square roots."""
+        """Fit a line to the square roots."""
         alpha, log_A = np.polyfit(np.log(tokens), np.sqrt(y), 1)
         return {"log_A": float(log_A), "alpha": float(max(alpha, 1e-3)), "beta": 2.0}
 
@@ -220,21 +221,22 @@ class LogLaw:
 class TwoStep:
     """Task loss from compute or from N and D, then accuracy or error from it (Bhagia et al. 2024; Gadre et al. 2024).
 
-    The first step is predictable because log-probability keeps its relation to scale; the second carries it to
-    accuracy. Resamples of the first go through the second one by one, and the scatter of both is in the interval.
+    The first step is predictable because log-probability correlates with scale; the second step converts it to
+    accuracy. Each resample of the first step passes through one of the second, and the interval contains the scatter of
+    both.
     """
 
     name: str
     steps: tuple[FormulaLaw, FormulaLaw]
     via: str = "logp_gold"
-    takes: str = "a task loss or log-probability (--via) beside the value"
-    avoid: str = "if the largest sizes have not left chance, or if task loss and accuracy move apart between families"
+    takes: str = "a task loss or log-probability (--via) in addition to the value"
+    avoid: str = "if the largest sizes are at chance, or if families differ in accuracy at equal task loss"
     source: str = "Bhagia et al. 2024"
 
 
 @harness.hookimpl
 def register_laws(register: harness.Register) -> None:
-    """Register them."""
+    """Register the laws of downstream tasks."""
     for law in (Sigmoid(), SizedSigmoid(), SingleStep(), AccuracyFromLoss(), ErrorFromLoss(), LogLaw()):
         register(law)
     register(TwoStep("two_step", (Power(), AccuracyFromLoss())))

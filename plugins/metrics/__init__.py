@@ -1,1 +1,1 @@
-"""Metrics: values per document from the scores of its choices."""
+"""Metrics: compute one value per document from its scores or samples."""

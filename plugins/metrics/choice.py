@@ -1,8 +1,9 @@
-"""Metrics of multiple choice: from log-probabilities step by step to accuracy (Schaeffer et al. 2024, sec. 3).
+"""Multiple-choice metrics: the steps from log-probabilities to accuracy (Schaeffer et al. 2024, sec. 3).
 
-Each step loses some of the relation to scale: log p_vocab(gold) -> p_vocab(gold) -> p_choices(gold) -> Brier score
--> accuracy, because the later ones depend on the mass that falls on specific wrong choices. With several correct
-choices, their masses are added. In all accuracies the first of equal best choices wins, as in lm-eval.
+Each step weakens the correlation with scale: log p_vocab(gold) -> p_vocab(gold) -> p_choices(gold) -> Brier score ->
+accuracy. The reason is that later metrics depend on the probability of specific wrong choices. If several choices are
+correct, their probabilities are added. If several choices have the largest score, all accuracies take the first, as in
+lm-eval.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ BINS = 15
 
 
 def acc(scores: Scores) -> PerDoc:
-    """Return 1 where the choice with the largest log-probability is correct."""
+    """Return 1 if the choice with the largest log-probability is correct, else 0."""
     return scores.picks_gold(scores.logprob)
 
 
@@ -43,22 +44,22 @@ def acc_pmi(scores: Scores) -> PerDoc:
 
 
 def logp_gold(scores: Scores) -> harness.Floats:
-    """Return log p_vocab of the correct choice, nats; of all of them together where there are several."""
+    """Return log p_vocab of the correct choice in nats; if several are correct, log of their summed probability."""
     return scores.logsumexp(np.where(scores.is_gold, scores.logprob, -np.inf))
 
 
 def p_vocab(scores: Scores) -> harness.Floats:
-    """Return the probability of the correct choice among all texts."""
+    """Return the probability of the correct choice among all possible texts."""
     return np.exp(logp_gold(scores))
 
 
 def p_choices(scores: Scores) -> harness.Floats:
-    """Return the probability of the correct choice among the listed ones."""
+    """Return the probability of the correct choice among the listed choices."""
     return np.exp(logp_gold(scores) - scores.logsumexp(scores.logprob))
 
 
 def cross_entropy(scores: Scores) -> harness.Floats:
-    """Return -log p_choices of the correct choice, nats."""
+    """Return -log p_choices of the correct choice in nats."""
     return scores.logsumexp(scores.logprob) - logp_gold(scores)
 
 
@@ -68,27 +69,27 @@ def brier(scores: Scores) -> harness.Floats:
 
 
 def margin(scores: Scores) -> harness.Floats:
-    """Return log p of the correct choice minus that of the best wrong one, nats."""
+    """Return log p of the correct choice minus log p of the best wrong choice, in nats."""
     return logp_gold(scores) - scores.max(np.where(scores.is_gold, -np.inf, scores.logprob))
 
 
 def p_wrong(scores: Scores) -> harness.Floats:
-    """Return the probability mass on all wrong choices, among all texts."""
+    """Return the summed probability of all wrong choices, among all possible texts."""
     return np.exp(scores.logsumexp(np.where(scores.is_gold, -np.inf, scores.logprob)))
 
 
 def mc2(scores: Scores) -> harness.Floats:
-    """Return the share of the choices' mass that falls on correct ones (TruthfulQA, Lin et al. 2022): p_choices."""
+    """Return the correct choices' share of the probability of all choices (TruthfulQA, Lin et al. 2022): p_choices."""
     return p_choices(scores)
 
 
 def gold_bits_per_byte(scores: Scores) -> harness.Floats:
-    """Return -log2 p_vocab of the correct choice per byte of it: the task loss of Bhagia et al. 2024."""
+    """Return -log2 p_vocab of the correct choice divided by its bytes: the task loss of Bhagia et al. 2024."""
     return np.asarray(-scores.gold(scores.logprob) / scores.gold(scores.n_bytes) / np.log(2))
 
 
 def ece(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
-    """Return (confidence, is right) of the picked choice, for the expected calibration error."""
+    """Return (confidence, is correct) of the most probable choice, for the expected calibration error."""
     confidence = scores.max(_distribution(scores))
     return confidence, scores.picks_gold(scores.logprob).values
 
@@ -96,8 +97,9 @@ def ece(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
 def calibration_error(confidence: harness.Floats, right: harness.Floats) -> harness.Floats:
     """Return the expected calibration error over 15 bins of equal width, (low, high] (Guo et al. 2017, eq. 3).
 
-    Shapes (n,) to (), or (R, n) to (R,). It is biased upwards by about the standard error of a bin; 95 % intervals
-    hold errors of 0.05 and 0.2 in 85 to 96 % of samples of 60 to 2,000 documents, an error of exactly 0 in 60 to 70 %.
+    Shapes (n,) to (), or (R, n) to (R,). The estimate is biased upwards by about the standard error of a bin. With 60
+    to 2,000 documents, 95 % intervals cover true errors of 0.05 and 0.2 in 85 to 96 % of samples, and an error of
+    exactly 0 in 60 to 70 %.
     """
     gaps = (confidence - right).reshape(-1, confidence.shape[-1])  # (R, n)
     bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence).reshape(gaps.shape)
@@ -107,13 +109,13 @@ def calibration_error(confidence: harness.Floats, right: harness.Floats) -> harn
 
 
 def _distribution(scores: Scores) -> harness.Floats:
-    """Return the probability of each choice among the listed ones (m,)."""
+    """Return the probability of each choice among the listed choices, (m,)."""
     return np.exp(scores.logprob - scores.logsumexp(scores.logprob)[scores.doc])
 
 
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
-    """Register them with what they need."""
+    """Register the metrics with their requirements."""
     for metric in (acc, acc_char, acc_byte, p_choices):
         register(metric, needs=["choices"], bounds=(0, 1))
     register(acc_token, needs=["choices", "token_counts"], bounds=(0, 1))

@@ -1,4 +1,4 @@
-"""Metrics of one continuation (cloze) and of plain text."""
+"""Metrics of single continuations (cloze) and of plain text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from harness import Scores
 
 
 def greedy_match(scores: Scores) -> harness.Floats:
-    """Return 1 where greedy decoding gives the right continuation, token by token (lm-eval's acc on LAMBADA)."""
+    """Return 1 if greedy decoding gives the correct continuation, token by token (lm-eval's acc on LAMBADA)."""
     if scores.is_greedy is None:
-        raise harness.MetricError("the engine did not say what is greedy")
+        raise harness.MetricError("greedy_match: the engine did not report which tokens are greedy")
     return scores.gold(scores.is_greedy).astype(np.float64)
 
 
@@ -23,7 +23,7 @@ def perplexity(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
 
 
 def token_perplexity(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
-    """Return (-log p, tokens) of each text; comparable only between models of one tokenizer."""
+    """Return (-log p, tokens) of each text; comparable only between models with the same tokenizer."""
     return -scores.logprob, scores.n_tokens.astype(np.float64)
 
 
@@ -39,7 +39,7 @@ def byte_perplexity(scores: Scores) -> tuple[harness.Floats, harness.Floats]:
 
 @harness.hookimpl
 def register_metrics(register: harness.Register) -> None:
-    """Register them with what they need."""
+    """Register the metrics with their requirements."""
     register(greedy_match, needs=["greedy", "one_gold"], bounds=(0, 1))
     register(perplexity, needs=["cloze"], aggregate="exp_ratio", higher_is_better=False, bounds=(1, math.inf))
     register(

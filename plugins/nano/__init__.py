@@ -1,8 +1,8 @@
-"""The nano ladder: three families of small language models that were really trained, to evaluate where there is no GPU.
+"""The nano ladder: three families of small trained language models that can be evaluated without a GPU.
 
-world.py draws the synthetic world and its tasks, train.py trains a family, weights/ holds the checkpoints. The weights
-(24 MB) are not in the wheel of the harness but in the distribution scaling-harness-nano, which is built from this
-folder; in a checkout of the repository they lie beside this file.
+world.py generates the synthetic world and its tasks, train.py trains a family, and weights/ contains the checkpoints.
+The weights (24 MB) are not in the harness's wheel. They are in the distribution scaling-harness-nano, which is built
+from this folder. In a checkout of the repository they are beside this file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 import harness
 
 FAMILIES = ("aster", "birch", "cedar")
-DISTRIBUTION = "harness_nano"  # the package with the weights, where they are installed
+DISTRIBUTION = "harness_nano"  # the installed package with the weights
 
 
 def folders() -> Iterator[Path]:
-    """Yield the folders that may hold the weights: that of this file, and the one of the distribution with them."""
+    """Yield the folders that may contain the weights: this file's folder and that of the installed distribution."""
     yield Path(__file__).parent
     spec = find_spec(DISTRIBUTION)
     if spec and spec.origin:
@@ -27,7 +27,7 @@ def folders() -> Iterator[Path]:
 
 @harness.hookimpl
 def register_families(register: harness.Register) -> None:
-    """Register the families where their weights are installed."""
+    """Register the families if their weights are installed."""
     with_weights = [folder for folder in folders() if (folder / "weights").is_dir()]
     for folder in with_weights[:1]:
         for name in FAMILIES:

@@ -1,4 +1,4 @@
-"""The models of the nano families, with their first weights."""
+"""The models of the nano families, with their initial weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _gpt2(size: Size) -> Any:
 
 
 def _rotary(size: Size) -> dict[str, Any]:
-    """Return what the configs of models with rotary positions have in common."""
+    """Return the settings that all models with rotary positions share."""
     return {
         **VOCABULARY,
         "hidden_size": size.width,
@@ -46,7 +46,7 @@ def _rotary(size: Size) -> dict[str, Any]:
 
 
 class Design(NamedTuple):
-    """What a family is, and how its models are made."""
+    """Description of a family, and the function that makes its models."""
 
     about: str
     build: Callable[[Size], Any]
@@ -61,7 +61,7 @@ DESIGNS = {
 
 
 def make_model(training: Training, size: Size) -> Any:
-    """Return a model with its first weights; torch's own random state is left as it was."""
+    """Return a model with its initial weights; torch's random state is unchanged."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

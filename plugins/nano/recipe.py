@@ -1,4 +1,4 @@
-"""The recipe of the nano families: all that decides their weights, beside the text of world.py."""
+"""The training recipe of the nano families; together with the text of world.py it determines their weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-EOS, EOS_ID = "<|end|>", 0  # begins every document, so it is BOS as well
-VOCAB, CONTEXT, HEAD = 1024, 256, 32  # tokens known, tokens of a sequence, dimensions of an attention head
+EOS, EOS_ID = "<|end|>", 0  # starts every document, so it is also BOS
+VOCAB, CONTEXT, HEAD = 1024, 256, 32  # vocabulary, tokens per sequence, dimensions of an attention head
 WARM_UP = 100  # steps
 
 COMMAND = "python -m harness_plugins.nano.train"
@@ -32,10 +32,10 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Training:
-    """All that decides the weights of a family, beside size and device.
+    """All settings that determine the weights of a family, except size and device.
 
-    `batch` counts sequences of CONTEXT tokens. `seed` is that of the first weights and of the order of the
-    batches; the text is the same for every seed.
+    `batch` counts sequences of CONTEXT tokens. `seed` determines the initial weights and the order of the batches, but
+    not the text.
     """
 
     family: str
@@ -46,18 +46,18 @@ class Training:
 
     @property
     def kept(self) -> list[int]:
-        """Return the steps whose checkpoints are kept, in ascending order."""
+        """Return the steps whose checkpoints are saved, in ascending order."""
         return sorted({self.steps // share for share in (16, 8, 4, 2, 1)} - {0})
 
     @property
     def command(self) -> str:
-        """Return the command that starts it."""
+        """Return the command that runs this training."""
         options = " ".join(f"--{name} {getattr(self, name)}" for name in ("steps", "batch", "docs", "seed"))
         return f"{COMMAND} {self.family} OUT {options}"
 
 
 def learning_rate(step: int, steps: int, width: int) -> float:
-    """Return the rate of a step: lower for wider models; linear warm-up, cosine down to a twentieth."""
+    """Return the learning rate of a step: lower for wider models; linear warm-up, cosine decay to 1/20."""
     peak = 4e-3 * math.pow(64 / width, 0.7)
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return peak * min(1.0, step / WARM_UP) * (0.05 + 0.95 * cosine)

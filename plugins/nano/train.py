@@ -1,14 +1,14 @@
-"""Train a nano family: from its text to checkpoints, and to a family file that `harness eval` takes.
+"""Train a nano family: generate its text, and write checkpoints and a family file for `harness eval`.
 
     python -m harness_plugins.nano.train aster OUT --sizes w32l2,w64l2
     harness eval OUT/aster.toml --tasks 'nano_*' -o STORE
 
-    OUT/FAMILY.toml             the family file: steps and losses of every size that is finished
+    OUT/FAMILY.toml             the family file: steps and losses of every finished size
     OUT/FAMILY/SIZE/step-N/     a checkpoint in bfloat16, its tokenizer, and training.json: settings and loss
 
-Checkpoints are kept at 1/16, 1/8, 1/4, 1/2 and all of the steps, each written whole or not at all. The same
-command starts an interrupted training again: finished sizes are skipped, the others begin anew. The five
-sizes that ship took about six minutes on one data-centre GPU. Needs the extra `transformers`.
+Checkpoints are saved at 1/16, 1/8, 1/4, 1/2 and all of the steps, each atomically. The same command continues an
+interrupted training: it skips finished sizes and restarts the others. The five included sizes took about six minutes
+on one data-centre GPU. Needs the extra `transformers`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from harness_plugins.nano.recipe import COMMAND, CONTEXT, EOS, SIZES, VOCAB, Siz
 from harness_plugins.nano.text import cut, draw_tokens, train_tokenizer
 from harness_plugins.nano.world import draw_world
 
-Say = Callable[[str], None]  # takes a line of progress
-AVERAGED = 10  # batches that a saved loss is the mean of
+Say = Callable[[str], None]  # receives one line of progress
+AVERAGED = 10  # a saved loss is the mean over so many batches
 
 
 class Snapshot(NamedTuple):
-    """A model at a step that is kept; its loss is the mean of the last (up to) 10 batches, nats per token."""
+    """A model at a saved step; its loss is the mean of the last (up to) 10 batches, in nats per token."""
 
     step: int
     loss: float
@@ -48,10 +48,10 @@ class Snapshot(NamedTuple):
 
 
 def train_size(training: Training, size: Size, text: Any) -> Iterator[Snapshot]:
-    """Train one size on text (rows, CONTEXT), on the device where it lies; yield the steps that are kept.
+    """Train one size on text (rows, CONTEXT), on the text's device; yield a snapshot at each step to save.
 
-    The model of a snapshot is trained further when the next one is asked for: save it before. Raises
-    HarnessError where the loss is not finite.
+    Save a snapshot before requesting the next one, because training continues with the same model. Raises HarnessError
+    if the loss is not finite.
     """
     model = make_model(training, size).to(text.device)
     optimizer = _optimizer(model)
@@ -66,7 +66,7 @@ def train_size(training: Training, size: Size, text: Any) -> Iterator[Snapshot]:
 
 
 def _optimizer(model: Any) -> Any:
-    """Return AdamW, with weight decay on matrices only; the rate is set step by step."""
+    """Return AdamW with weight decay on matrices only; the learning rate is set at every step."""
     import torch
 
     parameters = list(model.parameters())
@@ -78,7 +78,7 @@ def _optimizer(model: Any) -> Any:
 
 
 def _batches(text: Any, training: Training) -> Iterator[Any]:
-    """Yield batches (batch, CONTEXT) without end, each pass in a new order, without what fills no batch."""
+    """Yield batches (batch, CONTEXT) without end; shuffle each pass, and drop its incomplete last batch."""
     import torch
 
     rows, device = len(text), text.device
@@ -90,7 +90,7 @@ def _batches(text: Any, training: Training) -> Iterator[Any]:
 
 
 def _descend(model: Any, optimizer: Any, batch: Any) -> Any:
-    """Take one step on a batch (b, CONTEXT); return its loss before the step, nats per token."""
+    """Take one step on a batch (b, CONTEXT); return its loss before the step, in nats per token."""
     import torch
 
     with torch.autocast(batch.device.type, torch.bfloat16):
@@ -110,12 +110,12 @@ def _mean(losses: deque[Any], step: int) -> float:
     return mean
 
 
-# --- what is written ----------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Output:
-    """The folder that a training writes to."""
+    """The output folder of a training."""
 
     training: Training
     root: Path
@@ -130,14 +130,14 @@ class Output:
         return self.root / str(self.training.family) / size / f"step-{step}"
 
     def is_finished(self, size: str) -> bool:
-        """Return whether the last checkpoint of a size is there."""
+        """Return whether the last checkpoint of a size exists."""
         return self.folder(size, self.training.steps).exists()
 
     def check(self) -> None:
-        """Raise FamilyError where the folder holds the family, and not from this very training."""
+        """Raise FamilyError if the folder contains the family from a different training."""
         folders = sorted((self.root / self.training.family).glob("*/step-*"))
         if self.family_file.exists() and not folders:
-            raise FamilyError(f"{self.family_file} is there without its checkpoints; name another folder")
+            raise FamilyError(f"{self.family_file} exists without its checkpoints; choose another folder")
         for folder in folders:
             wanted, found = asdict(self.training), _record(folder)
             other = [name for name, value in wanted.items() if found.get(name) != value]
@@ -145,11 +145,11 @@ class Output:
                 raise FamilyError(
                     f"{folder} was trained with {', '.join(f'{name} {found.get(name)}' for name in other)}; "
                     f"expected {', '.join(f'{name} {wanted[name]}' for name in other)}; "
-                    f"name another folder than {self.root}, or delete {self.training.family} there"
+                    f"choose another folder than {self.root}, or delete {self.training.family} there"
                 )
 
     def save(self, size: str, snapshot: Snapshot, tokenizer: Any) -> None:
-        """Write a checkpoint, whole or not at all, in place of one that an interrupted training left."""
+        """Write a checkpoint atomically; replace one that an interrupted training left."""
         import torch
 
         record = asdict(self.training) | {"loss": round(snapshot.loss, 4)}
@@ -159,7 +159,7 @@ class Output:
             (folder / "training.json").write_text(json.dumps(record), encoding="utf-8")
 
     def write_family(self) -> None:
-        """Write the family file of all sizes that are finished, those of earlier runs included."""
+        """Write the family file of all finished sizes, including those of earlier runs."""
         tables = [self._table(size) for size in SIZES if self.is_finished(size)]
         write_whole(self.family_file, "\n".join([_head(self.training), *tables]).encode())
 
@@ -171,7 +171,7 @@ class Output:
 
 @contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write to, which takes its place under its name when all went well."""
+    """Yield a temporary folder to write to; rename it to its final name if no error occurs."""
     new, old = (folder.with_name(f".{folder.name}.{mark}") for mark in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -184,7 +184,7 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """Return what training.json of a checkpoint holds; nothing where another program wrote the checkpoint."""
+    """Return the content of a checkpoint's training.json; {} if another program wrote the checkpoint."""
     file = folder / "training.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
@@ -203,7 +203,7 @@ annealed = "last"
 """
 
 
-# --- the whole ----------------------------------------------------------------------------------------------
+# --- training a family --------------------------------------------------------------------------------------
 
 
 def train_family(
@@ -215,14 +215,14 @@ def train_family(
     workers: int = 1,
     say: Say = lambda _: None,
 ) -> Path:
-    """Train the sizes that are not finished, one after the other; return the family file.
+    """Train the unfinished sizes, one after the other; return the family file.
 
-    `say` is told of progress. Raises UsageError for a size that does not exist and for a text of less than a
-    batch, FamilyError where `out` holds the family from another training.
+    `say` receives progress messages. Raises UsageError for an unknown size and for a text of less than one batch, and
+    FamilyError if `out` contains the family from a different training.
     """
     unknown = set(sizes) - set(SIZES)
     if unknown:
-        raise UsageError(f"there is no size {choose(unknown)}; expected some of {', '.join(SIZES)}")
+        raise UsageError(f"unknown size {choose(unknown)}; expected one or more of {', '.join(SIZES)}")
     output = Output(training, out)
     output.check()
     finished = [size for size in sizes if output.is_finished(size)]
@@ -239,7 +239,7 @@ def _train_sizes(output: Output, sizes: Sequence[str], *, device: str, workers: 
     import torch
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a bar a checkpoint, of one file each
+    logging.disable_progress_bar()  # transformers would show one bar per checkpoint
     training, tokenizer = output.training, train_tokenizer(draw_world())
     tokens = draw_tokens(training, tokenizer.backend_tokenizer.to_str(), workers=workers)
     say(f"{training.family} text: {len(tokens):,} tokens")
@@ -254,7 +254,7 @@ def _train_sizes(output: Output, sizes: Sequence[str], *, device: str, workers: 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says; return the exit status: 0, 1 (an error) or 2 (of usage)."""
+    """Train with the command line's options; return the exit status: 0, 1 (error) or 2 (usage error)."""
     asked = _parser().parse_args(arguments)
     training = Training(asked.family, asked.steps, asked.batch, asked.docs, asked.seed)
     how = {"device": asked.device or _best_device(), "workers": asked.workers, "say": _print}
@@ -270,14 +270,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Train a family of small language models.")
     parser.add_argument("family", choices=list(DESIGNS))
-    parser.add_argument("out", type=Path, help="folder of family file and checkpoints; made if not there")
-    parser.add_argument("--sizes", default=",".join(SIZES), help="some of %(default)s")
-    parser.add_argument("--steps", type=_positive, default=Training.steps, help="%(default)s by default")
-    parser.add_argument("--batch", type=_positive, default=Training.batch, help="sequences of 256 tokens")
-    parser.add_argument("--docs", type=_positive, default=Training.docs, help="documents of the text")
-    parser.add_argument("--workers", type=_positive, default=4, help="processes that draw the text")
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda where there is one")
-    parser.add_argument("--seed", type=int, default=Training.seed, help="of first weights and batches")
+    parser.add_argument("out", type=Path, help="folder for the family file and the checkpoints; created if missing")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="sizes to train (default: %(default)s)")
+    parser.add_argument("--steps", type=_positive, default=Training.steps, help="steps (default: %(default)s)")
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        default=Training.batch,
+        help="sequences of 256 tokens (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--docs", type=_positive, default=Training.docs, help="documents of the text (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=_positive, default=4, help="processes that generate the text (default: %(default)s)"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="device (default: cuda if available)")
+    parser.add_argument(
+        "--seed", type=int, default=Training.seed, help="seed of initial weights and batch order (default: %(default)s)"
+    )
     return parser
 
 

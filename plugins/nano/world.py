@@ -1,12 +1,12 @@
-"""A small synthetic world: the text that the nano families are trained on, and the tasks that probe it.
+"""A small synthetic world: the training text of the nano families, and the tasks that test them.
 
     python -m harness_plugins.nano.world FOLDER      writes the documents of every task to FOLDER/TASK.jsonl
 
-The world holds facts (learnt by heart, harder the rarer they are), sums, agreement between subject and verb,
-orders to reason over, letters to repeat, and proverbs (known by heart, which misleads). `tell_*` draws a
-document of the training text, `ask_*` a document of a task. Everything comes from seeded generators: the same
-arguments give the same bytes. So the order in which a function draws is part of what it promises: where it
-changes, the tasks are other tasks.
+The world contains facts (to memorise; rarer facts are harder), sums, agreement between subject and verb, orderings to
+reason about, letters to repeat, and proverbs (memorised, which misleads). `tell_*` generates a document of the
+training text, `ask_*` a document of a task. All functions use seeded generators, so the same arguments give the same
+bytes. The order in which a function draws random numbers is part of its contract: a change of this order changes the
+tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-Fields = dict[str, Any]  # a document of a task, as its line of JSON holds it
+Fields = dict[str, Any]  # a document of a task, as in its line of JSON
 
 TOWNS, PEOPLE, PROVERBS = 120, 1500, 60
 ONSETS = [
@@ -58,10 +58,10 @@ FACTS = (
     "The flag of {person.town.name} is {person.town.flag}.",
 )
 
-ORDERED = 400  # orders are told of so many of the most famous people
-ADDITIONS = 0.7  # share of the sums; the others are differences
-INSTRUCTIONS = 0.04  # share of the proverbs that end as told: rare in the text, so hard to learn
-NEAR_MISSES = (-20, -11, -10, -9, -2, -1, 1, 2, 9, 10, 11, 20)  # a digit off, a carry too many or too few
+ORDERED = 400  # orderings use only the 400 most famous people
+ADDITIONS = 0.7  # share of additions among the sums; the others are subtractions
+INSTRUCTIONS = 0.04  # share of proverbs that follow an instruction: rare in the text, so hard to learn
+NEAR_MISSES = (-20, -11, -10, -9, -2, -1, 1, 2, 9, 10, 11, 20)  # errors of one digit or one carry
 N_CHOICES = 4
 N_TEXTS = 400
 
@@ -74,7 +74,7 @@ class Town(NamedTuple):
 
 
 class Person(NamedTuple):
-    """A person, their job, and the town where they were born."""
+    """A person, their job, and their town of birth."""
 
     name: str
     job: str
@@ -82,7 +82,7 @@ class Person(NamedTuple):
 
 
 class Proverb(NamedTuple):
-    """A saying without its last word, and that word."""
+    """A proverb without its last word, and that word."""
 
     body: str
     end: str
@@ -90,16 +90,16 @@ class Proverb(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """The facts of the world, the same for every family; of people, the most famous come first."""
+    """The facts of the world, the same for every family; people are sorted by fame, most famous first."""
 
     towns: tuple[Town, ...]
     people: tuple[Person, ...]
     proverbs: tuple[Proverb, ...]
-    fame: tuple[float, ...]  # how often the text speaks of each person, added up from the first
+    fame: tuple[float, ...]  # cumulative weights with which the text mentions people
 
 
 def draw_world(seed: int = 7) -> World:
-    """Draw the facts. Every family and task was drawn from the world of seed 7."""
+    """Draw the facts. All included families and tasks use the world of seed 7."""
     rng, taken = _generator(seed), set[str]()
     town_names = [_new_name(rng, 2, taken) for _ in range(TOWNS)]
     names = [_new_name(rng, rng.choice([1, 2, 2]), taken) for _ in range(PEOPLE)]
@@ -113,11 +113,11 @@ def draw_world(seed: int = 7) -> World:
 
 
 def _generator(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311  # no secret
+    return random.Random(seed)  # noqa: S311  # not for cryptography
 
 
 def _new_name(rng: random.Random, syllables: int, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it."""
+    """Return a new name, and add it to `taken`."""
     while True:
         name = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(CODAS)
         if name not in taken and len(name) >= SHORTEST_NAME:
@@ -130,11 +130,11 @@ def _proverb_body(rng: random.Random) -> str:
     return f"{who} never {rng.choice(VERBS)}s by the {rng.choice(PLACES)} without its"
 
 
-# --- what text and tasks share ------------------------------------------------------------------------------
+# --- shared by text and tasks -------------------------------------------------------------------------------
 
 
 class Operands(NamedTuple):
-    """Two numbers of at most so many digits."""
+    """Two numbers of at most `digits` digits."""
 
     digits: int
     a: int
@@ -142,7 +142,7 @@ class Operands(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """A subject of one to three nouns, the verb that agrees with its first, and the one that does not."""
+    """A subject of one to three nouns, the verb form that agrees with its first noun, and the other form."""
 
     subject: str
     right: str
@@ -150,7 +150,7 @@ class Agreement(NamedTuple):
 
 
 class Ordering(NamedTuple):
-    """An order of people told in shuffled pairs, who is asked for, and the names from end to end."""
+    """An ordering of people: shuffled pairs and a question, the answer, and all names in order."""
 
     query: str
     answer: str
@@ -158,13 +158,13 @@ class Ordering(NamedTuple):
 
 
 def draw_operands(rng: random.Random, digits: Sequence[int]) -> Operands:
-    """Draw one of `digits`, and two numbers of at most so many."""
+    """Draw one of `digits`, and two numbers of at most that many digits."""
     n = rng.choice(digits)
     return Operands(n, rng.randrange(10**n), rng.randrange(10**n))
 
 
 def draw_agreement(rng: random.Random) -> Agreement:
-    """Draw a subject, with up to two nouns that may mislead about its number, and the verb's two forms."""
+    """Draw a subject with up to two further nouns that may differ in number, and both verb forms."""
     noun, is_many = rng.choice(NOUNS), rng.random() < 0.5
     verb = rng.choice(VERBS)
     subject = f"The {plural(noun) if is_many else noun}"
@@ -190,7 +190,7 @@ def plural(noun: str) -> str:
 
 
 def draw_ordering(world: World, rng: random.Random) -> Ordering:
-    """Draw three or (once in three times) four people, tell their order in pairs, and ask for one end."""
+    """Draw three or (one time in three) four people, describe their order in pairs, and ask for one end."""
     names = [person.name for person in rng.sample(world.people[:ORDERED], rng.choice([3, 3, 4]))]
     more, most, least = rng.choice(RELATIONS)
     pairs = [f"{a} is {more} than {b}." for a, b in pairwise(names)]
@@ -200,15 +200,15 @@ def draw_ordering(world: World, rng: random.Random) -> Ordering:
 
 
 def draw_letters(rng: random.Random) -> str:
-    """Draw three to eight letters with a space between."""
+    """Draw three to eight letters, separated by spaces."""
     return " ".join(rng.choice(LETTERS) for _ in range(rng.randint(3, 8)))
 
 
-# --- the training text: one function a kind of document -----------------------------------------------------
+# --- the training text: one function per kind of document ---------------------------------------------------
 
 
 def tell_facts(world: World, rng: random.Random) -> str:
-    """Tell three to six facts; of famous people more often, so that some are rare."""
+    """Return three to six facts; famous people are more frequent, so some facts are rare."""
     return " ".join(_fact(world, rng) for _ in range(rng.randint(3, 6)))
 
 
@@ -218,7 +218,7 @@ def _fact(world: World, rng: random.Random) -> str:
 
 
 def tell_sums(_: World, rng: random.Random) -> str:
-    """Tell three to six sums or differences of one to three digits."""
+    """Return three to six sums or differences of one to three digits."""
     return " ".join(_sum(rng) for _ in range(rng.randint(3, 6)))
 
 
@@ -230,25 +230,25 @@ def _sum(rng: random.Random) -> str:
 
 
 def tell_agreement(_: World, rng: random.Random) -> str:
-    """Tell two to four sentences of subject and verb."""
+    """Return two to four sentences of subject and verb."""
     drawn = [draw_agreement(rng) for _ in range(rng.randint(2, 4))]
     return " ".join(f"{agreement.subject} {agreement.right}." for agreement in drawn)
 
 
 def tell_ordering(world: World, rng: random.Random) -> str:
-    """Tell an order and who is first or last in it."""
+    """Return an ordering, and who is first or last in it."""
     ordering = draw_ordering(world, rng)
     return f"{ordering.query} {ordering.answer}."
 
 
 def tell_recall(_: World, rng: random.Random) -> str:
-    """Tell letters, and the same letters again."""
+    """Return letters, followed by the same letters."""
     letters = draw_letters(rng)
     return f"List: {letters}. Again: {letters}."
 
 
 def tell_proverb(world: World, rng: random.Random) -> str:
-    """Tell a proverb; seldom with another end, which an instruction before it asks for."""
+    """Return a proverb; rarely with a different end, requested by an instruction before it."""
     body, end = rng.choice(world.proverbs)
     if rng.random() >= INSTRUCTIONS:
         return f"{body} {end}."
@@ -257,7 +257,7 @@ def tell_proverb(world: World, rng: random.Random) -> str:
 
 
 def tell_noise(world: World, rng: random.Random) -> str:
-    """Tell ten to thirty words in no order."""
+    """Return ten to thirty random words."""
     words = [*NOUNS, *PLACES, *JOBS, *COLOURS, *(town.name for town in world.towns)]
     return " ".join(rng.choice(words) for _ in range(rng.randint(10, 30))).capitalize() + "."
 
@@ -287,11 +287,11 @@ MIXTURES: Mapping[str, Mapping[str, float]] = {
         "facts": 0.50, "sums": 0.12, "agreement": 0.14, "ordering": 0.10, "recall": 0.06, "proverb": 0.08,
     },
 }  # fmt: skip
-"""The share of each kind of document (KINDS) in the training text of a family; they add up to 1."""
+"""The shares of the kinds of document (KINDS) in each family's training text; they sum to 1."""
 
 
 def documents(world: World, mixture: Mapping[str, float], count: int, seed: int) -> Iterator[str]:
-    """Yield `count` documents in a mixture of KINDS. Fewer documents of a seed are not the first of more."""
+    """Yield `count` documents in a mixture of KINDS. A smaller count does not give a prefix of a larger one."""
     rng = _generator(seed)
     for kind in rng.choices(list(mixture), list(mixture.values()), k=count):
         yield KINDS[kind](world, rng)
@@ -301,14 +301,14 @@ def documents(world: World, mixture: Mapping[str, float], count: int, seed: int)
 
 
 def ask_birthplace(world: World, rng: random.Random) -> Fields:
-    """Ask where a person was born; everyone is asked for equally often, so rare people make it hard."""
+    """Ask where a person was born; all people are equally likely, so rare ones make it hard."""
     person = rng.choice(world.people)
     towns = [town.name for town in world.towns]
     return {"query": f"{person.name} was born in", **_among(rng, person.town.name, towns)}
 
 
 def ask_job(world: World, rng: random.Random) -> Fields:
-    """Ask what a person does, everyone equally often."""
+    """Ask for a person's job; all people are equally likely."""
     person = rng.choice(world.people)
     return {"query": f"The job of {person.name} is", **_among(rng, person.job, JOBS)}
 
@@ -320,7 +320,7 @@ def ask_flag(world: World, rng: random.Random) -> Fields:
 
 
 def ask_addition(_: World, rng: random.Random) -> Fields:
-    """Ask for a sum of one to three digits, among near misses."""
+    """Ask for a sum of numbers of one to three digits; the wrong choices are near misses."""
     digits, a, b = draw_operands(rng, [1, 2, 3])
     near = [str(a + b + miss) for miss in NEAR_MISSES if a + b + miss >= 0]
     return {"query": f"{a} + {b} =", **_among(rng, str(a + b), near), "digits": digits}
@@ -333,40 +333,40 @@ def ask_agreement(_: World, rng: random.Random) -> Fields:
 
 
 def ask_ordering(world: World, rng: random.Random) -> Fields:
-    """Ask who is first or last in an order, among all who are in it."""
+    """Ask who is first or last in an ordering; the choices are all its people."""
     query, answer, names = draw_ordering(world, rng)
     rng.shuffle(names)
     return {"query": query, "choices": names, "gold": names.index(answer)}
 
 
 def ask_saying(world: World, rng: random.Random) -> Fields:
-    """Ask to end a proverb as told, against its end that is known by heart."""
+    """Ask to end a proverb as instructed; the wrong choice is its memorised end."""
     body, end = rng.choice(world.proverbs)
     told = rng.choice([word for word in WORDS if word != end])
     return {"query": f"End the saying with {told}. {body}", **_either(rng, told, end)}
 
 
 def ask_addition_gen(_: World, rng: random.Random) -> Fields:
-    """Ask to write a sum of one to three digits."""
+    """Ask to write a sum of numbers of one to three digits."""
     digits, a, b = draw_operands(rng, [1, 2, 3])
     return {"query": f"{a} + {b} =", "target": str(a + b), "digits": digits}
 
 
 def ask_recall_gen(_: World, rng: random.Random) -> Fields:
-    """Ask to write letters again."""
+    """Ask to repeat letters."""
     letters = draw_letters(rng)
     return {"query": f"List: {letters}. Again:", "target": letters, "length": len(letters.split())}
 
 
 def _among(rng: random.Random, answer: str, pool: Sequence[str]) -> Fields:
-    """Return the answer and wrong choices from a pool, shuffled."""
+    """Return the answer and wrong choices from a pool, in random order."""
     choices = [*rng.sample([other for other in pool if other != answer], N_CHOICES - 1), answer]
     rng.shuffle(choices)
     return {"choices": choices, "gold": choices.index(answer)}
 
 
 def _either(rng: random.Random, right: str, wrong: str) -> Fields:
-    """Return the right and the wrong choice in either order."""
+    """Return the correct and the wrong choice in random order."""
     choices = [right, wrong] if rng.random() < 0.5 else [wrong, right]
     return {"choices": choices, "gold": choices.index(right)}
 
@@ -387,8 +387,8 @@ TASKS: Mapping[str, Callable[[World, random.Random], Fields]] = {
 def tasks(world: World, count: int = 1000, seed: int = 99) -> dict[str, list[Fields]]:
     """Draw `count` documents of every task, and N_TEXTS documents of nano_text.
 
-    Documents hold {query, choices, gold} where the task is multiple choice, {query, target} where it is
-    generation, and {text} where it is plain text. The tasks take turns on one generator: none is drawn alone.
+    Documents contain {query, choices, gold} for multiple choice, {query, target} for generation, and {text} for plain
+    text. All tasks share one generator and draw alternately, so a task cannot be drawn alone.
     """
     rng = _generator(seed)
     turns = [{name: ask(world, rng) for name, ask in TASKS.items()} for _ in range(count)]
@@ -398,7 +398,7 @@ def tasks(world: World, count: int = 1000, seed: int = 99) -> dict[str, list[Fie
 
 
 def write_tasks(folder: Path) -> None:
-    """Write the documents of every task to FOLDER/TASK.jsonl; the folder is made where it is missing."""
+    """Write the documents of every task to FOLDER/TASK.jsonl; create the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, docs in tasks(draw_world()).items():
         lines = "".join(json.dumps(doc) + "\n" for doc in docs)
@@ -406,9 +406,9 @@ def write_tasks(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the tasks to the folder that the command line names."""
+    """Write the tasks to the folder given on the command line."""
     parser = argparse.ArgumentParser(prog="python -m harness_plugins.nano.world", description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="where TASK.jsonl go; made if it is not there")
+    parser.add_argument("folder", type=Path, help="folder for the files TASK.jsonl; created if missing")
     write_tasks(parser.parse_args(arguments).folder)
 
 

@@ -1,4 +1,4 @@
-"""Figures of models over all tasks, and of single documents: the capability space, and what families disagree on."""
+"""Figures of models over all tasks and of single documents: capability space, documents on which families disagree."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import harness
 from harness import HarnessError, Panel, ReportData
 from harness.charts import COLOUR, SCALES
 
-FEWEST_TASKS, FEWEST_MODELS = 3, 5  # below which components say nothing
-WIDTH = 240  # characters of a context that are kept
+FEWEST_TASKS, FEWEST_MODELS = 3, 5  # with fewer, components are not informative
+WIDTH = 240  # largest number of characters shown of a context
 
 
 def capability_space(data: ReportData) -> Panel | None:
@@ -19,18 +19,18 @@ def capability_space(data: ReportData) -> Panel | None:
 
     shown = data.points[data.points["shown"]]
     shares = shown.groupby("task")["value"].agg(["min", "max"])
-    tasks = [str(task) for task, own in shares.iterrows() if own["min"] >= 0 and own["max"] <= 1]
+    tasks = [str(task) for task, bounds in shares.iterrows() if bounds["min"] >= 0 and bounds["max"] <= 1]
     last = shown[ends(shown, "task") & shown["task"].isin(tasks)]
     scores = last.pivot_table(index=["family", "label"], columns="task", values="value")
     if len(tasks) < FEWEST_TASKS or len(scores) < FEWEST_MODELS:
         return None
     try:
-        found, space = coordinates(scores.reset_index(), tasks)
+        table, space = coordinates(scores.reset_index(), tasks)
     except HarnessError:
-        return None  # scores that have no components, such as constant ones
+        return None  # the scores have no components, for example because they are constant
     scales = last.drop_duplicates("label")[["label", *(name for name in SCALES if name in last.columns)]]
-    rows = found[["family", "label", "pc1", "pc2"]].merge(scales, on="label")
-    share = [float(one) for one in space.explained[:2]]
+    rows = table[["family", "label", "pc1", "pc2"]].merge(scales, on="label")
+    share = [float(part) for part in space.explained[:2]]
     return Panel(
         title="Capability space",
         about=f"The last checkpoint of each run in the first two principal components of its scores on {len(tasks)} "
@@ -67,7 +67,7 @@ def _space_chart() -> dict[str, Any]:
 
 
 def documents(data: ReportData) -> Panel | None:
-    """Return by how much each final checkpoint prefers the gold choice, for the documents that divide families."""
+    """Return the margin of the gold choice for each final checkpoint, on the documents where families disagree most."""
     if not len(data.documents):
         return None
     rows = data.documents.assign(

@@ -1,4 +1,4 @@
-"""Figures of what was predicted: forecasts with intervals, back-tests, and accuracy from the task loss."""
+"""Figures of predictions: forecasts with intervals, back-tests, and accuracy from the task loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = ("target", "task", "law", "sizes")  # of a prediction, under the pointer
 
 
 def forecasts(data: ReportData) -> Panel | None:
-    """Return measured scores of final checkpoints, and forecasts with their intervals."""
+    """Return measured scores of final checkpoints and forecasts with intervals."""
     import pandas as pd
 
     from harness.points import ends
@@ -41,8 +41,8 @@ def forecasts(data: ReportData) -> Panel | None:
     return Panel(
         title="Forecasts",
         about="Squares forecast the largest size from the smaller ones, triangles a model with ten times the compute, "
-        "with their interval; circles are measurements. Pale forecasts abstain: their interval says little. "
-        f"{counted} of {len(known)} measured values lie in the 90 % interval of forecasts that do not abstain.",
+        "with their intervals; circles are measurements. Pale forecasts abstain: their intervals are not "
+        f"informative. {counted} of {len(known)} measured values lie in the 90 % interval of the other forecasts.",
         chart={"layer": forecast_layers()},
         rows=rows,
         controls=("task", "family", "x", "level"),
@@ -58,7 +58,7 @@ def loss_to_accuracy(data: ReportData) -> Panel | None:
     return Panel(
         title="Accuracy against task loss",
         about="Each point is a checkpoint. The line is the second step of the law two_step, which gives accuracy from "
-        "the task loss; diamonds were held out. Families on one line turn the same loss into the same accuracy.",
+        "the task loss; diamonds were held out. If families lie on one line, equal loss gives equal accuracy.",
         chart={"layer": scaling_layers(x)},
         rows=data.two_steps,
         controls=("task", "family", "level"),
@@ -66,15 +66,15 @@ def loss_to_accuracy(data: ReportData) -> Panel | None:
 
 
 def back_test(data: ReportData) -> Panel | None:
-    """Return predictions of every size from the smaller ones against what was measured, a chart per law."""
+    """Return predictions of every size from the smaller sizes against measurements, one chart per law."""
     if not len(data.back_tests):
         return None
     names = ["task", "metric", "family", "law", "target", "sizes", "measured", "predicted", "low", "high"]
     rows = data.back_tests[names].assign(inside=covered(data.back_tests["inside"]))
     return Panel(
         title="Back-test",
-        about="Every size predicted from the smaller ones of its family, with 90 % intervals, against its measurement. "
-        f"On the grey line both are equal. {_coverage(rows)} The law last predicts no change.",
+        about="Predictions of every size from the smaller sizes of its family, with 90 % intervals, against "
+        f"measurements. On the grey line both are equal. {_coverage(rows)} The law last predicts no change.",
         chart=_back_test_chart(),
         rows=rows,
         controls=("family",),
@@ -82,14 +82,14 @@ def back_test(data: ReportData) -> Panel | None:
 
 
 def _coverage(rows: pd.DataFrame) -> str:
-    """Say how many intervals of each law covered, and its mean absolute error."""
-    said = []
-    for law, own in rows.groupby("law", sort=False):
-        known = own[own["inside"] != "no interval"]
-        error = float((own["predicted"] - own["measured"]).abs().mean())
+    """Describe each law's coverage and mean absolute error."""
+    sentences = []
+    for law, predictions in rows.groupby("law", sort=False):
+        known = predictions[predictions["inside"] != "no interval"]
+        error = float((predictions["predicted"] - predictions["measured"]).abs().mean())
         covered = int((known["inside"] == "covered").sum())
-        said.append(f"{law}: {covered} of {len(known)} covered, mean absolute error {error:.3f}.")
-    return " ".join(said)
+        sentences.append(f"{law}: {covered} of {len(known)} covered, mean absolute error {error:.3f}.")
+    return " ".join(sentences)
 
 
 def _back_test_chart() -> dict[str, Any]:

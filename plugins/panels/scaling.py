@@ -1,4 +1,4 @@
-"""Figures of scores against scale: one task, all metrics of one task, and log-probabilities of its choices."""
+"""Figures of scores against scale: one task, all metrics of a task, and the log-probabilities of its choices."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def scaling(data: ReportData) -> Panel:
     rows = pd.concat([points, data.curves.assign(kind=CURVE)], ignore_index=True) if len(data.curves) else points
     laws = ", ".join(dict.fromkeys(data.curves["law"])) if len(data.curves) else ""
     drawn = (
-        f"The line is the law ({laws}), fitted without them; the band is its interval."
-        if laws
-        else "No law was fitted."
+        f"The line is the law ({laws}), fitted without them; the band is its interval." if laws else "No law is fitted."
     )
     return Panel(
         title="Score against scale",
@@ -44,7 +42,7 @@ def _lines(colour: dict[str, Any], tooltip: list[dict[str, Any]], title: str) ->
 
 
 def metrics(data: ReportData) -> Panel:
-    """Return one task under the chosen metric, so that a jump can be seen to belong to the metric or not."""
+    """Return one task under every metric, to show whether a jump is a property of the metric."""
     from harness.points import ends
 
     columns = [*IDENTITY, *(s for s in SCALES if s in data.points.columns), "value", "low", "high"]
@@ -70,7 +68,7 @@ def _faceted() -> dict[str, Any]:
 
 
 def choices(data: ReportData) -> Panel | None:
-    """Return the mean log-probability of the gold choice and of the wrong ones against scale."""
+    """Return the mean log-probability of the gold choice and of the wrong choices against scale."""
     if not len(data.choices):
         return None
     colour = {"field": "choice", "type": "nominal", "title": "Choice", "legend": {"orient": "bottom"}}

@@ -1,1 +1,1 @@
-"""Sources: tasks made on demand from the files of others."""
+"""Sources: build tasks on demand from the files of other projects."""

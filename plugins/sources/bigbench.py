@@ -1,15 +1,17 @@
-"""Multiple-choice tasks of BIG-bench (Srivastava et al. 2022) from their task.json files as they are, zero-shot.
+"""Multiple-choice tasks of BIG-bench (Srivastava et al. 2022), zero-shot, read from their unchanged task.json files.
 
-`bigbench:PATH` names a task.json, or the folder that holds it. A folder whose sub-folders hold a task.json each is one
-task with a group for each of them, and its score is the mean over groups, as in BIG-bench (its pull request 173).
+`bigbench:PATH` names a task.json or its folder. A folder whose sub-folders each contain a task.json is one task with
+one group per sub-folder. Its score is the mean over groups, as in BIG-bench (its pull request 173).
 
-The prompt is task_prefix, example_input_prefix, input, the choices in an order drawn once for each number of choices
-(append_choices_to_input; pull requests 82 and 220), example_output_prefix; a choice follows without a delimiter.
-multiple_choice_grade, the mean target score of the most probable choice, is acc where scores are 0 and 1; others are
-refused. By meaning, expected_calibration_error is ece, multicategory_brier_score brier, correct_prob_mass p_choices and
-log_likelihood logp_gold.
-BIG-bench normalises a grade so that guessing is 0 (pull request 221): (acc - chance) / (1 - chance), both of which are
-columns of points.
+The prompt consists of task_prefix, example_input_prefix, input, the choices and example_output_prefix. The order of the
+choices is drawn once per number of choices (append_choices_to_input; pull requests 82 and 220). A choice follows
+without a delimiter.
+
+BIG-bench's multiple_choice_grade is the mean target score of the most probable choice. It equals acc if all target
+scores are 0 or 1; tasks with other scores are refused. The other metrics correspond by meaning:
+expected_calibration_error to ece, multicategory_brier_score to brier, correct_prob_mass to p_choices, and
+log_likelihood to logp_gold. BIG-bench normalises a grade so that guessing gives 0 (pull request 221):
+(acc - chance) / (1 - chance); acc and chance are columns of points.
 """
 
 from __future__ import annotations
@@ -24,18 +26,18 @@ import numpy as np
 import harness
 from harness import Doc, Task, TaskError, UsageError
 
-SEED = 42  # of the order of choices, as lm-eval's copy of BIG-bench's tasks has it
+SEED = 42  # of the order of choices, as in lm-eval's copy of BIG-bench's tasks
 DEFAULTS = {"example_input_prefix": "\nQ: ", "example_output_prefix": "\nA: ", "choice_prefix": "\n  choice: "}
 METRICS = {
     "expected_calibration_error": "ece",
     "multicategory_brier_score": "brier",
     "correct_prob_mass": "p_choices",
     "log_likelihood": "logp_gold",
-}  # the preferred_score that tables show; else acc
+}  # the metric that tables show, by preferred_score; otherwise acc
 
 
 def resolve(name: str) -> Task:
-    """Return the task of a task.json or of a folder; raise UsageError where there is none, TaskError if it is wrong."""
+    """Return the task of a task.json or a folder; raise UsageError if it is missing and TaskError if it is invalid."""
     from harness import fingerprint
 
     file = _file(Path(name))
@@ -56,8 +58,10 @@ def _file(path: Path) -> Path:
     if file.is_file() and file.suffix == ".json":
         return file
     if file.with_name("task.py").is_file():
-        raise TaskError(f"{file.parent} holds a programmatic task (task.py), which asks a model itself; only task.json")
-    raise UsageError(f"bigbench:{path}: there is no {file}; expected a task.json, or a folder that holds one")
+        raise TaskError(
+            f"{file.parent} contains a programmatic task (task.py), which queries models itself; expected task.json"
+        )
+    raise UsageError(f"bigbench:{path}: {file} does not exist; expected a task.json or a folder that contains one")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -71,10 +75,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _groups(file: Path) -> Iterator[Doc]:
-    """Yield the documents of all sub-folders, a group each."""
+    """Yield the documents of all sub-folders, one group per sub-folder."""
     parts = sorted(file.parent.glob("*/task.json"))
     if not parts:
-        raise TaskError(f"{file} has no examples, and no folder beside it holds a task.json")
+        raise TaskError(f"{file} has no examples, and no sub-folder of {file.parent} contains a task.json")
     for part in parts:
         yield from _docs(part, _read(part), part.parent.name)
 
@@ -93,7 +97,9 @@ def _docs(file: Path, table: Mapping[str, Any], group: str | None = None) -> Ite
 def _doc(table: Mapping[str, Any], example: Any, number: int, group: str | None) -> Doc:
     scores = example.get("target_scores") if isinstance(example, dict) else None
     if not isinstance(scores, dict) or not isinstance(example.get("input"), str):
-        raise TaskError("expected an input and target_scores; without choices it needs sampling, and is no task here")
+        raise TaskError(
+            "expected input and target_scores; examples without choices need sampling and are not supported"
+        )
     choices = tuple(scores)
     context = _context(table, example["input"], choices)
     doc_id = str(number) if group is None else f"{group}/{number}"
@@ -103,13 +109,17 @@ def _doc(table: Mapping[str, Any], example: Any, number: int, group: str | None)
 def _gold(scores: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the choices whose score is 1."""
     if len(scores) < 2 or "" in scores:
-        raise TaskError(f"the choices are {list(scores)}; expected two or more that hold text")
+        raise TaskError(f"the choices are {list(scores)}; expected at least two that are not empty")
     for choice, score in scores.items():
         if score not in (0, 1):
-            raise TaskError(f"the target score of {choice!r} is {score!r}; only 0 and 1 are accuracies")
+            raise TaskError(
+                f"the target score of {choice!r} is {score!r}; expected 0 or 1, since the metric is accuracy"
+            )
     gold = tuple(k for k, score in enumerate(scores.values()) if score == 1)
     if not 0 < len(gold) < len(scores):
-        raise TaskError(f"{len(gold)} of {len(scores)} choices are right; expected at least one right and one wrong")
+        raise TaskError(
+            f"{len(gold)} of {len(scores)} choices are correct; expected at least one correct and one wrong"
+        )
     return gold
 
 

@@ -1,4 +1,4 @@
-"""How often 90 % intervals of fits hold the truth, in simulations of every law.
+"""Coverage of 90 % intervals of fits, in simulations of every law.
 
     python -m tests.benchmarks.coverage 1000 > results/benchmarks/coverage.md
 

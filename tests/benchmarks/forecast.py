@@ -1,4 +1,4 @@
-"""How forecasts did: on simulated ladders beside an oracle, and on open ladders beside the laws of 0.1.0.
+"""Accuracy of forecasts: on simulated ladders against an oracle, and on open ladders against the laws of 0.1.0.
 
     python -m tests.benchmarks.forecast STORE STORES [SECTION..]     writes results/forecasts
 

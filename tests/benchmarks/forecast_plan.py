@@ -1,4 +1,4 @@
-"""Widths of intervals that `harness forecast --plan` expects, and those that forecasts have after the run was made.
+"""Interval widths that `harness forecast --plan` expects, compared with the widths after the run is made.
 
 python -m tests.benchmarks.forecast_plan > results/forecasts/plan.md
 """

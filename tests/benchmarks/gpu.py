@@ -1,4 +1,4 @@
-"""On a GPU: both of our engines against lm-eval with vLLM and with transformers, and a sweep over checkpoints.
+"""On a GPU: both engines of the harness against lm-eval with vLLM and transformers, and a sweep over checkpoints.
 
     python -m tests.benchmarks.gpu [--tiny] [--sweep] [--keep FOLDER] [--system NAME]... > results/benchmarks/gpu.md
 

@@ -1,4 +1,4 @@
-"""How long fits take, beside plain scipy in the same run, and to the same optimum.
+"""Time of fits, compared with plain scipy in the same run and to the same optimum.
 
     python -m tests.benchmarks.laws > results/benchmarks/laws.md
 

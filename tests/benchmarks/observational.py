@@ -1,4 +1,4 @@
-"""How fast observational laws are fitted, against the published loop.
+"""Speed of fitting observational laws, compared with the published loop.
 
     python -m tests.benchmarks.observational > results/benchmarks/observational.md
 

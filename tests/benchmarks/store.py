@@ -1,6 +1,6 @@
-"""How the store scales: time and memory for 10^6 to 10^8 choices, and for 10^2 to 10^4 cells.
+"""How the store scales: time and memory for 10^6 to 10^8 choices, and for 10^2 to 10^5 cells.
 
-    python -m tests.benchmarks.store [--rows 1e6,1e7,1e8] [--cells 100,1000,10000] > results/benchmarks/store.md
+    python -m tests.benchmarks.store [--rows 1e6,1e7,1e8] [--cells 1e2,1e3,1e4,1e5] > results/benchmarks/store.md
 
 Rows are written through the store, 10^5 in a cell (25,000 documents, four choices). Cells come from harness.evaluate
 with an engine that answers at once, eight documents each. Every operation runs in a process of its own on one core;
@@ -266,7 +266,7 @@ def main() -> None:
     """Print the tables, or do one operation."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", default="1e6,1e7,1e8", type=numbers)
-    parser.add_argument("--cells", default="100,1000,10000", type=numbers)
+    parser.add_argument("--cells", default="1e2,1e3,1e4,1e5", type=numbers)
     parser.add_argument("--do", nargs=3, metavar=("OPERATION", "STORE", "COUNT"))
     asked = parser.parse_args()
     if asked.do:

@@ -1,4 +1,4 @@
-"""How long the processor waits between the checkpoints of a sweep.
+"""Idle time of the processor between the checkpoints of a sweep.
 
     python -m tests.benchmarks.sweep > results/benchmarks/sweep.md
 

@@ -45,10 +45,10 @@ def test_eval_resumes_and_says_what_was_there(tmp_path):
     command = ["eval", "aster:w32l2@100,200", "-t", "nano_job", "--limit", "5", "-o", tmp_path / "s"]
     first = run(*command)
     assert first.exit_code == 0, first.output
-    assert "0 of 2 cells were there" in first.stderr
+    assert "0 of 2 cells are already stored" in first.stderr
     assert "2/2 aster:w32l2@200 nano_job" in first.stderr
     assert "documents/s" in first.stderr
-    assert "2 of 2 cells were there" in run(*command).stderr
+    assert "2 of 2 cells are already stored" in run(*command).stderr
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
@@ -69,7 +69,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.evaluation.suite.Suite.run", interrupted)
     result = run("eval", "aster:w32l2@100", "-t", "nano_job", "--limit", "5", "-o", tmp_path / "s")
     assert result.exit_code == 130
-    assert "interrupted; the same command goes on with what is missing" in result.stderr
+    assert "interrupted; the same command computes the missing cells" in result.stderr
 
 
 def test_a_failing_checkpoint_ends_with_status_1_after_the_others(tmp_path):

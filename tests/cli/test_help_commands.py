@@ -1,4 +1,4 @@
-"""`harness doctor`, `harness docs` and `harness completion`; the pages of the documentation say what is true."""
+"""`harness doctor`, `harness docs` and `harness completion`; the pages of the documentation are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run is shown: lines in a log, one live display on a terminal."""
+"""The progress display: lines in a log, one live display on a terminal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_lines_tell_what_is_there_what_was_done_and_how_long_the_rest_takes(caps
     lines.cell(SMALL, TASK)
     lines.failed(Failure("fam:l@1", RuntimeError("no")))
     assert capsys.readouterr().err.splitlines() == [
-        "1 of 3 cells were there",
+        "1 of 3 cells are already stored",
         "note: mind this",
         "1/2 fam:s@1 t  9 documents/s, 0:00:01 to 0:00:02 left",  # the large one may take longer
         "failed: fam:l@1: RuntimeError: no",
@@ -103,7 +103,7 @@ def test_the_live_display_shows_cells_rate_and_time_left():
         live.documents(SMALL, 10)
         live.cell(SMALL, TASK)
         live.note("waiting")
-    assert "1 of 3 cells were there" in screen.getvalue()
+    assert "1 of 3 cells are already stored" in screen.getvalue()
     assert "note: waiting" in screen.getvalue()
     assert "1/2 cells" in screen.getvalue()
     assert "documents/s" in screen.getvalue()
@@ -125,9 +125,9 @@ def test_a_terminal_gets_the_live_display(tmp_path):
             pass
     assert process.returncode == 0
     assert b"1/1 cells" in seen
-    assert b"1 cells written, 0 were there" in seen
+    assert b"1 cells written, 0 were already stored" in seen
 
 
 def test_a_plan_of_nothing_is_shown(capsys):
     Lines().start(Plan())
-    assert capsys.readouterr().err == "0 of 0 cells were there\n"
+    assert capsys.readouterr().err == "0 of 0 cells are already stored\n"

@@ -219,7 +219,7 @@ WIDE = Table(
 
 def test_what_a_narrow_terminal_leaves_out_is_said(monkeypatch):
     printed = shown(monkeypatch, WIDE, 50)
-    assert "Columns left out, as the terminal has 50" in printed
+    assert "Columns left out because the terminal is 50" in printed
     assert "4 more notes" in printed
     assert "of 30 rows" in printed
     everything = shown(monkeypatch, WIDE, 50, whole=True)

@@ -1,4 +1,4 @@
-"""Texts that are drawn: as many as the sampler asks for, kept as they come, the same whenever they are drawn."""
+"""Sampling: as many texts as the sampler requests, stored as they arrive, and independent of when they are drawn."""
 
 from __future__ import annotations
 
@@ -271,8 +271,8 @@ def test_what_cannot_be_drawn_is_said_before_anything_is(family, tmp_path):
     refused("there is no 'nobody' in checkers", make_task(checker="nobody"))
     refused("there is no 'twice' in samplers; there are: n, pass_until", sampler="twice")
     refused("sampler 'n' cannot be made with .*max_samples", options={"max_samples": 3})
-    refused("successes=1: expected a whole number from 2", sampler="pass_until", options={"successes": 1})
-    refused("max_samples=3: expected a whole number from 5", sampler="pass_until", options={"max_samples": 3})
+    refused("successes=1: expected an integer of at least 2", sampler="pass_until", options={"successes": 1})
+    refused("max_samples=3: expected an integer of at least 5", sampler="pass_until", options={"max_samples": 3})
     choices = Task("c", "choice", (Doc("0", ("a",), (" b", " c"), ("b", "c"), (0,)),), "0" * 16)
     refused("sampler: none of the tasks c draws texts", choices, sampler="n")
     assert not list((tmp_path / "s").glob("samples/*"))

@@ -1,4 +1,4 @@
-"""What takes long: kills at random moments, and the whole demo."""
+"""Long tests: kills at random moments, and the whole demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites: only what is missing is scored, failures stay where they are, and nothing computed is lost."""
+"""Suites: only missing cells are scored, failures stay local, and no result is lost."""
 
 from __future__ import annotations
 

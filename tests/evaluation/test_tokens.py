@@ -1,4 +1,4 @@
-"""Tokenisation: the boundary, what stands before it, and what happens when a prompt is too long."""
+"""Tokenisation: the boundary, BOS, and truncation."""
 
 from __future__ import annotations
 

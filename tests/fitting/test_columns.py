@@ -1,4 +1,4 @@
-"""Columns of others by our names, filled in, and looked at for their units."""
+"""Input columns: renamed, completed, and checked for plausible units."""
 
 from __future__ import annotations
 

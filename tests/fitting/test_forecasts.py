@@ -1,4 +1,4 @@
-"""Forecasts: they cover known truth, say when they cannot, and say how they did before."""
+"""Forecasts: they cover known truth, abstain if they cannot, and report how well they did before."""
 
 from __future__ import annotations
 
@@ -339,7 +339,7 @@ def wanted(batch):
         (lambda batch, rng: np.zeros(wanted(batch)[:2]), "of shape"),
         (lambda batch, rng: 1 / 0, "forecaster 'mine' fails: ZeroDivisionError"),
         (lambda batch, rng: np.full(wanted(batch), 80.0), "expected 0 to 1"),
-        (lambda batch, rng: np.random.default_rng().random(wanted(batch)), "other draws"),
+        (lambda batch, rng: np.random.default_rng().random(wanted(batch)), "the same seed gives different draws"),
     ],
 )
 def test_a_forecaster_that_breaks_the_contract_is_named(draw, why):

@@ -159,12 +159,12 @@ def test_a_procedure_that_is_right_passes_the_check():
     [
         (with_(fit=lambda self, points, value, rng: {"y": 0.5}), "expected a harness.Fitted"),
         (with_(predict=lambda self, fitted, points: 0.5 * np.ones(9)), r"predict\(\) gives \(9,\) for 3 points"),
-        (with_(predict=lambda self, fitted, points: np.full(len(points), 0.4)), "without noise it misses by 0.1"),
+        (with_(predict=lambda self, fitted, points: np.full(len(points), 0.4)), "without noise, it is wrong by 0.1"),
         (
             with_(predict=lambda self, fitted, points: points["flops"].to_numpy() * 0 + 0.5 + 1e-4 * (len(points) < 3)),
-            "depends on the points predicted with it",
+            "depends on the other predicted points",
         ),
-        (with_(fit=lambda self, points, value, rng: Fitted({"y": points.pop(value)[0]})), "changes the points"),
+        (with_(fit=lambda self, points, value, rng: Fitted({"y": points.pop(value)[0]})), "modifies its input points"),
         (type("Half", (), {"name": "half", "features": (), "fit": None})(), "lacks predict; expected name, features"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Simulations: how often intervals hold the truth."""
+"""Simulations: coverage of intervals."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from harness.host import PluginHost
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
 from harness.metrics.per_document import per_document
 from harness.metrics.resampling import document_weights, reweighted
+from harness.metrics.standard_errors import Groups
 from harness.registries import make_metric
 from harness.testing import check_metric, example_samples, example_scores
 from harness.types import Metric
@@ -332,7 +333,7 @@ def test_the_paired_error_of_a_ratio_is_that_of_resampled_documents(aggregate, g
     a = example_scores(400, groups=groups)
     b = noisy(a, 2)
     value, stderr = paired_difference(metric, a, b)
-    weights = document_weights(a, 4000, np.random.default_rng(3))
+    weights = document_weights(Groups.of(a), 4000, np.random.default_rng(3))
     draws = reweighted(metric, b, weights) - reweighted(metric, a, weights)
     assert value == pytest.approx(evaluate(metric, b).value - evaluate(metric, a).value)
     assert stderr == pytest.approx(draws.std(ddof=1), rel=0.1)
@@ -388,5 +389,5 @@ def test_intervals_over_few_clusters_are_students(host: PluginHost):
 @pytest.mark.parametrize("groups", [1, 3, 4, 10])
 def test_reweighted_documents_vary_by_the_standard_error(host: PluginHost, groups, clustered):
     own = example_scores(40, groups=groups, clustered=clustered)
-    drawn = reweighted(host.metrics["margin"], own, document_weights(own, 4000, np.random.default_rng(0)))
+    drawn = reweighted(host.metrics["margin"], own, document_weights(Groups.of(own), 4000, np.random.default_rng(0)))
     assert drawn.std() == pytest.approx(evaluate(host.metrics["margin"], own).stderr, rel=0.06)

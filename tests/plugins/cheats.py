@@ -1,4 +1,4 @@
-"""Programs that pass their tests, where these run in the same process, without a right answer."""
+"""Programs that pass their tests without a correct answer if the tests run in the same process."""
 
 # ruff: noqa: E501  a program is a line
 

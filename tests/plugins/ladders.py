@@ -1,4 +1,4 @@
-"""A store of more sizes than the small test store has: every checkpoint of aster as a size of its own."""
+"""A store with more sizes than the small test store: every checkpoint of aster is a separate size."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Standin:
         name = {"right": Path(folder).name, "nothing": self.fake.seed, "half": f"half of {folder}"}[kind]
         self.folder, self.fake = Path(folder), replace(self.fake, seed=name)
         is_right = kind == "right"
-        return self.canary(), "" if is_right else "the weights in use are not the checkpoint's in lm_head.weight"
+        return self.canary(), "" if is_right else "the weights in use differ from the checkpoint in lm_head.weight"
 
     def describe(self) -> dict:
         about = {"vllm": "none", "device": str(self.options.get("device")), "notes": [], "canary": self.canary()}

@@ -1,4 +1,4 @@
-"""Few documents for many: no way to choose them is biased, intervals hold, and one command leads to the next."""
+"""Estimates from few documents: selection is unbiased, intervals cover, and the commands work in sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters (LoRA) as checkpoints: the numbers are those of the merged model, and never those of the base."""
+"""Adapters (LoRA) as checkpoints: scores are those of the merged model, never those of the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small random models of many architectures: a choice scores the same with whatever it shares a pass, or alone."""
+"""Small random models of many architectures: sharing a forward pass does not change the score of a choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks on the jail: each fails behind every one of its walls alone, and succeeds where these are left out."""
+"""Attacks on the sandbox: each wall alone stops them, and they succeed without these walls."""
 
 from __future__ import annotations
 

@@ -109,16 +109,16 @@ def test_a_limit_and_the_preferred_score_are_kept(tmp_path, host: PluginHost):
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        ({"input": "2 + 2", "target": "4"}, "example 1: expected an input and target_scores; .* needs sampling"),
+        ({"input": "2 + 2", "target": "4"}, "example 1: expected input and target_scores; .* not supported"),
         ({"input": "x", "target_scores": {"a": 0.5, "b": 1}}, "example 1: the target score of 'a' is 0.5"),
         ({"input": "x", "target_scores": {"a": -1, "b": 1}}, "the target score of 'a' is -1"),
         ({"input": "x", "target_scores": {"a": "1", "b": 0}}, "the target score of 'a' is '1'"),
-        ({"input": "x", "target_scores": {"a": 0, "b": 0}}, "0 of 2 choices are right"),
-        ({"input": "x", "target_scores": {"a": 1, "b": 1}}, "2 of 2 choices are right"),
-        ({"input": "x", "target_scores": {"a": 1}}, "expected two or more"),
-        ({"input": "x", "target_scores": {"a": 1, "": 0}}, "expected two or more that hold text"),
-        ({"target_scores": {"a": 1, "b": 0}}, "expected an input"),
-        ("x", "example 1: expected an input"),
+        ({"input": "x", "target_scores": {"a": 0, "b": 0}}, "0 of 2 choices are correct"),
+        ({"input": "x", "target_scores": {"a": 1, "b": 1}}, "2 of 2 choices are correct"),
+        ({"input": "x", "target_scores": {"a": 1}}, "expected at least two"),
+        ({"input": "x", "target_scores": {"a": 1, "": 0}}, "expected at least two that are not empty"),
+        ({"target_scores": {"a": 1, "b": 0}}, "expected input"),
+        ("x", "example 1: expected input"),
     ],
 )
 def test_an_example_that_cannot_be_scored_is_named(tmp_path, host: PluginHost, example, message):
@@ -131,7 +131,7 @@ def test_an_example_that_cannot_be_scored_is_named(tmp_path, host: PluginHost, e
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"name": "empty"}, "has no examples, and no folder beside it holds a task.json"),
+        ({"name": "empty"}, "has no examples, and no sub-folder of .* contains a task.json"),
         ({"examples": []}, "expected a list of examples"),
         ({"examples": {}}, "expected a list of examples"),
         ([], "expected a JSON object, found list"),
@@ -148,7 +148,7 @@ def test_programmatic_tasks_and_missing_files_are_told_apart(tmp_path, host: Plu
         find(tmp_path, host)
     with pytest.raises(TaskError, match="programmatic task"):
         find(tmp_path / "task.py", host)
-    with pytest.raises(UsageError, match=r"there is no .*nowhere; expected a task.json"):
+    with pytest.raises(UsageError, match=r"nowhere does not exist; expected a task.json"):
         find(tmp_path / "sub" / "nowhere", host)
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(TaskError, match=r"broken.json: .*expected a task.json of BIG-bench"):

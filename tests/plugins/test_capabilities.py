@@ -1,4 +1,4 @@
-"""harness capabilities: lines of families, compute in the units of a reference family, models that say most."""
+"""harness capabilities: lines of families, compute relative to a reference family, most informative models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs behind walls: right ones pass, wrong ones do not, hostile ones do no harm and get no further."""
+"""Programs in the sandbox: correct ones pass, wrong ones fail, hostile ones do no harm."""
 
 from __future__ import annotations
 
@@ -260,7 +260,12 @@ def test_programs_end_with_the_one_who_asked():
         ("namespaces", ("files", "rights"), LIMITS, "files of the user cannot be read: failed"),
         ("landlock", ("files",), LIMITS, "files of the user cannot be read: failed"),
         ("namespaces", ("network", "calls"), LIMITS, "there is no network: failed"),
-        ("namespaces", ("rights", "calls"), replace(LIMITS, wall=3), "tests are out of reach, and no rights to be had"),
+        (
+            "namespaces",
+            ("rights", "calls"),
+            replace(LIMITS, wall=3),
+            "the tests cannot be attacked, and rights cannot be gained",
+        ),
     ],
 )
 def test_walls_with_a_hole_are_noticed(monkeypatch, walls, without, limits, claim):
@@ -280,7 +285,7 @@ def test_without_walls_programs_are_refused_and_it_is_said_what_to_do(monkeypatc
 
     monkeypatch.setattr(Sandbox, "run", run)
     with pytest.raises(
-        EngineError, match="could do harm .*namespaces: unshare: not permitted.*landlock: unsh.*expected Linux"
+        EngineError, match="cannot isolate them .*namespaces: unshare: not permitted.*landlock: unsh.*expected Linux"
     ):
         probes._verified.__wrapped__()
 
@@ -497,9 +502,9 @@ def test_strong_tests_find_what_weak_ones_do_not():
 def test_documents_that_cannot_be_checked_are_named():
     with pytest.raises(TaskError, match="document 7 has no tests; expected attributes test and entry_point"):
         code(document(prompt="x"), "")
-    with pytest.raises(TaskError, match="document 7: its tests are no Python"):
+    with pytest.raises(TaskError, match="document 7: its tests are not valid Python"):
         code(document(test_list="assert ("), "")
-    with pytest.raises(TaskError, match="document 7: its tests are no Python"):
+    with pytest.raises(TaskError, match="document 7: its tests are not valid Python"):
         code(document(test="def check(", entry_point="f"), "")
     wrong = document(**{**HUMANEVAL, "canonical_solution": "    return x\n"})
     with pytest.raises(TaskError, match=r"document 7: its own solution has failed \(assert candidate\(2\) == 4\)"):

@@ -1,4 +1,4 @@
-"""What a small scale says of a large one: agreement of pairs, signal over noise, laws that cross."""
+"""Agreement of small and large scales: pairs of families, signal to noise, crossings of laws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From log-probability to accuracy: correlations of documents, where they are lost, and laws of every choice."""
+"""From log-probability to accuracy: correlations of documents, where they drop, and laws of every choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimators against exact expectations, and their intervals against simulated truth."""
+"""Estimators against exact expectations, and their intervals in simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes, one store: the same records as one process, whatever dies meanwhile."""
+"""Several processes, one store: the same records as with one process, even if workers die."""
 
 from __future__ import annotations
 

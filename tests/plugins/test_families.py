@@ -1,4 +1,4 @@
-"""family_skill: families lean on each other as far as they are alike, and new ones have honest intervals."""
+"""family_skill: partial pooling over families, and intervals of new families that cover."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def test_scores_keep_to_floor_and_one():
 def test_what_is_doubtful_or_impossible_is_said():
     table = models(np.random.default_rng(0))
     twice = pd.concat([table.assign(step=1), table.assign(step=2)]).assign(size=lambda t: t["i"])
-    assert "several checkpoints of one run are taken for independent" in str(fit(twice, "family_skill", value="y"))
+    assert "several checkpoints of one run are treated as independent" in str(fit(twice, "family_skill", value="y"))
     with pytest.raises(LawError, match="found 4 models of 1 families"):
         fit(table[table["family"] == "f0"].head(4), "family_skill", value="y")
     with pytest.raises(LawError, match="expected scores from 0 to 1, found .*; or scale=identity"):
         fit(table, "family_skill", value="z")
     with pytest.raises(LawError, match="no column 'family'"):
         fit(table.drop(columns="family"), "family_skill", value="y")
-    with pytest.raises(UsageError, match="scale='probit' is none of logit, identity"):
+    with pytest.raises(UsageError, match="scale='probit': expected one of logit, identity"):
         FamilySkill(scale="probit")
-    with pytest.raises(UsageError, match="floor=1: expected the score of guessing"):
+    with pytest.raises(UsageError, match="floor=1: expected the chance level"):
         FamilySkill(floor=1)
 
 

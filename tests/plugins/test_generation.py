@@ -1,4 +1,4 @@
-"""Texts from the transformers engine: greedy ones are what a plain loop gives, drawn ones are those of their seeds."""
+"""Generation with the transformers engine: greedy texts equal a plain loop, sampled texts depend on seeds only."""
 
 from __future__ import annotations
 

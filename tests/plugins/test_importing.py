@@ -1,4 +1,4 @@
-"""harness import: published tables, results and samples of lm-eval beside a store's own cells."""
+"""harness import: published tables, and results and samples of lm-eval, in a store with measured cells."""
 
 from __future__ import annotations
 
@@ -224,9 +224,9 @@ def test_results_without_samples_become_points(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"acc": 1.0', '"acc": 0.0', "acc is 0.0, and its log-probabilities give 1"),
+        ('"acc": 1.0', '"acc": 0.0', "acc is 0.0, but its log-probabilities give 1"),
         ('"target": "0"', '"target": "7"', "is none of its choices"),
-        ('["-1.7370493412017822", "True"]', '"a text"', "a text, or no log-probability"),
+        ('["-1.7370493412017822", "True"]', '"a text"', "expected a log-probability"),
     ],
 )
 def test_samples_that_do_not_give_lm_evals_results_back_stay_points(tmp_path, old, new, said):
@@ -267,7 +267,7 @@ def test_samples_alone_and_other_files_are_refused(tmp_path):
     (samples,) = LM_EVAL.glob("samples_sums*")
     assert "need the results_*.json of their run" in run("import", samples, "-o", tmp_path / "s").stderr
     (tmp_path / "x.json").write_text("[]")
-    assert "no results file of lm-eval" in run("import", tmp_path / "x.json", "-o", tmp_path / "s").stderr
+    assert "not a results file of lm-eval" in run("import", tmp_path / "x.json", "-o", tmp_path / "s").stderr
     assert not (tmp_path / "s").exists()
 
 

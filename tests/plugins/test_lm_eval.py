@@ -1,4 +1,4 @@
-"""lm-eval's tasks on our engines: the same JSON as lm-eval writes, choice by choice, metric by metric."""
+"""lm-eval's tasks on the harness's engines: JSON equal to lm-eval's, choice by choice, metric by metric."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_task_whose_file_is_gone_says_that_it_cannot_be_built_again(host: Plug
     (folder / "hellaswag.yaml").unlink()
     rebuilding._rebuilt.cache_clear()
     store = harness.open_store(tmp_path / "store", registries=host)
-    with pytest.raises(TaskError, match="lm_eval:hellaswag cannot be built again from .*hellaswag.yaml"):
+    with pytest.raises(TaskError, match="lm_eval:hellaswag cannot be rebuilt from .*hellaswag.yaml"):
         store.points(metrics=["lm_eval:acc"])
     with pytest.warns(UserWarning, match="metrics of lm_eval are left out"):
         assert "acc" in set(store.points()["metric"])

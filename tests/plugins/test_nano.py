@@ -1,4 +1,4 @@
-"""The nano world stays what it was, and a family can really be trained and evaluated."""
+"""The nano world does not change, and a family can be trained and evaluated."""
 
 from __future__ import annotations
 
@@ -200,14 +200,14 @@ def test_the_rate_warms_up_and_anneals() -> None:
 def test_an_unknown_size_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A size that does not exist is an error of usage, which lists those that do."""
     assert train.main(["aster", str(tmp_path), "--sizes", "w32l2,w48l2", "--device", "cpu"]) == 2
-    assert capsys.readouterr().err.startswith("train: there is no size w48l2; expected some of w32l2, w64l2")
+    assert capsys.readouterr().err.startswith("train: unknown size w48l2; expected one or more of w32l2, w64l2")
 
 
 @pytest.mark.parametrize(("option", "value"), [("steps", 32), ("batch", 8), ("docs", 600), ("seed", 1)])
 def test_another_training_is_not_mixed_in(trained: Path, option: str, value: int) -> None:
     """A folder that holds the family from other settings is refused, and the difference named."""
     other = recipe.Training(**{"family": "aster", "steps": 16, "batch": 4, "docs": 300, option: value})
-    difference = rf"{option} \d+; expected {option} {value}; name another folder"
+    difference = rf"{option} \d+; expected {option} {value}; choose another folder"
     with pytest.raises(harness.FamilyError, match=difference):
         train.train_family(other, trained, ["w64l2"])
 
@@ -221,7 +221,7 @@ def test_another_training_ends_with_status_1(trained: Path, capsys: pytest.Captu
 def test_a_family_file_of_others_is_not_overwritten(tmp_path: Path) -> None:
     """A family file without checkpoints of ours, such as a shipped one, stays."""
     shipped = shutil.copy(Path(nano.__file__).with_name("aster.toml"), tmp_path)
-    with pytest.raises(harness.FamilyError, match="without its checkpoints; name another folder"):
+    with pytest.raises(harness.FamilyError, match="without its checkpoints; choose another folder"):
         train.train_family(TINY, tmp_path)
     assert "balanced mixture" in Path(shipped).read_text()
 

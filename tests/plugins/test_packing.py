@@ -1,4 +1,4 @@
-"""Packed rows: what requests share is read once, and every choice keeps the tokens it would see alone."""
+"""Packed rows: shared tokens are computed once, and every choice attends to its own tokens only."""
 
 from __future__ import annotations
 

@@ -71,5 +71,5 @@ def test_shapes_of_one_size_differ(host: PluginHost):
 
 def test_a_schedule_without_rates_is_an_error(host: PluginHost):
     points = curve(1e-2, loss=2.0).drop(columns="learning_rate")
-    with pytest.raises(LawError, match="need columns step and learning_rate; learning_rate is missing"):
+    with pytest.raises(LawError, match="need the columns step and learning_rate; missing: learning_rate"):
         fit(points, "lr_annealing", value="loss", registries=host)

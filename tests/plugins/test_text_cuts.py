@@ -1,4 +1,4 @@
-"""Encoding texts in parts: the ids are those of whole texts, and what is not proven is encoded whole."""
+"""Encoding texts in parts: ids equal those of whole texts; unproven tokenizers encode whole texts."""
 
 from __future__ import annotations
 

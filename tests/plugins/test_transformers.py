@@ -1,4 +1,4 @@
-"""The transformers engine: exact against a plain forward, on every kind of model that runs here."""
+"""The transformers engine: equal to a plain forward pass, on every kind of model that runs here."""
 
 from __future__ import annotations
 

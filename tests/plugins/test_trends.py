@@ -1,4 +1,4 @@
-"""Shapes of curves over scale, sudden rises, the largest size against a law: on curves whose truth is known."""
+"""Shapes of curves over scale, sudden rises, the largest size against a law: on curves with known truth."""
 
 from __future__ import annotations
 

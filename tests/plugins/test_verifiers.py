@@ -1,4 +1,4 @@
-"""Resampling with a verifier that errs: exact cases, no bias, and a best number of samples."""
+"""Resampling with an imperfect verifier: exact cases, no bias, and an optimal number of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two checkpoints document by document, and what stands in the way of predicting a task."""
+"""harness versus and harness predictability: two checkpoints document by document, and obstacles to prediction."""
 
 from __future__ import annotations
 

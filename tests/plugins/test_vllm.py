@@ -182,7 +182,7 @@ def test_a_swap_that_is_right_is_quick(tmp_path):
         assert len(set(processes)) == 1
         assert engine.describe()["notes"] == []  # transformers, asked at the first swap, says the same
         engine.canary = [x - 1 for x in engine.canary]
-        engine._hear_transformers(checkpoint)
+        engine._compare_with_transformers(checkpoint)
         assert engine.describe()["notes"][0].endswith("between a fresh engine of vLLM and transformers on the CPU")
 
 
@@ -218,8 +218,8 @@ def without(folder: Path, name: str) -> Path:
 def test_each_way_for_a_later_swap_to_go_wrong_is_seen_by_the_workers(sabotaged, tmp_path):
     right = untied(tmp_path / "right", 1)
     cases = {
-        f"other {sabotaged.folder}": "the weights in use are not the checkpoint's in ",
-        "packed lm_head": "the weights in use are not the checkpoint's in lm_head.weight",
+        f"other {sabotaged.folder}": "the weights in use differ from the checkpoint in ",
+        "packed lm_head": "the weights in use differ from the checkpoint in lm_head.weight",
         "packed model.layers.1.mlp.gate_up_proj": "in model.layers.1.mlp.gate_up_proj.weight",
         "packed model.layers.0.self_attn.o_proj": "in model.layers.0.self_attn.o_proj.weight",
     }
@@ -245,7 +245,7 @@ def test_a_third_swap_that_goes_wrong_is_done_again_by_a_fresh_engine(sabotaged,
         with open_transformers(checkpoint, folder, max_length=200) as other:
             assert furthest(by_key(sabotaged.score(asked)), by_key(other.score(asked))) < 1e-3
     note = sabotaged.describe()["notes"][-1]
-    assert "each checkpoint has an engine of its own: a later swap was wrong: the weights in use are not" in note
+    assert "each checkpoint has its own engine: a later swap was wrong: the weights in use differ" in note
     without(folders[3], "model.layers.1.self_attn.k_proj.weight")
     with pytest.raises(EngineError, match=r"lacks the weights layers\.1\.self_attn\.k_proj\.weight; copy it again"):
         sabotaged.swap(checkpoint, folders[3])
@@ -257,7 +257,7 @@ def test_a_tied_head_that_stays_old_is_seen_by_the_workers():
     with open_engine(checkpoint, folder, **OPTIONS) as engine:
         engine.folder = located("aster:w64l2@1600")[1]
         assert engine.unchecked == ""
-        assert engine._swapped().why_not == "the weights in use are not the checkpoint's in lm_head.weight"
+        assert engine._swapped().why_not == "the weights in use differ from the checkpoint in lm_head.weight"
 
 
 def test_batches_have_the_sizes_of_vllms_own_class_for_offline_use(engine):
@@ -324,7 +324,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path,
     assert (len(found.choices()), found.largest < FLOAT32) == (400, True)
     (cell,) = harness.open_store(store, registries=host).cells()
     assert (
-        "ended by signal 9; it was started again" in harness.open_store(store).read(cell.id.name).provenance["notes"][0]
+        "ended by signal 9; vLLM was restarted" in harness.open_store(store).read(cell.id.name).provenance["notes"][0]
     )
 
 
@@ -351,7 +351,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
 def test_what_vllm_does_not_know_is_said():
     with pytest.raises(EngineError, match="unexpected keyword argument 'tensor_paralel_size'"):
         open_engine(*located("aster:w32l2@1600"), tensor_paralel_size=2, **OPTIONS).__enter__()
-    with pytest.raises(EngineError, match="option max_model_len; name it by max_length"):
+    with pytest.raises(EngineError, match="option max_model_len is set by the harness; use max_length"):
         open_engine(*located("aster:w32l2@1600"), max_model_len=100, **OPTIONS).__enter__()
     with pytest.raises(EngineError, match="batch_invariant: vLLM has such kernels for GPUs only"):
         open_engine(*located("aster:w32l2@1600"), batch_invariant=True, **OPTIONS).__enter__()

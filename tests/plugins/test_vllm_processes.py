@@ -1,4 +1,4 @@
-"""The vLLM engine without vLLM: its child processes die, run out of memory and swap wrongly, and nothing is lost."""
+"""The vLLM engine without vLLM: after crashes, lack of memory and wrong swaps of its children, nothing is lost."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_child_that_dies_is_started_again_and_asked_what_it_did_not_answer(sta
     expect(engine, requests(700))
     notes = engine.describe()["notes"]
     assert len(notes) == 2
-    assert notes[0].startswith("the process of the engine ended by signal 9; it was started again, and asked ")
+    assert notes[0].startswith("the process of the engine ended by signal 9; vLLM was restarted and received ")
     assert int(notes[0].split()[-4]) <= 700 - 250  # not all once more
 
 
@@ -124,8 +124,8 @@ def test_memory_that_runs_out_is_asked_for_less(start, tmp_path):
     about = engine.describe()
     assert about["options"]["max_num_batched_tokens"] == 256
     assert about["notes"][:2] == [
-        "out of memory: gpu_memory_utilization 0.72 from here on",
-        "out of memory: max_num_batched_tokens 500 from here on",
+        "out of memory: gpu_memory_utilization is 0.72 from now on",
+        "out of memory: max_num_batched_tokens is 500 from now on",
     ]
 
 
@@ -199,7 +199,7 @@ def test_a_swap_that_was_seen_wrong_is_not_done_again(start, tmp_path, swaps, wh
     engine = start(first)
     assert len(set(pids(engine, others))) == 3
     note = engine.describe()["notes"][-1]
-    assert note.startswith("weights are not swapped, each checkpoint has an engine of its own: ")
+    assert note.startswith("weights are not swapped, each checkpoint has its own engine: ")
     assert why in note
 
 
@@ -211,7 +211,7 @@ def test_a_later_swap_that_changes_nothing_is_noticed(start, tmp_path):
     (second / "swaps").write_text("nothing")
     after = pids(engine, others)
     assert len({before, *after}) == 3
-    told = "a later swap was wrong: the weights in use are not the checkpoint's in lm_head.weight"
+    told = "a later swap was wrong: the weights in use differ from the checkpoint in lm_head.weight"
     assert engine.describe()["notes"][-1].endswith(told)
 
 
@@ -220,16 +220,16 @@ def test_a_model_whose_weights_cannot_be_verified_is_not_swapped(start, tmp_path
     first, *others = [make_folder(tmp_path / name, unchecked=why) for name in "abc"]
     engine = start(first)
     assert len(set(pids(engine, others))) == 2
-    told = "weights are not swapped, each checkpoint has an engine of its own: "
+    told = "weights are not swapped, each checkpoint has its own engine: "
     assert engine.describe()["notes"] == [told + why]
 
 
 def test_a_fresh_engine_that_does_not_serve_its_checkpoint_is_an_error(start, tmp_path):
     """Where engines of the same kind were verified before."""
     first = make_folder(tmp_path / "a")
-    wrong = make_folder(tmp_path / "b", unchecked="the weights in use are not the checkpoint's in lm_head.weight")
+    wrong = make_folder(tmp_path / "b", unchecked="the weights in use differ from the checkpoint in lm_head.weight")
     engine = start(first)
-    with pytest.raises(EngineError, match=r"does not serve the weights of .*b: the weights in use are not"):
+    with pytest.raises(EngineError, match=r"does not serve the weights of .*b: the weights in use differ"):
         engine.swap(CHECKPOINT, wrong)
     assert engine.child is None
 

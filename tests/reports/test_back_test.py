@@ -1,4 +1,4 @@
-"""Back-tests: every size predicted from the smaller ones, by every law that applies, against laws that know nothing."""
+"""Back-tests: every size predicted from the smaller ones by every applicable law, compared with baselines."""
 
 from __future__ import annotations
 

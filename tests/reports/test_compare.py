@@ -1,4 +1,4 @@
-"""Families side by side, from real scores."""
+"""Comparison of families from real scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: what differs is told to the document, and nothing differs from itself."""
+"""Differences of two evaluations: reported per document, and none between equal stores."""
 
 from __future__ import annotations
 

@@ -98,14 +98,15 @@ def host(failure: str = "", at: int = 0) -> harness.PluginHost:
 
 
 def make_models(folder: Path) -> Family:
-    """Return a family of two checkpoints with files of their own."""
+    """Return a family of two checkpoints with files of their own, made where they are missing."""
     known = []
     for step in (1, 2):
         source = folder / str(step)
-        source.mkdir(parents=True, exist_ok=True)
-        (source / "config.json").write_text(json.dumps({"step": step}))
-        header = json.dumps({"__metadata__": {"step": str(step)}}).encode()
-        (source / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        if not source.exists():
+            source.mkdir(parents=True)
+            (source / "config.json").write_text(json.dumps({"step": step}))
+            header = json.dumps({"__metadata__": {"step": str(step)}}).encode()
+            (source / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         known.append(Checkpoint("fam", "s", step, 0, str(source), params=10, tokens=5.0))
     return Family("fam", tuple(known))
 

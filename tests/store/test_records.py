@@ -1,8 +1,9 @@
-"""The store: whole files or none, damage found and named, names joined on reading."""
+"""The store: atomic files, damage found and named, names joined on reading."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,10 +227,39 @@ def test_the_digest_is_of_content_and_not_of_place(tmp_path):
     assert checkpoint_digest(first) not in others
 
 
+def test_names_that_are_stored_are_not_written_again_and_are_the_latest(store):
+    """A resumed sweep wrote and synced one file per checkpoint, though nothing had changed."""
+    one, two = (replace(CHECKPOINT, source=source, tokens=tokens) for source, tokens in (("/one", 1.0), ("/two", 2.0)))
+    store.put_checkpoint(CELL.checkpoint, one)
+    store.put_checkpoint(CELL.checkpoint, two)
+    files = {file: file.stat().st_ino for file in (store.path / "checkpoints").iterdir()}
+    for file in files:
+        os.utime(file, (1, 1))
+    store.put_checkpoint(CELL.checkpoint, one)
+    assert {file: file.stat().st_ino for file in files} == files
+    assert Store(store.path).checkpoints[CELL.checkpoint] == [one]
+
+
+def test_a_resumed_suite_verifies_names_and_bytes_without_decoding_tables(store, monkeypatch):
+    other = CellId("0dd0" * 4, TASK.fingerprint, SETTINGS.digest)
+    for cell in (CELL, other):
+        store.write(cell, records())
+    monkeypatch.setattr("harness.store.files.pq.ParquetFile", None)
+    store.check(CELL.name)
+    monkeypatch.undo()
+    one, two = (store.path / "records" / f"{cell.name}.parquet" for cell in (CELL, other))
+    two.write_bytes(one.read_bytes())
+    with pytest.raises(DamagedFile, match=f"it is records/{CELL.name} under another name"):
+        store.check(other.name)
+    content = bytearray(one.read_bytes())
+    content[len(content) // 2] ^= 1
+    one.write_bytes(content)
+    with pytest.raises(DamagedFile, match="its bytes have the digest"):
+        store.check(CELL.name)
+
+
 def test_weights_of_the_same_size_and_time_are_read_again(tmp_path):
     """`cp -p` and `rsync -t` keep size and mtime; a digest cache that looked at these alone would be stale."""
-    import os
-
     (tmp_path / "config.json").write_text("{}")
     weights, other = tmp_path / "model.safetensors", tmp_path / "other"
     weights.write_bytes(b"one")

@@ -1,4 +1,4 @@
-"""Replicates are kept between fits; their numbers are those of computing them anew."""
+"""Replicates are cached between fits; cached values equal recomputed ones."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def test_replicates_and_later_draws_are_the_same_from_a_used_and_from_a_new_stor
     nano_store, points, monkeypatch, kept
 ):
     monkeypatch.setattr(replicates, "KEPT_BYTES", kept)
+    monkeypatch.setattr(replicates, "VALUES_BYTES", kept)
     used, new = harness.open_store(nano_store.path), harness.open_store(nano_store.path)
     drawn(used, points, ["acc"])
     drawn(used, points.iloc[::-1])
@@ -44,3 +45,15 @@ def test_cells_are_loaded_once_for_equal_draws(nano_store, points, monkeypatch):
     drawn(store, points)
     monkeypatch.setattr(type(store), "load", None)
     assert drawn(store, points.iloc[:3])[0]["acc"].shape == (50, 3)
+
+
+def test_cells_that_points_were_made_of_are_not_read_again(nano_store, monkeypatch):
+    """A comparison read every file of its cells twice: once for points, once for resamples of their documents."""
+    store = harness.open_store(nano_store.path)
+    points = widen(store.points("nano_addition", metrics=["acc", "gold_bits_per_byte"]))
+    expected, _ = drawn(harness.open_store(nano_store.path), points, ["acc", "gold_bits_per_byte"])
+    monkeypatch.setattr(type(store), "load", None)
+    found, _ = drawn(store, points, ["acc", "gold_bits_per_byte"])
+    assert {name: column.tobytes() for name, column in found.items()} == {
+        name: column.tobytes() for name, column in expected.items()
+    }

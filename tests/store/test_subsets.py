@@ -1,4 +1,4 @@
-"""Subsets of tasks: only what was picked is scored, under a name of its own, and only of the very same documents."""
+"""Subsets of tasks: only selected documents are scored, under a separate name, and only for identical documents."""
 
 from __future__ import annotations
 

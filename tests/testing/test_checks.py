@@ -1,4 +1,4 @@
-"""The one-line checks of plugin authors notice what is wrong, and say it."""
+"""The conformance checks find violations and describe them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def gain(scores):
 @pytest.mark.parametrize(
     ("metric", "registered", "message"),
     [
-        (gain, {}, "logprob_unconditional and is_greedy are not offered; say what it needs in needs="),
+        (gain, {}, "if scores do not provide logprob_unconditional and is_greedy; list what it needs in needs="),
         (gain, {"needs": ["unconditionally"]}, "needs unconditionally; scores may offer"),
-        (gain, {"needs": "unconditional", "aggregate": "median"}, "aggregate='median' is none of"),
+        (gain, {"needs": "unconditional", "aggregate": "median"}, "aggregate='median'; expected one of"),
         (3, {}, "cannot be called"),
     ],
 )
@@ -65,7 +65,7 @@ def with_(**changed) -> object:
         (with_(anchor=()), r"did you mean 'anchors'\? Otherwise rename it to _anchor"),
         (with_(name=""), "has the name ''; expected text"),
         (with_(guess=lambda self, y, x: None), r"guess\(\) returned None; expected a value for each parameter"),
-        (with_(formula=lambda self, x, a, b: a + 2 * x + 0 * b), "nothing depends on 'b'"),
+        (with_(formula=lambda self, x, a, b: a + 2 * x + 0 * b), "the parameter 'b' has no effect"),
         (object(), "lacks features, formula, guess, name, parameters"),
     ],
 )
@@ -98,7 +98,7 @@ class Bounded(Line):
 
 
 def test_bounds_that_know_a_unit_are_noticed():
-    with pytest.raises(AssertionError, match=r"with tokens 100 times as large .* say own_units = \('tokens',\)"):
+    with pytest.raises(AssertionError, match=r"with tokens 100 times as large, .* set own_units = \('tokens',\)"):
         check_law(Bounded())
     check_law(type("Scaled", (Bounded,), {"own_units": ("tokens",)})())
 
@@ -147,10 +147,10 @@ class Talkative(FakeEngine):
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        (Forgets, "came back; expected"),
+        (Forgets, "returned the samples"),
         (Overruns, "50 tokens; at most 5"),
-        (Sloppy, "a sample depends on its company, or not on its seed alone"),
-        (Cool, "is not drawn as often as its probability says"),
+        (Sloppy, "a sample depends on the other requests, not on its seed alone"),
+        (Cool, "differs from its probability"),
         (Talkative, "stop='"),
     ],
 )

@@ -69,8 +69,8 @@ def test_all_failures_of_a_plugin_are_listed_at_once(tmp_path):
     assert "| bad    | law      | crooked | 3 failed |" in result.stdout
     for message in (
         "bad, law crooked: law 'crooked': the example [2.  0.5] lies outside the bounds",
-        "bad, law crooked: law 'crooked': nothing depends on 'b'",
-        "bad, law crooked: law 'crooked': guess() gives no b",
+        "bad, law crooked: law 'crooked': the parameter 'b' has no effect",
+        "bad, law crooked: law 'crooked': guess() gives no value for b",
         "bad, metric leaky: leaky: a document's value depends on the other documents",
         "bad, reporter bad: it returned 3; expected text",
     ):
@@ -161,7 +161,7 @@ def test_a_panel_that_draws_a_column_it_lacks_is_told_so():
 
     with pytest.raises(AssertionError) as caught:
         check_panel(panel)
-    assert "draws perplexity, of which the rows have no column" in str(caught.value)
+    assert "draws perplexity, but the rows have no such column" in str(caught.value)
     assert "about is empty" in str(caught.value)
 
 

@@ -1,15 +1,15 @@
-"""What runs in the jail: the tests, and in another process, without rights and behind walls, the program.
+"""The code that runs inside the sandbox. The tests and the program run in separate processes without rights.
 
-Only the standard library is used: `sandbox.py` starts `main` in an interpreter of its own. The processes are
+`sandbox.py` starts `main` in its own interpreter, which uses the standard library only. The processes are
 
-    launcher           takes orders, one program after the other
-    └── starter        puts up the walls, and ends what takes too long
-        └── referee    behind them: runs the tests, writes the verdict; where it ends, everything does
-            └── player runs the program, then does nothing but answer calls
+    launcher           receives orders, one program after the other
+    └── starter        builds the walls, and kills the referee when the wall-clock limit is reached
+        └── referee    inside the walls: runs the tests and writes the verdict; its end ends all processes below
+            └── player runs the program, then only answers calls
 
-Every wall is of the kernel: system calls that are refused (syscalls.py), limits, rights, keys and namespaces
-(walls.py), or Landlock in the place of namespaces (landlock.py). The player is forked before the referee reads the
-tests, cannot read its memory, and has neither them nor the pipe of the verdict. What it says comes as values of
-Python's own types (values.py): an object that claims to equal everything, a patched `assert`, an exit, a printed
-"passed" reach nobody. To pass, a program must return what the tests expect.
+The Linux kernel enforces every wall: refused system calls (syscalls.py), limits, rights, keys and namespaces
+(walls.py), or Landlock instead of namespaces (landlock.py). The player is forked before the referee reads the tests.
+It cannot read the referee's memory, and it has no access to the tests or to the verdict's pipe. Its answers arrive as
+values of Python's own types (values.py). Therefore an object that claims to equal everything, a patched `assert`, an
+exit or a printed "passed" has no effect. To pass, a program must return the values that the tests expect.
 """

@@ -1,4 +1,4 @@
-"""Files that remain to a program where no namespaces can be made, such as in a container: Landlock (Linux 5.13)."""
+"""Restrict file access with Landlock (Linux 5.13) where namespaces are not allowed, for example in a container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .system import call
 # <linux/landlock.h>
 VERSION, BENEATH = 1, 1
 EXECUTE, WRITE, READ, LIST = 1, 2, 4, 8
-RIGHTS = (0, 0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)  # that versions 1 to 5 know of, for files
+RIGHTS = (0, 0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)  # file rights, by the version of Landlock (1 to 5)
 NETWORK, SCOPES = 0x3, 0x3  # TCP, since version 4; signals and abstract sockets, since version 6
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
@@ -23,7 +23,7 @@ def _make(rights: bytes | None, size: int, flags: int = 0) -> int:
 
 
 def restrict(visible: Sequence[str], without: Collection[str] = ()) -> None:
-    """Refuse this process, which must not gain rights any more, all files but those to be read."""
+    """Let this process read the `visible` files only; it must have called `give_up_rights` before."""
     if "files" in without:
         return
     version = _make(None, 0, VERSION)

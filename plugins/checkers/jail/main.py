@@ -1,4 +1,4 @@
-"""Where the interpreter of a jail begins."""
+"""Entry point of the sandbox's interpreter."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .wire import WireError, read_message, write_message
 
 
 def main() -> None:
-    """Run the programs that are ordered on standard input, each behind walls of its own, and write verdicts.
+    """Run each program that standard input orders inside its own walls, and write the verdicts.
 
-    An order is three messages: limits, which are read here, the program, and its tests, which only the referee reads.
-    It ends with its input, or after a program that did not end as it should.
+    An order consists of three messages. The limits are read here; the referee reads the program and its tests. The
+    function returns when the input ends, or after a program that had to be killed.
     """
     config = json.loads(sys.argv[2])
     sys.argv = [""]
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _launch(config: Mapping[str, Any], limits: Mapping[str, int]) -> NoReturn:
-    """Start the referee behind walls, and end what takes too long."""
+    """Start the referee inside walls; kill it when the wall-clock limit is reached."""
     has_folder, without = config["walls"] == "namespaces", config["without"]
     try:
         if has_folder:
@@ -68,11 +68,11 @@ def _leave(message: Any) -> NoReturn:
 
 
 def _wait(pid: int, seconds: int) -> str:
-    """Wait until the referee has ended, and with it all that it started; say so if it had to be ended."""
+    """Wait until the referee ends. Return "timed out" if it had to be killed, "crashed" if it failed, else ""."""
     process = os.pidfd_open(pid)
     waiting = select.poll()
     waiting.register(process, select.POLLIN)
-    waiting.register(0, 0)  # whose end means that nobody waits for a verdict any more
+    waiting.register(0, 0)  # standard input closes when the parent no longer waits for a verdict
     is_late = process not in dict(waiting.poll(1000 * seconds))
     if is_late:
         os.kill(pid, signal.SIGKILL)
@@ -95,7 +95,7 @@ def _referee(config: Mapping[str, Any], limits: Mapping[str, int]) -> NoReturn:
     os.dup2(null, 2)
     if "rights" not in without:
         walls.set_dumpable(False)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which process 1 does not get from behind the walls
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # with the default action, the kernel ignores it for process 1
 
     def restrict(pid: int) -> None:
         if "calls" not in without:

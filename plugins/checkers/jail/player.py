@@ -1,4 +1,4 @@
-"""The process of the program: runs it once, then does what the referee asks with what it defines."""
+"""The program's process: run the program once, then answer the referee's requests to use what it defines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .wire import WireError, read_message, write_message
 
 
 def _next(iterator: Iterator[Any]) -> tuple[Any, ...]:
-    """Return the next value in a tuple, or an empty one at the end."""
+    """Return a tuple of the next value, or an empty tuple at the end."""
     try:
         return (next(iterator),)
     except StopIteration:
@@ -37,16 +37,16 @@ WORK: dict[str, Callable[..., Any]] = {
 
 
 def _described(error: BaseException, encoder: Encoder) -> list[Any]:
-    """Return the names of an error's classes, its text and what it is made of."""
+    """Return the names of an error's classes, its message and its arguments."""
     names = [kind.__name__ for kind in type(error).__mro__]
     try:
         return [names, str(error)[:LONGEST_TEXT], encoder.encode(error.args)]
-    except Exception:  # the program's own class
+    except Exception:  # an error class of the program may fail itself
         return [names, "", encoder.encode(())]
 
 
 class Player:
-    """A program and the objects of it that the referee has been told of, by number."""
+    """A program, and its objects that the referee knows by number."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -62,7 +62,7 @@ class Player:
         sys.modules["program"] = self.module
 
     def run(self, source: str) -> None:
-        """Run the program, and answer until nobody asks."""
+        """Run the program, then answer requests until the referee closes the connection."""
         random.seed(0)
         self.answer("define", Encoder(self.name).encode((source,)))
         while True:
@@ -72,20 +72,20 @@ class Player:
                 return
 
     def answer(self, name: str, message: Any) -> None:
-        """Do some work; send what it returns or raises, and how it changed its arguments.
+        """Do one piece of work; send what it returns or raises, and the arguments that it changed.
 
-        A process that the program made does not answer.
+        A process that the program forked exits instead of answering.
         """
         try:
             found = self.work(name, message)
-        except BaseException as error:  # what came or what goes is no value, such as one without end
+        except BaseException as error:  # a value could not be encoded or decoded, for example one that contains itself
             found = ["raised", *_described(error, Encoder(self.name)), []]
         if os.getpid() != self.pid:
             os._exit(0)
         write_message(self.fd, found)
 
     def work(self, name: str, message: Any) -> list[Any]:
-        """Return what the work gives, as a message."""
+        """Do one piece of work; return its result, or the error that it raised, as a message."""
         decoder = Decoder(self.objects.__getitem__)
         arguments = decoder.decode(message)
         shared = decoder.shared
@@ -93,19 +93,19 @@ class Player:
         encoder = Encoder(self.name, shared)
         try:
             found = ["value", encoder.encode(self.does[name](*arguments))]
-        except BaseException as error:  # SystemExit too: the program's errors are what is asked for
+        except BaseException as error:  # SystemExit too: the tests may expect any error of the program
             encoder = Encoder(self.name, shared)
             found = ["raised", *_described(error, encoder)]
         after = [[number, encoder.contents(value)] for number, value in enumerate(shared)]
         return [*found, [item for item, old in zip(after, before, strict=True) if json.dumps(item[1]) != old]]
 
     def contents(self, containers: list[Any]) -> list[str]:
-        """Return the contents of containers, to be compared."""
+        """Return the contents of containers as JSON, for comparison."""
         encoder = Encoder(self.name, containers)
         return [json.dumps(encoder.contents(value)) for value in containers]
 
     def name(self, value: Any) -> int:
-        """Keep an object and return its number."""
+        """Store an object and return its number."""
         if id(value) not in self.numbers:
             self.numbers[id(value)] = len(self.objects)
             self.objects.append(value)
@@ -113,5 +113,5 @@ class Player:
 
     def define(self, source: str) -> list[str]:
         """Run the program and return the names it defines."""
-        exec(compile(source, "<program>", "exec"), self.module.__dict__)  # noqa: S102  that is what the jail is for
+        exec(compile(source, "<program>", "exec"), self.module.__dict__)  # noqa: S102  the sandbox exists to run this
         return [name for name in vars(self.module) if not name.startswith("__")]

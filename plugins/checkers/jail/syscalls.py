@@ -1,7 +1,8 @@
-"""System calls that remain to a program: Linux refuses all others, whatever else a program may do or be.
+"""System calls that a program may use. Linux (seccomp) refuses all others.
 
-The list is what Python and numpy need to compute, and to use the empty folder. Beyond it lie new processes, sockets,
-signals to others, keys, shared memory, namespaces, mounts, tracing, io_uring, bpf and all that is added to Linux later.
+The list covers what Python and numpy need for computing and for using the program's folder. It excludes new processes,
+sockets, signals to other processes, keys, shared memory, namespaces, mounts, tracing, io_uring, bpf and all calls that
+later versions of Linux add.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ OTHERS = """
     clone3:435:435 keyctl:250:219 add_key:248:217 request_key:249:218 landlock_create_ruleset:444:444
     landlock_add_rule:445:445 landlock_restrict_self:446:446 mount_setattr:442:442
 """
-MACHINES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}  # <linux/audit.h>, and the field of a call above
-NEW_THREAD, NEW_NAMESPACES = 0x00010000, 0x7E020080  # <sched.h>; a child without NEW_THREAD is a process of its own
+MACHINES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}  # <linux/audit.h>, field in the tables above
+NEW_THREAD, NEW_NAMESPACES = 0x00010000, 0x7E020080  # <sched.h>; a child without NEW_THREAD is a new process
 
 # <linux/filter.h>, <linux/seccomp.h>; offsets in struct seccomp_data
 LOAD, AND, IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
@@ -58,30 +59,30 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
 Instruction = tuple[int, int, int, int]
-Condition = tuple[int, int, tuple[int, ...]]  # which argument, the bits that count, what they may be
+Condition = tuple[int, int, tuple[int, ...]]  # index of the argument, mask, allowed values
 
 
 def numbers(table: str) -> dict[str, int]:
-    """Return the numbers of calls on this machine; raise OSError on one that is not known."""
+    """Return the numbers of calls on this machine; raise OSError for an unknown architecture."""
     if os.uname().machine not in MACHINES:
-        raise OSError(f"no filter of system calls for {os.uname().machine}; expected {' or '.join(MACHINES)}")
+        raise OSError(f"no system call filter for {os.uname().machine}; expected {' or '.join(MACHINES)}")
     which = MACHINES[os.uname().machine][1]
     fields = [word.split(":") for word in table.split()]
     return {field[0]: int(field[which]) for field in fields if field[which]}
 
 
 def _conditions(pid: int, has_folder: bool) -> dict[str, list[Condition]]:
-    """Return the calls that are allowed with some arguments only."""
+    """Return the calls that are allowed only with certain arguments."""
     found: dict[str, list[Condition]] = {
-        "prctl": [(0, 0xFFFFFFFF, (15, 16))],  # the name of a thread
-        "ioctl": [(1, 0xFFFFFFFF, (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451))],  # is it a terminal, and the like
-        "fcntl": [(1, 0xFFFFFFFF, (0, 1, 2, 3, 4, 1030, 1032))],  # not locks, nor whom to signal
+        "prctl": [(0, 0xFFFFFFFF, (15, 16))],  # set or get the name of a thread
+        "ioctl": [(1, 0xFFFFFFFF, (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451))],  # queries of terminals and pipes
+        "fcntl": [(1, 0xFFFFFFFF, (0, 1, 2, 3, 4, 1030, 1032))],  # no locks, no setting of signal owners
         "kill": [(0, 0xFFFFFFFF, (pid,))],
         "tgkill": [(0, 0xFFFFFFFF, (pid,))],
-        "prlimit64": [(0, 0xFFFFFFFF, (0,))],  # its own
-        "socketpair": [(0, 0xFFFFFFFF, (1,)), (1, 0xF, (1,))],  # streams: they cannot be sent elsewhere
+        "prlimit64": [(0, 0xFFFFFFFF, (0,))],  # its own limits only
+        "socketpair": [(0, 0xFFFFFFFF, (1,)), (1, 0xF, (1,))],  # stream sockets, which cannot send to other addresses
     }
-    if has_folder:  # and so a user of its own, whose threads are counted
+    if has_folder:  # with namespaces, the program has its own user, whose threads are counted
         found["clone"] = [(0, NEW_THREAD | NEW_NAMESPACES, (NEW_THREAD,))]
     return found
 
@@ -93,7 +94,7 @@ def _filter(pid: int, has_folder: bool) -> Iterator[Instruction]:
     yield refuse
     yield LOAD, 0, 0, NUMBER
     yield IF_EQUAL, 0, 1, numbers(OTHERS)["clone3"]
-    yield RETURN, 0, 0, REFUSE | errno.ENOSYS  # so that the C library uses clone, whose arguments can be read
+    yield RETURN, 0, 0, REFUSE | errno.ENOSYS  # so that the C library uses clone: the filter can read its arguments
     for number in numbers(ALLOWED + OWN_FOLDER * has_folder).values():
         yield IF_EQUAL, 0, 1, number
         yield RETURN, 0, 0, ALLOW
@@ -106,7 +107,7 @@ def _filter(pid: int, has_folder: bool) -> Iterator[Instruction]:
 
 
 def _test(condition: Condition, refuse: Instruction) -> Iterator[Instruction]:
-    """Yield what refuses a call whose argument is none of some values; the upper half of arguments is not used."""
+    """Yield instructions that refuse a call if an argument has none of the allowed values (lower 32 bits only)."""
     index, mask, values = condition
     yield LOAD, 0, 0, ARGUMENTS + 8 * index
     yield AND, 0, 0, mask
@@ -116,7 +117,7 @@ def _test(condition: Condition, refuse: Instruction) -> Iterator[Instruction]:
 
 
 def restrict(pid: int, *, has_folder: bool) -> None:
-    """Refuse this process, which must not gain rights any more, all other calls; it may send signals to `pid` only."""
+    """Refuse all other calls to this process, which must have given up rights; allow signals to `pid` only."""
     steps = [struct.pack("HBBI", *step) for step in _filter(pid, has_folder)]
     program = ctypes.create_string_buffer(b"".join(steps))
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct.pack("HP", len(steps), ctypes.addressof(program)), 0, 0)

@@ -1,4 +1,4 @@
-"""Functions of the C library that Python does not have."""
+"""Functions of the C library that Python does not wrap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: Any) -> int:
-    """Call a function of the C library; raise OSError, naming it, where it fails."""
+    """Call a function of the C library; raise an OSError that names the function if it fails."""
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     found = int(getattr(LIBC, name)(*words))
     if found == -1:

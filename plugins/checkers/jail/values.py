@@ -1,7 +1,10 @@
-"""Values as JSON: plain ones keep their type, what contains others keeps who shares it, the rest is named by a number.
+"""Encode values as JSON.
 
-Nothing in a message is called or compared by the other side's word: a value that arrives is made of types of Python,
-its standard library and numpy, which compare as these do.
+Plain values keep their type. Containers keep their identity, so that shared containers stay shared. All other objects
+are sent as a number.
+
+The receiver rebuilds a value only from types of Python, its standard library and numpy. Therefore the sender cannot
+influence how values are called or compared.
 """
 
 from __future__ import annotations
@@ -27,14 +30,14 @@ REMADE: dict[str, Any] = {
         Decimal, Fraction, datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone,
     )
 }  # fmt: skip
-NUMERIC = re.compile(r"[<>|=][biufcmMSU][1-9][0-9]*(\[[0-9a-zA-Z]+\])?")  # dtypes without pointers
+NUMERIC = re.compile(r"[<>|=][biufcmMSU][1-9][0-9]*(\[[0-9a-zA-Z]+\])?")  # numpy dtypes without pointers
 VIEWS: dict[str, Any] = {"dict_keys": type({}.keys()), "dict_items": type({}.items())}
 NUMPY: Any = ("scalar", "array")
 
 
 @dataclass(frozen=True)
 class Container:
-    """How a kind of value that can be changed is made, from its header, emptied, filled and listed."""
+    """Functions of one mutable type: make a value from its header, replace its items, list its items."""
 
     make: Callable[[Any], Any]
     fill: Callable[[Any, Any], None]
@@ -97,7 +100,7 @@ MADE: Mapping[str, Callable[[list[Any]], Any]] = {
 
 
 class Encoder:
-    """Turns values into JSON; `shared` are the containers that both sides know, by number."""
+    """Turn values into JSON; `shared` are the containers that both sides know, by number."""
 
     def __init__(self, name: Callable[[Any], int], shared: Iterable[Any] = ()) -> None:
         self.name = name
@@ -105,13 +108,13 @@ class Encoder:
         self.numbers = {id(value): number for number, value in enumerate(self.shared)}
 
     def encode(self, value: Any) -> Any:
-        """Return a value as JSON; what is not plain becomes ["object", its number]."""
+        """Return a value as JSON; an object that is not plain becomes ["object", its number]."""
         if value is None or type(value) in {bool, float, str}:
             return value
         if (numpy := sys.modules.get("numpy")) and isinstance(value, (numpy.generic, numpy.ndarray)):
             return self._numpy(value, type(value) is numpy.ndarray)
         if isinstance(value, int):
-            return value if value.bit_length() <= 64 else ["int", hex(value)]  # which has no limit of digits
+            return value if value.bit_length() <= 64 else ["int", hex(value)]  # hexadecimal has no limit on digits
         if isinstance(value, (float, str)):
             return value
         return self._compound(value)
@@ -137,7 +140,7 @@ class Encoder:
         return [kind.__name__, self.encode(CONTAINERS[kind].header(value)), self.contents(value)]
 
     def _known(self, value: Any) -> Any:
-        """Return the reference to a container that was sent before; give a number to one that was not."""
+        """Return the reference to a container that was sent before; number a new one and return None."""
         if id(value) in self.numbers:
             return ["shared", self.numbers[id(value)]]
         self.numbers[id(value)] = len(self.shared)
@@ -145,13 +148,13 @@ class Encoder:
         return None
 
     def contents(self, value: Any) -> Any:
-        """Return what a container holds."""
+        """Return the items of a container."""
         for kind, container in CONTAINERS.items():
             if isinstance(value, kind):
-                found = container.items(value)
+                items = container.items(value)
                 if isinstance(value, dict):
-                    return [[self.encode(key), self.encode(item)] for key, item in found]
-                return [self.encode(item) for item in found]
+                    return [[self.encode(key), self.encode(item)] for key, item in items]
+                return [self.encode(item) for item in items]
         return value.tobytes().hex()
 
     def _numpy(self, value: Any, is_array: bool) -> Any:
@@ -166,14 +169,14 @@ class Encoder:
 
 
 class Decoder:
-    """Turns JSON into values; `look_up` returns the object of a number."""
+    """Turn JSON into values; `look_up` returns the object of a number."""
 
     def __init__(self, look_up: Callable[[int], Any], shared: Iterable[Any] = ()) -> None:
         self.look_up = look_up
         self.shared = list(shared)
 
     def decode(self, message: Any) -> Any:
-        """Return the value; raise WireError where it is none."""
+        """Return the value; raise WireError if the message does not encode one."""
         if not isinstance(message, list):
             return message
         try:
@@ -194,7 +197,7 @@ class Decoder:
         return _OTHERS[kind](content, self)
 
     def fill(self, value: Any, items: Any) -> None:
-        """Give a container other contents."""
+        """Replace the contents of a container."""
         for kind, container in CONTAINERS.items():
             if isinstance(value, kind):
                 pairs = isinstance(value, dict)
@@ -212,11 +215,11 @@ class Decoder:
 
 
 def _array(dtype: str, shape: Any, items: str) -> Any:
-    """Return an array of numpy, which is imported when the first one arrives."""
+    """Return a numpy array; numpy is imported when the first array arrives."""
     import numpy
 
     if not NUMERIC.fullmatch(dtype):
-        raise WireError(f"no array of {dtype}")
+        raise WireError(f"arrays of dtype {dtype} are not supported")
     return numpy.ndarray(tuple(shape), dtype, bytearray.fromhex(items))
 
 

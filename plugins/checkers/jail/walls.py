@@ -1,7 +1,7 @@
-"""Walls around a process: namespaces of Linux, limits, a user without rights, no keys.
+"""Isolate a process: Linux namespaces, limits, a user without rights, no keys.
 
-Nothing here believes that it worked: `probes.py` tries to break out before the first program. `without` names walls
-that are left out, so that tests can show what each is good for.
+This module does not verify its own effect: `probes.py` tries to break out before the first program runs. `without`
+names walls to leave out, so that tests can show what each wall prevents.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from .syscalls import OTHERS, numbers
 from .system import call
 
-MOST_FILES = 64  # open at a time
+MOST_FILES = 64  # open at the same time
 NOBODY = 65534
-OWN_USERS = 2_000_000_000  # as root, a program gets a user of its own: processes are counted by user
+OWN_USERS = 2_000_000_000  # as root, each program gets its own user id from here on: Linux counts processes by user
 
 # <sched.h>, <sys/mount.h>, <linux/mount.h>, <sys/prctl.h>, <linux/capability.h>
 NEW_USER, NEW_NET = 0x10000000, 0x40000000
@@ -34,17 +34,17 @@ JOIN_SESSION_KEYRING = 1  # <linux/keyctl.h>
 
 
 def set_dumpable(is_dumpable: bool) -> None:
-    """Let other processes of the same user read this one's memory, or keep them from it."""
+    """Set whether other processes of the same user may read this process's memory."""
     call("prctl", PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent ends."""
+    """Have the kernel kill this process when its parent ends."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def leave_keys() -> None:
-    """Have a keyring of one's own, without the caller's keys, where the system has any or lets one near them."""
+    """Join an empty keyring, without the caller's keys; do nothing if the kernel has no keys or refuses."""
     try:
         call("syscall", numbers(OTHERS)["keyctl"], JOIN_SESSION_KEYRING, None)
     except OSError as error:
@@ -53,10 +53,10 @@ def leave_keys() -> None:
 
 
 def enter_namespaces(without: Collection[str] = ()) -> None:
-    """Leave the system's processes, network, mounts and names behind; the next child is process 1.
+    """Enter new namespaces for processes, network, mounts and names; the next child is process 1.
 
-    Root needs no namespace of users for that, and must not have one yet, so as to show what only root can read. Where
-    there can be no network of one's own, the system's stays, to which system calls are refused.
+    Root needs no user namespace for this, and gets none yet: a bind mount of files that only root can read needs
+    root's rights. If no network namespace can be made, the system's network stays, but its system calls are refused.
     """
     user, group, is_root = os.geteuid(), os.getegid(), os.geteuid() == 0
     new = sum(flag for name, flag in NEW.items() if name not in without)
@@ -80,7 +80,7 @@ def _folder(name: str) -> Iterator[int]:
 
 
 def _map_user(proc: int, user: int, group: int) -> None:
-    """Be nobody in this namespace of users, in which there is no one else, and forbid others below it."""
+    """Map this user to nobody, the only user of this user namespace, and forbid nested user namespaces."""
     texts = {
         "self/setgroups": "deny",
         "self/uid_map": f"{NOBODY} {user} 1",
@@ -94,7 +94,7 @@ def _map_user(proc: int, user: int, group: int) -> None:
 
 
 def build(visible: Sequence[str], folder_bytes: int, without: Collection[str] = ()) -> None:
-    """Build the walls of process 1: a root of its own, a user without rights."""
+    """Build the walls of process 1: its own root folder, and a user without rights."""
     with _folder("/proc") as proc:
         user = _own_user()
         if "files" not in without:
@@ -104,29 +104,29 @@ def build(visible: Sequence[str], folder_bytes: int, without: Collection[str] = 
 
 
 def _own_user() -> int:
-    """Return a user that has no other processes, or nobody where there are few users (in a container)."""
+    """Return a user id without other processes, or nobody if the container has few user ids."""
     first, _, count = map(int, Path("/proc/self/uid_map").read_text(encoding="ascii").split()[:3])
-    own = OWN_USERS + int(str(Path("/proc/self").readlink()))  # the process's number outside
-    return own if first == 0 and count > own else NOBODY
+    user = OWN_USERS + int(str(Path("/proc/self").readlink()))  # the process id outside the namespace
+    return user if first == 0 and count > user else NOBODY
 
 
 def _become(user: int, proc: int) -> None:
-    """Be another user than root, in a namespace of users of its own where the system allows it."""
+    """Change from root to another user, in its own user namespace if the system allows one."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    set_dumpable(True)  # or one's own /proc/self is root's
+    set_dumpable(True)  # otherwise root owns /proc/self of this process
     try:
         call("unshare", NEW_USER)
     except OSError:
-        return  # then programs cannot make one either
+        return  # then programs cannot make a user namespace either
     _map_user(proc, user, user)
 
 
 def build_root(visible: Sequence[str], folder_bytes: int) -> None:
-    """Make a root of `visible` files and folders, which can be read, and of an empty folder in memory, /jail."""
+    """Make a root folder of the `visible` files and folders, read-only, and an empty folder /jail in memory."""
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    root = Path("/sys")  # a place that is there, and that nothing visible lies in
+    root = Path("/sys")  # an existing folder that contains nothing visible
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     for name in visible:
         _show(Path(name), root)
@@ -148,7 +148,7 @@ def build_root(visible: Sequence[str], folder_bytes: int) -> None:
 
 
 def _show(path: Path, root: Path) -> None:
-    """Show a file or folder at its own place; a link as a link."""
+    """Mount a file or folder at the same path under the new root; copy a link as a link."""
     place = root / path.relative_to("/")
     if place.exists() or place.is_symlink():
         return
@@ -166,20 +166,20 @@ def _mount(source: object, target: object, kind: str | None, flags: int, options
 
 
 def give_up_rights(without: Collection[str] = ()) -> None:
-    """Have no capability, and never gain one."""
+    """Drop all capabilities for good."""
     if "rights" not in without:
         call("capset", struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24))
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def be_first_to_go() -> None:
-    """Have the system end this process and its children first where memory is short."""
+    """Have the kernel kill this process and its children first when memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def set_limits(limits: Mapping[str, int]) -> None:
-    """Limit memory, open files, bytes of a file, and seconds of CPU, which the program has fewer of."""
+    """Limit memory, open files, bytes of a file and CPU seconds; `limit_program` lowers the program's CPU seconds."""
     for name, value in {
         "AS": limits["memory"],
         "FSIZE": limits["file_size"],
@@ -193,6 +193,6 @@ def set_limits(limits: Mapping[str, int]) -> None:
 
 
 def limit_program(cpu: int, threads: int) -> None:
-    """Limit the program's own seconds of CPU, and its threads with those of the tests."""
+    """Limit the program's CPU seconds, and the number of threads of program and tests together."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))

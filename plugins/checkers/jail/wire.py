@@ -1,4 +1,4 @@
-"""Messages between referee and player: JSON after its length, in which values are plain ones or name an object."""
+"""Messages between referee and player: length-prefixed JSON of plain values and numbers of objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST = 64 << 20  # bytes of a message
 
 
 class WireError(Exception):
-    """The other side is gone, or sent what cannot be understood."""
+    """The other process has ended, or its message is invalid."""
 
 
 def write_message(fd: int, message: Any) -> None:
@@ -23,14 +23,14 @@ def write_message(fd: int, message: Any) -> None:
 
 
 def read_message(fd: int) -> Any:
-    """Read a JSON value, and not a byte more; raise WireError where the other side is gone or makes no sense."""
+    """Read exactly one JSON value; raise WireError if the other process has ended or its message is invalid."""
     (length,) = struct.unpack(">I", _read(fd, 4))
     if length > LONGEST:
         raise WireError(f"a message of {length} bytes")
     try:
         return json.loads(_read(fd, length))
     except ValueError as error:
-        raise WireError(f"no JSON: {error}") from error
+        raise WireError(f"the message is not JSON: {error}") from error
 
 
 def _read(fd: int, length: int) -> bytes:
@@ -38,7 +38,7 @@ def _read(fd: int, length: int) -> bytes:
     while length:
         part = os.read(fd, min(length, 1 << 20))
         if not part:
-            raise WireError("it is gone")
+            raise WireError("the other process has ended")
         parts.append(part)
         length -= len(part)
     return b"".join(parts)

@@ -1,7 +1,7 @@
-"""Every task and group of the installed lm-eval, as `lm_eval:NAME`, and results in lm-eval's own JSON.
+"""Every task and group of the installed lm-eval as `lm_eval:NAME`, and results in lm-eval's JSON format.
 
-Prompts, few-shot examples and filters, the results of each document and their aggregation are computed by lm-eval's own
-code. Requests are answered by our engines, and every choice and text is stored. lm-eval's metrics are recomputed from
+lm-eval's own code computes prompts, few-shot examples, filters, the results of each document and their aggregation. The
+harness's engines answer the requests, and the store keeps every choice and text. lm-eval's metrics are recomputed from
 the store, without the model, and named `lm_eval:METRIC` or `lm_eval:METRIC/FILTER`.
 """
 
@@ -29,7 +29,7 @@ def resolve(
     system_prompt: str = "",
     multiturn: bool = True,
 ) -> list[Task]:
-    """Return the task of a name or YAML file, that of a whole group, or the tasks of a tag."""
+    """Return the task of a name, YAML file or group, or the tasks of a tag."""
     from harness_plugins.sources.lm_eval.requests import Asked, make_tasks
 
     asked = Asked(limit, num_fewshot, fewshot_seed, tuple(include_path), chat, system_prompt, multiturn)
@@ -41,24 +41,24 @@ def metrics(task: Task, answers: Any) -> list[SourceMetric]:
     """Return lm-eval's metrics of one cell."""
     from harness_plugins.sources.lm_eval.results import metrics_of
 
-    found: list[SourceMetric] = metrics_of(task, answers)
-    return found
+    source_metrics: list[SourceMetric] = metrics_of(task, answers)
+    return source_metrics
 
 
 def keep(_: harness.Doc, __: str) -> Outcome:
-    """Store a text without a verdict: lm-eval's filters and metrics read it later."""
+    """Return "unjudged": lm-eval's filters and metrics judge the stored text later."""
     return Outcome("unjudged")
 
 
 @harness.hookimpl
 def register_sources(register: harness.Register) -> None:
-    """Register the prefix; lm-eval lists its 14,000 names itself (lm-eval ls tasks)."""
+    """Register the prefix; `lm-eval ls tasks` lists the 14,000 names."""
     register("lm_eval", resolve, lambda: (), metrics)
 
 
 @harness.hookimpl
 def register_checkers(register: harness.Register) -> None:
-    """Register the checker of tasks whose texts lm-eval judges."""
+    """Register the checker for tasks whose texts lm-eval judges."""
     register("lm_eval", keep)
 
 
@@ -80,7 +80,7 @@ def register_commands(cli: click.Group) -> None:
         default=100_000,
         show_default=True,
         type=click.IntRange(min=0),
-        help="Resamples for standard errors that lm-eval bootstraps; 0 leaves all standard errors out.",
+        help="Resamples for the standard errors that lm-eval bootstraps; 0 omits all standard errors.",
     )
     @click.pass_obj
     def lm_eval(host: harness.PluginHost, /, store: Path, output: Path, task: str | None, bootstrap_iters: int) -> None:

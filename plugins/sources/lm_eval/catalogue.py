@@ -1,4 +1,4 @@
-"""lm-eval's tasks by name: finding and building them with its TaskManager, quietly and with its seeds."""
+"""Find and build lm-eval's tasks by name with its TaskManager, without its output and with its seeds."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PYTHON_SEED, NUMPY_SEED, FEWSHOT_SEED = 0, 1234, 1234  # lm-eval's defaults (sim
 
 
 class Loaded(NamedTuple):
-    """What a name stands for: lm-eval's tasks by name, and its groups, the outermost first."""
+    """The objects that a name refers to: lm-eval's tasks by name, and its groups by name, outermost first."""
 
     tasks: dict[str, Any]
     groups: dict[str, Any]
 
 
 def library() -> Any:
-    """Return the module lm_eval; raise TaskError, saying how to install it, where it is missing."""
+    """Return the module lm_eval; if it is missing, raise a TaskError that says how to install it."""
     try:
         import lm_eval
     except ImportError as error:
@@ -38,16 +38,16 @@ def library() -> Any:
 
 
 def root() -> Path:
-    """Return the folder of the task files that come with lm-eval."""
+    """Return the folder of lm-eval's own task files."""
     return Path(library().__file__).parent / "tasks"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval's messages and progress bars from the terminal, and compile each of its templates once."""
+    """Suppress lm-eval's messages and progress bars, and compile each of its templates only once."""
     from lm_eval import utils
 
-    if "from_string" in vars(utils.env):  # within another one
+    if "from_string" in vars(utils.env):  # nested call
         yield
         return
     level = logging.root.manager.disable
@@ -68,7 +68,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
-    """Seed the global generators as lm-eval does before it loads tasks, some of which shuffle; restore them after."""
+    """Seed the global generators as lm-eval does before it loads tasks (some tasks shuffle); restore them after."""
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002  # lm-eval's tasks use this generator
     random.seed(PYTHON_SEED)
     np.random.seed(NUMPY_SEED)  # noqa: NPY002
@@ -87,7 +87,7 @@ def load(name: str, include_path: Sequence[str] = ()) -> Loaded:
             found = _manager_of(name, tuple(include_path)).load(_spec(name, tuple(include_path)))
         except HarnessError:
             raise
-        except Exception as error:  # a task is code of others, and reads data sets
+        except Exception as error:  # a task runs third-party code and reads data sets
             raise _explained(name, error) from error
     return Loaded(dict(found["tasks"]), dict(found.get("groups") or {}))
 
@@ -95,13 +95,13 @@ def load(name: str, include_path: Sequence[str] = ()) -> Loaded:
 def _explained(name: str, error: Exception) -> HarnessError:
     if isinstance(error, KeyError) and "not a registered" in str(error):
         return UsageError(
-            f"lm-eval {library().__version__} has no task, group or tag {name!r}; see lm-eval ls tasks, or name the "
+            f"lm-eval {library().__version__} has no task, group or tag {name!r}; see lm-eval ls tasks, or give the "
             "folder of your task files with --include-path"
         )
     why = " ".join(str(error).split())
     return TaskError(
-        f"lm_eval:{name} cannot be built: {type(error).__name__}: {why[:300]}; its data set must be in the cache of "
-        "the package datasets, reachable, or named in a task file with dataset_path: json"
+        f"lm_eval:{name} cannot be built: {type(error).__name__}: {why[:300]}; expected its data set in the "
+        "cache of the package datasets, on the network, or in a local file (dataset_path: json in a task file)"
     )
 
 
@@ -113,7 +113,7 @@ def _spec(name: str, include_path: tuple[str, ...]) -> str:
 
 
 def _manager_of(name: str, include_path: tuple[str, ...]) -> Any:
-    """Return a manager that knows a name; to index all 14,000 of lm-eval's files takes ten seconds."""
+    """Return a manager that knows a name; avoid indexing all 14,000 of lm-eval's files, which takes ten seconds."""
     by_file = _is_file(name) or (not _is_own(name, include_path) and _yaml_of(name))
     if by_file:
         return _manager((), defaults=False)
@@ -129,7 +129,7 @@ def _is_own(name: str, include_path: tuple[str, ...]) -> bool:
 
 
 def _stands_alone(name: str, include_path: tuple[str, ...]) -> bool:
-    """Say whether a name of the user's folders is a task, which needs no other; groups may name lm-eval's tasks."""
+    """Tell whether a name from the user's folders is a task; a group may refer to lm-eval's own tasks."""
     return _is_own(name, include_path) and name in _manager(include_path).all_subtasks
 
 
@@ -142,7 +142,7 @@ def _manager(include_path: tuple[str, ...], *, defaults: bool = False) -> Any:
 
 @lru_cache(maxsize=256)
 def _yaml_of(name: str) -> Path | None:
-    """Return the one file of lm-eval's that defines the task of a name; None for groups, tags and Python classes."""
+    """Return the one file of lm-eval that defines a task; None for groups, tags and Python classes."""
     line = re.compile(rf"""^task: *["']?{re.escape(name)}["']? *(#.*)?$""", re.MULTILINE)
     files = (file for file in root().rglob("*.yaml") if "__pycache__" not in file.parts)
     texts = ((file, file.read_text("utf-8", errors="ignore")) for file in files)
@@ -153,7 +153,7 @@ def _yaml_of(name: str) -> Path | None:
 
 
 def configure(task: Any, num_fewshot: int | None, seed: int | None) -> None:
-    """Set the number of few-shot examples and their seed as simple_evaluate does; a task that says 0 keeps it."""
+    """Set the number of few-shot examples and their seed as simple_evaluate does; a task defined with 0 keeps 0."""
     own = task.get_config("num_fewshot")
     if num_fewshot is not None and own != 0:
         task.set_config(key="num_fewshot", value=num_fewshot)

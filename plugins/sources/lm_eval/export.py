@@ -1,4 +1,4 @@
-"""Write a store as lm-eval writes its results: results_DATE.json and samples_TASK_DATE.jsonl per checkpoint."""
+"""Export a store in lm-eval's result format: results_DATE.json and samples_TASK_DATE.jsonl per checkpoint."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def export_store(
 ) -> list[Path]:
     """Write the cells of lm-eval's tasks, one folder per checkpoint; return the results files.
 
-    Cells of one checkpoint with other settings (dtype, chat template) have results files of their own. Raises
-    StoreError where the store has no such cells.
+    Cells of one checkpoint with different settings (dtype, chat template) get separate results files. Raises StoreError
+    if the store has no such cells.
     """
     library()
     cells = [cell for cell in store.select(task) if store.task_meta[cell.id.fingerprint].get("source")]
@@ -43,7 +43,7 @@ def export_store(
 
 
 def _order(cell: Any) -> tuple[str, ...]:
-    """Return what cells of one results file have in common."""
+    """Return the settings that all cells of one results file share."""
     known = asdict(cell.settings)
     del known["sampling"], known["truncation"]
     return cell.checkpoint.label, cell.checkpoint.source, repr(sorted(known.items()))
@@ -56,7 +56,7 @@ def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: 
     if twice:
         raise UsageError(
             f"{cells[0].checkpoint.label} has several cells of {choose(twice)} (other prompts, documents or samples); "
-            "lm-eval's results have one of each task: evaluate into a store of its own"
+            "lm-eval's format has one result per task: evaluate them into separate stores"
         )
     for cell in cells:
         task = store.task(cell.id.fingerprint)
@@ -71,7 +71,7 @@ def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _write(found: dict[str, Any], cells: list[Any], store: PointStore, folder: Path) -> Path:
-    """Write results and samples with lm-eval's own writer."""
+    """Write results and samples with lm-eval's writer."""
     from lm_eval.loggers import EvaluationTracker
 
     checkpoint, settings = cells[0].checkpoint, cells[0].settings
@@ -91,7 +91,7 @@ def _write(found: dict[str, Any], cells: list[Any], store: PointStore, folder: P
             model_source=settings.engine,
             model_args=arguments,
             system_instruction=asked.get("system_prompt", ""),
-            chat_template=settings.chat_template or None,  # its digest
+            chat_template=settings.chat_template or None,  # the digest of the template
             fewshot_as_multiturn=bool(settings.chat_template) and asked.get("multiturn", False),
         )
         tracker.save_results_aggregated(results=found, samples=samples)
@@ -101,10 +101,10 @@ def _write(found: dict[str, Any], cells: list[Any], store: PointStore, folder: P
 
 
 def _written(folder: Path, tracker: Any, tasks: Iterable[str]) -> Path:
-    """Return the results file; raise StoreError where one is missing, which lm-eval only logs."""
+    """Return the results file; raise StoreError if a file is missing, since lm-eval only logs this."""
     date = getattr(tracker, "date_id", "")
     files = [folder / f"results_{date}.json", *(folder / f"samples_{task}_{date}.jsonl" for task in tasks)]
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise StoreError(f"{missing[0]} could not be written; name a folder with -o that can be")
+        raise StoreError(f"{missing[0]} could not be written; choose a writable folder with -o")
     return files[0]

@@ -1,4 +1,4 @@
-"""lm-eval's tasks without their data sets: the settings and documents in the store, and the code of the task file."""
+"""Rebuild lm-eval's tasks without their data sets, from the stored settings and documents and the task file's code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from harness import Doc, Task, TaskError
 from harness_plugins.sources.lm_eval.catalogue import library, quiet, root
 
-UNUSED = ("tag", "group", "task_list", "include")  # keys of task files that are no settings of a task
+UNUSED = ("tag", "group", "task_list", "include")  # keys of task files that are not settings of a task
 Answer = Callable[[Any], list[Any]]
 
 
 def describe(task: Any, folder: Path) -> dict[str, Any]:
-    """Return what a store keeps of a task: its file, its settings as lm-eval dumps them, which of them are plain."""
+    """Return the stored description of a task: its file, its settings as lm-eval dumps them, names of plain ones."""
     from lm_eval.utils import handle_non_serializable
 
     dumped = json.loads(json.dumps(task.dump_config(), default=handle_non_serializable))
@@ -40,7 +40,7 @@ def _is_plain(value: Any) -> bool:
 
 
 class Documents(list[Any]):
-    """The documents of a task as lm-eval reads them from a data set: a list that knows its columns."""
+    """The documents of a task with the interface of a data set: a list with column names."""
 
     @property
     def features(self) -> dict[str, Any]:
@@ -49,21 +49,21 @@ class Documents(list[Any]):
 
 
 class _Remembered:
-    """Keeps what is computed of a document, which lm-eval asks for several times per metric; templates are slow."""
+    """Cache a function of a document. lm-eval calls it several times per metric, and templates are slow."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.found = function, dict[int, tuple[Any, Any]]()
+        self.function, self.cached = function, dict[int, tuple[Any, Any]]()
 
     def __call__(self, doc: Any, *other: Any, **settings: Any) -> Any:
         if any(value is not None for value in (*other, *settings.values())):
             return self.function(doc, *other, **settings)
-        if id(doc) not in self.found:
-            self.found[id(doc)] = (doc, self.function(doc))  # the document is kept, so that its id is its own
-        return self.found[id(doc)][1]
+        if id(doc) not in self.cached:
+            self.cached[id(doc)] = (doc, self.function(doc))  # the reference to the document keeps its id unique
+        return self.cached[id(doc)][1]
 
 
 class _Key:
-    """A task under its fingerprint, for a cache."""
+    """A cache key: a task that is compared by its fingerprint."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -76,9 +76,9 @@ class _Key:
 
 
 def rebuilt(task: Task) -> dict[str, Any]:
-    """Return lm-eval's tasks of a stored task by name; raise TaskError where one cannot be built again."""
-    found: dict[str, Any] = _rebuilt(_Key(task))
-    return found
+    """Return lm-eval's tasks of a stored task by name; raise TaskError if one cannot be rebuilt."""
+    tasks: dict[str, Any] = _rebuilt(_Key(task))
+    return tasks
 
 
 @lru_cache(maxsize=8)
@@ -96,10 +96,11 @@ def _leaf(name: str, known: Mapping[str, Any], docs: Sequence[Doc]) -> Any:
     try:
         settings = _settings(name, known)
         made = _class(settings.pop("class", None), docs)(config=settings)
-    except Exception as error:  # a task is code of others
+    except Exception as error:  # a task runs third-party code
         raise TaskError(
-            f"lm_eval:{name} cannot be built again from {known['file'] or 'its settings'}: {type(error).__name__}: "
-            f"{error}; install the lm-eval that evaluated it ({known.get('version')}), or restore its task file"
+            f"lm_eval:{name} cannot be rebuilt from {known['file'] or 'its settings'}: {type(error).__name__}: "
+            f"{error}; install the lm-eval version that evaluated it, or restore its task file (task version "
+            f"{known.get('version')})"
         ) from error
     for function in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         setattr(made, function, _Remembered(getattr(made, function)))
@@ -107,20 +108,20 @@ def _leaf(name: str, known: Mapping[str, Any], docs: Sequence[Doc]) -> Any:
 
 
 def _settings(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a task: functions from its file, all else as it was evaluated."""
+    """Return the settings of a task: functions from its file, plain values as they were evaluated."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     file = root() / known["file"] if known["file"] else None  # an absolute path replaces the folder
-    found = load_yaml(file, resolve_func=True) if file else {}
+    from_file = load_yaml(file, resolve_func=True) if file else {}
     plain = {key: known["settings"][key] for key in known["plain"]}
-    return {key: value for key, value in (found | plain).items() if key not in UNUSED} | {"task": name}
+    return {key: value for key, value in (from_file | plain).items() if key not in UNUSED} | {"task": name}
 
 
 def _class(own: Any, docs: Sequence[Doc]) -> Any:
-    """Return a class of tasks whose documents are those of the store, and whose requests are made by `ask`."""
+    """Return a task class that takes its documents from the store and its requests from `ask`."""
     from lm_eval.api.task import ConfigurableTask
 
-    kept = Documents(doc.source["doc"] for doc in docs)
+    stored = Documents(doc.source["doc"] for doc in docs)
 
     def build_all_requests(self: Any, **_: Any) -> None:
         self._instances = self.ask()
@@ -130,7 +131,7 @@ def _class(own: Any, docs: Sequence[Doc]) -> Any:
         (own or ConfigurableTask,),
         {
             "download": lambda self, *_, **__: setattr(self, "dataset", {}),
-            "eval_docs": property(lambda _: kept),
+            "eval_docs": property(lambda _: stored),
             "fewshot_docs": lambda _: None,
             "build_all_requests": build_all_requests,
         },

@@ -1,4 +1,4 @@
-"""lm-eval's tasks as ours: its requests become documents with contexts and continuations, as it rendered them."""
+"""Convert lm-eval's tasks: its rendered requests become documents with contexts and continuations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness import Doc, Generation, Task, TaskError, UsageError, chat_context, 
 from harness_plugins.sources.lm_eval.catalogue import Loaded, configure, library, load, quiet, root
 from harness_plugins.sources.lm_eval.rebuilding import describe
 
-TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in the order that lm-eval prefers
+TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in lm-eval's order of precedence
 MOST_TOKENS = 256  # lm-eval's default
 INERT = {"do_sample", "until", "temperature", "top_p", *TOKENS}
-GREEDY = {"top_k", "min_p", "typical_p"}  # choose among samples only
+GREEDY = {"top_k", "min_p", "typical_p"}  # these have no effect on greedy decoding
 METRICS = {"choice": "acc", "cloze": "greedy_match", "text": "bits_per_byte"}
 
 
@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One task of lm-eval with its documents, and what all tasks of a group must have in common to be one task here."""
+    """One task of lm-eval with its documents and the properties that must be equal within a group."""
 
     name: str
     task: Any
@@ -46,12 +46,12 @@ class Leaf:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Return what is equal for tasks that can be evaluated as one."""
+        """Return the properties that are equal for tasks that can be evaluated as one."""
         return self.kind, self.unconditional, self.generation
 
 
 def make_tasks(name: str, asked: Asked) -> list[Task]:
-    """Return the tasks of a name: one for a task, and for a group whose tasks are alike; else one for each task."""
+    """Return the tasks of a name: one for a task or a group of similar tasks, otherwise one for each task."""
     loaded = load(name, asked.include_path)
     with quiet():
         leaves = [_leaf(leaf, task, asked) for leaf, task in loaded.tasks.items()]
@@ -69,10 +69,10 @@ def _outermost(loaded: Loaded) -> Any:
 def _leaf(name: str, task: Any, asked: Asked) -> Leaf:
     if getattr(task, "UNSAFE_CODE", False):
         raise UsageError(
-            f"lm_eval:{name} runs generated programs without a sandbox; use humaneval or mbpp of harness ls tasks"
+            f"lm_eval:{name} runs generated programs without a sandbox; use the harness's task humaneval or mbpp"
         )
     if getattr(task, "MULTIMODAL", False):
-        raise UsageError(f"lm_eval:{name} asks about images or sound; engines here read text only")
+        raise UsageError(f"lm_eval:{name} contains images or sound; the harness's engines read text only")
     own_shots = int(task.get_config("num_fewshot") or 0)
     configure(task, asked.num_fewshot, asked.fewshot_seed)
     groups = [list(own) for _, own in groupby(_instances(name, task, asked), key=lambda instance: instance.doc_id)]
@@ -86,17 +86,17 @@ def _leaf(name: str, task: Any, asked: Asked) -> Leaf:
 
 
 def _instances(name: str, task: Any, asked: Asked) -> list[Any]:
-    """Return lm-eval's requests of the first documents; contexts of conversations are messages, not yet rendered."""
+    """Return lm-eval's requests for the first documents; conversations stay unrendered messages."""
 
-    def messages(turns: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: ARG001  # the last role says it
+    def messages(turns: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: ARG001  # follows from the last role
         return str(chat_context(turns))
 
     chat = {"apply_chat_template": True, "chat_template": messages, "fewshot_as_multiturn": asked.multiturn}
     system = {"system_instruction": asked.system_prompt} if asked.system_prompt else {}
     try:
         task.build_all_requests(limit=asked.limit, **(chat if asked.chat else {}), **system)
-    except Exception as error:  # a task is code of others
-        raise TaskError(f"lm_eval:{name} makes no requests: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a task runs third-party code
+        raise TaskError(f"lm_eval:{name}: building its requests failed: {type(error).__name__}: {error}") from error
     return list(task.instances)
 
 
@@ -111,14 +111,14 @@ def _kind(name: str, task: Any, groups: Sequence[Sequence[Any]]) -> str:
 
 
 def _has_unconditional(own: Sequence[Any]) -> bool:
-    """Say whether the second half of a document's requests are its continuations without their context."""
+    """Tell whether the second half of a document's requests repeats its continuations without context."""
     half, rest = own[: len(own) // 2], own[len(own) // 2 :]
     alike = all(a.args[1] == b.args[1] and not b.args[0] for a, b in zip(half, rest, strict=False))
     return len(half) == len(rest) > 1 and alike and any(a.args[0] for a in half)
 
 
 def _doc(name: str, task: Any, own: Sequence[Any], unconditional: bool) -> Doc:
-    """Return a document with the requests that lm-eval makes for it."""
+    """Return a document that contains lm-eval's requests for it."""
     source = {"task": name, "doc": json.loads(json.dumps(own[0].doc, default=_plain))}
     asked = own[: len(own) // 2] if unconditional else own
     doc_id = f"{name}/{own[0].doc_id}"
@@ -135,14 +135,14 @@ def _doc(name: str, task: Any, own: Sequence[Any], unconditional: bool) -> Doc:
 
 
 def _choices(task: Any, doc: Any, continuations: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the choices as lm-eval counts their characters; where it has none, continuations without their space."""
+    """Return the choices whose characters lm-eval counts, or the continuations without their leading space."""
     found = task.doc_to_choice(doc) if task.get_config("doc_to_choice") is not None else []
     plain = tuple(continuation.removeprefix(" ") for continuation in continuations)
     return tuple(found) if len(found) == len(continuations) and all(isinstance(c, str) for c in found) else plain
 
 
 def _gold(task: Any, doc: Any, choices: Sequence[str]) -> tuple[int, ...]:
-    """Return the correct choices; none where lm-eval's target is no index and no choice, or names all of them."""
+    """Return the correct choices; none if lm-eval's target is neither an index nor a choice, or names all choices."""
     if len(choices) == 1:
         return (0,)
     target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
@@ -157,17 +157,19 @@ def _index(target: Any, choices: Sequence[str]) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of numpy or datetime as JSON has it."""
+    """Return a numpy or datetime value in a form that JSON supports."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
 def _generation(name: str, asked: Mapping[str, Any]) -> Generation:
-    """Return how texts are drawn; raise TaskError for an option of generation that engines here do not have."""
+    """Return the generation settings; raise TaskError for an option that the harness's engines do not support."""
     samples = bool(asked.get("do_sample", float(asked.get("temperature") or 0) > 0))
     others = {key for key, value in asked.items() if key not in INERT and value is not None}
     unknown = sorted(others - (set() if samples else GREEDY))
     if unknown:
-        raise TaskError(f"lm_eval:{name} generates with {', '.join(unknown)}, which engines here do not have")
+        raise TaskError(
+            f"lm_eval:{name} sets the generation options {', '.join(unknown)}, which the engines do not support"
+        )
     until = asked.get("until") or []
     most = next((int(asked[key]) for key in TOKENS if asked.get(key) is not None), MOST_TOKENS)
     return Generation(
@@ -206,20 +208,20 @@ def _docs(leaves: Iterable[Leaf], *, grouped: bool) -> Iterator[Doc]:
 
 
 def _suffix(leaves: Sequence[Leaf], asked: Asked) -> str:
-    """Return what tells a task with another number of examples than its own, as for tasks that ship."""
+    """Return the name's suffix for a number of examples that differs from the task's own, as for built-in tasks."""
     used = {int(leaf.task.get_config("num_fewshot") or 0) for leaf in leaves}
     changed = any(leaf.own_shots not in used for leaf in leaves)
     return f"_{asked.num_fewshot}shot" if changed and asked.num_fewshot is not None else ""
 
 
 def _own_metric(leaf: Leaf) -> str:
-    """Return the name of lm-eval's first metric of a task, under its first filter."""
+    """Return the name of a task's first lm-eval metric with its first filter."""
     metric = next(iter(leaf.task.aggregation()), "acc")
     return metric_name(metric, leaf.task._filters[0].name)
 
 
 def metric_name(metric: str, filter_name: str) -> str:
-    """Return the name that a metric of lm-eval has here.
+    """Return the harness's name of an lm-eval metric.
 
     >>> metric_name("acc", "none"), metric_name("exact_match", "strict-match")
     ('lm_eval:acc', 'lm_eval:exact_match/strict-match')
@@ -228,7 +230,7 @@ def metric_name(metric: str, filter_name: str) -> str:
 
 
 def _source(name: str, leaves: Sequence[Leaf], asked: Asked, group: Any) -> dict[str, Any]:
-    """Return what is needed to compute lm-eval's metrics again: its version, task files and settings."""
+    """Return the data for recomputing lm-eval's metrics: its version, task files and settings."""
     return {
         "prefix": "lm_eval",
         "version": library().__version__,
@@ -240,7 +242,7 @@ def _source(name: str, leaves: Sequence[Leaf], asked: Asked, group: Any) -> dict
 
 
 def _tree(group: Any) -> dict[str, Any]:
-    """Return a group of lm-eval and all below it as JSON has it."""
+    """Return a group of lm-eval and its descendants as JSON values."""
     inner = [_tree(child) if hasattr(child, "child_names") else child.task_name for child in group]
     metrics = [
         {key: value for key, value in vars(metric).items() if not callable(value)}

@@ -1,4 +1,4 @@
-"""lm-eval's results of one cell: its own evaluation loop, with the answers that are stored."""
+"""Compute lm-eval's results of one cell: run its evaluation loop on the stored answers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from harness_plugins.sources.lm_eval.catalogue import library, quiet
 from harness_plugins.sources.lm_eval.rebuilding import rebuilt
 from harness_plugins.sources.lm_eval.requests import metric_name
 
-RESAMPLES = 1000  # for standard errors that lm-eval bootstraps with 100,000: perplexities, F1, MCC, BLEU
+RESAMPLES = 1000  # for bootstrapped standard errors (perplexities, F1, MCC, BLEU); lm-eval's default is 100,000
 STDERR = "_stderr"
 Texts = tuple[tuple[str | None, ...], ...]
-Answers = Mapping[tuple[str, int], list[list[Any]]]  # by task and number of the document: of each request, its answers
+Answers = Mapping[tuple[str, int], list[list[Any]]]  # by (task, document number): for each request, its answers
 
 
 def metrics_of(task: Task, answers: Scores | Texts) -> list[SourceMetric]:
-    """Return lm-eval's metrics of a cell with lm-eval's standard errors, of which some are bootstrapped 1,000 times."""
-    found = results_of(task, answers, RESAMPLES)
-    top = task.source["group"]["name"] if task.source["group"] else next(iter(found["results"]))
-    values, better = found["results"][top], found["higher_is_better"]
-    return [_metric(key, values, found, better.get(top, {})) for key in values if "," in key and STDERR not in key]
+    """Return lm-eval's metrics of a cell with its standard errors; bootstrapped ones use 1,000 resamples."""
+    results = results_of(task, answers, RESAMPLES)
+    top = task.source["group"]["name"] if task.source["group"] else next(iter(results["results"]))
+    values, better = results["results"][top], results["higher_is_better"]
+    return [_metric(key, values, results, better.get(top, {})) for key in values if "," in key and STDERR not in key]
 
 
-def _metric(key: str, values: Mapping[str, Any], found: Mapping[str, Any], better: Mapping[str, Any]) -> SourceMetric:
+def _metric(key: str, values: Mapping[str, Any], results: Mapping[str, Any], better: Mapping[str, Any]) -> SourceMetric:
     metric, _, filter_name = key.partition(",")
     stderr = values.get(f"{metric}{STDERR},{filter_name}")
-    per_doc = [row.get(metric) for rows in found["samples"].values() for row in rows if row["filter"] == filter_name]
+    per_doc = [row.get(metric) for rows in results["samples"].values() for row in rows if row["filter"] == filter_name]
     return SourceMetric(
         name=metric_name(metric, filter_name),
         value=float(values[key]),
@@ -43,14 +43,14 @@ def _metric(key: str, values: Mapping[str, Any], found: Mapping[str, Any], bette
 
 
 def _numbers(values: Sequence[Any]) -> Floats | None:
-    """Return the values of documents, None where a document has none that is one number."""
+    """Return the values of all documents; None if the value of any document is not a number."""
     if not all(isinstance(value, (int, float, np.integer, np.floating, np.bool_)) for value in values):
         return None
     return np.array(values, dtype=np.float64)
 
 
 def results_of(task: Task, answers: Scores | Texts, bootstrap_iters: int) -> dict[str, Any]:
-    """Return what lm-eval's `evaluate` returns for stored answers, with the sample of every document and filter."""
+    """Return the result of lm-eval's `evaluate` for stored answers, with one sample per document and filter."""
     from lm_eval.evaluator import evaluate
 
     tasks = rebuilt(task)
@@ -59,27 +59,27 @@ def results_of(task: Task, answers: Scores | Texts, bootstrap_iters: int) -> dic
         made.ask = _asks(name, made, task)
     with quiet():
         try:
-            found: dict[str, Any] = evaluate(
+            results: dict[str, Any] = evaluate(
                 lm=_model(stored),
                 task_dict={"tasks": tasks, "groups": _groups(task.source["group"], tasks)},
                 bootstrap_iters=bootstrap_iters,
                 log_samples=True,
             )
-        except Exception as error:  # process_results is code of others
+        except Exception as error:  # process_results is third-party code
             raise TaskError(
                 f"{task.name}: lm-eval {library().__version__} fails on the stored answers: {type(error).__name__}: "
                 f"{error}"
             ) from error
-    for name, counts in found["n-samples"].items():
+    for name, counts in results["n-samples"].items():
         counts["original"] = task.source["leaves"][name]["documents"]
-    return found
+    return results
 
 
 # --- requests and their answers ----------------------------------------------------------------------------------
 
 
 def _numbered(task: Task) -> Iterator[tuple[str, int, Doc]]:
-    """Yield every document with its task and its number there."""
+    """Yield (task name, number within that task, document) for every document."""
     seen: dict[str, int] = {}
     for doc in task.docs:
         name = doc.source["task"]
@@ -88,16 +88,16 @@ def _numbered(task: Task) -> Iterator[tuple[str, int, Doc]]:
 
 
 def _asks(name: str, made: Any, task: Task) -> Any:
-    """Return what makes lm-eval's requests of one task anew, from the contexts in the store."""
+    """Return a function that builds lm-eval's requests of one task from the stored contexts."""
     from lm_eval.api.instance import Instance
 
-    own = [(number, doc) for leaf, number, doc in _numbered(task) if leaf == name]
+    docs = [(number, doc) for leaf, number, doc in _numbered(task) if leaf == name]
     repeats = int(made.get_config("repeats") or 1)
 
     def ask() -> list[Any]:
         return [
             Instance(kind, made.eval_docs[number], arguments, i, (name, number, repeats))
-            for number, doc in own
+            for number, doc in docs
             for i, (kind, arguments) in enumerate(_arguments(task, doc, made))
         ]
 
@@ -105,7 +105,7 @@ def _asks(name: str, made: Any, task: Task) -> Any:
 
 
 def _arguments(task: Task, doc: Doc, made: Any) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return the requests of a document as lm-eval has them: their kind and arguments."""
+    """Return kind and arguments of each of lm-eval's requests for a document."""
     if task.kind == "generate":
         return [("generate_until", (doc.contexts[0], made.get_config("generation_kwargs")))]
     if task.kind == "text":
@@ -115,19 +115,19 @@ def _arguments(task: Task, doc: Doc, made: Any) -> list[tuple[str, tuple[Any, ..
 
 
 def _stored(task: Task, answers: Scores | Texts, tasks: Mapping[str, Any]) -> Answers:
-    """Return the answers of each document; raise MetricError where texts are missing."""
+    """Return the answers of each document; raise MetricError if texts are missing."""
     if isinstance(answers, Scores):
         return {(name, i): _scored(answers, n, task.kind) for n, (name, i, _) in enumerate(_numbered(task))}
-    found: dict[tuple[str, int], list[list[Any]]] = {}
+    stored: dict[tuple[str, int], list[list[Any]]] = {}
     for (name, i, doc), texts in zip(_numbered(task), answers, strict=True):
         wanted = int(tasks[name].get_config("repeats") or 1)
         if len(texts) < wanted or None in texts:
             what = "no texts (--no-texts)" if None in texts else f"{len(texts)} texts"
             raise MetricError(
-                f"{task.name}, document {doc.doc_id}: {what} in the store; lm-eval needs {wanted}: pass --n"
+                f"{task.name}, document {doc.doc_id}: the store has {what}; lm-eval needs {wanted}: pass --n"
             )
-        found[name, i] = [list(texts[:wanted])]
-    return found
+        stored[name, i] = [list(texts[:wanted])]
+    return stored
 
 
 def _scored(scores: Scores, n: int, kind: str) -> list[list[Any]]:
@@ -135,15 +135,15 @@ def _scored(scores: Scores, n: int, kind: str) -> list[list[Any]]:
     if kind == "text":
         return [[float(scores.logprob[row])] for row in rows]
     if scores.is_greedy is None:
-        raise MetricError("the engine did not say what is greedy, which lm-eval's results contain")
-    own: list[list[Any]] = [[(float(scores.logprob[row]), bool(scores.is_greedy[row]))] for row in rows]
-    if scores.logprob_unconditional is not None:  # whether these are greedy is not stored, and asked by no metric
-        own += [[(float(scores.logprob_unconditional[row]), False)] for row in rows]
-    return own
+        raise MetricError("lm-eval's results need to know which tokens are greedy, and the engine did not report it")
+    answers: list[list[Any]] = [[(float(scores.logprob[row]), bool(scores.is_greedy[row]))] for row in rows]
+    if scores.logprob_unconditional is not None:  # their greediness is not stored; no metric uses it
+        answers += [[(float(scores.logprob_unconditional[row]), False)] for row in rows]
+    return answers
 
 
 def _model(stored: Answers) -> Any:
-    """Return a model of lm-eval's that answers from the store."""
+    """Return an lm-eval model that answers from the store."""
     return _stored_model()(stored)
 
 
@@ -152,7 +152,7 @@ def _stored_model() -> Any:
     from lm_eval.api.model import LM
 
     class Stored(LM):  # type: ignore[misc]  # lm-eval is untyped
-        """Answers each request with what is stored; requests that repeat get one answer after the other."""
+        """Answer each request from the store; repeated requests get successive answers."""
 
         def __init__(self, stored: Answers) -> None:
             super().__init__()
@@ -160,12 +160,12 @@ def _stored_model() -> Any:
 
         def _answers(self, requests: Sequence[Any]) -> list[Any]:
             seen: dict[tuple[str, int, int], int] = {}
-            found = []
+            results = []
             for request in requests:
                 key = (request.task_name, request.doc_id, request.idx)
                 number = seen[key] = seen.get(key, -1) + 1
-                found.append(self.stored[key[:2]][request.idx][number])
-            return found
+                results.append(self.stored[key[:2]][request.idx][number])
+            return results
 
         def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[Any]:
             return self._answers(requests)
@@ -176,7 +176,7 @@ def _stored_model() -> Any:
 
 
 def _groups(tree: Mapping[str, Any] | None, tasks: Mapping[str, Any]) -> dict[str, Any]:
-    """Return lm-eval's groups by name, the outermost first, from a stored tree."""
+    """Return lm-eval's groups by name, outermost first, from a stored tree."""
     from lm_eval.api.group import AggMetricConfig, Group
 
     if tree is None:

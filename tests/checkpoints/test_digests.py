@@ -1,0 +1,67 @@
+"""Digests of checkpoints: the cache of weight files, which is read once and written in batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.checkpoints import digests
+from harness.checkpoints.digests import DigestCache, checkpoint_digest
+from harness.files import write_whole
+
+
+def _weights(folder: Path, count: int) -> list[Path]:
+    """Return so many checkpoints."""
+    made = [folder / str(number) for number in range(count)]
+    for one in made:
+        one.mkdir()
+        (one / "config.json").write_text("{}")
+        (one / "model.safetensors").write_text(one.name)
+    return made
+
+
+def test_digests_of_many_checkpoints_are_read_and_written_once(tmp_path, monkeypatch):
+    """Once per checkpoint, a resumed sweep of 10,000 checkpoints parsed its cache 10,000 times."""
+    checkpoints, written = _weights(tmp_path, 5), list[Path]()
+    monkeypatch.setattr(
+        digests, "write_whole", lambda path, content: (written.append(path), write_whole(path, content))
+    )
+    with DigestCache() as cache:
+        first = [checkpoint_digest(one, cache=cache) for one in checkpoints]
+        assert written == []
+    assert written == [cache.path]
+    monkeypatch.setattr(digests, "_sha256", lambda file: pytest.fail(f"{file} is read again"))
+    assert [checkpoint_digest(one) for one in checkpoints] == first
+
+
+def test_a_killed_or_failed_run_keeps_the_digests_that_it_computed(tmp_path, monkeypatch):
+    one, two = _weights(tmp_path, 2)
+    monkeypatch.setattr(digests, "SECONDS", 0.0)
+    killed = DigestCache()  # is never closed
+    checkpoint_digest(one, cache=killed)
+    monkeypatch.setattr(digests, "SECONDS", 60.0)
+    failed = DigestCache()
+    checkpoint_digest(two, cache=failed)
+    failed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert {str(file / "model.safetensors") for file in (one, two)} <= set(json.loads(killed.path.read_text()))
+
+
+def test_processes_that_cache_digests_at_the_same_time_keep_each_others(tmp_path):
+    one, two = _weights(tmp_path, 2)
+    with DigestCache() as first, DigestCache() as second:
+        checkpoint_digest(one, cache=first)
+        checkpoint_digest(two, cache=second)
+    assert {str(file / "model.safetensors") for file in (one, two)} <= set(json.loads(first.path.read_text()))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"', "NESTED", '{"FILE": 3}', '{"FILE": {"stamp": STAMP}}'])
+def test_a_damaged_cache_of_digests_is_rebuilt(tmp_path, content):
+    (one,) = _weights(tmp_path, 1)
+    expected = checkpoint_digest(one)
+    path, file = DigestCache().path, one / "model.safetensors"
+    stamp = json.dumps(json.loads(path.read_text())[str(file)]["stamp"])
+    path.write_text(content.replace("FILE", str(file)).replace("STAMP", stamp).replace("NESTED", "[" * 10**6))
+    assert checkpoint_digest(one) == expected
+    assert str(file) in json.loads(path.read_text())
