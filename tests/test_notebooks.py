@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import builtins
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import harness
-from harness.fitting.result import LawFit
+from harness.cli import main
+from harness.fitting.result import LawFit, save_fits
 from harness.host import PluginHost
 from harness.store.points import PointStore
 from harness.tables import Measured, Table
@@ -137,3 +140,16 @@ def test_without_altair_a_notebook_shows_the_text_alone(one_fit: LawFit, monkeyp
     assert one_fit._repr_html_().endswith("</pre>")
     with pytest.raises(harness.UsageError, match="extra `report`"):
         one_fit.plot()
+
+
+def test_saved_fits_are_drawn_by_harness_plot(one_fit: LawFit, tmp_path: Path):
+    save_fits([one_fit], tmp_path / "fits.json")
+    found = CliRunner().invoke(main, ["plot", str(tmp_path / "fits.json"), "-o", str(tmp_path / "f.json")])
+    assert found.exit_code == 0, found.output
+    (rows,) = json.loads((tmp_path / "f.json").read_text())["datasets"].values()
+    assert {row["kind"] for row in rows} == {"measured", "held out", "law"}
+    found = CliRunner().invoke(
+        main, ["plot", str(tmp_path / "fits.json"), "--task", "other", "-o", str(tmp_path / "g.svg")]
+    )
+    assert found.exit_code == 2
+    assert "no fit is of task 'other'; there are: arc" in found.stderr

@@ -33,17 +33,25 @@ METRIC = click.option(
 WHERE = click.option("--where", metavar="EXPR", help="Expression that selects points.")
 
 
-def _source(path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any]) -> Source:
+def _source(
+    path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any], task: str | None = None
+) -> Source:
     """Return the points of a store or a table, with the options of points removed from `asked`.
 
-    Raises UsageError for --metric beside a store.
+    Without --metric, only the column of a wide table with the name of the task is read. Raises UsageError for --metric
+    beside a store.
     """
     from harness.errors import UsageError
     from harness.fitting.point_source import open_points
     from harness.fitting.published import Reading
+    from harness.fitting.published_values import names_values
+    from harness.store.points import read_table
 
     if metrics and path.is_dir():
         raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric is for tables")
+    if task and not metrics and not path.is_dir():
+        table, _ = read_table(path)
+        metrics = (task,) if task in table.columns and not names_values(table) else ()
     how = {name: asked.pop(name) for name in ("renames", "label", "where", "run", "drop_duplicates")}
     return open_points(path, Reading(**how, metrics=metrics, selects=True), registries=host)
 
@@ -117,7 +125,7 @@ def plot(
     if points.suffix == ".json":
         say(save_chart(_of_fits(points, host, task, linear=linear), output))
         return
-    source = _source(points, host, metrics, asked)
+    source = _source(points, host, metrics, asked, task)
     for note in source.notes:
         say(note)
     chart = plot_task(source.store, task, x=scale, log_x=not linear, note=say, registries=host, **asked)

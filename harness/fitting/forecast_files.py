@@ -79,16 +79,16 @@ def forecast_file(
 
 
 def _columns(path: Path, task: str | None, renames: Sequence[str], value: str, via: str | None) -> pd.DataFrame | None:
-    """Return the points of a table that has the columns of a forecast by our names; None for any other table."""
+    """Return the points of a table with the columns of a forecast by our names, or with `via`; else None."""
     table, _ = read_table(path)
     table = table[table["task"] == task] if task and "task" in table.columns else table
     points = renamed(table, renames)
-    is_scaled = bool({"params", "flops"} & set(points.columns))
+    named = bool({"params", "flops"} & set(points.columns)) and (via is not None or "family" in points.columns)
     if is_long(points):
-        is_scaled &= value in set(points["metric"])
-        points = widen(points) if is_scaled else points
+        named &= value in set(points["metric"])
+        points = widen(points) if named else points
     known = {value, *([via] if via else [])} <= set(points.columns)
-    return points if is_scaled and known else None
+    return points if named and known else None
 
 
 def _of_store(

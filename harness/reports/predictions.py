@@ -134,7 +134,7 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
         found = None
         notes.append(f"no forecast: {error}")
     if found:
-        rows = [_forecast_row(row, _target(row, scored[row["task"]])) for row in found.frame.to_dict("records")]
+        rows = [_forecast_row(row, target_of(row, scored[row["task"]])) for row in found.frame.to_dict("records")]
         notes += _too_few(found, [scored[task] for task in able])
         notes += [
             f"{row['task']}, {row['family']}: {row['verdict']}"
@@ -155,7 +155,7 @@ def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
     )
 
 
-def _target(row: Mapping[Any, Any], scored: pd.DataFrame) -> pd.Series[Any]:
+def target_of(row: Mapping[Any, Any], scored: pd.DataFrame) -> pd.Series[Any]:
     """Return the point that a forecast is of: the checkpoint of its family with its params, tokens and flops.
 
     Runs with the same of all three, such as two seeds, are told apart by their value.
@@ -165,7 +165,8 @@ def _target(row: Mapping[Any, Any], scored: pd.DataFrame) -> pd.Series[Any]:
         column = found["value" if name == "measured" else name].astype(float)
         same = np.isclose(column, float(row[name]), rtol=1e-9, atol=0.0, equal_nan=True)
         found = found[same] if same.any() else found
-    return found.iloc[-1]
+    own: pd.Series[Any] = found.iloc[-1]
+    return own
 
 
 def _forecast_row(row: Mapping[Any, Any], own: pd.Series[Any]) -> tuple[Cell, ...]:

@@ -148,7 +148,7 @@ def _compared(store: PointStore, first: Any, second: Any) -> Duel | None:
 
     errors = [shown_error(*(float(row[name]) for name in ("stderr", "low", "high"))) for row in (first, second)]
     a, b = float(first["value"]), float(second["value"])
-    difference = Measured(b - a, float(np.hypot(*errors)))
+    difference = Measured(b - a, float(np.hypot(errors[0], errors[1])))
     metric = str(first["metric"])
     better = difference.value > 0 if store.rises(metric) else difference.value < 0
     return Duel(str(first["task"]), metric, a, b, difference, None, "z", _normal(difference), better)

@@ -23,6 +23,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pythia = published("laws", "pythia", "pythia_v1_zero_shot_lambada_piqa.csv")
     opt = published("laws", "hitchhiker", "opt_bigbench_3_tasks.csv")
     last = pd.read_csv(pythia).query("task == 'piqa' and metric == 'acc' and step >= 110000")
+    last = last[~last["model"].str.contains("bf16")]  # one size
     last.rename(columns={"n_tokens": "D", "model": "name"}).to_csv(folder / "piqa.csv", index=False)
     rename = ["--map", "D=tokens", "--label", "name"]
     assert run("import", folder / "piqa.csv", *rename, "-o", folder / "store").exit_code == 0
@@ -38,7 +39,7 @@ COMMANDS = {
     "decide": ["--task", "piqa", *QUICK],
     "trends": ["--task", "piqa", *QUICK],
     "rank": ["--at", "flops=1e21", "--task", "piqa", "--law", "line", *QUICK],
-    "versus": ["pythia-1b", "pythia-1.4b", "--task", "piqa"],
+    "versus": ["pythia-1.4b", "pythia-12b", "--task", "piqa"],
     "predictability": ["--task", "piqa", "--law", "line", *QUICK],
     "forecast": ["--task", "piqa", "--at", "largest"],
     "capabilities": ["--benchmarks", "piqa"],
@@ -60,9 +61,11 @@ def test_a_command_takes_a_table_imported_points_and_a_mix(
     sources: dict[str, Path], tmp_path: Path, command: str, source: str
 ):
     """The names of the table are mapped on the command line; a store has been told when it was imported."""
-    asked = [*COMMANDS[command], "--where", "params > 1e8 or family == 'opt'"]
+    also = {("fit", "table"): " and deduped", ("capabilities", "mixed"): ""}  # of a raw table; of models with piqa
+    both = " or family == 'opt'" if source == "mixed" else ""
+    asked = [*COMMANDS[command], "--where", "params > 1e8" + also.get((command, source), both)]
     if source == "table":
-        asked += [*NAMES, *{"fit": ["--map", "value=acc", "--value", "acc"], "capabilities": WIDE}.get(command, [])]
+        asked += [*NAMES, *{"fit": ["--value", "acc"], "capabilities": WIDE}.get(command, [])]
     if command in {"plot", "report"}:
         asked += ["-o", tmp_path / ("f.svg" if command == "plot" else "r.html")]
     found = run(command, sources[source], *asked)
@@ -70,8 +73,8 @@ def test_a_command_takes_a_table_imported_points_and_a_mix(
     shown = found.output
     if command in {"plot", "report"}:
         shown = next(tmp_path.iterdir()).read_text(encoding="utf-8")
-    assert "pythia" in shown
     assert "piqa" in shown
+    assert "pythia" in shown or command in {"capabilities", "predictability"}  # which may not name families
 
 
 WIDE = ["--map", "value=piqa", "--map", "6 * params * tokens=flops", "--map", "deduped=family"]
