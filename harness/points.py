@@ -1,11 +1,12 @@
 """Public names for analyses of a store and of points: reading, columns, runs, and metrics. Re-exports only."""
 
 from harness.fitting.columns import column, labelled, query, readable, renamed
-from harness.fitting.point_source import Source, TablePoints, benchmark_table, open_points
+from harness.fitting.point_source import Source, TablePoints, benchmark_table, open_asked, open_points, table_points
 from harness.fitting.published import Published, Reading, own_metrics, published, same_points
 from harness.fitting.runs import ends, label, largest, largest_known, refuse_twice, runs_of
 from harness.fitting.wide_points import widen
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
+from harness.metrics.intervals import shown_error
 from harness.metrics.per_document import per_document
 from harness.store.choice_cells import Records
 from harness.store.identity import CellId, Settings
@@ -34,6 +35,7 @@ __all__ = [
     "labelled",
     "largest",
     "largest_known",
+    "open_asked",
     "open_points",
     "open_store",
     "own_metrics",
@@ -48,5 +50,7 @@ __all__ = [
     "renamed",
     "runs_of",
     "same_points",
+    "shown_error",
+    "table_points",
     "widen",
 ]

@@ -78,7 +78,7 @@ def compare(
 
     how = Reading(renames=renames, where=where, label=label, run=run, drop_duplicates=drop_duplicates)
     source = open_points(points, how, registries=host)
-    tables = tables_of(
+    found = tables_of(
         source.store,
         where=source.where,
         metrics={task: str(metric) for task, metric in read_options(metrics).items()},
@@ -88,7 +88,7 @@ def compare(
         hold_out=hold_out,
         score=score,
     )
-    tables = noted(tables, source.notes)
+    tables = noted(found, source.notes)
     print_tables(tables, host, suffix=suffix, output=output)
     if expect:
         _expect(tables, expect)

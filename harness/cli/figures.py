@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.output import LABEL, MAP, say
+from harness.cli.output import point_options, say
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from harness.store.points import PointStore
+    from harness.fitting.point_source import Source
 
 LAW = click.option(
-    "--law", default="sigmoid", show_default=True, help="Law drawn through the points of each task and family."
+    "--law",
+    help="Law drawn through the points of each task and family (default: sigmoid for scores from 0 to 1 that rise, "
+    "power for values that fall, else line).",
 )
 HOLD_OUT = click.option(
     "--hold-out",
@@ -33,53 +33,27 @@ METRIC = click.option(
 WHERE = click.option("--where", metavar="EXPR", help="Expression that selects points.")
 
 
-class Rows(TypedDict):
-    """Options that say which points are drawn, and how their columns are named."""
-
-    renames: tuple[str, ...]
-    label: str | None
-    where: str | None
-
-
-class Drawn(Rows):
-    """Options of every figure."""
-
-    law: str
-    hold_out: str
-
-
-class Page(Drawn):
-    """Options of the report."""
-
-    title: str | None
-
-
 def _source(
-    path: Path, host: PluginHost, metrics: Sequence[str], asked: Drawn, task: str | None = None
-) -> PointStore | pd.DataFrame:
-    """Return a store, or the long points of a table.
+    path: Path, host: PluginHost, metrics: Sequence[str], asked: dict[str, Any], task: str | None = None
+) -> Source:
+    """Return the points of a store or a table, with the options of points removed from `asked`.
 
-    Without --metric, the column of a wide table with the name of the task is its score. Raises UsageError for --metric
+    Without --metric, only the column of a wide table with the name of the task is read. Raises UsageError for --metric
     beside a store.
     """
     from harness.errors import UsageError
-    from harness.fitting.columns import labelled, query, renamed
     from harness.fitting.point_source import open_points
     from harness.fitting.published import Reading
-    from harness.fitting.wide_points import is_long
-    from harness.reports.table_points import table_points
+    from harness.fitting.published_values import names_values
     from harness.store.point_files import read_table
 
-    renames, label, where = asked["renames"], asked["label"], asked["where"]
-    if not path.is_dir():
-        read, _ = read_table(path)
-        if task in read.columns and not is_long(read):
-            metrics = metrics or [str(task)]
-        table = renamed(read, labelled(renames, label))
-        return table_points(query(table, where) if where else table, metrics)
-    if metrics:
+    if metrics and path.is_dir():
         raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric is for tables")
-    return open_points(path, Reading(renames=renames, label=label, where=where, selects=True), registries=host).store
+    if task and not metrics and not path.is_dir():
+        table, _ = read_table(path)
+        metrics = (task,) if task in table.columns and not names_values(table) else ()
+    how = {name: asked.pop(name) for name in ("renames", "label", "where", "run", "drop_duplicates")}
+    return open_points(path, Reading(**how, metrics=metrics, selects=True), registries=host)
 
 
 @click.command("report")
@@ -95,12 +69,11 @@ def _source(
 @LAW
 @HOLD_OUT
 @METRIC
-@MAP
-@LABEL
+@point_options
 @WHERE
 @click.option("--title", help="Heading of the page (default: the name of the store or table).")
 @click.pass_obj
-def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], **asked: Unpack[Page]) -> None:
+def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, ...], **asked: Any) -> None:
     """Write one HTML page with the figures of a store or a table.
 
     POINTS is a store, or a CSV or Parquet table with one row per checkpoint. The page holds its data and scripts and
@@ -108,14 +81,15 @@ def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, 
     """
     from harness.reports.report import write_report
 
-    source, title = _source(points, host, metrics, asked), asked["title"] or f"Scaling report of {points.name}"
-    path = write_report(source, output, title=title, law=asked["law"], hold_out=asked["hold_out"], registries=host)
+    asked["title"] = asked["title"] or f"Scaling report of {points.name}"
+    source = _source(points, host, metrics, asked)
+    path = write_report(source.store, output, registries=host, notes=source.notes, **asked)
     say(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @click.command("plot")
 @click.argument("points", type=click.Path(path_type=Path))
-@click.option("--task", required=True, help="Task to draw; in a table without tasks, the column of scores.")
+@click.option("--task", help="Task to draw; required if there are several.")
 @click.option(
     "-o",
     "--output",
@@ -129,30 +103,38 @@ def report(host: PluginHost, /, points: Path, output: Path, metrics: tuple[str, 
 @click.option(
     "--x",
     "scale",
-    default="flops",
-    show_default=True,
     type=click.Choice(["flops", "params", "tokens", "loss"]),
-    help="Horizontal axis.",
+    help="Horizontal axis (default: the first of these that the points have).",
 )
 @click.option("--linear", is_flag=True, help="Linear horizontal axis (default: logarithmic).")
 @METRIC
-@MAP
-@LABEL
+@point_options
 @WHERE
 @click.pass_obj
 def plot(
-    host: PluginHost, /, points: Path, task: str, output: Path, scale: str, linear: bool, metrics: tuple[str, ...],
-    **asked: Unpack[Drawn],
+    host: PluginHost, /, points: Path, task: str | None, output: Path, scale: str | None, linear: bool,
+    metrics: tuple[str, ...], **asked: Any,
 ) -> None:  # fmt: skip
     """Draw one task: points with error bars, a law with its interval, and held-out points.
 
-    POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
+    POINTS is a store, a CSV or Parquet table as harness import reads it, or fits that harness fit -o saved.
     """
-    from harness.reports.charts import save_chart
-    from harness.reports.report import plot_task
+    from harness.charts import save_chart
+    from harness.reports.task_figure import plot_task
 
+    if points.suffix == ".json":
+        say(save_chart(_of_fits(points, host, task, linear=linear), output))
+        return
     source = _source(points, host, metrics, asked, task)
-    chart = plot_task(
-        source, task, x=scale, law=asked["law"], hold_out=asked["hold_out"], log_x=not linear, registries=host
-    )
+    for note in source.notes:
+        say(note)
+    chart = plot_task(source.store, task, x=scale, log_x=not linear, note=say, registries=host, **asked)
     say(save_chart(chart, output))
+
+
+def _of_fits(path: Path, host: PluginHost, task: str | None, *, linear: bool) -> Any:
+    """Return the figure of saved fits."""
+    from harness.fitting.fit_figures import fits_chart, fits_of
+    from harness.fitting.result import load_fits
+
+    return fits_chart(list(fits_of(load_fits(path, host), task)), log_x=not linear)

@@ -22,6 +22,7 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
+from harness.fitting.fit_figures import kept_points
 from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
 from harness.fitting.held_out_scores import HeldOut, references_of
@@ -167,7 +168,8 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     wide = prepared(points, law, request.value, request.where)
     ladder = Ladder.of(wide, law, options, Split(request.value, request.via, request.hold_out, request.store))
     fitted = _fit_ladder(law, ladder, options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), hold_out=_held_out(fitted, ladder))
+    fitted = replace(fitted, law_options=dict(request.law_options), points=kept_points(ladder.points, ladder.target))
+    fitted = replace(fitted, hold_out=_held_out(fitted, ladder))
     if request.earlier:
         fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
     rows = ladder.rows[-1] if ladder.rows else None

@@ -54,6 +54,8 @@ class FitView(Protocol):
     def scores(self) -> Scores: ...  # noqa: D102
     @property
     def features(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def points(self) -> pd.DataFrame | None: ...  # noqa: D102
 
     def curve(self, x: Mapping[str, Column]) -> Floats:
         """Return the law's best curve (n,)."""

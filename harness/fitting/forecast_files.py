@@ -8,19 +8,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import UsageError, choose
+from harness.errors import UsageError
 from harness.fitting.columns import labelled, renamed
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_runs import Report
 from harness.fitting.forecasts import Wanted, forecast
+from harness.fitting.point_source import open_points
+from harness.fitting.published import Reading
 from harness.fitting.published_values import scored_tasks
-from harness.fitting.wide_points import prepared, widen
+from harness.fitting.wide_points import is_long, prepared, widen
 from harness.host.registries import Registries
-from harness.store.point_files import read_points
-from harness.store.points import open_store
+from harness.store.point_files import read_table
+from harness.store.points import PointStore
 
 VIA = "gold_bits_per_byte"
 ACCURACY = "acc"
+SCORE, LOSS = "score", "task_loss"  # columns of the points that are forecast
 
 
 def forecast_file(
@@ -48,18 +51,14 @@ def forecast_file(
 
     `renames` are pairs theirs=ours (`harness.points.renamed`), `label` is the column with the names of models.
     """
-    renames = labelled(renames, label)
-    if path.is_dir():
-        points, value, via = _of_store(path, task, metric, via or VIA, registries)
-        points = renamed(points, renames)
+    how = Reading(renames=renames, label=label, where=where, metrics=() if path.is_dir() or not metric else (metric,))
+    found_columns = None if path.is_dir() else _columns(path, task, labelled(renames, label), metric or ACCURACY, via)
+    if found_columns is None:
+        source = open_points(path, how, registries=registries)
+        points, value, via = _of_store(source.store, task, metric if path.is_dir() else None, via or VIA)
+        notes, where = source.notes, source.where
     else:
-        read = read_points(path, task, [], registries)
-        points, value = widen(renamed(read.points, renames)), metric or ACCURACY
-        for name in (value, *([via] if via else [])):
-            if name not in points.columns:
-                raise UsageError(
-                    f"{path} has no column {name!r}; it has {choose(points.columns)}; name one with --metric"
-                )
+        points, value, notes = found_columns, metric or ACCURACY, ()
     points = prepared(points, None, value, where)
     found = forecast(
         points,
@@ -77,26 +76,41 @@ def forecast_file(
         registries=registries,
         report=report,
     )
-    return replace(found, value=metric or (ACCURACY if value == "score" else value))
+    return replace(found, value=metric or (ACCURACY if value == SCORE else value), notes=(*notes, *found.notes))
+
+
+def _columns(path: Path, task: str | None, renames: Sequence[str], value: str, via: str | None) -> pd.DataFrame | None:
+    """Return the points of a table with the columns of a forecast by our names, or with `via`; else None."""
+    table, _ = read_table(path)
+    table = table[table["task"] == task] if task and "task" in table.columns else table
+    points = renamed(table, renames)
+    named = bool({"params", "flops"} & set(points.columns)) and (via is not None or "family" in points.columns)
+    if is_long(points):
+        named &= value in set(points["metric"])
+        points = widen(points) if named else points
+    known = {value, *([via] if via else [])} <= set(points.columns)
+    return points if named and known else None
 
 
 def _of_store(
-    path: Path, task: str | None, metric: str | None, via: str, registries: Registries
+    store: PointStore, task: str | None, metric: str | None, via: str
 ) -> tuple[pd.DataFrame, str, str | None]:
     """Return wide points with columns score and task_loss of every task, and their names; None for no task loss."""
-    store = open_store(path, registries=registries)
     tasks = sorted(store.tasks(task) if task or metric else scored_tasks(store))
     if not tasks:
-        raise UsageError(f"{path} has no task with right answers; a forecast is of accuracies: name one with --metric")
+        raise UsageError(
+            f"{store.path} has no task with right answers; a forecast is of accuracies: name one with --metric"
+        )
     frames = []
     for name in tasks:
-        read = read_points(path, name, [metric, via], registries)
+        read = store.read_task(name, [metric, via])
         frames.append(one_task(read.points, metric or str(read.metric), via))
     points = pd.concat(frames, ignore_index=True)
-    return points, "score", "task_loss" if "task_loss" in points.columns else None
+    return points, SCORE, LOSS if LOSS in points.columns else None
 
 
 def one_task(points: pd.DataFrame, metric: str, via: str) -> pd.DataFrame:
     """Return wide points of one task, with its metric as column score and the task loss `via` as task_loss."""
-    columns = {metric: "score", f"{metric}_stderr": "score_stderr", f"{metric}_n": "score_n", via: "task_loss"}
+    columns = {metric: SCORE, via: LOSS}
+    columns |= {f"{metric}_{name}": f"{SCORE}_{name}" for name in ("stderr", "n", "low", "high")}
     return widen(points).rename(columns=columns)

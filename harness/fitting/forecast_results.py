@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from harness.charts import KINDS, forecast_chart, with_figure
 from harness.errors import UsageError
 from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
 from harness.tables import Range, Table
 from harness.types import Floats
+
+if TYPE_CHECKING:
+    from harness.charts import Chart
 
 COLUMNS = ("task", "family", "forecast", "50 %", "beyond", "verdict", "parts", "earlier rungs")
 LESS = ("parts", "50 %", "earlier rungs", "beyond")  # what a narrow terminal leaves out first
@@ -38,6 +42,7 @@ class Forecast:
     notes: tuple[str, ...] = ()
     levels: Floats = field(default_factory=LEVELS.copy)
     planner: Callable[[Forecast], Table] | None = field(default=None, repr=False, compare=False)
+    points: pd.DataFrame | None = field(default=None, repr=False, compare=False)  # ends of runs, for figures
 
     @property
     def scores(self) -> Scores:
@@ -84,9 +89,17 @@ class Forecast:
         """Return one row per task and family."""
         return table(self)
 
+    def plot(self, *, log_x: bool = True) -> Chart:
+        """Draw the measured ends of runs, and the forecasts with their intervals, as an Altair chart.
+
+        There is a chart per task. Forecasts that abstain are pale. Raises UsageError if the extra `report` is not
+        installed.
+        """
+        return forecast_figure(self, log_x=log_x)
+
     def _repr_html_(self) -> str:
-        """Return the table of the forecast for a notebook."""
-        return self.table()._repr_html_()
+        """Return the table of the forecast for a notebook, and its figure."""
+        return with_figure(self.table()._repr_html_(), self.plot)
 
     def __str__(self) -> str:
         return text(self)
@@ -111,6 +124,24 @@ def table(found: Forecast) -> Table:
         rows.append(tuple([*cells[:3], row["measured"], *cells[3:]] if known else cells))
     columns = (*COLUMNS[:3], "measured", *COLUMNS[3:]) if known else COLUMNS
     return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found), optional=LESS)
+
+
+def forecast_figure(found: Forecast, *, log_x: bool = True) -> Chart:
+    """Return the chart of a forecast; see `Forecast.plot`."""
+    frame = found.frame
+    known = frame["measured"].notna()
+    rows = frame.rename(columns={"median": "value"}).assign(
+        kind=[KINDS[1] if one else KINDS[2] for one in known],
+        label=[f"{kind} of {family or task}" for kind, family, task in zip(
+            ["the largest size" if one else "a model" for one in known], frame["family"], frame["task"], strict=True
+        )],
+        abstains=found.abstained,
+    )  # fmt: skip
+    measured = pd.DataFrame() if found.points is None else found.points.assign(kind=KINDS[0], abstains=False)
+    rows = pd.concat([measured, rows], ignore_index=True)
+    x = next((name for name in ("flops", "params") if rows[name].notna().all()), "params")
+    columns = ["task", "family", "label", "kind", "verdict", "abstains", x, "value", "low", "high"]
+    return forecast_chart(rows.reindex(columns=columns), x=x, value=found.value, log_x=log_x, title="Forecast")
 
 
 def notes(found: Forecast) -> tuple[str, ...]:

@@ -91,7 +91,18 @@ def forecast(
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
     others = [ladder for ladder in ladders if family not in (None, ladder.family)]
     run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
-    return replace(run.forecast(measured, level=level, of=of, value=value), planner=partial(plan, run))
+    found = run.forecast(measured, level=level, of=of, value=value)
+    return replace(found, planner=partial(plan, run), points=_ends(wanted))
+
+
+def _ends(ladders: Sequence[Ladder]) -> pd.DataFrame:
+    """Return the measured ends of runs: task, family, label, params, tokens, flops, value."""
+    frames = []
+    for ladder in ladders:
+        columns = {name: getattr(ladder, name) for name in ("params", "tokens", "flops", "value")}
+        labels = [f"{ladder.family} {size:.3g}".strip() for size in ladder.params]
+        frames.append(pd.DataFrame({"task": ladder.task, "family": ladder.family, "label": labels, **columns}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _many(ladders: Sequence[Ladder]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -86,10 +86,31 @@ def open_points(path: Path, how: Reading, *, registries: Registries | None = Non
         return Source(store, None if how.selects else how.where, ())
     table, _ = read_table(path)
     try:
-        found = published(table, how, name=path.name.split(".")[0])
+        store = table_points(table, how, name=path.name, registries=registries)
     except LawError as error:
         raise UsageError(f"{path}: {error}") from error
-    return Source(TablePoints(path, found, registries), None, found.notes)
+    return Source(store, None, store.found.notes)
+
+
+def open_asked(path: Path, asked: dict[str, Any], registries: Registries, *, metric: str | None = None) -> Source:
+    """Open points with the options of a command, which are removed from `asked`: those of `point_options`, and where.
+
+    `metric` is the only score to read of a table: a column, or a metric of a long one; a store is read whole.
+    """
+    how = {name: asked.pop(name) for name in ("renames", "label", "run", "drop_duplicates", "where")}
+    metrics = (metric,) if metric and not path.is_dir() else ()
+    return open_points(path, Reading(**how, metrics=metrics), registries=registries)
+
+
+def table_points(
+    table: pd.DataFrame, how: Reading | None = None, *, name: str = "table", registries: Registries | None = None
+) -> TablePoints:
+    """Return a table that answers as a store does; `name` names it in messages, and its family where nothing else does.
+
+    Raises UsageError or LawError for a table without scores, or with units or rows that cannot be right.
+    """
+    found = published(table, how or Reading(), name=name.split(".", maxsplit=1)[0])
+    return TablePoints(Path(name), found, registries or default_host())
 
 
 def benchmark_table(store: PointStore) -> pd.DataFrame:

@@ -18,7 +18,17 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import FEWEST, check_units, completed, labelled, query, renamed
-from harness.fitting.published_values import SCORE, checked, few, fractions, is_numeric, melted, names_tasks, numbers
+from harness.fitting.published_values import (
+    SCORE,
+    checked,
+    chosen,
+    few,
+    fractions,
+    is_numeric,
+    melted,
+    names_values,
+    numbers,
+)
 from harness.fitting.runs import label as label_of
 from harness.fitting.runs import two_points
 from harness.types import Scalar
@@ -56,8 +66,9 @@ class Reading:
 
     `renames` are pairs theirs=ours, as of `harness.fitting.columns.renamed`; `where` selects rows after renaming.
     `label` is the column with the names of models, `run` the one that identifies runs; `family` is the family of all
-    rows without such a column. `tasks` are the columns of benchmarks in a wide table (wildcards are allowed), `metric`
-    is their metric. `models` sets columns of single models, by their label.
+    rows without such a column. `tasks` are the benchmark columns of a wide table (wildcards are allowed), or the tasks
+    of a long one, and `metric` is what these columns measure. `metrics` are the only scores to read: columns of a wide
+    table, taken as they are, or metrics of a long one. `models` sets columns of single models, by their label.
     """
 
     renames: Sequence[str] = ()
@@ -67,6 +78,7 @@ class Reading:
     family: str | None = None
     tasks: Sequence[str] = ()
     metric: str | None = None
+    metrics: Sequence[str] = ()
     drop_duplicates: bool = False
     selects: bool = False  # of a store: apply `where` whenever points are read
     models: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
@@ -83,8 +95,11 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
     if how.where:
         frame = query(frame, how.where)
         notes.append(f"{len(frame)} of {len(table)} rows have {how.where}")
-    long = frame if names_tasks(frame) else melted(frame, how.tasks, how.metric, notes)
-    long = fractions(numbers(long.reset_index(drop=True), notes), notes)
+    if names_values(frame):
+        long = chosen(frame, how.tasks, how.metrics)
+    else:
+        long = melted(frame, (*how.tasks, *how.metrics), how.metric, notes)
+    long = fractions(numbers(long.reset_index(drop=True), notes), notes, as_they_are=bool(how.metrics))
     long = _identified(long, name, how.family, notes)
     long = _scaled(long, notes)
     if long.empty:

@@ -27,13 +27,34 @@ SCORE = "score"  # the metric of a benchmark whose table does not say which
 MIXED = 0.25  # share of values of 1 or less from which a column of percentages is in doubt
 
 
-def names_tasks(frame: pd.DataFrame) -> bool:
-    """Return whether a table has one row per value, with its task."""
-    return {"task", "value"} <= set(frame.columns)
+def names_values(frame: pd.DataFrame) -> bool:
+    """Return whether a table is long: one row per value, with its task or its metric."""
+    return "value" in frame.columns and bool({"task", "metric"} & set(frame.columns))
+
+
+def chosen(frame: pd.DataFrame, tasks: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of a long table that are of some tasks and metrics (wildcards are allowed; none: all).
+
+    Without a column task, each metric is a task. Raises UsageError for a pattern that matches nothing.
+    """
+    found = frame if "task" in frame.columns else frame.assign(task=frame["metric"])
+    for name, patterns in (("task", tasks), ("metric", metrics)):
+        if not patterns:
+            continue
+        known = set(found[name].map(str)) if name in found.columns else set()
+        kept = {own for own in known for pattern in patterns if fnmatch(own, pattern)}
+        unknown = [pattern for pattern in patterns if not any(fnmatch(own, pattern) for own in known)]
+        if unknown:
+            raise UsageError(f"the table has no {name} {choose(unknown)}; it has: {choose(known)}")
+        found = found[found[name].map(str).isin(kept)]
+    return found
 
 
 def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes: list[str]) -> pd.DataFrame:
-    """Return one row per model and benchmark; errors and counts are in columns NAME_stderr and NAME_n."""
+    """Return one row per model and benchmark; errors and counts are in columns NAME_stderr and NAME_n.
+
+    If a column names the task of each row, the columns are metrics of that task.
+    """
     tasks = list(_benchmarks(frame, asked))
     if not tasks:
         raise UsageError(
@@ -42,13 +63,15 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
         )
     if not asked:
         notes.append(f"benchmarks: {few(tasks)}; --tasks names others")
+    of_row = "task" in frame.columns
     beside = {f"{task}{ending}" for task in tasks for ending in ("_stderr", "_n")}
     known = frame.drop(columns=[c for c in frame.columns if c in beside or (c in tasks and c not in COLUMNS)])
     rows = []
     for column in tasks:
         task, own = (column, metric) if metric else _task_and_metric(column)
-        known_too = {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
-        rows.append(known.assign(task=task, metric=own, value=frame[column], **known_too))
+        of = {"task": frame["task"], "metric": metric or column} if of_row else {"task": task, "metric": own}
+        added = {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
+        rows.append(known.assign(**of, value=frame[column], **added))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -56,7 +79,7 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
     """Yield the columns of benchmarks: those in `asked`, else numeric columns whose names have no other meaning."""
     for pattern in asked:
         if not any(fnmatch(str(column), pattern) for column in frame.columns):
-            raise UsageError(f"--tasks {pattern!r} matches no column; columns are: {choose(frame.columns)}")
+            raise UsageError(f"{pattern!r} names no column; columns are: {choose(frame.columns)}")
     for column in map(str, frame.columns):
         if asked:
             if any(fnmatch(column, pattern) for pattern in asked):
@@ -115,11 +138,17 @@ def checked(column: pd.Series, name: str) -> pd.Series[float]:
     return found
 
 
-def fractions(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return long points with percentages converted to fractions, as decided for each task and metric."""
+def fractions(frame: pd.DataFrame, notes: list[str], *, as_they_are: bool = False) -> pd.DataFrame:
+    """Return long points with percentages converted to fractions, as decided for each task and metric.
+
+    Values that are neither fractions nor percentages are refused or, with `as_they_are`, taken unchanged with a note.
+    """
     found, percent = frame, list[str]()
     for (task, metric), own in frame.groupby(["task", "metric"], sort=False):
         if UNBOUNDED.search(str(metric)) or own["value"].max() <= 1:
+            continue
+        if as_they_are and not 0 <= own["value"].min() <= own["value"].max() <= 100:
+            notes.append(f"{task} ({metric}) is neither a fraction nor a percentage, and is taken as it is")
             continue
         _refuse_no_rate(own, f"{task} ({metric})")
         columns = [name for name in ("value", "stderr", "low", "high") if name in found.columns]

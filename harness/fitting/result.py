@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from harness.charts import with_figure
 from harness.errors import HarnessError, LawError, UsageError
 from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
+from harness.fitting.fit_figures import fits_chart, point_rows, read_rows
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.held_out_scores import HeldOut, held_out_scores
@@ -30,6 +32,9 @@ from harness.metrics.intervals import wilson
 from harness.types import Floats, Json
 from harness.types.json import JsonObject
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw
+
+if TYPE_CHECKING:
+    from harness.charts import Chart
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class LawFit:
     notes: tuple[str, ...] = ()
     earlier: tuple[EarlierSize, ...] = ()  # predictions of earlier sizes of the ladder from the sizes below them
     worth: float = float("nan")  # effective number of documents of each measured rate; NaN if unknown
+    points: pd.DataFrame | None = field(default=None, repr=False, compare=False)  # fitted and held out, for figures
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -109,6 +115,14 @@ class LawFit:
         ends = np.array([wilson(float(np.clip(v, 0, 1)), self.worth, z) for v in value])
         return np.minimum(low, ends[:, 0]), np.maximum(high, ends[:, 1])
 
+    def plot(self, *, log_x: bool = True) -> Chart:
+        """Draw the points, the law with its interval, and the held-out points, as an Altair chart.
+
+        A law of several features is drawn as predicted against measured values. Raises UsageError if the extra
+        `report` is not installed.
+        """
+        return fits_chart([self], log_x=log_x)
+
     def optimal(self, flops: Sequence[float] | float, at: Mapping[str, float] | None = None) -> pd.DataFrame:
         """Return params and tokens of the smallest loss at budgets of FLOPs, with intervals; see allocations."""
         from harness.fitting.allocations import optimal
@@ -147,6 +161,7 @@ class LawFit:
             steps = [{name: value for name, value in step.items() if name != "draws"} for step in steps]
         table = {**vars(self), "options": asdict(self.options), "steps": steps}
         table["scores"] = self.scores.to_json() if self.hold_out else None
+        table["points"] = point_rows(self).to_dict("records")
         return {key: _strict(value) for key, value in table.items()}
 
     def _step_json(self, step: StepFit | ProcedureFit) -> dict[str, Json]:
@@ -163,7 +178,8 @@ class LawFit:
         read |= {"worth": _number(table.get("worth"))}
         lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes", "earlier")}
         kept = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
-        return cls(**{**kept, **read, **lists})
+        rows = [{name: _number(value) for name, value in row.items()} for row in table.get("points", ())]
+        return cls(**{**kept, **read, **lists, "points": read_rows(rows, table["value"])})
 
     def __repr__(self) -> str:
         names = "".join(f", {key} {self.labels[key]}" for key in ("family", "task") if key in self.labels)
@@ -172,8 +188,8 @@ class LawFit:
         return f"<LawFit {self.law}: {self.value} from {features}{names}; {self.steps[-1].n} points{held}>"
 
     def _repr_html_(self) -> str:
-        """Return the report of the fit for a notebook; text is escaped."""
-        return f"<pre>{html.escape(printable(str(self), lines=True))}</pre>"
+        """Return the report of the fit for a notebook, and its figure; text is escaped."""
+        return with_figure(f"<pre>{html.escape(printable(str(self), lines=True))}</pre>", self.plot)
 
     def __str__(self) -> str:
         from harness.fitting.summary import fit_report

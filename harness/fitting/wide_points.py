@@ -63,7 +63,7 @@ def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint and task, with the columns METRIC, METRIC_stderr and METRIC_n of each metric.
+    """Return one row per checkpoint and task: a column per metric, and METRIC_stderr, _n, _low and _high.
 
     Wide points are returned unchanged. Raises LawError if a checkpoint has two values of a metric.
     """
@@ -80,7 +80,7 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
             raise LawError(f"the metric {point['metric']} has the name of another column; rename one of them")
         row[point["metric"]] = point["value"]
         row[f"{point['metric']}_stderr"] = shown_error(*(point.get(k, np.nan) for k in ("stderr", "low", "high")))
-        row |= {f"{point['metric']}_n": point["n"]} if "n" in point else {}
+        row |= {f"{point['metric']}_{name}": point[name] for name in ("n", "low", "high") if name in point}
     return pd.DataFrame(list(rows.values()))
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.charts import agreement_chart, with_figure
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.held_out_scores import held_out_scores
 from harness.tables import Cell, Measured, Range, Table
+
+if TYPE_CHECKING:
+    from harness.charts import Chart
 
 TEST = ["task", "family", "point"]  # columns that identify a prediction
 
@@ -41,6 +46,20 @@ class BackTest:
         more = {law: f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "" for law, reasons in why.items()}
         failed = (f"{law} makes no prediction: {reasons[0]}{more[law]}" for law, reasons in sorted(why.items()))
         return (*self.said, *self._worse(), *failed)
+
+    def plot(self) -> Chart:
+        """Draw predicted against measured values with their intervals, a chart per law, best first, in Altair.
+
+        Raises UsageError if the extra `report` is not installed.
+        """
+        order = self.rows.groupby("law")["rank"].mean().sort_values(kind="stable").index
+        rows = self.rows.sort_values("law", key=lambda laws: laws.map(list(order).index), kind="stable")
+        title = f"{self.value}: every size predicted from the smaller ones"
+        return agreement_chart(rows, "target", "task", "law", "sizes", by="law", title=title)
+
+    def _repr_html_(self) -> str:
+        """Return the summary for a notebook, and its figure."""
+        return with_figure(self.summary()._repr_html_(), self.plot)
 
     def scores(self, law: str) -> Scores:
         """Return the scores of the predictions of one law; families and tasks are the independent units."""

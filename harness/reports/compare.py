@@ -20,6 +20,7 @@ from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.runs import ends, label, largest_known
 from harness.metrics.intervals import shown_error
+from harness.reports.compared import Compared
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
 from harness.reports.store_notes import store_notes
 from harness.store.imported import SAMPLES_ENGINE
@@ -50,7 +51,7 @@ def compare(
     level: float = 0.9,
     starts: int | str = 32,
     seed: int = 0,
-) -> list[Table]:
+) -> Compared:
     """Return tables that compare the families of a store.
 
     :param where: an expression that selects points.
@@ -76,13 +77,14 @@ def compare(
     points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
-    notes = store_notes(store, points, _shown(points))
-    return [
-        _families(_shown(points), notes, store.rises),
-        _ladder(_shown(points)),
-        predictions(points, _shown(points), comparison),
+    notes, shown = store_notes(store, points, _shown(points)), _shown(points)
+    tables = [
+        _families(shown, notes, store.rises),
+        _ladder(shown),
+        predictions(points, shown, comparison),
         _compute(points, comparison),
     ]
+    return Compared(tables, shown)
 
 
 def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.errors import HarnessError, LawError
 from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit import fit_families
+from harness.fitting.fit_figures import ends_of
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecasts import forecast
@@ -17,7 +18,6 @@ from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
 from harness.host.registries import Registries
-from harness.metrics.intervals import Z
 from harness.reports.back_test import back_test
 from harness.reports.panels import LEVELS
 from harness.types import Floats, Scalar
@@ -62,17 +62,20 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
             measured = wide[wide["family"] == family]
             held = {str(one["point"]) for one in fit.hold_out} if fit else set()
             named: dict[str, Scalar] = {"task": task, "metric": metric, "family": family}
-            rows += [_measured(row, metric, held) | named for _, row in measured.iterrows()]
+            rows += [row | named for row in _measured(measured, metric, held)]
             losses = -measured[VIA].to_numpy(dtype=np.float64)
             rows += [row | named for row in _second_step(fit, losses)] if fit else []
     return pd.DataFrame(rows)
 
 
-def _measured(row: pd.Series, metric: str, held: set[str]) -> dict[str, Scalar]:
-    error, value, name = float(row.get(f"{metric}_stderr", np.nan)), float(row[metric]), label(row)
-    ends = {"low": value - Z * error, "high": value + Z * error}
-    kind = "held out" if name in held else "measured"
-    return {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": value, **ends}
+def _measured(wide: pd.DataFrame, metric: str, held: set[str]) -> Iterator[dict[str, Scalar]]:
+    """Yield the measured points of a two-step law, with their intervals."""
+    low, high = ends_of(wide, metric)
+    for i, (_, row) in enumerate(wide.iterrows()):
+        name = label(row)
+        kind = "held out" if name in held else "measured"
+        ends = {"low": float(low[i]), "high": float(high[i])}
+        yield {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": float(row[metric]), **ends}
 
 
 def _second_step(found: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:

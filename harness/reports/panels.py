@@ -11,7 +11,7 @@ from harness.errors import PluginError, choose
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.reports.charts import Chart
+    from harness.charts import ChartOrSpec
 
 CONTROLS = ("task", "metric", "family", "x", "level")
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -73,7 +73,7 @@ class Panel:
 
     title: str
     about: str
-    chart: Chart
+    chart: ChartOrSpec
     rows: pd.DataFrame
     controls: Sequence[str] = ()
 

@@ -134,7 +134,7 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
         found = None
         notes.append(f"no forecast: {error}")
     if found:
-        rows = [_forecast_row(row, scored[row["task"]]) for row in found.frame.to_dict("records")]
+        rows = [_forecast_row(row, target_of(row, scored[row["task"]])) for row in found.frame.to_dict("records")]
         notes += _too_few(found, [scored[task] for task in able])
         notes += [
             f"{row['task']}, {row['family']}: {row['verdict']}"
@@ -155,10 +155,23 @@ def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
     )
 
 
-def _forecast_row(row: Mapping[Hashable, Any], scored: pd.DataFrame) -> tuple[Cell, ...]:
+def target_of(row: Mapping[Hashable, Any], scored: pd.DataFrame) -> pd.Series:
+    """Return the point that a forecast is of: the checkpoint of its family with its params, tokens and flops.
+
+    Runs that have the same of all three, such as two seeds, are distinguished by their value.
+    """
+    found = scored[scored["family"] == row["family"]]
+    for name in ("params", "tokens", "flops", "measured"):
+        column = found["value" if name == "measured" else name].astype(float)
+        same = np.isclose(column, float(row[name]), rtol=1e-9, atol=0.0, equal_nan=True)
+        found = found[same] if same.any() else found
+    own: pd.Series = found.iloc[-1]
+    return own
+
+
+def _forecast_row(row: Mapping[Hashable, Any], own: pd.Series) -> tuple[Cell, ...]:
     """Return the cells of one forecast, with the measured point."""
     measured, median, low, high = (float(row[name]) for name in ("measured", "median", "low", "high"))
-    own = scored[(scored["family"] == row["family"]) & np.isclose(scored["value"], measured)].iloc[-1]
     verdict = ABSTAIN if str(row["verdict"]).startswith(ABSTAIN) else str(row["verdict"])
     return (
         row["task"],

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, PluginError, StoreError, UsageError, choose
+from harness.charts import SCALES
+from harness.errors import LawError, PluginError, StoreError, UsageError, choose, suggest
 from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.fit import fit_families
+from harness.fitting.point_source import table_points
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.host import default_host
 from harness.host.origins import describe
 from harness.host.registries import Registries
-from harness.reports.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.reports.documents import document_rows, read_documents
 from harness.reports.figure_data import back_tests, forecasts, two_steps
 from harness.reports.page import render
@@ -28,12 +29,8 @@ from harness.store.points import PointStore
 from harness.tables import Table
 from harness.types import Bools, Floats, Ints
 
-if TYPE_CHECKING:
-    from harness.reports.charts import AltairChart
-
-
 V = TypeVar("V")
-SCALES = ("flops", "params", "tokens", "loss")
+RISING = "sigmoid"  # the law of scores
 GRID = 60  # places on a curve
 BEYOND = 4.0  # factor beyond the largest compute up to which curves are drawn
 SHOWN = 8  # documents of each task in the report
@@ -44,24 +41,28 @@ def write_report(
     source: PointStore | pd.DataFrame,
     path: str | Path,
     *,
-    law: str = "sigmoid",
+    law: str | None = None,
     hold_out: str = "largest",
     title: str | None = None,
     tables: Sequence[Table] = (),
+    notes: Sequence[str] = (),
     registries: Registries | None = None,
 ) -> Path:
     """Write the report of a store or of points as one self-contained HTML page; return its path.
 
-    :param source: a store, or long points (`harness.reports.table_points` makes them from a table).
-    :param law: the law drawn through the points of each task and family. Tasks that it does not describe have none.
+    :param source: a store, or a table as `harness import` reads it: long, or wide with a column per benchmark.
+    :param law: the law drawn through the points of each task and family (default: sigmoid for scores from 0 to 1 that
+        rise, power for values that fall, else line). Tasks that it does not describe have none.
     :param hold_out: which points the law does not see: an expression or "largest".
     :param tables: tables shown below the figures, such as those of `harness.compare`.
+    :param notes: shown above those of the figures, such as how a table was read.
 
     Raises StoreError when the store is empty, UsageError when the extra `report` is not installed, PluginError when a
     panel of a plugin fails.
     """
     registries = _registries(source, registries)
     data = collect(source, law=law, hold_out=hold_out, title=title, registries=registries)
+    data = replace(data, notes=[*map(printable, notes), *data.notes])
     panels = dict(_panels(data, registries))
     owners = {name: registries.panels.entries[name].plugin for name in panels}
     foreign = {name: plugin for name, plugin in owners.items() if not plugin.startswith("panels.")}
@@ -93,7 +94,7 @@ def _panels(data: ReportData, registries: Registries) -> Iterator[tuple[str, Pan
 def collect(
     source: PointStore | pd.DataFrame,
     *,
-    law: str,
+    law: str | None = None,
     hold_out: str,
     title: str | None = None,
     task: str | None = None,
@@ -101,10 +102,10 @@ def collect(
 ) -> ReportData:
     """Return the data of a report, of one task or of all. Raises StoreError when there is nothing in the store."""
     registries, notes = _registries(source, registries), list[str]()
-    if law not in registries.laws:
-        raise UsageError(f"there is no law {law!r}; there are: {', '.join(registries.laws)}")
-    store = source if isinstance(source, PointStore) else None
-    points = _points(source, task)
+    if law is not None and law not in registries.laws:
+        raise UsageError(f"there is no law {law!r}; {suggest(law, registries.laws)}")
+    store = source if isinstance(source, PointStore) else table_points(source, registries=registries)
+    points = _points(store, task)
     fits = list(_fits(points[points["shown"]], law, hold_out, store=store, registries=registries, note=notes.append))
     curves = [_curve(*fit, points) for fit in fits]
     more: dict[str, pd.DataFrame] = {}
@@ -112,33 +113,37 @@ def collect(
         more = {
             "two_steps": two_steps(points, hold_out, registries, notes.append),
             "forecasts": forecasts(points, registries, notes.append),
-            "back_tests": back_tests(points, law, registries, notes.append),
-            "documents": _documents(store) if store else pd.DataFrame(),
+            "back_tests": back_tests(points, law or RISING, registries, notes.append),
+            "documents": _documents(store),
         }
     return ReportData(
-        title=printable(title or (f"Scaling report of {store.path.name}" if store else "Scaling report")),
+        title=printable(title or f"Scaling report of {store.path.name}"),
         points=_printable(points),
         curves=_printable(pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()),
         held_out=_printable(_held_out(fits)),
-        choices=_printable(_choices(store, task) if store else pd.DataFrame()),
+        choices=_printable(_choices(store, task)),
         runs=_printable(_runs(points)),
         notes=[printable(note) for note in notes],
         **{name: _printable(frame) for name, frame in more.items()},
     )
 
 
-def _points(source: PointStore | pd.DataFrame, task: str | None) -> pd.DataFrame:
-    """Return long points with the name of each checkpoint, and a mark at the metric that each task shows."""
-    if isinstance(source, PointStore):
-        points = source.points(task)
-        own = source.tasks(task)
-    else:
-        points = source if task is None else source[source["task"] == task]
-        if points.empty:
-            raise UsageError(f"the table has no task {task!r}; it has: {choose(set(source['task']))}")
-        own = {str(name): str(metric) for name, metric in points.groupby("task")["metric"].first().items()}
+def _points(store: PointStore, task: str | None) -> pd.DataFrame:
+    """Return long points with the name of each checkpoint, and a mark at the metric that each task shows.
+
+    Raises UsageError where no point says how large its model is.
+    """
+    points, own = store.points(task), store.tasks(task)
+    if not scales_of(points):
+        there = choose(name for name in points.columns if points[name].notna().any())
+        raise UsageError(f"{store.path} has no params, tokens, flops or loss; columns are: {there}; see --map")
     points = points.assign(label=[label(row) for _, row in points.iterrows()])
     return points.assign(shown=points["metric"] == points["task"].map(own))
+
+
+def scales_of(points: pd.DataFrame) -> list[str]:
+    """Return the scales that some point has."""
+    return [name for name in SCALES if name in points.columns and points[name].notna().any()]
 
 
 def _documents(store: PointStore) -> pd.DataFrame:
@@ -164,23 +169,32 @@ Fit = tuple[str, str, LawFit]
 
 def _fits(
     shown: pd.DataFrame,
-    law: str,
+    law: str | None,
     hold_out: str,
     *,
     note: Callable[[str], None],
-    store: PointStore | None,
+    store: PointStore,
     registries: Registries,
 ) -> Iterator[Fit]:
-    """Fit the law to each task and family; note why those without a curve have none."""
+    """Fit a law to each task and family; note why those without a curve have none."""
     for (task, metric), own in shown.groupby(["task", "metric"]):
-        known = store if store and store.holds_errors_of(own) else None
-        for family, result in fit_families(
-            own, law, value=str(metric), hold_out=hold_out, store=known, registries=registries
-        ):
-            if isinstance(result, LawError):
-                note(f"{law}: {task}, {family}: {result}")
-            else:
-                yield str(task), family, result
+        known = store if store.holds_errors_of(own) else None
+        name = law or _default_law(own["value"], rises=store.rises(str(metric)))
+        options: dict[str, Any] = {"hold_out": hold_out, "store": known, "registries": registries}
+        try:
+            for family, result in fit_families(own, name, value=str(metric), **options):
+                if isinstance(result, LawError):
+                    note(f"{name}: {task}, {family}: {result}")
+                else:
+                    yield str(task), family, result
+        except LawError as error:
+            note(f"{name}: {task}: {error}")
+
+
+def _default_law(values: pd.Series, *, rises: bool) -> str:
+    """Return the law of values that rise as scores do, of values that fall as losses do, or of any."""
+    is_share = bool(values.between(0, 1).all())
+    return RISING if rises and is_share else "line" if rises else "power"
 
 
 def _curve(task: str, family: str, fit: LawFit, points: pd.DataFrame) -> pd.DataFrame:
@@ -259,28 +273,3 @@ def _runs(points: pd.DataFrame) -> pd.DataFrame:
     counts = [name for name in ("truncated", "ties") if name in shown.columns]
     counted = shown.groupby("label", sort=False)[counts].sum(min_count=1).reset_index()
     return shown[columns].drop_duplicates("label").merge(counted, on="label").reset_index(drop=True)
-
-
-def plot_task(
-    source: PointStore | pd.DataFrame,
-    task: str,
-    *,
-    law: str,
-    hold_out: str,
-    x: str,
-    log_x: bool,
-    registries: Registries | None = None,
-) -> AltairChart:
-    """Return an Altair chart of one task: points with error bars, the law with its 90 % interval, held-out points.
-
-    Raises StoreError when the store has no such task, UsageError when the extra `report` is not installed.
-    """
-    data = collect(source, law=law, hold_out=hold_out, task=task, registries=registries)
-    shown = data.points[data.points["shown"]].assign(kind=POINT)
-    if len(data.held_out):
-        shown.loc[shown["label"].isin(data.held_out["label"]), "kind"] = HELD_OUT
-    curves = data.curves.rename(columns={"low_90": "low", "high_90": "high"}).assign(kind=CURVE, label="")
-    columns = ["family", "label", "kind", "value", "low", "high", x]
-    rows = pd.concat([shown[columns], curves[columns]] if len(data.curves) else [shown[columns]], ignore_index=True)
-    metric = str(shown["metric"].iloc[0])
-    return scaling_chart(rows.dropna(subset=[x]), x=x, value=metric, log_x=log_x).properties(title=task)

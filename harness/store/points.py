@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import MetricError, StoreError, UsageError, choose
+from harness.charts import with_figure
+from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
@@ -43,6 +45,7 @@ from harness.store.frames import (
 )
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
+from harness.store.point_figures import points_chart
 from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
 from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source
@@ -51,9 +54,13 @@ from harness.store.subsets import Subset
 from harness.tables import Table
 from harness.types import Floats, Metric, Scalar
 
+if TYPE_CHECKING:
+    from harness.charts import Chart
+
 __all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store"]
 
 UNITS = ("checkpoint", "document", "choice")
+AT_ONCE = 500  # cells up to which a notebook shows the figure of a store
 
 
 class PointStore(SourcedStore):
@@ -64,12 +71,26 @@ class PointStore(SourcedStore):
         self.registries = registries or default_host()
 
     def _repr_html_(self) -> str:
-        """Return the tasks of the store for a notebook, with the numbers of cells and imported points of each."""
+        """Return the tasks of the store for a notebook, with the numbers of cells and imported points of each.
+
+        The scores are drawn below, where there are few enough cells to read them at once.
+        """
         cells, imported = [cell.task for cell in self.cells()], self.imported
         others = [] if imported.empty else list(imported["task"])
         rows = tuple((name, cells.count(name), others.count(name)) for name in sorted({*cells, *others}))
         table = Table("store", str(self.path), ("task", "cells", "imported points"), rows)
-        return table._repr_html_()
+        shown = table._repr_html_()
+        return with_figure(shown, self.plot) if rows and len(cells) <= AT_ONCE else shown
+
+    def plot(self, task: str | None = None, *, x: str = "flops", log_x: bool = True) -> Chart:
+        """Draw every checkpoint over its compute (or params, tokens, loss), a chart per task, in Altair.
+
+        Values are of the metric of each task, with 95 % intervals. `harness.fit(...).plot()` adds a law. Raises
+        StoreError for a task that is not there, UsageError if the extra `report` is not installed.
+        """
+        own = self.tasks(task)
+        points = self.points(task, metrics=sorted(set(own.values())))
+        return points_chart(points[points["metric"] == points["task"].map(own)], task, x=x, log_x=log_x)
 
     def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
         """Return the cells of a task and a family (None: all); raise StoreError if there are none.
@@ -204,6 +225,9 @@ class PointStore(SourcedStore):
         own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
         readable = set() if self.imported.empty else set(self.imported["task"])  # not those of damaged files
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
+        known = {cell.task for cell in self.cells()} | set(found)
+        if task is not None and found and task not in known:
+            raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
         found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
         if found and not self.selected(task, None):
             return found

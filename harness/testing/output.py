@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.reports.charts import specification
+from harness.charts import specification
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.tables import Measured, Range, Table
 from harness.testing.findings import Findings, collected, expect_call

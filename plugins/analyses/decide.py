@@ -280,10 +280,9 @@ def register_commands(cli: click.Group) -> None:
         host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **options: Any
     ) -> None:
         """Test whether small sizes rank families as the large one does, measure noise, and find crossings of laws."""
-        from harness.points import Reading, open_points
+        from harness.points import open_asked
         from harness.tables import noted
 
-        names = ("renames", "label", "run", "drop_duplicates", "where")
-        source = open_points(store, Reading(**{name: options.pop(name) for name in names}), registries=host)
+        source = open_asked(store, options, host)
         tables = noted(decide(source.store, where=source.where, **options), source.notes)
         harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -170,7 +170,8 @@ def _of_store(
         points = store.points(name, metrics=[metric, *([via] if via in host.metrics else [])])
         points = query(points, where) if where else points
         refuse_doubles(points.drop_duplicates(["checkpoint", "settings", "fingerprint"]), name)
-        yield Points(name, metric, store.rises(metric), points, shared_documents(store, asked.seed))
+        shared = shared_documents(store, asked.seed) if store.holds_errors_of(points) else None
+        yield Points(name, metric, store.rises(metric) and not asked.lower_is_better, points, shared)
 
 
 def shared_documents(store: PointStore, seed: int) -> PointStore:

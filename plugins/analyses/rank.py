@@ -13,7 +13,6 @@ import harness
 from harness import LawError, Table, UsageError
 from harness.errors import choose
 from harness.tables import noted
-from harness_plugins.analyses.document_scores import open_source
 from harness_plugins.analyses.equal_compute import SCALES, Asked, Match, best, likely, ranking, read_matches
 
 if TYPE_CHECKING:
@@ -241,32 +240,23 @@ def register_commands(cli: click.Group) -> None:
     @click.option("--pareto", is_flag=True, help="Fit a power law of FLOPs to the best scores so far only.")
     @click.option("--lower-is-better", is_flag=True, help="Lower values of a table's column are better.")
     @click.option("--where", metavar="EXPR", help="Expression that selects points.")
-    @click.option("--map", "renames", multiple=True, metavar="THEIRS=OURS", help="As in harness fit, for a table.")
-    @harness.row_options
+    @harness.point_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, points: Path, at: tuple[str, ...], renames: tuple[str, ...], run: str | None,
-        drop_duplicates: bool, suffix: str | None, output: Path | None, **asked: Any,
+        host: harness.PluginHost, /, points: Path, at: tuple[str, ...], suffix: str | None, output: Path | None,
+        **asked: Any,
     ) -> None:  # fmt: skip
         """Rank families at equal compute, parameters, tokens or loss, with the probability of the order.
 
-        POINTS is a store, or a CSV or Parquet table with one row per checkpoint and a column family. Scores come from
-        laws fitted to each family, never from the nearest checkpoint.
+        POINTS is a store, or a CSV or Parquet table as harness import reads it. Scores come from laws fitted to each
+        family, never from the nearest checkpoint.
         """
-        source, notes = open_source(points, host, run=run, drop_duplicates=drop_duplicates)
-        if renames:
-            source = _renamed(source, renames)
-        harness.print_tables(
-            noted(rank(source, at=places(at), host=host, **asked), notes), host, suffix=suffix, output=output
-        )
+        from harness.points import open_asked
 
-
-def _renamed(source: PointStore | pd.DataFrame, renames: Sequence[str]) -> pd.DataFrame:
-    """Return a table with renamed columns; raise UsageError for a store, which needs no renaming."""
-    from harness.points import renamed
-
-    if isinstance(source, harness.PointStore):
-        raise UsageError("--map renames columns of a table; a store has the harness's names")
-    return renamed(source, renames)
+        metric = asked.pop("metric")
+        source = open_asked(points, asked, host, metric=metric)
+        asked |= {"where": source.where, "metric": metric if points.is_dir() else None}
+        tables = noted(rank(source.store, at=places(at), host=host, **asked), source.notes)
+        harness.print_tables(tables, host, suffix=suffix, output=output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import harness
-from harness import HarnessError, LawError, Range, Table, UsageError
+from harness import HarnessError, LawError, Range, StoreError, Table, UsageError
 from harness_plugins.analyses.curves import metrics_of
 from harness_plugins.analyses.decide import late_runs
 from harness_plugins.analyses.decisions import signal_to_noise
@@ -62,7 +62,7 @@ def predictability(
 def _about(late: int, level: float) -> tuple[str, str, str]:
     lost = (
         "lost at: the step from log-probability to accuracy at which documents lose most of their correlation with "
-        "scale, and in how many families (harness decompose)."
+        "scale, and in how many families (harness decompose); - without documents."
     )
     noise = (
         "signal to noise: difference between the largest sizes of families, divided by the variation over the last "
@@ -77,11 +77,9 @@ def _about(late: int, level: float) -> tuple[str, str, str]:
 
 
 def _points(store: PointStore, task: str, metric: str, where: str | None) -> pd.DataFrame:
-    from harness.points import applicable, query, widen
+    from harness.points import query, widen
 
-    cells = store.select(task)
-    there = {own.name for own in applicable(store.load_any(cells[0].id), store.registries)}
-    points = widen(store.points(task, metrics=sorted({metric, *({"logp_gold"} & there)})))
+    points = widen(store.points(task, metrics=sorted({metric, *({"logp_gold"} & store.metrics_of(task))})))
     return (query(points, where) if where else points).reset_index(drop=True)
 
 
@@ -89,8 +87,8 @@ def _lost(store: PointStore, task: str, where: str | None, level: float) -> str:
     """Return the step at which most families lose their correlation with scale."""
     try:
         every = [items for items in read_document_scores(store, task=task, where=where) if len(items.x) >= FEWEST]
-    except UsageError:
-        return "-"  # a task without choices
+    except (UsageError, StoreError):
+        return "-"  # a task without choices, or imported without its documents
     steps = Counter(" or ".join(predictability_lost(items, level=level).at) or "nowhere" for items in every)
     return ", ".join(f"{step} ({count} of {len(every)})" for step, count in steps.most_common()) or "-"
 
@@ -134,7 +132,7 @@ def register_commands(cli: click.Group) -> None:
     import click
 
     @cli.command("predictability")
-    @click.argument("store", type=click.Path(path_type=Path))
+    @click.argument("points", type=click.Path(path_type=Path))
     @click.option("--task", help="Task to analyse (default: all).")
     @click.option("--where", metavar="EXPR", help="Expression that selects points.")
     @click.option(
@@ -147,12 +145,20 @@ def register_commands(cli: click.Group) -> None:
         type=click.IntRange(min=2),
         help="Number of last checkpoints per run used to measure the noise of a score.",
     )
+    @harness.point_options
     @harness.interval_options
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, store: Path, suffix: str | None, output: Path | None, **asked: Any
+        host: harness.PluginHost, /, points: Path, suffix: str | None, output: Path | None, **asked: Any
     ) -> None:
-        """Show for each task the step that loses correlation with scale, the signal to noise, and the best law."""
-        found = predictability(harness.open_store(store, registries=host), **asked)
-        harness.print_tables([found], host, suffix=suffix, output=output)
+        """Show for each task the step that loses correlation with scale, the signal to noise, and the best law.
+
+        POINTS is a store, or a CSV or Parquet table as harness import reads it.
+        """
+        from harness.points import open_asked
+        from harness.tables import noted
+
+        source = open_asked(points, asked, host)
+        tables = noted([predictability(source.store, where=source.where, **asked)], source.notes)
+        harness.print_tables(tables, host, suffix=suffix, output=output)

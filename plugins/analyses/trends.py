@@ -12,7 +12,6 @@ import harness
 from harness import HarnessError, LawError, Measured, Range, Table
 from harness.tables import noted
 from harness_plugins.analyses.curves import Curve, read_curves
-from harness_plugins.analyses.document_scores import open_source
 from harness_plugins.analyses.emergence import emergence_table
 from harness_plugins.analyses.multiple_tests import CORRECTIONS
 from harness_plugins.analyses.power_laws import pass_scaling
@@ -187,8 +186,12 @@ def register_commands(cli: click.Group) -> None:
     ) -> None:  # fmt: skip
         """Test whether scores rise or fall with scale, are U-shaped or break, and whether a rise is in accuracy only.
 
-        POINTS is a store, or a CSV or Parquet table with one row per checkpoint.
+        POINTS is a store, or a CSV or Parquet table as harness import reads it.
         """
-        how = {name: asked.pop(name) for name in ("renames", "label", "run", "drop_duplicates")}
-        source, notes = open_source(points, host, **how)
-        harness.print_tables(noted(trends(source, **asked), notes), host, suffix=suffix, output=output)
+        from harness.points import open_asked
+
+        metric = asked.pop("metric")
+        source = open_asked(points, asked, host, metric=metric)
+        asked |= {"where": source.where, "metric": metric if points.is_dir() else None}
+        tables = noted(trends(source.store, **asked), source.notes)
+        harness.print_tables(tables, host, suffix=suffix, output=output)

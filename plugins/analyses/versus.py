@@ -1,4 +1,8 @@
-"""harness versus: compare two checkpoints on the same documents, task by task, with p-values corrected over tasks."""
+"""harness versus: compare two checkpoints on the same documents, task by task, with p-values corrected over tasks.
+
+Imported points have no documents. They are compared by their standard errors, as if documents were independent; that is
+conservative for the same documents, whose errors are alike.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ EXPRESSION = frozenset("=<>'\"")  # characters that mark an expression; names of
 
 @dataclass(frozen=True)
 class Duel:
-    """Two checkpoints on one task: their values, the difference B - A, and its test.
+    """Two checkpoints on one task: their values, the difference B - A, and its test (p is NaN if unknown).
 
     For scores that are right or wrong, `wins` counts the documents that only A, and only B, has right.
     """
@@ -43,41 +47,74 @@ class Duel:
 
 
 def versus(
-    store: PointStore, a: str, b: str, *, task: str | None = None, level: float = 0.95, correction: str = "holm"
+    store: PointStore,
+    a: str,
+    b: str,
+    *,
+    task: str | None = None,
+    where: str | None = None,
+    level: float = 0.95,
+    correction: str = "holm",
 ) -> Table:
     """Return one row per task that both checkpoints have scored: the paired difference and its test.
 
-    :param a: a checkpoint: FAMILY:SIZE (its last step), FAMILY:SIZE@STEP, or an expression over columns; `b` likewise.
+    :param store: a store, or a table that answers as one does (`harness.points.open_points`).
+    :param a: a checkpoint: FAMILY:SIZE (its last step), FAMILY:SIZE@STEP, a label, or an expression over columns; `b`
+        likewise.
+    :param where: an expression that selects checkpoints first.
     :param correction: holm (family-wise) or bh (false discovery rate), over tasks.
 
     Accuracies are tested with McNemar's exact test on the documents on which the two differ. Other metrics, and tasks
-    with clustered documents, are tested with Student's t of the paired difference. Raises UsageError if a name selects
-    no checkpoint or several, and if the checkpoints share no task.
+    with clustered documents, are tested with Student's t of the paired difference, imported points by their standard
+    errors. Raises UsageError if a name selects no checkpoint or several, and if the checkpoints share no task.
     """
-    cells = [cell for cell in store.select(task) if not store.is_sampled(cell.id)]
-    first, second = (_chosen(cells, name, side) for name, side in ((a, "A"), (b, "B")))
+    frame = _candidates(store, task, where)
+    first, second = (_chosen(frame, name, side) for name, side in ((a, "A"), (b, "B")))
     shared = [key for key in first if key in second]
     if not shared:
         raise UsageError(f"{a} and {b} share no task; A has {choose(_tasks(first))}, B has {choose(_tasks(second))}")
-    found = (_duel(store, first[key], second[key]) for key in shared)
+    found = (_compared(store, first[key], second[key]) for key in shared)
     duels = sorted((duel for duel in found if duel), key=lambda duel: duel.task)
     if not duels:
         raise UsageError(f"{a} and {b} share no task whose own metric compares documents")
     return _table(duels, (a, b), level, correction)
 
 
-def _tasks(cells: dict[str, Any]) -> set[str]:
-    return {cell.task for cell in cells.values()}
+def _tasks(rows: dict[str, Any]) -> set[str]:
+    return {str(row["task"]) for row in rows.values()}
 
 
-def _chosen(cells: Sequence[Any], name: str, side: str) -> dict[str, Any]:
-    """Return the cells of one checkpoint by the fingerprint of their task."""
+def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.DataFrame:
+    """Return a row per checkpoint and task: cells with documents (column cell), and imported points of shown metrics.
+
+    Rows with the same `fingerprint` are compared: the one of a task's prompts, or the task and metric of points.
+    """
     import pandas as pd
 
-    from harness.points import checkpoint_columns, query
+    from harness.points import checkpoint_columns, label, query
 
-    frame = pd.DataFrame([{**checkpoint_columns(cell), "label": cell.checkpoint.label} for cell in cells])
-    kept = query(frame, name) if EXPRESSION & set(name) else _named(frame, name)
+    cells = [cell for cell in store.selected(task) if not store.is_sampled(cell.id)]
+    rows = [{**checkpoint_columns(cell), "label": cell.checkpoint.label, "cell": cell} for cell in cells]
+    own = store.tasks(task)
+    points = store.points(task, metrics=sorted(set(own.values()))) if not store.imported.empty else pd.DataFrame()
+    if len(points):
+        points = points[points["checkpoint"].isna() & (points["metric"] == points["task"].map(own))]
+        keys = points["task"].astype(str) + ", " + points["metric"].astype(str)
+        named = [label(row) for _, row in points.iterrows()]
+        points = points.assign(label=named, fingerprint=keys, cell=None)
+    frame = pd.concat([pd.DataFrame(rows), points], ignore_index=True) if rows else points.reset_index(drop=True)
+    kept = query(frame, where) if where else frame
+    if kept.empty:
+        raise UsageError(f"none of {len(frame)} checkpoints and tasks has {where or 'a score'}")
+    return kept
+
+
+def _chosen(frame: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
+    """Return the rows of one checkpoint by the fingerprint of their task."""
+    from harness.points import query
+
+    plain = frame.drop(columns="cell")
+    kept = query(plain, name) if EXPRESSION & set(name) else _named(plain, name)
     labels = set(kept["label"])
     if len(labels) != 1:
         raise UsageError(
@@ -89,7 +126,7 @@ def _chosen(cells: Sequence[Any], name: str, side: str) -> dict[str, Any]:
             f"{side}: {name} has {twice['task'].iloc[0]} more than once; choose by an expression over engine, dtype or "
             "settings"
         )
-    return {str(row["fingerprint"]): cells[int(str(i))] for i, row in kept.iterrows()}
+    return {str(row["fingerprint"]): row for _, row in frame.loc[kept.index].iterrows()}
 
 
 def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -101,6 +138,29 @@ def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         return exact
     last = frame[frame["label"].str.split("@").str[0] == name]
     return last[ends(last, "task")] if len(last) else last
+
+
+def _compared(store: PointStore, first: Any, second: Any) -> Duel | None:
+    """Compare two checkpoints on one task, by documents or by standard errors."""
+    if first["cell"] is not None:
+        return _duel(store, first["cell"], second["cell"])
+    from harness.points import shown_error
+
+    errors = [shown_error(*(float(row[name]) for name in ("stderr", "low", "high"))) for row in (first, second)]
+    a, b = float(first["value"]), float(second["value"])
+    difference = Measured(b - a, float(np.hypot(errors[0], errors[1])))
+    metric = str(first["metric"])
+    better = difference.value > 0 if store.rises(metric) else difference.value < 0
+    return Duel(str(first["task"]), metric, a, b, difference, None, "z", _normal(difference), better)
+
+
+def _normal(difference: Measured) -> float:
+    """Return the two-sided p of a difference of independent measurements; NaN where an error is unknown."""
+    from scipy.stats import norm
+
+    if not difference.stderr > 0:
+        return float("nan")
+    return float(2 * norm.sf(abs(difference.value) / difference.stderr))
 
 
 def _duel(store: PointStore, first: Any, second: Any) -> Duel | None:
@@ -157,23 +217,30 @@ def _student(difference: Measured, scores: Any) -> float:
 
 
 def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correction: str) -> Table:
-    adjusted = CORRECTIONS[correction](np.array([duel.p for duel in duels]))
+    p_values = np.array([duel.p for duel in duels])
+    known = np.isfinite(p_values)
+    adjusted = np.full(len(duels), np.nan)
+    adjusted[known] = CORRECTIONS[correction](p_values[known]) if known.any() else np.nan
     rows = tuple(_row(duel, float(p), 1 - level) for duel, p in zip(duels, adjusted, strict=True))
     about = (
         f"A is {names[0]}, B is {names[1]}, on the same documents. B - A ± standard error of paired documents. only A, "
         "only B: documents that only one of them has right."
     )
-    found = sum(row[-1] != "not told apart" for row in rows)
+    found = sum(str(row[-1]).endswith("better") for row in rows)
     tests = (
-        f"p corrected over {len(rows)} tasks ({correction}): {found} differ at {1 - level:.0%}. McNemar: exact test of "
-        "documents that only one has right; t: Student's t of the paired difference (other metrics, groups, clusters)."
+        f"p corrected over {int(known.sum())} tasks ({correction}): {found} differ at {1 - level:.0%}. McNemar: exact "
+        "test of documents that only one has right; t: Student's t of the paired difference (other metrics, groups, "
+        "clusters)."
     )
+    z = "z: imported points, whose documents are unknown, by their standard errors as if independent: conservative."
+    notes = (about, tests, *([z] if any(duel.test == "z" for duel in duels) else []))
     columns = ("task", "metric", "A", "B", "B - A", "only A", "only B", "test", "p", "p corrected", "verdict")
-    return Table("versus", "Two checkpoints, document by document", columns, rows, (about, tests))
+    return Table("versus", "Two checkpoints, document by document", columns, rows, notes)
 
 
 def _row(duel: Duel, p: float, alpha: float) -> tuple[Any, ...]:
-    verdict = "not told apart" if not p < alpha else "B better" if duel.is_b_better else "A better"
+    untold = "not told apart" if np.isfinite(p) else "error unknown"
+    verdict = untold if not p < alpha else "B better" if duel.is_b_better else "A better"
     wins = duel.wins or (None, None)
     return (
         duel.task,
@@ -189,8 +256,8 @@ def _row(duel: Duel, p: float, alpha: float) -> tuple[Any, ...]:
     )
 
 
-def _shown(p: float) -> float | str:
-    return p if not p < SMALLEST else f"<{SMALLEST:g}"
+def _shown(p: float) -> float | str | None:
+    return (p if np.isfinite(p) else None) if not p < SMALLEST else f"<{SMALLEST:g}"
 
 
 @harness.hookimpl
@@ -199,7 +266,7 @@ def register_commands(cli: click.Group) -> None:
     import click
 
     @cli.command("versus")
-    @click.argument("store", type=click.Path(path_type=Path))
+    @click.argument("points", type=click.Path(path_type=Path))
     @click.argument("a")
     @click.argument("b")
     @click.option("--task", help="Task to test (default: all).")
@@ -217,15 +284,22 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRECTIONS)),
         help="Correction for multiple tasks: holm (family-wise error rate) or bh (false discovery rate).",
     )
+    @click.option("--where", metavar="EXPR", help="Expression that selects checkpoints first.")
+    @harness.point_options
     @harness.table_options
     @click.pass_obj
     def command(
-        host: harness.PluginHost, /, store: Path, a: str, b: str, suffix: str | None, output: Path | None, **asked: Any
+        host: harness.PluginHost, /, points: Path, a: str, b: str, suffix: str | None, output: Path | None, **asked: Any
     ) -> None:
         """Test whether two checkpoints differ, document by document, with a correction over tasks.
 
-        A and B are FAMILY:SIZE (its last step), FAMILY:SIZE@STEP, or an expression over columns of checkpoints, such as
-        "family == 'aster' and size == 'w64l2' and step == 100".
+        POINTS is a store, or a CSV or Parquet table as harness import reads it. A and B are FAMILY:SIZE (its last
+        step), FAMILY:SIZE@STEP, a name (--label), or an expression over columns of checkpoints, such as "family ==
+        'aster' and size == 'w64l2' and step == 100".
         """
-        found = versus(harness.open_store(store, registries=host), a, b, **asked)
-        harness.print_tables([found], host, suffix=suffix, output=output)
+        from harness.points import open_asked
+        from harness.tables import noted
+
+        source = open_asked(points, asked, host)
+        tables = noted([versus(source.store, a, b, where=source.where, **asked)], source.notes)
+        harness.print_tables(tables, host, suffix=suffix, output=output)

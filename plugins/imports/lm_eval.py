@@ -22,6 +22,7 @@ import numpy as np
 
 import harness
 from harness import Doc, Task, UsageError
+from harness.errors import choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 RESULTS = re.compile(r"results_(.+)\.json")
 SAMPLES = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\d.+)\.jsonl")
+SAMPLE = ("doc_id", "arguments", "filtered_resps", "target")  # what every line of samples has
 STEP = re.compile(r"step[-_]?(\d+)")
 
 
@@ -97,11 +99,23 @@ def _json(path: Path) -> Any:
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}; expected samples of lm-eval, in UTF-8") from error
+    for number, line in enumerate(lines, 1):
         try:
-            yield json.loads(line)
+            found = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"{path}, line {number}: {error}; expected samples of lm-eval") from error
+            raise UsageError(
+                f"{path}, line {number} of {len(lines)}: {error}; the file may be cut off: copy it again, or "
+                "import its results_*.json alone"
+            ) from error
+        missing = [] if not isinstance(found, dict) else [name for name in SAMPLE if name not in found]
+        if not isinstance(found, dict) or missing:
+            what = f"no {choose(missing)}" if missing else f"a JSON {type(found).__name__}"
+            raise UsageError(f"{path}, line {number} of {len(lines)}: {what}; expected samples of lm-eval")
+        yield found
 
 
 def points_table(results: Results) -> pd.DataFrame:

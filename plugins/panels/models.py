@@ -6,7 +6,7 @@ from typing import Any
 
 import harness
 from harness import HarnessError, Panel, ReportData
-from harness_plugins.panels.scaling import COLOUR, SCALES
+from harness.charts import COLOUR, SCALES
 
 FEWEST_TASKS, FEWEST_MODELS = 3, 5  # with fewer, components are not informative
 WIDTH = 240  # largest number of characters shown of a context

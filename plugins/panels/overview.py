@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import harness
 from harness import Panel, ReportData
+from harness.charts import agreement_layers, covered, covered_shape
 
 
 def heat_map(data: ReportData) -> Panel:
@@ -43,28 +42,13 @@ def predictions(data: ReportData) -> Panel | None:
     if not len(data.held_out):
         return None
     rows = data.held_out[["task", "family", "law", "label", "measured", "predicted", "low", "high", "inside"]]
-    rows = rows.assign(inside=rows["inside"].map({True: "inside", False: "outside"}).fillna("no interval"))
-    counted = int((rows["inside"] == "inside").sum())
-    x = {"field": "measured", "type": "quantitative", "title": "Measured", "scale": {"zero": False}}
-    y = {"field": "predicted", "type": "quantitative", "title": "Predicted", "scale": {"zero": False}}
-    colour: dict[str, Any] = {"field": "family", "type": "nominal", "title": "Family", "legend": {"orient": "bottom"}}
-    shape = {"field": "inside", "type": "nominal", "title": "90 % interval", "legend": {"orient": "bottom"}}
-    tooltip: list[dict[str, Any]] = [{"field": n, "type": "nominal"} for n in ("label", "task", "law")]
-    tooltip += [{"field": n, "type": "quantitative", "format": ".4f"} for n in ("measured", "predicted", "low", "high")]
-    bars = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}
-    points = {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip}
-    diagonal = {"x": x, "y": {**y, "field": "measured"}}
+    rows = rows.assign(inside=covered(rows["inside"]))
+    counted = int((rows["inside"] == "covered").sum())
     return Panel(
         title="Predictions of held-out checkpoints",
         about=f"The law was fitted without these checkpoints. {counted} of {len(rows)} measured values lie in the 90 % "
         "interval. On the grey line, prediction and measurement are equal.",
-        chart={
-            "layer": [
-                {"mark": {"type": "line", "strokeDash": [4, 4], "color": "#888888"}, "encoding": diagonal},
-                {"mark": {"type": "rule", "aria": False}, "encoding": bars},
-                {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": points},
-            ]
-        },
+        chart={"layer": agreement_layers(covered_shape(), "label", "task", "law")},
         rows=rows,
         controls=("family",),
     )

@@ -6,30 +6,9 @@ from typing import Any
 
 import harness
 from harness import Panel, ReportData
+from harness.charts import COLOUR, CURVE, HELD_OUT, POINT, SCALES, X, scaling_layers, tooltip, y_axis
 
-SCALES = ("flops", "params", "tokens", "loss")
-X = {
-    "field": "x",
-    "type": "quantitative",
-    "scale": {"type": "log", "nice": False, "padding": 12},
-    "axis": {"tickCount": 6},
-}
-COLOUR = {"field": "family", "type": "nominal", "title": "Family", "legend": {"orient": "bottom", "symbolOpacity": 1}}
 IDENTITY = ["task", "metric", "family", "label"]
-
-
-def y_axis(field: str, title: str) -> dict[str, Any]:
-    """Return a vertical axis that may start above 0."""
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
-
-
-def _tooltip(*names: str) -> list[dict[str, Any]]:
-    texts = {"label": "Checkpoint", "family": "Family", "kind": "Kind", "choice": "Choice", "metric": "Metric"}
-    numbers = {"x": "$x_title", "value": "Value", "low": "Lower end", "high": "Upper end"}
-    named = [{"field": n, "type": "nominal", "title": texts[n]} for n in names if n in texts]
-    return named + [
-        {"field": n, "type": "quantitative", "title": numbers[n], "format": ".4~g"} for n in names if n in numbers
-    ]
 
 
 def scaling(data: ReportData) -> Panel:
@@ -37,52 +16,23 @@ def scaling(data: ReportData) -> Panel:
     import pandas as pd
 
     columns = [*IDENTITY, *(s for s in SCALES if s in data.points.columns), "value", "low", "high"]
-    points = data.points[data.points["shown"]][columns].assign(kind="measured")
+    points = data.points[data.points["shown"]][columns].assign(kind=POINT)
     if len(data.held_out):
         held = set(zip(data.held_out["task"], data.held_out["label"], strict=True))
         is_held = [pair in held for pair in zip(points["task"], points["label"], strict=True)]
-        points.loc[is_held, "kind"] = "held out"
-    rows = pd.concat([points, data.curves.assign(kind="law")], ignore_index=True) if len(data.curves) else points
-    law = str(data.curves["law"].iloc[0]) if len(data.curves) else ""
-    drawn = f"The line is the law {law}, fitted without them; the band is its interval." if law else "No law is fitted."
+        points.loc[is_held, "kind"] = HELD_OUT
+    rows = pd.concat([points, data.curves.assign(kind=CURVE)], ignore_index=True) if len(data.curves) else points
+    laws = ", ".join(dict.fromkeys(data.curves["law"])) if len(data.curves) else ""
+    drawn = (
+        f"The line is the law ({laws}), fitted without them; the band is its interval." if laws else "No law is fitted."
+    )
     return Panel(
         title="Score against scale",
         about="Each point is a checkpoint, with its 95 % interval over documents. Diamonds were held out. " + drawn,
-        chart={"layer": _curve_layers() + _point_layers()},
+        chart={"layer": scaling_layers()},
         rows=rows,
         controls=("task", "family", "x", "level"),
     )
-
-
-def _curve_layers() -> list[dict[str, Any]]:
-    only = [{"filter": "datum.kind == 'law'"}]
-    band = {"x": X, "color": COLOUR, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
-    return [
-        {"transform": only, "mark": {"type": "area", "opacity": 0.16}, "encoding": band},
-        {
-            "transform": only,
-            "mark": {"type": "line"},
-            "encoding": {"x": X, "color": COLOUR, "y": y_axis("value", "$metric")},
-        },
-    ]
-
-
-def _point_layers() -> list[dict[str, Any]]:
-    only = [{"filter": "datum.kind != 'law'"}]
-    bars = {"x": X, "color": COLOUR, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
-    shape = {
-        "field": "kind",
-        "type": "nominal",
-        "title": "Checkpoint",
-        "legend": {"orient": "bottom"},
-        "scale": {"domain": ["measured", "held out"], "range": ["circle", "diamond"]},
-    }
-    tooltip = _tooltip("label", "kind", "x", "value", "low", "high")
-    marks = {"x": X, "color": COLOUR, "y": y_axis("value", "$metric"), "shape": shape, "tooltip": tooltip}
-    return [
-        {"transform": only, "mark": {"type": "rule", "aria": False}, "encoding": bars},
-        {"transform": only, "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": marks},
-    ]
 
 
 def _lines(colour: dict[str, Any], tooltip: list[dict[str, Any]], title: str) -> dict[str, Any]:
@@ -108,7 +58,7 @@ def metrics(data: ReportData) -> Panel:
 
 
 def _faceted() -> dict[str, Any]:
-    inner = _lines(COLOUR, _tooltip("label", "metric", "x", "value", "low", "high"), "")
+    inner = _lines(COLOUR, tooltip("label", "metric", "x", "value", "low", "high"), "")
     return {
         "facet": {"field": "metric", "type": "nominal", "title": None},
         "columns": 2,
@@ -122,7 +72,7 @@ def choices(data: ReportData) -> Panel | None:
     if not len(data.choices):
         return None
     colour = {"field": "choice", "type": "nominal", "title": "Choice", "legend": {"orient": "bottom"}}
-    chart = _lines(colour, _tooltip("label", "choice", "x", "value"), "Mean log-probability (nats)")
+    chart = _lines(colour, tooltip("label", "choice", "x", "value"), "Mean log-probability (nats)")
     chart["encoding"]["strokeDash"] = {
         "field": "family",
         "type": "nominal",

@@ -298,7 +298,7 @@ def test_the_command_prints_a_row_per_task_and_keeps_quantiles(tmp_path):
         (["--at", "smallest"], "expected largest"),
         (["--at", "largest", "--flops", "1e20"], "omit --flops"),
         (["--tokens", "1e10"], "--tokens needs --params"),
-        (["--at", "largest", "--metric", "f1"], "no column 'f1'"),
+        (["--at", "largest", "--metric", "f1"], "'f1' names no column"),
         (["--at", "largest", "--family", "g"], "there is no family 'g'"),
     ],
 )

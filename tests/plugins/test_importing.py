@@ -167,7 +167,7 @@ def test_from_a_published_table_to_a_figure_in_two_commands(tmp_path):
     result = run("plot", tmp_path / "s", "--task", "mmlu", "--law", "line", "-o", tmp_path / "f.json")
     assert result.exit_code == 0, result.output
     rows = next(iter(json.loads((tmp_path / "f.json").read_text())["datasets"].values()))
-    assert {row["kind"] for row in rows} == {"measured", "held out", "fitted law"}
+    assert {row["kind"] for row in rows} == {"measured", "held out", "law"}
 
 
 def test_points_that_are_there_already_are_refused_and_the_same_file_is_replaced(mixed: PointStore, tmp_path):
@@ -240,6 +240,27 @@ def test_samples_that_do_not_give_lm_evals_results_back_stay_points(tmp_path, ol
         11 / 12
     )
     shutil.rmtree(tmp_path.parent / "s")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[: len(text) // 2].encode(), "the file may be cut off"),
+        (lambda text: text.encode()[:200] + b"\xff\xfe" + text.encode()[202:], "in UTF-8"),
+        (lambda text: b'{"doc_id": 0}\n', "line 1 of 1: no arguments, filtered_resps, target"),
+        (lambda text: b"[1]\n", "line 1 of 1: a JSON list"),
+    ],
+)
+def test_a_damaged_samples_file_is_named_with_its_line(tmp_path, damage, said):
+    for file in LM_EVAL.iterdir():
+        shutil.copy(file, tmp_path)
+    (samples,) = tmp_path.glob("samples_sums*")
+    samples.write_bytes(damage(samples.read_text()))
+    found = run("import", tmp_path, "-o", tmp_path.parent / "s")
+    assert found.exit_code == 2
+    assert samples.name in found.stderr
+    assert said in found.stderr
+    assert not (tmp_path.parent / "s").exists()
 
 
 def test_samples_alone_and_other_files_are_refused(tmp_path):

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from harness.reports.report import write_report
-from harness.reports.table_points import table_points
 from harness.store.points import PointStore
 from tests.reports.browsing import accessibility, browser_path, controls, marks, opened
 
@@ -87,7 +86,7 @@ def many(checkpoints: int, tasks: int) -> pd.DataFrame:
 
 def test_a_hundred_checkpoints_on_fifty_tasks_are_seen_at_once(tmp_path: Path):
     browser_path()
-    path = write_report(table_points(many(100, 50)), tmp_path / "many.html", law="line")
+    path = write_report(many(100, 50), tmp_path / "many.html", law="line")
     assert path.stat().st_size < 10e6
     begun = time.perf_counter()
     with opened(path) as (page, faults):

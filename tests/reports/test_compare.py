@@ -18,6 +18,7 @@ from harness.fitting.options import Options
 from harness.host import PluginHost
 from harness.reports.back_test_files import back_test_file
 from harness.reports.compare import compare
+from harness.reports.predictions import target_of
 from harness.store.points import PointStore
 
 FAST = {"bootstrap": 50, "laws": ("two_step", "sigmoid")}
@@ -268,3 +269,10 @@ def test_seeds_are_not_averaged_silently(tmp_path, nano_store: PointStore, host:
     assert [row[birch] for row in two.rows] == [row[birch] for row in one.rows]
     assert any(note.startswith("Mean over seeds: birch w96l3 (2 seeds)") for note in two.notes)
     assert not any("Mean over seeds" in note for note in one.notes)
+
+
+def test_a_forecast_stands_beside_its_own_checkpoint_where_another_has_the_same_score():
+    sizes = {"size": ["1b", "7b"], "params": [1e9, 7e9], "tokens": [2e10, 1e11], "flops": [1.2e20, 4.2e21]}
+    scored = pd.DataFrame({"family": "ash", "value": 0.5, **sizes})
+    row = {"family": "ash", "params": 1e9, "tokens": 2e10, "flops": 1.2e20, "measured": 0.5}
+    assert target_of(row, scored)["size"] == "1b"

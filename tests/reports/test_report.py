@@ -19,7 +19,6 @@ from harness import Panel, PluginError, UsageError
 from harness.cli import main
 from harness.host import load_plugins
 from harness.reports.report import collect, write_report
-from harness.reports.table_points import table_points
 from harness.store.points import PointStore
 
 PANELS = [
@@ -110,12 +109,12 @@ def host_with(make: Any) -> harness.PluginHost:
 
 
 def few_points() -> pd.DataFrame:
-    """Return the long points of a small table: one family of five sizes."""
+    """Return a small wide table: one family of five sizes."""
     flops = np.geomspace(1e18, 1e20, 5)
     table = pd.DataFrame(
         {"family": "ash", "flops": flops, "params": np.sqrt(flops / 120), "acc": np.linspace(0.3, 0.6, 5)}
     )
-    return table_points(table.assign(acc_stderr=0.01), ["acc"])
+    return table.assign(acc_stderr=0.01)
 
 
 def test_a_panel_of_a_plugin_is_shown_with_its_name(tmp_path: Path):
@@ -194,15 +193,18 @@ def test_a_table_is_reported_and_drawn_where_a_store_is(tmp_path: Path):
 @pytest.mark.parametrize(
     ("table", "metrics", "said"),
     [
-        ({"flops": [1e18], "acc": [0.5]}, [], "no columns metric and value; name the columns of scores with --metric"),
-        ({"flops": [1e18], "acc": [0.5]}, ["f1"], "no column f1"),
-        ({"acc": [0.5]}, ["acc"], "no params, tokens, flops or loss"),
-        ({"flops": [1e18], "metric": ["acc"], "value": [0.5]}, ["f1"], "no metric f1; it has: acc"),
+        ({"flops": [1e18]}, [], "no column is a benchmark; name them"),
+        ({"flops": [1e18], "acc": [0.5]}, ["f1"], "'f1' names no column; columns are: acc, flops"),
+        ({"acc": [0.5]}, ["acc"], "t.csv has no params, tokens, flops or loss; columns are"),
+        ({"flops": [1e18], "metric": ["acc"], "value": [0.5]}, ["f1"], "the table has no metric f1; it has: acc"),
     ],
 )
-def test_a_table_without_what_a_report_needs_is_refused(table, metrics, said):
-    with pytest.raises(UsageError, match=said):
-        table_points(pd.DataFrame(table), metrics)
+def test_a_table_without_what_a_report_needs_is_refused(tmp_path: Path, table, metrics, said):
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    asked = [word for metric in metrics for word in ("--metric", metric)]
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "t.csv"), *asked, "-o", str(tmp_path / "r.html")])
+    assert result.exit_code == 2
+    assert said in result.stderr
 
 
 def test_table_options_are_refused_for_a_store(nano_store: PointStore, tmp_path: Path):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from harness.charts import DARK, LIGHT, X_TITLES, scripts, specification
 from harness.errors import PluginError, UsageError
 from harness.host.distribution import how_to_install, version
-from harness.reports.charts import X_TITLES, scripts, specification
 from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.tables import Table, text
 from harness.types import Json
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-# Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages.
-LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000"]
-DARK = ["#56b4e9", "#ff9e4a", "#3fd0a4", "#e8a3c8", "#f0e442", "#9ad0f5", "#b9a7ff", "#ffffff"]
 MAX_CATEGORIES = 0.5  # share of distinct texts in a column up to which texts are stored once
 
 

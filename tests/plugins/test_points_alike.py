@@ -1,0 +1,89 @@
+"""Every command that reads points takes a store, imported points, and a table, with --map, --where and --label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+from tests.conftest import published
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the published table of Pythia, a store that imported it, and a store that also has OPT."""
+    folder = tmp_path_factory.mktemp("alike")
+    pythia = published("laws", "pythia", "pythia_v1_zero_shot_lambada_piqa.csv")
+    opt = published("laws", "hitchhiker", "opt_bigbench_3_tasks.csv")
+    last = pd.read_csv(pythia).query("task == 'piqa' and metric == 'acc' and step >= 110000")
+    last = last[~last["model"].str.contains("bf16")]  # one size
+    last.rename(columns={"n_tokens": "D", "model": "name"}).to_csv(folder / "piqa.csv", index=False)
+    rename = ["--map", "D=tokens", "--label", "name"]
+    assert run("import", folder / "piqa.csv", *rename, "-o", folder / "store").exit_code == 0
+    assert run("import", folder / "piqa.csv", *rename, "-o", folder / "mixed").exit_code == 0
+    found = run("import", opt, "--family", "opt", "--where", "step >= 100000", "-o", folder / "mixed")
+    assert found.exit_code == 0, found.output
+    return {"table": folder / "piqa.csv", "store": folder / "store", "mixed": folder / "mixed"}
+
+
+QUICK = ["--bootstrap", "20"]
+COMMANDS = {
+    "compare": ["--law", "line", "--reach", "line", "--score", "0.7"],
+    "decide": ["--task", "piqa", *QUICK],
+    "trends": ["--task", "piqa", *QUICK],
+    "rank": ["--at", "flops=1e21", "--task", "piqa", "--law", "line", *QUICK],
+    "versus": ["pythia-1.4b", "pythia-12b", "--task", "piqa"],
+    "predictability": ["--task", "piqa", "--law", "line", *QUICK],
+    "forecast": ["--task", "piqa", "--at", "largest"],
+    "capabilities": ["--benchmarks", "piqa"],
+    "fit": ["--law", "line", "--hold-out", "largest", "--task", "piqa", *QUICK],
+    "plot": ["--task", "piqa", "--law", "line"],
+    "report": ["--law", "line"],
+}
+SLOW = {"report", "compare", "decide", "trends"}
+NAMES = ["--map", "D=tokens", "--label", "name", "--map", "n_params=params"]
+CASES = [
+    pytest.param(command, source, marks=[pytest.mark.soak] if command in SLOW or source != "table" else [])
+    for command in COMMANDS
+    for source in ("table", "store", "mixed")
+]
+
+
+@pytest.mark.parametrize(("command", "source"), CASES)
+def test_a_command_takes_a_table_imported_points_and_a_mix(
+    sources: dict[str, Path], tmp_path: Path, command: str, source: str
+):
+    """The names of the table are mapped on the command line; a store has been told when it was imported."""
+    also = {
+        ("fit", "table"): " and deduped",
+        ("capabilities", "mixed"): " and family != 'opt'",
+    }  # of a raw table; of models with piqa
+    both = " or family == 'opt'" if source == "mixed" else ""
+    asked = [*COMMANDS[command], "--where", "params > 1e8" + also.get((command, source), both)]
+    if source == "table":
+        asked += [*NAMES, *{"fit": ["--value", "acc"], "capabilities": WIDE}.get(command, [])]
+    if command in {"plot", "report"}:
+        asked += ["-o", tmp_path / ("f.svg" if command == "plot" else "r.html")]
+    found = run(command, sources[source], *asked)
+    assert found.exit_code == 0, found.output
+    shown = found.output
+    if command in {"plot", "report"}:
+        shown = next(tmp_path.iterdir()).read_text(encoding="utf-8")
+    assert "piqa" in shown
+    assert "pythia" in shown or command in {"capabilities", "predictability"}  # which may not name families
+
+
+WIDE = ["--map", "value=piqa", "--map", "6 * params * tokens=flops", "--map", "deduped=family"]
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) | {"import"}))
+def test_every_command_that_reads_points_has_the_options_of_points(command: str):
+    options = {name for parameter in main.commands[command].params for name in parameter.opts}
+    assert {"--map", "--where", "--label"} <= options
