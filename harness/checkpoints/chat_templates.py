@@ -11,7 +11,7 @@ FILE = "chat_template.jinja"
 
 
 def read_chat_template(folder: Path) -> str:
-    """Return the template that a tokenizer uses by default; raise EngineError where it has none."""
+    """Return a tokenizer's default template; raise EngineError if it has none."""
     if (folder / FILE).is_file():
         return (folder / FILE).read_text(encoding="utf-8")
     config = folder / "tokenizer_config.json"

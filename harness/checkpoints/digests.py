@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from typing import Self
 from harness.checkpoints.adapters import adapter_digest, adapter_files
 from harness.checkpoints.weights import read_config, tensor_headers
 from harness.errors import FamilyError, StoreError
-from harness.files import digest_of, write_whole
+from harness.files import cache_folder, digest_of, write_whole
 from harness.types import Json
 
 FileStates = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with size, times and inode
@@ -142,8 +141,7 @@ class DigestCache:
     """
 
     def __init__(self) -> None:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        self.path = Path(base) / "harness" / "digests.json"
+        self.path = cache_folder() / "digests.json"
         self._known = self._read()
         self._added: dict[str, Json] = {}  # since the last writing
         self._written = time.monotonic()

@@ -63,23 +63,25 @@ def browse(
     from harness.store.points import open_store
 
     console = Console(markup=False, emoji=False, highlight=False)
-    found = read_documents(open_store(store, registries=host), **asked)
+    tasks = read_documents(open_store(store, registries=host), **asked)
     if doc is None:
-        for one in found:
-            _list(console, one, sort, count)
+        for documents in tasks:
+            _list(console, documents, sort, count)
         return
-    _show(console, _holder(found, doc), doc, all_steps=all_steps)
+    _show(console, _holder(tasks, doc), doc, all_steps=all_steps)
 
 
-def _holder(found: list[Documents], doc: str) -> Documents:
+def _holder(tasks: list[Documents], doc: str) -> Documents:
     """Return the only task that has a document; raise UsageError if no task or several tasks have it."""
     from harness.errors import UsageError, choose
 
-    holders = [one for one in found if doc in one.docs.doc_ids]
+    holders = [documents for documents in tasks if doc in documents.docs.doc_ids]
     if len(holders) > 1:
-        raise UsageError(f"document {doc!r} is in {choose(one.task for one in holders)}; choose one with --task")
+        raise UsageError(
+            f"document {doc!r} is in {choose(documents.task for documents in holders)}; choose one with --task"
+        )
     if not holders:
-        found[0].number(doc)
+        tasks[0].number(doc)
     return holders[0]
 
 
@@ -90,24 +92,24 @@ def _text(value: object, style: str = "") -> Text:
     return Text(printable(value), style=style)
 
 
-def _list(console: Console, found: Documents, sort: str, count: int) -> None:
+def _list(console: Console, documents: Documents, sort: str, count: int) -> None:
     """Print the first documents of a task, one line each."""
     from rich.table import Table
 
-    table = Table(title=_text(f"{found.task}: {sort}"), title_justify="left", box=None, pad_edge=False, expand=True)
+    table = Table(title=_text(f"{documents.task}: {sort}"), title_justify="left", box=None, pad_edge=False, expand=True)
     table.add_column("document", no_wrap=True, min_width=8, max_width=GOLD)
     table.add_column(sort, justify="right", no_wrap=True, min_width=len(sort))
     table.add_column("right", justify="right", no_wrap=True, min_width=7)
     table.add_column("end of context", overflow="ellipsis", no_wrap=True, ratio=1)
     table.add_column("gold", overflow="ellipsis", no_wrap=True, max_width=GOLD)
-    measure, order = found.measure(sort), found.order(sort)[:count]
-    room = max(console.width - FIXED - len(sort) - _widest(found, order), 10)
+    measure, order = documents.measure(sort), documents.order(sort)[:count]
+    room = max(console.width - FIXED - len(sort) - _widest(documents, order), 10)
     for number in order:
-        choices = found.choices(int(number))
+        choices = documents.choices(int(number))
         table.add_row(
-            _text(found.docs.doc_ids[number]),
+            _text(documents.docs.doc_ids[number]),
             f"{measure[number]:.2f}",
-            f"{int(found.right[:, number].sum())}/{len(found.right)}",
+            f"{int(documents.right[:, number].sum())}/{len(documents.right)}",
             _text(_end(choices["context"].iloc[0], room)),
             _text(" / ".join(choices["answer"][choices["is_gold"]])),
         )
@@ -116,11 +118,11 @@ def _list(console: Console, found: Documents, sort: str, count: int) -> None:
     console.print()
 
 
-def _widest(found: Documents, order: Ints) -> int:
+def _widest(documents: Documents, order: Ints) -> int:
     """Return the total column width, in characters, of the names and gold answers of some documents."""
-    ids = max(len(printable(found.docs.doc_ids[number])) for number in order)
-    golds = (found.choices(int(number)) for number in order)
-    gold = max(len(printable(" / ".join(own["answer"][own["is_gold"]]))) for own in golds)
+    ids = max(len(printable(documents.docs.doc_ids[number])) for number in order)
+    golds = (documents.choices(int(number)) for number in order)
+    gold = max(len(printable(" / ".join(choices["answer"][choices["is_gold"]]))) for choices in golds)
     return min(max(ids, 8), GOLD) + min(gold, GOLD)
 
 
@@ -136,11 +138,11 @@ NOTES = {
 }
 
 
-def _show(console: Console, found: Documents, doc: str, *, all_steps: bool) -> None:
+def _show(console: Console, documents: Documents, doc: str, *, all_steps: bool) -> None:
     """Print one document: its text, its choices, and their log-probabilities at every checkpoint."""
-    number = found.number(doc)
-    choices = found.choices(number)
-    console.print(_text(f"{found.task}, document {doc}", style="bold"))
+    number = documents.number(doc)
+    choices = documents.choices(number)
+    console.print(_text(f"{documents.task}, document {doc}", style="bold"))
     contexts = list(dict.fromkeys(choices["context"]))
     for context in contexts:
         console.print(_lines(context))
@@ -148,7 +150,7 @@ def _show(console: Console, found: Documents, doc: str, *, all_steps: bool) -> N
         mark, style = ("*", "green") if row["is_gold"] else (" ", "")
         console.print(_text(f"{mark} [{i}] {row['answer']}", style=style))
     console.print()
-    console.print(_logprobs(found, number, all_steps=all_steps))
+    console.print(_logprobs(documents, number, all_steps=all_steps))
     note = "Log-probabilities in nats; the gold choice is marked *, the most probable one >. margin: gold - best wrong."
     console.print(_text(note, style="dim"))
 
@@ -161,27 +163,27 @@ def _lines(context: str) -> Text:
     return Text(cut + printable(context[-CONTEXT:], lines=True))
 
 
-def _logprobs(found: Documents, number: int, *, all_steps: bool) -> Table:
+def _logprobs(documents: Documents, number: int, *, all_steps: bool) -> Table:
     """Return the table of log-probabilities: one row per checkpoint, one column per choice."""
     from rich.table import Table
 
     from harness.fitting.runs import ends
 
-    choices, values = found.choices(number), found.logprobs(number)
-    picked = found.picks[:, number]
+    choices, values = documents.choices(number), documents.logprobs(number)
+    picked = documents.picks[:, number]
     shown = _columns(choices["is_gold"].to_numpy(), picked)
     table = Table(box=None, pad_edge=False)
     table.add_column("checkpoint", overflow="fold")
     table.add_column("", no_wrap=True)
     for name in ["margin", *(f"{'*' if choices['is_gold'].iloc[i] else ''}[{i}]" for i in shown)]:
         table.add_column(_text(name), justify="right", no_wrap=True)
-    kept = [True] * len(values) if all_steps else list(ends(found.checkpoints))
-    for row, label in enumerate(found.checkpoints["label"]):
+    kept = [True] * len(values) if all_steps else list(ends(documents.checkpoints))
+    for row, label in enumerate(documents.checkpoints["label"]):
         if kept[row]:
-            right = bool(found.right[row, number])
+            right = bool(documents.right[row, number])
             cells = [_text(f"{'>' if i == picked[row] else ''}{values[row, i]:.2f}") for i in shown]
             mark = _text("right" if right else "wrong", style="green" if right else "red")
-            table.add_row(_text(label), mark, f"{found.margins[row, number]:+.2f}", *cells)
+            table.add_row(_text(label), mark, f"{documents.margins[row, number]:+.2f}", *cells)
     return table
 
 

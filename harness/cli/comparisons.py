@@ -131,11 +131,11 @@ def diff(
     """
     from harness.reports.diff import diff as run
 
-    found = run(a, b, of_a=of_a, of_b=of_b, where=where, task=task, registries=host)
-    tables = found.tables(n)
+    difference = run(a, b, of_a=of_a, of_b=of_b, where=where, task=task, registries=host)
+    tables = difference.tables(n)
     print_tables(tables, host, suffix=suffix, output=output)
-    if fail_above is not None and found.largest > fail_above:
-        raise HarnessError(f"a log-probability differs by {found.largest:.4g} nats, more than {fail_above:g}")
+    if fail_above is not None and difference.largest > fail_above:
+        raise HarnessError(f"a log-probability differs by {difference.largest:.4g} nats, more than {fail_above:g}")
 
 
 def _expect(tables: list[Table], folder: Path) -> None:

@@ -40,12 +40,12 @@ def doctor(host: PluginHost, /, store: Path, suffix: str | None) -> None:
 
 def pages() -> dict[str, Path]:
     """Return the installed pages of the documentation, by name."""
-    found = {path.stem: path for path in sorted((Path(__file__).parents[1] / "docs").glob("*.md"))}
+    paths = {path.stem: path for path in sorted((Path(__file__).parents[1] / "docs").glob("*.md"))}
     for name, package in READMES.items():
         spec = find_spec(package)
         if spec and spec.origin and (path := Path(spec.origin).with_name("README.md")).exists():
-            found[name] = path
-    return found
+            paths[name] = path
+    return paths
 
 
 @click.command("docs")
@@ -56,14 +56,14 @@ def docs(page: str, is_path: bool) -> None:
 
     Without PAGE, list the pages.
     """
-    found = pages()
+    paths = pages()
     if not page:
-        for name, known in found.items():
+        for name, known in paths.items():
             click.echo(f"{name:<16} {known.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
         return
-    if page not in found:
-        raise UsageError(f"there is no page {page!r}; {suggest(page, found)}")
-    click.echo(found[page] if is_path else COMMENT.sub("", found[page].read_text(encoding="utf-8")).rstrip())
+    if page not in paths:
+        raise UsageError(f"there is no page {page!r}; {suggest(page, paths)}")
+    click.echo(paths[page] if is_path else COMMENT.sub("", paths[page].read_text(encoding="utf-8")).rstrip())
 
 
 @click.command("completion")

@@ -154,14 +154,14 @@ def _own_stream(stdout: TextIO) -> Iterator[TextIO]:
         yield stdout
         return
     stdout.flush()
-    kept = os.dup(1)
+    descriptor = os.dup(1)
     try:
         os.dup2(2, 1)
-        with os.fdopen(os.dup(kept), "w", encoding=stdout.encoding, errors=stdout.errors) as stream:
+        with os.fdopen(os.dup(descriptor), "w", encoding=stdout.encoding, errors=stdout.errors) as stream:
             yield stream
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(descriptor, 1)
+        os.close(descriptor)
 
 
 def answering(command: click.Command, invoke: Callable[[click.Context], R], ctx: click.Context) -> R:
@@ -234,10 +234,10 @@ def _chosen(tables: Sequence[Table]) -> Sequence[Table]:
     name = ctx.meta.get(ASKED_TABLE) if ctx else None
     if name is None:
         return tables
-    found = [table for table in tables if table.name == name]
-    if not found:
+    chosen = [table for table in tables if table.name == name]
+    if not chosen:
         raise UsageError(f"there is no table {name!r}; there are: {choose(table.name for table in tables)}")
-    return found
+    return chosen
 
 
 def write_tables(tables: Sequence[Table], host: Registries, folder: Path) -> None:

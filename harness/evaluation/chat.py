@@ -1,4 +1,4 @@
-"""Chat templates: the conversations of a task become the text that a checkpoint was trained on."""
+"""Chat templates: render the conversations of a task in the format of a checkpoint's training text."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class ChatSettings(TypedDict):
 
 @dataclass(frozen=True)
 class Chat:
-    """Which template renders conversations: that of the tokenizer (OWN), or the text of a file."""
+    """The template that renders conversations: the tokenizer's (OWN), or the text of a file."""
 
     template: str = OWN
     system_prompt: str = ""
     multiturn: bool = True
 
     def text_for(self, folder: Path) -> str:
-        """Return the template for a checkpoint; raise EngineError where its tokenizer has none."""
+        """Return the template for a checkpoint; raise EngineError if its tokenizer has none."""
         return read_chat_template(folder) if self.template == OWN else self.template
 
     def settings(self, folder: Path) -> ChatSettings:
-        """Return what is part of the identity of a cell.
+        """Return the settings that are part of a cell's identity.
 
-        A template that asks for the date renders other prompts every day, so the date is part of it.
+        A template with the current date renders different prompts every day, so the date is included.
         """
         template = self.text_for(folder)
         today = datetime.datetime.now(tz=datetime.UTC).date().isoformat() if "strftime_now" in template else ""
@@ -50,7 +50,7 @@ class Chat:
         return settings
 
     def renderer(self, tokenizer: Tokenizer, folder: Path) -> Callable[[str], str]:
-        """Return what renders a context; raise EngineError where the tokenizer of an engine renders no templates."""
+        """Return a function that renders a context; raise EngineError if the engine's tokenizer has no templates."""
         apply, template = getattr(tokenizer, "render_chat", None), self.text_for(folder)
         if apply is None:
             raise EngineError(
@@ -63,7 +63,7 @@ class Chat:
                 return str(apply(messages, template))
             except HarnessError:
                 raise
-            except PLUGIN_ERRORS as error:  # a template may fail in any way
+            except PLUGIN_ERRORS as error:  # a template may raise any error
                 roles = " ".join(message["role"] for message in messages)
                 raise TokenError(
                     f"the chat template refuses a conversation of the roles {roles}: {describe(error)}; leave the "
@@ -74,7 +74,7 @@ class Chat:
 
 
 def make_chat(template: str | None, *, system_prompt: str = "", multiturn: bool = True) -> Chat | None:
-    """Return how conversations are rendered, None where there are none; raise UsageError for a file that is missing."""
+    """Return the renderer of conversations, or None without a template; raise UsageError for a missing file."""
     if template is None:
         return None
     if template == OWN:

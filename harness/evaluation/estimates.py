@@ -20,7 +20,7 @@ CHARACTERS = 4.0  # of a token
 def works_of(plan: Plan, device: str, *, everything: bool = False) -> list[Work]:
     """Return the estimated seconds of the missing cells of a plan, or of all cells, by checkpoint.
 
-    Tokens are estimated from characters, contexts counted once.
+    Tokens are estimated from characters; contexts count once.
     """
     there = set() if everything else set(plan.there)
     tokens = {task.fingerprint: _tokens(task, plan.samples) for job in plan.jobs for task, _ in job.cells}
@@ -44,7 +44,7 @@ def _tokens(task: Task, samples: int) -> float:
 
 
 def keep_shard(plan: Plan, text: str) -> None:
-    """Leave only the jobs of one shard in a plan; `text` is I/N, such as 2/8. Raises UsageError for others."""
+    """Keep only the jobs of one shard in a plan; `text` is I/N, such as 2/8. Raises UsageError for other texts."""
     number, _, of = text.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")

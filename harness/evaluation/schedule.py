@@ -1,9 +1,9 @@
-"""Which worker does which cells next: whole checkpoints, those of a shape together, the longest first.
+"""Assign cells to workers: whole checkpoints, the longest first, those of one shape to the same worker.
 
-A worker keeps to checkpoints of the shape that its engine serves, since these are swapped in, and changes to the shape
-with the most work per worker otherwise. While there is much to do, it gets all cells of a checkpoint. At the end, a
-checkpoint whose cells exceed half of what is left for each worker is split by task. Cells of a worker that was lost
-are given out again. Costs are seconds; they decide about order and splits only.
+A worker prefers checkpoints of the shape that its engine serves, because their weights can be swapped. If there are
+none, it changes to the shape with the most work per worker. It gets all cells of a checkpoint while much work is left.
+Near the end, a checkpoint whose cells exceed half of the remaining work per worker is split by task. Cells of a lost
+worker are assigned again. Costs are in seconds; they affect only order and splits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-MOST_LOSSES = 5  # workers that may be lost at one cell before it counts as failed
-LOADS = 4.0  # a part of a checkpoint takes at least so many times as long as loading it
+MOST_LOSSES = 5  # number of workers lost at one cell after which the cell fails
+LOADS = 4.0  # smallest ratio of the time of a part of a checkpoint to the time of loading the checkpoint
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Assignment:
 
 @dataclass
 class Schedule:
-    """What is waiting, under way and done. `workers` is their number; they are known by their own."""
+    """The waiting, running and finished work. `workers` is the number of workers, who are numbered from 0."""
 
     works: Sequence[Work]
     workers: int
     waiting: dict[int, dict[str, float]] = field(init=False)  # cells by checkpoint, the longest first
     under_way: dict[int, Assignment] = field(init=False, default_factory=dict)
     shapes: dict[int, str] = field(init=False, default_factory=dict)  # of the engines of workers
-    hints: dict[int, int] = field(init=False, default_factory=dict)  # what workers were told to read ahead
-    losses: dict[str, int] = field(init=False, default_factory=dict)  # workers, by the cell that they were at
-    left: float = field(init=False)  # seconds that wait
+    hints: dict[int, int] = field(init=False, default_factory=dict)  # checkpoints that workers read ahead
+    losses: dict[str, int] = field(init=False, default_factory=dict)  # number of workers lost, by the cell in progress
+    left: float = field(init=False)  # seconds of waiting work
 
     def __post_init__(self) -> None:
         self.waiting = {job: _longest_first(work.cells) for job, work in enumerate(self.works) if work.cells}
@@ -56,11 +56,11 @@ class Schedule:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether nothing waits and nothing is under way."""
+        """Tell whether no work is waiting or running."""
         return not self.waiting and not self.under_way
 
     def take(self, worker: int) -> Assignment | None:
-        """Return what a worker does next, or None where nothing waits; what it did before is done."""
+        """Mark a worker's assignment as done; return its next one, or None if no work is waiting."""
         self.done(worker)
         hint = self.hints.pop(worker, None)
         job = hint if hint in self.waiting else self._choose(worker)
@@ -85,13 +85,14 @@ class Schedule:
         return job
 
     def done(self, worker: int) -> None:
-        """Note that a worker did what it was given."""
+        """Mark a worker's assignment as done."""
         self.under_way.pop(worker, None)
 
     def lost(self, worker: int, unfinished: Sequence[str]) -> str | None:
-        """Let the unfinished cells of a lost worker wait again.
+        """Return the unfinished cells of a lost worker to the waiting work.
 
-        The first of them is what it was at; it is returned, and waits no more, if it has cost too many workers.
+        The worker was computing the first of them. If too many workers were lost at this cell, return it and do not
+        assign it again.
         """
         self.hints.pop(worker, None)
         self.shapes.pop(worker, None)
@@ -129,7 +130,7 @@ class Schedule:
         return max((job for job in free if self.works[job].shape == shape), key=lambda job: (seconds[job], -job))
 
     def _part(self, job: int) -> tuple[str, ...]:
-        """Return the cells of a checkpoint that one worker should do: all of them until little is left."""
+        """Return the cells of a checkpoint for one worker: all of them, unless little work is left."""
         most = max(self.left / (2 * self.workers), LOADS * self.works[job].load)
         part, seconds = list[str](), 0.0
         for cell, cost in self.waiting[job].items():
@@ -145,9 +146,9 @@ def _longest_first(cells: Mapping[str, float]) -> dict[str, float]:
 
 
 def shard(works: Sequence[Work], number: int, of: int) -> list[int]:
-    """Return the checkpoints of shard `number` (from 1) of `of`: the longest first, each to the shard with the least.
+    """Return the checkpoints of shard `number` (from 1) of `of`; the longest go first, to the shard with least work.
 
-    It depends on the works alone, so that processes that know nothing of each other share them out alike.
+    The result depends only on `works`, so independent processes agree on it without communication.
     """
     totals = [0.0] * of
     own = []

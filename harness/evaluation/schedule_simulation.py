@@ -1,6 +1,6 @@
-"""The scheduler on a clock of its own: how long workers take for some works, and how much of that is useful.
+"""Simulate the scheduler: the time that workers take for some works, and the useful share of it.
 
-`harness eval --dry-run` shows it for a plan; tests/benchmarks/schedule.py adds wrong estimates and failures.
+`harness eval --dry-run` prints it for a plan; tests/benchmarks/schedule.py adds wrong estimates and failures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Seconds = Callable[[int, str], float]
 
 @dataclass(frozen=True)
 class Faults:
-    """When workers die: `next_death()` returns the seconds that one lives, `restart` those until it is replaced."""
+    """Failures of workers: `next_death()` returns the seconds until a worker dies, `restart` the time to replace it."""
 
     next_death: Callable[[], float] = lambda: float("inf")
     restart: float = 0.0
@@ -24,7 +24,7 @@ class Faults:
 
 @dataclass
 class Outcome:
-    """Seconds of each worker (w,): on cells that were kept, on loading and starting, and the end of the sweep."""
+    """Seconds of each worker (w,): on finished cells, and on loading and starting; and the end of the sweep."""
 
     useful: list[float]
     loading: list[float]
@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def share(self) -> float:
-        """Return the share of all workers' time, up to the end of the sweep, that went into cells that were kept."""
+        """Return the share of all workers' time, up to the end of the sweep, that was spent on finished cells."""
         return sum(self.useful) / (self.end * len(self.useful)) if self.end else 1.0
 
 
@@ -104,9 +104,9 @@ def simulate(
     seconds: Seconds | None = None,
     faults: Faults | None = None,
 ) -> Outcome:
-    """Return what workers do with works; an engine of another shape starts in `start` seconds.
+    """Return the outcome of a simulated sweep; an engine of another shape starts in `start` seconds.
 
-    `seconds(job, cell)` are those that a cell really takes (default: those that were estimated).
+    `seconds(job, cell)` returns the actual time of a cell (default: the estimate).
     """
     found = Outcome([0.0] * workers, [0.0] * workers)
     real = seconds or (lambda job, cell: works[job].cells[cell])

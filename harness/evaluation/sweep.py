@@ -1,6 +1,6 @@
-"""A sweep over several workers: who does what, what came of it, and what is done when a worker is lost.
+"""A sweep over several workers: assign cells, collect results, and replace lost workers.
 
-An executor offers a `Pool` of workers, in processes of this machine or elsewhere, and calls `drive`.
+An executor provides a `Pool` of workers, in processes of this machine or elsewhere, and calls `drive`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from harness.types import Task
 ATTEMPTS = 3  # workers in a row that may die in one place before they have done anything
 
 
-Executor = Callable[..., object]  # of a sweep, and options as keywords
+Executor = Callable[..., object]  # called with a sweep, and options as keywords
 
 
 class Pool(Protocol):
-    """Workers, by their numbers from 0 to size - 1. Each tells `ready` when it is up, and `done` after its orders."""
+    """Workers, numbered from 0 to size - 1. Each sends `ready` after its start, and `done` after its orders."""
 
     size: int
 
     def start(self, worker: int) -> None:
-        """Start a worker, or another one in the place of one that was lost."""
+        """Start a worker, or replace a lost one."""
         ...
 
     def give(self, worker: int, orders: Orders) -> None:
-        """Let a worker that is ready do something."""
+        """Send orders to a ready worker."""
         ...
 
     def events(self) -> Iterable[Event]:
-        """Wait until a worker tells something; a worker that died tells `lost`, and why."""
+        """Wait for events of workers; for a worker that died, the event is `lost` with the reason."""
         ...
 
     def stop(self) -> None:
@@ -53,7 +53,7 @@ class Pool(Protocol):
 
 @dataclass
 class Sweep:
-    """A plan that several workers do together on one store."""
+    """A plan that several workers carry out on one store."""
 
     plan: Plan
     spec: WorkerSpec
@@ -61,7 +61,7 @@ class Sweep:
     progress: Progress
     device: str = "CPU"
     summary: Summary = field(init=False)
-    cells: dict[str, tuple[int, Task, CellId]] = field(init=False)  # what is missing, by name
+    cells: dict[str, tuple[int, Task, CellId]] = field(init=False)  # missing cells, by name
     failed: set[str] = field(init=False, default_factory=set)
     written: set[str] = field(init=False, default_factory=set)
 
@@ -71,11 +71,11 @@ class Sweep:
         self.cells = {cell.name: (numbers[id(job)], task, cell) for job, task, cell in self.plan.missing()}
 
     def works(self) -> list[Work]:
-        """Return what is missing, as the scheduler sees it."""
+        """Return the missing work for the scheduler."""
         return works_of(self.plan, self.device)
 
     def order(self, assignment: Assignment) -> Order:
-        """Return an assignment as a worker gets it."""
+        """Return an assignment in the form that a worker receives."""
         job = self.plan.jobs[assignment.job]
         named = ((self.cells[name][1].fingerprint, self.cells[name][2]) for name in assignment.cells)
         return Order(job.checkpoint, job.folder, job.settings, job.files, tuple(named), job.trusted)
@@ -86,7 +86,7 @@ class Sweep:
         return [name for name, cell in cells if not self.store.has(cell, tokens=self.spec.tokens)]
 
     def fail(self, failure: Failure) -> None:
-        """Keep a failure and say it."""
+        """Record and report a failure."""
         self.summary.failures.append(failure)
         self.progress.failed(failure)
 
@@ -157,14 +157,14 @@ class _Drive:
                 self.sweep.failed.add(name)
         self.sweep.fail(failure)
 
-    def _note(self, worker: int, text: str) -> None:  # noqa: ARG002  # all hear alike
+    def _note(self, worker: int, text: str) -> None:  # noqa: ARG002  # the signature of all handlers
         self.sweep.progress.note(text)
 
     def _fatal(self, worker: int, text: str) -> None:  # noqa: ARG002
         raise StoreError(text)
 
     def _lost(self, worker: int, why: str) -> None:
-        """Give what a lost worker had not finished to others, and start another one in its place."""
+        """Assign the unfinished cells of a lost worker to others, and replace it."""
         self.idle.discard(worker)
         assignment = self.doing.pop(worker, None)
         unfinished = self.sweep.unfinished(assignment) if assignment else []
@@ -172,7 +172,9 @@ class _Drive:
             if name not in {*unfinished, *self.sweep.failed, *self.sweep.written}:
                 self._wrote(name)  # its report was lost
         first = next(iter(why.splitlines()), "")
-        self.sweep.progress.note(f"worker {worker} was lost: {first}; {len(unfinished)} cells are given to others")
+        self.sweep.progress.note(
+            f"worker {worker} was lost: {first}; other workers compute its {len(unfinished)} cells"
+        )
         if lost := self.schedule.lost(worker, unfinished):
             number, task, _ = self.sweep.cells[lost]
             where = f"{self.sweep.plan.jobs[number].checkpoint.label} {task.name}"
@@ -188,9 +190,9 @@ class _Drive:
 
 
 def drive(sweep: Sweep, pool: Pool) -> Summary:
-    """Let the workers of a pool do a sweep.
+    """Run a sweep with the workers of a pool.
 
-    Raises StoreError where nothing can be stored, and SuiteError where no worker is left.
+    Raises StoreError if the store cannot be written, and SuiteError if no worker is left.
     """
     try:
         _Drive(sweep, pool, Schedule(sweep.works(), pool.size)).run()
@@ -209,7 +211,7 @@ def run_with(
     registries: Registries,
     sampling: SamplingOptions | None,
 ) -> Summary:
-    """Run a plan with an executor, as `Suite.run` does in this process."""
+    """Run a plan with an executor; the counterpart of `Suite.run`, which uses this process."""
     spec = spec_of(plan, setup, store.path, sampling, registries)
     for failure in plan.failures:
         progress.failed(failure)
@@ -228,7 +230,7 @@ def run_with(
 def spec_of(
     plan: Plan, setup: Setup, store: Path, sampling: SamplingOptions | None, registries: Registries
 ) -> WorkerSpec:
-    """Return what workers are made with; raise UsageError where a plugin exists in this process only."""
+    """Return the data for making workers; raise UsageError if a plugin exists only in this process."""
     alone = registries.added() if isinstance(registries, PluginHost) else ["registries"]
     if alone:
         raise UsageError(f"plugin {alone[0]!r} was added from Python; workers load modules and files (-p NAME)")
@@ -249,9 +251,9 @@ def spec_of(
 
 
 def expect_workers(workers: int | None, devices: Sequence[object]) -> int:
-    """Return the number of workers: what was asked, or one per device; raise UsageError where there is neither."""
+    """Return the requested number of workers, or one per device; raise UsageError if there is neither."""
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers}: expected 1 or more")
     if workers is None and not devices:
-        raise UsageError("no GPU is visible; say with --workers how many processes may share the CPU")
+        raise UsageError("no GPU is visible; pass the number of processes that share the CPU with --workers")
     return workers or len(devices)

@@ -1,9 +1,9 @@
-"""Encode the texts of many prompts, each part that they share once, with the ids of the whole texts.
+"""Encode the texts of many prompts; encode shared parts once, with the same ids as for whole texts.
 
-A tokenizer may prove that a text can be cut: that the ids of the whole are those of its parts, side by side
-(`PartTokenizer`). Then a block of solved examples is encoded once for all documents, and a context once for all of its
-choices. Texts without such a place are encoded whole. Of each call, texts of the first
-and of the longest document are also encoded whole; where the ids differ, nothing of the task is cut.
+A tokenizer may prove that a text can be cut: the ids of the whole text are those of its parts, concatenated
+(`PartTokenizer`). Then a block of few-shot examples is encoded once for all documents, and a context once for all its
+choices. Texts without a cut are encoded whole. In each call, the texts of the first and of the longest document are
+also encoded whole. If their ids differ, no text of the task is cut.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from harness.types import Tokenizer
 
 Ids = list[int]
 Prompt = tuple[str, str]
-Parts = tuple[str, ...]  # of a text: the first, and others that begin at cuts
-LEAST_SHARED = 64  # characters that contexts must begin with alike before these are encoded by themselves
+Parts = tuple[str, ...]  # the first part of a text, and later parts, which start at cuts
+LEAST_SHARED = 64  # smallest common prefix of contexts that is encoded separately, in characters
 
 
 @runtime_checkable
 class PartTokenizer(Tokenizer, Protocol):
-    """A tokenizer that knows where texts may be encoded in parts."""
+    """A tokenizer that knows where texts can be cut."""
 
     def last_cut(self, text: str) -> int:
-        """Return the last place where a text that begins with this one may be cut; 0 where none is proven."""
+        """Return the last place where a text that starts with this one can be cut; 0 if none is proven."""
         ...
 
     def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[Ids]:
-        """Encode first parts, or later parts, without any special token."""
+        """Encode first parts, or later parts, without special tokens."""
         ...
 
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Let no garbage be collected meanwhile: encoding makes many objects and no cycles, and each pass visits all."""
+    """Disable garbage collection: encoding makes many objects but no cycles, and every collection visits them all."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -51,7 +51,7 @@ class CutError(Exception):
 
 
 def common_start(a: str, b: str) -> int:
-    """Return how many leading characters two texts share.
+    """Return the length of the common prefix of two texts.
 
     >>> common_start("abcd", "abXY")
     2
@@ -74,7 +74,7 @@ def encode_whole(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Ids]:
 def encode_in_parts(docs: Sequence[Sequence[Prompt]], tokenizer: PartTokenizer) -> dict[str, Ids]:
     """Return the ids of every context, and of every context with its continuation, of documents.
 
-    Raises CutError where those that are checked differ from the ids of the whole texts.
+    Raises CutError if the ids of verified texts differ from those of the whole texts.
     """
     heads = dict(_with_heads({context for doc in docs for context, _ in doc}, tokenizer))
     parts = {context + rest: _parts(context, rest, heads[context], tokenizer) for doc in docs for context, rest in doc}
@@ -85,7 +85,7 @@ def encode_in_parts(docs: Sequence[Sequence[Prompt]], tokenizer: PartTokenizer) 
 
 
 def _with_heads(contexts: Iterable[str], tokenizer: PartTokenizer) -> Iterator[tuple[str, str]]:
-    """Yield contexts, each with the first part that it shares with others; "" where it shares none."""
+    """Yield contexts, each with the prefix that it shares with others, or ""."""
     listed = sorted(contexts)
     begin = 0
     while begin < len(listed):
@@ -96,9 +96,9 @@ def _with_heads(contexts: Iterable[str], tokenizer: PartTokenizer) -> Iterator[t
 
 
 def _run_from(texts: Sequence[str], begin: int) -> tuple[int, int]:
-    """Return the end of the run that begins here, and the characters that its texts share.
+    """Return the end of the run that starts here, and the number of characters that its texts share.
 
-    It ends where the next text would leave less than half of what was shared so far.
+    It ends before a text that would leave less than half of the characters shared so far.
     """
     first = texts[begin]
     end, shared = begin + 1, len(first)
@@ -111,7 +111,7 @@ def _run_from(texts: Sequence[str], begin: int) -> tuple[int, int]:
 
 
 def _parts(context: str, rest: str, head: str, tokenizer: PartTokenizer) -> Parts:
-    """Cut a context with its continuation, if possible where they join."""
+    """Split a context with its continuation, if possible at their boundary."""
     if tokenizer.last_cut(context[-1:] + rest[:2]) == 1 and context:
         return (head, context[len(head) :], rest) if head else (context, rest)
     cut = tokenizer.last_cut(context)
@@ -122,7 +122,7 @@ def _parts(context: str, rest: str, head: str, tokenizer: PartTokenizer) -> Part
 
 
 def _joined(parts: Mapping[str, Parts], tokenizer: PartTokenizer) -> dict[str, Ids]:
-    """Encode each distinct part once and join those of every text."""
+    """Encode each distinct part once, and concatenate the parts of every text."""
     firsts = sorted({cut[0] for cut in parts.values()})
     rests = sorted({part for cut in parts.values() for part in cut[1:]})
     begins = dict(zip(firsts, tokenizer.encode_parts(firsts, first=True), strict=True))
@@ -131,9 +131,9 @@ def _joined(parts: Mapping[str, Parts], tokenizer: PartTokenizer) -> dict[str, I
 
 
 def _check(docs: Sequence[Sequence[Prompt]], found: Mapping[str, Ids], tokenizer: Tokenizer) -> None:
-    """Raise CutError where a text of the first or of the longest document has other ids when it is encoded whole."""
+    """Raise CutError if a text of the first or of the longest document has different ids when encoded whole."""
     longest = max(docs, key=lambda doc: sum(len(context) + len(rest) for context, rest in doc))
     first, last = docs[0][0], longest[-1]
     for text, ids in encode_whole([first[0], "".join(first), "".join(last)], tokenizer).items():
         if found[text] != ids:
-            raise CutError(f"{text!r} has other ids in parts")
+            raise CutError(f"{text!r} has different ids when encoded in parts")

@@ -1,7 +1,7 @@
-"""A worker: does cells of one checkpoint after another in a process of its own, and tells the sweep what it did.
+"""A worker: compute cells, one checkpoint after another, in a separate process, and send events to the sweep.
 
-It gets values only (`WorkerSpec` once, then `Orders`), which can be pickled. Digests are computed by the process that
-made the plan, not again by each worker; that the files are still those is checked by their states.
+It receives only values that can be pickled (`WorkerSpec` once, then `Orders`). The process that made the plan computes
+digests; workers do not repeat this, but compare the files' states to detect changes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from harness.store.identity import CellId, Settings
 from harness.types import Checkpoint, Task
 from harness.types.json import JsonObject
 
-SECONDS = 0.5  # between two reports of documents
+SECONDS = 0.5  # between two events for documents
 
 
 Content = str | int | Failure | None  # of an event: text, a number of documents, a fingerprint, a failure
 
 
 class Event(NamedTuple):
-    """What a worker tells: `kind` is ready, documents, cell, failed, note, done, lost or fatal."""
+    """An event of a worker: `kind` is ready, documents, cell, failed, note, done, lost or fatal."""
 
     worker: int
     kind: str
@@ -45,7 +45,7 @@ Tell = Callable[[str, Content], None]
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What all workers of a sweep are made with."""
+    """The data from which all workers of a sweep are made."""
 
     store: Path
     tasks: Mapping[str, Task]  # by fingerprint
@@ -74,14 +74,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker does now, and what it may read ahead."""
+    """A worker's current order, and the checkpoint that it may read ahead."""
 
     now: Order
     after: Order | None = None
 
 
 class Worker:
-    """Does orders; `tell(kind, content)` hears of everything that happens."""
+    """Carry out orders; call `tell(kind, content)` for every event."""
 
     def __init__(self, spec: WorkerSpec, tell: Tell) -> None:
         _expect_same(spec)
@@ -91,7 +91,7 @@ class Worker:
         self.suite = Suite(Plan(), setup_of(spec, host), Store(spec.store), _Messages(tell))
 
     def do(self, orders: Orders) -> None:
-        """Do the cells of an order; what fails is told and left. Raises StoreError where nothing can be stored."""
+        """Compute the cells of an order; report failures and continue. Raises StoreError if the store is unwritable."""
         try:
             job = self._job(orders.now)
             after = self._job(orders.after) if orders.after else None
@@ -113,7 +113,7 @@ class Worker:
             found = f"{info.dtype}, {info.quantisation}, {info.max_length}"
             raise EngineError(
                 f"{order.checkpoint.label}: this worker would compute with dtype, quantisation and max_length {found}; "
-                f"planned were {', '.join(map(str, planned))}; use equal devices, or pass -O dtype=..."
+                f"expected {', '.join(map(str, planned))} as planned; use equal devices, or pass -O dtype=..."
             )
         cells = tuple((self.spec.tasks[fingerprint], cell) for fingerprint, cell in order.cells)
         own = (order.files, order.trusted, setup.chat)
@@ -121,15 +121,17 @@ class Worker:
 
 
 def _expect_same(spec: WorkerSpec) -> None:
-    """Raise SuiteError where a worker runs another version or does not see the store."""
+    """Raise SuiteError if a worker runs a different version or cannot access the store."""
     if spec.version != version():
-        raise SuiteError(f"this worker has harness {version()}, the sweep {spec.version}; install the same everywhere")
+        raise SuiteError(
+            f"this worker has harness {version()}, the sweep {spec.version}; install the same version everywhere"
+        )
     if not (spec.store / "store.json").is_file():
-        raise SuiteError(f"this worker does not see the store {spec.store}; use a folder that all nodes share")
+        raise SuiteError(f"this worker cannot access the store {spec.store}; use a folder that all nodes share")
 
 
 def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
-    """Return the setup of a sweep, made again from values."""
+    """Return the setup of a sweep, rebuilt from its values."""
     engine = registries.engines[spec.engine]
     setup = Setup(engine, spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat, tokens=spec.tokens)
     drawn = [task for task in spec.tasks.values() if task.generation]
@@ -137,40 +139,40 @@ def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
 
 
 class _Messages(Progress):
-    """Tells what a suite does; documents are counted and told together."""
+    """Send events of a suite; documents are counted and reported together."""
 
     def __init__(self, tell: Tell) -> None:
         self.tell, self.count, self.told = tell, 0, time.monotonic()
 
-    def documents(self, checkpoint: Checkpoint, n: int) -> None:  # noqa: ARG002  # a worker does one at a time
+    def documents(self, checkpoint: Checkpoint, n: int) -> None:  # noqa: ARG002  # a worker computes one checkpoint at a time
         """Count documents."""
         self.count += n
         if time.monotonic() - self.told > SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Tell how many documents were scored since the last time."""
+        """Report the number of documents scored since the last report."""
         if self.count:
             self.tell("documents", self.count)
         self.count, self.told = 0, time.monotonic()
 
     def cell(self, checkpoint: Checkpoint, task: Task) -> None:  # noqa: ARG002
-        """Tell that a cell was written."""
+        """Report a written cell."""
         self.flush()
         self.tell("cell", task.fingerprint)
 
     def failed(self, failure: Failure) -> None:
-        """Tell what failed, in words: errors of libraries cannot always be sent."""
+        """Report a failure as text, because errors of libraries cannot always be pickled."""
         text = str(failure).removeprefix(f"{failure.where}: ")
         self.tell("failed", Failure(failure.where, SuiteError(text)))
 
     def note(self, text: str) -> None:
-        """Tell it."""
+        """Report a note."""
         self.tell("note", text)
 
 
 def serve(spec: WorkerSpec, tell: Tell, orders: Callable[[], Orders | None]) -> None:
-    """Be a worker: do what `orders()` returns until it returns None."""
+    """Run a worker: carry out what `orders()` returns until it returns None."""
     worker = Worker(spec, tell)
     tell("ready", None)
     try:

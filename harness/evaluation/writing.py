@@ -1,4 +1,4 @@
-"""Write cells in a thread of its own, so that the engine does not wait for the disk."""
+"""Write cells in a separate thread, so that the engine does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.store.cells import Store
 from harness.store.choice_cells import Records
 from harness.store.token_cells import Tokens
 
-MOST = 4  # cells that may wait to be written; the next one waits for the oldest
+MOST = 4  # largest number of cells in the queue; the next one waits until the oldest is written
 
 
 class CellWriter:
-    """Writes the records of cells in their order. Locks stay with the caller, whose thread acquired them."""
+    """Write the records of cells in order. Locks stay with the caller's thread, which acquired them."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -27,9 +27,9 @@ class CellWriter:
         self.under_way.append((tally, self.thread.submit(self.store.write, tally.claim.cell, records, tokens)))
 
     def written(self, *, wait: bool = False) -> Iterator[Tally]:
-        """Yield the cells that were written since the last time, and with `wait` all of them.
+        """Yield the cells written since the last call; with `wait`, wait for all of them.
 
-        Raises what writing raised; what waits behind it is written as far as possible, and left.
+        Raises errors of writing. The cells after a failed one are still written if possible, but not yielded.
         """
         while self.under_way and (wait or len(self.under_way) > MOST or self.under_way[0][1].done()):
             tally, future = self.under_way.popleft()

@@ -53,6 +53,7 @@ RULES: Mapping[str, tuple[Partial | None, ...]] = {
     "cos": (lambda x, z: -np.sin(x),),
     "expit": (lambda x, z: z * (1 - z),),
 }
+ONE = 1.0  # the derivative of a parameter by itself, which needs no multiplication
 COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isfinite", "sign"}
 
 
@@ -78,7 +79,7 @@ class Dual(NDArrayOperatorsMixin):
             if isinstance(x, Dual):
                 factor = None if partial is None else partial(*values, result)
                 for name, slope in x.slopes.items():
-                    term = slope if factor is None else factor * slope
+                    term = slope if factor is None else factor if slope is ONE else factor * slope
                     slopes[name] = slopes[name] + term if name in slopes else term
         return Dual(result, slopes)
 
@@ -88,19 +89,17 @@ def differentiate(
 ) -> tuple[Floats, Floats] | None:
     """Return values (R, n) and derivatives (R, p, n) of a formula at parameters (R, 1) and features (n,) or (R, n).
 
-    Returns None if the formula uses functions that are not in RULES. Non-finite derivatives are set to 0.
+    Returns None if the formula uses functions that are not in RULES. Derivatives may be non-finite.
     """
     try:
         with np.errstate(all="ignore"):
-            found = formula(**features, **{name: Dual(x, {name: 1.0}) for name, x in parameters.items()})
+            found = formula(**features, **{name: Dual(x, {name: ONE}) for name, x in parameters.items()})
     except (TypeError, ValueError, AttributeError):
         return None
     shape = (len(next(iter(parameters.values()))), next(iter(features.values())).shape[-1])
     if not isinstance(found, Dual) or np.shape(found.value) != shape:
         return None
-    slopes = np.zeros((shape[0], len(parameters), shape[1]))
+    slopes = np.empty((shape[0], len(parameters), shape[1]))
     for j, name in enumerate(parameters):
         slopes[:, j] = found.slopes.get(name, 0.0)
-    if not np.isfinite(slopes).all():
-        np.nan_to_num(slopes, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     return np.asarray(found.value), slopes

@@ -11,6 +11,7 @@ import pandas as pd
 from harness.fitting.columns import column
 from harness.fitting.laws import Column, clipped, curve
 from harness.fitting.objectives import objective_of
+from harness.fitting.solver import BLOCK
 from harness.types import Floats, Json
 from harness.types.laws import FormulaLaw, traits
 
@@ -81,8 +82,14 @@ class StepFit:
         return np.asarray(clipped(self.law, curve(self.law, best, features))[0])
 
     def curves(self, features: Mapping[str, Column]) -> Floats:
-        """Return the curve of every resample (R, n)."""
-        return clipped(self.law, curve(self.law, self.draws, features))
+        """Return the curve of every resample (R, n), computed in blocks that fit the processor's cache."""
+        size = max(BLOCK // max(len(x.T) for x in features.values()), 1)
+        blocks = [slice(i, i + size) for i in range(0, max(len(self.draws), 1), size)]
+        curves = (
+            curve(self.law, self.draws[rows], {k: x if x.ndim == 1 else x[rows] for k, x in features.items()})
+            for rows in blocks
+        )
+        return np.concatenate([clipped(self.law, own) for own in curves])
 
     def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
         """Return predictions (R, n): the curve of each resample plus scatter; for counts, successes in `trials` trials.

@@ -19,6 +19,7 @@ SHRINK = 10.0  # cases that equal weights are worth
 POWER = 4.0  # of relative CRPS in weights
 DOUBT = 6.0  # cases that a factor of 1 is worth
 FACTORS = (0.7, 2.0)
+SHARPER = 0.9  # times the factor: of least interval score on simulations of other laws and noise than are scored
 NEAR = 0.7  # standard deviation of ln distance at which a past case still tells something
 FEWER = 0.4  # what a case from one rung fewer is worth
 EDGE = 1e-5  # of accuracies in logits
@@ -107,8 +108,8 @@ def factors(past: Cases, logits: Floats, worth: Floats, ahead: Floats) -> Floats
 
     :param logits: the averaged quantiles (C, Q) of the past cases.
 
-    The factor is the root mean square of the normal scores of what was measured, shrunk to 1 by DOUBT cases. Cases at
-    other distances count less, and so do those of little `worth` (C,).
+    The factor is the root mean square of the normal scores of what was measured, shrunk to 1 by DOUBT cases, times
+    SHARPER. Cases at other distances count less, and so do those of little `worth` (C,). Without any case it is 1.
     """
     if not len(past.y):
         return np.ones(len(ahead))
@@ -116,7 +117,7 @@ def factors(past: Cases, logits: Floats, worth: Floats, ahead: Floats) -> Floats
     apart = np.log(np.maximum(ahead, 0.1))[:, None] - np.log(np.maximum(past.ahead, 0.1))[None, :]
     near = np.exp(-0.5 * (apart / NEAR) ** 2) * worth
     square = (near @ z**2 + DOUBT) / (near.sum(axis=1) + DOUBT)
-    return np.asarray(np.clip(np.sqrt(square), *FACTORS))
+    return np.asarray(SHARPER * np.clip(np.sqrt(square), *FACTORS))
 
 
 def widened(logits: Floats, factor: Floats) -> Floats:

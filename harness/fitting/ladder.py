@@ -15,7 +15,7 @@ from harness.fitting.hold_out import held_out
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, freedom, in_common, point_weights, scattered, student
-from harness.fitting.runs import Runs, label, runs_of
+from harness.fitting.runs import Runs, label, runs_of, sizes_of
 from harness.fitting.step_rows import step_rows
 from harness.store.points import PointStore
 from harness.types import Bools, Floats, Ints
@@ -67,7 +67,7 @@ class Ladder:
         held, runs = held_out(frame, how.hold_out), runs_of(frame)
         points, target = frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
         number = np.unique(runs.number[~held], return_inverse=True)[1]
-        of_points = Runs(np.asarray(number, dtype=np.int64), runs_of(points).sizes, runs.columns)
+        of_points = Runs(np.asarray(number, dtype=np.int64), sizes_of(points), runs.columns)
         columns = ((how.via or law.via), how.value) if isinstance(law, ComposedLaw) else (how.value,)
         if traits(law).uses_unscored and how.value in target:
             target = target[target[how.value].notna()].reset_index(drop=True)

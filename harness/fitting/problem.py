@@ -13,7 +13,7 @@ from harness.fitting.derivatives import differentiate
 from harness.fitting.laws import bounds, curve
 from harness.fitting.objectives import Objective
 from harness.fitting.resampling import Resamples, shared
-from harness.fitting.solver import Problem
+from harness.fitting.solver import Problem, rows_at
 from harness.types import Bools, Floats, Ints
 from harness.types.laws import FormulaLaw, traits
 
@@ -150,12 +150,12 @@ class StepData:
         names = list(law.parameters)
 
         def own(which: Ints) -> dict[str, Floats]:
-            return {k: v if v.ndim == 1 else v[which] for k, v in features.items()}
+            return {k: v if v.ndim == 1 else rows_at(v, which) for k, v in features.items()}
 
         def residuals(params: Floats, which: Ints) -> Floats:
             value = curve(law, params, own(which))
             with np.errstate(all="ignore"):
-                found: Floats = objective.residuals(value, target[which], trials) / self.delta
+                found: Floats = objective.residuals(value, rows_at(target, which), trials) / self.delta
             return found
 
         def slopes(params: Floats, which: Ints) -> tuple[Floats, Floats] | None:
@@ -164,9 +164,10 @@ class StepData:
                 return None
             value, by_parameter = found
             with np.errstate(all="ignore"):
-                missed = objective.residuals(value, target[which], trials)
-                by_value = objective.slopes(value, missed, target[which], trials) / self.delta
-                return missed / self.delta, by_parameter * by_value[:, None]
+                missed = objective.residuals(value, rows_at(target, which), trials)
+                by_value = objective.slopes(value, missed, rows_at(target, which), trials) / self.delta
+                by_parameter *= by_value[:, None]
+                return missed / self.delta, by_parameter
 
         lower, upper = bounds(law)
         huber = objective.delta is not None

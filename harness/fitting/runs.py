@@ -59,7 +59,7 @@ def runs_of(frame: pd.DataFrame) -> Runs:
         return _rows(frame)
     ratio = by_size and not {"run", "step", "tokens_convention"} & set(frame.columns) and _by_ratio(frame)
     told = (*named, RATIO) if ratio else tuple(named)
-    return Runs(_numbers(frame, [*named, *(["tokens"] if ratio else [])]), _sizes(frame), told)
+    return Runs(_numbers(frame, [*named, *(["tokens"] if ratio else [])]), sizes_of(frame), told)
 
 
 def _rows(frame: pd.DataFrame) -> Runs:
@@ -67,19 +67,19 @@ def _rows(frame: pd.DataFrame) -> Runs:
     if "k" in frame.columns:
         named = [name for name in frame.columns if name not in TALLIES and frame[name].dtype.kind not in "fcb"]
         number = _numbers(frame, named) if named else np.zeros(len(frame), dtype=np.int64)
-        return Runs(number, _sizes(frame), tuple(map(str, named)))
+        return Runs(number, sizes_of(frame), tuple(map(str, named)))
     told = [name for name in ("family", "seed", "params", "tokens") if name in frame.columns]
     unique = {"params", "tokens"} <= set(told) and not frame.duplicated(told).any()
     columns = (*told[:-1], RATIO) if unique else ()
-    return Runs(np.arange(len(frame)), _sizes(frame), columns)
+    return Runs(np.arange(len(frame)), sizes_of(frame), columns)
 
 
 def _numbers(frame: pd.DataFrame, keys: Sequence[str]) -> Ints:
     return np.asarray(frame.groupby(list(keys), dropna=False).ngroup(), dtype=np.int64)
 
 
-def _sizes(frame: pd.DataFrame) -> int | None:
-    """Return the number of sizes; sizes of different families count separately."""
+def sizes_of(frame: pd.DataFrame) -> int | None:
+    """Return the number of sizes, None if unknown; sizes of different families count separately."""
     size = next((name for name in ("size", "params") if name in frame.columns), None)
     if size is None:
         return None

@@ -55,8 +55,9 @@ class Problem:
         """Return the objective of problems (b,); infinite if a residual is not finite."""
         size = np.abs(self.residuals(params, which))
         with np.errstate(over="ignore", invalid="ignore"):
-            loss = np.where(size <= 1, size**2 / 2, size - 0.5) if self.huber else size**2 / 2
-            total = (loss if self.weights is None else loss * self.weights[which]).sum(1)
+            inside = np.minimum(size, 1.0) if self.huber else size
+            loss = inside * (size - 0.5 * inside)  # size^2 / 2, and size - 1 / 2 beyond the corner
+            total = (loss if self.weights is None else loss * rows_at(self.weights, which)).sum(1)
         return np.where(np.isfinite(total), total, np.inf)
 
     def steps(self, params: Floats, which: Ints, damping: Floats) -> Iterator[Floats]:
@@ -65,7 +66,7 @@ class Problem:
         Squares have one kind, Huber's loss has two: iterated reweighting and Newton's method.
         """
         value, jacobian = self.linearised(params, which)  # (b, n), (b, p, n)
-        weight = np.ones_like(value) if self.weights is None else self.weights[which]
+        weight = np.ones_like(value) if self.weights is None else rows_at(self.weights, which)
         size = np.abs(value)
         gradient = (jacobian @ (weight * (np.clip(value, -1, 1) if self.huber else value))[:, :, None])[:, :, 0]
         reweighted = weight / np.maximum(size, 1.0) if self.huber else weight
@@ -84,7 +85,9 @@ class Problem:
         """Return residuals (b, n) and their derivatives (b, p, n); non-finite ones are set to 0."""
         found = self.slopes(params, which) if self.slopes else None
         value, slopes = found or (self.residuals(params, which), self.differences(params, which))
-        if not np.isfinite(slopes).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = slopes.sum()  # finite only if all are
+        if not np.isfinite(total):
             slopes = np.nan_to_num(slopes, nan=0.0, posinf=0.0, neginf=0.0)
         return value, slopes
 
@@ -128,6 +131,13 @@ class Effort:
     iterations: int = 300
     tolerance: float = 1e-14
     floor: float = 0.0
+
+
+def rows_at(array: Floats, which: Ints) -> Floats:
+    """Return rows (b, n) of an array by their ascending numbers (b,): a view where they follow one another."""
+    if len(which) and which[-1] - which[0] + 1 == len(which):
+        return array[which[0] : which[-1] + 1]
+    return array[which]
 
 
 def minimise(problem: Problem, starts: Floats, effort: Effort = Effort()) -> Solution:  # frozen

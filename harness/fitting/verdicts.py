@@ -7,7 +7,8 @@ import numpy as np
 from harness.fitting.rungs import Ladder
 from harness.types import Floats
 
-BELOW = 0.15  # under chance at the largest size
+BELOW = 0.15  # under chance
+MOST = 0.5  # of the sizes
 DROP = 0.10  # from one size to a larger one that measurement error does not explain
 RUN = 0.15  # standard deviation of runs, in logits, that is not held against a ladder
 CERTAIN = 3.0  # standard errors
@@ -27,8 +28,9 @@ def _of_ladder(ladder: Ladder) -> str:
     errors = error_of(y, ladder.docs[ladder.tops])
     if ladder.rungs < FEWEST:
         return f"{ladder.rungs} sizes, and a curve needs {FEWEST}; add a size"
-    if np.isfinite(ladder.chance) and y[-1] < ladder.chance - BELOW:
-        return f"{y[-1]:.3g} at the largest size is below chance, {ladder.chance:.3g}; look at what the model prefers"
+    why = _below(y, ladder.chance)
+    if why:
+        return why
     drops = y[:, None] - y[None, :]
     both = np.hypot(errors[:, None], errors[None, :])
     later = np.triu(np.ones_like(drops, dtype=bool), 1)
@@ -39,6 +41,15 @@ def _of_ladder(ladder: Ladder) -> str:
     if np.isfinite(ladder.chance) and ladder.chance > 0 and (y - ladder.chance < 2 * errors).all():
         return "at chance at every size; add a larger size, or measure bits per byte of right answers"
     return ""
+
+
+def _below(y: Floats, chance: float) -> str:
+    """Say that values (rungs,) are far below chance at the largest size or at most sizes: no curve starts there."""
+    under = y < (chance if np.isfinite(chance) else 0.0) - BELOW
+    look = f"below chance, {chance:.3g}; look at what the model prefers"
+    if under[-1]:
+        return f"{y[-1]:.3g} at the largest size is {look}"
+    return f"{int(under.sum())} of {len(y)} sizes are far {look}" if under.mean() > MOST else ""
 
 
 def _of_interval(ladder: Ladder, low: float, high: float) -> str:

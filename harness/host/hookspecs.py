@@ -210,9 +210,9 @@ def register_forecasters(register: Register) -> None:
 
     :param register: `register(forecaster)`: an object with a `name` and `draw(batch, rng)`, which gets a
         `harness.fitting.rungs.Batch` of P ladders with their targets and returns draws of the accuracy of each target,
-        shape (P, R, T), without document noise; NaN where it says nothing. Its weight follows from how its forecasts of
-        earlier rungs did. An optional `untried` is the relative CRPS that it is trusted to have before it has made any
-        (1 by default; more is less weight).
+        shape (P, R, T), without document noise; NaN if it makes no forecast. Its weight depends on the accuracy of its
+        forecasts of earlier rungs. The optional `untried` is the relative CRPS assumed before its first forecast
+        (default 1; a larger value gives less weight).
 
     Minimal implementation::
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.files import cache_folder
 from harness.host import PluginHost, distribution
 from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.tables import Table
@@ -47,7 +48,7 @@ def _system() -> Iterator[Line]:
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", ""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "CPU cores", str(usable), ""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = cache_folder()
     near = next(path for path in (cache, *cache.parents) if path.exists())
     usable = os.access(near, os.W_OK)
     yield "cache", str(cache), "" if usable else "!it cannot be written; set XDG_CACHE_HOME"

@@ -25,7 +25,7 @@ NAMES = {
 
 
 class Finding(NamedTuple):
-    """One thing to know: `kind` is damaged, missing, unsealed, strange, set aside or trusted; `path` is in the store.
+    """One finding: `kind` is damaged, missing, unsealed, strange, set aside or trusted; `path` is in the store.
 
     Cells that are trusted ran code of their checkpoint, or read its weights from a pickle.
     """
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 def check_store(path: str | Path) -> list[Finding]:
     """Return all findings of a store, sorted; changes nothing.
 
-    Raises StoreError if the folder is no store or its mark is damaged.
+    Raises StoreError if the folder is not a store or its store.json is damaged.
     """
     store = ImportedStore(path, sets_aside=False)
     findings = [*_cells(store), *_names(store), *_imports(store), *_strange(store)]
@@ -47,7 +47,7 @@ def check_store(path: str | Path) -> list[Finding]:
 
 
 def _aside(store: ImportedStore, path: Path) -> str:
-    """Say what a file that was set aside needs."""
+    """Return the state of a file that was set aside, and how to restore it."""
     again = f"; {store.again(path.stem)}" if path.parts[0] == "points" else ""
     return f"it was damaged and is not computed again yet{again}"
 
@@ -87,7 +87,7 @@ def _cells(store: ImportedStore) -> Iterator[Finding]:
 
 
 def _trusted(store: ImportedStore, name: str) -> Iterator[Finding]:
-    """Say where loading a checkpoint may have run code that came with it."""
+    """Yield findings for checkpoints whose loading may have run their own code."""
     provenance = store.provenance(name)
     for key, what in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
         files = provenance.get(key)

@@ -1,10 +1,10 @@
-"""Imported points: results that others published, kept in a store beside its own, with their origin.
+"""Imported points: published results, stored with their origin in addition to measured points.
 
     STORE/points/NAME.parquet   one row per value: columns of points, and the file that it was read from (origin)
     STORE/points/NAME.json      how it was made: files with their digests, the command, the metric of each task
 
-NAME is the name of the first file, followed by 8 digits of the digest of its content: the same file imported again
-replaces what was there. The JSON file is separate so that a damaged table can name the import to repeat.
+NAME is the name of the first file, followed by 8 digits of the digest of its content. Importing the same file again
+replaces its points. The JSON file is separate, so that the import can be repeated if the table is damaged.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from harness.store.cells import Store
 from harness.types import JsonObject
 
 IMPORT_NAME = re.compile(r"[a-z0-9_.-]+-[0-9a-f]{8}")
-SAMPLES_ENGINE = "lm_eval"  # the engine of cells that were made of another harness's samples
-MEASURED = "measured"  # the origin of points that are none of an import
+SAMPLES_ENGINE = "lm_eval"  # the engine of cells made from lm-eval's samples
+MEASURED = "measured"  # the origin of points that were not imported
 UNKNOWN_IMPORT = "import the file that it was made from again: harness import FILE -o STORE"
 
 
 def import_name(file: str, content: bytes) -> str:
-    """Return the name under which the points of a file are kept.
+    """Return the name under which the points of a file are stored.
 
     >>> import_name("My Results.csv", b"")
     'my_results-e3b0c442'
@@ -65,10 +65,10 @@ def import_meta_of(kept: JsonObject) -> ImportMeta:
 
 
 class ImportedStore(Store):
-    """A store that also holds points of others."""
+    """A store that also contains imported points."""
 
     def put_points(self, name: str, points: pd.DataFrame, about: JsonObject) -> None:
-        """Keep imported points under a name, and how they were made: `command` (arguments), `own`, `rises`, `files`."""
+        """Store imported points under a name, with their origin: `command` (arguments), `own`, `rises`, `files`."""
         columns = {str(column): _array(points[column]) for column in points.columns}
         self.files.write_json(f"points/{name}", about)
         self.files.write_table(f"points/{name}", columns, {"rows": len(points)})
@@ -88,13 +88,13 @@ class ImportedStore(Store):
 
     @cached_property
     def imports(self) -> dict[str, ImportMeta]:
-        """How each import was made; one whose table was set aside is among them."""
+        """The origin of each import, including those whose table was set aside."""
         there = [name for name in self.import_names() if self.files.json(f"points/{name}").is_file()]
         return {name: self._about(name) for name in there}
 
     @cached_property
     def imported(self) -> pd.DataFrame:
-        """All imported points; empty where there are none. A damaged file is set aside and named by DamagedFile."""
+        """All imported points, possibly none. A damaged file is set aside, and DamagedFile names it."""
         there = [name for name in self.import_names() if self.files.table(f"points/{name}").is_file()]
         frames = [self.read_import(name) for name in there]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -116,7 +116,7 @@ class ImportedStore(Store):
             raise
 
     def again(self, name: str) -> str:
-        """Say how an import can be repeated."""
+        """Return the sentence that says how to repeat an import."""
         try:
             command = self._about(name)["command"]
         except StoreError:
@@ -124,13 +124,13 @@ class ImportedStore(Store):
         return f"repeat the import: {shlex.join(command)}"
 
     def lost_imports(self) -> list[str]:
-        """Say of each import whose points were damaged and set aside how to repeat it."""
+        """Return how to repeat each import whose points were damaged and set aside."""
         names = sorted({path.stem for path in self.lost() if path.parts[0] == "points"})
         return [f"{name}: {self.again(name)}" for name in names]
 
 
 def _array(column: pd.Series) -> pa.Array:
-    """Return a column for a file; one of several kinds of values becomes text."""
+    """Return a column for a file; mixed types of values become text."""
     try:
         return pa.array(column, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):

@@ -20,9 +20,9 @@ OF_POINTS = (
 
 
 def with_all_columns(points: pd.DataFrame) -> pd.DataFrame:
-    """Return imported points with the columns of measured ones; what is unknown is missing.
+    """Return imported points with the columns of measured ones; unknown values are missing.
 
-    Intervals follow from standard errors; of rates they stay between 0 and 1.
+    Intervals are computed from standard errors; intervals of rates stay between 0 and 1.
     """
     if points.empty:
         return points
@@ -43,7 +43,7 @@ def without_cell(points: pd.DataFrame) -> Bools:
 
 
 def redrawn(points: pd.DataFrame, name: str, count: int, rng: np.random.Generator) -> Floats:
-    """Return a column of wide points (count, n) as its standard errors leave it open."""
+    """Return normal draws (count, n) of a column of wide points, from its standard errors."""
     if points.empty:
         return np.empty((count, 0))
     values, errors = (pd.to_numeric(points[c]).to_numpy(dtype=np.float64) for c in (name, f"{name}_stderr"))
@@ -57,11 +57,11 @@ def ordered(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def what_is_missing(cells: Sequence[Cell], task: str | None, family: str | None) -> str:
-    """Say why no cell is of a task and a family, and what to name instead."""
+    """Return the reason why no cell matches a task and a family, with suggestions."""
     tasks, families = {c.task for c in cells}, {c.checkpoint.family for c in cells}
     if task is not None and task not in tasks:
-        return f"holds no records of task {task!r}; {suggest(task, tasks)}"
+        return f"has no records of task {task!r}; {suggest(task, tasks)}"
     if family is not None and family not in families:
-        return f"holds no records of family {family!r}; {suggest(family, families)}"
+        return f"has no records of family {family!r}; {suggest(family, families)}"
     where = f" of task {task or '(any)'} and family {family or '(any)'}" if task or family else ""
-    return f"holds no records{where}; it holds tasks {choose(tasks)} of families {choose(families)}"
+    return f"has no records{where}; it has tasks {choose(tasks)} of families {choose(families)}"

@@ -166,7 +166,7 @@ class PointStore(SourcedStore):
     def _measured(
         self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
     ) -> pd.DataFrame:
-        """Return values of metrics of cells: a row a cell, or a row a document."""
+        """Return values of metrics: one row per cell, or one row per document."""
         rows, frames = list[dict[str, Scalar]](), list[pd.DataFrame]()
         for cell in cells:
             scores = self.load_any(cell.id)
@@ -197,12 +197,12 @@ class PointStore(SourcedStore):
         return frame if metrics is None or frame.empty else frame[frame["metric"].isin(metrics)]
 
     def tasks(self, task: str | None = None) -> dict[str, str]:
-        """Return the metric that tables show of each task, measured or imported; of one task where it is named.
+        """Return the metric that tables show for each task (or for the named one), measured or imported.
 
-        Raises StoreError where there is none.
+        Raises StoreError if there is none.
         """
         own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
-        readable = set() if self.imported.empty else set(self.imported["task"])  # not of a file that was set aside
+        readable = set() if self.imported.empty else set(self.imported["task"])  # not those of damaged files
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
         found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
         if found and not self.selected(task, None):
@@ -210,13 +210,13 @@ class PointStore(SourcedStore):
         return found | {cell.task: own[cell.task] for cell in self.select(task)}
 
     def metrics_of(self, task: str) -> set[str]:
-        """Return the metrics that points of a task have, measured or imported."""
+        """Return the metrics of a task's points, measured or imported."""
         cells, imported = self.selected(task), self._imported(task, None, None)
         measured = {m.name for m in applicable(self.load_any(cells[0].id), self.registries)} if cells else set()
         return measured | (set() if imported.empty else set(imported["metric"]))
 
     def rises(self, metric: str) -> bool:
-        """Say whether higher is better: of a registered metric, or as the import of its points says."""
+        """Tell whether higher is better, for a registered metric or according to the import of its points."""
         if metric in self.registries.metrics:
             return bool(self.registries.metrics[metric].higher_is_better)
         if is_of_source(metric):
@@ -225,7 +225,7 @@ class PointStore(SourcedStore):
         return all(about["rises"].get(metric, True) for about in self.imports.values())
 
     def holds_errors_of(self, points: pd.DataFrame) -> bool:
-        """Say whether the errors of points are known: all have documents here, or a standard error."""
+        """Tell whether all points have known errors: documents in this store, or a standard error."""
         known = points["stderr"].notna() if "stderr" in points.columns else pd.Series(False, index=points.index)
         return (
             bool((points["checkpoint"].notna() | known).all()) if "checkpoint" in points.columns else bool(known.all())
@@ -273,7 +273,7 @@ class PointStore(SourcedStore):
         )
 
     def read_task(self, task: str | None, metrics: Sequence[str | None]) -> Read:
-        """Return the points of a task, which must be named where there are several; see `read_points`."""
+        """Return the points of a task, which must be named if the store has several; see `read_points`."""
         tasks = self.tasks(task)
         if len(tasks) > 1:
             raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
@@ -300,7 +300,7 @@ class PointStore(SourcedStore):
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
-    """Open a store; raise StoreError for a folder that is none, unless `create`."""
+    """Open a store; raise StoreError for a folder that is not a store, unless `create`."""
     return PointStore(path, create=create, registries=registries)
 
 

@@ -15,7 +15,7 @@ Answers = Scores | tuple[tuple[str | None, ...], ...]  # of a cell: scores, or t
 
 
 def is_of_source(metric: str) -> bool:
-    """Say whether a name is that of a metric of a source, prefix:METRIC."""
+    """Tell whether a name is a source's metric, prefix:METRIC."""
     return ":" in metric
 
 
@@ -28,11 +28,10 @@ def source_metrics(
     *,
     named_task: bool,
 ) -> list[SourceMetric]:
-    """Return the metrics of a cell that the source of its task computes; `names` None asks for all.
+    """Return the metrics of a cell that the source of its task computes (names None: all).
 
-    `compute` returns all metrics of the cell. Without names, a source that cannot compute them (its
-    package is not installed) is a warning. Raises MetricError for a name that it does not have, where the task was
-    named.
+    `compute` returns all metrics of the cell. Without names, a source that cannot compute its metrics (its package is
+    not installed) causes a warning. Raises MetricError for an unknown name if the task was named.
     """
     wanted = None if names is None else {name for name in names if is_of_source(name)}
     if source is None or wanted == set():

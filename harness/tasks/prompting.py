@@ -1,4 +1,4 @@
-"""Options for prompts that a suite sets for all its tasks, in place of what the tasks say."""
+"""Options for prompts that a suite sets for all its tasks, overriding the tasks' own settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Prompting:
     """Number and seed of few-shot examples, folders with further tasks, and how prompts become conversations.
 
     With `chat`, contexts are lists of messages (`chat_context`), which the template of each checkpoint renders.
-    Few-shot examples are turns of their own where `multiturn`, and part of the one user message otherwise.
+    With `multiturn`, few-shot examples are separate turns; otherwise they are part of the single user message.
     """
 
     num_fewshot: int | None = None
@@ -56,7 +56,7 @@ class Prompting:
         return {name: value for name, (value, default) in named.items() if value != default}
 
 
-PLAIN = Prompting()  # prompts as the tasks have them
+PLAIN = Prompting()  # the tasks' own prompts
 
 
 def options_for(
@@ -64,12 +64,12 @@ def options_for(
 ) -> dict[str, PromptOption]:
     """Return the options that a source takes; raise UsageError where it does not take one that was asked for.
 
-    Chat messages are made for a source that does not make them, so that only options of few-shot examples and folders
-    are refused.
+    If a source does not make chat messages, the harness makes them. Only options of few-shot examples and folders are
+    therefore refused.
     """
     try:
         parameters = list(inspect.signature(resolve).parameters.values())
-    except ValueError:  # a function of C, such as a dictionary's look-up, shows no signature: it takes no options
+    except ValueError:  # a C function, such as a dictionary's look-up, has no signature: it takes no options
         parameters = []
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     taken = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -91,7 +91,7 @@ def messages_of(context: str) -> list[dict[str, str]]:
         found = json.loads(context)
         return [{"role": str(m["role"]), "content": str(m["content"])} for m in found]
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"the context {context[:60]!r} is no conversation; expected messages in JSON") from error
+        raise UsageError(f"the context {context[:60]!r} is not a conversation; expected messages in JSON") from error
 
 
 def as_chat(task: Task, prompting: Prompting) -> Task:
@@ -112,6 +112,6 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 
 def opening(*texts: str) -> list[dict[str, str]]:
-    """Return the system message of some texts, the empty ones left out; none where all are empty."""
+    """Return the system message of the texts that are not empty, or no message if all are empty."""
     found = "\n\n".join(text.strip("\n") for text in texts if text)
     return [turn("system", found)] if found else []

@@ -21,10 +21,10 @@ SEED = 1234  # of examples that are drawn for each document: lm-eval's default
 
 @dataclass(frozen=True)
 class FewShot:
-    """Where solved examples come from: `n` of `documents`, or of a `split` of the hub's dataset.
+    """The few-shot examples: `n` of `documents`, or of a `split` of the hub's dataset.
 
-    They are the first ones, or drawn once with a `seed`, or (`sampler` per_doc) drawn for each document in turn, with
-    the random state of lm-eval's default sampler.
+    They are the first ones, or drawn once with a `seed`. With `sampler` per_doc they are drawn for each document in
+    turn, with the random state of lm-eval's default sampler.
     """
 
     n: int

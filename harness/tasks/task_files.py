@@ -78,7 +78,7 @@ class HubTask:
     split: str
     prompt: PromptSpec
     fewshot: FewShot | None = None
-    unshown: FewShot | None = None  # where examples would come from, of a task that shows none by itself
+    unshown: FewShot | None = None  # examples of a task that shows none by default
 
 
 @dataclass(frozen=True)

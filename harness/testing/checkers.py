@@ -19,14 +19,14 @@ def check_checker(checker: Checker | Check, examples: Iterable[tuple[Doc, str, s
     an AssertionError that lists all failures.
     """
     examples = list(examples)
-    with collected(f"checker {getattr(checker, 'name', getattr(checker, '__name__', checker))!r}") as found:
-        made = found.vital(_made, checker)
-        found.vital(_expect_examples, examples)
-        found.vital(expect_call, made.check, *examples[0][:2])
+    with collected(f"checker {getattr(checker, 'name', getattr(checker, '__name__', checker))!r}") as findings:
+        made = findings.vital(_made, checker)
+        findings.vital(_expect_examples, examples)
+        findings.vital(expect_call, made.check, *examples[0][:2])
         for doc, text, outcome in examples:
-            found.run(_check_example, made, doc, text, outcome)
-        found.run(check_odd_texts, made, examples[0][0], found)
-        found.run(_check_again, made, examples)
+            findings.run(_check_example, made, doc, text, outcome)
+        findings.run(check_odd_texts, made, examples[0][0], findings)
+        findings.run(_check_again, made, examples)
 
 
 def _made(checker: Checker | Check) -> Checker:
@@ -40,14 +40,14 @@ def _expect_examples(examples: Sequence[tuple[Doc, str, str]]) -> None:
 
 
 def _check_example(checker: Checker, doc: Doc, text: str, outcome: str) -> None:
-    found = _outcome(checker, doc, text)
-    assert found.outcome == outcome, f"{checker.name}: {text!r} gives {found} for {doc.choices}; expected {outcome}"
+    result = _outcome(checker, doc, text)
+    assert result.outcome == outcome, f"{checker.name}: {text!r} gives {result} for {doc.choices}; expected {outcome}"
 
 
-def check_odd_texts(checker: Checker, doc: Doc, found: Findings) -> None:
+def check_odd_texts(checker: Checker, doc: Doc, findings: Findings) -> None:
     """Check that all kinds of texts have an outcome: empty texts, long texts, control characters."""
     for text in ODD_TEXTS:
-        found.run(_outcome, checker, doc, text)
+        findings.run(_outcome, checker, doc, text)
 
 
 def _check_again(checker: Checker, examples: Sequence[tuple[Doc, str, str]]) -> None:
@@ -59,10 +59,10 @@ def _check_again(checker: Checker, examples: Sequence[tuple[Doc, str, str]]) -> 
 def _outcome(checker: Checker, doc: Doc, text: str) -> Outcome:
     shown = repr(text if len(text) < 40 else f"{text[:40]}...")
     try:
-        found = checker.check(doc, text)
+        outcome = checker.check(doc, text)
     except Exception as error:
         raise AssertionError(
             f"{checker.name}: {describe(error)}, for {shown}; any text must have an outcome"
         ) from error
-    assert isinstance(found, Outcome), f"{checker.name} returned {found!r} for {shown}; expected a harness.Outcome"
-    return found
+    assert isinstance(outcome, Outcome), f"{checker.name} returned {outcome!r} for {shown}; expected a harness.Outcome"
+    return outcome

@@ -37,20 +37,20 @@ def check_engine(
     that add up. `inspect` is checked if given. `tolerance` is in nats. Token ids below 200 must be in the vocabulary.
     Raises an AssertionError that lists all failures.
     """
-    with collected(f"engine {getattr(open_engine, '__name__', open_engine)}") as found:
+    with collected(f"engine {getattr(open_engine, '__name__', open_engine)}") as findings:
         if inspect is not None:
-            found.run(_check_inspect, inspect, checkpoint, Path(folder), options)
-        found.vital(expect_call, open_engine, checkpoint, Path(folder), **options)
+            findings.run(_check_inspect, inspect, checkpoint, Path(folder), options)
+        findings.vital(expect_call, open_engine, checkpoint, Path(folder), **options)
         with ExitStack() as stack:
-            engine: Engine = found.vital(_opened, stack, open_engine(checkpoint, Path(folder), **options))
-            found.run(_check_company, engine, tolerance)
-            found.run(_check_single_tokens, engine, tolerance)
-            found.run(_check_chain_rule, engine, tolerance)
+            engine: Engine = findings.vital(_opened, stack, open_engine(checkpoint, Path(folder), **options))
+            findings.run(_check_company, engine, tolerance)
+            findings.run(_check_single_tokens, engine, tolerance)
+            findings.run(_check_chain_rule, engine, tolerance)
             if tokens:
-                found.run(_check_tokens, engine)
+                findings.run(_check_tokens, engine)
             for check in (_check_samples, _check_frequencies) if generates else (_check_refusal,):
-                found.run(check, engine)
-            found.run(_check_describe, engine)
+                findings.run(check, engine)
+            findings.run(_check_describe, engine)
 
 
 def _opened(stack: ExitStack, manager: AbstractContextManager[Engine]) -> Engine:
@@ -71,7 +71,7 @@ def _check_inspect(
     tokenizer = info.load_tokenizer()
     ids = tokenizer.encode_batch(["one", "another"])
     assert len(ids) == 2, f"encode_batch gives {len(ids)} lists for two texts"
-    is_ids = all(isinstance(token, int) and token >= 0 for own in ids for token in own)
+    is_ids = all(isinstance(token, int) and token >= 0 for text_ids in ids for token in text_ids)
     assert is_ids, f"encode_batch gives {ids[0][:5]}; expected lists of integers, 0 or more"
     lacking = [name for name in ("bos_id", "eos_id", "prefix_ids") if not hasattr(tokenizer, name)]
     assert not lacking, f"the tokenizer lacks {', '.join(lacking)}"
@@ -119,8 +119,8 @@ def _check_company(engine: Engine, tolerance: float) -> None:
 
 def _check_single_tokens(engine: Engine, tolerance: float) -> None:
     first = _some_requests()[0].context
-    one = _by_key(engine.score([Request("all", first, tuple((t,) for t in range(1, 200)))]))["all"]
-    assert np.exp(one.logprobs).sum() <= 1 + tolerance, "the probabilities of single tokens sum to more than 1"
+    score = _by_key(engine.score([Request("all", first, tuple((t,) for t in range(1, 200)))]))["all"]
+    assert np.exp(score.logprobs).sum() <= 1 + tolerance, "the probabilities of single tokens sum to more than 1"
 
 
 def _check_tokens(engine: Engine) -> None:
@@ -151,11 +151,11 @@ def _check_chain_rule(engine: Engine, tolerance: float) -> None:
 
 
 def _by_key(scores: Iterable[ChoiceScore]) -> dict[Hashable, ChoiceScore]:
-    found: dict[Hashable, ChoiceScore] = {}
+    scores_by_key: dict[Hashable, ChoiceScore] = {}
     for score in scores:
-        assert score.key not in found, f"the key {score.key!r} was returned twice"
-        found[score.key] = score
-    return found
+        assert score.key not in scores_by_key, f"the key {score.key!r} was returned twice"
+        scores_by_key[score.key] = score
+    return scores_by_key
 
 
 def _check_samples(engine: Engine) -> None:

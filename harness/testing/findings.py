@@ -83,12 +83,12 @@ def collected(what: str) -> Iterator[Findings]:
 def expect_call(function: Callable[..., object], *args: object, **kwargs: object) -> None:
     """Raise AssertionError if a function does not accept these arguments, without calling it."""
     try:
-        found = inspect.signature(function)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return  # functions of C extensions have no signature
     try:
-        found.bind(*args, **kwargs)
+        signature.bind(*args, **kwargs)
     except TypeError as error:
         names = ", ".join([*(type(a).__name__ for a in args), *(f"{name}=" for name in kwargs)])
         name = getattr(function, "__name__", repr(function))
-        raise AssertionError(f"{name}{found} cannot be called as {name}({names}): {error}") from error
+        raise AssertionError(f"{name}{signature} cannot be called as {name}({names}): {error}") from error

@@ -18,20 +18,20 @@ def check_forecaster(forecaster: Forecaster) -> None:
     It must accept one or several ladders, of three or more sizes, with FLOPs alone, and with or without a task loss. It
     must not modify the ladders.
     """
-    with collected(f"forecaster {getattr(forecaster, 'name', forecaster)!r}") as found:
-        found.vital(expect_forecaster, forecaster)
+    with collected(f"forecaster {getattr(forecaster, 'name', forecaster)!r}") as findings:
+        findings.vital(expect_forecaster, forecaster)
         ladders = _ladders()
         before = [ladder.value.copy() for ladder in ladders]
-        found.run(_check_draws, forecaster, Batch.of([ladders[0]], ladders))
-        found.run(_check_draws, forecaster, Batch.of(ladders, ladders))
-        same = all(np.array_equal(ladder.value, own) for ladder, own in zip(ladders, before, strict=True))
-        found.expect(same, f"{forecaster.name} modifies its input ladders")
+        findings.run(_check_draws, forecaster, Batch.of([ladders[0]], ladders))
+        findings.run(_check_draws, forecaster, Batch.of(ladders, ladders))
+        is_unchanged = all(np.array_equal(ladder.value, values) for ladder, values in zip(ladders, before, strict=True))
+        findings.expect(is_unchanged, f"{forecaster.name} modifies its input ladders")
 
 
 def _check_draws(forecaster: Forecaster, batch: Batch) -> None:
     first, again = (drawn_by(forecaster, batch, np.random.default_rng(0)).values for _ in range(2))
-    same = np.array_equal(first, again, equal_nan=True)
-    assert same, f"{forecaster.name}: the same seed gives different draws; draw from rng only"
+    is_repeatable = np.array_equal(first, again, equal_nan=True)
+    assert is_repeatable, f"{forecaster.name}: the same seed gives different draws; draw from rng only"
     partly = np.isfinite(first).any(axis=1) & ~np.isfinite(first).all(axis=1)
     unpadded = np.isfinite(batch.targets("flops")) | np.isfinite(batch.targets("params"))
     assert not (partly & unpadded).any(), f"{forecaster.name}: some draws of a target are NaN; expected all or none"

@@ -41,40 +41,40 @@ def check_law(
     procedure, `points` is a table whose column y the law reproduces (default: `law.example()`). For a two-step law,
     each step is checked. Raises an AssertionError that lists all failures.
     """
-    with collected(f"law {getattr(law, 'name', law)!r}") as found:
-        found.vital(expect_law, law)
+    with collected(f"law {getattr(law, 'name', law)!r}") as findings:
+        findings.vital(expect_law, law)
         if isinstance(law, ComposedLaw):
             for step in law.steps:
-                found.run(check_law, step)
+                findings.run(check_law, step)
         elif isinstance(law, ProcedureLaw):
-            _check_procedure(law, points, found)
+            _check_procedure(law, points, findings)
         else:
-            _check_formula(law, params, features, found)
+            _check_formula(law, params, features, findings)
 
 
 def _check_formula(
     law: FormulaLaw,
     params: Mapping[str, float] | None,
     features: Mapping[str, Floats | Sequence[float]] | None,
-    found: Findings,
+    findings: Findings,
 ) -> None:
     from harness.fitting.simulations import places
 
-    truth: Mapping[str, float] = found.vital(_truth, law, params)
+    truth: Mapping[str, float] = findings.vital(_truth, law, params)
     x = {k: np.asarray((features or DOMAINS).get(k, np.linspace(0.5, 5, 12)), dtype=np.float64) for k in law.features}
     values = np.array([[truth[name] for name in law.parameters]])
-    found.vital(expect_call, law.formula, **dict.fromkeys([*law.features, *law.parameters]))
-    found.vital(expect_call, law.guess, **dict.fromkeys(["y", *law.features]))
-    y: Floats = found.vital(_values, law, values, x)
-    found.run(_check_broadcast, law, np.vstack([values] * 3), x, y)
-    found.run(_check_bounds, law, values)
-    found.run(_check_parameters, law, values, x)
-    found.vital(_check_guess, law, x, y)
+    findings.vital(expect_call, law.formula, **dict.fromkeys([*law.features, *law.parameters]))
+    findings.vital(expect_call, law.guess, **dict.fromkeys(["y", *law.features]))
+    y: Floats = findings.vital(_values, law, values, x)
+    findings.run(_check_broadcast, law, np.vstack([values] * 3), x, y)
+    findings.run(_check_bounds, law, values)
+    findings.run(_check_parameters, law, values, x)
+    findings.vital(_check_guess, law, x, y)
     for seed in range(3):
-        found.vital(_check_recovery, law, x, y, seed)
-    found.run(_check_units, law, x, y)
+        findings.vital(_check_recovery, law, x, y, seed)
+    findings.run(_check_units, law, x, y)
     spread = places(law, 48) if features is None else {k: np.tile(v, 4) for k, v in x.items()}
-    found.run(_check_intervals, law, truth, spread)
+    findings.run(_check_intervals, law, truth, spread)
 
 
 def _truth(law: FormulaLaw, params: Mapping[str, float] | None) -> Mapping[str, float]:
@@ -141,20 +141,22 @@ def _check_intervals(law: FormulaLaw, truth: Mapping[str, float], x: Mapping[str
     """Check that at least three of six 90 % intervals cover the true curve (a correct law fails in 1 of 800 cases)."""
     from harness.fitting.simulations import coverage
 
-    found = coverage(law, truth, x, count=6, bootstrap=40, starts=4)
-    assert found.curve >= 3, f"law {law.name!r}: {found.curve} of 6 intervals cover the true curve; expected 3 or more"
+    covered = coverage(law, truth, x, count=6, bootstrap=40, starts=4)
+    assert covered.curve >= 3, (
+        f"law {law.name!r}: {covered.curve} of 6 intervals cover the true curve; expected at least 3"
+    )
 
 
-def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None, found: Findings) -> None:
+def _check_procedure(law: ProcedureLaw, points: pd.DataFrame | None, findings: Findings) -> None:
     """Check a procedure: it reproduces y, does not depend on order or on other points, and its state fits in JSON."""
     if points is None:
-        points = found.vital(example_points, law)
-    fitted: Fitted = found.vital(_fitted, law, points)
+        points = findings.vital(example_points, law)
+    fitted: Fitted = findings.vital(_fitted, law, points)
     bare = points[list(law.features)]
-    found.vital(_check_predictions, law, fitted, points)
-    found.run(_check_alone, law, fitted, bare)
-    found.run(_check_order, law, fitted, points)
-    found.run(_check_json, law, fitted, bare)
+    findings.vital(_check_predictions, law, fitted, points)
+    findings.run(_check_alone, law, fitted, bare)
+    findings.run(_check_order, law, fitted, points)
+    findings.run(_check_json, law, fitted, bare)
 
 
 def example_points(law: ProcedureLaw) -> pd.DataFrame:
@@ -189,16 +191,16 @@ def _check_order(law: ProcedureLaw, fitted: Fitted, points: pd.DataFrame) -> Non
     bare = points[list(law.features)]
     order = np.random.default_rng(0).permutation(len(points))
     again = law.predict(law.fit(points.iloc[order].reset_index(drop=True), "y", np.random.default_rng(0)), bare)
-    same = np.allclose(again, law.predict(fitted, bare), rtol=1e-4, atol=1e-6)
-    assert same, f"law {law.name!r}: the fit depends on the order of the points"
+    is_equal = np.allclose(again, law.predict(fitted, bare), rtol=1e-4, atol=1e-6)
+    assert is_equal, f"law {law.name!r}: the fit depends on the order of the points"
 
 
 def _check_json(law: ProcedureLaw, fitted: Fitted, bare: pd.DataFrame) -> None:
     stored = ProcedureFit(law, fitted, {}, (), 0, "least_squares", 0.0, 0.0, 0, len(bare), {})
     read = ProcedureFit.from_json(law, json.loads(json.dumps(stored.to_json(), allow_nan=False)))
     features = {str(name): bare[name].to_numpy() for name in bare.columns}
-    same = np.allclose(read.value(features), stored.value(features))
-    assert same, f"law {law.name!r}: JSON does not preserve the state"
+    is_equal = np.allclose(read.value(features), stored.value(features))
+    assert is_equal, f"law {law.name!r}: JSON does not preserve the state"
 
 
 def _check_parameters(law: FormulaLaw, values: Floats, x: Mapping[str, Floats]) -> None:
@@ -215,11 +217,11 @@ def _check_broadcast(law: FormulaLaw, values: Floats, x: Mapping[str, Floats], y
     columns = {name: values[:, j : j + 1] for j, name in enumerate(law.parameters)}
     try:
         stacked = np.asarray(law.formula(**x, **columns))
-        found = str(stacked.shape)
+        shape = str(stacked.shape)
     except (TypeError, ValueError) as error:
-        stacked, found = np.empty(0), f"{type(error).__name__}: {error}"
+        stacked, shape = np.empty(0), f"{type(error).__name__}: {error}"
     assert stacked.shape == (3, len(y)), (
-        f"law {law.name!r}: parameters (3, 1) and features ({len(y)},) give {found}; expected (3, {len(y)}), so that "
+        f"law {law.name!r}: parameters (3, 1) and features ({len(y)},) give {shape}; expected (3, {len(y)}), so that "
         "all resamples are solved at once: use numpy functions, no float() and no if"
     )
     assert np.allclose(stacked, y), f"law {law.name!r}: the formula gives different values for stacked parameters"

@@ -98,16 +98,16 @@ def check_metric(
     replaces the artificial scores or samples. Raises an AssertionError that lists all failures.
     """
     name = metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", repr(metric))
-    with collected(f"metric {name!r}") as found:
-        made: Metric = found.vital(_made, metric, registered)
+    with collected(f"metric {name!r}") as findings:
+        made: Metric = findings.vital(_made, metric, registered)
         tried = scores or _scores_for(made)
-        found.vital(expect_call, made.fn, tried)
+        findings.vital(expect_call, made.fn, tried)
         if isinstance(tried, Scores):
-            found.run(_check_needs, made, tried)
-        found.vital(_check_values, made, tried)
-        found.run(_check_order, made, tried)
-        found.run(_check_company, made, tried)
-        found.run(_check_estimate, made, tried)
+            findings.run(_check_needs, made, tried)
+        findings.vital(_check_values, made, tried)
+        findings.run(_check_order, made, tried)
+        findings.run(_check_company, made, tried)
+        findings.run(_check_estimate, made, tried)
 
 
 def _made(metric: Metric | Callable[..., MetricValues], registered: Registered) -> Metric:

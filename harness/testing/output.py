@@ -38,10 +38,10 @@ def check_reporter(render: Callable[[Sequence[Table]], str]) -> None:
     Raises an AssertionError that lists all failures.
     """
     table = example_table()
-    with collected(f"reporter {getattr(render, '__name__', render)!r}") as found:
-        found.vital(expect_call, render, [table])
+    with collected(f"reporter {getattr(render, '__name__', render)!r}") as findings:
+        findings.vital(expect_call, render, [table])
         for tables in ([table], [table, replace(table, name="second")], [replace(table, rows=())]):
-            found.run(_check_text, render, tables)
+            findings.run(_check_text, render, tables)
 
 
 def _check_text(render: Callable[[Sequence[Table]], str], tables: Sequence[Table]) -> None:
@@ -99,25 +99,25 @@ def check_panel(make: Callable[[ReportData], object]) -> None:
 
     data = example_report()
     without = replace(data, curves=pd.DataFrame(), held_out=pd.DataFrame(), choices=pd.DataFrame())
-    with collected(f"panel {getattr(make, '__name__', make)!r}") as found:
-        found.vital(expect_call, make, data)
-        found.run(_check_panel, make, data, found)
-        found.run(_check_panel, make, without, found)
+    with collected(f"panel {getattr(make, '__name__', make)!r}") as findings:
+        findings.vital(expect_call, make, data)
+        findings.run(_check_panel, make, data, findings)
+        findings.run(_check_panel, make, without, findings)
 
 
-def _check_panel(make: Callable[[ReportData], object], data: ReportData, found: Findings) -> None:
+def _check_panel(make: Callable[[ReportData], object], data: ReportData, findings: Findings) -> None:
     before = data.points.copy()
     panel = make(data)
-    found.expect(data.points.equals(before), "it modifies its input points")
+    findings.expect(data.points.equals(before), "it modifies its input points")
     if panel is None:
         return
     assert isinstance(panel, Panel), f"it returned {panel!r}; expected a harness.Panel or None"
-    found.expect(bool(panel.title.strip()), "its title is empty")
-    found.expect(bool(panel.about.strip()), "about is empty; it is the text alternative of the figure")
+    findings.expect(bool(panel.title.strip()), "its title is empty")
+    findings.expect(bool(panel.about.strip()), "about is empty; it is the text alternative of the figure")
     fields = set(FIELD.findall(json.dumps(specification(panel.chart))))
     made = {name for name in ("x",) if name in panel.controls}
     absent = fields - set(panel.rows.columns) - made
-    found.expect(not absent, f"the chart draws {', '.join(sorted(absent))}, but the rows have no such column")
+    findings.expect(not absent, f"the chart draws {', '.join(sorted(absent))}, but the rows have no such column")
 
 
 def check_command(command: click.Command) -> None:
@@ -127,9 +127,9 @@ def check_command(command: click.Command) -> None:
     """
     from click.testing import CliRunner
 
-    with collected(f"command {command.name!r}") as found:
-        found.expect(bool((command.help or "").strip()), "it has no docstring, which is its help text")
+    with collected(f"command {command.name!r}") as findings:
+        findings.expect(bool((command.help or "").strip()), "it has no docstring, which is its help text")
         for option in (p for p in command.params if isinstance(p, click.Option)):
-            found.expect(bool(option.help), f"the option {option.opts[0]} has no help text")
+            findings.expect(bool(option.help), f"the option {option.opts[0]} has no help text")
         result = CliRunner().invoke(command, ["--help"])
-        found.expect(result.exit_code == 0, f"--help ends with status {result.exit_code}: {result.output}")
+        findings.expect(result.exit_code == 0, f"--help ends with status {result.exit_code}: {result.output}")

@@ -81,13 +81,13 @@ def check_plugins(
 def _result(plugin: str, kind: str, name: str, check: Callable[[], object]) -> Checked:
     """Run one check; record any error that it raises as a failure."""
     try:
-        with collected(name) as found:
+        with collected(name) as findings:
             try:
                 check()
             except NotCheckedError as error:
                 return Checked(plugin, kind, name, skipped=str(error))
             except Exception as error:  # `found` records errors of the plugin's code by its own rules
-                found.run(_raise, error)
+                findings.run(_raise, error)
     except AssertionError as error:
         return Checked(plugin, kind, name, failures=tuple(getattr(error, "failures", (str(error),))))
     return Checked(plugin, kind, name)
@@ -116,10 +116,10 @@ def _source(host: PluginHost, name: str) -> None:
 def _engine(host: PluginHost, name: str) -> None:
     """Run the checks that need no checkpoint; `check_engine` runs the others."""
     engine = host.engines[name]
-    with collected(f"engine {engine.name!r}") as found:
-        found.run(expect_call, inspect.unwrap(engine.inspect), CHECKPOINT, Path())
-        found.run(expect_call, inspect.unwrap(engine.open_engine), CHECKPOINT, Path())
-        found.run(engine.preferred)
+    with collected(f"engine {engine.name!r}") as findings:
+        findings.run(expect_call, inspect.unwrap(engine.inspect), CHECKPOINT, Path())
+        findings.run(expect_call, inspect.unwrap(engine.open_engine), CHECKPOINT, Path())
+        findings.run(engine.preferred)
     if absent := missing(engine.modules):
         raise NotCheckedError(f"{', '.join(absent)} is not installed")
 
@@ -131,8 +131,8 @@ def _checker(host: PluginHost, name: str) -> None:
     doc = next((doc for doc in DOCS if _accepts(checker, doc)), None)
     if doc is None:
         raise NotCheckedError("it accepts none of the example documents")
-    with collected(f"checker {checker.name!r}") as found:
-        check_odd_texts(checker, doc, found)
+    with collected(f"checker {checker.name!r}") as findings:
+        check_odd_texts(checker, doc, findings)
 
 
 def _accepts(checker: Checker, doc: Doc) -> bool:

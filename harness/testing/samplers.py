@@ -15,10 +15,10 @@ def check_sampler(sampler: Sampler) -> None:
 
     Raises an AssertionError that lists all failures.
     """
-    with collected(f"sampler {type(sampler).__name__}") as found:
-        found.vital(_expect, sampler)
-        found.vital(_check_answer, sampler)
-        found.run(_check_end, sampler)
+    with collected(f"sampler {type(sampler).__name__}") as findings:
+        findings.vital(_expect, sampler)
+        findings.vital(_check_answer, sampler)
+        findings.run(_check_end, sampler)
 
 
 def _expect(sampler: Sampler) -> None:

@@ -28,12 +28,12 @@ def check_task(
     Returns the task for further tests. Raises an AssertionError that lists all failures.
     """
     registries = registries or default_host()
-    with collected(f"task {task.name if isinstance(task, Task) else task}") as found:
-        made = found.vital(_task, task, Path(data) if data else None)
-        found.run(_check_twice, task, made, Path(data) if data else None)
-        found.run(_check_metric, made, registries)
-        found.run(_check_prompts, made, found)
-        found.run(_check_tokens, made)
+    with collected(f"task {task.name if isinstance(task, Task) else task}") as findings:
+        made = findings.vital(_task, task, Path(data) if data else None)
+        findings.run(_check_twice, task, made, Path(data) if data else None)
+        findings.run(_check_metric, made, registries)
+        findings.run(_check_prompts, made, findings)
+        findings.run(_check_tokens, made)
     return made
 
 
@@ -60,18 +60,18 @@ def _check_metric(task: Task, registries: Registries) -> None:
         assert name in registries.checkers, f"checker: {name!r} is not registered; {known}"
 
 
-def _check_prompts(task: Task, found: Findings) -> None:
+def _check_prompts(task: Task, findings: Findings) -> None:
     """Check that every choice has text and that the gold choices exist."""
     for doc in task.docs:
         wrong = [k for k in doc.gold if not 0 <= k < len(doc.choices)]
-        found.expect(not wrong, f"document {doc.doc_id}: gold {wrong} of {len(doc.choices)} choices")
+        findings.expect(not wrong, f"document {doc.doc_id}: gold {wrong} of {len(doc.choices)} choices")
         if task.generation:
-            found.expect(bool(doc.contexts[0].strip()), f"document {doc.doc_id}: the prompt is empty")
+            findings.expect(bool(doc.contexts[0].strip()), f"document {doc.doc_id}: the prompt is empty")
             continue
         for k in range(len(doc.choices)):
             context, continuation = doc.prompt(k)
             has_text = bool(context or continuation.strip())
-            found.expect(has_text, f"document {doc.doc_id}: choice {k} is white space only")
+            findings.expect(has_text, f"document {doc.doc_id}: choice {k} is white space only")
 
 
 def _check_tokens(task: Task) -> None:
@@ -90,23 +90,23 @@ def check_source(
 
     An unknown name must raise KeyError or an error of harness.errors. Raises an AssertionError that lists all failures.
     """
-    with collected("the source") as found:
-        names = found.vital(lambda: list(list_names()))
-        found.expect(all(isinstance(n, str) for n in names), f"list_names() returns {names[:3]}; expected text")
-        found.expect(len(set(names)) == len(names), "list_names() returns a name twice")
+    with collected("the source") as findings:
+        names = findings.vital(lambda: list(list_names()))
+        findings.expect(all(isinstance(n, str) for n in names), f"list_names() returns {names[:3]}; expected text")
+        findings.expect(len(set(names)) == len(names), "list_names() returns a name twice")
         chosen = name or next(iter(names), "")
-        if found.expect(bool(chosen), "list_names() returns nothing; pass an existing name with name="):
-            found.run(lambda: check_task(_resolved(resolve, chosen)))
-        found.run(_check_unknown, resolve)
+        if findings.expect(bool(chosen), "list_names() returns nothing; pass an existing name with name="):
+            findings.run(lambda: check_task(_resolved(resolve, chosen)))
+        findings.run(_check_unknown, resolve)
 
 
 def _resolved(resolve: Callable[..., Task | Sequence[Task]], name: str) -> Task:
     """Return the task of a name; if there are several, the first."""
-    found = resolve(name)
-    listed = found if isinstance(found, list) else [found]
+    resolved = resolve(name)
+    listed = resolved if isinstance(resolved, list) else [resolved]
     tasks = [task for task in listed if isinstance(task, Task)]
     right = 0 < len(tasks) == len(listed)
-    assert right, f"resolve({name!r}) returned {found!r}; expected a harness.Task, or a list of them"
+    assert right, f"resolve({name!r}) returned {resolved!r}; expected a harness.Task, or a list of them"
     return tasks[0]
 
 
@@ -114,10 +114,10 @@ def _check_unknown(resolve: Callable[..., Task | Sequence[Task]]) -> None:
     from harness.errors import HarnessError
 
     try:
-        found = resolve("no/such task")
+        resolved = resolve("no/such task")
     except (KeyError, HarnessError):
         return
-    raise AssertionError(f"resolve('no/such task') returned {found!r}; expected KeyError for an unknown name")
+    raise AssertionError(f"resolve('no/such task') returned {resolved!r}; expected KeyError for an unknown name")
 
 
 def check_family(family: str | Path | Family, *, registries: Registries | None = None) -> Family:
@@ -125,13 +125,13 @@ def check_family(family: str | Path | Family, *, registries: Registries | None =
 
     Checkpoints on the hub are not downloaded. Raises an AssertionError that lists all failures.
     """
-    with collected(f"family {family.name if isinstance(family, Family) else family}") as found:
-        made = found.vital(_family, family, registries or default_host())
+    with collected(f"family {family.name if isinstance(family, Family) else family}") as findings:
+        made = findings.vital(_family, family, registries or default_host())
         repeated = [label for label, count in Counter(c.label for c in made.checkpoints).items() if count > 1]
-        found.expect(not repeated, f"several checkpoints have the label {', '.join(repeated)}")
-        found.expect(bool(made.checkpoints), "it has no checkpoints")
+        findings.expect(not repeated, f"several checkpoints have the label {', '.join(repeated)}")
+        findings.expect(bool(made.checkpoints), "it has no checkpoints")
         for checkpoint in made.checkpoints:
-            found.run(_check_checkpoint, checkpoint)
+            findings.run(_check_checkpoint, checkpoint)
     return made
 
 

@@ -46,7 +46,7 @@ class Answer:
 
     def tokens(self) -> list[Floats]:
         """Return the log-probabilities of the tokens of each sequence (n arrays)."""
-        each, slot = self.each.cpu().numpy().astype(np.float64), np.asarray(self.slot)
+        each, slot = self.each.cpu().numpy().astype(np.float64), self.slot.cpu().numpy()
         counts = np.bincount(slot, minlength=self.sums.shape[1])
         return np.split(each[np.argsort(slot, kind="stable")], np.cumsum(counts)[:-1])
 
@@ -119,34 +119,42 @@ class Forwards:
             at += range(end - row.n_scored, end)
             target += row.ids[-row.n_scored :]
             slot += [i] * row.n_scored
-        inputs = {"input_ids": self._tensor(ids), "use_cache": False}
-        return self._answer(inputs, (at, target, slot), len(rows))
+        read, *scored = self._upload(ids, *_places(at), target, slot)
+        return self._answer({"input_ids": read, "use_cache": False}, scored, len(rows))
 
     def packed(self, batch: Batch, shared: tuple[int, ...]) -> Answer:
         """Score the choices of a batch of trees, each after the prefix `shared`."""
         import torch
 
+        rows = (batch.ids, batch.position, batch.tree, batch.branch)
+        ids, position, tree, branch, *scored = self._upload(*rows, *_places(batch.at), batch.target, batch.slot)
         with torch.inference_mode():
-            inputs = {
-                "input_ids": self._tensor(batch.ids),
-                "position_ids": self._tensor(batch.position),
-                "attention_mask": self._mask(batch, len(shared)),
-                "use_cache": False,
-            }
+            mask = self._mask(tree, branch, len(shared))
+        inputs = {"input_ids": ids, "position_ids": position, "attention_mask": mask, "use_cache": False}
         if shared:
             inputs |= {"past_key_values": self.cache_of(shared, len(batch.ids)), "use_cache": True}
-        return self._answer(inputs, (batch.at, batch.target, batch.slot), batch.n_slots)
+        return self._answer(inputs, scored, batch.n_slots)
+
+    def _upload(self, *arrays: Any) -> list[Any]:
+        """Return arrays of integers as tensors on the device, with one transfer for all of them."""
+        import torch
+
+        whole = [np.asarray(array, dtype=np.int64) for array in arrays]
+        flat = torch.from_numpy(np.concatenate([array.ravel() for array in whole]))
+        if self.device.startswith("cuda"):
+            flat = flat.pin_memory()
+        parts = flat.to(self.device, non_blocking=True).split([array.size for array in whole])
+        return [part.view(array.shape) for part, array in zip(parts, whole, strict=True)]
 
     def _tensor(self, array: Any) -> Any:
         import torch
 
         return torch.as_tensor(array, device=self.device)
 
-    def _mask(self, batch: Batch, shared: int) -> Any:
+    def _mask(self, tree: Any, branch: Any, shared: int) -> Any:
         """Return the attention mask, (b, 1, r, shared + r): 0 for visible tokens, else the lowest number."""
         import torch
 
-        tree, branch = self._tensor(batch.tree), self._tensor(batch.branch)
         seen = (tree[:, :, None] == tree[:, None, :]).tril_()
         seen &= (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
         mask = torch.full(seen.shape, torch.finfo(self.dtype).min, dtype=self.dtype, device=self.device)
@@ -167,11 +175,14 @@ class Forwards:
         return cache
 
     def _answer(self, inputs: Mapping[str, Any], scored: Sequence[Any], n: int) -> Answer:
-        """Return the sums of n slots. `scored` are the predicting positions, the tokens, and their slots: (t,)."""
+        """Return the sums of n slots.
+
+        `scored` are the predicting positions (places,), and for each scored token which of these predicts it, its id,
+        and its slot: (t,).
+        """
         import torch
 
-        places, inverse = np.unique(scored[0], return_inverse=True)  # one position may predict a token of every choice
-        at, which, target, slot = map(self._tensor, (places, inverse, *scored[1:]))
+        at, which, target, slot = scored
         with torch.inference_mode():
             logits = self._logits(inputs, at)  # (places, V)
             top, total = torch.cat([_top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
@@ -182,7 +193,7 @@ class Forwards:
             each = value - total[which]
             sums = torch.zeros(2, n, dtype=torch.float64, device=self.device)
             sums.index_add_(1, slot, torch.stack([each.double(), below.double()]))
-        return Answer(sums, each, scored[2])
+        return Answer(sums, each, slot)
 
     def _logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         """Return logits (t, V) at flattened positions; the head reads only these."""
@@ -206,6 +217,12 @@ class Forwards:
 
     def _all_logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         return self.model(**inputs).logits.flatten(0, 1)[at]
+
+
+def _places(at: Any) -> tuple[Any, Any]:
+    """Return the different positions (places,), and which of them each is (t,): one may predict for every choice."""
+    places, inverse = np.unique(at, return_inverse=True)
+    return places, inverse
 
 
 def _top_and_total(logits: Any) -> Any:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness import EngineError
 from harness.engines import how_to_install, weight_files
+from harness_plugins.engines.memory import read_through
 
 # Buffers that older versions of transformers saved; they are computed, not trained.
 BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$|\.(attn|attention|self_attn|self_attention)\.bias$")
@@ -95,11 +96,23 @@ def _check_ties(folder: Path, model: Any) -> None:
         )
 
 
-def read_tensors(folder: Path) -> dict[str, Any]:
-    """Return the tensors of a checkpoint's safetensors files by name."""
+def read_tensors(
+    folder: Path, device: str = "cpu", is_over: Callable[[], bool] = lambda: False
+) -> dict[str, Any] | None:
+    """Return the tensors of a checkpoint's safetensors files by name, after reading the files completely.
+
+    For CUDA they are copied to pinned memory. Returns None if `is_over()`, because the result is not needed any more.
+    """
     from safetensors.torch import load_file
 
-    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
+    tensors: dict[str, Any] = {}
+    for file in weight_files(folder):
+        read_through(file, is_over)
+        if is_over():
+            return None
+        found = load_file(file)
+        tensors |= {name: tensor.pin_memory() for name, tensor in found.items()} if device == "cuda" else found
+    return tensors
 
 
 def copy_tensors(model: Any, tensors: Mapping[str, Any]) -> bool:
@@ -121,5 +134,7 @@ def copy_tensors(model: Any, tensors: Mapping[str, Any]) -> bool:
         return False
     with torch.no_grad():
         for first, *_ in places.values():
-            state[first].copy_(tensors[first])
+            state[first].copy_(
+                tensors[first], non_blocking=True
+            )  # from pinned memory; what follows on the device waits
     return True

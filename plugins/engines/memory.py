@@ -1,4 +1,4 @@
-"""Memory allocation of a process that computes on a CPU, set through glibc and Linux.
+"""Memory allocation of a process on a CPU, set through glibc and Linux, and files that are read in advance.
 
 Returning the pages of every large tensor to the system, and clearing new ones, takes a tenth of the time of a forward
 pass. Other C libraries lack these functions; nothing is set there.
@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
+
+PIECE = 2**24  # bytes of a file that are read at a time
 
 MALLOC = {-1: 2**31 - 1, -3: 2**30}  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes
 
@@ -30,3 +35,45 @@ def give_back() -> None:
 def _call(name: str, *arguments: int) -> None:
     with suppress(AttributeError, OSError, TypeError):
         getattr(ctypes.CDLL(None), name)(*arguments)
+
+
+def free_memory() -> int:
+    """Return the available memory in bytes."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def read_through(file: Path, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Read a file into the operating system's cache; a mapped file would be read only when it is used."""
+    piece = bytearray(PIECE)
+    with file.open("rb", buffering=0) as stream:
+        while not is_over() and stream.readinto(piece):
+            pass
+
+
+class ReadAhead:
+    """Read files into the operating system's cache in the background, for another process."""
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.over = threading.Event()
+
+    def read(self, files: Sequence[Path]) -> None:
+        """Start to read files; an earlier read is cancelled."""
+        self.stop()
+        self.over = over = threading.Event()
+        self.thread = threading.Thread(target=_read_all, args=(files, over), name="read-ahead", daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Cancel reading, and wait for the thread."""
+        self.over.set()
+        if self.thread:
+            self.thread.join()
+        self.thread = None
+
+
+def _read_all(files: Sequence[Path], over: threading.Event) -> None:
+    with suppress(OSError):  # the process that loads the file reports the error
+        for file in files:
+            read_through(file, over.is_set)

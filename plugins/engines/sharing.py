@@ -154,23 +154,23 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
     rotated = [replace(r, continuations=r.continuations[1:] + r.continuations[:1]) for r in requests]
     variants = [requests, rotated, *(_others_replaced(requests, vocabulary, kept) for kept in (0, 1))]
     row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has its own row
-    found, in_rotated, *replaced = _packed(forwards, variants, row)
-    if why_not := _difference(found, _plain(forwards, requests)):
+    in_order, in_rotated, *replaced = _packed(forwards, variants, row)
+    if why_not := _difference(in_order, _plain(forwards, requests)):
         return why_not
-    here = np.arange(found.size).reshape(len(requests), -1)
-    if why_not := _difference(in_rotated, found[np.roll(here, -1, 1).ravel()]):
+    here = np.arange(in_order.size).reshape(len(requests), -1)
+    if why_not := _difference(in_rotated, in_order[np.roll(here, -1, 1).ravel()]):
         return f"{why_not} in another order"
     for kept, other in enumerate(replaced):
-        same = here[1:, kept : len(TAILS) : 2].ravel()
-        if why_not := _difference(other[same], found[same], LEAK):
+        unchanged = here[1:, kept : len(TAILS) : 2].ravel()
+        if why_not := _difference(other[unchanged], in_order[unchanged], LEAK):
             return f"{why_not} with other siblings"
     return ""
 
 
 def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
     """Return how trees in one row differ from separate rows; "" if they agree."""
-    (found,) = _packed(forwards, [requests], context)
-    return _difference(found, _plain(forwards, requests))
+    (packed,) = _packed(forwards, [requests], context)
+    return _difference(packed, _plain(forwards, requests))
 
 
 def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
@@ -180,15 +180,15 @@ def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
     """
     first, other = requests[0], requests[1]
     moved = replace(first, context=other.context[-len(first.context) : -1] + first.context[-1:])
-    found, expected = _packed(forwards, [[moved], [first]], 1)
-    return bool(np.abs(found - expected).mean() >= TELLING)
+    changed, expected = _packed(forwards, [[moved], [first]], 1)
+    return bool(np.abs(changed - expected).mean() >= TELLING)
 
 
 def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int, context: int) -> str:
     """Return how trees after a prefix differ from trees, which are known to be exact; "" if they agree."""
     (whole,) = _packed(forwards, [requests], 1)
-    (found,) = _packed(forwards, [requests], context - skip, requests[0].context[:skip])
-    return _difference(found, whole)
+    (after_prefix,) = _packed(forwards, [requests], context - skip, requests[0].context[:skip])
+    return _difference(after_prefix, whole)
 
 
 def _packed(
@@ -199,8 +199,8 @@ def _packed(
     trees = [grow(replace(request, key=i), len(shared)) for i, request in enumerate(requests)]
     batch = pack(trees, row, ANY, ANY)
     logprobs, _ = forwards.packed(batch, shared).read()
-    found = {request.key: logprobs[choices] for request, choices in batch.slices()}
-    return list(np.concatenate([found[i] for i in range(len(trees))]).reshape(len(variants), -1))
+    by_key = {request.key: logprobs[choices] for request, choices in batch.slices()}
+    return list(np.concatenate([by_key[i] for i in range(len(trees))]).reshape(len(variants), -1))
 
 
 def _plain(forwards: Forwards, requests: Sequence[Request]) -> Floats:
@@ -211,8 +211,8 @@ def _plain(forwards: Forwards, requests: Sequence[Request]) -> Floats:
     return logprobs
 
 
-def _difference(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -> str:
-    off = np.abs(found - expected)
+def _difference(logprobs: Floats, expected: Floats, tolerance: float = TOLERANCE) -> str:
+    off = np.abs(logprobs - expected)
     if (off <= tolerance * (1 + np.abs(expected))).all():
         return ""
     return f"log-probabilities differ by {off.max():.2g} nats in float32"
@@ -237,5 +237,5 @@ def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int], row: int)
     rows = [row for row in rows_of([request]) if row.choice in chosen]
     alone = {row.choice: forwards.plain([row]).read()[0][0] for row in rows}  # one at a time, because they may be long
     side_by_side = max(1, row // len(grow(request, len(run.shared)).ids))
-    found = _packed(forwards, [[request]] * side_by_side, row, run.shared)[-1]
-    return _difference(found[list(chosen)], np.array([alone[k] for k in chosen]))
+    packed = _packed(forwards, [[request]] * side_by_side, row, run.shared)[-1]
+    return _difference(packed[list(chosen)], np.array([alone[k] for k in chosen]))

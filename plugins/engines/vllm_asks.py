@@ -2,15 +2,16 @@
 
 The body of a continuation is all of it except its last token. A request becomes one ask per distinct body. All last
 tokens that share a body are scored together, at the end of that body. Choices of one token have an empty body, so they
-need one ask per document. Log-probabilities of body tokens (rows) come from `prompt_logprobs`, for which vLLM reads
-the prompt without its prefix cache.
+need one ask per document. Log-probabilities of body tokens (rows) come from `prompt_logprobs`. If vLLM reads the start
+of the prompt from its prefix cache, the first rows may be missing, because a row needs the token before it to be
+computed. Each missing row is requested separately.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,30 @@ TOLERANCE_OF_HALVES = 0.03
 WAYS = {
     "flat": "the flat container of log-probabilities",
     "last": "logprob_token_ids, by which choices that differ in their last token are read together,",
+    "bulk": "taking over the rows of a prompt at once",
+    "cached": "the prefix cache for prompts whose rows are read",
     "rows": "prompt_logprob_token_ids",
 }
+
+
+@dataclass
+class Answer:
+    """The results of a request so far: log-probabilities (K,), and whether each continuation is greedy (K,)."""
+
+    left: int
+    logprobs: list[float]
+    greedy: list[bool | None] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, n: int, asks: int) -> Answer:
+        """Return an empty answer to `n` continuations, for which `asks` outputs are needed."""
+        return cls(asks, [0.0] * n, [True] * n)
+
+    def add(self, choice: int, logprob: float, *, greedy: bool | None) -> None:
+        """Add the log-probability of some tokens of a continuation; `greedy` is None if unknown."""
+        before = self.greedy[choice]
+        self.logprobs[choice] += logprob
+        self.greedy[choice] = None if before is None or greedy is None else before and greedy
 
 
 @dataclass(frozen=True)
@@ -65,19 +88,56 @@ def asks_of(asked: Asked, *, last: bool) -> Iterator[Ask]:
             yield Ask(asked, asked.context + body, len(body), lasts, some)
 
 
-def rows_of(ask: Ask, output: Any) -> tuple[float, bool | None] | None:
-    """Return the sum of the last `n_rows` rows in nats, and whether all are greedy; None if rows are missing."""
-    tokens = ask.prompt[-ask.n_rows :]
+def repairs_of(ask: Ask, lost: int) -> Iterator[Ask]:
+    """Yield an ask for each of the first `lost` rows of an ask; its prompt ends before the row's token."""
+    begin = len(ask.prompt) - ask.n_rows
+    for place in range(begin, begin + lost):
+        token = (ask.prompt[place],) * len(ask.choices)
+        yield Ask(ask.asked, ask.prompt[:place], 0, token, ask.choices)
+
+
+class Rows(NamedTuple):
+    """Sum of the rows of a body in nats, whether all are greedy, and how many of the first rows are not in it."""
+
+    logprob: float
+    greedy: bool | None
+    lost: int = 0
+
+
+def rows_of(ask: Ask, output: Any) -> Rows | None:
+    """Return the sum of the last `n_rows` rows of a prompt; None if they cannot be identified.
+
+    If the first n tokens of the prompt were cached, one model runner of vLLM returns a list without n rows, the other a
+    list of full length with undefined rows.
+    """
+    length, cached = len(ask.prompt), getattr(output, "num_cached_tokens", None) or 0
     matrix = getattr(output, "prompt_token_id_logprobs", None)
     if output.prompt_logprobs is None and matrix is not None:
-        if len(matrix) != len(tokens):
-            return None
-        return float(np.sum(matrix, dtype=np.float64)), None
-    if output.prompt_logprobs is None or len(output.prompt_logprobs) != len(ask.prompt):
+        return Rows(float(np.sum(matrix, dtype=np.float64)), None) if len(matrix) == ask.n_rows else None
+    if output.prompt_logprobs is None or len(output.prompt_logprobs) not in {length, length - cached}:
         return None
-    begin = len(ask.prompt) - len(tokens)
-    rows = [at(output.prompt_logprobs, begin + i)[token] for i, token in enumerate(tokens)]
-    return sum(logprob for logprob, _ in rows), all(rank == 1 for _, rank in rows)
+    lost = max(0, cached - (length - 1 - ask.n_rows))
+    tokens = ask.prompt[length - ask.n_rows + lost :]
+    rows = _last_rows(output.prompt_logprobs, tokens)
+    return Rows(sum(logprob for logprob, _ in rows), all(rank == 1 for _, rank in rows), lost)
+
+
+def _last_rows(container: Any, tokens: Sequence[int]) -> list[tuple[float, int]]:
+    """Return (log-probability, rank) of the last tokens of a prompt; raise ValueError if the rows have other tokens."""
+    begin = len(container) - len(tokens)
+    if tokens and hasattr(container, "start_indices"):
+        first, end = container.start_indices[begin], container.end_indices[-1]
+        if end - first == len(tokens):  # one token a row
+            _expect(container.token_ids[first:end], tokens)
+            return list(zip(container.logprobs[first:end], container.ranks[first:end], strict=True))
+    rows = [at(container, begin + i) for i in range(len(tokens))]
+    _expect([token if token in row else next(iter(row), None) for token, row in zip(tokens, rows, strict=True)], tokens)
+    return [row[token] for token, row in zip(tokens, rows, strict=True)]
+
+
+def _expect(found: Sequence[int | None], tokens: Sequence[int]) -> None:
+    if list(found) != list(tokens):
+        raise ValueError(f"vLLM returns log-probabilities of the tokens {found}; expected those of {list(tokens)}")
 
 
 def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
@@ -97,8 +157,12 @@ def differs(found: Sequence[float], expected: Sequence[float], dtype: str) -> st
     return f"log-probabilities differ by {np.abs(a - b).max():.2g} nats"
 
 
-def canary_of(vocabulary: int, max_length: int) -> list[Asked]:
-    """Return requests that cover all kinds of asks: shared long prompts, one-token choices, shared bodies, others."""
+def canary_of(vocabulary: int, max_length: int, block: int = 0) -> list[Asked]:
+    """Return requests that cover all kinds of asks: shared long prompts, one-token choices, shared bodies, others.
+
+    If the blocks of the prefix cache have `block` tokens, one context ends at the end of a block, and the continuations
+    of another share tokens on both sides of it.
+    """
     rng = np.random.default_rng(0)
 
     def ids(n: int) -> tuple[int, ...]:
@@ -111,4 +175,14 @@ def canary_of(vocabulary: int, max_length: int) -> list[Asked]:
         (ids(1), ids(3)),
     ]
     contexts = [ids(3), shared + ids(2), shared + ids(5)]
+    if fits_blocks(max_length, block):
+        one, four = ids(1), ids(4)
+        contexts += [ids(block), ids(block - 2)]
+        ends.append(((*one, *ids(2)), (*one, *ids(2)), ids(3), ids(1)))
+        ends.append(((*four, *ids(2)), (*four, *ids(2)), (*four, *ids(1)), ids(3)))
     return [Asked(-1 - i, c, e, greedy=False) for i, (c, e) in enumerate(zip(contexts, ends, strict=True))]
+
+
+def fits_blocks(max_length: int, block: int) -> bool:
+    """Tell whether the canary has contexts that end near the end of a block."""
+    return 2 < block <= max_length - 8

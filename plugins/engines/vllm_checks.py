@@ -215,6 +215,15 @@ class Checks:
         self.reload_weights(weights_iterator=expected.watch(tensors_of(folder, self.device)))
         return why_wrong(expected)
 
+    def harness_cache(self: Any) -> tuple[int, int, str]:
+        """Return the number of blocks of the cache, the tokens per block, and why its size is unknown, or ""."""
+        try:
+            config = self.model_runner.kv_cache_config
+            (group,) = config.kv_cache_groups
+            return int(config.num_blocks), int(group.kv_cache_spec.block_size), ""
+        except Exception as error:  # models with several kinds of cache, and other versions
+            return 0, 0, f"its size is unknown: {type(error).__name__}: {error}".splitlines()[0]
+
     def _harness_expected(self: Any, folder: str) -> Expected:
         """Return the expected results; raise Unclear if these checks do not cover the model."""
         if self.parallel_config.world_size > 1:

@@ -62,10 +62,10 @@ def import_files(
     inputs = list(_files(files))
     made = [_of_table(file, how) for file in inputs if _is_table(file)]
     results = read_results([file for file in inputs if not _is_table(file)])
-    of_results = [(own, _of_results(own, how)) for own in results]
+    of_results = [(result_file, _of_results(result_file, how)) for result_file in results]
     store = harness.open_store(path, create=True, registries=registries)
-    _refuse_known(store, [*made, *(found for _, found in of_results)])
-    made += [_with_records(store, own, found) for own, found in of_results]
+    _refuse_known(store, [*made, *(imported for _, imported in of_results)])
+    made += [_with_records(store, result_file, imported) for result_file, imported in of_results]
     for one in made:
         about: dict[str, Any] = {"command": list(command), "files": {one.file.name: _digest(one.file)}}
         about |= {"notes": list(one.found.notes)}
@@ -102,19 +102,19 @@ def _of_table(path: Path, how: Reading) -> Imported:
     return _imported(path, published(table, how, name=path.name.split(".")[0]))
 
 
-def _imported(path: Path, found: Published) -> Imported:
+def _imported(path: Path, read: Published) -> Imported:
     from harness.points import import_name
 
-    known = [name for name in ("family", "size", "step", "seed", "run", "label") if name in found.points.columns]
-    return Imported(path, import_name(path.name, path.read_bytes()), found, len(found.points[known].drop_duplicates()))
+    known = [name for name in ("family", "size", "step", "seed", "run", "label") if name in read.points.columns]
+    return Imported(path, import_name(path.name, path.read_bytes()), read, len(read.points[known].drop_duplicates()))
 
 
 def _of_results(results: Results, how: Reading) -> Imported:
     """Return the points of a results file; ignore models of the mapping file that belong to other files."""
     from harness.points import published
 
-    own = {name: columns for name, columns in how.models.items() if name == results.model}
-    found = published(points_table(results), replace(how, models=own), name=results.model, rises=results.rises)
+    models = {name: columns for name, columns in how.models.items() if name == results.model}
+    found = published(points_table(results), replace(how, models=models), name=results.model, rises=results.rises)
     return _imported(results.path, found)
 
 
@@ -152,17 +152,17 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
     notes, points, cells = list(imported.found.notes), imported.found.points, 0
     for task in results.samples:
         try:
-            found = scored(results, task)
+            task_records = scored(results, task)
         except UsageError as error:
             notes.append(f"{task}: samples are imported as points, not as records: {error}")
             continue
         row = points[points["task"] == task].iloc[0].to_dict()
-        _write(store, results, found.task, (row, found.records))
+        _write(store, results, task_records.task, (row, task_records.records))
         kept = points["task"] != task
-        notes.append(f"{task}: {len(found.task.docs)} documents with the log-probability of every choice")
+        notes.append(f"{task}: {len(task_records.task.docs)} documents with the log-probability of every choice")
         points, cells = points[kept], cells + 1
-    own = {task: metric for task, metric in imported.found.own.items() if task in set(points["task"])}
-    return replace(imported, found=replace(imported.found, points=points, notes=tuple(notes), own=own), cells=cells)
+    metrics = {task: metric for task, metric in imported.found.own.items() if task in set(points["task"])}
+    return replace(imported, found=replace(imported.found, points=points, notes=tuple(notes), own=metrics), cells=cells)
 
 
 def _write(store: PointStore, results: Results, task: harness.Task, scores: tuple[Mapping[str, Any], Any]) -> None:
@@ -213,13 +213,13 @@ def _summary(made: Sequence[Imported]) -> Table:
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return the content of a mapping file (TOML): map, where, label, run, family, tasks, metric, models."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}; expected a mapping file in TOML") from error
-    unknown = set(found) - set(MAPPING)
+    unknown = set(mapping) - set(MAPPING)
     if unknown:
         raise UsageError(f"{path} has {choose(unknown)}; expected {choose(MAPPING)}")
-    return found
+    return mapping
 
 
 def reading(mapping: Mapping[str, Any], asked: Mapping[str, Any]) -> Reading:
@@ -240,8 +240,8 @@ def _words(files: Sequence[Path], store: Path, mapping: Path | None, asked: Mapp
     words += ["--mapping", str(mapping)] if mapping else []
     for name, value in asked.items():
         option = "--" + {"renames": "map"}.get(name, name).replace("_", "-")
-        for own in value if isinstance(value, tuple) else [value]:
-            words += [option] if own is True else [option, str(own)] if own else []
+        for word in value if isinstance(value, tuple) else [value]:
+            words += [option] if word is True else [option, str(word)] if word else []
     return words
 
 

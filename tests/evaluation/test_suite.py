@@ -675,7 +675,7 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
         run([Family("fam", (checkpoint,))], [make_task("a")], tmp_path / "s", fake_host)
     store = harness.open_store(tmp_path / "s", registries=fake_host)
     with pytest.raises(
-        StoreError, match=r"more than once \(checkpoint \w+, \w+\); choose with --where \"checkpoint == '"
+        StoreError, match=r"several cells of a \(checkpoint \w+, \w+\); select one with --where \"checkpoint == '"
     ):
         harness.compare(store)
 

@@ -16,7 +16,7 @@ import harness
 from harness.cli import main
 from harness.errors import LawError, PluginError, UsageError
 from harness.fitting.forecast_scores import LEVELS, crps, interval_score, normal_scores, score
-from harness.fitting.forecast_stack import Cases, combine, rounded
+from harness.fitting.forecast_stack import SHARPER, Cases, combine, rounded
 from harness.fitting.posteriors import pooled, sample
 from harness.fitting.rungs import read_ladders
 from harness.fitting.verdicts import verdict
@@ -136,6 +136,13 @@ def test_it_abstains_and_says_why(values, why):
     assert found.loc[["t0", "t1", "t2"], "verdict"].isin(["forecast", "wide"]).all()
 
 
+def test_a_leap_from_far_below_chance_is_not_forecast_and_teaches_the_others_nothing():
+    odd = [ladder(f"odd{i}", seed=i).assign(acc=(0.02, 0.05, 0.03, 0.9, 0.95)) for i in range(3)]
+    found = harness.forecast(pd.concat([several(), *odd]), **BIG).frame.set_index("task")
+    assert found.loc["odd0", "verdict"].startswith("abstain: 3 of 5 sizes are far below chance, 0.25")
+    assert (found.loc[[f"t{i}" for i in range(6)], "factor"] < 1.2).all(), "its misses do not widen them"
+
+
 def test_an_interval_that_says_nothing_abstains():
     own = read_ladders(ladder(), "acc")[0]
     assert verdict(own, 0.3, 0.9).startswith("abstain: the interval is 0.60 wide")
@@ -199,6 +206,18 @@ def test_misses_of_the_past_widen():
     narrow = special.expit(off[:, None] + 0.1 * z)
     past = Cases(("one",), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, narrow[None], count)
     assert combine(past, past.take(np.array([0, 1])), np.ones(1)).factors == pytest.approx(2.0, abs=0.3)
+
+
+def test_what_held_before_narrows_by_a_constant_more_and_nothing_known_leaves_the_width():
+    """Distributions that were calibrated in 400 cases: the constant of simulations alone is left."""
+    rng = np.random.default_rng(0)
+    y = special.expit(0.2 * rng.standard_normal(400))
+    count = np.arange(400)
+    said = np.repeat(special.expit(0.2 * stats.norm.ppf(LEVELS))[None], 400, axis=0)
+    past = Cases(("one",), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, said[None], count)
+    new = past.take(np.array([0]))
+    assert combine(past, new, np.ones(1)).factors == pytest.approx(SHARPER, abs=0.05)
+    assert combine(past.take(count < 0), new, np.ones(1)).factors == pytest.approx(1.0)
 
 
 def test_ends_are_rounded_outward():

@@ -351,7 +351,7 @@ def test_a_metric_with_an_aggregate_of_its_own_is_resampled_in_pairs(host: Plugi
 
 
 def sure_of(confidence: np.ndarray, right: np.ndarray, **columns) -> Scores:
-    """Return documents with two choices, picked with the given confidence, right or not."""
+    """Return documents with two choices, the chosen one with the given confidence, right or not."""
     rows = np.log(np.column_stack([confidence, 1 - confidence]))
     return scores(*rows, gold=[[0] if r else [1] for r in right], **columns)
 
@@ -376,7 +376,7 @@ def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_lower_one(host: Plugin
 
 
 def test_intervals_over_few_clusters_are_students(host: PluginHost):
-    """Over 300 samples of four clusters of unlike means, 95 % intervals hold the truth; the normal ones did in 83 %."""
+    """Over 300 samples of four clusters of unlike means, 95 % intervals cover the truth; normal ones did in 83 %."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.array(["a", "b", "c", "d"], dtype=object), 10)
     inside = 0

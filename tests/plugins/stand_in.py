@@ -18,7 +18,8 @@ from pathlib import Path
 from harness import Request
 from harness.testing.fake_engine import FakeEngine
 from harness_plugins.engines.processes import Parent
-from harness_plugins.engines.vllm_worker import Answer, Worker
+from harness_plugins.engines.vllm_asks import Answer
+from harness_plugins.engines.vllm_worker import Worker
 
 AT_ONCE = 2048  # more than the engine sends at a time, as on large GPUs
 

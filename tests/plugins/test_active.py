@@ -74,7 +74,7 @@ def test_the_first_pick_is_as_probable_as_it_says():
 
 
 def test_the_share_of_even_picks_is_exact_and_does_not_collapse():
-    """Every possible number of ones among 40: an interval of 90 % holds the truth at least as often."""
+    """Every possible number of ones among 40: a 90 % interval covers the truth at least as often."""
     from scipy.stats import hypergeom
 
     every = np.tril(np.ones((11, 10)), -1)  # 0 to 10 ones in samples of 10

@@ -84,7 +84,7 @@ def adapter(folder: Path, **settings) -> Path:
 
 
 def test_an_adapter_whose_base_is_missing_is_said(host: PluginHost, tmp_path: Path):
-    with pytest.raises(FamilyError, match="the base model .*base is missing; mend base_model_name_or_path"):
+    with pytest.raises(FamilyError, match="the base model .*base is missing; correct base_model_name_or_path"):
         select(str(adapter(tmp_path / "a")), host)
 
 

@@ -125,16 +125,16 @@ def test_mpt_with_alibi_in_half_precision_is_not_shared_and_long_choices_do_not_
     """ALiBi counts tokens by their place in the row, which the rounding of bfloat16 hid."""
     saved(tmp_path, transformers.MptConfig(vocab_size=200, d_model=32, n_layers=2, n_heads=2, max_seq_len=64))
     with open_engine(CHECKPOINT, tmp_path, dtype=dtype) as engine:
-        assert not engine.sharing.reach
-        assert "in float32" in engine.notes[0] or "fails there" in engine.notes[0]
+        assert not engine.scorer.sharing.reach
+        assert "in float32" in engine.scorer.notes[0] or "fails there" in engine.scorer.notes[0]
         assert len(list(engine.score(with_longer_choices()))) == 3
 
 
 def test_batches_never_exceed_the_context_of_the_model(tmp_path):
     saved(tmp_path, SHARING["gpt2"])
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        assert engine.sharing.prefixes
-        assert engine.row == engine.sharing.reach == engine.context == 64
+        assert engine.scorer.sharing.prefixes
+        assert engine.scorer.row == engine.scorer.sharing.reach == engine.context == 64
         found = {score.key: score.logprobs for score in engine.score(with_longer_choices())}
     plain = scored(tmp_path, with_longer_choices(), "float32", share=False)
     assert all((found[key] == plain[key]).all() for key in plain)
@@ -144,8 +144,8 @@ def test_batches_never_exceed_the_context_of_the_model(tmp_path):
 def test_layers_with_a_state_share_nothing(tmp_path, kind):
     saved(tmp_path, MORE[kind])
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        assert str(engine.sharing) == "nothing"
-        assert "carry a state from token to token" in engine.notes[0]
+        assert str(engine.scorer.sharing) == "nothing"
+        assert "carry a state from token to token" in engine.scorer.notes[0]
 
 
 def test_frequencies_of_long_sequences_in_a_batch_do_not_change_the_short_ones(tmp_path):
@@ -171,9 +171,9 @@ def test_a_head_in_float32_gives_the_logits_of_the_model(tmp_path, config):
     saved(tmp_path, config)
     found = scored(tmp_path, asked(), "bfloat16", share=False)
     with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
-        assert engine.forwards.head.handles
-        assert not engine.notes
-        engine.forwards.close()
+        assert engine.scorer.forwards.head.handles
+        assert not engine.scorer.notes
+        engine.scorer.forwards.close()
         own = {score.key: score.logprobs for score in engine.score(asked())}
     assert all(found[key] == pytest.approx(own[key], rel=0.01, abs=0.02) for key in own)
     assert any((found[key] != own[key]).any() for key in own)
@@ -190,8 +190,8 @@ def test_a_head_that_computes_otherwise_in_float32_is_left_as_it_is_and_said(tmp
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", rounds_afterwards)
     with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
-        assert not engine.forwards.head.handles
-        assert "its head gives different logits in float32 (bfloat16)" in engine.notes[0]
+        assert not engine.scorer.forwards.head.handles
+        assert "its head gives different logits in float32 (bfloat16)" in engine.scorer.notes[0]
 
 
 def of_a_head_in_float64(model: torch.nn.Module, request: Request) -> np.ndarray:
@@ -222,7 +222,7 @@ def test_the_head_adds_no_rounding_of_bfloat16_which_is_hundredths_of_a_nat_a_to
     body_in_float32 = scored(tmp_path, wanted, "float32", share=False)
     with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False, batch_tokens=1) as engine:
         found = {score.key: score.logprobs for score in engine.score(wanted)}
-        engine.forwards.close()  # the head computes in bfloat16 from here on
+        engine.scorer.forwards.close()  # the head computes in bfloat16 from here on
         own = {score.key: score.logprobs for score in engine.score(wanted)}
     assert all(found[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-5) for key in expected)
     assert error_per_token(own, expected) > 0.02
@@ -236,9 +236,9 @@ def test_rows_behind_a_prefix_do_not_exceed_a_window_that_counts_places_in_the_r
     saved(tmp_path, MORE["gpt_neo"])
     expected = scored(tmp_path, asked(), "float32", share=False)
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        assert engine.sharing.prefixes
+        assert engine.scorer.sharing.prefixes
         found = {score.key: score.logprobs for score in engine.score(asked())}
-        assert bool(engine.notes) == (names == ())
+        assert bool(engine.scorer.notes) == (names == ())
     assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
 
 
@@ -253,13 +253,13 @@ def test_weights_that_attend_to_nothing_prove_nothing_for_the_next_checkpoint(tm
     expected = scored(trained, asked(), "float32", share=False)
     with open_engine(CHECKPOINT, nothing) as engine:
         list(engine.score(asked()))
-        assert engine.proven
-        assert not engine.notes
+        assert engine.scorer.proven
+        assert not engine.scorer.notes
         engine.prefetch(CHECKPOINT, trained)
         engine.swap(CHECKPOINT, trained)
-        assert engine.sharing.lasting
+        assert engine.scorer.sharing.lasting
         found = {score.key: score.logprobs for score in engine.score(asked())}
-        assert "are not shared:" in engine.notes[0]
+        assert "are not shared:" in engine.scorer.notes[0]
     assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
 
 
@@ -268,9 +268,9 @@ def test_what_trees_may_be_shared_is_proven_once_for_checkpoints_of_one_module(h
     first, second = located(host, "aster:w64l2@100"), located(host, "aster:w64l2@1600")
     with open_engine(*first) as engine:
         list(engine.score(requests()))
-        proven = dict(engine.proven)
+        proven = dict(engine.scorer.proven)
         engine.prefetch(*second)
         engine.swap(*second)
         assert proven
-        assert engine.proven == proven
-        assert engine.sharing.prefixes
+        assert engine.scorer.proven == proven
+        assert engine.scorer.sharing.prefixes

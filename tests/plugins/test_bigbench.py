@@ -54,7 +54,7 @@ def test_the_prompt_is_that_of_big_bench(tmp_path, host: PluginHost):
 
 
 def test_choices_are_ordered_as_in_lm_evals_copy(tmp_path, host: PluginHost):
-    """There: numpy's RandomState(42), anew for each document, permutes the sorted choices."""
+    """In that copy, numpy's RandomState(42), reset for each document, permutes the sorted choices."""
     choices = [f"choice {k}" for k in (3, 0, 4, 1, 2)]
     example = {"input": "x", "target_scores": {name: int(name == "choice 4") for name in choices}}
     task = find(write(tmp_path / "t", examples=[example, example]), host)

@@ -20,7 +20,7 @@ from harness_plugins.analyses.estimators import (
 
 
 def test_lure_is_unbiased_over_all_orders_of_picking():
-    """Four items, picked in proportion to weights: the expectation over all orders is their mean."""
+    """Four items, selected in proportion to weights: the expectation over all orders is their mean."""
     losses, weights = np.array([3, 1.2, 0.4, 2.2]), np.array([0.5, 0.2, 0.1, 0.2])
     for labelled in (1, 2, 3, 4):
         mean = sum(p * lure(losses[order], q, 4).value for order, p, q in orders(weights, labelled))
@@ -35,7 +35,7 @@ def orders(weights, labelled):
 
 
 def test_the_interval_of_lure_holds_the_mean():
-    """500 items with skewed losses, 60 labelled, picked by a noisy guess of the loss: 95 % said, 93 to 97 % found."""
+    """500 items with skewed losses, 60 selected by a noisy guess of the loss: 95 % intervals cover in 93 to 97 %."""
     rng, inside = np.random.default_rng(0), []
     losses = rng.exponential(size=500)
     for _ in range(600):

@@ -158,7 +158,7 @@ def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, m
     ("arguments", "message"),
     [
         ({"executor": "nowhere"}, "there is no 'nowhere' in executors"),
-        ({"executor": "local"}, "no GPU is visible; say with --workers"),
+        ({"executor": "local"}, "no GPU is visible; pass the number"),
         ({"executor": "local", "executor_options": {"address": "x"}}, "executor 'local' has no option address"),
         ({"executor_options": {"workers": 2}}, "expected an executor"),
         ({"shard": "0/2"}, "--shard 0/2: expected I/N"),

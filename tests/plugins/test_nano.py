@@ -25,7 +25,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All tasks, drawn and written anew."""
+    """All tasks, generated and written again."""
     folder = tmp_path_factory.mktemp("tasks")
     world.main([str(folder)])
     return folder
@@ -72,7 +72,7 @@ def test_generation_tasks_are_drawn_too(written: Path) -> None:
     ],
 )
 def test_training_text_is_the_same_as_ever(family: str, digest: str) -> None:
-    """Documents of each mixture are those that the program drew which trained the shipped families."""
+    """Documents of each mixture are those on which the included families were trained."""
     texts = world.documents(world.draw_world(), world.MIXTURES[family], 500, 1000)
     assert _digest("\n".join(texts).encode()) == digest
 
@@ -138,7 +138,7 @@ def test_a_finished_size_is_skipped(trained: Path, capsys: pytest.CaptureFixture
 
 
 def test_an_interrupted_size_is_trained_again(trained: Path, copy: Path) -> None:
-    """Without its last checkpoint a size begins anew, and ends as it did; nothing else is left."""
+    """Without its last checkpoint, a size is trained again with the same result; no other files are left."""
     size = copy / "aster" / "w32l2"
     shutil.rmtree(size / "step-16")
     (size / ".step-16.new").mkdir()
@@ -219,7 +219,7 @@ def test_another_training_ends_with_status_1(trained: Path, capsys: pytest.Captu
 
 
 def test_a_family_file_of_others_is_not_overwritten(tmp_path: Path) -> None:
-    """A family file without checkpoints of ours, such as a shipped one, stays."""
+    """A family file without its checkpoints, such as an included one, stays."""
     shipped = shutil.copy(Path(nano.__file__).with_name("aster.toml"), tmp_path)
     with pytest.raises(harness.FamilyError, match="without its checkpoints; choose another folder"):
         train.train_family(TINY, tmp_path)

@@ -53,7 +53,7 @@ def drawn_texts(n: int, seed: int = 0) -> list[str]:
 
 
 class Plain:
-    """A tokenizer that knows nothing of parts."""
+    """A tokenizer that cannot encode parts."""
 
     def __init__(self, inner: HFTokenizer) -> None:
         self.inner, self.bos_id, self.eos_id, self.prefix_ids = inner, inner.bos_id, inner.eos_id, inner.prefix_ids

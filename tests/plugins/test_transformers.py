@@ -140,7 +140,7 @@ def test_contexts_and_prefixes_are_shared_exactly(tmp_path, kind):
     """Rotary or learnt positions, grouped heads, soft caps, windows longer than the input."""
     model = saved(tmp_path, SHARING[kind])
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        assert engine.sharing.prefixes
+        assert engine.scorer.sharing.prefixes
         assert engine.describe()["notes"] == []
         for asked in (requests(5, vocabulary=200), few_shot(6, vocabulary=200, shared=32)):
             for score in engine.score(asked):
@@ -154,7 +154,7 @@ def test_nothing_is_shared_where_that_is_not_exact(tmp_path, kind):
     """Sliding windows shorter than the input, ALiBi and state spaces are left to the plain pass, which says so."""
     model = saved(tmp_path, PLAIN[kind])
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        assert not engine.sharing.reach
+        assert not engine.scorer.sharing.reach
         assert "shares nothing: " in engine.describe()["notes"][0]
         asked = requests(5, vocabulary=200)
         for score in engine.score(asked):
@@ -168,7 +168,7 @@ def test_trees_longer_than_a_window_are_not_packed(tmp_path):
     model = saved(tmp_path, transformers.MistralConfig(**WIDE | {"max_position_embeddings": 256}, sliding_window=160))
     asked = few_shot(3, vocabulary=200, shared=170) + few_shot(3, vocabulary=200, shared=40)
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        assert engine.sharing.reach == 160
+        assert engine.scorer.sharing.reach == 160
         for request, score in zip(asked, sorted(engine.score(numbered(asked)), key=lambda s: s.key), strict=True):
             assert score.logprobs == pytest.approx(plain(model, request)[0], rel=1e-5, abs=1e-4)
 
@@ -295,15 +295,15 @@ class Cramped(Forwards):
 def test_batches_are_halved_when_memory_runs_out_and_it_is_said(host: PluginHost, share):
     with open_engine(*located(host, "aster:w64l2@1600"), share=share, batch_tokens=1000) as engine:
         expected = {score.key: score.logprobs for score in engine.score(requests())}
-        engine.forwards = Cramped(engine.model, "cpu")
+        engine.scorer.forwards = Cramped(engine.model, "cpu")
         for score in engine.score(requests()):
             assert score.logprobs == pytest.approx(expected[score.key], abs=2e-5)
-        assert engine.batch_tokens < 125
+        assert engine.scorer.batch_tokens < 125
         assert "out of memory: batches of" in engine.describe()["notes"][0]
-        engine.forwards.room = 30
+        engine.scorer.forwards.room = 30
         scored = {score.key: score.logprobs for score in engine.score(requests(7))}  # trees do not fit, rows do
         assert all(scored[key] == pytest.approx(expected[key], abs=2e-5) for key in range(7))
-        engine.forwards.room = 10
+        engine.scorer.forwards.room = 10
         with pytest.raises(OutOfMemory, match="one sequence of 34 tokens does not fit"):
             list(engine.score(requests()))
 

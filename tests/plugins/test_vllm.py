@@ -5,6 +5,7 @@ An engine takes ten to twenty seconds to start, so that some tests share one.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -28,7 +29,9 @@ from harness.host import PluginHost, default_host
 from harness.testing import check_engine
 from harness_plugins.engines.processes import _is_alive
 from harness_plugins.engines.transformers import open_engine as open_transformers
-from harness_plugins.engines.vllm import Settings, VllmEngine, inspect, open_engine, verdicts
+from harness_plugins.engines.vllm import inspect, open_engine
+from harness_plugins.engines.vllm_engine import Settings, VllmEngine
+from harness_plugins.engines.vllm_swaps import Verdict, kind_of, second_opinion, verdicts
 
 pytestmark = pytest.mark.vllm
 OPTIONS = {"enforce_eager": True}
@@ -62,7 +65,7 @@ def transformers_engine() -> Iterator[harness.Engine]:
 
 
 def requests(n: int = 40) -> list[Request]:
-    """Choices of one token and of several, some that begin alike or fork late, behind a block that all share."""
+    """Choices of one token and of several, some with a short or a long common prefix, after a block that all share."""
     rng = np.random.default_rng(0)
 
     def ids(size: int) -> tuple[int, ...]:
@@ -105,9 +108,22 @@ def test_every_choice_equals_the_transformers_engines(engine, transformers_engin
 
 def test_what_is_quick_is_used_and_what_vllm_refuses_is_said(engine):
     about = engine.describe()
-    assert about["ways"] == ["flat", "last"]
+    assert about["ways"] == ["flat", "last", "bulk", "cached"]
     (note,) = about["notes"]
     assert note.startswith("prompt_logprob_token_ids is not used: ")
+
+
+def test_rows_that_the_prefix_cache_hides_are_asked_again():
+    """Contexts that end with a block of the cache, and choices that begin alike; every choice beside the plain way."""
+    command = [sys.executable, "-m", "tests.benchmarks.vllm_rows", "--json", "60"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured["ways"] == ["flat", "last", "bulk", "cached"]
+    assert measured["notes"] == []
+    for found in measured["found"].values():
+        assert found["largest"] < 1e-4
+        assert found["greedy"] == 0
+    assert measured["found"]["flat, last, bulk, cached"]["repaired"] > 20
 
 
 def test_options_pass_through_and_are_recorded(engine):
@@ -181,9 +197,11 @@ def test_a_swap_that_is_right_is_quick(tmp_path):
                 assert furthest(by_key(engine.score(asked)), by_key(other.score(asked))) < 1e-3
         assert len(set(processes)) == 1
         assert engine.describe()["notes"] == []  # transformers, asked at the first swap, says the same
-        engine.canary = [x - 1 for x in engine.canary]
-        engine._compare_with_transformers(checkpoint)
-        assert engine.describe()["notes"][0].endswith("between a fresh engine of vLLM and transformers on the CPU")
+        settings = {"dtype": "float32", "quantization": None, "trust_remote_code": False}
+        canary, scores = engine.about["canary_of"], engine.canary
+        assert second_opinion(checkpoint, engine.folder, settings, canary, scores) == ""
+        told = second_opinion(checkpoint, engine.folder, settings, canary, [x - 1 for x in scores])
+        assert told.endswith("between a fresh engine of vLLM and transformers on the CPU")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +212,8 @@ def sabotaged(tmp_path_factory) -> Iterator[VllmEngine]:
     engine = VllmEngine(folder, Settings(settings, worker=(sys.executable, "-m", "tests.plugins.saboteur")))
     try:
         engine.start()
-        verdicts()[engine._kind()] = ""
+        kind = kind_of(folder, engine.about, engine.options, engine.settings.environment)
+        verdicts()[kind] = Verdict()
         yield engine
     finally:
         engine.close()
@@ -297,7 +316,7 @@ def workers_of(parent: int) -> list[int]:
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path, host: PluginHost, monkeypatch):
     """With small windows: at the 31st document at most 62 of 100 requests were sent, so that there is more to do."""
-    monkeypatch.setattr("harness_plugins.engines.vllm.WINDOW", 16)
+    monkeypatch.setattr("harness_plugins.engines.vllm_engine.WINDOW", 16)
     monkeypatch.setattr("harness_plugins.engines.processes.WINDOW", 16)
     killed: list[int] = []
     others = workers_of(os.getpid())  # of engines that other tests share

@@ -23,7 +23,7 @@ class UnquantizedEmbeddingMethod(UnquantizedLinearMethod):
 
 
 class Linear(torch.nn.Module):
-    """Keeps a packed copy, behind a function as in vLLM, and an empty parameter."""
+    """Keeps a packed copy that only a function uses, as in vLLM, and an empty parameter."""
 
     def __init__(self) -> None:
         super().__init__()

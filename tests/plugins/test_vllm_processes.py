@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import pytest
 from harness import Checkpoint, EngineError, OutOfMemory, Request, SampleRequest
 from harness.testing.fake_engine import FakeEngine
 from harness_plugins.engines.processes import WINDOW, _is_alive
-from harness_plugins.engines.vllm import Settings, VllmEngine, inspect
+from harness_plugins.engines.vllm import inspect
+from harness_plugins.engines.vllm_engine import Settings, VllmEngine
+from harness_plugins.engines.vllm_swaps import Verdict, keep_verdict, kind_of, verdict_of, verdicts
 
 WORKER = (sys.executable, "-m", "tests.plugins.stand_in")
 CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")
@@ -185,6 +188,43 @@ def test_a_swap_that_was_seen_right_is_trusted(start, tmp_path):
     assert set(pids(another, others)) == {before}  # seen by the first engine
 
 
+def forget() -> None:
+    """Forget what this process has seen, as if it were another one."""
+    verdicts().clear()
+
+
+@pytest.mark.soak
+def test_a_second_process_does_not_start_a_second_engine(start, tmp_path):
+    first, *others = [make_folder(tmp_path / name) for name in "abcd"]
+    engine = start(first)
+    assert len({engine.child.process.pid, *pids(engine, others)}) == 2
+    forget()
+    another = start(first, device=engine.options["device"])
+    before = another.child.process.pid
+    assert set(pids(another, others)) == {before}
+    forget()
+    other_options = start(first, device=engine.options["device"], seed=1)
+    assert len({other_options.child.process.pid, *pids(other_options, others)}) == 2
+
+
+@pytest.mark.soak
+def test_a_verdict_of_an_earlier_process_does_not_spare_the_check_after_a_swap(start, tmp_path):
+    """The swap is wrong in the second process only; a third one does not try again, and says where that is kept."""
+    first, *others = [make_folder(tmp_path / name) for name in "abc"]
+    engine = start(first)
+    pids(engine, others)
+    forget()
+    (first / "swaps").write_text("nothing")
+    for _ in range(2):
+        another = start(first, device=engine.options["device"])
+        before = another.child.process.pid
+        assert before not in pids(another, others)
+        note = another.describe()["notes"][-1]
+        assert "a later swap was wrong: the weights in use differ from the checkpoint in lm_head.weight" in note
+        forget()
+    assert re.search(r"\(found by an earlier process; remove .*\.json to repeat the comparison\)", note)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("swaps", "why"),
@@ -271,6 +311,46 @@ def test_equal_weights_under_two_names_are_no_wrong_swap(start, tmp_path):
     assert engine.describe()["notes"] == []
 
 
+def test_a_verdict_is_kept_on_disk_until_anything_changes_that_it_depends_on(folder, monkeypatch):
+    about = {"vllm": "1", "torch": "2", "device": "gpu"}
+
+    def kind(options=None, environment=None, **changes: str) -> tuple[str, ...]:
+        return kind_of(folder, about | changes, {"dtype": "float32", **(options or {})}, environment or {})
+
+    keep_verdict(kind(), Verdict("it differs", lasting=True))
+    verdicts().clear()
+    assert verdict_of(kind()).why_not == "it differs"
+    assert verdict_of(kind({"max_model_len": 5})).why_not == "it differs"
+    others = [kind(vllm="2"), kind(torch="3"), kind(device="cpu"), kind({"dtype": "bfloat16"}), kind({"seed": 1})]
+    assert [verdict_of(other) for other in [*others, kind(environment={"VLLM_X": "1"})]] == [None] * 6
+    monkeypatch.setenv("VLLM_ATTENTION_BACKEND", "other")
+    assert verdict_of(kind()) is None
+    monkeypatch.delenv("VLLM_ATTENTION_BACKEND")
+    (folder / "config.json").write_text('{"architectures": ["Other"]}')
+    assert verdict_of(kind()) is None
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"kind": ["other"], "why_not": ""}', '{"kind": null}', "\udcff"])
+def test_a_damaged_verdict_is_as_none_and_written_again(folder, damage):
+    kind = kind_of(folder, {}, {"damage": damage}, {})
+    keep_verdict(kind, Verdict("", lasting=True))
+    verdicts().clear()
+    file = verdict_of(kind).file
+    file.write_bytes(damage.encode("utf-8", "surrogateescape"))
+    assert verdict_of(kind) is None
+    keep_verdict(kind, Verdict("it differs", lasting=True))
+    verdicts().clear()
+    assert verdict_of(kind).why_not == "it differs"
+
+
+def test_what_may_be_otherwise_next_time_is_not_kept(folder):
+    kind = kind_of(folder, {}, {"once": True}, {})
+    keep_verdict(kind, Verdict("it failed"))
+    assert verdict_of(kind).why_not == "it failed"
+    verdicts().clear()
+    assert verdict_of(kind) is None
+
+
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +366,7 @@ def test_a_child_ends_when_its_parent_is_killed(folder):
     program = f"""
 import time
 from pathlib import Path
-from harness_plugins.engines.vllm import Settings, VllmEngine
+from harness_plugins.engines.vllm_engine import Settings, VllmEngine
 engine = VllmEngine(Path({str(folder)!r}), Settings({{"dtype": "float32", "grandchild": 1000}}, worker={WORKER!r}))
 engine.start()
 print(engine.child.process.pid, flush=True)

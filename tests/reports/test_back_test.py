@@ -79,7 +79,7 @@ def test_laws_that_fail_have_the_last_rank():
 
 
 def test_a_law_that_says_anything_may_happen_does_not_win():
-    """Its median is right and its interval covers everything; a line with a narrow interval is worth more."""
+    """Its median is right and its interval covers everything; a line with a narrow interval ranks higher."""
 
     class Anything:
         name, features, baseline = "anything", ("flops",), True

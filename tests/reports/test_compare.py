@@ -100,7 +100,7 @@ def test_a_forecast_is_of_the_largest_size_alone(nano_store: PointStore):
 
 
 def test_the_compute_to_reach_a_score_is_where_the_law_crosses_it(host: PluginHost):
-    """The interval holds the truth in most of 25 simulated ladders; a score above the law is not reached."""
+    """The interval covers the truth in most of 25 simulated ladders; a score above the law is not reached."""
     flops, rng, inside = np.geomspace(1e18, 1e22, 40), np.random.default_rng(0), 0
     for _ in range(25):
         y = 0.2 + 0.7 / (1 + np.exp(-2 * (np.log10(flops) - 20))) + rng.normal(scale=0.01, size=40)
@@ -216,7 +216,7 @@ def test_a_gap_in_a_curve_hides_no_crossing():
 
 
 def test_a_score_that_only_some_resamples_reach_has_a_lower_end(host: PluginHost):
-    """Half way lies beyond the points: the best curve of this ladder stops below the score, and some resamples do not.
+    """Half-way is beyond the points: the best curve of this ladder stays below the score, and some resamples do not.
 
     In 39 of 120 such ladders the answer was "not reached", though it lay in the range that was searched.
     """

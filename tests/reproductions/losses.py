@@ -56,7 +56,7 @@ def isoflops() -> Numbers:
 
 
 def over_trained() -> Numbers:
-    """Loss and average error of large models from five small runs and one of 1.4B, one law behind the other."""
+    """Loss and average error of large models from five small runs and one of 1.4B, with two laws in sequence."""
     runs = read("gadre", "redpajama_models_35.csv").rename(columns={"loss_c4_eval": "loss", "err_avg_17": "error"})
     multiple, smallest = runs["chinchilla_multiple"], runs["params"] == runs["params"].min()
     small = runs["params"].rank(method="dense") <= 4
@@ -80,7 +80,7 @@ def _percent(predicted: pd.Series, measured: pd.Series) -> float:
 
 
 def partial_curves() -> Numbers:
-    """The last 30 % of the tokens of OPT 13B and 30B, from all smaller sizes; E is not determined, and that is said."""
+    """The last 30 % of the tokens of OPT 13B and 30B, from all smaller sizes; E is not determined (a warning)."""
     points = read("hitchhiker", "opt_trajectories_to_30b.csv")
     points = points[points["tokens"] >= 1e10].assign(loss=lambda t: np.log(t["perplexity"]))
     found: Numbers = {}

@@ -74,7 +74,7 @@ def products() -> Numbers:
 
 
 def optima() -> Numbers:
-    """Exponents of published minima, and of the curves behind them."""
+    """Exponents of published minima, and of the underlying curves."""
     pairs, points = read("formll", "optimal_pairs.csv"), read("formll", "isoflop_points.csv")
     found: Numbers = {}
     for setting, own in pairs.groupby("setting"):

@@ -118,7 +118,7 @@ def generative() -> Numbers:
 
 
 def broken() -> Numbers:
-    """A break, seen from the points before and behind it, and what comes after them."""
+    """A break with points before and after it, and predictions beyond them."""
     truth = {"a": 0.3, "log_b": np.log(2), "c0": 0.05, "c1": 0.6, "log_d1": np.log(1e4), "log_f1": np.log(0.25)}
     points = made("broken_power", truth, {"flops": np.logspace(2, 7, 26)}).rename(columns={"flops": "x"})
     found = quick(points, "broken_power", "y", hold_out="x > 3e5", law_options={"feature": "x"})

@@ -33,7 +33,7 @@ class Target:
 
     @property
     def obtained(self) -> Numbers:
-        """Return the numbers that come out here; computed once."""
+        """Return the reproduced numbers, computed once."""
         return _computed(self.compute)
 
 

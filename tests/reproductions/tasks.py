@@ -46,7 +46,7 @@ STEP_2 |= {"piqa": (-0.459, 0.963, 5.03, 1.0)}
 
 
 def two_steps() -> Numbers:
-    """Bits per byte from the ends of 16 runs, accuracy from bits per byte along them, one behind the other at 7B."""
+    """Bits per byte from the ends of 16 runs, accuracy from bits per byte along them, in sequence at 7B."""
     points = read("olmo_ladder", "ladder_runs_16.csv.gz")
     runs = [run.sort_values("step") for _, run in points.groupby(["params", "chinchilla_multiple"])]
     found = {}

@@ -50,13 +50,13 @@ def mean_correlations() -> Numbers:
 
 
 def strong_correlations() -> Numbers:
-    """The share of documents whose correlation lies beyond 0.75."""
+    """The share of documents whose |correlation| exceeds 0.75."""
     steps = chain_of_items()
     return {f"{t}, {s.name}": float(s.strong().mean()) for t, found in steps.items() for s in found}
 
 
 def steps_of_tasks(*rows: tuple[float, ...]) -> dict[str, tuple[float, float]]:
-    """Name published numbers, a row a task, by task and step."""
+    """Name published numbers (one row per task) by task and step."""
     tasks = ("boolq-0shot", "scope-neglect-0shot", "scope-neglect-1shot", "dice-0shot", "dice-1shot")
     return {
         f"{task}, {step}": (value, 1e-3)
@@ -101,7 +101,7 @@ def sampled_until() -> Numbers:
 
 
 def active() -> Numbers:
-    """Four documents, over all orders in which they may be picked."""
+    """Four documents, over all orders of selection."""
     losses, weights = np.array([3, 1.2, 0.4, 2.2]), np.array([0.5, 0.2, 0.1, 0.2])
     found: Numbers = {"worked case": estimators.lure(losses[:2], np.array([0.5, 0.25]), 4).value}
     for labelled in (1, 2, 3, 4):

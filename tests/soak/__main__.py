@@ -35,7 +35,7 @@ WORST = ("lost", "doubled", "silent", "traceback", "hang")
 
 @dataclass
 class Ended:
-    """How a process ended: what it returned, an error of ours, a traceback, a signal, or not at all."""
+    """How a process ended: its status, an error of the harness, a traceback, a signal, or not at all."""
 
     how: str
     value: Any = None

@@ -116,7 +116,7 @@ def _values(kind: str, name: str) -> dict[str, str]:
 
 
 def is_package(kind: str) -> bool:
-    """Say whether a kind is written as a package, because it has data or several modules."""
+    """Tell whether a kind is written as a package, because it has data or several modules."""
     return bool(KINDS[kind].data)
 
 

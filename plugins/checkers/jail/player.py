@@ -77,12 +77,12 @@ class Player:
         A process that the program forked exits instead of answering.
         """
         try:
-            found = self.work(name, message)
+            reply = self.work(name, message)
         except BaseException as error:  # a value could not be encoded or decoded, for example one that contains itself
-            found = ["raised", *_described(error, Encoder(self.name)), []]
+            reply = ["raised", *_described(error, Encoder(self.name)), []]
         if os.getpid() != self.pid:
             os._exit(0)
-        write_message(self.fd, found)
+        write_message(self.fd, reply)
 
     def work(self, name: str, message: Any) -> list[Any]:
         """Do one piece of work; return its result, or the error that it raised, as a message."""
@@ -92,12 +92,12 @@ class Player:
         before = self.contents(shared)
         encoder = Encoder(self.name, shared)
         try:
-            found = ["value", encoder.encode(self.does[name](*arguments))]
+            reply = ["value", encoder.encode(self.does[name](*arguments))]
         except BaseException as error:  # SystemExit too: the tests may expect any error of the program
             encoder = Encoder(self.name, shared)
-            found = ["raised", *_described(error, encoder)]
+            reply = ["raised", *_described(error, encoder)]
         after = [[number, encoder.contents(value)] for number, value in enumerate(shared)]
-        return [*found, [item for item, old in zip(after, before, strict=True) if json.dumps(item[1]) != old]]
+        return [*reply, [item for item, old in zip(after, before, strict=True) if json.dumps(item[1]) != old]]
 
     def contents(self, containers: list[Any]) -> list[str]:
         """Return the contents of containers as JSON, for comparison."""

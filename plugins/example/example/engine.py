@@ -1,4 +1,4 @@
-"""The engine `example`, which scores. Replace `next_logprobs` by your model; the rest can stay."""
+"""The engine `example`, which only scores. Replace `next_logprobs` with your model."""
 
 import hashlib
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ class Example:
         return logits - np.logaddexp.reduce(logits)
 
     def score(self, requests):
-        """Yield the scores of requests: of each continuation the sum, and whether every token is the most probable."""
+        """Yield the scores of requests: for each continuation its log-probability, and whether it is greedy."""
         for request in requests:
             scored = [self.continuation(request.context, ids) for ids in request.continuations]
             logprobs, greedy = zip(*scored, strict=True)
@@ -46,7 +46,7 @@ class Example:
         return sum(row[token] for row, token in zip(rows, ids, strict=True)), greedy
 
     def generate(self, requests):
-        """This engine does not generate texts."""
+        """Raise EngineError, because this engine does not generate text."""
         raise harness.EngineError("engine example scores only; choose another engine for tasks of kind: generate")
 
     def swap(self, checkpoint, folder):
@@ -54,15 +54,15 @@ class Example:
         self.label = checkpoint.label
 
     def prefetch(self, checkpoint, folder):
-        """Start to read the checkpoint that will be swapped in next, or do nothing."""
+        """Start reading the checkpoint of the next swap, or do nothing."""
 
     def describe(self):
-        """Return what is stored as provenance with every cell: versions, device, options."""
+        """Return the provenance that is stored with every cell: versions, device, options."""
         return {"engine": "example", "version": "0.1.0"}
 
 
 def inspect(checkpoint, folder):
-    """Return what is known before any weights are read. Further keyword arguments are options (-O NAME=VALUE)."""
+    """Return properties that need no weights. Further keyword arguments are options (-O NAME=VALUE)."""
     return harness.EngineInfo(dtype="float64", max_length=2048, load_tokenizer=Tokenizer, shape="example")
 
 

@@ -6,7 +6,7 @@ import harness
 
 
 class Example:
-    """y(C) = low + (high - low) / (1 + (c / C)^b): from low at little compute to high at much.
+    """y(C) = low + (high - low) / (1 + (c / C)^b): accuracy rises from low to high with compute.
 
     Say here where the law comes from and when not to use it. The first line is the formula that `harness laws` shows.
     """
@@ -15,13 +15,13 @@ class Example:
     features = ("flops",)  # columns of the points
     parameters = {"low": (0.0, 1.0), "high": (0.0, 1.0), "log_c": (0.0, 80.0), "b": (0.0, 5.0)}  # bounds
     value_range = (0.0, 1.0)
-    example = {"low": 0.25, "high": 0.9, "log_c": 46.0, "b": 0.8}  # a typical case, which check_law recovers
+    example = {"low": 0.25, "high": 0.9, "log_c": 46.0, "b": 0.8}  # typical values, which check_law recovers
     takes = "5 budgets or more on both sides of c; a value from 0 to 1"
-    avoid = "if no point has left low"
+    avoid = "if no point is above low"
     source = "ours"
 
     def guess(self, y, flops):
-        """Return where the search begins: one value per parameter, from points (n,)."""
+        """Return starting values: one per parameter, from points (n,)."""
         return {"low": min(y), "high": max(y), "log_c": float(np.log(np.median(flops))), "b": 1.0}
 
     def formula(self, flops, low, high, log_c, b):

@@ -10,5 +10,5 @@ def example(scores):
 
 @harness.hookimpl
 def register_metrics(register):
-    """Register the metric with what the scores must contain."""
+    """Register the metric with the required contents of scores."""
     register(example, needs=["choices", "one_gold"], higher_is_better=False)

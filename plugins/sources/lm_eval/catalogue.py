@@ -84,12 +84,12 @@ def load(name: str, include_path: Sequence[str] = ()) -> Loaded:
     library()
     with quiet(), seeded():
         try:
-            found = _manager_of(name, tuple(include_path)).load(_spec(name, tuple(include_path)))
+            loaded = _manager_of(name, tuple(include_path)).load(_spec(name, tuple(include_path)))
         except HarnessError:
             raise
         except Exception as error:  # a task runs third-party code and reads data sets
             raise _explained(name, error) from error
-    return Loaded(dict(found["tasks"]), dict(found.get("groups") or {}))
+    return Loaded(dict(loaded["tasks"]), dict(loaded.get("groups") or {}))
 
 
 def _explained(name: str, error: Exception) -> HarnessError:
@@ -146,17 +146,17 @@ def _yaml_of(name: str) -> Path | None:
     line = re.compile(rf"""^task: *["']?{re.escape(name)}["']? *(#.*)?$""", re.MULTILINE)
     files = (file for file in root().rglob("*.yaml") if "__pycache__" not in file.parts)
     texts = ((file, file.read_text("utf-8", errors="ignore")) for file in files)
-    found = [(file, text) for file, text in texts if line.search(text)]
-    if len(found) != 1 or re.search(r"^(class|group):", found[0][1], re.MULTILINE):
+    definitions = [(file, text) for file, text in texts if line.search(text)]
+    if len(definitions) != 1 or re.search(r"^(class|group):", definitions[0][1], re.MULTILINE):
         return None
-    return found[0][0]
+    return definitions[0][0]
 
 
 def configure(task: Any, num_fewshot: int | None, seed: int | None) -> None:
     """Set the number of few-shot examples and their seed as simple_evaluate does; a task defined with 0 keeps 0."""
-    own = task.get_config("num_fewshot")
-    if num_fewshot is not None and own != 0:
+    default = task.get_config("num_fewshot")
+    if num_fewshot is not None and default != 0:
         task.set_config(key="num_fewshot", value=num_fewshot)
-    elif own is None:
+    elif default is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=FEWSHOT_SEED if seed is None else seed)

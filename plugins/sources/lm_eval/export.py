@@ -40,7 +40,7 @@ def export_store(
     if not cells:
         raise StoreError(f"{store.path} has no cells of tasks lm_eval:NAME; evaluate some with --tasks lm_eval:NAME")
     cells.sort(key=_order)
-    return [_export(store, list(own), folder, bootstrap_iters) for _, own in groupby(cells, key=_order)]
+    return [_export(store, list(group), folder, bootstrap_iters) for _, group in groupby(cells, key=_order)]
 
 
 def _order(cell: Any) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def _order(cell: Any) -> tuple[str, ...]:
 
 
 def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: int) -> Path:
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     names = [cell.task for cell in cells]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -62,14 +62,14 @@ def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: 
     for group, tasks in _units([store.task(cell.id.fingerprint) for cell in cells]):
         ids = {cell.id.fingerprint: cell.id for cell in cells}
         parts = [(task, store.answers(ids[task.fingerprint])) for task in tasks]
-        _merge(found, results_together(parts, group, bootstrap_iters))
-    return _write(found, cells, store, folder)
+        _merge(results, results_together(parts, group, bootstrap_iters))
+    return _write(results, cells, store, folder)
 
 
 def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, list[Task]]]:
     """Yield the tasks that lm-eval evaluates at once, with their group.
 
-    A group of tasks of several kinds is made of several tasks here. It is left out where one of them is missing.
+    A group of tasks of several kinds is made of several tasks here. It is left out if one of them is missing.
     """
     together: dict[str, list[Task]] = {}
     for task in tasks:
@@ -91,22 +91,22 @@ def _leaves(tree: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+def _merge(results: dict[str, Any], more: Mapping[str, Any]) -> None:
     for key in SUMS:
         if key in more:
-            found.setdefault(key, {}).update(more[key])
+            results.setdefault(key, {}).update(more[key])
 
 
-def _write(found: dict[str, Any], cells: list[Any], store: PointStore, folder: Path) -> Path:
+def _write(results: dict[str, Any], cells: list[Any], store: PointStore, folder: Path) -> Path:
     """Write results and samples with lm-eval's writer."""
     from lm_eval.loggers import EvaluationTracker
 
     checkpoint, settings = cells[0].checkpoint, cells[0].settings
-    samples = found.pop("samples")
+    samples = results.pop("samples")
     name = checkpoint.label.replace(":", "__").replace("@", "-step")
     arguments = {"pretrained": name, "source": checkpoint.source, "dtype": settings.dtype}
     asked = store.task_meta[cells[0].id.fingerprint]["source"]["asked"]
-    found |= {
+    results |= {
         "config": {"model": settings.engine, "model_args": arguments, "limit": asked.get("limit")},
         "lm_eval_version": library().__version__,
         "harness": {cell.task: {"cell": cell.id.name, **store.provenance(cell.id.name)} for cell in cells},
@@ -121,7 +121,7 @@ def _write(found: dict[str, Any], cells: list[Any], store: PointStore, folder: P
             chat_template=settings.chat_template or None,  # the digest of the template
             fewshot_as_multiturn=bool(settings.chat_template) and asked.get("multiturn", False),
         )
-        tracker.save_results_aggregated(results=found, samples=samples)
+        tracker.save_results_aggregated(results=results, samples=samples)
         for task, rows in samples.items():
             tracker.save_results_samples(task_name=task, samples=rows)
     return _written(folder / tracker.general_config_tracker.model_name_sanitized, tracker, samples)

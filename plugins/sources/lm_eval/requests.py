@@ -115,35 +115,35 @@ def _kind(name: str, task: Any, groups: Sequence[Sequence[Any]]) -> str:
     return {"loglikelihood_rolling": "text", "generate_until": "generate"}[types.pop()]
 
 
-def _has_unconditional(own: Sequence[Any]) -> bool:
+def _has_unconditional(requests: Sequence[Any]) -> bool:
     """Tell whether the second half of a document's requests repeats its continuations without context."""
-    half, rest = own[: len(own) // 2], own[len(own) // 2 :]
+    half, rest = requests[: len(requests) // 2], requests[len(requests) // 2 :]
     alike = all(a.args[1] == b.args[1] and not b.args[0] for a, b in zip(half, rest, strict=False))
     return len(half) == len(rest) > 1 and alike and any(a.args[0] for a in half)
 
 
-def _doc(name: str, task: Any, own: Sequence[Any], unconditional: bool) -> Doc:
+def _doc(name: str, task: Any, requests: Sequence[Any], unconditional: bool) -> Doc:
     """Return a document that contains lm-eval's requests for it."""
-    source = {"task": name, "doc": json.loads(json.dumps(own[0].doc, default=_plain))}
-    asked = own[: len(own) // 2] if unconditional else own
-    doc_id = f"{name}/{own[0].doc_id}"
-    if own[0].request_type == "generate_until":
-        return Doc(doc_id, (own[0].args[0],), ("",), ("",), (0,), source=source)
-    if own[0].request_type == "loglikelihood_rolling":
-        text = own[0].args[0]
+    source = {"task": name, "doc": json.loads(json.dumps(requests[0].doc, default=_plain))}
+    asked = requests[: len(requests) // 2] if unconditional else requests
+    doc_id = f"{name}/{requests[0].doc_id}"
+    if requests[0].request_type == "generate_until":
+        return Doc(doc_id, (requests[0].args[0],), ("",), ("",), (0,), source=source)
+    if requests[0].request_type == "loglikelihood_rolling":
+        text = requests[0].args[0]
         return Doc(doc_id, ("",), (text,), (text,), (0,), source=source)
     contexts = tuple(instance.args[0] for instance in asked)
     continuations = tuple(instance.args[1] for instance in asked)
     shared = contexts[:1] if len(set(contexts)) == 1 else contexts
-    choices = _choices(task, own[0].doc, continuations)
-    return Doc(doc_id, shared, continuations, choices, _gold(task, own[0].doc, choices), source=source)
+    choices = _choices(task, requests[0].doc, continuations)
+    return Doc(doc_id, shared, continuations, choices, _gold(task, requests[0].doc, choices), source=source)
 
 
 def _choices(task: Any, doc: Any, continuations: tuple[str, ...]) -> tuple[str, ...]:
     """Return the choices whose characters lm-eval counts, or the continuations without their leading space."""
-    found = task.doc_to_choice(doc) if task.get_config("doc_to_choice") is not None else []
+    listed = task.doc_to_choice(doc) if task.get_config("doc_to_choice") is not None else []
     plain = tuple(continuation.removeprefix(" ") for continuation in continuations)
-    return tuple(found) if len(found) == len(continuations) and all(isinstance(c, str) for c in found) else plain
+    return tuple(listed) if len(listed) == len(continuations) and all(isinstance(c, str) for c in listed) else plain
 
 
 def _gold(task: Any, doc: Any, choices: Sequence[str]) -> tuple[int, ...]:
@@ -151,8 +151,8 @@ def _gold(task: Any, doc: Any, choices: Sequence[str]) -> tuple[int, ...]:
     if len(choices) == 1:
         return (0,)
     target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
-    found = tuple(dict.fromkeys(_index(item, choices) for item in (target if isinstance(target, list) else [target])))
-    return found if all(0 <= k < len(choices) for k in found) and 0 < len(found) < len(choices) else ()
+    indices = tuple(dict.fromkeys(_index(item, choices) for item in (target if isinstance(target, list) else [target])))
+    return indices if all(0 <= k < len(choices) for k in indices) and 0 < len(indices) < len(choices) else ()
 
 
 def _index(target: Any, choices: Sequence[str]) -> int:
