@@ -46,7 +46,7 @@ class Answer:
 
     def tokens(self) -> list[Floats]:
         """Return the log-probabilities of the tokens of each sequence (n arrays)."""
-        each, slot = self.each.cpu().numpy().astype(np.float64), np.asarray(self.slot)
+        each, slot = self.each.cpu().numpy().astype(np.float64), self.slot.cpu().numpy()
         counts = np.bincount(slot, minlength=self.sums.shape[1])
         return np.split(each[np.argsort(slot, kind="stable")], np.cumsum(counts)[:-1])
 
@@ -193,7 +193,7 @@ class Forwards:
             each = value - total[which]
             sums = torch.zeros(2, n, dtype=torch.float64, device=self.device)
             sums.index_add_(1, slot, torch.stack([each.double(), below.double()]))
-        return Answer(sums, each, scored[2])
+        return Answer(sums, each, slot)
 
     def _logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         """Return logits (t, V) at flattened positions; the head reads only these."""

@@ -79,7 +79,7 @@ def test_equal_curves_and_curves_without_a_common_range_do_not_cross(host: Plugi
     assert crossovers(a, a) == ([], 0)
     points = pd.DataFrame({"flops": np.geomspace(1e25, 1e27, 5), "y": np.linspace(2, 1.5, 5)})
     later = fit(points, "power", value="y", registries=host, bootstrap=100, resample="checkpoints")
-    with pytest.raises(LawError, match="expected a common range"):
+    with pytest.raises(LawError, match="expected overlapping ranges"):
         crossovers(a, later)
 
 

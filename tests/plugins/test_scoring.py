@@ -67,11 +67,11 @@ class Telling(Forwards):
 
     def packed(self, batch, shared):
         self.events.append("start")
-        return Watched(super().packed(batch, shared).sums, self.events)
+        return Watched(**vars(super().packed(batch, shared)), events=self.events)
 
     def plain(self, rows):
         self.events.append("start")
-        return Watched(super().plain(rows).sums, self.events)
+        return Watched(**vars(super().plain(rows)), events=self.events)
 
 
 @pytest.mark.parametrize("share", [True, False])

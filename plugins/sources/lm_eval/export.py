@@ -69,7 +69,7 @@ def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: 
 def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, list[Task]]]:
     """Yield the tasks that lm-eval evaluates at once, with their group.
 
-    A group of tasks of several kinds is made of several tasks here. It is left out where one of them is missing.
+    A group of tasks of several kinds is made of several tasks here. It is left out if one of them is missing.
     """
     together: dict[str, list[Task]] = {}
     for task in tasks:
