@@ -166,8 +166,8 @@ def test_the_graph_of_packages_stays_small_enough_to_draw():
     levels: dict[str, int] = {}
     for name in TopologicalSorter(arrows).static_order():
         levels[name] = 1 + max((levels[other] for other in arrows.get(name, ())), default=0)
-    assert len(levels) <= 20
-    assert sum(map(len, arrows.values())) <= 86
+    assert len(levels) <= 21
+    assert sum(map(len, arrows.values())) <= 92
     assert max(levels.values()) <= 10
 
 

@@ -22,7 +22,6 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
-from harness.fitting.fit_figures import kept_points
 from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
 from harness.fitting.held_out_scores import HeldOut, references_of
@@ -168,7 +167,7 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     wide = prepared(points, law, request.value, request.where)
     ladder = Ladder.of(wide, law, options, Split(request.value, request.via, request.hold_out, request.store))
     fitted = _fit_ladder(law, ladder, options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), points=kept_points(ladder.points, ladder.target))
+    fitted = replace(fitted, law_options=dict(request.law_options), points=_kept(ladder))
     fitted = replace(fitted, hold_out=_held_out(fitted, ladder))
     if request.earlier:
         fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
@@ -176,6 +175,12 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     seen = ladder.points if rows is None else ladder.points[rows].reset_index(drop=True)
     known = ladder.arrays if rows is None else {name: values[rows] for name, values in ladder.arrays.items()}
     return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, seen, known)))
+
+
+def _kept(ladder: Ladder) -> pd.DataFrame:
+    """Return the fitted and held-out points, as `LawFit.points` keeps them."""
+    parts = (ladder.points.assign(is_held_out=False), ladder.target.assign(is_held_out=True))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSize]:

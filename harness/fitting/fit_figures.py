@@ -23,11 +23,6 @@ BEYOND = 4.0  # factor beyond the points up to which a curve is drawn
 WITH_ENDS = ("low", "high")
 
 
-def kept_points(points: pd.DataFrame, held_out: pd.DataFrame) -> pd.DataFrame:
-    """Return the points of a fit and those held out, as `LawFit.points` keeps them."""
-    return pd.concat([points.assign(is_held_out=False), held_out.assign(is_held_out=True)], ignore_index=True)
-
-
 def point_rows(fit: FitView) -> pd.DataFrame:
     """Return a row per point of a fit: label, its features, measured, low, high, is_held_out.
 

@@ -16,13 +16,17 @@ TABLES = (pd.DataFrame, pd.Series, Ladder)
 
 
 def modules_of(function) -> list[str]:
-    """Return the modules of fitting whose functions get a table or a ladder during a call, in order, each stay once."""
+    """Return the modules of fitting whose functions get a table or a ladder during a call, in order, each stay once.
+
+    Constructors that dataclasses generate, which only store their arguments, do not count.
+    """
     way: list[str] = []
 
     def enter(frame, event, arg):
         module, code = frame.f_globals.get("__name__", ""), frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        is_new = event == "call" and module.startswith(PREFIX) and way[-1:] != [module]
+        is_written = code.co_filename != "<string>"
+        is_new = event == "call" and is_written and module.startswith(PREFIX) and way[-1:] != [module]
         if is_new and any(isinstance(frame.f_locals.get(name), TABLES) for name in names):
             way.append(module)
 

@@ -62,7 +62,7 @@ def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
         ("model,params,x\na,1e9,0.4\nb,2e9,45\n", {}, UsageError, "a mixture of fractions and percentages"),
         ("model,params,x\na,1e9,good\nb,1e9,.5\n", {"tasks": ["x"]}, UsageError, "value is 'good' in row 0"),
         ("model,params\nm,1e9\n", {}, UsageError, "no column is a benchmark"),
-        ("model,params,x\nm,1e9,0.5\n", {"tasks": ["y*"]}, UsageError, "'y\\*' matches no column"),
+        ("model,params,x\nm,1e9,0.5\n", {"tasks": ["y*"]}, UsageError, "'y\\*' names no column"),
         ("model,params,x\nm,1e9,0.5\nm,1e9,0.6\n", {}, LawError, "which differ in value"),
         ("model,params,x\nm,1e9,0.5\nm,1e9,0.5\n", {}, LawError, "--drop-duplicates"),
         ("model,params,x\nm,1e9,\n", {"tasks": ["x"]}, UsageError, "1 of 1 rows have no value"),

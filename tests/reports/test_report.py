@@ -193,7 +193,7 @@ def test_a_table_is_reported_and_drawn_where_a_store_is(tmp_path: Path):
 @pytest.mark.parametrize(
     ("table", "metrics", "said"),
     [
-        ({"flops": [1e18]}, [], "no column is a benchmark; name them"),
+        ({"flops": [1e18]}, [], "no column is a benchmark; name the columns"),
         ({"flops": [1e18], "acc": [0.5]}, ["f1"], "'f1' names no column; columns are: acc, flops"),
         ({"acc": [0.5]}, ["acc"], "t.csv has no params, tokens, flops or loss; columns are"),
         ({"flops": [1e18], "metric": ["acc"], "value": [0.5]}, ["f1"], "the table has no metric f1; it has: acc"),
