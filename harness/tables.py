@@ -27,11 +27,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Range:
-    """A value with an interval."""
+    """A value with an interval; `step` is the distance of the values that its ends can have (0: any value)."""
 
     value: float
     low: float
     high: float
+    step: float = 0.0
 
     def __str__(self) -> str:
         if math.isnan(self.low) or math.isnan(self.high):
@@ -109,8 +110,9 @@ def _names(column: str, kind: type | None) -> tuple[str, ...]:
 
 
 def _values(cell: Cell, kind: type | None) -> list[Scalar]:
-    parts = list(vars(cell).values()) if isinstance(cell, (Measured, Range)) else [cell]
-    parts += [None] * (len(_names("", kind)) - len(parts))
+    size = len(_names("", kind))
+    parts = list(vars(cell).values())[:size] if isinstance(cell, (Measured, Range)) else [cell]
+    parts += [None] * (size - len(parts))
     return [_plain(part) for part in parts]
 
 
@@ -182,8 +184,8 @@ def text(cell: Cell) -> str:
 def differences(found: Table, expected: tuple[Sequence[str], Sequence[Sequence[str]]]) -> Iterator[str]:
     """Yield the cells of a table that differ from an expected one (columns and rows of text, as from its CSV file).
 
-    The tolerance is 0.001 (relative above 1); for values with an interval also one unit of the last printed digit. Rows
-    are compared in order.
+    The tolerance is 0.001 (relative above 1); for values with an interval also one unit of the last printed digit, and
+    one step of its ends. Rows are compared in order.
     """
     columns, rows = found.flat()
     kinds = found.kinds
@@ -215,7 +217,7 @@ def _units(cell: Cell, kind: type | None) -> list[float]:
     if not isinstance(cell, Range):
         return [0.0] * n
     width = (cell.high - cell.low) / 4
-    return [_unit(value, width) for value in (cell.value, cell.low, cell.high)]
+    return [max(_unit(value, width), cell.step) for value in (cell.value, cell.low, cell.high)]
 
 
 def _unit(value: float, width: float) -> float:

@@ -150,3 +150,14 @@ def test_text_of_others_is_shown_and_not_obeyed(host: PluginHost, tmp_path, suff
         (tmp_path / "t.csv").write_text(content)
         same = Table("t", "", ("task", printable(HOSTILE)), table.rows)
         assert list(differences(same, read_csv(tmp_path / "t.csv"))) == []
+
+
+def test_ends_of_an_interval_may_differ_by_one_step():
+    """A forecast's ends are whole documents: rounding in the last digit of a score can move one by a document."""
+    columns = ("forecast",)
+    table = Table("t", "T", columns, ((Range(0.99, 0.98, 1.0, step=1 / 400),),))
+    names = ["forecast", "forecast low", "forecast high"]
+    assert list(table.flat()[0]) == names
+    assert list(differences(table, (names, [["0.99", "0.9775", "1.0"]]))) == []
+    (line,) = differences(table, (names, [["0.99", "0.975", "1.0"]]))
+    assert "forecast low: 0.98; expected 0.975" in line

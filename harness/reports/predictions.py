@@ -178,7 +178,7 @@ def _forecast_row(row: Mapping[Hashable, Any], own: pd.Series) -> tuple[Cell, ..
         row["family"],
         label(own),
         Measured(measured, shown_error(own["stderr"], own["low"], own["high"])),
-        Range(median, low, high),
+        Range(median, low, high, step=1 / own["n"] if own["n"] > 0 else 0.0),  # ends are whole documents
         median - measured,
         bool(low <= measured <= high),
         verdict,

@@ -21,7 +21,8 @@ from harness_plugins.engines.forwards import Answer, Row, rows_of
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
 from harness_plugins.engines.sharing import Sharing, real_tree_differs
 
-WINDOW, BATCHES = 256, 4  # least requests per window, and batches that a window fills
+WINDOW = 256  # least requests per window
+BATCHES = {"cpu": 0, "cuda": 4}  # batches that a window fills; a CPU computes one after the other
 Launched = Callable[[], Iterable[ChoiceScore]]  # waits for a batch in progress and returns its scores
 
 
@@ -30,6 +31,7 @@ class Scorer:
     """Score with one module: its forward passes, limits, and verified optimisations."""
 
     batch_tokens: int = 1
+    batches: int = 0  # batches that a window fills
     scored: int = 1  # scored tokens of a batch
     row: int = 1  # tokens of a row that several trees are packed in
     rope_switch: int = 0  # tokens above which rotary frequencies change for a whole batch
@@ -49,7 +51,7 @@ class Scorer:
             yield from one_behind(self._launched(cell))
 
     def _launched(self, cell: Iterable[Request]) -> Iterator[Launched]:
-        for window in windows(cell, lambda: BATCHES * self.batch_tokens):
+        for window in windows(cell, lambda: self.batches * self.batch_tokens):
             short = [extent(request) <= self.sharing.reach for request in window]
             packed = list(compress(window, short))
             for run in runs(packed) if self.sharing.prefixes else [Run(packed)]:

@@ -27,7 +27,7 @@ from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import add_adapter, copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
-from harness_plugins.engines.scoring import Scorer
+from harness_plugins.engines.scoring import BATCHES, Scorer
 from harness_plugins.engines.sharing import (
     Sharing,
     length_of,
@@ -224,7 +224,7 @@ class TransformersEngine:
         if scorer.forwards:
             scorer.forwards.close()
         if model is not self.model:
-            self.scorer = scorer = Scorer(batch_tokens=self.settings.batch_tokens or BUDGET[kind])
+            self.scorer = scorer = Scorer(self.settings.batch_tokens or BUDGET[kind], BATCHES[kind])
         self.model = model.to(self.settings.device)
         scorer.forwards = forwards = Forwards(self.model, self.settings.device)
         config = model.config.get_text_config()
