@@ -124,6 +124,7 @@ class TaskMeta(TypedDict):
     about: NotRequired[str]
     groups: NotRequired[str]
     source: NotRequired[Mapping[str, Any]]
+    origin: NotRequired[Mapping[str, str]]
 
 
 def task_meta_of(kept: JsonObject) -> TaskMeta:
@@ -140,4 +141,7 @@ def task_meta_of(kept: JsonObject) -> TaskMeta:
     source = kept.get("source")
     if isinstance(source, Mapping):
         meta["source"] = source
+    origin = kept.get("origin")
+    if isinstance(origin, Mapping):
+        meta["origin"] = {name: str(value) for name, value in origin.items()}
     return meta

@@ -316,3 +316,23 @@ def test_a_folder_without_weights_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(harness.FamilyError, match="has no weights"):
         checkpoint_digest(tmp_path)
+
+
+def test_every_attribute_of_a_task_comes_back_from_the_store(tmp_path):
+    """All but its texts' settings and truncation, which are in the settings of its cells."""
+    shown = {"unconditional": True, "metric": "p_choices", "average": "micro", "about": "why", "groups": "clusters"}
+    task = replace(TASK, **shown, source={"prefix": "lm_eval", "name": "x"}, origin={"dataset": "org/x"})
+    assert set(vars(task)) == {
+        "name",
+        "kind",
+        "docs",
+        "fingerprint",
+        *shown,
+        "source",
+        "origin",
+        "generation",
+        "truncation",
+    }
+    store = Store(tmp_path / "store", create=True)
+    store.put_task(task)
+    assert store.task(task.fingerprint) == task
