@@ -189,10 +189,14 @@ def _family_and_size(model: str) -> tuple[str, str]:
 
 
 def _sizes(frame: pd.DataFrame) -> pd.Series:
-    """Return names of sizes by their parameters; "?" if these are unknown."""
-    if "params" not in frame.columns:
+    """Return names of sizes by their parameters; "?" if these are unknown.
+
+    In a table without parameters and steps, every amount of compute is a run of its own and names its size.
+    """
+    name = "params" if "params" in frame.columns else "flops"
+    if name not in frame.columns or (name == "flops" and "step" in frame.columns):
         return pd.Series("?", index=frame.index)
-    return pd.to_numeric(frame["params"], errors="coerce").map(lambda n: "?" if pd.isna(n) else f"{n:.4g}")
+    return pd.to_numeric(frame[name], errors="coerce").map(lambda n: "?" if pd.isna(n) else f"{n:.4g}")
 
 
 def _text(value: Scalar) -> str:

@@ -232,7 +232,7 @@ def _beyond(at: float, domain: tuple[float, float]) -> float:
 
 
 def _fit(points: Points, own: pd.DataFrame, asked: Asked, host: Any, *, seed: int) -> Any:
-    """Fit one family; raise LawError if it cannot be fitted."""
+    """Fit one family; raise LawError if it cannot be fitted, or has as many parameters as points."""
     from harness.points import ends, widen
 
     wide = widen(own)
@@ -242,7 +242,13 @@ def _fit(points: Points, own: pd.DataFrame, asked: Asked, host: Any, *, seed: in
         rng = np.random.default_rng([seed, 2])
         return frontier(wide, points.metric, rises=points.rises, rng=rng, **options)
     law = law_of(asked, points, wide, host)
-    return harness.fit(wide, law, value=points.metric, store=points.store, registries=host, seed=seed, **options)
+    found = harness.fit(wide, law, value=points.metric, store=points.store, registries=host, seed=seed, **options)
+    if not all(step.dof for step in found.steps):
+        raise LawError(
+            f"{len(wide)} points leave {law.name} no degree of freedom, so that its intervals are unknown; choose a "
+            "--law with fewer parameters"
+        )
+    return found
 
 
 def law_of(asked: Asked, points: Points, wide: pd.DataFrame, host: Any) -> Any:

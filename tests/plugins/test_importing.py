@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 import harness
 from harness import DamagedFile, LawError, UsageError
 from harness.cli import main
+from harness.fitting.point_source import table_points
 from harness.fitting.published import Reading, published
 from harness.host import PluginHost
 from harness.store.points import PointStore
@@ -299,3 +300,15 @@ def test_files_that_lm_eval_writes_are_imported(tmp_path):
     assert result.exit_code == 0, result.output
     assert "12 documents with the log-probability of every choice" in result.output
     assert set(harness.open_store(tmp_path / "s").tasks()) == {"sums", "cloze"}
+
+
+def test_points_without_params_and_steps_are_runs_of_their_own(host: PluginHost):
+    """Nine amounts of compute were read as one run, whose law had no degree of freedom and intervals of no width."""
+    flops = np.geomspace(1e18, 1e22, 9)
+    table = pd.DataFrame({"family": "ash", "flops": flops, "acc": 0.3 + 0.05 * np.log10(flops / 1e18)})
+    table["acc"] += 0.005 * np.cos(np.arange(9))
+    store = table_points(table, Reading(metrics=("acc",)), registries=host)
+    assert store.points()["size"].nunique() == 9
+    found = harness.fit(store.points(), "line", value="acc", bootstrap=20, registries=host)
+    assert (found.runs, found.sizes) == (9, 9)
+    assert found.steps[0].dof == 7

@@ -182,3 +182,16 @@ def test_the_command_ranks_a_store_and_names_families_without_a_law(nano_store: 
     found = CliRunner().invoke(main, asked)
     assert found.exit_code == 2  # birch has three points, too few for a sigmoid
     assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in found.stderr
+
+
+def test_a_family_without_degrees_of_freedom_is_not_ranked(host: PluginHost):
+    """Four points fit four parameters exactly, which says nothing about the error: no interval of zero width."""
+    flops = np.geomspace(1e20, 1e23, 8)
+    score = 0.25 + 0.5 / (1 + np.exp(-1.5 * (np.log10(flops) - 21.5))) + 0.01 * np.cos(np.arange(8))
+    table = pd.DataFrame({"family": list("aaaaaaaabbbbbbbbcccc"), "flops": [*flops, *flops, *flops[::2]]})
+    table["acc"] = [*score, *(score - 0.02), *score[::2]]
+    table["size"] = table["flops"].map("{:.3g}".format)
+    scores = named(rank(table, at={"flops": 1e22}, metric="acc", host=host, **FAST))["scores"]
+    assert [row[2] for row in scores.rows] == ["a", "b"]
+    assert all(row[3].high > row[3].low for row in scores.rows)
+    assert any("c: 4 points leave sigmoid no degree of freedom" in note for note in scores.notes)
