@@ -64,7 +64,7 @@ def y_axis(field: str, title: str) -> Spec:
 
 
 def tooltip(*names: str) -> list[Spec]:
-    """Return what is shown of a point under the pointer: texts, then numbers to four digits."""
+    """Return the fields of a tooltip: texts, then numbers to four digits."""
     named = [{"field": n, "type": "nominal", "title": TEXTS.get(n, n)} for n in names if n in TEXTS or n not in NUMBERS]
     return named + [_number(n) for n in names if n in NUMBERS]
 
@@ -140,7 +140,7 @@ def agreement_layers(shape: Spec, *texts: str, domain: Sequence[float] | None = 
 
 
 def covered_shape() -> Spec:
-    """Return the shapes of points whose interval covered what was measured, missed it, or is unknown."""
+    """Return one shape each for intervals that covered the measured value, missed it, or are unknown."""
     kinds = ("covered", "missed", "no interval")
     return _shape("inside", "Interval", kinds, ("circle", "cross", "triangle-up"))
 

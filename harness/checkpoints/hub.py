@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face hub: their files at a commit, and what is recorded of where they came from."""
+"""Checkpoints of the Hugging Face hub: their files at a commit, and the origin stored with their cells."""
 
 from __future__ import annotations
 

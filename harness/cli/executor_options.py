@@ -7,6 +7,8 @@ from typing import TypedDict, TypeVar
 
 import click
 
+from harness.cli.output import add_options
+
 C = TypeVar("C", bound=Callable[..., object])
 
 OPTIONS = (
@@ -34,9 +36,7 @@ class ExecutorFlags(TypedDict):
 
 def executor_options(command: C) -> C:
     """Add the options of executors to a click command."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, OPTIONS)
 
 
 def executor_settings(given: ExecutorFlags) -> dict[str, int | str]:

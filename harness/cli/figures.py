@@ -42,18 +42,11 @@ def _source(
     beside a store.
     """
     from harness.errors import UsageError
-    from harness.fitting.point_source import open_points
-    from harness.fitting.published import Reading
-    from harness.fitting.published_values import names_values
-    from harness.store.point_files import read_table
+    from harness.fitting.point_source import open_asked
 
     if metrics and path.is_dir():
         raise UsageError(f"{path} is a store, whose tasks have their metrics; --metric is for tables")
-    if task and not metrics and not path.is_dir():
-        table, _ = read_table(path)
-        metrics = (task,) if task in table.columns and not names_values(table) else ()
-    how = {name: asked.pop(name) for name in ("renames", "label", "where", "run", "drop_duplicates")}
-    return open_points(path, Reading(**how, metrics=metrics, selects=True), registries=host)
+    return open_asked(path, asked, host, metrics=metrics, score=task, selects=True)
 
 
 @click.command("report")

@@ -114,6 +114,13 @@ def row_options(command: C) -> C:
     return RUN(DROP(command))
 
 
+def add_options(command: C, options: Sequence[Callable[[C], C]]) -> C:
+    """Add options to a click command; --help lists them in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def point_options(command: C) -> C:
     """Add the options --map (`renames`), --label, --run and --drop-duplicates to a click command that reads points."""
     return MAP(LABEL(row_options(command)))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
+from harness.cli.output import add_options
+
 if TYPE_CHECKING:
     from harness.tasks.prompting import PromptingOptions
 
@@ -50,9 +52,7 @@ class PromptingFlags(TypedDict):
 
 def prompting_options(command: C) -> C:
     """Add these options to a click command."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, OPTIONS)
 
 
 def prompting_settings(given: PromptingFlags) -> PromptingOptions:

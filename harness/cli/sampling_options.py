@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
+from harness.cli.output import add_options
+
 if TYPE_CHECKING:
     from harness.evaluation.sampling import SamplingOptions
 
@@ -45,9 +47,7 @@ class SamplingFlags(TypedDict):
 
 def sampling_options(command: C) -> C:
     """Add the options for generated text to a click command."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, OPTIONS)
 
 
 def sampling_settings(given: SamplingFlags) -> SamplingOptions:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from harness.checkpoints.digests import (
-    tokenizer_digest,
-)
+from harness.checkpoints.digests import tokenizer_digest
 from harness.errors import EngineError
 from harness.evaluation.encoder import Encoder
 from harness.evaluation.plan import Job, truncation_of

@@ -123,7 +123,7 @@ def _curve(fit: FitView, x: str, measured: Sequence[float]) -> pd.DataFrame:
 
 
 def _against_measured(fit: FitView, name: str) -> pd.DataFrame:
-    """Return what a law predicts of its points, with its intervals, and what was measured."""
+    """Return predicted and measured values of the points of a law, with intervals."""
     points = point_rows(fit)
     if points.empty or fit.points is None:
         return pd.DataFrame()

@@ -108,7 +108,7 @@ def factors(past: Cases, logits: Floats, worth: Floats, ahead: Floats) -> Floats
 
     :param logits: the averaged quantiles (C, Q) of the past cases.
 
-    The factor is the root mean square of the normal scores of what was measured, shrunk to 1 by DOUBT cases, times
+    The factor is the root mean square of the normal scores of measured values, shrunk to 1 by DOUBT cases, times
     SHARPER. Cases at other distances count less, and so do those of little `worth` (C,). Without any case it is 1.
     """
     if not len(past.y):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pandas as pd
 from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import labelled, query, renamed
 from harness.fitting.published import Published, Reading, published
+from harness.fitting.published_values import names_values
 from harness.fitting.runs import ends
 from harness.host import default_host
 from harness.host.registries import Registries
@@ -73,11 +75,12 @@ class Source(NamedTuple):
     notes: tuple[str, ...]
 
 
-def open_points(path: Path, how: Reading, *, registries: Registries | None = None) -> Source:
+def open_points(path: Path, how: Reading, *, score: str | None = None, registries: Registries | None = None) -> Source:
     """Open a store, or read a CSV or Parquet table as `harness import` does.
 
     Of a table, `how.where` selects rows before anything else is done; of a store, the caller applies it to points.
-    Raises UsageError for a table that is none, or that has no scores.
+    Without `how.metrics`, `score` is the only score to read of a wide table that has a column of this name. Raises
+    UsageError for a file that is not a table, or a table without scores.
     """
     registries = registries or default_host()
     if path.is_dir() or not path.exists():
@@ -85,6 +88,8 @@ def open_points(path: Path, how: Reading, *, registries: Registries | None = Non
         store = open_store(path, registries=registries) if plain else ViewedStore(path, how, registries)
         return Source(store, None if how.selects else how.where, ())
     table, _ = read_table(path)
+    if score in table.columns and not how.metrics and not names_values(table):
+        how = replace(how, metrics=(str(score),))
     try:
         store = table_points(table, how, name=path.name, registries=registries)
     except LawError as error:
@@ -92,14 +97,23 @@ def open_points(path: Path, how: Reading, *, registries: Registries | None = Non
     return Source(store, None, store.found.notes)
 
 
-def open_asked(path: Path, asked: dict[str, Any], registries: Registries, *, metric: str | None = None) -> Source:
+def open_asked(
+    path: Path,
+    asked: dict[str, Any],
+    registries: Registries,
+    *,
+    metrics: Sequence[str] = (),
+    score: str | None = None,
+    selects: bool = False,
+) -> Source:
     """Open points with the options of a command, which are removed from `asked`: those of `point_options`, and where.
 
-    `metric` is the only score to read of a table: a column, or a metric of a long one; a store is read whole.
+    `metrics` are the only scores to read of a table (columns, or metrics of a long one); a store is read whole. `score`
+    is that of `open_points`, `selects` that of `Reading`.
     """
     how = {name: asked.pop(name) for name in ("renames", "label", "run", "drop_duplicates", "where")}
-    metrics = (metric,) if metric and not path.is_dir() else ()
-    return open_points(path, Reading(**how, metrics=metrics), registries=registries)
+    of_table = () if path.is_dir() else metrics
+    return open_points(path, Reading(**how, metrics=of_table, selects=selects), score=score, registries=registries)
 
 
 def table_points(

@@ -4,7 +4,7 @@
     wide    one row per model, one column per benchmark
 
 Columns are renamed (`NAMES`, `--map`), percentages are converted to fractions for each column, units of counts are
-checked, and unusable rows are dropped and counted. The notes say what was done.
+checked, and unusable rows are dropped and counted. The notes list these changes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SIZED = re.compile(r"[-_]?(\d+(?:\.\d+)?[bmkt])(?=$|[-_])", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Published:
-    """Long points, notes on what was done, the metric shown of each task, and whether higher is better."""
+    """Long points, notes on their conversion, the metric shown for each task, and whether higher is better."""
 
     points: pd.DataFrame
     notes: tuple[str, ...]

@@ -167,7 +167,7 @@ def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
     if values.max() > 100 or values.min() < 0:
         raise UsageError(
             f"{what} runs from {values.min():.4g} to {values.max():.4g}; expected fractions or percentages. Name the "
-            "benchmarks with --tasks, or what is measured with --metric (ppl, loss, bpb ... have no bounds)"
+            "benchmarks with --tasks, or their metric with --metric (ppl, loss, bpb ... have no bounds)"
         )
     small = ((values > 0) & (values <= 1)).mean()
     if small > MIXED:

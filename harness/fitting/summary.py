@@ -143,7 +143,7 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, float | str
 
 
 def _distance(fit: FitView, beyond: float) -> Iterator[str]:
-    """Yield how far a target lies beyond the fitted range, and the coverage of intervals at such a distance."""
+    """Yield the distance of a target from the fitted range, and the coverage of intervals at such a distance."""
     if beyond > FAR:
         ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in fit.domain.items())
         yield f"the target lies {beyond:.3g} times beyond the fitted range ({ranges})"

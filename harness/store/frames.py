@@ -1,4 +1,4 @@
-"""Rows and frames of cells: what is known of a checkpoint, and its choices, samples, documents and points."""
+"""Rows and frames of cells: attributes of checkpoints, and choices, samples, documents and points."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ def register_commands(cli: click.Group) -> None:
         from harness.points import open_asked
 
         metric = asked.pop("metric")
-        source = open_asked(points, asked, host, metric=metric)
+        source = open_asked(points, asked, host, metrics=[metric] if metric else [])
         asked |= {"where": source.where, "metric": metric if points.is_dir() else None}
         tables = noted(rank(source.store, at=places(at), host=host, **asked), source.notes)
         harness.print_tables(tables, host, suffix=suffix, output=output)
