@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -69,8 +70,13 @@ QUICK = {"numpy", "harness", "harness_plugins", "harness_tasks"}  # what a plugi
 PUBLIC = {"harness", *(f"harness.{name}" for name in FACADES | {"charts", "errors", "files", "tables", "types"})}
 
 
-def imports(source: str, *, top: bool = False) -> Iterator[str]:
-    """Yield the modules that a source imports; `top` leaves out those inside functions and under TYPE_CHECKING."""
+@cache
+def imports(source: str, *, top: bool = False) -> tuple[str, ...]:
+    """Return the modules that a source imports; `top` leaves out those inside functions and under TYPE_CHECKING."""
+    return tuple(imported(source, top=top))
+
+
+def imported(source: str, *, top: bool) -> Iterator[str]:
     tree = ast.parse(source)
     for node in tree.body if top else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -104,6 +110,7 @@ def package_of(module: str) -> str:
     return name if name in ALLOWED and "." in rest else "facades" if name in FACADES | {"", "__main__"} else name
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     """Return the modules of harness that each module of harness imports."""
     return {name: {m for m in imports(path.read_text("utf-8")) if m in MODULES} for name, path in MODULES.items()}
