@@ -11,12 +11,6 @@ from harness.fitting.runs import largest
 from harness.types import Bools
 
 
-def split(frame: pd.DataFrame, hold_out: str | float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (ladder, target): the points to fit, and the held-out points; see `held_out`."""
-    held = held_out(frame, hold_out)
-    return frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
-
-
 def held_out(frame: pd.DataFrame, hold_out: str | float | None) -> Bools:
     """Mark the held-out rows (n,); raise LawError if these are none or all rows.
 

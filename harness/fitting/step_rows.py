@@ -20,8 +20,6 @@ def step_rows(points: pd.DataFrame, law: Law, options: Options) -> tuple[Bools |
 
     Raises UsageError if the law does not have two steps, and LawError if an expression selects no point.
     """
-    if not options.of_steps:
-        return ()
     if not isinstance(law, ComposedLaw) or len(law.steps) != 2:
         raise UsageError(
             f"law {law.name!r} does not have two steps, which step1_where, step2_where and step1_objective need"

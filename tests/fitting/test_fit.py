@@ -12,6 +12,7 @@ import pytest
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
 from harness.fitting.fit_files import PointsFile, fit_file
+from harness.fitting.ladder import Asked, Ladder
 from harness.fitting.laws import curve
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, point_weights
@@ -319,7 +320,7 @@ def test_a_loss_column_can_stand_between_the_steps(host: PluginHost):
 
 def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
     """34 values of k were fitted as 34 runs, with an interval that 57 of 67 later points missed."""
-    from harness.fitting.ladder import units_of
+    from harness.fitting.resampling import units_of
 
     k = np.unique(np.geomspace(1, 100, 20).round())
     one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
@@ -365,8 +366,7 @@ def test_a_prediction_of_an_accuracy_is_not_narrower_than_its_binomial_limit(hos
 
 
 def test_resampling_units():
-    from harness.fitting.ladder import units_of
-    from harness.fitting.resampling import point_weights
+    from harness.fitting.resampling import point_weights, units_of
 
     points = pd.DataFrame(
         {"family": ["a"] * 4, "size": ["s", "s", "t", "t"], "seed": [0, 1, 0, 1], "step": [1, 2, 1, 2]}
@@ -683,7 +683,8 @@ def test_trends_are_looked_for_along_sizes_only(host: PluginHost):
     )
     assert "monotone" not in warnings_of(rows, OneAtATime(), host)
     sizes = pd.DataFrame({"flops": FLOPS, "y": power(FLOPS), "size": np.repeat(["s", "m", "l"], 4)})
-    assert len(rungs(sizes, "y")[0]) == 3
+    ladder = Ladder.of(sizes, host.laws["power"], Options(resample="runs"), Asked("y"))
+    assert len(rungs(ladder, np.arange(len(sizes)))[0]) == 3
 
 
 def turning(last: float) -> pd.DataFrame:
