@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from harness.charts import SCALES
+from harness.charts import LEVELS, SCALES, Panel, ReportData
 from harness.errors import LawError, PluginError, StoreError, UsageError, choose, suggest
-from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.fit import fit_families
 from harness.fitting.point_source import table_points
@@ -24,9 +23,8 @@ from harness.host.registries import Registries
 from harness.reports.documents import document_rows, read_documents
 from harness.reports.figure_data import back_tests, forecasts, two_steps
 from harness.reports.page import render
-from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.store.points import PointStore
-from harness.tables import Table
+from harness.tables import Table, printable
 from harness.types import Bools, Floats, Ints
 
 V = TypeVar("V")

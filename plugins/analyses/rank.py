@@ -13,7 +13,8 @@ import harness
 from harness import LawError, Table, UsageError
 from harness.errors import choose
 from harness.tables import noted
-from harness_plugins.analyses.equal_compute import SCALES, Asked, Match, best, likely, ranking, read_matches
+from harness_plugins.analyses.equal_compute import Match, best, likely, ranking, read_matches
+from harness_plugins.analyses.equal_points import SCALES, Asked
 
 if TYPE_CHECKING:
     import click
