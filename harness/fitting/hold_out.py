@@ -23,7 +23,7 @@ def held_out(frame: pd.DataFrame, hold_out: str | float | None) -> Bools:
     if held.all():
         raise LawError(f"hold_out={hold_out!r} holds out all {len(frame)} points; at least one must remain to fit")
     if not held.any():
-        raise LawError(f"hold_out={hold_out!r} holds out none of {len(frame)} points; columns: {choose(frame.columns)}")
+        raise LawError(f"hold_out={hold_out!r} holds out 0 of {len(frame)} points; columns: {choose(frame.columns)}")
     return held
 
 

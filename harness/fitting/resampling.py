@@ -135,7 +135,7 @@ def _replicates(measured: Measured, options: Options) -> dict[str, Floats]:
 def units_of(frame: pd.DataFrame, unit: str, runs: Runs | None = None) -> Ints:
     """Return the number of the unit that each point belongs to (n,): runs (`runs_of`), points or seeds."""
     if unit not in UNITS:
-        raise UsageError(f"resample={unit!r} is none of {choose(UNITS)}")
+        raise UsageError(f"resample={unit!r}; expected one of {choose(UNITS)}")
     if unit in {"runs", "joint"}:
         return (runs or runs_of(frame)).number
     keys = [name for name in ("family", "seed") if name in frame.columns]

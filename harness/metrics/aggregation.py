@@ -155,7 +155,9 @@ def _effective_documents(column: Floats, found: tuple[float, float], groups: Gro
 
 def _own_aggregate(metric: Metric) -> Callable[..., Floats]:
     if isinstance(metric.aggregate, str):
-        raise MetricError(f"metric {metric.name!r}: aggregate={metric.aggregate!r} is none of {choose(AGGREGATES)}")
+        raise MetricError(
+            f"metric {metric.name!r}: aggregate={metric.aggregate!r}; expected one of {choose(AGGREGATES)}"
+        )
     return metric.aggregate
 
 

@@ -58,7 +58,7 @@ def versus(
     found = (compared(store, first[key], second[key]) for key in shared)
     duels = sorted((duel for duel in found if duel), key=lambda duel: duel.task)
     if not duels:
-        raise UsageError(f"{a} and {b} share no task whose own metric compares documents")
+        raise UsageError(f"{a} and {b} share no task whose metric has a value for each document")
     return _table(duels, (a, b), level, correction)
 
 
@@ -87,7 +87,8 @@ def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.Da
     frame = pd.concat([pd.DataFrame(rows), points], ignore_index=True) if rows else points.reset_index(drop=True)
     kept = query(frame, where) if where else frame
     if kept.empty:
-        raise UsageError(f"none of {len(frame)} checkpoints and tasks has {where or 'a score'}")
+        found = f"{where!r} selects 0 of {len(frame)} checkpoints and tasks" if where else "no checkpoint has a score"
+        raise UsageError(found)
     return kept
 
 
@@ -190,7 +191,7 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRECTIONS)),
         help="Correction for multiple tasks: holm (family-wise error rate) or bh (false discovery rate).",
     )
-    @click.option("--where", metavar="EXPR", help="Expression that selects checkpoints first.")
+    @click.option("--where", metavar="EXPR", help="Expression that selects checkpoints before they are compared.")
     @harness.point_options
     @harness.table_options
     @click.pass_obj

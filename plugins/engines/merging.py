@@ -58,7 +58,7 @@ def _expect_all(adapter: Path, loaded: dict[str, Any]) -> None:
         if name not in stored or name not in loaded or not loaded[name].equal(stored[name].to(loaded[name]))
     )
     if lost:
-        raise EngineError(f"the adapter {adapter} does not fit its base model: {some(lost)} were not taken over")
+        raise EngineError(f"the adapter {adapter} does not fit its base model: {some(lost)} were not applied")
 
 
 def _untie(added: Any) -> None:

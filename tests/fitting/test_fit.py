@@ -253,7 +253,7 @@ def test_intervals_of_steps_with_their_own_rows_cover_the_truth(host: PluginHost
 def test_options_of_steps_are_for_laws_of_two_steps(host: PluginHost):
     with pytest.raises(UsageError, match="law 'power' does not have two steps"):
         quick(table(power(FLOPS)), "power", host, step1_where="ends")
-    with pytest.raises(LawError, match="step2_where='step > 9' selects none of 32 points"):
+    with pytest.raises(LawError, match="step2_where='step > 9' selects 0 of 32 points"):
         quick(trained(), "two_step", host, value="acc", step2_where="step > 9")
     plain, chosen = (
         quick(trained(), "two_step", host, value="acc", step1_where="ends", step1_objective=name).steps
@@ -379,7 +379,7 @@ def test_resampling_units():
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights > 0).all()
     assert weights.mean() == pytest.approx(1, abs=0.05)
-    with pytest.raises(UsageError, match="resample='rows' is none of"):
+    with pytest.raises(UsageError, match="resample='rows'; expected one of"):
         units_of(points, "rows")
 
 
@@ -571,12 +571,12 @@ def test_predictions_say_how_far_they_lie_beyond(host: PluginHost):
 
 def test_nothing_left_to_fit_and_nothing_held_out_are_said(host: PluginHost, tmp_path):
     points = table(power(FLOPS), family="a")
-    with pytest.raises(LawError, match="no points to fit: none of 12 has flops > 1e30"):
+    with pytest.raises(LawError, match="no points to fit: 'flops > 1e30' selects 0 of 12 rows"):
         list(fit_families(points, "power", value="y", registries=host, where="flops > 1e30"))
     with pytest.raises(LawError, match="no points to fit: the table is empty"):
         list(fit_families(points[:0], "power", value="y", registries=host))
     for none in ("flops < 0", 0.01):
-        with pytest.raises(LawError, match=f"hold_out='?{none}'? holds out none of 12 points"):
+        with pytest.raises(LawError, match=f"hold_out='?{none}'? holds out 0 of 12 points"):
             quick(points, "power", host, hold_out=none)
     save_fits([], tmp_path / "fit.json")
     with pytest.raises(LawError, match="has no fits"):
