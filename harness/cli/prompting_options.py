@@ -10,7 +10,7 @@ import click
 from harness.cli.output import add_options
 
 if TYPE_CHECKING:
-    from harness.tasks.prompting import PromptingOptions
+    from harness.tasks.prompt_options import PromptingOptions
 
 C = TypeVar("C", bound=Callable[..., object])
 OPTIONS = (

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
 from harness.files import digest_of, expect_characters
 from harness.host.registries import Registries
+from harness.tasks.conversations import as_chat
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import HubRows
-from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for
+from harness.tasks.prompt_options import PLAIN, Prompting, options_for
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.tasks.task_files import HubTask, TaskFile, read_task_file
 from harness.tasks.templates import Row, look_up
