@@ -83,10 +83,8 @@ def rouge(kind: str, *, stemmed: bool = False) -> Callable[[Samples], harness.Fl
         score = RougeScorer([kind], use_stemmer=stemmed).score_multi
         return _of_documents(samples, lambda text, references: score(list(references), text)[kind].fmeasure)
 
-    words = "stems of texts" if stemmed else "texts"
-    fn.__doc__ = (
-        f"Return the F-measure of {kind} of {words} and references, from 0 to 1 (package rouge-score; Lin 2004)."
-    )
+    words = "texts and references" + (", by stems of words" if stemmed else "")
+    fn.__doc__ = f"Return the F-measure of {kind} of {words}, from 0 to 1 (package rouge-score; Lin 2004)."
     return fn
 
 
