@@ -17,6 +17,8 @@ FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
 FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
+MOST_RATIO = 1e6  # tokens per parameter of most rows; models of 1e6 parameters saw 1e11 tokens
+LEAST_RATIO = 0.01  # of the row with the most
 FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # if the largest value is smaller, the unit is wrong
 COUNTS = ("flops", "params", "tokens")  # laws take their logarithms
 LABELS = ("family", "task", "flops_convention", "tokens_convention")
@@ -105,10 +107,29 @@ def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
         most = float(np.nanmax(values)) if np.isfinite(values).any() else np.inf
         if 0 < most < FEWEST[name]:
             raise LawError(
-                f"{name} are {np.nanmin(values):.4g} to {most:.4g}, too few for {WHAT[name]}; if they are in billions, "
-                f"convert them with --map '{name} * 1e9={name}'"
+                f"{name} are {np.nanmin(values):.4g} to {most:.4g}, too few for {WHAT[name]}; if they are in millions "
+                f"or billions, convert them with --map '{name} * 1e6={name}' or --map '{name} * 1e9={name}'"
             )
+    if set(names) & set(FEWEST):
+        _check_ratio(points)
     return warnings
+
+
+def _check_ratio(points: pd.DataFrame) -> None:
+    """Raise LawError if tokens per parameter are such that one of them must be in another unit than the other."""
+    if not {"params", "tokens"} <= set(points.columns):
+        return
+    params, tokens = (_numbers(points, name) for name in ("params", "tokens"))
+    ratio = (tokens / params)[(params > 0) & (tokens > 0) & np.isfinite(params) & np.isfinite(tokens)]
+    given = "tokens_convention" not in points.columns
+    if ratio.empty or (ratio.median() <= MOST_RATIO and (ratio.max() >= LEAST_RATIO or not given)):
+        return
+    wrong = "params" if ratio.median() > MOST_RATIO else "tokens"
+    raise LawError(
+        f"params are {params.min():.4g} to {params.max():.4g} and tokens {tokens.min():.4g} to {tokens.max():.4g}, or "
+        f"{ratio.min():.3g} to {ratio.max():.3g} tokens per parameter; if {wrong} are in millions, convert them with "
+        f"--map '{wrong} * 1e6={wrong}'"
+    )
 
 
 def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:

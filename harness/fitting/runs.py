@@ -148,8 +148,29 @@ def largest(frame: pd.DataFrame, sizes: int = 1) -> pd.Series[bool]:
 
 
 def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Mark the rows of the largest size of each family; a size with unknown params counts as the smallest."""
-    return largest(frame.assign(params=frame["params"].astype(float).fillna(0.0)))
+    """Mark the rows of the largest size of each family; a size with unknown params counts as the smallest.
+
+    If no params of a family are known, its sizes are ordered by their largest FLOPs, or else tokens; without these, all
+    rows are marked.
+    """
+    families = frame["family"] if "family" in frame.columns else pd.Series("", index=frame.index)
+    sizes = [families, *([frame["size"]] if "size" in frame.columns else [])]
+    scale = pd.Series(np.nan, index=frame.index)
+    for name in [name for name in ("params", "flops", "tokens") if name in frame.columns]:
+        own = pd.Series(numeric(frame, name), index=frame.index)
+        own = own if name == "params" else own.groupby(sizes, dropna=False).transform("max")
+        unknown = scale.isna().groupby(families, dropna=False).transform("all")
+        scale = scale.where(~unknown, own)
+    return largest(frame.assign(params=scale.fillna(0.0)))
+
+
+def doubled(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return rows of points that are equal in `keys`; imported ones also differ by their scale, label or run."""
+    if "checkpoint" not in points.columns:
+        return points[points.duplicated(list(keys), keep=False)]
+    imported, more = points["checkpoint"].isna(), [n for n in (*SCALE, "label", "run") if n in points.columns]
+    told = points.assign(**{name: points[name].where(imported) for name in more if name not in keys})
+    return points[told.duplicated(list(dict.fromkeys((*keys, *more))), keep=False)]
 
 
 def label(row: pd.Series) -> str:

@@ -78,7 +78,7 @@ def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.Da
     cells = [cell for cell in store.selected(task) if not store.is_sampled(cell.id)]
     rows = [{**checkpoint_columns(cell), "label": cell.checkpoint.label, "cell": cell} for cell in cells]
     own = store.tasks(task)
-    points = store.points(task, metrics=sorted(set(own.values()))) if not store.imported.empty else pd.DataFrame()
+    points = store.points(task, metrics=sorted(set(own.values()))) if not store.without_cells.empty else pd.DataFrame()
     if len(points):
         points = points[points["checkpoint"].isna() & (points["metric"] == points["task"].map(own))]
         keys = points["task"].astype(str) + ", " + points["metric"].astype(str)
