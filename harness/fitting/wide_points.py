@@ -100,7 +100,7 @@ def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint and task: a column per metric, and METRIC_stderr, _n, _low and _high.
+    """Return one row per checkpoint and task: one column per metric, and METRIC_stderr, _n, _low and _high.
 
     Wide points are returned unchanged. Raises LawError if a checkpoint has two values of a metric.
     """
