@@ -132,6 +132,23 @@ def test_a_group_of_several_kinds_has_points_where_all_its_tasks_are_stored(host
     assert set(store.points("lm_eval:mixed")["n"]) == {4}
 
 
+@pytest.mark.parity
+def test_a_task_that_is_evaluated_by_its_own_name_later_stays_part_of_its_groups(host: PluginHost, tmp_path: Path):
+    cases.mixed(3).write(tmp_path)
+    text = (tmp_path / "mixed.yaml").read_text()
+    (tmp_path / "other.yaml").write_text(text.replace("group: mixed", "group: other"))
+    asked = {"registries": host, "prompting": {"include_path": [str(tmp_path)]}}
+    for name in ("boolq", "mixed", "other", "boolq"):
+        harness.evaluate([MODEL], [f"lm_eval:{name}"], tmp_path / "s", **asked).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    assert len(store.cells()) == 2
+    values = store.points(metrics=["lm_eval:acc"]).set_index("task")["value"]
+    assert values["lm_eval:mixed"] == values["lm_eval:other"]
+    with cases.quiet():
+        (file,) = export_store(store, tmp_path / "out", None, 0)
+    assert set(json.loads(file.read_text())["groups"]) == {"mixed", "other"}
+
+
 # --- tasks that ship, beside lm-eval's ------------------------------------------------------------------------------
 
 

@@ -73,14 +73,21 @@ def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, li
     """
     together: dict[str, list[Task]] = {}
     for task in tasks:
-        part_of = task.source.get("part_of")
-        together.setdefault(json.dumps(part_of or task.name), []).append(task)
-    for own in together.values():
-        group = own[0].source.get("part_of")
-        if group is not None and leaves_of(group) <= {name for task in own for name in task.source["leaves"]}:
+        for group in _groups(task):
+            together.setdefault(json.dumps(group, sort_keys=True), []).append(task)
+    grouped = set[str]()
+    for described, own in together.items():
+        group = json.loads(described)
+        if leaves_of(group) <= {name for task in own for name in task.source["leaves"]}:
             yield group, own
-        else:
-            yield from ((task.source["group"], [task]) for task in own)
+            grouped |= {task.fingerprint for task in own}
+    yield from ((task.source["group"], [task]) for task in tasks if task.fingerprint not in grouped)
+
+
+def _groups(task: Task) -> list[Mapping[str, Any]]:
+    """Return the groups of tasks of several kinds that a task is part of; a store of earlier versions has one."""
+    found = task.source.get("part_of") or []
+    return [found] if isinstance(found, Mapping) else list(found)
 
 
 def _merge(results: dict[str, Any], more: Mapping[str, Any]) -> None:
