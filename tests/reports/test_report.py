@@ -19,6 +19,7 @@ from harness import Panel, PluginError, UsageError
 from harness.cli import main
 from harness.host import load_plugins
 from harness.reports.report import collect, write_report
+from harness.reports.task_figure import plot_task
 from harness.store.points import PointStore
 
 PANELS = [
@@ -237,3 +238,20 @@ def test_forecasts_of_the_report_have_their_measurements(data: harness.ReportDat
     assert held["measured"].notna().all()
     assert (held["low_90"] <= held["value"]).all()
     assert (held["value"] <= held["high_90"]).all()
+
+
+def test_values_over_many_decades_are_drawn_on_a_logarithmic_axis():
+    """Perplexities from 4e6 to 4 below a band up to 1e11 were a flat line."""
+    flops = np.geomspace(1e16, 1e22, 7)
+    perplexity = pd.DataFrame(
+        {"family": "f", "flops": flops, "params": np.sqrt(flops / 120), "ppl": 4 + 4e14 * flops**-0.5}
+    )
+    scales = {}
+    for name, shown in (
+        ("ppl", perplexity),
+        ("acc", perplexity.assign(acc=np.linspace(0.01, 0.9, 7)).drop(columns="ppl")),
+    ):
+        layers = plot_task(shown, name, law="line").to_dict()["layer"]
+        scales[name] = {layer["encoding"]["y"]["scale"].get("type") for layer in layers}
+    assert scales["ppl"] == {"log"}
+    assert scales["acc"] == {None}
