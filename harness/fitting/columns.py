@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ MOST_RATIO = 1e6  # tokens per parameter of most rows; models of 1e6 parameters 
 LEAST_RATIO = 0.01  # of the row with the most
 FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # if the largest value is smaller, the unit is wrong
 COUNTS = ("flops", "params", "tokens")  # laws take their logarithms
+LABELS = ("family", "task", "flops_convention", "tokens_convention")
 WHAT = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
 
 
@@ -196,6 +197,11 @@ def column(frame: pd.DataFrame, name: str) -> Floats:
     return values
 
 
+def arrays(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, Floats]:
+    """Return columns (n,) as `column` reads them, by name."""
+    return {name: column(frame, name) for name in names}
+
+
 def readable(frame: pd.DataFrame, name: str) -> Column:
     """Return a feature (n,): numbers, NaN where missing; or text. COUNTS must not be missing."""
     if name in COUNTS or name not in frame.columns:
@@ -217,6 +223,26 @@ def trials(frame: pd.DataFrame, name: str) -> Floats:
     values = column(frame, found)
     _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is not a whole number of 1 or more", f"{found} >= 1")
     return values
+
+
+def shared_labels(points: pd.DataFrame) -> dict[str, str]:
+    """Return family, task and conventions that all points share."""
+    shared = [name for name in LABELS if name in points and len(set(points[name])) == 1]
+    return {name: str(points[name].iloc[0]) for name in shared}
+
+
+def effective_documents(points: pd.DataFrame, name: str) -> float:
+    """Return the effective number of documents of the rates, from their standard errors; NaN if unknown.
+
+    p (1 - p) / stderr^2 of the median point between 0 and 1; the number of documents if all points are 0 or 1.
+    """
+    if not {f"{name}_n", f"{name}_stderr"} <= set(points.columns):
+        return float("nan")
+    p, n, errors = (pd.to_numeric(points[c]).to_numpy(np.float64) for c in (name, f"{name}_n", f"{name}_stderr"))
+    inside = (p > 0) & (p < 1) & (errors > 0)
+    if ((p < 0) | (p > 1)).any() or not np.isfinite(n).all():
+        return float("nan")
+    return float(np.median(p[inside] * (1 - p[inside]) / errors[inside] ** 2) if inside.any() else np.median(n))
 
 
 def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:

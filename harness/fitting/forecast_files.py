@@ -102,7 +102,7 @@ def _of_store(
     tasks = sorted(store.tasks(task) if task or metric else scored_tasks(store))
     if not tasks:
         raise UsageError(
-            f"{store.path} has no task with right answers; a forecast is of accuracies: name one with --metric"
+            f"{store.path} has no task with correct answers; a forecast needs accuracies: choose a metric with --metric"
         )
     frames = []
     for name in tasks:

@@ -74,7 +74,7 @@ def forecast(
     Raises LawError where there are no accuracies or no ladder has two sizes below its target.
     """
     if of not in SHARES:
-        raise UsageError(f"of={of!r} is none of {choose(SHARES)}")
+        raise UsageError(f"of={of!r}; expected one of {choose(SHARES)}")
     if not 0 < level < 0.99:
         raise UsageError(f"level={level}: expected a share above 0 and below 0.99, such as 0.9")
     registries = registries or default_host()
@@ -94,7 +94,7 @@ def forecast(
     first = 1 if many else FIRST
     fitted = [ladder for ladder in fitted if ladder.rungs >= first and ladder.targets]
     if not fitted:
-        raise LawError(f"none of {len(wanted)} ladders has two sizes below its target; add sizes")
+        raise LawError(f"0 of {len(wanted)} ladders have two sizes below the target; add sizes")
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
     others = [ladder for ladder in ladders if family not in (None, ladder.family)]
     run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
@@ -150,7 +150,7 @@ def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
         raise UsageError("name the model to forecast: params and tokens, or flops")
     counts = {len(own) for own in given.values()}
     if len(counts) > 1:
-        raise UsageError(f"{', '.join(given)} name {choose(counts)} models; expected as many of each")
+        raise UsageError(f"{', '.join(given)} give {choose(counts)} models; expected equal numbers")
     unknown = np.full(counts.pop(), np.nan)
     return Targets(**{name: given.get(name, unknown) for name in named}, docs=unknown)
 

@@ -100,8 +100,8 @@ def expect_same_scale(ladders: Sequence[Ladder], asked: Targets) -> None:
             of_ladder = bool(np.isfinite(ladder.flops).all() or np.isfinite(ladder.params * ladder.tokens).all())
             if of_ladder and not of_target:
                 raise LawError(
-                    f"{ladder.name} is a ladder of training FLOPs, and those of the model to forecast are unknown; "
-                    "name its tokens as well, or its FLOPs"
+                    f"{ladder.name} has training FLOPs, which are unknown for the model to forecast; give its FLOPs, "
+                    "or its tokens as well"
                 )
             if of_target and not of_ladder:
                 raise LawError(
@@ -141,7 +141,7 @@ def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
     low, high = float(frame[value].min()), float(frame[value].max())
     if low < 0 or high > 1:
         raise LawError(
-            f"{value} goes from {low:.4g} to {high:.4g}; a forecast is of accuracies from 0 to 1: divide percentages "
+            f"{value} ranges from {low:.4g} to {high:.4g}; a forecast needs accuracies from 0 to 1: divide percentages "
             "by 100, and fit a law to other values with harness fit"
         )
 
@@ -176,7 +176,7 @@ def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | No
     order = log_scale(params, tokens, flops)
     partly = np.isfinite(flops) | np.isfinite(params * tokens)
     if not np.isfinite(order).all() or (partly.any() and not partly.all()):
-        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known of some rows only; add them, or leave rows out")
+        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known for some rows only; add them, or leave rows out")
     loss = _numbers(own, via) if via else np.array([np.nan])
     return Ladder(
         task=task,

@@ -69,7 +69,9 @@ def compare(
     options = Options(objective, resample, bootstrap, level, starts, seed)
     comparison = Comparison(laws, reach, hold_out, score, options, store)
     if laws is None and hold_out != "largest":
-        raise UsageError(f"forecasts are of the largest size, not of hold_out={hold_out!r}; name laws (--law two_step)")
+        raise UsageError(
+            f"a forecast predicts the largest size, not hold_out={hold_out!r}; choose laws (--law two_step)"
+        )
     known = [store.registries.laws[name] for name in (*(laws or ()), reach)]
     if tuple(steps_of(known[-1])[0].features) != ("flops",):
         raise UsageError(f"{reach} is not a law of flops alone; expected one, such as sigmoid")
@@ -91,7 +93,7 @@ def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the selected points; raise UsageError if none of those shown is selected."""
     chosen = query(points, where)
     if not chosen["shown"].any():
-        raise UsageError(f"none of {len(points)} points has {where}; columns are: {choose(points.columns)}")
+        raise UsageError(f"{where!r} selects 0 of {len(points)} points; columns are: {choose(points.columns)}")
     return chosen
 
 

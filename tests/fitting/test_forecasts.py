@@ -153,7 +153,7 @@ def test_an_interval_that_says_nothing_abstains():
 def test_two_sizes_are_too_few():
     found = harness.forecast(several(2, sizes=SIZES[:2]), **BIG)
     assert found.frame["verdict"].str.contains("2 sizes, and a curve needs 3").all()
-    with pytest.raises(LawError, match="two sizes below its target"):
+    with pytest.raises(LawError, match="two sizes below the target"):
         harness.forecast(ladder(sizes=SIZES[:1]), **BIG)
 
 
@@ -402,7 +402,7 @@ def test_a_plan_is_printed_for_one_model_at_a_time(tmp_path):
 def test_a_model_without_tokens_is_not_placed_on_a_ladder_of_flops():
     """ln params was compared with ln FLOPs: a model ten times as large was forecast at chance, without a word."""
     points = ladder()
-    with pytest.raises(LawError, match="t, f is a ladder of training FLOPs.*name its tokens"):
+    with pytest.raises(LawError, match="t, f has training FLOPs.*give its FLOPs"):
         harness.forecast(points, params=2.2e9)
     of_sizes = points.drop(columns=["tokens", "flops"])
     for asked in (BIG, {"flops": 1e21}):

@@ -233,7 +233,7 @@ def test_results_without_samples_become_points(tmp_path):
     ("old", "new", "said"),
     [
         ('"acc": 1.0', '"acc": 0.0', "acc is 0.0, but its log-probabilities give 1"),
-        ('"target": "0"', '"target": "7"', "is none of its choices"),
+        ('"target": "0"', '"target": "7"', "is not one of its choices"),
         ('["-1.7370493412017822", "True"]', '"a text"', "expected a log-probability"),
     ],
 )
