@@ -264,3 +264,19 @@ def test_values_over_many_decades_are_drawn_on_a_logarithmic_axis():
         scales[name] = {layer["encoding"]["y"]["scale"].get("type") for layer in layers}
     assert scales["ppl"] == {"log"}
     assert scales["acc"] == {None}
+
+
+def test_a_law_of_flops_is_not_drawn_over_tokens_that_all_sizes_share():
+    """Its curve was a vertical line at the tokens of the last checkpoints, and at the params of the smallest size."""
+    params, steps = np.geomspace(1e8, 1e10, 5), np.array([1, 2, 4, 8])
+    points = pd.DataFrame([{"family": "f", "params": n, "size": f"{n:g}", "step": s} for n in params for s in steps])
+    points = points.assign(tokens=4e10 * points["step"]).assign(flops=lambda own: 6 * own["params"] * own["tokens"])
+    points["ppl"] = 2 + 1e3 * points["flops"] ** -0.2
+    said = list[str]()
+    for x, drawn in (("tokens", 0), ("params", len(params))):
+        chart = plot_task(points, "ppl", law="power", x=x, note=said.append)
+        curve = chart.data[chart.data["kind"] == "law"]
+        assert curve["x"].nunique() == len(curve)
+        assert bool(len(curve)) == bool(drawn)
+    assert curve["x"].between(1e8 * 0.99, 1e10 * 1.01).all()
+    assert [note for note in said if "FLOPs, which do not follow from tokens" in note]
