@@ -113,12 +113,17 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
     for point in points.to_dict("records"):
         key = tuple(str(point[name]) for name in identity)
         row = rows.setdefault(key, {k: v for k, v in point.items() if k not in OF_METRIC})
-        if point["metric"] in row:
+        if point["metric"] in row and not _same(row[point["metric"]], point["value"]):  # such as a column loss
             raise LawError(f"the metric {point['metric']} has the name of another column; rename one of them")
         row[point["metric"]] = point["value"]
         row[f"{point['metric']}_stderr"] = shown_error(*(point.get(k, np.nan) for k in ("stderr", "low", "high")))
         row |= {f"{point['metric']}_{name}": point[name] for name in ("n", "low", "high") if name in point}
     return pd.DataFrame(list(rows.values()))
+
+
+def _same(a: object, b: object) -> bool:
+    """Return whether two cells are equal, or both missing."""
+    return a == b or (a != a and b != b)  # noqa: PLR0124  # NaN
 
 
 def is_long(points: pd.DataFrame) -> bool:
