@@ -49,7 +49,7 @@ def show(host: PluginHost, /, task: str, n: int, data: Path | None, **given: Unp
     """Print the exact prompts of a task, with the boundary between context and continuation."""
     from harness.reports.listings import prompts
     from harness.tasks.loading import find_task
-    from harness.tasks.prompting import Prompting
+    from harness.tasks.prompt_options import Prompting
 
     answer(prompts(find_task(task, host, data, prompting=Prompting(**given)), n))
 
