@@ -101,8 +101,7 @@ def _explained(name: str, error: Exception, include_path: tuple[str, ...]) -> Ha
             "folder of your task files with --include-path"
         )
     why = f"lm_eval:{name} cannot be built: {type(error).__name__}: {_one_line(error)}"
-    is_of_data = isinstance(error, OSError)  # also errors of the packages datasets and huggingface_hub
-    if is_of_data and not _is_file(str(error.filename or "")):
+    if isinstance(error, OSError) and not _is_file(str(error.filename or "")):  # also of datasets, huggingface_hub
         return TaskError(
             f"{why}; expected its data set in the cache of the package datasets, on the network, or in a local file "
             "(dataset_path: json in a task file)"
