@@ -1,7 +1,7 @@
 """Public names for engines: files of a checkpoint, their digests, and token prefixes. Re-exports only."""
 
-from harness.checkpoints.digests import config_digest, tensors_digest, tokenizer_digest, weight_files
-from harness.checkpoints.weights import BUFFER, MASK, read_config
+from harness.checkpoints.digests import config_digest, tensors_digest, tokenizer_digest
+from harness.checkpoints.weights import BUFFER, MASK, read_config, safetensors_files, weight_files
 from harness.evaluation.tokens import common_prefix
 from harness.host.distribution import how_to_install
 
@@ -12,6 +12,7 @@ __all__ = [
     "config_digest",
     "how_to_install",
     "read_config",
+    "safetensors_files",
     "tensors_digest",
     "tokenizer_digest",
     "weight_files",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.checkpoints.adapters import adapter_digest, adapter_files
-from harness.checkpoints.weights import read_config, tensor_headers
+from harness.checkpoints.weights import read_config, safetensors_files, tensor_headers, weight_files
 from harness.errors import FamilyError, StoreError
 from harness.files import cache_folder, digest_of, write_whole
 from harness.types import Json
@@ -42,17 +42,8 @@ def tokenizer_digest(folder: Path) -> str:
 
 def tensors_digest(folder: Path) -> str:
     """Return the digest of names, dtypes and shapes of all tensors in safetensors, equal between steps of a run."""
-    headers = (tensor_headers(file) for file in folder.glob("*.safetensors"))
+    headers = (tensor_headers(file) for file in safetensors_files(folder))
     return digest_of(sorted(item for header in headers for item in header.items()))
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files with weights: safetensors, or PyTorch's if there are none."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
-        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
-    return files
 
 
 def code_files(folder: Path) -> list[Path]:

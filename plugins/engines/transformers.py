@@ -22,7 +22,7 @@ from typing import Any
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, Sample, SampleRequest
-from harness.engines import config_digest, how_to_install, read_config, tokenizer_digest
+from harness.engines import config_digest, how_to_install, read_config, safetensors_files, tokenizer_digest
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import add_adapter, copy_tensors, load_module, read_tensors
@@ -249,7 +249,7 @@ class TransformersEngine:
 
         Modules of half precision are not built ahead, because transformers sets the default dtype of all threads.
         """
-        if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
+        if config_digest(folder) == self.config and safetensors_files(folder):
             self.ahead = (folder, self.reader.submit(read_tensors, folder, self.settings.device_type, self.over.is_set))
         elif self.settings.dtype == "float32":
             self.ahead = (folder, self.reader.submit(self._load, folder))

@@ -24,6 +24,7 @@ from harness.testing import check_engine
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.loading import copy_tensors
 from harness_plugins.engines.transformers import inspect, open_engine
+from harness_plugins.engines.vllm import inspect as inspect_vllm
 
 CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")
 
@@ -199,6 +200,22 @@ def test_a_swap_gives_the_scores_of_a_fresh_engine(host: PluginHost):
             assert (engine.model is module) == ahead
         assert all((a == b).all() for a, b in zip(after, fresh, strict=True))
         assert not any((a == b).any() for a, b in zip(after, before, strict=True))
+
+
+def test_averaged_weights_in_the_same_folder_are_not_swapped_in(host: PluginHost, tmp_path):
+    """model_ema.safetensors replaced model.safetensors in every checkpoint except the first of a sweep."""
+    first, (checkpoint, folder) = located(host, "aster:w64l2@100"), located(host, "aster:w64l2@400")
+    averaged = located(host, "aster:w64l2@1600")[1] / "model.safetensors"
+    shutil.copytree(folder, tmp_path / "both")
+    shutil.copy(averaged, tmp_path / "both" / "model_ema.safetensors")
+    with open_engine(checkpoint, folder) as engine:
+        expected = {score.key: score.logprobs for score in engine.score(requests())}
+    with open_engine(*first) as engine:
+        engine.prefetch(checkpoint, tmp_path / "both")
+        engine.swap(checkpoint, tmp_path / "both")
+        assert all((score.logprobs == expected[score.key]).all() for score in engine.score(requests()))
+    with pytest.raises(EngineError, match=r"vLLM would also load model_ema.safetensors beside model.safetensors; move"):
+        inspect_vllm(checkpoint, tmp_path / "both")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
