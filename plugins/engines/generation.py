@@ -170,6 +170,7 @@ class Generator:
         from transformers import GenerationConfig
 
         model, device = self.forwards.model, self.forwards.device
+        self.forwards.forget_length()
         ends = Ends(draws, self.tokenizer, self._eos())
         settings = GenerationConfig(
             do_sample=False, max_new_tokens=max(draw.most for draw in draws), pad_token_id=0, use_cache=True

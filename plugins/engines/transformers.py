@@ -23,15 +23,16 @@ from typing import Any
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, Sample, SampleRequest
 from harness.engines import config_digest, how_to_install, read_config, safetensors_files, tokenizer_digest
+from harness_plugins.engines.causality import expect_causal
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import add_adapter, copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
+from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.scoring import BATCHES, Scorer
 from harness_plugins.engines.sharing import (
     Sharing,
     length_of,
-    rope_switch,
     sharing_of,
     sharing_with_other_weights,
 )
@@ -233,6 +234,8 @@ class TransformersEngine:
         scorer.rope_switch = rope_switch(config.to_dict()) or self.context
         if why_not := forwards.settle_head():
             scorer.note(f"{name} computes all logits with its own head: {why_not}")
+        if not known.lasting:
+            expect_causal(forwards, min(self.context, scorer.rope_switch))
         if known.lasting:
             scorer.sharing = sharing_with_other_weights(forwards, known, self.context)
         else:
