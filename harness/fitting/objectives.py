@@ -30,6 +30,11 @@ class Objective:
     domain: tuple[float, float] = (-np.inf, np.inf)
     counts = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Return whether residuals are differences of values, so that their derivatives are those of the curve."""
+        return self.slope is _one and self.delta is None and not self.counts
+
     def check(self, law: str, y: Floats) -> None:
         """Raise LawError for values (n,) outside the domain of the objective."""
         low, high = self.domain

@@ -155,8 +155,8 @@ class StepData:
         def residuals(params: Floats, which: Ints) -> Floats:
             value = curve(law, params, own(which))
             with np.errstate(all="ignore"):
-                found: Floats = objective.residuals(value, rows_at(target, which), trials) / self.delta
-            return found
+                found: Floats = objective.residuals(value, rows_at(target, which), trials)
+                return found if objective.is_plain else found / self.delta
 
         def slopes(params: Floats, which: Ints) -> tuple[Floats, Floats] | None:
             found = differentiate(law.formula, own(which), {k: params[:, j : j + 1] for j, k in enumerate(names)})
@@ -165,12 +165,16 @@ class StepData:
             value, by_parameter = found
             with np.errstate(all="ignore"):
                 missed = objective.residuals(value, rows_at(target, which), trials)
+                if objective.is_plain:
+                    return missed, by_parameter
                 by_value = objective.slopes(value, missed, rows_at(target, which), trials) / self.delta
                 by_parameter *= by_value[:, None]
                 return missed / self.delta, by_parameter
 
         lower, upper = bounds(law)
         huber = objective.delta is not None
+        if weights is not None and (weights == 1).all():
+            weights = None
         return Problem(residuals, lower, upper, target, weights, huber, slopes)
 
 

@@ -53,33 +53,51 @@ class Problem:
 
     def cost(self, params: Floats, which: Ints) -> Floats:
         """Return the objective of problems (b,); infinite if a residual is not finite."""
-        size = np.abs(self.residuals(params, which))
+        missed = self.residuals(params, which)
         with np.errstate(over="ignore", invalid="ignore"):
-            inside = np.minimum(size, 1.0) if self.huber else size
-            loss = inside * (size - 0.5 * inside)  # size^2 / 2, and size - 1 / 2 beyond the corner
+            if self.huber:
+                size = np.abs(missed)
+                inside = np.minimum(size, 1.0)
+                loss = inside * (size - 0.5 * inside)  # size^2 / 2, and size - 1 / 2 beyond the corner
+            else:
+                loss = 0.5 * np.square(missed)
             total = (loss if self.weights is None else loss * rows_at(self.weights, which)).sum(1)
         return np.where(np.isfinite(total), total, np.inf)
 
-    def steps(self, params: Floats, which: Ints, damping: Floats) -> Iterator[Floats]:
-        """Yield damped steps (b, p) for damping (s, b), one row per kind of step; parameters at an active bound stay.
+    def equations(self, params: Floats, which: Ints) -> tuple[Floats, Floats]:
+        """Return the gradient (b, p) and the normal matrices (s, b, p, p), one per kind of step.
 
         Squares have one kind, Huber's loss has two: iterated reweighting and Newton's method.
         """
         value, jacobian = self.linearised(params, which)  # (b, n), (b, p, n)
-        weight = np.ones_like(value) if self.weights is None else rows_at(self.weights, which)
-        size = np.abs(value)
-        gradient = (jacobian @ (weight * (np.clip(value, -1, 1) if self.huber else value))[:, :, None])[:, :, 0]
-        reweighted = weight / np.maximum(size, 1.0) if self.huber else weight
-        diagonal = (jacobian**2 @ reweighted[:, :, None])[:, :, 0]
+        pull, curvatures = self._pulls(value, None if self.weights is None else rows_at(self.weights, which))
+        turned = jacobian.swapaxes(1, 2)
+        normals = [(jacobian if own is None else jacobian * own[:, None]) @ turned for own in curvatures]
+        return (jacobian @ pull[:, :, None])[:, :, 0], np.stack(normals)
+
+    def steps(self, params: Floats, equations: tuple[Floats, Floats], damping: Floats) -> Iterator[Floats]:
+        """Yield damped steps (b, p) for damping (s, b), one per kind; parameters at an active bound stay.
+
+        `equations` are those at params (b, p), and are overwritten.
+        """
+        gradient, normals = equations
         stuck = ((params <= self.lower) & (gradient > 0)) | ((params >= self.upper) & (gradient < 0))
         gradient[stuck] = 0.0
+        diagonal = np.einsum("bpp->bp", normals[0]).copy()
         floor = 1e-14 * diagonal.max(1, keepdims=True) + 1e-300
-        for curvature, own in zip([reweighted, weight * (size <= 1)], damping, strict=False):
-            normal = (jacobian * curvature[:, None]) @ jacobian.swapaxes(1, 2)
+        for normal, own in zip(normals, damping, strict=True):
             np.einsum("bpp->bp", normal)[:] += own[:, None] * np.maximum(diagonal, floor) + floor
             normal[stuck[:, :, None] | stuck[:, None, :]] = 0.0
             np.einsum("bpp->bp", normal)[stuck] = 1.0
             yield np.asarray(-np.linalg.solve(normal, gradient[:, :, None])[:, :, 0], dtype=np.float64)
+
+    def _pulls(self, value: Floats, weights: Floats | None) -> tuple[Floats, list[Floats | None]]:
+        """Return the derivative of the loss by residuals (b, n), and its curvature per kind of step (None: 1)."""
+        if not self.huber:
+            return value if weights is None else weights * value, [weights]
+        size = np.abs(value)
+        weight = np.ones_like(value) if weights is None else weights
+        return weight * np.clip(value, -1, 1), [weight / np.maximum(size, 1.0), weight * (size <= 1)]
 
     def linearised(self, params: Floats, which: Ints) -> tuple[Floats, Floats]:
         """Return residuals (b, n) and their derivatives (b, p, n); non-finite ones are set to 0."""
@@ -157,21 +175,27 @@ def _minimise(problem: Problem, params: Floats, numbers: Ints, effort: Effort) -
 
     Each kind of step has its own damping; the best step is taken.
     """
+    (b, p), kinds = params.shape, 2 if problem.huber else 1
     cost = problem.cost(params, numbers)
-    damping = np.full((2 if problem.huber else 1, len(params)), 1e-3)
-    active = np.isfinite(cost)
+    damping = np.full((kinds, b), 1e-3)
+    gradient, normals = np.empty((b, p)), np.empty((kinds, b, p, p))
+    active, moved = np.isfinite(cost), np.ones(b, dtype=bool)  # moved: since the last equations
     for _ in range(effort.iterations):
         at = np.flatnonzero(active)
         if not len(at):
             break
+        stale = at[moved[at]]
+        if len(stale):
+            gradient[stale], normals[:, stale] = problem.equations(params[stale], numbers[stale])
+            moved[stale] = False
         old, before, which = params[at], cost[at], numbers[at]
         length, idle = np.zeros(len(at)), np.ones(len(at), dtype=bool)
-        for kind, move in enumerate(problem.steps(old, which, damping[:, at])):
+        for kind, move in enumerate(problem.steps(old, (gradient[at], normals[:, at]), damping[:, at])):
             new = np.clip(old + move, problem.lower, problem.upper)
             found = problem.cost(new, which)
-            better = found < before
-            best = at[found < cost[at]]
-            params[best], cost[best] = new[found < cost[at]], found[found < cost[at]]
+            better, is_best = found < before, found < cost[at]
+            best = at[is_best]
+            params[best], cost[best], moved[best] = new[is_best], found[is_best], True
             damping[kind, at] = np.where(better, np.maximum(damping[kind, at] / 5, 1e-15), damping[kind, at] * 4)
             length = np.maximum(length, np.abs(new - old).max(1) / (np.abs(old).max(1) + 1e-30))
             idle &= better
