@@ -22,7 +22,7 @@ from typing import Any
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, Sample, SampleRequest
-from harness.engines import config_digest, how_to_install, read_config, safetensors_files, tokenizer_digest
+from harness.engines import config_digest, how_to_install, own_ends, read_config, safetensors_files, tokenizer_digest
 from harness_plugins.engines.causality import expect_causal
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator, unused_settings
@@ -114,6 +114,11 @@ def inspect_installed(checkpoint: Checkpoint, folder: Path, **options: Any) -> E
     return info
 
 
+def module_of(folder: Path) -> tuple[str, str]:
+    """Return what checkpoints that are served by one module have in common: config.json, and the ends of texts."""
+    return config_digest(folder), str(own_ends(folder))
+
+
 def _is_rotary(config: Mapping[str, Any]) -> bool:
     return any(key.startswith(("rope", "rotary")) for key in config)
 
@@ -180,7 +185,7 @@ class TransformersEngine:
         self.model: Any = None
         self.scorer: Any = Scorer()
         self.folder = folder
-        self.config = config_digest(folder)
+        self.config = module_of(folder)
         self._serve(self._load(folder))
 
     def close(self) -> None:
@@ -260,14 +265,14 @@ class TransformersEngine:
         """
         if checkpoint.adapter or self.settings.adapter:
             return
-        if config_digest(folder) == self.config and safetensors_files(folder):
+        if module_of(folder) == self.config and safetensors_files(folder):
             self.ahead = (folder, self.reader.submit(read_tensors, folder, self.settings.device_type, self.over.is_set))
         elif self.settings.dtype == "float32":
             self.ahead = (folder, self.reader.submit(self._load, folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Serve another checkpoint: copy its weights into the module, use the prefetched module, or load it."""
-        read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
+        read, self.folder, self.config = self._read_ahead(folder), folder, module_of(folder)
         if checkpoint.adapter or self.settings.adapter:
             read, self.settings = None, replace(self.settings, adapter=checkpoint.adapter)
         if isinstance(read, Mapping) and copy_tensors(self.model, read):

@@ -12,7 +12,7 @@ from typing import Any
 
 import harness
 from harness import Checkpoint, EngineError, EngineInfo
-from harness.engines import config_digest, how_to_install, safetensors_files, tensors_digest
+from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tensors_digest
 from harness_plugins.engines.merging import merged_folder
 from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
@@ -48,7 +48,11 @@ def inspect(
     kinds = [options.get("quantization") or info.quantisation]
     if options.get("kv_cache_dtype", "auto") != "auto":
         kinds.append(f"kv_cache {options['kv_cache_dtype']}")
-    shape = "" if checkpoint.adapter else f"{config_digest(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+    shape = (
+        ""
+        if checkpoint.adapter
+        else f"{config_digest(folder)} {own_ends(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+    )
     return replace(info, quantisation=", ".join(kinds), shape=shape)
 
 

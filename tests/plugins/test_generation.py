@@ -129,6 +129,15 @@ def test_a_stop_that_is_a_special_token_ends_a_text(tmp_path, host, engine, word
     assert cut.text == whole.text[: whole.text.index(".")]
 
 
+def test_ends_of_texts_are_those_of_the_checkpoint_that_was_swapped_in(tmp_path, host, engine, words):
+    (whole,) = engine.generate([SampleRequest("x", words, 16)])
+    folder = copied(host, tmp_path / "own", eos_token_id=[0, whole.ids[3]])
+    engine.prefetch(CHECKPOINT, folder)
+    engine.swap(CHECKPOINT, folder)
+    (cut,) = engine.generate([SampleRequest("x", words, 16)])
+    assert cut.ids == whole.ids[: whole.ids.index(whole.ids[3]) + 1]
+
+
 def test_other_ends_of_texts_beside_the_weights_are_another_cell(tmp_path, host):
     """Whoever added <|eot_id|> to generation_config.json was told that the texts are already stored."""
     folder = copied(host, tmp_path / "own")
