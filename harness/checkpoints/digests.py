@@ -144,10 +144,19 @@ class DigestCache:
         self._write()
 
     def digest(self, file: Path, *, rehash: bool = False) -> str:
-        """Return the digest of a file; for a blob of the hub's cache it is the file name."""
-        blob = file.resolve().name
-        if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) and not rehash:
-            return blob
+        """Return the digest of a file; raise FamilyError for a blob of the hub's cache that has another than its name.
+
+        The name is what the hub says. Downloads are not verified, and disks fill and fail.
+        """
+        digest, blob = self._digest(file, rehash=rehash), file.resolve()
+        if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob.name) and digest != blob.name and not rehash:
+            raise FamilyError(
+                f"{file} is damaged: it has another SHA-256 than on the hub; delete {blob} and download it again "
+                "(--rehash evaluates it as it is)"
+            )
+        return digest
+
+    def _digest(self, file: Path, *, rehash: bool) -> str:
         key, stamp = str(file.resolve()), list(_stamp(file))
         known = self._known.get(key)
         if not rehash and isinstance(known, dict) and known.get("stamp") == stamp and "sha256" in known:
