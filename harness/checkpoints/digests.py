@@ -25,6 +25,7 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
+OTHERS = ("*.model", "*.model.v*", "*.tiktoken", "*.spm", "*.bpe", "*.codes")  # of a tokenizer, by wildcards
 SECONDS = 5.0  # between two writings of the cache
 VOLATILE = {"transformers_version", "_name_or_path"}  # keys of config.json that do not change the model
 
@@ -36,8 +37,13 @@ def config_digest(folder: Path) -> str:
 
 def tokenizer_digest(folder: Path) -> str:
     """Return the digest of the tokenizer's files."""
-    files = [folder / name for name in TOKENIZER if (folder / name).is_file()]
-    return digest_of({file.name: _sha256(file) for file in files})
+    return digest_of({file.name: _sha256(file) for file in tokenizer_files(folder)})
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files that a tokenizer may be read from."""
+    others = (file.name for pattern in OTHERS for file in folder.glob(pattern))
+    return [folder / name for name in dict.fromkeys((*TOKENIZER, *sorted(others))) if (folder / name).is_file()]
 
 
 def tensors_digest(folder: Path) -> str:
@@ -89,8 +95,8 @@ def expect_no_pickles(folder: Path, allowed: Iterable[str] = ()) -> list[str]:
 
 def state_of(folder: Path, adapter: str = "") -> FileStates:
     """Return the state of all files in the digest of a checkpoint, without reading the large ones."""
-    small = [folder / name for name in ("config.json", *TOKENIZER)]
-    files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
+    config = [folder / "config.json"] if (folder / "config.json").is_file() else []
+    files = [*weight_files(folder), *code_files(folder), *config, *tokenizer_files(folder)]
     added = adapter_files(Path(adapter)) if adapter else []
     states = [(file.relative_to(folder).as_posix(), _stamp(file)) for file in files]
     return tuple(states + [(f"adapter/{file.name}", _stamp(file)) for file in added])

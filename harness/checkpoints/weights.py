@@ -13,9 +13,12 @@ from harness.errors import FamilyError, choose
 from harness.files import parse_json, read_settings
 from harness.types import Json
 
-EMBEDDING = re.compile(r"(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|wpe|embed_positions)\.weight$")
-POSITION = re.compile(r"(wpe|embed_positions)\.weight$")
-HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+POSITION = re.compile(r"(wpe|embed_positions|position_embeddings|positions_embed)\.weight$")
+EMBEDDING = re.compile(
+    r"(embed_tokens|embed_tokens_per_layer|embed_in|wte|word_embeddings|tok_embeddings|tokens_embed)\.weight$"
+    r"|(^|\.)embeddings\.weight$|" + POSITION.pattern
+)
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$|^output\.weight$")
 BUFFER = re.compile(r"(inv_freq|masked_bias)$")  # saved by older versions, not trained
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
 WIDTH = ("hidden_size", "n_embd", "d_model")

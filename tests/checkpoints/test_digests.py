@@ -73,6 +73,16 @@ def test_a_damaged_download_is_not_scored_under_the_digest_of_the_whole_one(tmp_
     assert checkpoint_digest(folder, rehash=True) != expected
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "qwen.tiktoken", "source.spm", "tokenizer.model.v3", "bpe.codes"])
+def test_a_tokenizer_in_a_file_of_another_name_is_part_of_the_digest(tmp_path, name):
+    (folder,) = _weights(tmp_path, 1)
+    found = [(checkpoint_digest(folder), digests.state_of(folder))]
+    for content in ("a", "bc"):
+        (folder / name).write_text(content)
+        found.append((checkpoint_digest(folder), digests.state_of(folder)))
+    assert len(set(found)) == len({digest for digest, _ in found}) == len({state for _, state in found}) == 3
+
+
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"', "NESTED", '{"FILE": 3}', '{"FILE": {"stamp": STAMP}}'])
 def test_a_damaged_cache_of_digests_is_rebuilt(tmp_path, content):
     (one,) = _weights(tmp_path, 1)

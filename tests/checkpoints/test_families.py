@@ -193,6 +193,22 @@ def test_an_untied_head_is_counted_but_not_among_non_embedding_parameters(tmp_pa
     assert (sizes.params, sizes.params_non_embedding, sizes.head) == (96, 16, 40)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("backbone.embeddings.weight", "lm_head.weight"),
+        ("model.tok_embeddings.weight", "output.weight"),
+        ("transformer.tokens_embed.weight", "lm_head.weight"),
+        ("bert.embeddings.word_embeddings.weight", "cls.output_layer.weight"),
+    ],
+    ids=["mamba", "internlm2", "openai-gpt", "bert"],
+)
+def test_embeddings_of_other_names_are_not_counted_outside_of_embeddings(tmp_path, names):
+    """Mamba's embedding was counted as layers, and so were its FLOPs by the convention 6ND_non_embedding."""
+    sizes = measure(write_checkpoint(tmp_path, dict.fromkeys(names, (10, 4)) | {"layers.0.output.weight": (4, 4)}))
+    assert (sizes.params, sizes.params_non_embedding, sizes.head) == (96, 16, 40)
+
+
 def test_buffers_of_older_versions_are_not_parameters(tmp_path):
     shapes = {
         "wte.weight": (10, 4),
