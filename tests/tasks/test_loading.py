@@ -14,7 +14,7 @@ from harness import TaskError, UsageError
 from harness.host import PluginHost
 from harness.tasks import jinja_fields
 from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
-from harness.tasks.prompting import Prompting
+from harness.tasks.prompt_options import Prompting
 from harness.testing import check_task
 
 
