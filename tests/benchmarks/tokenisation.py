@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from harness import Task
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table
@@ -145,8 +145,7 @@ def main() -> None:
     notes = (
         f"{processor()}; Python {platform.python_version()}, tokenizers {version('tokenizers')}.",
         f"`python -m tests.benchmarks.tokenisation`; medians of {REPEATS}; all ids are those of whole texts.",
-        "Short contexts with two choices gain less: most of their words are encoded for the first time, and making "
-        "requests of the ids costs the same in both ways.",
+        "Contexts with two short choices gain less: most of their words occur once, and requests cost the same.",
     )
     table = Table("tokenisation", "Tokenisation in parts, against whole texts", columns, tuple(rows), notes)
     print(default_host().reporters["md"]([table]))

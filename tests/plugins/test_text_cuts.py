@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.text_parts import encode_in_parts, encode_whole
 from harness.evaluation.tokens import encode_task, move_spaces
 from harness.testing import ByteTokenizer
