@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError
-from harness.fitting.columns import completed, matching, query
+from harness.checkpoints.flops import training_flops
+from harness.errors import LawError, UsageError
+from harness.fitting.columns import query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
 from harness.types.laws import Law, traits
 
+FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
+FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
 
 
@@ -45,6 +48,41 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     return wide
 
 
+def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
+    """Return points with columns that follow from others: flops (6 N D) or tokens (C / 6 N), and rates.
+
+    A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. Rates
+    (successes / trials) become the column `value`.
+    """
+    found = points
+    if _absent(found, "flops") and {"params", "tokens"} <= set(found.columns):
+        params, tokens = _numbers(found, "params", "tokens")
+        found = found.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
+    elif _absent(found, "tokens") and {"params", "flops"} <= set(found.columns):
+        params, flops = _numbers(found, "params", "flops")
+        tokens = flops / (training_flops(1.0, 1.0) * params.where(params > 0))
+        found = found.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
+    if value and value not in found.columns and {"successes", "trials"} <= set(found.columns):
+        found = found.assign(**{value: found["successes"] / found["trials"]})
+    return found
+
+
+def _absent(points: pd.DataFrame, name: str) -> bool:
+    return name not in points.columns or bool(points[name].isna().all())
+
+
+def _numbers(points: pd.DataFrame, *names: str) -> Iterator[pd.Series[float]]:
+    return (pd.to_numeric(points[name], errors="coerce").astype(np.float64) for name in names)
+
+
+def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
+    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
+    try:
+        return query(frame, where) if where else frame
+    except UsageError:
+        return None
+
+
 def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return the points of each family by name; without a column family, all points under the name "".
 
@@ -62,7 +100,7 @@ def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint and task: a column per metric, and METRIC_stderr, _n, _low and _high.
+    """Return one row per checkpoint and task: one column per metric, and METRIC_stderr, _n, _low and _high.
 
     Wide points are returned unchanged. Raises LawError if a checkpoint has two values of a metric.
     """

@@ -49,7 +49,7 @@ def write_report(
 ) -> Path:
     """Write the report of a store or of points as one self-contained HTML page; return its path.
 
-    :param source: a store, or a table as `harness import` reads it: long, or wide with a column per benchmark.
+    :param source: a store, or a table as `harness import` reads it: long, or wide with one column per benchmark.
     :param law: the law drawn through the points of each task and family (default: sigmoid for scores from 0 to 1 that
         rise, power for values that fall, else line). Tasks that it does not describe have none.
     :param hold_out: which points the law does not see: an expression or "largest".
