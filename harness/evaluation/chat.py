@@ -15,6 +15,7 @@ from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.tasks.conversations import messages_of
 from harness.types import Tokenizer
 
+MISTAKES = {"TemplateSyntaxError", "UndefinedError"}  # of jinja2: of the template, whatever the conversation
 OWN = "tokenizer"  # the template of each checkpoint's tokenizer
 
 
@@ -64,6 +65,8 @@ class Chat:
             except HarnessError:
                 raise
             except PLUGIN_ERRORS as error:  # a template may raise any error
+                if type(error).__name__ in MISTAKES:
+                    raise TokenError(f"the chat template is invalid: {describe(error)}; correct it") from error
                 roles = " ".join(message["role"] for message in messages)
                 raise TokenError(
                     f"the chat template refuses a conversation of the roles {roles}: {describe(error)}; leave the "

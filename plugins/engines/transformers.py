@@ -27,7 +27,7 @@ from harness_plugins.engines.causality import expect_causal
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator, unused_settings
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
-from harness_plugins.engines.memory import give_back, keep_freed
+from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed
 from harness_plugins.engines.merging import add_adapter
 from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.scoring import BATCHES, Scorer
@@ -195,6 +195,7 @@ class TransformersEngine:
         self._free()
         if self.settings.device_type == "cuda":
             torch.cuda.empty_cache()
+            empty_pinned()
 
     def _free(self) -> None:
         """Drop the module; run the garbage collector, which is slow, only if the module is still referenced."""
@@ -213,7 +214,9 @@ class TransformersEngine:
             "engine": "transformers",
             "transformers": transformers.__version__,
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if self.settings.device_type == "cuda" else platform.machine(),
+            "device": torch.cuda.get_device_name(self.settings.device)
+            if self.settings.device_type == "cuda"
+            else platform.machine(),
             "dtype": self.settings.dtype,
             "batch_tokens": self.scorer.batch_tokens,
             "shares": str(self.scorer.sharing),

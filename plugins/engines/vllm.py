@@ -82,8 +82,8 @@ def open_engine(
 
     `batch_invariant` requests kernels whose results do not depend on the batch. `prompt_ids` tries
     `prompt_logprob_token_ids` for choices of several tokens, which reads shared prefixes from the cache. All other
-    options are passed to vLLM under its own names. An adapter is merged into its base before vLLM starts, because
-    vLLM's own LoRA kernels round differently and do not serve all kinds of adapters.
+    options are passed to vLLM under its own names. An adapter is merged into its base before vLLM starts: vLLM's
+    own LoRA support lacks DoRA, biases and whole modules, and its weights could not be compared with files.
     """
     if batch_invariant and not has_cuda():
         raise EngineError("batch_invariant: vLLM has such kernels for GPUs only, and found no GPU; leave it out")

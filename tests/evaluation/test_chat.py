@@ -93,6 +93,15 @@ def test_a_template_that_drops_the_system_prompt_is_refused(tmp_path):
         requests(own, Chat(system_prompt="Count."), tmp_path, "auto")
 
 
+@pytest.mark.parametrize("template", ["{% for m in messages %}{{ m.content }", "{{ nothing.here }}"])
+def test_a_template_with_a_mistake_is_to_be_corrected(tmp_path, template):
+    own = tokenizer(tmp_path, adds_bos=False, template=template)
+    with pytest.raises(
+        TokenError, match="the chat template is invalid: (TemplateSyntax|Undefined)Error: .*; correct it"
+    ):
+        requests(own, Chat(), tmp_path, "auto")
+
+
 def test_a_template_that_is_missing_is_said(tmp_path):
     own = tokenizer(tmp_path, adds_bos=False)
     with pytest.raises(RuntimeError, match="has no chat template .*pass a file"):

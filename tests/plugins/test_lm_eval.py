@@ -286,6 +286,18 @@ def test_a_name_that_lm_eval_does_not_know_is_said(host: PluginHost, tmp_path: P
         find_tasks(["lm_eval:nothing.yaml"], host)
 
 
+@pytest.mark.parity
+def test_a_task_file_that_lm_eval_leaves_out_is_named_with_its_error(host: PluginHost, tmp_path: Path):
+    (tmp_path / "one.yaml").write_text("task: one\ninclude: nothing.yaml\n")
+    (tmp_path / "two.yaml").write_text("task: two\ndoc_to_text: [\n")
+    for name, error in (("one", "No such file .*nothing.yaml'"), ("two", "ParserError: .*")):
+        told = rf"lm_eval:{name} cannot be built: .*{name}.yaml: .*{error}; correct this task file"
+        with pytest.raises(TaskError, match=told):
+            find_tasks([f"lm_eval:{name}"], host, prompting=Prompting(include_path=(str(tmp_path),)))
+    with pytest.raises(TaskError, match="nothing.yaml'; correct its task file"):
+        find_tasks([f"lm_eval:{tmp_path / 'one.yaml'}"], host)
+
+
 WIKITEXT = """
 kind: text
 documents: wikitext-test.jsonl

@@ -23,6 +23,7 @@ from harness.host import PluginHost
 from harness.testing import check_engine
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.loading import copy_tensors
+from harness_plugins.engines.memory import empty_pinned
 from harness_plugins.engines.transformers import inspect, open_engine
 from harness_plugins.engines.vllm import inspect as inspect_vllm
 
@@ -284,6 +285,10 @@ print(held - resident() > 2**25)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", run], check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_without_a_gpu_there_is_no_pinned_memory_to_free_and_no_error():
+    empty_pinned()  # PyTorch raises RuntimeError
 
 
 def test_weights_whose_names_do_not_fit_are_loaded_anew(host: PluginHost):

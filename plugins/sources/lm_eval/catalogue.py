@@ -88,23 +88,46 @@ def load(name: str, include_path: Sequence[str] = ()) -> Loaded:
         except HarnessError:
             raise
         except Exception as error:  # a task runs third-party code and reads data sets
-            raise _explained(name, error) from error
+            raise _explained(name, error, tuple(include_path)) from error
     return Loaded(dict(loaded["tasks"]), dict(loaded.get("groups") or {}))
 
 
-def _explained(name: str, error: Exception) -> HarnessError:
+def _explained(name: str, error: Exception, include_path: tuple[str, ...]) -> HarnessError:
     if isinstance(error, KeyError) and "not a registered" in str(error):
+        if broken := _broken_file(name, include_path):
+            return TaskError(f"lm_eval:{name} cannot be built: {broken}; correct this task file")
         return UsageError(
             f"lm-eval {library().__version__} has no task, group or tag {name!r}; see lm-eval ls tasks, or give the "
             "folder of your task files with --include-path"
         )
-    why = f"lm_eval:{name} cannot be built: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    if isinstance(error, OSError):  # also errors of the packages datasets and huggingface_hub
+    why = f"lm_eval:{name} cannot be built: {type(error).__name__}: {_one_line(error)}"
+    if isinstance(error, OSError) and not _is_file(str(error.filename or "")):  # also of datasets, huggingface_hub
         return TaskError(
             f"{why}; expected its data set in the cache of the package datasets, on the network, or in a local file "
             "(dataset_path: json in a task file)"
         )
     return TaskError(f"{why}; correct its task file or the columns of its data set")
+
+
+def _broken_file(name: str, include_path: tuple[str, ...]) -> str:
+    """Return the file of the user's folders that defines a name and is invalid, with the error; "" if there is none.
+
+    lm-eval leaves such a file out and writes only a log message.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    line = re.compile(rf"""^(task|group): *["']?{re.escape(name)}["']? *(#.*)?$""", re.MULTILINE)
+    for file in (file for folder in include_path for file in Path(folder).rglob("*.y*ml")):
+        if line.search(file.read_text("utf-8", errors="ignore")):
+            try:
+                load_yaml(file, resolve_func=False)
+            except Exception as error:  # of YAML, or a file that it includes
+                return f"{file}: {type(error).__name__}: {_one_line(error)}"
+    return ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _spec(name: str, include_path: tuple[str, ...]) -> str:
