@@ -28,23 +28,19 @@ from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
-from harness.metrics.per_document import per_document
-from harness.metrics.samples import Scored
 from harness.store.cells import Cell
 from harness.store.frames import (
-    Valued,
     checkpoint_columns,
     choice_frame,
     document_frame,
     frame_of,
-    point_of,
     sample_frame,
     source_frame,
-    source_point,
     token_frame,
 )
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
+from harness.store.measured import Measuring
 from harness.store.point_figures import points_chart
 from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
 from harness.store.replicates import Replicates
@@ -52,7 +48,7 @@ from harness.store.source_metrics import is_of_source
 from harness.store.sourced import SourcedStore, unbound
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.types import Floats, Metric, Scalar
+from harness.types import Floats, Metric
 
 if TYPE_CHECKING:
     from harness.charts import Chart
@@ -188,26 +184,21 @@ class PointStore(SourcedStore):
         self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
     ) -> pd.DataFrame:
         """Return values of metrics: one row per cell, or one row per document."""
-        rows, frames = list[dict[str, Scalar]](), list[pd.DataFrame]()
+        how = Measuring(self, metrics, named_task, self._replicates.keep)
+        found = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
+        if found.empty:
+            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
+        return ordered(found)
+
+    def _documents(self, cells: Sequence[Cell], how: Measuring) -> pd.DataFrame:
+        """Return values of metrics: one row per document."""
+        frames = list[pd.DataFrame]()
         for cell in cells:
             scores = self.load_any(cell.id)
-            own = [self._valued(cell, m, scores) for m in self._metrics(metrics, scores, named_task=named_task)]
-            of_source = self.of_source(cell, metrics, named_task=named_task)
-            if unit == "checkpoint":
-                rows += [point_of(self, cell, measured) for measured in own]
-                rows += [source_point(cell, metric, scores) for metric in of_source]
-            else:
-                frames += [document_frame(self, cell, measured) for measured in own]
-                frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
-        if not rows and not frames:
-            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        return ordered(frame_of(rows) if rows else pd.concat(frames, ignore_index=True))
-
-    def _valued(self, cell: Cell, metric: Metric, scores: Scored) -> Valued:
-        """Return a metric with its values per document, which are kept for replicates."""
-        values = per_document(metric, scores)
-        self._replicates.keep(cell.id, metric, values.columns)
-        return Valued(metric, scores, values)
+            frames += [document_frame(self, cell, measured) for measured in how.valued(cell, scores)]
+            of_source = self.of_source(cell, how.names, named_task=how.named_task)
+            frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
         """Return the imported points of a task, a family and metrics (None: all)."""
@@ -315,12 +306,6 @@ class PointStore(SourcedStore):
         for metric in metrics:
             if metric in self.registries.metrics.elsewhere and metric not in there:
                 _ = self.registries.metrics[str(metric)]
-
-    def _metrics(self, names: Sequence[str] | None, scores: Scored, *, named_task: bool) -> list[Metric]:
-        if names is None:
-            return applicable(scores, self.registries)
-        wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
-        return wanted if named_task else [metric for metric in wanted if set(metric.needs) <= scores.offers]
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:
