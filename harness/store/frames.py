@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,13 +108,16 @@ def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Scalar]:
     metric, scores, fingerprint = measured.metric, measured.scores, cell.id.fingerprint
     average = store.task_meta[fingerprint]["average"]
     found = estimate(metric, measured.values, store.groups(fingerprint), average)
-    return row_of(cell, metric, found, truncated=scores.n_truncated, scores=scores)
+    return row_of(checkpoint_columns(cell), metric, found, truncated=scores.n_truncated, scores=scores)
 
 
-def row_of(cell: Cell, metric: Metric, value: Estimate, *, truncated: int, scores: Scored) -> dict[str, Scalar]:
+def row_of(
+    known: Mapping[str, Scalar], metric: Metric, value: Estimate, *, truncated: int, scores: Scored
+) -> dict[str, Scalar]:
     """Return a row of points as a dict, because one frame per row is slow.
 
-    `scores` are those of the cell, or of another cell of choices of its task, which has the same chance level.
+    `known` are the columns of the checkpoint. `scores` are those of the cell, or of another cell of choices of its
+    task, which has the same chance level.
     """
     found = {
         "metric": metric.name,
@@ -126,8 +129,7 @@ def row_of(cell: Cell, metric: Metric, value: Estimate, *, truncated: int, score
         found |= _counts(scores, found["value"], found["stderr"])
         if metric.name == "pass_rate" and not found["passed"]:
             found["high"] = scores.most
-    known = checkpoint_columns(cell)
-    return known | {f"doc_{name}" if name in known else name: own for name, own in found.items()}
+    return {**known} | {f"doc_{name}" if name in known else name: own for name, own in found.items()}
 
 
 def source_point(cell: Cell, found: SourceMetric, scores: Scored) -> dict[str, Scalar]:

@@ -11,7 +11,7 @@ from harness.metrics.per_document import per_document
 from harness.metrics.samples import Scored
 from harness.metrics.stacks import Stack
 from harness.store.cells import Cell
-from harness.store.frames import Valued, point_of, row_of, source_point
+from harness.store.frames import Valued, checkpoint_columns, point_of, row_of, source_point
 from harness.store.identity import CellId
 from harness.store.source_metrics import is_of_source
 from harness.store.sourced import SourcedStore
@@ -86,11 +86,12 @@ class Measuring:
         fingerprint = cells[0].id.fingerprint
         groups, average = self.store.groups(fingerprint), str(self.store.task_meta[fingerprint]["average"])
         rows: list[list[Row]] = [[] for _ in cells]
-        truncated = stack.n_truncated
+        truncated, known = stack.n_truncated, [checkpoint_columns(cell) for cell in cells]
         for metric in self.metrics(stack.one):
             columns, ties = stack.per_document(metric)
             found = estimates(metric, columns, ties, groups, average)
             for number, (cell, own) in enumerate(zip(cells, found, strict=True)):
                 self.keep(cell.id, metric, [column[number].copy() for column in columns])
-                rows[number].append(row_of(cell, metric, own, truncated=int(truncated[number]), scores=stack.one))
+                of_cell = row_of(known[number], metric, own, truncated=int(truncated[number]), scores=stack.one)
+                rows[number].append(of_cell)
         return rows

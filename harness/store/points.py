@@ -216,9 +216,10 @@ class PointStore(SourcedStore):
         own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
         readable = set() if self.imported.empty else set(self.imported["task"])  # not those of damaged files
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
-        known = {cell.task for cell in self.cells()} | set(found)
-        if task is not None and found and task not in known:
-            raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
+        if task is not None and found:
+            known = {cell.task for cell in self.cells()} | set(found)
+            if task not in known:
+                raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
         found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
         if found and not self.selected(task, None):
             return found
