@@ -1,6 +1,6 @@
 # make demo    evaluate three families of small models, predict the largest, compare; about two minutes (results/demo/report.html has figures)
 # make test    lint, types, docs, tests; about three minutes
-# make analyses  the tables of results/analyses, from the store that make demo leaves; under a minute
+# make analyses  the tables of results/analyses and the figure of README.md, from the store that make demo leaves; under a minute
 # make sampling  sums that models write until five are right, and the largest model predicted; about four minutes
 # make check   the same in an environment that is there already
 # Both make .venv and install what they need (PyTorch for the CPU; see .ci/constraints.txt).
@@ -24,6 +24,7 @@ analyses: $(STORE)
 	$(BIN)/harness trends $(STORE) -o results/analyses
 	$(BIN)/harness decide $(STORE) -o results/analyses
 	$(BIN)/harness subsets $(STORE) -o results/analyses
+	$(BIN)/harness plot $(STORE) --task nano_ordering -o results/demo/ordering.svg
 
 sampling: .venv/demo
 	$(BIN)/harness eval aster@1600 --tasks nano_addition_gen --limit 100 --sampler pass_until --successes 5 \

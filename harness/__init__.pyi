@@ -3,6 +3,8 @@
 To add a name, add a line `from harness.MODULE import NAME as NAME`.
 """
 
+from harness.charts import Panel as Panel
+from harness.charts import ReportData as ReportData
 from harness.cli.output import answer as answer
 from harness.cli.output import duplicates_option as duplicates_option
 from harness.cli.output import interval_options as interval_options
@@ -24,7 +26,6 @@ from harness.errors import SuiteError as SuiteError
 from harness.errors import TaskError as TaskError
 from harness.errors import TokenError as TokenError
 from harness.errors import UsageError as UsageError
-from harness.escaping import printable as printable
 from harness.evaluation.evaluate import evaluate as evaluate
 from harness.fitting.crossings import crossing as crossing
 from harness.fitting.crossings import crossovers as crossovers
@@ -47,8 +48,6 @@ from harness.reports.back_test_result import BackTest as BackTest
 from harness.reports.compare import compare as compare
 from harness.reports.diff import Diff as Diff
 from harness.reports.diff import diff as diff
-from harness.reports.panels import Panel as Panel
-from harness.reports.panels import ReportData as ReportData
 from harness.reports.report import write_report as write_report
 from harness.store.points import PointStore as PointStore
 from harness.store.points import open_store as open_store
@@ -58,6 +57,7 @@ from harness.store.subsets import save_subsets as save_subsets
 from harness.tables import Measured as Measured
 from harness.tables import Range as Range
 from harness.tables import Table as Table
+from harness.tables import printable as printable
 from harness.tasks.loading import fingerprint as fingerprint
 from harness.tasks.patterns import find_matches as find_matches
 from harness.tasks.prompting import chat_context as chat_context

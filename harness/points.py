@@ -3,7 +3,7 @@
 from harness.fitting.columns import column, labelled, query, readable, renamed
 from harness.fitting.point_source import Source, TablePoints, benchmark_table, open_asked, open_points, table_points
 from harness.fitting.published import Published, Reading, own_metrics, published, same_points
-from harness.fitting.runs import ends, label, largest, largest_known, refuse_twice, runs_of
+from harness.fitting.runs import doubled, ends, label, largest, largest_known, refuse_twice, runs_of
 from harness.fitting.wide_points import widen
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
 from harness.metrics.intervals import shown_error
@@ -28,6 +28,7 @@ __all__ = [
     "benchmark_table",
     "checkpoint_columns",
     "column",
+    "doubled",
     "ends",
     "evaluate",
     "import_name",

@@ -152,4 +152,4 @@ def test_saved_fits_are_drawn_by_harness_plot(one_fit: LawFit, tmp_path: Path):
         main, ["plot", str(tmp_path / "fits.json"), "--task", "other", "-o", str(tmp_path / "g.svg")]
     )
     assert found.exit_code == 2
-    assert "no fit is of task 'other'; there are: arc" in found.stderr
+    assert "no fit is for task 'other'; there are: arc" in found.stderr

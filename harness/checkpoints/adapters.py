@@ -39,9 +39,7 @@ def base_of(folder: Path) -> str:
     if kind != "LORA":
         raise FamilyError(f"{folder / CONFIG}: peft_type is {kind!r}; only LORA is served")
     if not base or not isinstance(base, str):
-        raise FamilyError(
-            f"{folder / CONFIG} names no base_model_name_or_path; write the folder of the base model there"
-        )
+        raise FamilyError(f"{folder / CONFIG} lacks base_model_name_or_path; set it to the folder of the base model")
     for place in (folder / base, Path(base)):
         if (place / "config.json").is_file():
             return str(place.resolve())

@@ -75,8 +75,8 @@ def code_digests(folder: Path) -> dict[str, str]:
     for content in _code_maps(folder):
         if elsewhere := FOREIGN_CODE.search(content):
             raise FamilyError(
-                f"{folder} names the code {elsewhere[1]} of another repository, which is no part of its digest; "
-                "copy that file into the folder, and name it without the repository"
+                f"{folder} loads the code {elsewhere[1]} from another repository, which its digest does not cover; "
+                "copy that file into the folder, and refer to it without the repository"
             )
     return {file.relative_to(folder).as_posix(): _sha256(file)[:16] for file in code_files(folder)}
 

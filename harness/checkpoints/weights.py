@@ -73,7 +73,7 @@ def _tensors(header: Json) -> dict[str, dict[str, Json]]:
     found = {name: about for name, about in header.items() if name != "__metadata__"}
     tensors = {name: about for name, about in found.items() if isinstance(about, dict)}
     if len(tensors) < len(found):
-        raise ValueError(f"its header says nothing of {choose(set(found) - set(tensors))}")
+        raise ValueError(f"its header lacks {choose(set(found) - set(tensors))}")
     return tensors
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from harness.escaping import printable
 from harness.host import PluginHost
+from harness.tables import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -126,8 +126,8 @@ def diff(
     """Compare the log-probabilities of two stores and list the documents whose answer changes.
 
     A and B are stores, or the same store twice. Expressions select the cells to compare, by the columns engine, dtype,
-    quantisation, bos, max_length, truncation, settings, family, size, step, task ... Cells are paired where checkpoint
-    and prompts are the same to the byte.
+    quantisation, bos, max_length, truncation, settings, family, size, step, task ... Cells with identical
+    checkpoint and prompts are paired.
     """
     from harness.reports.diff import diff as run
 

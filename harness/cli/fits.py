@@ -73,7 +73,7 @@ class Asked(TypedDict):
 @click.option(
     "--earlier/--no-earlier",
     default=True,
-    help="Predict earlier sizes from those below them as well, to print how often intervals covered (default: yes).",
+    help="Also predict earlier sizes from smaller ones, and print the coverage of their intervals (default: yes).",
 )
 @click.option("--pool", is_flag=True, help="Fit all families together instead of separately.")
 @click.option(

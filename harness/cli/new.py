@@ -19,9 +19,9 @@ from harness.cli.skeletons import KINDS, write_skeleton
     "--source",
     default="",
     metavar="PATTERN",
-    help="Of a family: existing folders, such as 'checkpoints/{size}/step-{step}', whose sizes and steps are read.",
+    help="For a family: existing folders, such as 'checkpoints/{size}/step-{step}', whose sizes and steps are read.",
 )
-@click.option("--tokens-per-step", type=click.IntRange(min=1), help="Of a family: training tokens per step.")
+@click.option("--tokens-per-step", type=click.IntRange(min=1), help="For a family: training tokens per step.")
 def new(kind: str, name: str, output: Path, source: str, tokens_per_step: int | None) -> None:
     """Write a small working plugin NAME: pyproject.toml, a module, a test with the conformance check, a README.
 

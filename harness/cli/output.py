@@ -29,9 +29,8 @@ from typing import TextIO, TypeVar
 import click
 
 from harness.errors import UsageError, choose
-from harness.escaping import printable
 from harness.host.registries import Registries
-from harness.tables import Table
+from harness.tables import Table, printable
 from harness.types import Json
 
 R = TypeVar("R")

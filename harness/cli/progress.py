@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from harness.cli.eta import Estimate
-from harness.escaping import printable
 from harness.evaluation.plan import Failure, Plan
 from harness.evaluation.suite import Progress
+from harness.tables import printable
 from harness.types import Checkpoint, Task
 
 EVERY = 10.0  # seconds between lines without a terminal; HARNESS_PROGRESS_SECONDS replaces it

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from harness.escaping import printable
-from harness.tables import Measured, Range, Table, text
+from harness.tables import Measured, Range, Table, printable, text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -73,7 +73,7 @@ def prepare(
     )
     check_options(setup)
     if truncation is not None and truncation not in TRUNCATION:
-        raise UsageError(f"truncation {truncation!r} is none of {choose(TRUNCATION)}")
+        raise UsageError(f"truncation {truncation!r}; expected one of {choose(TRUNCATION)}")
     checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
     check_features(checkpoints, registries)
     found = _tasks(tasks, registries, Path(data) if data else None, limit, own)
@@ -87,7 +87,7 @@ def prepare(
     if drawn:
         setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or SamplingOptions())))
     elif sampling:
-        raise UsageError(f"{choose(sampling)}: none of the tasks {choose(task.name for task in found)} draws texts")
+        raise UsageError(f"{choose(sampling)}: the tasks {choose(task.name for task in found)} generate no text")
     once = list({(c.label, c.source): c for c in checkpoints}.values())
     plan = make_plan(once, found, setup)
     if store is not None and (Path(store) / "store.json").exists():

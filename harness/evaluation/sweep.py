@@ -109,7 +109,7 @@ class _Drive:
                 self._hear(event)
             if len(self.given_up) == self.pool.size:
                 why = next(iter(self.given_up.values()))
-                raise SuiteError(f"no worker is left; the last words of the first were: {why}")
+                raise SuiteError(f"all workers failed; the last output of the first was: {why}")
 
     def _hear(self, event: Event) -> None:
         hear = getattr(self, f"_{event.kind}")

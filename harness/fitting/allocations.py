@@ -78,7 +78,7 @@ def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, floa
     """Return the params (R,) of the smallest loss for parameters of the law (R, p); NaN at the end of the range."""
     low, high = np.log(SMALLEST), np.log(flops / training_flops(1.0, SMALLEST))
     if low >= high:
-        raise LawError(f"{flops:.4g} FLOPs train no model of {SMALLEST:g} parameters on as many tokens")
+        raise LawError(f"{flops:.4g} FLOPs are too few to train a model of {SMALLEST:g} parameters on as many tokens")
     grid = np.broadcast_to(np.linspace(low, high, GRID), (len(draws), GRID))
     inner = np.ones(len(draws), dtype=bool)
     for turn in range(ROUNDS + 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,11 @@ FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
 FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
+MOST_RATIO = 1e6  # tokens per parameter of most rows; models of 1e6 parameters saw 1e11 tokens
+LEAST_RATIO = 0.01  # of the row with the most
 FEWEST = {"params": 1e4, "tokens": 1e5, "flops": 1e9}  # if the largest value is smaller, the unit is wrong
 COUNTS = ("flops", "params", "tokens")  # laws take their logarithms
+LABELS = ("family", "task", "flops_convention", "tokens_convention")
 WHAT = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
 
 
@@ -104,10 +107,29 @@ def check_units(points: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
         most = float(np.nanmax(values)) if np.isfinite(values).any() else np.inf
         if 0 < most < FEWEST[name]:
             raise LawError(
-                f"{name} are {np.nanmin(values):.4g} to {most:.4g}, too few for {WHAT[name]}; if they are in billions, "
-                f"convert them with --map '{name} * 1e9={name}'"
+                f"{name} are {np.nanmin(values):.4g} to {most:.4g}, too few for {WHAT[name]}; if they are in millions "
+                f"or billions, convert them with --map '{name} * 1e6={name}' or --map '{name} * 1e9={name}'"
             )
+    if set(names) & set(FEWEST):
+        _check_ratio(points)
     return warnings
+
+
+def _check_ratio(points: pd.DataFrame) -> None:
+    """Raise LawError if tokens per parameter are such that one of them must be in another unit than the other."""
+    if not {"params", "tokens"} <= set(points.columns):
+        return
+    params, tokens = (_numbers(points, name) for name in ("params", "tokens"))
+    ratio = (tokens / params)[(params > 0) & (tokens > 0) & np.isfinite(params) & np.isfinite(tokens)]
+    given = "tokens_convention" not in points.columns
+    if ratio.empty or (ratio.median() <= MOST_RATIO and (ratio.max() >= LEAST_RATIO or not given)):
+        return
+    wrong = "params" if ratio.median() > MOST_RATIO else "tokens"
+    raise LawError(
+        f"params are {params.min():.4g} to {params.max():.4g} and tokens {tokens.min():.4g} to {tokens.max():.4g}, or "
+        f"{ratio.min():.3g} to {ratio.max():.3g} tokens per parameter; if {wrong} are in millions, convert them with "
+        f"--map '{wrong} * 1e6={wrong}'"
+    )
 
 
 def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:
@@ -175,6 +197,11 @@ def column(frame: pd.DataFrame, name: str) -> Floats:
     return values
 
 
+def arrays(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, Floats]:
+    """Return columns (n,) as `column` reads them, by name."""
+    return {name: column(frame, name) for name in names}
+
+
 def readable(frame: pd.DataFrame, name: str) -> Column:
     """Return a feature (n,): numbers, NaN where missing; or text. COUNTS must not be missing."""
     if name in COUNTS or name not in frame.columns:
@@ -196,6 +223,26 @@ def trials(frame: pd.DataFrame, name: str) -> Floats:
     values = column(frame, found)
     _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is not a whole number of 1 or more", f"{found} >= 1")
     return values
+
+
+def shared_labels(points: pd.DataFrame) -> dict[str, str]:
+    """Return family, task and conventions that all points share."""
+    shared = [name for name in LABELS if name in points and len(set(points[name])) == 1]
+    return {name: str(points[name].iloc[0]) for name in shared}
+
+
+def effective_documents(points: pd.DataFrame, name: str) -> float:
+    """Return the effective number of documents of the rates, from their standard errors; NaN if unknown.
+
+    p (1 - p) / stderr^2 of the median point between 0 and 1; the number of documents if all points are 0 or 1.
+    """
+    if not {f"{name}_n", f"{name}_stderr"} <= set(points.columns):
+        return float("nan")
+    p, n, errors = (pd.to_numeric(points[c]).to_numpy(np.float64) for c in (name, f"{name}_n", f"{name}_stderr"))
+    inside = (p > 0) & (p < 1) & (errors > 0)
+    if ((p < 0) | (p > 1)).any() or not np.isfinite(n).all():
+        return float("nan")
+    return float(np.median(p[inside] * (1 - p[inside]) / errors[inside] ** 2) if inside.any() else np.median(n))
 
 
 def _refuse(frame: pd.DataFrame, bad: Bools, why: str, without: str) -> None:

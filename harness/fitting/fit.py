@@ -17,15 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import pandas as pd
 
-from harness.errors import LawError, UsageError
+from harness.errors import LawError
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
-from harness.fitting.forecast_scores import LEVELS, crps
 from harness.fitting.formula import Chain
-from harness.fitting.held_out_scores import HeldOut, references_of
-from harness.fitting.ladder import Ladder, Split
+from harness.fitting.held_out_scores import held_out_rows
+from harness.fitting.ladder import Asked, Ladder
 from harness.fitting.laws import configured
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
@@ -164,37 +162,12 @@ def named_law(law: str | Law, registries: Registries | None) -> Law:
 def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     """Build the ladder of points and fit a law to it; see `fit`."""
     law, options = configured(law, request.law_options), request.settings
-    wide = prepared(points, law, request.value, request.where)
-    ladder = Ladder.of(wide, law, options, Split(request.value, request.via, request.hold_out, request.store))
-    fitted = _fit_ladder(law, ladder, options, request.weights)
-    fitted = replace(fitted, law_options=dict(request.law_options), points=_kept(ladder))
-    fitted = replace(fitted, hold_out=_held_out(fitted, ladder))
-    if request.earlier:
-        fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
-    rows = ladder.rows[-1] if ladder.rows else None
-    seen = ladder.points if rows is None else ladder.points[rows].reset_index(drop=True)
-    known = ladder.arrays if rows is None else {name: values[rows] for name, values in ladder.arrays.items()}
-    return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, seen, known)))
-
-
-def _kept(ladder: Ladder) -> pd.DataFrame:
-    """Return the fitted and held-out points, as `LawFit.points` keeps them."""
-    parts = (ladder.points.assign(is_held_out=False), ladder.target.assign(is_held_out=True))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSize]:
-    """Predict the earlier sizes of a ladder, with few resamples of runs."""
-    options = replace(request.options, bootstrap=min(FEW_DRAWS, request.options.bootstrap))
-    again = replace(request, where=None, hold_out=TARGET, store=None, options=options, earlier=False, law_options={})
-    return earlier_sizes(points, lambda own: fit_points(own, law, again))
-
-
-def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | None) -> LawFit:
-    """Fit a law to a ladder without using its held-out points."""
+    asked = Asked(request.value, request.via, request.where, request.hold_out, request.store, request.weights)
+    ladder = Ladder.of(points, law, options, asked)
+    kept = (ladder.points.assign(is_held_out=False), ladder.target.assign(is_held_out=True))
     fitted = LawFit(
         law=law.name,
-        value=ladder.columns[-1],
+        value=request.value,
         via="",
         negated=False,
         steps=(),
@@ -204,46 +177,24 @@ def _fit_ladder(law: Law, ladder: Ladder, options: Options, weights: Floats | No
         told_apart=ladder.runs.columns,
         worth=ladder.worth,
         labels=ladder.labels,
+        law_options=dict(request.law_options),
+        points=pd.concat(kept, ignore_index=True),
     )
     if isinstance(law, ProcedureLaw):
-        if weights is not None:
-            raise UsageError(f"law {law.name!r} is a procedure; weights are for formulas")
-        step = fit_procedure(law, ladder.points, ladder.redraws(options), value=fitted.value, options=options)
-        return replace(fitted, steps=(step,))
-    chain = Chain.of(law, ladder.columns)
-    parameters = max(len(step.parameters) for step in chain.steps)
-    resamples = ladder.resamples(parameters, options) if weights is None else ladder.weighted(weights)
-    steps = chain.fit(ladder, resamples, options)
-    return replace(fitted, via=chain.via, negated=chain.negated(ladder), steps=steps)
+        step = fit_procedure(law, ladder.points, ladder.resamples, value=request.value, options=options)
+        fitted = replace(fitted, steps=(step,))
+    else:
+        chain = Chain.of(law, ladder.columns)
+        steps = chain.fit(ladder, options)
+        fitted = replace(fitted, via=chain.via, negated=chain.negated(ladder), steps=steps)
+    fitted = replace(fitted, hold_out=held_out_rows(fitted, ladder))
+    if request.earlier:
+        fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
+    return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, ladder)))
 
 
-def _held_out(fitted: LawFit, ladder: Ladder) -> tuple[HeldOut, ...]:
-    """Return measured and predicted values of each held-out point, and the predictions of references."""
-    target, measured = ladder.target, ladder.held
-    if target.empty:
-        return ()
-    known = references_of(ladder.points, target, fitted.value)
-    predicted, draws = fitted.predicted_at(ladder.ahead) if ladder.ahead else fitted.predicted(target)
-    with np.errstate(invalid="ignore"):  # infinite draws
-        scores = crps(measured, np.quantile(draws, LEVELS, axis=0).T)
-    errors = target.get(f"{fitted.value}_stderr", pd.Series(np.nan, index=target.index))
-    rows = zip(ladder.names, measured, errors, predicted.to_dict("records"), strict=True)
-    return tuple(
-        {
-            "point": name,
-            **{feature: guess[feature] for feature in fitted.features},
-            "measured": float(y),
-            "stderr": float(stderr),
-            "predicted": guess["value"],
-            "low": guess["low"],
-            "high": guess["high"],
-            "error": guess["value"] - y,
-            "relative_error": (guess["value"] - y) / y if y else float("nan"),
-            "inside": bool(guess["low"] <= y <= guess["high"]) if np.isfinite(guess["low"]) else None,
-            "beyond": guess["beyond"],
-            "crps": float(scores[number]),
-            "last": float(known.last[number]),
-            "constant": float(known.constant[number]),
-        }
-        for number, (name, y, stderr, guess) in enumerate(rows)
-    )
+def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSize]:
+    """Predict the earlier sizes of a ladder, with few resamples of runs."""
+    options = replace(request.options, bootstrap=min(FEW_DRAWS, request.options.bootstrap))
+    again = replace(request, where=None, hold_out=TARGET, store=None, options=options, earlier=False, law_options={})
+    return earlier_sizes(points, lambda own: fit_points(own, law, again))

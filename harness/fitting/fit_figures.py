@@ -78,7 +78,7 @@ def fits_chart(fits: Sequence[FitView], *, log_x: bool = True) -> Chart:
     if len(kinds) != 1:
         said = choose(f"{value} from {', '.join(names)}" for value, names in kinds)
         raise UsageError(
-            f"a figure is of one value and the same features; the fits are of {said}: draw them one by one"
+            f"a figure shows one value over the same features; the fits describe {said}: draw them separately"
         )
     ((value, features),) = kinds
     shared = [{str(fit.labels[key]) for fit in fits if key in fit.labels} for key in ("task",)]
@@ -144,8 +144,8 @@ def fits_of(fits: Sequence[FitView], task: str | None) -> Iterator[FitView]:
     """Yield the fits of a task; raise UsageError where there are none, or several tasks and none is named."""
     tasks = sorted({str(fit.labels.get("task", "")) for fit in fits})
     if task is None and len(tasks) > 1:
-        raise UsageError(f"the fits are of {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
+        raise UsageError(f"the fits cover {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
     found = [fit for fit in fits if task in (None, str(fit.labels.get("task", "")))]
     if not found:
-        raise UsageError(f"no fit is of task {task!r}; there are: {choose(tasks)}")
+        raise UsageError(f"no fit is for task {task!r}; there are: {choose(tasks)}")
     yield from found

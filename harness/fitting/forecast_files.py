@@ -55,7 +55,10 @@ def forecast_file(
     found_columns = None if path.is_dir() else _columns(path, task, labelled(renames, label), metric or ACCURACY, via)
     if found_columns is None:
         source = open_points(path, how, registries=registries)
-        points, value, via = _of_store(source.store, task, metric if path.is_dir() else None, via or VIA)
+        points, value, found_via = _of_store(source.store, task, metric if path.is_dir() else None, via or VIA)
+        if via and not found_via:
+            raise UsageError(f"{path} has no task loss {via!r} (--via); name a column or metric that it has, or none")
+        via = found_via
         notes, where = source.notes, source.where
     else:
         points, value, notes = found_columns, metric or ACCURACY, ()
@@ -99,7 +102,7 @@ def _of_store(
     tasks = sorted(store.tasks(task) if task or metric else scored_tasks(store))
     if not tasks:
         raise UsageError(
-            f"{store.path} has no task with right answers; a forecast is of accuracies: name one with --metric"
+            f"{store.path} has no task with correct answers; a forecast needs accuracies: choose a metric with --metric"
         )
     frames = []
     for name in tasks:

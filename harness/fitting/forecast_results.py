@@ -80,9 +80,7 @@ class Forecast:
         Raises UsageError where several models are forecast at once, or the forecast was not made by `forecast`.
         """
         if self.planner is None:
-            raise UsageError(
-                "this forecast does not keep what it was made from; plan with the result of harness.forecast"
-            )
+            raise UsageError("this forecast does not contain its input; plan with the result of harness.forecast")
         return self.planner(self)
 
     def table(self) -> Table:

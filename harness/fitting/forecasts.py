@@ -27,7 +27,8 @@ from harness.fitting.forecast_plan import plan
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_runs import Report, Run
 from harness.fitting.likelihoods import SAME_DOCS
-from harness.fitting.rungs import Ladder, Targets, read_ladders
+from harness.fitting.rungs import Ladder, Targets, expect_same_scale, read_ladders
+from harness.fitting.runs import refuse_twice
 from harness.fitting.wide_points import widen
 from harness.host import default_host
 from harness.host.registries import Registries
@@ -73,26 +74,51 @@ def forecast(
     Raises LawError where there are no accuracies or no ladder has two sizes below its target.
     """
     if of not in SHARES:
-        raise UsageError(f"of={of!r} is none of {choose(SHARES)}")
+        raise UsageError(f"of={of!r}; expected one of {choose(SHARES)}")
     if not 0 < level < 0.99:
         raise UsageError(f"level={level}: expected a share above 0 and below 0.99, such as 0.9")
     registries = registries or default_host()
-    ladders = read_ladders(widen(points), value, via)
+    wide = widen(points)
+    refuse_twice(wide)
+    if via is not None and via not in wide.columns:
+        raise LawError(f"the points have no column {via!r} (via); {suggest(via, map(str, wide.columns))}")
+    ladders = read_ladders(wide, value, via)
     asked = _asked(params, tokens, flops)
     wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
     if not wanted:
         raise UsageError(f"there is no family {family!r}; {suggest(family, {own.family for own in ladders})}")
+    if asked is not None:
+        expect_same_scale(wanted, asked)
     fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in wanted]
     many = _many(ladders)
     first = 1 if many else FIRST
     fitted = [ladder for ladder in fitted if ladder.rungs >= first and ladder.targets]
     if not fitted:
-        raise LawError(f"none of {len(wanted)} ladders has two sizes below its target; add sizes")
+        raise LawError(f"0 of {len(wanted)} ladders have two sizes below the target; add sizes")
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
     others = [ladder for ladder in ladders if family not in (None, ladder.family)]
     run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
     found = run.forecast(measured, level=level, of=of, value=value)
-    return replace(found, planner=partial(plan, run), points=_ends(wanted))
+    notes = (*_left_out(wide, value), *_without_loss(wide, fitted, via), *found.notes)
+    return replace(found, planner=partial(plan, run), points=_ends(wanted), notes=notes)
+
+
+def _left_out(wide: pd.DataFrame, value: str) -> list[str]:
+    """Return a note on rows without a value."""
+    lost = int(pd.to_numeric(wide[value], errors="coerce").isna().sum())
+    return [f"{lost} of {len(wide)} rows have no {value} and were left out"] if lost else []
+
+
+def _without_loss(wide: pd.DataFrame, ladders: Sequence[Ladder], via: str | None) -> list[str]:
+    """Return a note on ladders whose task loss is known at some sizes only, so that no model uses it."""
+    if via is None:
+        return []
+    loss = pd.to_numeric(wide[via], errors="coerce")
+    names = pd.DataFrame({name: wide.get(name, "") for name in ("task", "family")}).astype(str)
+    some = {tuple(own) for own in names[loss.notna()].itertuples(index=False)}
+    without = [ladder.name for ladder in ladders if ladder.via is None and (ladder.task, ladder.family) in some]
+    why = f"{via} is missing or 0 at some sizes, or changes sign, so it is not used for"
+    return [f"{why}: {'; '.join(without)}"] if without else []
 
 
 def _ends(ladders: Sequence[Ladder]) -> pd.DataFrame:
@@ -124,7 +150,7 @@ def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
         raise UsageError("name the model to forecast: params and tokens, or flops")
     counts = {len(own) for own in given.values()}
     if len(counts) > 1:
-        raise UsageError(f"{', '.join(given)} name {choose(counts)} models; expected as many of each")
+        raise UsageError(f"{', '.join(given)} give {choose(counts)} models; expected equal numbers")
     unknown = np.full(counts.pop(), np.nan)
     return Targets(**{name: given.get(name, unknown) for name in named}, docs=unknown)
 

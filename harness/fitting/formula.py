@@ -45,13 +45,13 @@ class Chain:
         """Return whether the column between the steps has log-probabilities (all values <= 0)."""
         return bool(self.via) and bool((ladder.arrays[self.via] <= 0).all())
 
-    def fit(self, ladder: Ladder, resamples: Resamples, options: Options) -> tuple[StepFit, ...]:
+    def fit(self, ladder: Ladder, options: Options) -> tuple[StepFit, ...]:
         """Fit every step to measured points, or to its own rows of them; all steps share the resamples.
 
         If the steps have different rows, the second step gets the redrawn values of the first at their common rows and
         the measured values at others.
         """
-        x = {name: Sampled(ladder.arrays[name]) for name in self.steps[0].features}
+        x, resamples = {name: Sampled(ladder.arrays[name]) for name in self.steps[0].features}, ladder.resamples
         sign = -1.0 if self.negated(ladder) else 1.0
         fits = []
         for number, (law, name) in enumerate(zip(self.steps, self.columns, strict=True)):

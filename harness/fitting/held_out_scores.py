@@ -1,36 +1,84 @@
-"""Scores of the held-out points of fits, and of two references that use only the fitted values."""
+"""Predictions of the held-out points of a fit, their scores, and two references that use only the fitted values."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from harness.fitting.forecast_scores import References, Scores, score_intervals
-from harness.fitting.runs import along, numeric
+from harness.fitting.forecast_scores import LEVELS, References, Scores, crps, score_intervals
+from harness.fitting.ladder import Ladder
+from harness.fitting.laws import Column
 from harness.types import Floats
 
 HeldOut = Mapping[str, Any]  # a held-out point: its label and features, measured and predicted values, errors
 
 
-def references_of(points: pd.DataFrame, target: pd.DataFrame, value: str) -> References:
-    """Return the value of the largest fitted point, and the mean of the fitted values, for held-out points (n,).
+class Predicting(Protocol):
+    """A fitted law that predicts."""
+
+    @property
+    def value(self) -> str: ...  # noqa: D102
+    @property
+    def features(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def predicted(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
+        """Return predictions of points (n,), and their draws (R, n)."""
+
+    def predicted_at(self, x: Mapping[str, Column]) -> tuple[pd.DataFrame, Floats]:
+        """Return predictions at features (n,), and their draws (R, n)."""
+
+
+def held_out_rows(fitted: Predicting, ladder: Ladder) -> tuple[HeldOut, ...]:
+    """Return measured and predicted values of each held-out point, and the predictions of references."""
+    target, measured = ladder.target, ladder.held
+    if target.empty:
+        return ()
+    known = references_of(ladder)
+    predicted, draws = fitted.predicted_at(ladder.ahead) if ladder.ahead else fitted.predicted(target)
+    with np.errstate(invalid="ignore"):  # infinite draws
+        scores = crps(measured, np.quantile(draws, LEVELS, axis=0).T)
+    errors = target.get(f"{fitted.value}_stderr", pd.Series(np.nan, index=target.index))
+    rows = zip(ladder.names, measured, errors, predicted.to_dict("records"), strict=True)
+    return tuple(
+        {
+            "point": name,
+            **{feature: guess[feature] for feature in fitted.features},
+            "measured": float(y),
+            "stderr": float(stderr),
+            "predicted": guess["value"],
+            "low": guess["low"],
+            "high": guess["high"],
+            "error": guess["value"] - y,
+            "relative_error": (guess["value"] - y) / y if y else float("nan"),
+            "inside": bool(guess["low"] <= y <= guess["high"]) if np.isfinite(guess["low"]) else None,
+            "beyond": guess["beyond"],
+            "crps": float(scores[number]),
+            "last": float(known.last[number]),
+            "constant": float(known.constant[number]),
+        }
+        for number, (name, y, stderr, guess) in enumerate(rows)
+    )
+
+
+def references_of(ladder: Ladder) -> References:
+    """Return the value of the largest fitted point, and the mean of the fitted values, for held-out points (m,).
 
     Both use the family of each held-out point if it has fitted points, else all points.
     """
-    known = points[points[value].notna()]
-    if known.empty:
+    points, target, value = ladder.points, ladder.target, ladder.columns[-1]
+    order = ladder.runs.order[points[value].notna().to_numpy()[ladder.runs.order]]
+    if not len(order):
         unknown = np.full(len(target), np.nan)
         return References(unknown, unknown)
-    order = along(known)
-    y = numeric(known, value)[order]
-    scales = [numeric(known, name)[order] for name in ("flops", "params") if name in known.columns]
+    y = ladder.numbers[value][order]
+    scales = [ladder.numbers[name][order] for name in ("flops", "params") if name in ladder.numbers]
     whole = _references(y, scales)
     by_family: dict[Hashable, tuple[float, float]] = {}
-    if "family" in known.columns and "family" in target.columns:
-        families = known["family"].iloc[order]
+    if "family" in points.columns and "family" in target.columns:
+        families = points["family"].iloc[order]
         for name in families.dropna().unique():
             own = (families == name).to_numpy()
             by_family[name] = _references(y[own], [scale[own] for scale in scales])

@@ -11,12 +11,6 @@ from harness.fitting.runs import largest
 from harness.types import Bools
 
 
-def split(frame: pd.DataFrame, hold_out: str | float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (ladder, target): the points to fit, and the held-out points; see `held_out`."""
-    held = held_out(frame, hold_out)
-    return frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
-
-
 def held_out(frame: pd.DataFrame, hold_out: str | float | None) -> Bools:
     """Mark the held-out rows (n,); raise LawError if these are none or all rows.
 
@@ -29,7 +23,7 @@ def held_out(frame: pd.DataFrame, hold_out: str | float | None) -> Bools:
     if held.all():
         raise LawError(f"hold_out={hold_out!r} holds out all {len(frame)} points; at least one must remain to fit")
     if not held.any():
-        raise LawError(f"hold_out={hold_out!r} holds out none of {len(frame)} points; columns: {choose(frame.columns)}")
+        raise LawError(f"hold_out={hold_out!r} holds out 0 of {len(frame)} points; columns: {choose(frame.columns)}")
     return held
 
 

@@ -63,7 +63,9 @@ class ViewedStore(PointStore):
         found = renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
         kept = query(found, self.how.where) if self.how.selects and self.how.where else found
         if kept.empty:
-            raise UsageError(f"none of {len(found)} points has {self.how.where}; columns are: {choose(found.columns)}")
+            raise UsageError(
+                f"{self.how.where!r} selects 0 of {len(found)} points; columns are: {choose(found.columns)}"
+            )
         return kept
 
 

@@ -171,8 +171,18 @@ def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[
             f"family is missing in {int(found['family'].isna().sum())} of {len(found)} rows; pass --family"
         )
     step = checked(found["step"], "step") if "step" in found.columns else np.nan
-    seed = checked(found["seed"], "seed").fillna(0).astype(int) if "seed" in found.columns else 0
+    seed = _seeds(found["seed"], notes) if "seed" in found.columns else 0
     return found.assign(family=found["family"].map(str), size=found["size"].map(_text), step=step, seed=seed)
+
+
+def _seeds(column: pd.Series, notes: list[str]) -> pd.Series[int]:
+    """Return seeds as whole numbers; names are numbered in their order."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if (numbers.isna() & column.notna()).any():
+        names = sorted({str(name) for name in column.dropna()})
+        notes.append(f"seeds are numbered: {few(f'{name} is {i}' for i, name in enumerate(names))}")
+        numbers = column.map({name: names.index(str(name)) for name in column.dropna().unique()})
+    return numbers.fillna(0).astype(int)
 
 
 def _family_and_size(model: str) -> tuple[str, str]:

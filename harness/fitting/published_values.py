@@ -22,8 +22,11 @@ NO_TASK = re.compile(
     r"param|token|flop|compute|budget|step|seed|size|layer|width|year|date|log10|ratio|(^|_)per_|multiple|ci95|_low$|"
     r"_high$|_[bmt]$|_1e\d+$|^n_|_id$|index|unnamed|lr$|learning_rate|batch|stderr|std"
 )
+WRITTEN = r"[-+]?\d+([.,]\d+)*\s*(%|(%\s*)?(±|\+/-|\+-).*)?"  # a number that only people read
 MISSING = {"", "-", "--", "—", "n/a", "na", "nan", "none", "null"}
 SCORE = "score"  # the metric of a benchmark whose table does not say which
+LARGEST_ERROR = 0.5  # of a rate, from one document
+MOST_DOCUMENTS = 1e6  # of a benchmark; a smaller error was divided by 100 once too often
 MIXED = 0.25  # share of values of 1 or less from which a column of percentages is in doubt
 
 
@@ -82,14 +85,29 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
             raise UsageError(f"{pattern!r} names no column; columns are: {choose(frame.columns)}")
     for column in map(str, frame.columns):
         if asked:
-            if any(fnmatch(column, pattern) for pattern in asked):
+            if column in asked or (any(fnmatch(column, own) for own in asked) and not _beside(column, frame)):
                 yield column
-        elif (
-            column not in COLUMNS | {"run", "value"}
-            and not NO_TASK.search(column.lower())
-            and is_numeric(frame[column])
-        ):
-            yield column
+        elif column not in COLUMNS | {"run", "value"} and not NO_TASK.search(column.lower()):
+            if not is_numeric(frame[column]):
+                _refuse_written(frame[column])
+            elif not _beside(column, frame):
+                yield column
+
+
+def _beside(column: str, frame: pd.DataFrame) -> bool:
+    """Return whether a column has the errors or counts of another: NAME_stderr or NAME_n."""
+    return any(column.endswith(end) and column.removesuffix(end) in frame.columns for end in ("_stderr", "_n"))
+
+
+def _refuse_written(column: pd.Series) -> None:
+    """Raise UsageError for a column of text whose cells are all numbers with a decimal comma, % or an error."""
+    text = column.dropna().map(str).str.strip()
+    text = text[~text.str.lower().isin(MISSING)]
+    if len(text) and text.str.fullmatch(WRITTEN).all():
+        raise UsageError(
+            f"{column.name} has {text.iloc[0]!r}, which is not read as a number; write numbers with a decimal point "
+            "and no sign (an error in a column NAME_stderr), or name the benchmarks with --tasks to leave it out"
+        )
 
 
 def is_numeric(column: pd.Series) -> bool:
@@ -122,6 +140,11 @@ def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     for name in ("value", "stderr", "n", "chance", "low", "high"):
         if name in found.columns:
             found[name] = checked(found[name], name)
+    if "n" in found.columns and (found["n"] < 1).any():
+        raise UsageError(
+            f"n, the number of documents, is {found['n'].min():.4g} in row {found['n'].idxmin()}; expected 1 or more, "
+            "or an empty cell where it is unknown"
+        )
     lost = int(found["value"].isna().sum())
     if lost:
         notes.append(f"{lost} of {len(found)} rows have no value and were dropped")
@@ -156,9 +179,30 @@ def fractions(frame: pd.DataFrame, notes: list[str], *, as_they_are: bool = Fals
             **{name: found[name].where(~found.index.isin(own.index), found[name] / 100) for name in columns}
         )
         percent.append(str(task))
+    _refuse_errors(found)
     if percent:
         notes.append(f"percentages, divided by 100: {few(percent)}")
     return found
+
+
+def _refuse_errors(frame: pd.DataFrame) -> None:
+    """Raise UsageError if standard errors of rates are in another unit than the rates."""
+    if "stderr" not in frame.columns:
+        return
+    is_rate = ~frame["metric"].map(lambda metric: bool(UNBOUNDED.search(metric))) & frame["value"].between(0, 1)
+    for (task, metric), own in frame[is_rate & (frame["stderr"] > 0)].groupby(["task", "metric"], sort=False):
+        worth = float((own["value"] * (1 - own["value"]) / own["stderr"] ** 2).median())  # documents
+        if own["stderr"].max() > LARGEST_ERROR or worth > MOST_DOCUMENTS:
+            errors, values = (f"{own[name].min():.3g} to {own[name].max():.3g}" for name in ("stderr", "value"))
+            why = (
+                "larger than those of rates"
+                if own["stderr"].max() > LARGEST_ERROR
+                else f"those of {worth:.2g} documents"
+            )
+            raise UsageError(
+                f"{task} ({metric}) has standard errors of {errors} beside values of {values} (as fractions), which "
+                f"are {why}; give both as fractions, or both as percentages"
+            )
 
 
 def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import gamma
 
-from harness.errors import LawError
+from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import column
+from harness.fitting.options import Options
+from harness.fitting.runs import Runs, runs_of
+from harness.store.points import PointStore
 from harness.types import Bools, Floats, Ints
+from harness.types.laws import ComposedLaw, Law, ProcedureLaw
 
+UNITS = ("runs", "checkpoints", "seeds", "documents", "joint")
+FEW_UNITS = 10  # per parameter: with fewer units, points are redrawn around the law; otherwise units are weighted
 MOST_POWER = 3.0  # largest power of weights; with more, a few units dominate each resample
 
 
@@ -57,6 +64,86 @@ class Resamples:
         return weights
 
 
+class Measured(NamedTuple):
+    """Measured points: n rows, their runs, the measured columns, and the store of their documents."""
+
+    points: pd.DataFrame
+    runs: Runs
+    columns: tuple[str, ...]
+    store: PointStore | None = None
+
+
+def resamples_of(law: Law, measured: Measured, options: Options, weights: Floats | None = None) -> Resamples:
+    """Return the resamples of points for a law: of units, or with given weights (R, n), which are for formulas only."""
+    if isinstance(law, ProcedureLaw):
+        if weights is not None:
+            raise UsageError(f"law {law.name!r} is a procedure; weights are for formulas")
+        return _for_procedure(measured, options)
+    if weights is not None:
+        return _given(weights, len(measured.points))
+    steps = law.steps if isinstance(law, ComposedLaw) else (law,)
+    return _for_formula(measured, max(len(step.parameters) for step in steps), options)
+
+
+def _for_formula(measured: Measured, parameters: int, options: Options) -> Resamples:
+    """Return resamples for a formula: redraw the points of few units around the law, weight many units."""
+    unit, rng = str(options.resample), np.random.default_rng(options.seed)
+    replicates = _replicates(measured, options)
+    units, n = units_of(measured.points, unit, measured.runs), len(measured.points)
+    redrawn = unit != "documents" and len(set(units)) < FEW_UNITS * parameters
+    if redrawn or unit == "documents":
+        return Resamples(np.ones((options.bootstrap, n)), replicates, units, rng if redrawn else None)
+    power = student(freedom(n, parameters, len(set(units))), options.level)
+    weights = point_weights(units, options.bootstrap, rng)
+    return Resamples(weights, _common(measured, replicates, options), units, power=power)
+
+
+def _for_procedure(measured: Measured, options: Options) -> Resamples:
+    """Return resamples for a procedure, which draws units itself."""
+    replicates = _replicates(measured, options)
+    units = units_of(measured.points, str(options.resample), measured.runs)
+    weights = np.ones((options.bootstrap, len(measured.points)))
+    return Resamples(weights, _common(measured, replicates, options), units)
+
+
+def _given(weights: Floats, n: int) -> Resamples:
+    """Return resamples with given weights (R, n); raise UsageError for another shape or negative weights."""
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.ndim != 2 or weights.shape[1] != n or not (weights >= 0).all():
+        raise UsageError(f"weights of shape {weights.shape}: expected (resamples, {n}) numbers of 0 or more")
+    return Resamples(weights, {}, np.arange(n))
+
+
+def _common(measured: Measured, replicates: dict[str, Floats], options: Options) -> dict[str, Floats]:
+    """Return replicates to combine with resampled runs, whose scatter already contains their noise per point."""
+    if options.resample != "joint":
+        return replicates
+    return {name: in_common(draws, column(measured.points, name)) for name, draws in replicates.items()}
+
+
+def _replicates(measured: Measured, options: Options) -> dict[str, Floats]:
+    """Return the measured columns in resamples of their documents, if the options ask for them."""
+    if options.resample not in {"documents", "joint"}:
+        return {}
+    points, columns, store = measured.points, measured.columns, measured.store
+    rng, count = np.random.default_rng([options.seed, 1]), options.bootstrap
+    if store is None or "fingerprint" not in points.columns:
+        return scattered(points, columns, count, rng)
+    return store.replicates(points, columns, count, rng)
+
+
+def units_of(frame: pd.DataFrame, unit: str, runs: Runs | None = None) -> Ints:
+    """Return the number of the unit that each point belongs to (n,): runs (`runs_of`), points or seeds."""
+    if unit not in UNITS:
+        raise UsageError(f"resample={unit!r}; expected one of {choose(UNITS)}")
+    if unit in {"runs", "joint"}:
+        return (runs or runs_of(frame)).number
+    keys = [name for name in ("family", "seed") if name in frame.columns]
+    if unit != "seeds" or not keys:
+        return np.arange(len(frame))
+    return np.asarray(frame.groupby(keys, dropna=False).ngroup(), dtype=np.int64)
+
+
 def shared(residuals: Floats, units: Ints) -> float:
     """Return the intraclass correlation of residuals (n,): the share of variance common to a unit (one-way ANOVA)."""
     n, counts = len(residuals), np.bincount(units)
@@ -82,7 +169,7 @@ def freedom(n: int, free: int, units: int) -> int:
 def point_weights(units: Ints, count: int, rng: np.random.Generator) -> Floats:
     """Return exponential weights (count, n) of units (n,): a Bayesian bootstrap (Rubin 1981).
 
-    Every unit keeps a positive weight, so that a ladder of four runs has four runs in every resample.
+    Every unit keeps a positive weight, so that a ladder of four runs has four runs in every remeasured.
     """
     return rng.exponential(size=(count, int(units.max()) + 1))[:, units]
 

@@ -16,7 +16,6 @@ import pandas as pd
 
 from harness.charts import with_figure
 from harness.errors import HarnessError, LawError, UsageError
-from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fit_figures import fits_chart, point_rows, read_rows
@@ -29,6 +28,7 @@ from harness.fitting.procedures import ProcedureFit
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.intervals import wilson
+from harness.tables import printable
 from harness.types import Floats, Json
 from harness.types.json import JsonObject
 from harness.types.laws import FormulaLaw, Law, ProcedureLaw

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, choose, suggest
+from harness.fitting.runs import ends
 from harness.types import Bools, Floats, Ints
 
 SCALES = ("params", "tokens", "flops")
 ORDER = ("tokens", "step", "flops")  # by which the last checkpoint of a run is found
+SAME_CHANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,24 @@ def log_scale(params: Floats, tokens: Floats, flops: Floats) -> Floats:
         return np.log(np.where(np.isfinite(known), known, params))
 
 
+def expect_same_scale(ladders: Sequence[Ladder], asked: Targets) -> None:
+    """Raise LawError if a model to forecast lies on another scale than a ladder: FLOPs (or 6 N D), or params alone."""
+    with np.errstate(invalid="ignore"):
+        of_target = bool(np.isfinite(asked.flops).all() or np.isfinite(asked.params * asked.tokens).all())
+        for ladder in ladders:
+            of_ladder = bool(np.isfinite(ladder.flops).all() or np.isfinite(ladder.params * ladder.tokens).all())
+            if of_ladder and not of_target:
+                raise LawError(
+                    f"{ladder.name} has training FLOPs, which are unknown for the model to forecast; give its FLOPs, "
+                    "or its tokens as well"
+                )
+            if of_target and not of_ladder:
+                raise LawError(
+                    f"neither tokens nor FLOPs of {ladder.name} are known, only params; forecast from params alone, or "
+                    "add a column tokens or flops"
+                )
+
+
 def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> list[Ladder]:
     """Return the ladder of every task and family of wide points, in order of their names.
 
@@ -121,18 +141,25 @@ def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
     low, high = float(frame[value].min()), float(frame[value].max())
     if low < 0 or high > 1:
         raise LawError(
-            f"{value} goes from {low:.4g} to {high:.4g}; a forecast is of accuracies from 0 to 1: divide percentages "
+            f"{value} ranges from {low:.4g} to {high:.4g}; a forecast needs accuracies from 0 to 1: divide percentages "
             "by 100, and fit a law to other values with harness fit"
         )
 
 
 def _ends(own: pd.DataFrame) -> pd.DataFrame:
-    """Return the last checkpoint of every run."""
+    """Return the last checkpoint of every run, in an order that does not depend on that of the rows."""
     run = [name for name in ("run", "size", "seed") if name in own.columns]
-    run = run if {"run", "size"} & set(run) else []
-    order = [name for name in ORDER if name in own.columns]
-    ordered = own.sort_values(order, kind="stable") if order else own
-    return ordered.groupby(run, sort=False, dropna=False).tail(1).sort_index() if run else ordered
+    order = [name for name in (*ORDER, "params", "seed", "run") if name in own.columns]
+    ordered = own.sort_values(order, kind="stable", key=_sortable) if order else own
+    if not {"run", "size"} & set(run):
+        return ordered[ends(ordered)]
+    return ordered.groupby(run, sort=False, dropna=False).tail(1)
+
+
+def _sortable(column: pd.Series) -> pd.Series:
+    """Return a column as numbers where it has any, else as text."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column.astype(str) if numbers.isna().all() else numbers
 
 
 def _numbers(own: pd.DataFrame, name: str) -> Floats:
@@ -149,8 +176,7 @@ def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | No
     order = log_scale(params, tokens, flops)
     partly = np.isfinite(flops) | np.isfinite(params * tokens)
     if not np.isfinite(order).all() or (partly.any() and not partly.all()):
-        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known of some rows only; add them, or leave rows out")
-    chance = _numbers(own, "chance")
+        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known for some rows only; add them, or leave rows out")
     loss = _numbers(own, via) if via else np.array([np.nan])
     return Ladder(
         task=task,
@@ -161,7 +187,7 @@ def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | No
         value=_numbers(own, value),
         docs=_documents(own, value),
         rung=np.unique(size, return_inverse=True)[1].astype(np.int64) + 1,
-        chance=float(chance[0]),
+        chance=_chance(own, f"{task}, {family}"),
         via=np.abs(loss) if np.isfinite(loss).all() and _one_sign(loss) else None,
     )
 
@@ -170,16 +196,37 @@ def _one_sign(loss: Floats) -> bool:
     return bool((loss > 0).all() or (loss < 0).all())
 
 
+def _chance(own: pd.DataFrame, name: str) -> float:
+    """Return the accuracy of guessing, NaN if unknown; raise LawError if rows differ."""
+    known = _numbers(own, "chance")
+    known = known[np.isfinite(known)]
+    if len(known) and np.ptp(known) > SAME_CHANCE:
+        raise LawError(
+            f"{name}: chance is {choose(f'{level:.4g}' for level in np.unique(known))}; expected one value per task"
+        )
+    return float(known[0]) if len(known) else float("nan")
+
+
 def _documents(own: pd.DataFrame, value: str) -> Floats:
     """Return the documents behind each value (n,): counted, or those that the standard error is worth."""
     for name in (f"{value}_n", "n"):
-        if name in own.columns:
-            return _numbers(own, name)
+        if name in own.columns and own[name].notna().any():
+            return _at_least_one(own, name)
     y, stderr = _numbers(own, value), _numbers(own, f"{value}_stderr")
     with np.errstate(all="ignore"):
         worth = y * (1 - y) / stderr**2
     known = worth[np.isfinite(worth) & (worth > 0)]
     return np.full(len(own), np.round(np.median(known)) if len(known) else np.nan)
+
+
+def _at_least_one(own: pd.DataFrame, name: str) -> Floats:
+    """Return numbers of documents (n,), NaN where unknown; raise LawError for a number below 1."""
+    count = _numbers(own, name)
+    if (count < 1).any():
+        raise LawError(
+            f"{name} has {np.nanmin(count):.4g} documents; expected 1 or more, or an empty cell where it is unknown"
+        )
+    return count
 
 
 @dataclass(frozen=True)

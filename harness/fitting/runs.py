@@ -30,17 +30,31 @@ SAME = 0.01  # in ln: lengths of training that differ by less count as equal
 class Runs:
     """The run of each row (n,), numbered from 0, the number of sizes (None: unknown), and the identifying columns.
 
-    Without identifying columns, every row counts as a run.
+    Without identifying columns, every row counts as a run. `order` (n,) are the positions of the rows along training.
     """
 
     number: Ints
     sizes: int | None
     columns: tuple[str, ...]
+    order: Ints
 
     @property
     def count(self) -> int:
         """Return the number of runs."""
         return len(set(self.number))
+
+    def ends(self) -> Bools:
+        """Mark the last checkpoint (n,) of every run."""
+        marks = np.zeros(len(self.number), dtype=np.bool_)
+        backwards = self.order[::-1]
+        marks[backwards[np.unique(self.number[backwards], return_index=True)[1]]] = True
+        return marks
+
+    def at(self, rows: Bools, sizes: int | None) -> Runs:
+        """Return the runs of some of the rows, which have so many sizes; runs are numbered from 0 again."""
+        number = np.asarray(np.unique(self.number[rows], return_inverse=True)[1], dtype=np.int64)
+        order = (np.cumsum(rows) - 1)[self.order[rows[self.order]]]
+        return Runs(number, sizes, self.columns, order)
 
 
 def runs_of(frame: pd.DataFrame) -> Runs:
@@ -59,7 +73,8 @@ def runs_of(frame: pd.DataFrame) -> Runs:
         return _rows(frame)
     ratio = by_size and not {"run", "step", "tokens_convention"} & set(frame.columns) and _by_ratio(frame)
     told = (*named, RATIO) if ratio else tuple(named)
-    return Runs(_numbers(frame, [*named, *(["tokens"] if ratio else [])]), sizes_of(frame), told)
+    number = _numbers(frame, [*named, *(["tokens"] if ratio else [])])
+    return Runs(number, sizes_of(frame), told, along(frame))
 
 
 def _rows(frame: pd.DataFrame) -> Runs:
@@ -67,11 +82,11 @@ def _rows(frame: pd.DataFrame) -> Runs:
     if "k" in frame.columns:
         named = [name for name in frame.columns if name not in TALLIES and frame[name].dtype.kind not in "fcb"]
         number = _numbers(frame, named) if named else np.zeros(len(frame), dtype=np.int64)
-        return Runs(number, sizes_of(frame), tuple(map(str, named)))
+        return Runs(number, sizes_of(frame), tuple(map(str, named)), along(frame))
     told = [name for name in ("family", "seed", "params", "tokens") if name in frame.columns]
     unique = {"params", "tokens"} <= set(told) and not frame.duplicated(told).any()
     columns = (*told[:-1], RATIO) if unique else ()
-    return Runs(np.arange(len(frame)), sizes_of(frame), columns)
+    return Runs(np.arange(len(frame)), sizes_of(frame), columns, along(frame))
 
 
 def _numbers(frame: pd.DataFrame, keys: Sequence[str]) -> Ints:
@@ -112,9 +127,9 @@ def along(frame: pd.DataFrame, names: Sequence[str] = ORDER) -> Ints:
 
 def ends(frame: pd.DataFrame, *also: str) -> pd.Series[bool]:
     """Mark the last checkpoint of every run, by tokens, step and flops; per value of the columns `also`, if named."""
-    order, marks = along(frame), np.zeros(len(frame), dtype=bool)
-    keys = pd.DataFrame({"run": runs_of(frame).number, **{name: frame[name].to_numpy() for name in also}}).iloc[order]
-    marks[order] = ~keys.duplicated(keep="last").to_numpy()
+    runs, marks = runs_of(frame), np.zeros(len(frame), dtype=bool)
+    keys = pd.DataFrame({"run": runs.number, **{name: frame[name].to_numpy() for name in also}}).iloc[runs.order]
+    marks[runs.order] = ~keys.duplicated(keep="last").to_numpy()
     return pd.Series(marks, index=frame.index, dtype=bool)
 
 
@@ -133,8 +148,29 @@ def largest(frame: pd.DataFrame, sizes: int = 1) -> pd.Series[bool]:
 
 
 def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Mark the rows of the largest size of each family; a size with unknown params counts as the smallest."""
-    return largest(frame.assign(params=frame["params"].astype(float).fillna(0.0)))
+    """Mark the rows of the largest size of each family; a size with unknown params counts as the smallest.
+
+    If no params of a family are known, its sizes are ordered by their largest FLOPs, or else tokens; without these, all
+    rows are marked.
+    """
+    families = frame["family"] if "family" in frame.columns else pd.Series("", index=frame.index)
+    sizes = [families, *([frame["size"]] if "size" in frame.columns else [])]
+    scale = pd.Series(np.nan, index=frame.index)
+    for name in [name for name in ("params", "flops", "tokens") if name in frame.columns]:
+        own = pd.Series(numeric(frame, name), index=frame.index)
+        own = own if name == "params" else own.groupby(sizes, dropna=False).transform("max")
+        unknown = scale.isna().groupby(families, dropna=False).transform("all")
+        scale = scale.where(~unknown, own)
+    return largest(frame.assign(params=scale.fillna(0.0)))
+
+
+def doubled(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return rows of points that are equal in `keys`; imported ones also differ by their scale, label or run."""
+    if "checkpoint" not in points.columns:
+        return points[points.duplicated(list(keys), keep=False)]
+    imported, more = points["checkpoint"].isna(), [n for n in (*SCALE, "label", "run") if n in points.columns]
+    told = points.assign(**{name: points[name].where(imported) for name in more if name not in keys})
+    return points[told.duplicated(list(dict.fromkeys((*keys, *more))), keep=False)]
 
 
 def label(row: pd.Series) -> str:

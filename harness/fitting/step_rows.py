@@ -20,8 +20,6 @@ def step_rows(points: pd.DataFrame, law: Law, options: Options) -> tuple[Bools |
 
     Raises UsageError if the law does not have two steps, and LawError if an expression selects no point.
     """
-    if not options.of_steps:
-        return ()
     if not isinstance(law, ComposedLaw) or len(law.steps) != 2:
         raise UsageError(
             f"law {law.name!r} does not have two steps, which step1_where, step2_where and step1_objective need"
@@ -38,5 +36,5 @@ def _rows(points: pd.DataFrame, where: str | None, option: str) -> Bools | None:
     found = np.zeros(len(points), dtype=bool)
     found[points.index.get_indexer(query(points, where).index)] = True
     if not found.any():
-        raise LawError(f"{option}={where!r} selects none of {len(points)} points to fit")
+        raise LawError(f"{option}={where!r} selects 0 of {len(points)} points to fit")
     return found

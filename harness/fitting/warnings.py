@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +13,13 @@ from harness.fitting.fitted_formula import StepFit
 from harness.fitting.laws import bounds
 from harness.fitting.objectives import objective_of
 from harness.fitting.procedures import ProcedureFit
-from harness.fitting.runs import ORDER, ends, numeric
+from harness.fitting.runs import ORDER
 from harness.types import Floats, Ints
 from harness.types.laws import traits
 
 if TYPE_CHECKING:
     from harness.fitting.fit_view import FitView
+    from harness.fitting.ladder import Ladder
 
 FEW_RUNS = 5
 REVERSAL = 3.0  # standard errors by which a value must turn back before the trend counts as not monotone
@@ -31,24 +32,27 @@ SAME_LENGTH = 0.99  # share of the longest training, or of the largest compute, 
 FAR = 10.0  # extrapolation factor above which a warning is given
 
 
-def warn(fit: FitView, ladder: pd.DataFrame, known: Mapping[str, Floats]) -> Iterator[str]:
-    """Yield the warnings of a fit to the points of a ladder (n rows); `known` has columns (n,) read before."""
+def warn(fit: FitView, ladder: Ladder) -> Iterator[str]:
+    """Yield the warnings of a fit to a ladder."""
     for step in fit.steps:
         yield from step.doubts() if isinstance(step, ProcedureFit) else _of_step(step)
     yield from _of_sample(fit)
-    ladder = _scored(fit, ladder)
-    y = known[fit.value] if fit.value in known else column(ladder, fit.value)
-    yield from _of_flat(fit, y, ladder)
+    ladder = _seen(fit, ladder)
+    y = ladder.arrays[fit.value] if ladder.arrays else column(ladder.points, fit.value)
+    yield from _of_flat(fit, y, ladder.points)
     yield from _of_trend(fit, ladder)
-    yield from _of_largest(fit, y, ladder, known)
+    yield from _of_largest(fit, y, ladder)
     if len(fit.steps) > 1:
         yield from _of_turn(fit, y)
     yield from _of_target(fit)
 
 
-def _scored(fit: FitView, ladder: pd.DataFrame) -> pd.DataFrame:
-    """Return the points that have a value; some laws also learn from points without one."""
-    return ladder[ladder[fit.value].notna()] if traits(fit.steps[0].law).uses_unscored else ladder
+def _seen(fit: FitView, ladder: Ladder) -> Ladder:
+    """Return the points of the last step that have a value; some laws also learn from points without one."""
+    rows = ladder.rows[-1] if ladder.rows else None
+    ladder = ladder if rows is None else ladder.at(rows)
+    unscored = traits(fit.steps[0].law).uses_unscored
+    return ladder.at(ladder.points[fit.value].notna().to_numpy()) if unscored else ladder
 
 
 def _of_step(step: StepFit) -> Iterator[str]:
@@ -113,28 +117,29 @@ def _of_sample(fit: FitView) -> Iterator[str]:
             )
 
 
-def rungs(ladder: pd.DataFrame, value: str) -> tuple[Floats, Floats]:
+def rungs(ladder: Ladder, own: Ints) -> tuple[Floats, Floats]:
     """Return values (k,) and standard errors (k,) of the last checkpoints of each size, by size; none without sizes.
 
-    The runs of a size that were trained longest are averaged, whatever the order of rows.
+    `own` are the rows of one family. The runs of a size that were trained longest are averaged.
     """
-    key = next((k for k in ("size", "params") if k in ladder.columns), None)
-    by = next((k for k in ("params", "flops") if k in ladder.columns), None)
+    points, numbers, value = ladder.points, ladder.numbers, ladder.columns[-1]
+    key = next((k for k in ("size", "params") if k in points.columns), None)
+    by = next((k for k in ("params", "flops") if k in points.columns), None)
     if key is None or by is None:
         return np.empty(0), np.empty(0)
-    last = ladder[ends(ladder)]
-    length = next((numeric(last, k) for k in ORDER if k in last and np.isfinite(numeric(last, k)).all()), None)
+    last = own[ladder.runs.ends()[own]]
+    length = next((numbers[k][last] for k in ORDER if k in numbers and np.isfinite(numbers[k][last]).all()), None)
     if length is not None:
-        longest = pd.Series(length, index=last.index).groupby(last[key]).transform("max")
+        longest = pd.Series(length).groupby(points[key].to_numpy()[last]).transform("max").to_numpy()
         last = last[length >= SAME_LENGTH * longest]
-    errors = last.get(f"{value}_stderr", pd.Series(np.nan, index=last.index))
+    errors = points[f"{value}_stderr"].to_numpy(np.float64)[last] if f"{value}_stderr" in points else np.nan
     columns = {
-        "scale": numeric(last, by),
-        "value": numeric(last, value),
+        "scale": numbers[by][last],
+        "value": numbers[value][last],
         "square": np.nan_to_num(errors) ** 2,
         "n": 1.0,
     }
-    sizes = pd.DataFrame(columns).groupby(last[key].to_numpy())
+    sizes = pd.DataFrame(columns).groupby(points[key].to_numpy()[last])
     mean, total = sizes.mean(), sizes.sum()
     order = np.argsort(mean["scale"].to_numpy(), kind="stable")
     return mean["value"].to_numpy()[order], (np.sqrt(total["square"]) / total["n"]).to_numpy()[order]
@@ -148,12 +153,12 @@ def _families(ladder: pd.DataFrame) -> list[tuple[str, Ints]]:
     return [(f"{name}: ", own.to_numpy()) for name, own in rows.groupby(ladder["family"].to_numpy(), dropna=False)]
 
 
-def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
+def _of_trend(fit: FitView, ladder: Ladder) -> Iterator[str]:
     """Warn of the largest reversal of each family that exceeds noise; laws of several features have no single order."""
     if len(fit.features) > 1:
         return
-    for name, own in _families(ladder):
-        values, errors = rungs(ladder.iloc[own], fit.value)
+    for name, own in _families(ladder.points):
+        values, errors = rungs(ladder, own)
         if len(values) < 3 or np.ptp(values) == 0:
             continue
         signed = values if values[-1] >= values[0] else -values
@@ -169,14 +174,15 @@ def _of_trend(fit: FitView, ladder: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _of_largest(fit: FitView, y: Floats, ladder: pd.DataFrame, known: Mapping[str, Floats]) -> Iterator[str]:
+def _of_largest(fit: FitView, y: Floats, ladder: Ladder) -> Iterator[str]:
     """Warn if the points of the largest compute deviate from the law by more than the scatter of the others."""
-    if "flops" not in ladder.columns:
+    points, known = ladder.points, ladder.arrays
+    if "flops" not in points.columns:
         return
-    compute = known["flops"] if "flops" in known else column(ladder, "flops")
-    x = {name: known[name] for name in fit.features} if known else fit.steps[0].read(ladder)
-    stderr = ladder.get(f"{fit.value}_stderr", pd.Series(0.0, index=ladder.index)).to_numpy(dtype=float)
-    for name, own in _families(ladder):
+    compute = known["flops"] if "flops" in known else column(points, "flops")
+    x = {name: known[name] for name in fit.features} if known else fit.steps[0].read(points)
+    stderr = points.get(f"{fit.value}_stderr", pd.Series(0.0, index=points.index)).to_numpy(dtype=float)
+    for name, own in _families(points):
         flops = compute[own]
         top = flops >= SAME_LENGTH * flops.max()
         if len(own) < 5 or (~top).sum() < 2:

@@ -39,9 +39,8 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
         again = matching(wide, where)
         wide = again if again is not None else wide if kept is not None else query(wide, str(where))
     if wide.empty:
-        raise LawError(
-            f"there are no points to fit: {f'none of {len(points)} has {where}' if where else 'the table is empty'}"
-        )
+        why = f"{where!r} selects 0 of {len(points)} rows" if where else "the table is empty"
+        raise LawError(f"there are no points to fit: {why}")
     wide = wide.reset_index(drop=True)
     refuse_twice(wide, getattr(first, "features", ()))
     return wide

@@ -41,12 +41,15 @@ def register_tasks(register: Register) -> None:
 def register_sources(register: Register) -> None:
     """Offer tasks that are created on demand, under a prefix. Called once at start.
 
-    :param register: `register(prefix, resolve, list_names, metrics=None)`: `resolve(name)` returns the `harness.Task`
-        for `prefix:name`, or a list of tasks, or raises KeyError if there is none. Keyword-only parameters of `resolve`
-        receive the options of `harness eval` of their names: limit, num_fewshot, fewshot_seed, include_path, chat,
-        system_prompt, multiturn. `list_names()` returns the names for `harness ls tasks`. `metrics(task, answers)`
-        returns a list of `harness.SourceMetric` for one cell of a task whose `source` has the key `prefix`. `answers`
-        are the `harness.Scores` of the cell, or the texts of each document (a tuple of tuples).
+    :param register: `register(prefix, resolve, list_names, metrics=None, groups=None)`: `resolve(name)` returns the
+        `harness.Task` for `prefix:name`, or a list of tasks, or raises KeyError if there is none. Keyword-only
+        parameters of `resolve` receive the options of `harness eval` of their names: limit, num_fewshot, fewshot_seed,
+        include_path, chat, system_prompt, multiturn. `list_names()` returns the names for `harness ls tasks`.
+        `metrics(task, answers)` returns a list of `harness.SourceMetric` for one cell of a task whose `source` has the
+        key `prefix`. `answers` are the `harness.Scores` of the cell, or the texts of each document (a tuple of tuples).
+        `groups(parts)` returns those of a group that has no cell of its own, or none if a task is missing: `parts` are
+        the pairs (task, answers) of one checkpoint whose `source` has the same `part_of`, a dict with the group's name
+        (`task`).
 
     Minimal implementation::
 
@@ -98,7 +101,7 @@ def register_metrics(register: Register) -> None:
     """Offer metrics. Called once at start.
 
     :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...,
-        known_as=(), modules=())`.
+        known_as=(), modules=(), by_name=False)`.
         `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
         denominators).
         `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), two_choices
@@ -109,7 +112,8 @@ def register_metrics(register: Register) -> None:
         `bounds` is the lowest and highest possible value, such as (0, 1); intervals stay within it.
         `known_as` lists the names of the same numbers in other programs; a user who asks for one of them is told the
         name here. `modules` names the required modules; where one is missing, the metric is left out of tables of all
-        metrics, and is an error if it is asked for.
+        metrics, and is an error if it is asked for. With `by_name`, it is computed only if it is asked for or is
+        the metric of a task: a slow metric, or a variant of another one.
 
     Minimal implementation::
 

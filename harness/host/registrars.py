@@ -76,11 +76,12 @@ def _sources(registries: Registries, plugin: str) -> Register:
         resolve: Callable[..., Task | Sequence[Task]],
         list_names: Callable[[], Iterable[str]],
         metrics: Callable[..., Sequence[SourceMetric]] | None = None,
+        groups: Callable[..., Sequence[SourceMetric]] | None = None,
     ) -> None:
         origin = Origin(plugin, "source", prefix)
         resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
-        own = marked(_callable(metrics, prefix), origin) if metrics is not None else None
-        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin), own), plugin)
+        own = [None if measure is None else marked(_callable(measure, prefix), origin) for measure in (metrics, groups)]
+        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin), *own), plugin)
 
     return register
 
@@ -112,6 +113,7 @@ def make_metric(
     higher_is_better: bool = True,
     bounds: tuple[float, float] = UNBOUNDED,
     modules: tuple[str, ...] = (),
+    by_name: bool = False,
 ) -> Metric:
     """Return a metric as it is registered; raise PluginError if it is not valid."""
     name = str(name or getattr(fn, "__name__", ""))
@@ -126,7 +128,8 @@ def make_metric(
     low, high = bounds
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
-    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, (float(low), float(high)), modules)
+    ends = (float(low), float(high))
+    return Metric(name, _callable(fn, name), needs, aggregate, higher_is_better, ends, modules, by_name)
 
 
 def _metrics(registries: Registries, plugin: str) -> Register:
@@ -139,8 +142,9 @@ def _metrics(registries: Registries, plugin: str) -> Register:
         bounds: tuple[float, float] = UNBOUNDED,
         known_as: Sequence[str] = (),
         modules: tuple[str, ...] = (),
+        by_name: bool = False,
     ) -> None:
-        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds, modules)
+        metric = make_metric(fn, name, needs, aggregate, higher_is_better, bounds, modules, by_name)
         registries.metrics.add(metric.name, mark_metric(metric, Origin(plugin, "metric", metric.name)), plugin)
         registries.metrics.elsewhere.update(dict.fromkeys(known_as, metric.name))
 

@@ -39,12 +39,13 @@ def singular(kind: str) -> str:
 class Source(NamedTuple):
     """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
 
-    `metrics(task, answers)` returns the metrics that the source computes itself.
+    `metrics(task, answers)` and, for several tasks, `groups(parts)` return the metrics that the source computes itself.
     """
 
     resolve: Callable[..., Task | Sequence[Task]]
     list_names: Callable[[], Iterable[str]]
     metrics: Callable[..., Sequence[SourceMetric]] | None = None
+    groups: Callable[..., Sequence[SourceMetric]] | None = None
 
 
 @dataclass

@@ -43,13 +43,15 @@ class Estimate:
     ties: int | None = None
 
 
-def applicable(scores: Scored, registries: Registries) -> list[Metric]:
+def applicable(scores: Scored, registries: Registries, own: str = "") -> list[Metric]:
     """Return the metrics whose needs these scores meet, by name.
 
     Those that compare texts with references are left out where a checker judged the texts, which they are not written
-    for (programs, numbers), and those of packages that are not installed.
+    for (programs, numbers), those of packages that are not installed, and those that are computed by name only, unless
+    it is the task's `own`.
     """
-    metrics: list[Metric] = [registries.metrics[name] for name in registries.metrics]
+    every: list[Metric] = [registries.metrics[name] for name in registries.metrics]
+    metrics = [metric for metric in every if not metric.by_name or metric.name == own]
     offered = scores.offers - {"references"} if "samples" in scores.offers else scores.offers
     return [metric for metric in metrics if set(metric.needs) <= offered and not missing(metric.modules)]
 
@@ -167,7 +169,9 @@ def _effective_documents(column: Floats, found: tuple[float, float], groups: Gro
 
 def _own_aggregate(metric: Metric) -> Callable[..., Floats]:
     if isinstance(metric.aggregate, str):
-        raise MetricError(f"metric {metric.name!r}: aggregate={metric.aggregate!r} is none of {choose(AGGREGATES)}")
+        raise MetricError(
+            f"metric {metric.name!r}: aggregate={metric.aggregate!r}; expected one of {choose(AGGREGATES)}"
+        )
     return metric.aggregate
 
 

@@ -18,7 +18,7 @@ from harness.fitting.crossings import REACH, reach
 from harness.fitting.forecast_files import VIA
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
-from harness.fitting.runs import ends, label, largest_known
+from harness.fitting.runs import along, doubled, ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.reports.compared import Compared
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
@@ -69,7 +69,9 @@ def compare(
     options = Options(objective, resample, bootstrap, level, starts, seed)
     comparison = Comparison(laws, reach, hold_out, score, options, store)
     if laws is None and hold_out != "largest":
-        raise UsageError(f"forecasts are of the largest size, not of hold_out={hold_out!r}; name laws (--law two_step)")
+        raise UsageError(
+            f"a forecast predicts the largest size, not hold_out={hold_out!r}; choose laws (--law two_step)"
+        )
     known = [store.registries.laws[name] for name in (*(laws or ()), reach)]
     if tuple(steps_of(known[-1])[0].features) != ("flops",):
         raise UsageError(f"{reach} is not a law of flops alone; expected one, such as sigmoid")
@@ -91,7 +93,7 @@ def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the selected points; raise UsageError if none of those shown is selected."""
     chosen = query(points, where)
     if not chosen["shown"].any():
-        raise UsageError(f"none of {len(points)} points has {where}; columns are: {choose(points.columns)}")
+        raise UsageError(f"{where!r} selects 0 of {len(points)} points; columns are: {choose(points.columns)}")
     return chosen
 
 
@@ -114,7 +116,7 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
     engines = set(points["engine"][points["checkpoint"].notna()]) - {SAMPLES_ENGINE}
     if len(engines) > 1 and not mix_engines:
         raise StoreError(f"the store mixes engines ({choose(engines)}); choose one with --where, or pass --mix-engines")
-    twice = points[points.duplicated([*CELL, "metric"], keep=False)]
+    twice = doubled(points, [*CELL, "metric"])
     if len(twice):
         row = twice.iloc[0]
         keys = ["family", "size", "seed", "task", "metric"]
@@ -130,9 +132,12 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
 
 
 def _shown(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the shown metric of the last step of every size."""
+    """Return the shown metric of the last step of every size; of several lengths of training, that of the longest."""
     shown = points[points["shown"]].sort_values(["family", "params", "size", "seed", "step"], kind="stable")
-    return shown[ends(shown, "task")]
+    shown = shown[ends(shown, "task")]
+    run = [name for name in ("family", "params", "size", "seed", "run", "label", "task") if name in shown.columns]
+    longest = shown.iloc[along(shown)].groupby(run, sort=False, dropna=False).tail(1).index
+    return shown[shown.index.isin(longest)]
 
 
 def _measured(rows: pd.DataFrame) -> Measured | None:
@@ -152,16 +157,18 @@ def _seeds(shown: pd.DataFrame) -> list[str]:
     sizes = shown.groupby(["family", "size"], dropna=False)
     counts = {f"{family} {size}": own["seed"].nunique() for (family, size), own in sizes}
     several = [f"{name} ({count} seeds)" for name, count in counts.items() if count > 1]
-    if not several:
-        return []
-    return [
-        f"Mean over seeds: {', '.join(several)}; ± is the mean of their errors, an upper limit. One: --where seed == 0."
-    ]
+    if several:
+        seeds = f"Mean over seeds: {', '.join(several)}"
+        return [f"{seeds}; ± is the mean of their errors, an upper limit. One: --where seed == 0."]
+    runs = {f"{family} {size}": own["task"].value_counts().max() for (family, size), own in sizes}
+    several = [f"{name} ({count} runs)" for name, count in runs.items() if count > 1]
+    return [f"Mean over runs: {', '.join(several)}; ± is the mean of their errors, an upper limit."] if several else []
 
 
 def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], bool]) -> Table:
     last = shown[largest_known(shown)]  # params are unknown without safetensors
     families = sorted(last["family"].unique())
+    _expect_one_size(last)
     rows, best = list[tuple[Cell, ...]](), list[tuple[int, int]]()
     for (task, metric), own in last.groupby(["task", "metric"]):
         values = [_measured(own[own["family"] == family]) for family in families]
@@ -182,6 +189,18 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
         best=tuple(best),
         optional=("ties", "truncated", "documents", "metric"),
     )
+
+
+def _expect_one_size(last: pd.DataFrame) -> None:
+    """Raise StoreError if the largest size of a family cannot be told from others, so that they would be averaged."""
+    for family, own in last.groupby("family"):
+        sizes = sorted(set(own["size"].astype(str)))
+        if len(sizes) > 1:
+            why = "have equal params" if own["params"].notna().all() else "have neither params nor FLOPs nor tokens"
+            raise StoreError(
+                f"the largest size of {family} is unknown: {choose(sizes)} {why}; add a column, or select one with "
+                f"--where \"size == '{sizes[-1]}'\""
+            )
 
 
 def _best(values: Sequence[Measured | None], *, rises: bool) -> list[int]:
@@ -208,6 +227,7 @@ def _total(column: pd.Series[float]) -> int | None:
 
 def _ladder(shown: pd.DataFrame) -> Table:
     tasks = sorted(shown["task"].unique())
+    ordered = shown.sort_values(["family", "params", "flops", "size"], kind="stable")
     rows: list[tuple[Cell, ...]] = [
         (
             as_cell(family),
@@ -215,7 +235,7 @@ def _ladder(shown: pd.DataFrame) -> Table:
             *(None if pd.isna(own[name].iloc[0]) else float(own[name].iloc[0]) for name in ("params", "flops")),
             *(_measured(own[own["task"] == t]) for t in tasks),
         )
-        for (family, _, size), own in shown.groupby(["family", "params", "size"], dropna=False)
+        for (family, _, size), own in ordered.groupby(["family", "params", "size"], dropna=False, sort=False)
     ]
     columns = ("family", "size", "params", "FLOPs", *tasks)
     return Table(

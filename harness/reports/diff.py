@@ -77,8 +77,8 @@ def diff(
     shared = [key for key in first.cells if key in second.cells]
     if not shared:
         raise StoreError(
-            f"no checkpoint and task is in both; {first}; {second}; another --limit, or a changed task, is another "
-            "fingerprint"
+            f"no checkpoint and task are in both stores; {first}; {second}; a different --limit or a changed task "
+            "changes the fingerprint"
         )
     notes = [*_described(first, shared), *_described(second, shared), *_unpaired(first, second)]
     return Diff(tuple(_pair(first, second, key) for key in shared), tuple(notes))

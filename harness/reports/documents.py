@@ -55,7 +55,7 @@ class Documents:
     def measure(self, sort: str) -> Floats:
         """Return what documents are sorted by (n,), the highest first; raise UsageError for another name."""
         if sort not in MEASURES:
-            raise UsageError(f"sort {sort!r} is none of {choose(SORTS)}")
+            raise UsageError(f"sort {sort!r}; expected one of {choose(SORTS)}")
         return MEASURES[sort](self)
 
     def order(self, sort: str) -> Ints:
@@ -97,11 +97,11 @@ def read_documents(
     """
     cells = [cell for cell in store.select(task, family) if not store.is_sampled(cell.id)]
     if not cells:
-        raise StoreError(f"{task or 'every task here'} draws texts, and scores no choices; see store.samples()")
+        raise StoreError(f"{task or 'every task here'} generates text and scores no choices; see store.samples()")
     frame = pd.DataFrame([{**checkpoint_columns(cell), "label": cell.checkpoint.label} for cell in cells])
     kept = query(frame, where) if where else frame
     if kept.empty:
-        raise UsageError(f"none of {len(frame)} cells has {where}; columns are: {choose(frame.columns)}")
+        raise UsageError(f"{where!r} selects 0 of {len(frame)} cells; columns are: {choose(frame.columns)}")
     order = ["family", "params", "size", "seed", "tokens", "step"]
     found = []
     for _, own in kept.sort_values(order, kind="stable").groupby(["task", "fingerprint"], sort=True):
@@ -111,7 +111,7 @@ def read_documents(
             docs = store.docs(ids[0].fingerprint)
             found.append(Documents(str(own["task"].iloc[0]), own.reset_index(drop=True), scores, docs))
     if not found:
-        raise StoreError(f"{choose(set(kept['task']))}: no task with choices, so that no document is right or wrong")
+        raise StoreError(f"{choose(set(kept['task']))}: tasks without choices, so no document is right or wrong")
     return found
 
 

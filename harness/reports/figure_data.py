@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
+from harness.charts import LEVELS
 from harness.errors import HarnessError, LawError
 from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit import fit_families
@@ -19,7 +20,6 @@ from harness.fitting.runs import label
 from harness.fitting.wide_points import widen
 from harness.host.registries import Registries
 from harness.reports.back_test import back_test
-from harness.reports.panels import LEVELS
 from harness.types import Floats, Scalar
 
 VIA = "logp_gold"  # between the steps of a two-step law

@@ -10,12 +10,11 @@ from typing import Any
 
 from harness.checkpoints.families import find_family
 from harness.errors import UsageError, suggest
-from harness.escaping import printable
 from harness.fitting.laws import describe
 from harness.host import PluginHost
 from harness.host.distribution import missing
 from harness.host.registries import Registry
-from harness.tables import Cell, Table
+from harness.tables import Cell, Table, printable
 from harness.tasks.documents import look_for
 from harness.tasks.task_files import TaskFile, read_task_file
 from harness.types import Checker, Doc, Metric, Task

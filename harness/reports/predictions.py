@@ -50,9 +50,18 @@ def predictions(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) ->
 
 
 def is_accuracy(shown: pd.DataFrame) -> bool:
-    """Return whether the shown points of one task are accuracies, which have ties or trials."""
+    """Return whether the shown points of one task are accuracies: measured ones have ties or trials, others are rates.
+
+    An imported rate has values from 0 to 1; `rises` says whether its metric is better when higher.
+    """
     counted = shown[[name for name in ("ties", "trials") if name in shown.columns]].notna().any(axis=1)
-    return bool(counted.all())
+    is_rate = shown["checkpoint"].isna() & shown["value"].between(0, 1) & shown["metric"].map(bounded)
+    return bool((counted | is_rate).all())
+
+
+def bounded(metric: str) -> bool:
+    """Return whether the name of an imported metric allows that it is a rate."""
+    return not UNBOUNDED.search(metric)
 
 
 def in_order(rows: list[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
@@ -65,7 +74,7 @@ def each_fit(
 ) -> Iterator[tuple[str, str, LawFit | LawError]]:
     """Yield (task, family, fit or error) for the shown metric of every task with choices."""
     law = asked.store.registries.laws[name]
-    is_rate = points["checkpoint"].isna() & points["metric"].map(lambda metric: not UNBOUNDED.search(metric))
+    is_rate = points["checkpoint"].isna() & points["metric"].map(bounded)
     for task, own in points[points["chance"].notna() | is_rate].groupby("task"):
         if not own["shown"].any():
             continue
@@ -121,8 +130,10 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
         f"together (`harness forecast`): median and {asked.options.level:.0%} interval. Verdict: forecast, wide (the "
         "interval exceeds a quarter of the way from chance to 1) or abstain, with the reason below."
     )
-    scored = {str(task): own for task, own in shown[shown["chance"].notna()].groupby("task")}
-    able = [task for task, own in scored.items() if is_accuracy(own)]
+    has_answers = shown["chance"].notna() | (shown["checkpoint"].isna() & shown["metric"].map(bounded))
+    scored = {str(task): own for task, own in shown[has_answers].groupby("task")}
+    rises = asked.store.rises
+    able = [task for task, own in scored.items() if is_accuracy(own) and all(map(rises, own["metric"]))]
     notes = [
         f"{task}: {scored[task]['metric'].iloc[0]} is not an accuracy, so it is not forecast; name laws with --law"
         for task in sorted(set(scored) - set(able))

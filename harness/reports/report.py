@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from harness.charts import SCALES
+from harness.charts import LEVELS, SCALES, Panel, ReportData
 from harness.errors import LawError, PluginError, StoreError, UsageError, choose, suggest
-from harness.escaping import printable
 from harness.files import write_whole
 from harness.fitting.fit import fit_families
+from harness.fitting.fit_files import via_of
 from harness.fitting.point_source import table_points
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
@@ -24,9 +24,8 @@ from harness.host.registries import Registries
 from harness.reports.documents import document_rows, read_documents
 from harness.reports.figure_data import back_tests, forecasts, two_steps
 from harness.reports.page import render
-from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.store.points import PointStore
-from harness.tables import Table
+from harness.tables import Table, printable
 from harness.types import Bools, Floats, Ints
 
 V = TypeVar("V")
@@ -106,7 +105,7 @@ def collect(
         raise UsageError(f"there is no law {law!r}; {suggest(law, registries.laws)}")
     store = source if isinstance(source, PointStore) else table_points(source, registries=registries)
     points = _points(store, task)
-    fits = list(_fits(points[points["shown"]], law, hold_out, store=store, registries=registries, note=notes.append))
+    fits = list(_fits(points, law, hold_out, store=store, registries=registries, note=notes.append))
     curves = [_curve(*fit, points) for fit in fits]
     more: dict[str, pd.DataFrame] = {}
     if task is None:  # a single figure needs none of these
@@ -168,7 +167,7 @@ Fit = tuple[str, str, LawFit]
 
 
 def _fits(
-    shown: pd.DataFrame,
+    points: pd.DataFrame,
     law: str | None,
     hold_out: str,
     *,
@@ -177,10 +176,12 @@ def _fits(
     registries: Registries,
 ) -> Iterator[Fit]:
     """Fit a law to each task and family; note why those without a curve have none."""
-    for (task, metric), own in shown.groupby(["task", "metric"]):
+    for (task, metric), own in points[points["shown"]].groupby(["task", "metric"]):
         known = store if store.holds_errors_of(own) else None
         name = law or _default_law(own["value"], rises=store.rises(str(metric)))
         options: dict[str, Any] = {"hold_out": hold_out, "store": known, "registries": registries}
+        between = points[(points["task"] == task) & (points["metric"] == via_of(name, registries))]
+        own = pd.concat([own, between.loc[between.index.difference(own.index)]])
         try:
             for family, result in fit_families(own, name, value=str(metric), **options):
                 if isinstance(result, LawError):

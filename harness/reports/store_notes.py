@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import choose
-from harness.store.imported import SAMPLES_ENGINE
+from harness.store.imported import MEASURED, SAMPLES_ENGINE
 from harness.store.points import PointStore
 
 FEW_CLUSTERS = 10
@@ -47,6 +47,7 @@ def _imported(points: pd.DataFrame) -> list[str]:
     """Return a note on imported points."""
     shown = points[points["shown"]]
     others = shown[shown["checkpoint"].isna() | (shown["engine"] == SAMPLES_ENGINE)]
+    others = others[others["origin"] != MEASURED] if "origin" in others.columns else others
     if others.empty:
         return []
     counts = others["origin"].value_counts() if "origin" in others.columns else pd.Series({SAMPLES_ENGINE: len(others)})

@@ -9,12 +9,12 @@ import pandas as pd
 
 from harness.charts import CURVE, HELD_OUT, POINT, scaling_chart
 from harness.errors import UsageError, choose
-from harness.escaping import printable
 from harness.fitting.point_source import table_points
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.reports.report import collect, scales_of
 from harness.store.points import PointStore
+from harness.tables import printable
 
 
 def plot_task(

@@ -40,17 +40,17 @@ class Measuring:
             rows |= dict(zip(numbers, self._of(own), strict=True))
         return [row for number in range(len(cells)) for row in rows[number]]
 
-    def metrics(self, scores: Scored) -> list[Metric]:
-        """Return the registered metrics of scores."""
+    def metrics(self, cell: CellId, scores: Scored) -> list[Metric]:
+        """Return the registered metrics of the scores of a cell."""
         registries = self.store.registries
         if self.names is None:
-            return applicable(scores, registries)
+            return applicable(scores, registries, str(self.store.task_meta[cell.fingerprint]["metric"]))
         wanted: list[Metric] = [registries.metrics[name] for name in self.names if not is_of_source(name)]
         return wanted if self.named_task else [metric for metric in wanted if set(metric.needs) <= scores.offers]
 
     def valued(self, cell: Cell, scores: Scored) -> list[Valued]:
         """Return the metrics of a cell with their values per document, which are kept."""
-        found = [Valued(metric, scores, per_document(metric, scores)) for metric in self.metrics(scores)]
+        found = [Valued(metric, scores, per_document(metric, scores)) for metric in self.metrics(cell.id, scores)]
         for own in found:
             self.keep(cell.id, own.metric, own.values.columns)
         return found
@@ -87,7 +87,7 @@ class Measuring:
         groups, average = self.store.groups(fingerprint), str(self.store.task_meta[fingerprint]["average"])
         rows: list[list[Row]] = [[] for _ in cells]
         truncated, known = stack.n_truncated, [checkpoint_columns(cell) for cell in cells]
-        for metric in self.metrics(stack.one):
+        for metric in self.metrics(cells[0].id, stack.one):
             columns, ties = stack.per_document(metric)
             found = estimates(metric, columns, ties, groups, average)
             for number, (cell, own) in enumerate(zip(cells, found, strict=True)):

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import UsageError
+from harness.errors import UsageError, choose
 from harness.host.registries import Registries
 from harness.store.files import UNREADABLE
 from harness.store.points import Read, open_store
+
+OTHERS = {".xlsx", ".xls", ".ods", ".json", ".jsonl"}  # formats of tables that are not read
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def read_points(
@@ -40,12 +43,43 @@ def read_table(path: Path, *, drop_duplicates: bool = False) -> tuple[pd.DataFra
 
     Raises UsageError for any other file.
     """
+    if path.suffix.lower() in OTHERS:
+        raise UsageError(f"{path}: expected a store, or a CSV or Parquet table; save it as one of these")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        table = _with_index(pd.read_parquet(path)) if path.suffix == ".parquet" else _of_text(path)
     except (*UNREADABLE, AttributeError, IndexError, MemoryError, OverflowError, RecursionError, SyntaxError) as error:
         raise UsageError(f"{path}: {error}; expected a store, or a CSV or Parquet table") from error
+    table = _stripped(table, path)
     twice = table.duplicated() if drop_duplicates else pd.Series(False, index=table.index)
     if not twice.any():
         return table, ()
     dropped = f"{int(twice.sum())} of {len(table)} rows are equal to others in every column and were dropped"
     return table[~twice].reset_index(drop=True), (dropped,)
+
+
+def _with_index(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the named levels of its index as columns."""
+    return table.reset_index() if any(table.index.names) else table
+
+
+def _of_text(path: Path) -> pd.DataFrame:
+    """Return a table of text with commas, or with tabs where the name of its file says so; refuse other separators."""
+    is_tsv = ".tsv" in path.suffixes
+    table = pd.read_csv(path, sep="\t" if is_tsv else ",")
+    name = str(table.columns[0]) if len(table.columns) == 1 else ""
+    found = next((sign for sign in SEPARATORS if sign in name and not is_tsv), None)
+    if found:
+        raise UsageError(
+            f"{path} has a single column, {name[:60]!r}: its columns are separated by {SEPARATORS[found]}; expected "
+            "commas (and decimal points), or tabs in a file named .tsv"
+        )
+    return table
+
+
+def _stripped(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table without spaces around the names of its columns; raise UsageError if two become equal."""
+    names = [name.strip() if isinstance(name, str) else name for name in table.columns]
+    twice = {str(name) for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(f"{path} has several columns named {choose(twice)}; rename them")
+    return table.set_axis(names, axis=1)

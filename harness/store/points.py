@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ from harness.store.frames import (
     source_frame,
     token_frame,
 )
+from harness.store.groups import GroupedStore
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
 from harness.store.measured import Measuring
@@ -45,7 +47,7 @@ from harness.store.point_figures import points_chart
 from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
 from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source
-from harness.store.sourced import SourcedStore, unbound
+from harness.store.sourced import unbound
 from harness.store.subsets import Subset
 from harness.tables import Table
 from harness.types import Floats, Metric
@@ -59,7 +61,7 @@ UNITS = ("checkpoint", "document", "choice")
 AT_ONCE = 500  # cells up to which a notebook shows the figure of a store
 
 
-class PointStore(SourcedStore):
+class PointStore(GroupedStore):
     """A store that returns pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
@@ -71,7 +73,7 @@ class PointStore(SourcedStore):
 
         The scores are drawn below, where there are few enough cells to read them at once.
         """
-        cells, imported = [cell.task for cell in self.cells()], self.imported
+        cells, imported = [cell.task for cell in self.cells()], self.without_cells
         others = [] if imported.empty else list(imported["task"])
         rows = tuple((name, cells.count(name), others.count(name)) for name in sorted({*cells, *others}))
         table = Table("store", str(self.path), ("task", "cells", "imported points"), rows)
@@ -96,6 +98,8 @@ class PointStore(SourcedStore):
         chosen = self.selected(task, family)
         if chosen:
             return chosen
+        if why_not := self.why_no_cells(task):
+            raise StoreError(f"{self.path}: {why_not}")
         if len(self._imported(task, family, None)):
             raise StoreError(
                 f"{self.path} has imported points of task {task or '(any)'} and family {family or '(any)'}, but no "
@@ -201,12 +205,18 @@ class PointStore(SourcedStore):
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
-        """Return the imported points of a task, a family and metrics (None: all)."""
-        frame = with_all_columns(self.imported)
+        """Return the points without cells of a task, a family and metrics (None: all)."""
+        frame = with_all_columns(self.without_cells)
         for column, wanted in (("task", task), ("family", family)):
             if wanted is not None and not frame.empty:
                 frame = frame[frame[column] == wanted]
         return frame if metrics is None or frame.empty else frame[frame["metric"].isin(metrics)]
+
+    @property
+    def without_cells(self) -> pd.DataFrame:
+        """All points without a cell of this store, possibly none: imported ones, and those of groups of tasks."""
+        frames = [frame for frame in (self.imported, self.group_points()) if not frame.empty]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def tasks(self, task: str | None = None) -> dict[str, str]:
         """Return the metric that tables show for each task (or for the named one), measured or imported.
@@ -214,8 +224,10 @@ class PointStore(SourcedStore):
         Raises StoreError if there is none.
         """
         own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
-        readable = set() if self.imported.empty else set(self.imported["task"])  # not those of damaged files
+        others = self.without_cells
+        readable = set() if others.empty else set(others["task"])  # not those of damaged files
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
+        found |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
         if task is not None and found:
             known = {cell.task for cell in self.cells()} | set(found)
             if task not in known:
@@ -228,7 +240,10 @@ class PointStore(SourcedStore):
     def metrics_of(self, task: str) -> set[str]:
         """Return the metrics of a task's points, measured or imported."""
         cells, imported = self.selected(task), self._imported(task, None, None)
-        measured = {m.name for m in applicable(self.load_any(cells[0].id), self.registries)} if cells else set()
+        measured = set[str]()
+        if cells:
+            own = str(self.task_meta[cells[0].id.fingerprint]["metric"])
+            measured = {metric.name for metric in applicable(self.load_any(cells[0].id), self.registries, own)}
         return measured | (set() if imported.empty else set(imported["metric"]))
 
     def rises(self, metric: str) -> bool:
@@ -237,7 +252,8 @@ class PointStore(SourcedStore):
             return bool(self.registries.metrics[metric].higher_is_better)
         if is_of_source(metric):
             found = (self.of_source(cell, [metric], named_task=False) for cell in self.cells())
-            return next((own[0].higher_is_better for own in found if own), True)
+            groups = ([own for own in group if own.name == metric] for group in self.group_metrics().values())
+            return next((own[0].higher_is_better for own in chain(found, groups) if own), True)
         return all(about["rises"].get(metric, True) for about in self.imports.values())
 
     def holds_errors_of(self, points: pd.DataFrame) -> bool:

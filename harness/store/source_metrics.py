@@ -36,7 +36,7 @@ def source_metrics(
     wanted = None if names is None else {name for name in names if is_of_source(name)}
     if source is None or wanted == set():
         if wanted and named_task:
-            raise MetricError(f"the task {task} is of no source that has the metric {choose(wanted)}")
+            raise MetricError(f"the source of the task {task} has no metric {choose(wanted)}")
         return []
     prefix = str(source["prefix"])
     registered = registries.sources[prefix]

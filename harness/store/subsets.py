@@ -76,7 +76,7 @@ def take_all(tasks: Sequence[Task], subsets: Sequence[Subset]) -> list[Task]:
     known = {subset.task: subset for subset in subsets}
     without = [task.name for task in tasks if task.name not in known]
     if without:
-        raise UsageError(f"the subsets are of {choose(known)}, not of {choose(without)}; pass the same tasks")
+        raise UsageError(f"there are subsets for {choose(known)}, but not for {choose(without)}; pass the same tasks")
     return [take(task, known[task.name]) for task in tasks]
 
 

@@ -121,7 +121,7 @@ def _from_files(file: TaskFile, folders: Sequence[Path], own: Path | None) -> Ma
 
 def _whole(value: Json) -> int:
     if not isinstance(value, (str, int, float)):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return int(value)
 
 

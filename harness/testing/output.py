@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.charts import specification
-from harness.reports.panels import LEVELS, Panel, ReportData
+from harness.charts import LEVELS, Panel, ReportData, specification
 from harness.tables import Measured, Range, Table
 from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Scalar

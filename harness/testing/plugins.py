@@ -107,7 +107,7 @@ def _task(host: PluginHost, name: str) -> None:
 
 
 def _source(host: PluginHost, name: str) -> None:
-    resolve, list_names, _ = host.sources[name]
+    resolve, list_names, *_ = host.sources[name]
     if not list(list_names()):
         raise NotCheckedError("it lists no names to try")
     check_source(resolve, list_names)

@@ -26,7 +26,7 @@ class Metric:
     `fn(scores)` returns values per document, shape (n,), or a pair (numerators, denominators) for a ratio.
     `needs` names what the scores must offer; `aggregate` is "mean", "ratio", "exp_ratio" or a function of the
     per-document columns, whose interval is then bootstrapped over documents. Intervals stay within `bounds`.
-    `modules` must be importable.
+    `modules` must be importable. `by_name` leaves it out of tables of all metrics.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Metric:
     higher_is_better: bool = True
     bounds: tuple[float, float] = (-float("inf"), float("inf"))
     modules: tuple[str, ...] = ()
+    by_name: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import harness
 from harness import Floats, LawError, Measured, Table, UsageError
 from harness_plugins.analyses.decisions import agreement, mean_known, signal_to_noise
-from harness_plugins.analyses.equal_compute import shared_documents
+from harness_plugins.analyses.equal_points import shared_documents
 from harness_plugins.analyses.multiple_tests import CORRECTIONS
 from harness_plugins.analyses.rankings import PROXIES, DecideOptions, Ranking, Scale, large_rows, read_rankings
 

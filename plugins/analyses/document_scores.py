@@ -105,10 +105,9 @@ def _of_store(
 
 def refuse_doubles(points: pd.DataFrame, task: str) -> None:
     """Raise StoreError if a checkpoint has a task more than once, for example with several engines or dtypes."""
-    from harness.points import label
+    from harness.points import doubled, label
 
-    key = [name for name in CHECKPOINT if name in points.columns]
-    twice = points[points.duplicated(key, keep=False)]
+    twice = doubled(points, [name for name in CHECKPOINT if name in points.columns])
     if len(twice):
         raise StoreError(
             f"{label(twice.iloc[0])} has {task} more than once; select one with --where, by fingerprint, "

@@ -13,7 +13,8 @@ import harness
 from harness import LawError, Table, UsageError
 from harness.errors import choose
 from harness.tables import noted
-from harness_plugins.analyses.equal_compute import SCALES, Asked, Match, best, likely, ranking, read_matches
+from harness_plugins.analyses.equal_compute import Match, best, likely, ranking, read_matches
+from harness_plugins.analyses.equal_points import SCALES, Asked
 
 if TYPE_CHECKING:
     import click
@@ -237,7 +238,9 @@ def register_commands(cli: click.Group) -> None:
     @click.option("--metric", help="Metric of a store (default: the task's), or column of a table.")
     @click.option("--reference", metavar="FAMILY", help="Family for compute-equivalent gains (default: the first).")
     @click.option("--law", help="Law fitted to each family (default: sigmoid, or power, of the equal quantity).")
-    @click.option("--pareto", is_flag=True, help="Fit a power law of FLOPs to the best scores so far only.")
+    @click.option(
+        "--pareto", is_flag=True, help="Fit a power law of FLOPs to the Pareto frontier (the best scores so far) only."
+    )
     @click.option("--lower-is-better", is_flag=True, help="Lower values of a table's column are better.")
     @click.option("--where", metavar="EXPR", help="Expression that selects points.")
     @harness.point_options

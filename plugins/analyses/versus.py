@@ -7,15 +7,15 @@ conservative for the same documents, whose errors are alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import harness
-from harness import Measured, Table, UsageError
+from harness import Table, UsageError
 from harness.errors import choose
+from harness_plugins.analyses.checkpoint_tests import Duel, compared
 from harness_plugins.analyses.multiple_tests import CORRECTIONS
 
 if TYPE_CHECKING:
@@ -26,24 +26,6 @@ if TYPE_CHECKING:
 
 SMALLEST = 1e-9  # smaller p-values are shown as below this
 EXPRESSION = frozenset("=<>'\"")  # characters that mark an expression; names of checkpoints do not contain them
-
-
-@dataclass(frozen=True)
-class Duel:
-    """Two checkpoints on one task: their values, the difference B - A, and its test (p is NaN if unknown).
-
-    For scores that are right or wrong, `wins` counts the documents that only A, and only B, has right.
-    """
-
-    task: str
-    metric: str
-    a: float
-    b: float
-    difference: Measured
-    wins: tuple[int, int] | None
-    test: str
-    p: float
-    is_b_better: bool
 
 
 def versus(
@@ -73,10 +55,10 @@ def versus(
     shared = [key for key in first if key in second]
     if not shared:
         raise UsageError(f"{a} and {b} share no task; A has {choose(_tasks(first))}, B has {choose(_tasks(second))}")
-    found = (_compared(store, first[key], second[key]) for key in shared)
+    found = (compared(store, first[key], second[key]) for key in shared)
     duels = sorted((duel for duel in found if duel), key=lambda duel: duel.task)
     if not duels:
-        raise UsageError(f"{a} and {b} share no task whose own metric compares documents")
+        raise UsageError(f"{a} and {b} share no task whose metric has a value for each document")
     return _table(duels, (a, b), level, correction)
 
 
@@ -96,7 +78,7 @@ def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.Da
     cells = [cell for cell in store.selected(task) if not store.is_sampled(cell.id)]
     rows = [{**checkpoint_columns(cell), "label": cell.checkpoint.label, "cell": cell} for cell in cells]
     own = store.tasks(task)
-    points = store.points(task, metrics=sorted(set(own.values()))) if not store.imported.empty else pd.DataFrame()
+    points = store.points(task, metrics=sorted(set(own.values()))) if not store.without_cells.empty else pd.DataFrame()
     if len(points):
         points = points[points["checkpoint"].isna() & (points["metric"] == points["task"].map(own))]
         keys = points["task"].astype(str) + ", " + points["metric"].astype(str)
@@ -105,7 +87,8 @@ def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.Da
     frame = pd.concat([pd.DataFrame(rows), points], ignore_index=True) if rows else points.reset_index(drop=True)
     kept = query(frame, where) if where else frame
     if kept.empty:
-        raise UsageError(f"none of {len(frame)} checkpoints and tasks has {where or 'a score'}")
+        found = f"{where!r} selects 0 of {len(frame)} checkpoints and tasks" if where else "no checkpoint has a score"
+        raise UsageError(found)
     return kept
 
 
@@ -138,82 +121,6 @@ def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         return exact
     last = frame[frame["label"].str.split("@").str[0] == name]
     return last[ends(last, "task")] if len(last) else last
-
-
-def _compared(store: PointStore, first: Any, second: Any) -> Duel | None:
-    """Compare two checkpoints on one task, by documents or by standard errors."""
-    if first["cell"] is not None:
-        return _duel(store, first["cell"], second["cell"])
-    from harness.points import shown_error
-
-    errors = [shown_error(*(float(row[name]) for name in ("stderr", "low", "high"))) for row in (first, second)]
-    a, b = float(first["value"]), float(second["value"])
-    difference = Measured(b - a, float(np.hypot(errors[0], errors[1])))
-    metric = str(first["metric"])
-    better = difference.value > 0 if store.rises(metric) else difference.value < 0
-    return Duel(str(first["task"]), metric, a, b, difference, None, "z", _normal(difference), better)
-
-
-def _normal(difference: Measured) -> float:
-    """Return the two-sided p of a difference of independent measurements; NaN where an error is unknown."""
-    from scipy.stats import norm
-
-    if not difference.stderr > 0:
-        return float("nan")
-    return float(2 * norm.sf(abs(difference.value) / difference.stderr))
-
-
-def _duel(store: PointStore, first: Any, second: Any) -> Duel | None:
-    """Test the difference of two checkpoints on one task; return None if its metric does not apply."""
-    from harness.points import evaluate, paired_difference
-
-    meta = store.task_meta[first.id.fingerprint]
-    metric, a, b = store.registries.metrics[meta["metric"]], store.load(first.id), store.load(second.id)
-    if not set(metric.needs) <= a.offers & b.offers:
-        return None
-    average = meta["average"]
-    difference = Measured(*paired_difference(metric, a, b, average))
-    counts = _right(metric, a, b) if _is_plain(a, average) else None
-    test, p = ("McNemar", _mcnemar(*counts)) if counts else ("t", _student(difference, a))
-    better = difference.value > 0 if metric.higher_is_better else difference.value < 0
-    values = [evaluate(metric, one, average).value for one in (a, b)]
-    return Duel(first.task, metric.name, values[0], values[1], difference, counts, test, p, better)
-
-
-def _is_plain(scores: Any, average: str) -> bool:
-    """Tell whether the task's value is the mean of independent documents."""
-    return not scores.clustered and (average == "micro" or len(set(scores.group.astype(str))) == 1)
-
-
-def _right(metric: Any, a: Any, b: Any) -> tuple[int, int] | None:
-    """Return the numbers of documents that only A, and only B, has right; None if scores are not right or wrong."""
-    from harness.points import per_document
-
-    if metric.aggregate != "mean":
-        return None
-    first, second = (per_document(metric, one).columns[0] for one in (a, b))
-    if not np.isin([first, second], (0.0, 1.0)).all():
-        return None
-    return int((first > second).sum()), int((second > first).sum())
-
-
-def _mcnemar(only_a: int, only_b: int) -> float:
-    """Return the exact two-sided p of McNemar's test (1947): a binomial test of the discordant documents."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def _student(difference: Measured, scores: Any) -> float:
-    """Return the two-sided p of a paired difference, by Student's t over documents or clusters."""
-    from scipy.stats import t
-
-    units = len(set(scores.group.astype(str))) if scores.clustered else len(scores)
-    if not np.isfinite(difference.stderr):
-        return float("nan")
-    if difference.stderr == 0:
-        return 1.0 if difference.value == 0 else 0.0
-    return float(2 * t.sf(abs(difference.value) / difference.stderr, max(units - 1, 1)))
 
 
 def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correction: str) -> Table:
@@ -284,7 +191,7 @@ def register_commands(cli: click.Group) -> None:
         type=click.Choice(list(CORRECTIONS)),
         help="Correction for multiple tasks: holm (family-wise error rate) or bh (false discovery rate).",
     )
-    @click.option("--where", metavar="EXPR", help="Expression that selects checkpoints first.")
+    @click.option("--where", metavar="EXPR", help="Expression that selects checkpoints before they are compared.")
     @harness.point_options
     @harness.table_options
     @click.pass_obj

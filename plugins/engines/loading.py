@@ -6,13 +6,12 @@ transformers only warns when it initialises missing tensors randomly and ignores
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness import EngineError
-from harness.engines import how_to_install, weight_files
+from harness.engines import weight_files
 from harness_plugins.engines.memory import read_through
 
 # Buffers that older versions of transformers saved; they are computed, not trained.
@@ -36,34 +35,6 @@ def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) ->
     return model.eval()
 
 
-def add_adapter(model: Any, adapter: Path) -> Any:
-    """Return a module with the weights of a LoRA adapter added to its own; raise EngineError unless all of them are."""
-    try:
-        import peft
-    except ImportError as error:
-        raise EngineError(
-            f"the adapter {adapter} needs the package peft ({error}): {how_to_install('peft')}"
-        ) from error
-    from safetensors.torch import load_file
-
-    stored = load_file(adapter / "adapter_model.safetensors")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of peft's use of transformers
-            added = peft.PeftModel.from_pretrained(model, adapter)
-    except Exception as error:  # peft raises errors of many kinds
-        raise EngineError(f"the adapter {adapter} does not fit its base model: {error}") from error
-    loaded = peft.get_peft_model_state_dict(added)
-    lost = sorted(
-        name
-        for name in stored.keys() | loaded.keys()
-        if name not in stored or name not in loaded or not loaded[name].equal(stored[name].to(loaded[name].dtype))
-    )
-    if lost:
-        raise EngineError(f"the adapter {adapter} does not fit its base model: {_some(lost)} were not taken over")
-    return added.merge_and_unload().eval()
-
-
 def _check_names(folder: Path, found: Mapping[str, Any]) -> None:
     """Raise EngineError for missing tensors, and for unexpected ones that are not known buffers.
 
@@ -71,16 +42,17 @@ def _check_names(folder: Path, found: Mapping[str, Any]) -> None:
     """
     missing = sorted(found["missing_keys"])
     if missing:
-        raise EngineError(f"{folder} lacks the weights {_some(missing)}; copy it again")
+        raise EngineError(f"{folder} lacks the weights {some(missing)}; copy it again")
     unexpected = sorted(name for name in found["unexpected_keys"] if not BUFFERS.search(name))
     if unexpected:
         raise EngineError(
-            f"{folder} has weights that the model of its config.json does not use: {_some(unexpected)}; "
+            f"{folder} has weights that the model of its config.json does not use: {some(unexpected)}; "
             "check config.json (number of layers, architecture), or remove these tensors from the file"
         )
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first three names and how many there are."""
     return f"{', '.join(names[:3])} ({len(names)} in all)"
 
 

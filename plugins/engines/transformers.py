@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +25,9 @@ from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, S
 from harness.engines import config_digest, how_to_install, read_config, tokenizer_digest
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator
-from harness_plugins.engines.loading import add_adapter, copy_tensors, load_module, read_tensors
+from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import give_back, keep_freed
+from harness_plugins.engines.merging import add_adapter
 from harness_plugins.engines.scoring import BATCHES, Scorer
 from harness_plugins.engines.sharing import (
     Sharing,
@@ -83,6 +84,11 @@ def inspect(
             f"{checkpoint.label}: max_length {max_length} exceeds its {own_length} learned positions; lower it"
         )
     quantisation = (config.get("quantization_config") or {}).get("quant_method", "none")
+    if checkpoint.adapter and quantisation != "none":
+        raise EngineError(
+            f"{checkpoint.label}: the base model of the adapter is quantised ({quantisation}), and an adapter is "
+            "merged into weights that are not; name the original base model in adapter_config.json"
+        )
     length = max_length or own_length or DEFAULT_LENGTH
     return EngineInfo(
         dtype=dtype,
@@ -244,19 +250,23 @@ class TransformersEngine:
             limit = f"{scorer.sharing} only" if scorer.sharing.reach or scorer.sharing.prefixes else "nothing"
             scorer.note(f"{name} shares {limit}: {scorer.sharing.why_not}")
 
-    def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
+    def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Start to read the next checkpoint: weights for the current module, or another module.
 
         Modules of half precision are not built ahead, because transformers sets the default dtype of all threads.
         """
+        if checkpoint.adapter or self.settings.adapter:
+            return
         if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
             self.ahead = (folder, self.reader.submit(read_tensors, folder, self.settings.device_type, self.over.is_set))
         elif self.settings.dtype == "float32":
             self.ahead = (folder, self.reader.submit(self._load, folder))
 
-    def swap(self, checkpoint: Checkpoint, folder: Path) -> None:  # noqa: ARG002  # the contract of engines
+    def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Serve another checkpoint: copy its weights into the module, use the prefetched module, or load it."""
         read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
+        if checkpoint.adapter or self.settings.adapter:
+            read, self.settings = None, replace(self.settings, adapter=checkpoint.adapter)
         if isinstance(read, Mapping) and copy_tensors(self.model, read):
             self._serve(self.model)
             return

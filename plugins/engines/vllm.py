@@ -13,6 +13,7 @@ from typing import Any
 import harness
 from harness import Checkpoint, EngineError, EngineInfo
 from harness.engines import config_digest, how_to_install, tensors_digest
+from harness_plugins.engines.merging import merged_folder
 from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
 
@@ -46,7 +47,7 @@ def inspect(
     kinds = [options.get("quantization") or info.quantisation]
     if options.get("kv_cache_dtype", "auto") != "auto":
         kinds.append(f"kv_cache {options['kv_cache_dtype']}")
-    shape = f"{config_digest(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+    shape = "" if checkpoint.adapter else f"{config_digest(folder)} {info.dtype} {tensors_digest(folder)} vllm"
     return replace(info, quantisation=", ".join(kinds), shape=shape)
 
 
@@ -66,7 +67,8 @@ def open_engine(
 
     `batch_invariant` requests kernels whose results do not depend on the batch. `prompt_ids` tries
     `prompt_logprob_token_ids` for choices of several tokens, which reads shared prefixes from the cache. All other
-    options are passed to vLLM under its own names.
+    options are passed to vLLM under its own names. An adapter is merged into its base before vLLM starts, because
+    vLLM's own LoRA kernels round differently and do not serve all kinds of adapters.
     """
     if batch_invariant and not has_cuda():
         raise EngineError("batch_invariant: vLLM has such kernels for GPUs only, and found no GPU; leave it out")
@@ -79,15 +81,27 @@ def open_engine(
         **options,
     }
     environment = {"VLLM_BATCH_INVARIANT": "1"} if batch_invariant else {}
-    engine = VllmEngine(folder, Settings(settings, environment, prompt_ids, info.max_length))
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.close()
+    own = {"dtype": info.dtype, "trust_remote_code": trust_remote_code}
+    with merged_folder(checkpoint, folder, **own) as served:
+        engine = VllmEngine(served, Settings(settings, environment, prompt_ids, info.max_length))
+        if checkpoint.adapter:
+            engine.notes.append(f"the adapter was merged into its base model in float32 and rounded to {info.dtype}")
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.close()
 
 
 @harness.hookimpl
 def register_engines(register: harness.Register) -> None:
     """Register the engine."""
-    register("vllm", open_engine, inspect, is_preferred, modules=("vllm",), install=lambda: how_to_install("vllm"))
+    register(
+        "vllm",
+        open_engine,
+        inspect,
+        is_preferred,
+        modules=("vllm",),
+        install=lambda: how_to_install("vllm"),
+        adapters=True,
+    )

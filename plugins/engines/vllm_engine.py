@@ -188,6 +188,8 @@ class VllmEngine:
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Load another checkpoint's weights into the engine and verify them; start a fresh engine if that fails."""
+        if checkpoint.adapter:
+            raise EngineError(f"{checkpoint.label}: adapters are not swapped in; open an engine for each")
         self.folder, self.starts = folder, 0
         kind = kind_of(folder, self.about, self.options, self.settings.environment)
         seen = Verdict(self.unchecked) if self.unchecked else verdict_of(kind)

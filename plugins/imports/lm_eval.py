@@ -230,7 +230,7 @@ def _gold(row: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
     named = target if isinstance(target, (list, tuple)) else [target]
     indices = [t if isinstance(t, int) else _position(str(t), choices) for t in named]
     if not indices or not all(t is not None and 0 <= t < len(choices) for t in indices):
-        raise UsageError(f"document {row['doc_id']}: the target {row['target']!r} is none of its choices")
+        raise UsageError(f"document {row['doc_id']}: the target {row['target']!r} is not one of its choices")
     return tuple(sorted({int(t) for t in indices if t is not None}))
 
 

@@ -71,16 +71,20 @@ def word_f1(text: str, reference: str) -> float:
     return 2 * shared / (len(words) + len(wanted)) if shared else 0.0
 
 
-def rouge(kind: str) -> Callable[[Samples], harness.Floats]:
-    """Return the metric ROUGE of a kind: the F-measure of the package rouge-score, without stemming (Lin 2004)."""
+def rouge(kind: str, *, stemmed: bool = False) -> Callable[[Samples], harness.Floats]:
+    """Return the metric ROUGE of a kind: the F-measure of the package rouge-score (Lin 2004).
+
+    Like the package, it compares words as they are; `stemmed` compares their Porter stems, as other publications do.
+    """
 
     def fn(samples: Samples) -> harness.Floats:
         from rouge_score.rouge_scorer import RougeScorer
 
-        score = RougeScorer([kind]).score_multi
+        score = RougeScorer([kind], use_stemmer=stemmed).score_multi
         return _of_documents(samples, lambda text, references: score(list(references), text)[kind].fmeasure)
 
-    fn.__doc__ = f"Return the F-measure of {kind} of texts and references, from 0 to 1 (package rouge-score; Lin 2004)."
+    words = "texts and references" + (", by stems of words" if stemmed else "")
+    fn.__doc__ = f"Return the F-measure of {kind} of {words}, from 0 to 1 (package rouge-score; Lin 2004)."
     return fn
 
 
@@ -141,7 +145,9 @@ def register_metrics(register: harness.Register) -> None:
     for metric in (exact_match, normalised_match, token_f1):
         register(metric, needs=["references"], bounds=(0, 1))
     for kind in ROUGE:
-        register(rouge(kind), name=kind, needs=["references"], bounds=(0, 1), modules=("rouge_score",))
+        settings: dict[str, Any] = {"needs": ["references"], "bounds": (0, 1), "modules": ("rouge_score",)}
+        register(rouge(kind), name=kind, **settings)
+        register(rouge(kind, stemmed=True), name=f"{kind}_stem", by_name=True, **settings)
     corpus = ((bleu, _bleu, ()), (chrf, partial(_chrf, 0), ()), (chrf_pp, partial(_chrf, 2), ("chrf++",)))
     for counts, make, names in corpus:
         register(

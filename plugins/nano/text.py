@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import UsageError
+from harness_plugins.nano.documents import MIXTURES, documents
 from harness_plugins.nano.recipe import CONTEXT, EOS, EOS_ID, VOCAB, Training
-from harness_plugins.nano.world import MIXTURES, World, documents, draw_world
+from harness_plugins.nano.world import World, draw_world
 
 PART = 5000  # documents that a worker generates from one seed
 

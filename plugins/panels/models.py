@@ -15,7 +15,7 @@ WIDTH = 240  # largest number of characters shown of a context
 def capability_space(data: ReportData) -> Panel | None:
     """Return the final checkpoints in the first two principal components of their scores on all tasks."""
     from harness.points import ends
-    from harness_plugins.analyses.capabilities import coordinates
+    from harness_plugins.analyses.capability_lines import coordinates
 
     shown = data.points[data.points["shown"]]
     shares = shown.groupby("task")["value"].agg(["min", "max"])

@@ -9,11 +9,12 @@ from harness.charts import agreement_layers, covered, covered_shape
 
 def heat_map(data: ReportData) -> Panel:
     """Return the score of the largest checkpoint of each family on each task."""
-    from harness.points import largest_known
+    from harness.points import ends, largest_known
 
     shown = data.points[data.points["shown"]]
-    keys = ["family", "task", "metric"]
-    rows = shown[largest_known(shown)].sort_values("step", kind="stable").groupby(keys, sort=False).tail(1)
+    keys, order = ["family", "task", "metric"], ["tokens", "step", "flops", "seed"]
+    rows = shown[largest_known(shown) & ends(shown, "task")].sort_values(order, kind="stable")
+    rows = rows.groupby(keys, sort=False).tail(1)
     rows = rows[[*keys, "label", "value", "low", "high"]]
     text = [{"field": n, "type": "nominal", "title": n} for n in ("label", "task", "metric")]
     numbers = [{"field": n, "type": "quantitative", "format": ".4f"} for n in ("value", "low", "high")]

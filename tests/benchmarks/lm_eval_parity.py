@@ -37,6 +37,7 @@ CASES: tuple[Callable[[], cases.Case], ...] = (
     lambda: cases.boolq(200),
     lambda: cases.winogrande(200),
     lambda: cases.wikitext(8),
+    lambda: cases.mixed(200),
 )
 COLUMNS = (
     "task", "output type", "documents", "answers", "largest difference, nats", "relative", "metrics equal",
@@ -106,6 +107,7 @@ def main(names: Sequence[str]) -> None:
         "Compared: every answer, filtered answer, metric, standard error, hash and setting that lm-eval writes.",
         "Tolerance: 1e-4 nats or 3e-7 relative, whichever is larger.",
         "Documents of hellaswag, boolq, winogrande and wikitext are made up in the schema of the data set.",
+        "mixed is a group of boolq and lambada_openai, with an aggregate of accuracies and one of perplexities.",
     )
     columns = ("task", "documents", "native, s", "lm_eval:, s", "slower, %")
     tables = [

@@ -275,7 +275,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is(family, tmp_path):
     refused("successes=1: expected an integer of at least 2", sampler="pass_until", options={"successes": 1})
     refused("max_samples=3: expected an integer of at least 5", sampler="pass_until", options={"max_samples": 3})
     choices = Task("c", "choice", (Doc("0", ("a",), (" b", " c"), ("b", "c"), (0,)),), "0" * 16)
-    refused("sampler: none of the tasks c draws texts", choices, sampler="n")
+    refused("sampler: the tasks c generate no text", choices, sampler="n")
     assert not list((tmp_path / "s").glob("samples/*"))
 
 

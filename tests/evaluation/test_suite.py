@@ -444,7 +444,7 @@ def test_a_place_that_cannot_be_a_store_is_known_before_weights_are_read(tmp_pat
     [
         ([], ["nano_job"], {}, "0 checkpoints and 1 tasks are named"),
         (["aster"], [], {}, "checkpoints and 0 tasks are named"),
-        (["aster"], ["nano_job"], {"truncation": "right"}, "truncation 'right' is none of"),
+        (["aster"], ["nano_job"], {"truncation": "right"}, "truncation 'right'; expected one of"),
         (["aster"], [make_task("a", metric="accc")], {}, "task a: there is no metric 'accc'; did you mean 'acc'"),
         (["aster"], [make_task("a", metric="acc_norm")], {}, "no metric 'acc_norm'; .* called 'acc_char' here"),
     ],
@@ -716,7 +716,7 @@ def test_a_store_says_which_cells_ran_code_of_their_checkpoint(tmp_path, family)
     (folder / "sub" / "modeling.py").write_text("print(2)")
     assert evaluate([family], [make_task("one")], tmp_path / "s", **settings).written == 1
     (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "them/theirs--modeling.Mine"}}))
-    with pytest.raises(SuiteError, match="names the code them/theirs--modeling.Mine of another repository"):
+    with pytest.raises(SuiteError, match="loads the code them/theirs--modeling.Mine from another repository"):
         evaluate([family], [make_task("one")], tmp_path / "s", **settings).check()
 
 

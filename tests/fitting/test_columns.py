@@ -57,7 +57,7 @@ def test_rates_follow_from_successes_and_trials():
 )
 def test_units_that_cannot_be_are_named(name, values):
     with pytest.raises(
-        LawError, match=rf"{name} are {values[0]:g} to {values[1]:g}, too few for .* with --map '{name} \* 1e9"
+        LawError, match=rf"{name} are {values[0]:g} to {values[1]:g}, too few for .* or --map '{name} \* 1e9"
     ):
         check_units(pd.DataFrame({name: values}), [name])
 
@@ -144,3 +144,12 @@ def test_tokens_follow_from_flops_and_params_and_the_fit_says_so(host: PluginHos
     found = fit(points, "chinchilla", value="loss", registries=host, bootstrap=10)
     assert found.steps[0].parameters["alpha"] == pytest.approx(0.35, rel=1e-2)
     assert "note: the points have no tokens; computed as flops / (6 x params)" in str(found)
+
+
+@pytest.mark.parametrize("name", ["params", "tokens"])
+def test_counts_in_millions_beside_full_counts_are_refused(name):
+    """Large models in millions are above every limit of one column alone, and FLOPs filled in from them were wrong."""
+    points = pd.DataFrame({"params": [1.3e9, 6.7e9, 3e10, 1.75e11], "tokens": [3e11] * 4, "loss": [2.4, 2.2, 2.1, 2.0]})
+    assert not check_units(points, ["flops"])
+    with pytest.raises(LawError, match=rf"tokens per parameter; if {name} are in millions.*--map '{name} \* 1e6"):
+        check_units(points.assign(**{name: points[name] / 1e6}), ["flops"])

@@ -12,6 +12,7 @@ import pytest
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
 from harness.fitting.fit_files import PointsFile, fit_file
+from harness.fitting.ladder import Asked, Ladder
 from harness.fitting.laws import curve
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, point_weights
@@ -252,7 +253,7 @@ def test_intervals_of_steps_with_their_own_rows_cover_the_truth(host: PluginHost
 def test_options_of_steps_are_for_laws_of_two_steps(host: PluginHost):
     with pytest.raises(UsageError, match="law 'power' does not have two steps"):
         quick(table(power(FLOPS)), "power", host, step1_where="ends")
-    with pytest.raises(LawError, match="step2_where='step > 9' selects none of 32 points"):
+    with pytest.raises(LawError, match="step2_where='step > 9' selects 0 of 32 points"):
         quick(trained(), "two_step", host, value="acc", step2_where="step > 9")
     plain, chosen = (
         quick(trained(), "two_step", host, value="acc", step1_where="ends", step1_objective=name).steps
@@ -319,7 +320,7 @@ def test_a_loss_column_can_stand_between_the_steps(host: PluginHost):
 
 def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
     """34 values of k were fitted as 34 runs, with an interval that 57 of 67 later points missed."""
-    from harness.fitting.ladder import units_of
+    from harness.fitting.resampling import units_of
 
     k = np.unique(np.geomspace(1, 100, 20).round())
     one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
@@ -365,8 +366,7 @@ def test_a_prediction_of_an_accuracy_is_not_narrower_than_its_binomial_limit(hos
 
 
 def test_resampling_units():
-    from harness.fitting.ladder import units_of
-    from harness.fitting.resampling import point_weights
+    from harness.fitting.resampling import point_weights, units_of
 
     points = pd.DataFrame(
         {"family": ["a"] * 4, "size": ["s", "s", "t", "t"], "seed": [0, 1, 0, 1], "step": [1, 2, 1, 2]}
@@ -379,7 +379,7 @@ def test_resampling_units():
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights > 0).all()
     assert weights.mean() == pytest.approx(1, abs=0.05)
-    with pytest.raises(UsageError, match="resample='rows' is none of"):
+    with pytest.raises(UsageError, match="resample='rows'; expected one of"):
         units_of(points, "rows")
 
 
@@ -571,12 +571,12 @@ def test_predictions_say_how_far_they_lie_beyond(host: PluginHost):
 
 def test_nothing_left_to_fit_and_nothing_held_out_are_said(host: PluginHost, tmp_path):
     points = table(power(FLOPS), family="a")
-    with pytest.raises(LawError, match="no points to fit: none of 12 has flops > 1e30"):
+    with pytest.raises(LawError, match="no points to fit: 'flops > 1e30' selects 0 of 12 rows"):
         list(fit_families(points, "power", value="y", registries=host, where="flops > 1e30"))
     with pytest.raises(LawError, match="no points to fit: the table is empty"):
         list(fit_families(points[:0], "power", value="y", registries=host))
     for none in ("flops < 0", 0.01):
-        with pytest.raises(LawError, match=f"hold_out='?{none}'? holds out none of 12 points"):
+        with pytest.raises(LawError, match=f"hold_out='?{none}'? holds out 0 of 12 points"):
             quick(points, "power", host, hold_out=none)
     save_fits([], tmp_path / "fit.json")
     with pytest.raises(LawError, match="has no fits"):
@@ -683,7 +683,8 @@ def test_trends_are_looked_for_along_sizes_only(host: PluginHost):
     )
     assert "monotone" not in warnings_of(rows, OneAtATime(), host)
     sizes = pd.DataFrame({"flops": FLOPS, "y": power(FLOPS), "size": np.repeat(["s", "m", "l"], 4)})
-    assert len(rungs(sizes, "y")[0]) == 3
+    ladder = Ladder.of(sizes, host.laws["power"], Options(resample="runs"), Asked("y"))
+    assert len(rungs(ladder, np.arange(len(sizes)))[0]) == 3
 
 
 def turning(last: float) -> pd.DataFrame:

@@ -153,7 +153,7 @@ def test_an_interval_that_says_nothing_abstains():
 def test_two_sizes_are_too_few():
     found = harness.forecast(several(2, sizes=SIZES[:2]), **BIG)
     assert found.frame["verdict"].str.contains("2 sizes, and a curve needs 3").all()
-    with pytest.raises(LawError, match="two sizes below its target"):
+    with pytest.raises(LawError, match="two sizes below the target"):
         harness.forecast(ladder(sizes=SIZES[:1]), **BIG)
 
 
@@ -397,3 +397,45 @@ def test_a_plan_is_printed_for_one_model_at_a_time(tmp_path):
     assert "What to measure next" in result.output
     with pytest.raises(UsageError, match="a plan is for one model"):
         harness.forecast(several(2), params=[2.2e9, 4.4e9], tokens=[4.4e10, 8.8e10]).plan()
+
+
+def test_a_model_without_tokens_is_not_placed_on_a_ladder_of_flops():
+    """ln params was compared with ln FLOPs: a model ten times as large was forecast at chance, without a word."""
+    points = ladder()
+    with pytest.raises(LawError, match="t, f has training FLOPs.*give its FLOPs"):
+        harness.forecast(points, params=2.2e9)
+    of_sizes = points.drop(columns=["tokens", "flops"])
+    for asked in (BIG, {"flops": 1e21}):
+        with pytest.raises(LawError, match="neither tokens nor FLOPs of t, f are known"):
+            harness.forecast(of_sizes, **asked)
+    found = harness.forecast(of_sizes, params=2.2e9).frame.iloc[0]
+    assert found["median"] > points["acc"].iloc[-1]
+    assert found["beyond"] == pytest.approx(2)
+
+
+def test_a_forecast_does_not_depend_on_the_order_of_rows_or_on_a_column_of_sizes():
+    one = pd.concat([ladder().assign(seed=0), ladder(seed=1).assign(seed=1)], ignore_index=True)
+    early = one.assign(tokens=one["tokens"] / 2, flops=one["flops"] / 2, acc=0.25, step=1)
+    points = pd.concat([one.assign(step=2), early], ignore_index=True)
+    expected = harness.forecast(points, **BIG).quantiles
+    for same in (points.iloc[::-1], points.sample(frac=1, random_state=0), points.drop(columns="size")):
+        np.testing.assert_array_equal(harness.forecast(same, **BIG).quantiles, expected)
+
+
+def test_rows_that_a_forecast_cannot_use_are_refused_or_said():
+    points = ladder()
+    other = points.tail(1).assign(acc=0.1)
+    for twice in (pd.concat([points, other]), pd.concat([other, points])):
+        with pytest.raises(LawError, match="two points for f:1e\\+09.*differ in acc"):
+            harness.forecast(twice, **BIG)
+    with pytest.raises(LawError, match=r"t, f: chance is 0\.25, 0\.5; expected one value"):
+        harness.forecast(points.assign(chance=[0.5, *points["chance"][1:]]), **BIG)
+    with pytest.raises(LawError, match="acc_n has 0 documents"):
+        harness.forecast(points.assign(acc_n=0), **BIG)
+    with pytest.raises(LawError, match="no column 'bpp'"):
+        harness.forecast(points.assign(bpb=1.0), via="bpp", **BIG)
+    empty = points.assign(chance=[np.nan, *points["chance"][1:]])
+    np.testing.assert_array_equal(harness.forecast(empty, **BIG).quantiles, harness.forecast(points, **BIG).quantiles)
+    lost = harness.forecast(points.assign(acc=[np.nan, *points["acc"][1:]], bpb=[np.nan, 4, 3, 2, np.nan]), via="bpb")
+    assert "1 of 5 rows have no acc and were left out" in lost.notes
+    assert any("bpb is missing or 0 at some sizes" in note and "t, f" in note for note in lost.notes)

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from harness import LawError, UsageError
 from harness.cli import main
-from harness_plugins.analyses.capabilities import capabilities, coordinates, efficiency, equivalents, select
+from harness_plugins.analyses.capabilities import capabilities
+from harness_plugins.analyses.capability_lines import coordinates, efficiency, equivalents, select
 
 NAMES = ("knowledge", "code", "sums")
 

@@ -150,7 +150,7 @@ def test_two_ray_nodes_give_the_records_of_one_process_though_one_dies(tmp_path,
 def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, monkeypatch):
     monkeypatch.setattr(local_pool, "COMMAND", (local_pool.sys.executable, "-c", "raise SystemExit('no such thing')"))
     arguments = {"limit": 5, "executor": "local", "executor_options": {"workers": 1}}
-    with pytest.raises(SuiteError, match=r"(?s)no worker is left; .*no such thing"):
+    with pytest.raises(SuiteError, match=r"(?s)all workers failed; .*no such thing"):
         harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)
 
 

@@ -17,6 +17,7 @@ from harness.cli import main
 from harness.fitting.point_source import table_points
 from harness.fitting.published import Reading, published
 from harness.host import PluginHost
+from harness.store.point_files import read_table
 from harness.store.points import PointStore
 from tests.conftest import published as data_of_others
 
@@ -63,6 +64,12 @@ def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
         ("model,params,x\na,1e9,0.4\nb,2e9,45\n", {}, UsageError, "a mixture of fractions and percentages"),
         ("model,params,x\na,1e9,good\nb,1e9,.5\n", {"tasks": ["x"]}, UsageError, "value is 'good' in row 0"),
         ("model,params\nm,1e9\n", {}, UsageError, "no column is a benchmark"),
+        ('model,params,x,y\nm,1e9,"0,5",.5\n', {}, UsageError, "x has '0,5', which is not read as a number"),
+        ("model,params,x,y\nm,1e9,27.0%,.5\n", {}, UsageError, "x has '27.0%', which is not read"),
+        ("model,params,x,y\nm,1e9,.5,0.5 ± 0.1\n", {}, UsageError, "y has '0.5 ± 0.1', which is not read"),
+        ("model,params,x,n\nm,1e9,.5,0\n", {}, UsageError, "the number of documents, is 0 in row 0"),
+        ("model,params,x,x_stderr\nm,1e9,45,.016\n", {}, UsageError, "those of 9.7e\\+06 documents; give both"),
+        ("model,params,x,x_stderr\nm,1e9,.45,1.6\n", {}, UsageError, "larger than those of rates; give both"),
         ("model,params,x\nm,1e9,0.5\n", {"tasks": ["y*"]}, UsageError, "'y\\*' names no column"),
         ("model,params,x\nm,1e9,0.5\nm,1e9,0.6\n", {}, LawError, "which differ in value"),
         ("model,params,x\nm,1e9,0.5\nm,1e9,0.5\n", {}, LawError, "--drop-duplicates"),
@@ -226,7 +233,7 @@ def test_results_without_samples_become_points(tmp_path):
     ("old", "new", "said"),
     [
         ('"acc": 1.0', '"acc": 0.0', "acc is 0.0, but its log-probabilities give 1"),
-        ('"target": "0"', '"target": "7"', "is none of its choices"),
+        ('"target": "0"', '"target": "7"', "is not one of its choices"),
         ('["-1.7370493412017822", "True"]', '"a text"', "expected a log-probability"),
     ],
 )
@@ -312,3 +319,36 @@ def test_points_without_params_and_steps_are_runs_of_their_own(host: PluginHost)
     found = harness.fit(store.points(), "line", value="acc", bootstrap=20, registries=host)
     assert (found.runs, found.sizes) == (9, 9)
     assert found.steps[0].dof == 7
+
+
+def test_errors_and_counts_of_a_benchmark_are_no_benchmarks():
+    wide = pd.DataFrame({"model": ["a-1m", "a-2m"], "params": [1e6, 2e6], "x": [0.5, 0.6], "seed": ["s1", "s0"]})
+    wide = wide.assign(x_stderr=0.02, x_n=[600, 700])
+    for how in (Reading(), Reading(tasks=["x*"])):
+        found = published(wide, how, name="t")
+        assert found.points[["task", "value", "stderr", "n"]].to_numpy().tolist() == [
+            ["x", 0.5, 0.02, 600],
+            ["x", 0.6, 0.02, 700],
+        ]
+        assert found.points["seed"].tolist() == [1, 0]
+        assert "seeds are numbered: s0 is 0, s1 is 1" in found.notes
+
+
+def test_tables_of_other_formats_are_read_or_refused_by_name(tmp_path):
+    wide = table(WIDE, tmp_path)
+    expected = published(wide, Reading(), name="t").points
+    wide.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    wide.rename(columns={"params": " params "}).to_csv(tmp_path / "a.csv", index=False)
+    wide.set_index("model").to_parquet(tmp_path / "a.parquet")
+    for name in ("a.tsv", "a.csv", "a.parquet"):
+        pd.testing.assert_frame_equal(published(read_table(tmp_path / name)[0], Reading(), name="t").points, expected)
+    wide.to_csv(tmp_path / "b.csv", sep=";", index=False)
+    wide.to_json(tmp_path / "b.json")
+    pd.concat([wide, wide.rename(columns={"params": "mmlu "})[["mmlu "]]], axis=1).to_csv(tmp_path / "c.csv")
+    for name, why in (
+        ("b.csv", "separated by semicolons"),
+        ("b.json", "CSV or Parquet"),
+        ("c.csv", "columns named mmlu"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            read_table(tmp_path / name)

@@ -9,7 +9,8 @@ import pytest
 from harness import LawError, UsageError
 from harness.fitting.fit import fit
 from harness.testing import check_law
-from harness_plugins.laws.isoflop import IsoFlop, curves, exponent, minimum
+from harness_plugins.laws.isoflop import IsoFlop
+from harness_plugins.laws.isoflop_curves import curves, exponent, minimum
 from tests.reproductions.targets import read
 
 SURFACE = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.28}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness import Task, TaskError, UsageError
+from harness import StoreError, Task, TaskError, UsageError
 from harness.checkpoints.families import locate, select
 from harness.host import PluginHost
 from harness.points import widen
@@ -83,6 +83,55 @@ def test_a_group_of_several_kinds_is_aggregated_as_lm_eval_does_where_all_its_ta
     assert list(json.loads(file.read_text())["results"]) == ["boolq"]
 
 
+@pytest.mark.parity
+def test_points_of_a_group_of_several_kinds_are_lm_evals_and_are_fitted_and_compared(host: PluginHost, tmp_path: Path):
+    case = cases.mixed(5)
+    case.write(tmp_path)
+    asked = {"registries": host, "prompting": {"include_path": [str(tmp_path)]}}
+    families = ["aster:w32l2,w64l2,w96l3@400,1600", "birch:w32l2"]
+    harness.evaluate(families, ["lm_eval:mixed"], tmp_path / "s", **asked).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    points = store.points("lm_eval:mixed")
+    with cases.quiet():
+        files = export_store(store, tmp_path / "out", None, 1000)
+    for file in files:
+        exported = json.loads(file.read_text())
+        label = exported["config"]["model_args"]["pretrained"]
+        (size, _, step), own = label.partition("-step"), exported["groups"]["mixed"]
+        rows = points[(points["size"] == size.split("__")[1]) & (points["step"] == int(step))]
+        rows = rows[rows["family"] == size.split("__")[0]].set_index("metric")
+        assert rows["value"]["lm_eval:acc"] == own["acc,none"]
+        assert rows["stderr"]["lm_eval:acc"] == own["acc_stderr,none"]
+        assert rows["value"]["lm_eval:perplexity"] == own["perplexity,none"]
+        assert set(rows["n"]) == {own["sample_len"]}
+    assert len(points) == 2 * len(files) == 2 * (6 + 1)
+    assert store.tasks()["lm_eval:mixed"] == "lm_eval:acc"
+    assert not store.rises("lm_eval:perplexity")
+    read = store.read_task("lm_eval:mixed", ["lm_eval:perplexity"])
+    fitted = harness.fit(read.points, "power", value="lm_eval:perplexity", store=read.store, bootstrap=20, where=ASTER)
+    assert fitted.steps[0].n == 6
+    tables = harness.compare(store, bootstrap=20)
+    assert any("lm_eval:mixed" in row for table in tables for row in table.rows)
+    assert not [note for table in tables for note in table.notes if "imported" in note]
+    with pytest.raises(StoreError, match="several kinds of tasks, with points and no documents; choose lm_eval:boolq,"):
+        store.scores("lm_eval:mixed")
+
+
+@pytest.mark.parity
+def test_a_group_of_several_kinds_has_points_where_all_its_tasks_are_stored(host: PluginHost, tmp_path: Path):
+    cases.mixed(5).write(tmp_path)
+    prompting = Prompting(include_path=(str(tmp_path),))
+    tasks = find_tasks(["lm_eval:mixed"], host, prompting=prompting)
+    harness.evaluate([MODEL], tasks[:1], tmp_path / "s", registries=host).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    assert set(store.points()["task"]) == {"lm_eval:boolq"}
+    with pytest.raises(StoreError, match="of the group lm_eval:mixed only lm_eval:boolq is complete; run harness eval"):
+        store.points("lm_eval:mixed")
+    few = find_tasks(["lm_eval:mixed"], host, None, 2, prompting)
+    harness.evaluate([MODEL], few, tmp_path / "s", registries=host).check()
+    assert set(store.points("lm_eval:mixed")["n"]) == {4}
+
+
 # --- tasks that ship, beside lm-eval's ------------------------------------------------------------------------------
 
 
@@ -141,6 +190,7 @@ def test_humaneval_and_triviaqa_stop_as_lm_evals_do(name: str):
     assert ours.max_tokens == theirs.get("max_gen_toks", 256)
 
 
+ASTER = "family == 'aster'"
 ANSWERS = {  # text: what lm-eval's flexible-extract and our last_number say, where 18 is right
     "#### 18": (True, True),
     "She makes $18.": (True, True),

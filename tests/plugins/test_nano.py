@@ -14,7 +14,7 @@ import harness
 import harness_tasks
 from harness.checkpoints.family_files import load_family
 from harness_plugins import nano
-from harness_plugins.nano import models, recipe, text, train, world
+from harness_plugins.nano import checkpoints, documents, models, questions, recipe, text, train, world
 
 SHIPPED = ["addition", "agreement", "birthplace", "flag", "job", "ordering", "saying", "text"]
 TINY = recipe.Training("aster", steps=16, batch=4, docs=300)
@@ -27,7 +27,7 @@ OPTIONS = [
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All tasks, generated and written again."""
     folder = tmp_path_factory.mktemp("tasks")
-    world.main([str(folder)])
+    questions.main([str(folder)])
     return folder
 
 
@@ -73,14 +73,14 @@ def test_generation_tasks_are_drawn_too(written: Path) -> None:
 )
 def test_training_text_is_the_same_as_ever(family: str, digest: str) -> None:
     """Documents of each mixture are those on which the included families were trained."""
-    texts = world.documents(world.draw_world(), world.MIXTURES[family], 500, 1000)
+    texts = documents.documents(world.draw_world(), documents.MIXTURES[family], 500, 1000)
     assert _digest("\n".join(texts).encode()) == digest
 
 
 def test_every_mixture_is_whole_and_has_a_design() -> None:
     """Shares add up to 1, and every family of the text can be trained."""
-    assert [sum(shares.values()) for shares in world.MIXTURES.values()] == pytest.approx([1] * 4)
-    assert list(models.DESIGNS) == list(world.MIXTURES)
+    assert [sum(shares.values()) for shares in documents.MIXTURES.values()] == pytest.approx([1] * 4)
+    assert list(models.DESIGNS) == list(documents.MIXTURES)
     assert set(nano.FAMILIES) < set(models.DESIGNS)
 
 
@@ -157,8 +157,8 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         def save_pretrained(self, _: Path) -> None:
             raise OSError("No space left on device")
 
-    output = train.Output(TINY, tmp_path)
-    snapshot = train.Snapshot(16, 1.0, models.make_model(TINY, recipe.SIZES["w32l2"]))
+    output = checkpoints.Output(TINY, tmp_path)
+    snapshot = checkpoints.Snapshot(16, 1.0, models.make_model(TINY, recipe.SIZES["w32l2"]))
     with pytest.raises(OSError, match="No space left"):
         output.save("w32l2", snapshot, FullDisk())
     assert not output.is_finished("w32l2")

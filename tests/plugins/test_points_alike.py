@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -87,3 +88,41 @@ WIDE = ["--map", "value=piqa", "--map", "6 * params * tokens=flops", "--map", "d
 def test_every_command_that_reads_points_has_the_options_of_points(command: str):
     options = {name for parameter in main.commands[command].params for name in parameter.opts}
     assert {"--map", "--where", "--label"} <= options
+
+
+@pytest.fixture
+def ladder(tmp_path: Path) -> pd.DataFrame:
+    """Return two families of four sizes with two checkpoints each."""
+    rows = [
+        {"family": family, "size": f"{n:g}M", "params": n * 1e6, "tokens": 10e6 * n * step, "step": step,
+         "task": "t", "metric": "acc", "value": 0.3 + 0.1 * i + 0.02 * step + 0.01 * (family == "b"), "stderr": 0.01}
+        for family in "ab" for i, n in enumerate((10, 30, 100, 300)) for step in (1, 2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(flops=lambda own: 6 * own["params"] * own["tokens"])
+
+
+def tables_of(points: pd.DataFrame, folder: Path) -> dict[str, list[dict[str, object]]]:
+    points.to_csv(folder / "points.csv", index=False)
+    found = run("compare", folder / "points.csv", "--format", "json")
+    assert found.exit_code == 0, found.output
+    return {name: table["rows"] for name, table in json.loads(found.stdout).items()}
+
+
+def test_the_largest_size_without_params_is_that_of_the_most_flops(ladder: pd.DataFrame, tmp_path: Path):
+    """Without params, all sizes of a family were averaged as if they were seeds, and called the largest."""
+    for known in (ladder, ladder.drop(columns="params"), ladder.drop(columns="step")):
+        found = tables_of(known.sample(frac=1, random_state=0), tmp_path)
+        assert [found["families"][0][family] for family in "ab"] == pytest.approx([0.64, 0.65])
+        assert [row["t"] for row in found["ladder"]][:4] == pytest.approx([0.34, 0.44, 0.54, 0.64])
+    points = ladder[ladder["step"] == 2].drop(columns=["params", "tokens", "flops"])
+    points.to_csv(tmp_path / "points.csv", index=False)
+    found = run("compare", tmp_path / "points.csv")
+    assert found.exit_code == 1
+    assert "the largest size of a is unknown: 100M, 10M, 300M, 30M have neither params nor FLOPs" in found.stderr
+
+
+def test_imported_accuracies_are_forecast_beside_their_measurements(ladder: pd.DataFrame, tmp_path: Path):
+    """`compare` said of every imported accuracy that it is not one, and forecast none."""
+    found = tables_of(ladder, tmp_path)["predictions"]
+    assert [(row["target"], row["measured"]) for row in found] == [("a:300M@2", 0.64), ("b:300M@2", 0.65)]
+    assert not tables_of(ladder.assign(metric="err", value=1 - ladder["value"]), tmp_path)["predictions"]

@@ -126,6 +126,27 @@ def test_rouge_is_the_packages(host, real):
         assert evaluate(host.metrics[kind], real).value == pytest.approx(np.mean(expected))
 
 
+def test_rouge_is_that_of_lm_evals_tasks_with_and_without_stemming(host):
+    """truthfulqa_gen takes words as they are, cnn_dailymail their stems; both take the best of several references."""
+    texts = ["Dogs are running. Cats sleep", "The houses were painted blue", "nothing", "a cat's tales"]
+    own = samples(
+        texts, [("A dog runs. A cat slept",), ("The house was paint", "painted houses"), ("all",), ("cat tale",)]
+    )
+    plain, stemmed = of_lm_eval("truthfulqa/utils.py").rouge, of_lm_eval("cnn_dailymail/utils.py")
+    pairs = own.compared()
+    for kind, name in (("rouge1", "rouge1"), ("rouge2", "rouge2"), ("rougeLsum", "rougeLsum")):
+        expected = [max(plain([one], [text])[kind] for one in answers) / 100 for text, answers in pairs]
+        assert per_document(host.metrics[name], own).columns[0] == pytest.approx(np.array(expected))
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        expected = [max(stemmed.calculate_rouge_scores([t], [a])[kind] for a in answers) for t, answers in pairs]
+        assert per_document(host.metrics[f"{kind}_stem"], own).columns[0] == pytest.approx(np.array(expected))
+        assert sum(expected) > evaluate(host.metrics[kind], own).value * 4
+    names = {metric.name for metric in applicable(own, host)}
+    assert "rougeL" in names
+    assert "rougeL_stem" not in names
+    assert "rougeL_stem" in {metric.name for metric in applicable(own, host, "rougeL_stem")}
+
+
 def test_several_samples_of_a_document_are_averaged_and_counted_together(host):
     import sacrebleu
 

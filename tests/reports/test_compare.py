@@ -96,7 +96,7 @@ def test_without_laws_the_largest_sizes_are_forecast(nano_store: PointStore, hos
 
 
 def test_a_forecast_is_of_the_largest_size_alone(nano_store: PointStore):
-    with pytest.raises(UsageError, match="forecasts are of the largest size, not of hold_out='0.2'; name laws"):
+    with pytest.raises(UsageError, match="a forecast predicts the largest size, not hold_out='0.2'; choose laws"):
         compare(nano_store, hold_out="0.2")
 
 
@@ -241,7 +241,7 @@ def test_a_score_that_only_some_resamples_reach_has_a_lower_end(host: PluginHost
 def test_a_task_that_is_not_there_and_points_that_are_not_there_are_refused(nano_store: PointStore):
     with pytest.raises(UsageError, match="has no task nope; there are: nano_addition, "):
         compare(nano_store, metrics={"nope": "acc"}, **FAST)
-    with pytest.raises(UsageError, match="none of .* points has step > 1e9"):
+    with pytest.raises(UsageError, match="'step > 1e9' selects 0 of .* points"):
         compare(nano_store, where="step > 1e9", **FAST)
 
 

@@ -77,6 +77,15 @@ def test_the_mean_of_the_gold_choice_is_the_metric_of_that_name(nano_store: Poin
     assert gold.to_dict() == pytest.approx(metric.to_dict())
 
 
+def test_a_law_of_two_steps_is_drawn_as_it_is_fitted(nano_store: PointStore):
+    data = collect(nano_store, law="two_step", hold_out="largest", task="nano_birthplace")
+    aster = data.curves[data.curves["family"] == "aster"]
+    points = nano_store.points(task="nano_birthplace", metrics=["acc", "logp_gold"])
+    points = points[points["family"] == "aster"]
+    fit = harness.fit(points, "two_step", value="acc", hold_out="largest", store=nano_store)
+    assert aster["value"].tolist() == pytest.approx(fit.predict(flops=aster["flops"].tolist())["value"].tolist())
+
+
 def test_names_with_markup_are_shown_and_not_run(nano_store: PointStore, tmp_path: Path):
     store = PointStore(shutil.copytree(nano_store.path, tmp_path / "store"), registries=nano_store.registries)
     for digest, checkpoints in dict(store.checkpoints).items():

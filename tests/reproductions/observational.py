@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness_plugins.analyses.capabilities import coordinates, efficiency, equivalents
+from harness_plugins.analyses.capability_lines import coordinates, efficiency, equivalents
 from harness_plugins.laws.capabilities import Space
-from harness_plugins.laws.isoflop import exponent
+from harness_plugins.laws.isoflop_curves import exponent
 from tests.reproductions.targets import Numbers, Target, quick, read
 
 BENCHMARKS = ("mmlu", "arc_c", "hellaswag", "winograd", "truthfulqa", "gsm8k", "xwinograd", "humaneval")

@@ -38,7 +38,7 @@ def test_other_documents_are_refused(host: PluginHost, subset: Subset):
 
 
 def test_a_task_without_a_subset_is_not_scored_whole(tmp_path, host: PluginHost, subset: Subset):
-    with pytest.raises(UsageError, match="the subsets are of nano_job, not of nano_flag; pass the same tasks"):
+    with pytest.raises(UsageError, match="there are subsets for nano_job, but not for nano_flag; pass the same tasks"):
         harness.evaluate(["aster:w32l2@last"], ["nano_flag"], tmp_path / "s", subset=[subset], registries=host)
 
 

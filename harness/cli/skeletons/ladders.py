@@ -25,7 +25,7 @@ def family_settings(source: str, tokens_per_step: int | None = None) -> dict[str
     for size, step in _matches(source):
         steps.setdefault(size, []).append(step)
     if not steps:
-        raise UsageError(f"--source {source!r} matches no folder with config.json; seen from {Path.cwd()}")
+        raise UsageError(f"--source {source!r} matches no folder with config.json, relative to {Path.cwd()}")
     tokens = "# tokens_per_step = 2097152               # needed for training FLOPs"
     tokens = f"tokens_per_step = {tokens_per_step}" if tokens_per_step else tokens
     absolute = Path(source).absolute().as_posix()

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.charts import DARK, LIGHT, X_TITLES, scripts, specification
+from harness.charts import DARK, LEVELS, LIGHT, X_TITLES, Panel, ReportData, scripts, specification
 from harness.errors import PluginError, UsageError
 from harness.host.distribution import how_to_install, version
-from harness.reports.panels import LEVELS, Panel, ReportData
 from harness.tables import Table, text
 from harness.types import Json
 

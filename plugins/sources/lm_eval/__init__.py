@@ -45,6 +45,14 @@ def metrics(task: Task, answers: Any) -> list[SourceMetric]:
     return source_metrics
 
 
+def groups(parts: Sequence[tuple[Task, Any]]) -> list[SourceMetric]:
+    """Return the metrics of a group whose tasks have several kinds, as lm-eval aggregates them."""
+    from harness_plugins.sources.lm_eval.results import metrics_of_group
+
+    source_metrics: list[SourceMetric] = metrics_of_group(parts)
+    return source_metrics
+
+
 def keep(_: harness.Doc, __: str) -> Outcome:
     """Return "unjudged": lm-eval's filters and metrics judge the stored text later."""
     return Outcome("unjudged")
@@ -53,7 +61,7 @@ def keep(_: harness.Doc, __: str) -> Outcome:
 @harness.hookimpl
 def register_sources(register: harness.Register) -> None:
     """Register the prefix; `lm-eval ls tasks` lists the 14,000 names."""
-    register("lm_eval", resolve, lambda: (), metrics)
+    register("lm_eval", resolve, lambda: (), metrics, groups)
 
 
 @harness.hookimpl

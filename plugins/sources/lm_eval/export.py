@@ -12,7 +12,7 @@ from typing import Any
 from harness import PointStore, StoreError, Task, UsageError
 from harness.errors import choose
 from harness_plugins.sources.lm_eval.catalogue import library, quiet
-from harness_plugins.sources.lm_eval.results import results_together
+from harness_plugins.sources.lm_eval.results import leaves_of, results_together
 
 SUMS = (
     "results",
@@ -77,18 +77,10 @@ def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, li
         together.setdefault(json.dumps(part_of or task.name), []).append(task)
     for own in together.values():
         group = own[0].source.get("part_of")
-        if group is not None and _leaves(group) <= {name for task in own for name in task.source["leaves"]}:
+        if group is not None and leaves_of(group) <= {name for task in own for name in task.source["leaves"]}:
             yield group, own
         else:
             yield from ((task.source["group"], [task]) for task in own)
-
-
-def _leaves(tree: Mapping[str, Any]) -> set[str]:
-    """Return the names of all tasks in a group."""
-    found: set[str] = set()
-    for child in tree["children"]:
-        found |= {child} if isinstance(child, str) else _leaves(child)
-    return found
 
 
 def _merge(results: dict[str, Any], more: Mapping[str, Any]) -> None:

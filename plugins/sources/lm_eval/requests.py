@@ -60,7 +60,8 @@ def make_tasks(name: str, asked: Asked) -> list[Task]:
         return [_task(leaf.name, [leaf], asked) for leaf in leaves]
     if len({leaf.shape for leaf in leaves}) == 1:
         return [_task(group.name, leaves, asked, group)]
-    mixed = {"part_of": _tree(group)}  # the export aggregates them
+    own = {"task": group.name + _suffix(leaves, asked), "asked": _given(asked)}
+    mixed = {"part_of": _tree(group) | own}  # points and the export aggregate them
     return [
         replace(task, source={**task.source, **mixed}) for task in (_task(leaf.name, [leaf], asked) for leaf in leaves)
     ]
@@ -240,10 +241,14 @@ def _source(name: str, leaves: Sequence[Leaf], asked: Asked, group: Any) -> dict
         "prefix": "lm_eval",
         "version": library().__version__,
         "name": name,
-        "asked": {key: value for key, value in asdict(asked).items() if value},
+        "asked": _given(asked),
         "leaves": {leaf.name: describe(leaf.task, root()) for leaf in leaves},
         "group": _tree(group) if group is not None else None,
     }
+
+
+def _given(asked: Asked) -> dict[str, Any]:
+    return {key: value for key, value in asdict(asked).items() if value}
 
 
 def _tree(group: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,39 @@ def metrics_of(task: Task, answers: Scores | Texts) -> list[SourceMetric]:
     """Return lm-eval's metrics of a cell with its standard errors; bootstrapped ones use 1,000 resamples."""
     results = results_of(task, answers, RESAMPLES)
     top = task.source["group"]["name"] if task.source["group"] else next(iter(results["results"]))
+    return _metrics(top, results)
+
+
+def metrics_of_group(parts: Sequence[tuple[Task, Scores | Texts]]) -> list[SourceMetric]:
+    """Return lm-eval's metrics of a group whose tasks have several kinds; none if a task is missing.
+
+    They have no values of documents, because the tasks are not measured alike. Raises TaskError if a task has several
+    cells.
+    """
+    group = parts[0][0].source["part_of"]
+    names = [name for task, _ in parts for name in task.source["leaves"]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TaskError(
+            f"the group lm_eval:{group['name']} has several cells of {', '.join(twice)} (other prompts, documents or "
+            "samples); evaluate them into separate stores"
+        )
+    if not leaves_of(group) <= set(names):
+        return []
+    results = results_together(parts, group, RESAMPLES)
+    return [replace(metric, values=None) for metric in _metrics(group["name"], results)]
+
+
+def leaves_of(tree: Mapping[str, Any]) -> set[str]:
+    """Return the names of all tasks in a group."""
+    found: set[str] = set()
+    for child in tree["children"]:
+        found |= {child} if isinstance(child, str) else leaves_of(child)
+    return found
+
+
+def _metrics(top: str, results: Mapping[str, Any]) -> list[SourceMetric]:
+    """Return the metrics of a task or group."""
     values, better = results["results"][top], results["higher_is_better"]
     return [_metric(key, values, results, better.get(top, {})) for key in values if "," in key and STDERR not in key]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from harness.errors import PluginError, choose
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.charts import ChartOrSpec
+    from harness.charts.drawing import ChartOrSpec
 
 CONTROLS = ("task", "metric", "family", "x", "level")
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -81,6 +81,3 @@ class Panel:
         unknown = set(self.controls) - set(CONTROLS)
         if unknown:
             raise PluginError(f"panel {self.title!r} has controls {choose(unknown)}; there are: {choose(CONTROLS)}")
-
-
-PanelMaker = Callable[[ReportData], "Panel | None"]

@@ -1,18 +1,26 @@
-"""Figures: descriptions of charts, and the only module that imports Altair.
+"""Charts as Altair objects, image files and images in notebooks: the only module that imports Altair.
 
-A description is a list of Vega-Lite layers without data. The report draws it in the browser, where controls fill in
-`$metric` and `$x_title`; `scaling_chart` and the others fill them in here and return Altair charts. Altair and
-vl-convert come with the extra `report`.
+Altair and vl-convert come with the extra `report`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from harness.charts.layers import (
+    LIGHT,
+    X_TITLES,
+    Spec,
+    agreement_layers,
+    covered,
+    covered_shape,
+    forecast_layers,
+    scaling_layers,
+)
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -22,142 +30,10 @@ if TYPE_CHECKING:
     Chart = altair.Chart
     ChartOrSpec = altair.TopLevelMixin | dict[str, Any]  # or a Vega-Lite specification
 
-Spec = dict[str, Any]
-
-SCALES = ("flops", "params", "tokens", "loss")
-X_TITLES = {
-    "flops": "Training compute (FLOPs)",
-    "params": "Parameters",
-    "tokens": "Training tokens",
-    "loss": "Training loss (nats per token)",
-}
 FORMATS = ("svg", "png", "pdf", "html", "json")
-POINT, HELD_OUT, CURVE = "measured", "held out", "law"
-KINDS = (POINT, "forecast of the largest", "forecast")
 WIDTH, HEIGHT = 480, 320
 SMALL = (240, 180)  # width and height of one of several charts
 MANY = 12  # charts in a figure
-# Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages.
-LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000"]
-DARK = ["#56b4e9", "#ff9e4a", "#3fd0a4", "#e8a3c8", "#f0e442", "#9ad0f5", "#b9a7ff", "#ffffff"]
-
-X: Spec = {
-    "field": "x",
-    "type": "quantitative",
-    "scale": {"type": "log", "nice": False, "padding": 12},
-    "axis": {"tickCount": 6},
-}
-COLOUR: Spec = {
-    "field": "family",
-    "type": "nominal",
-    "title": "Family",
-    "legend": {"orient": "bottom", "symbolOpacity": 1, "columns": 4},
-}
-TEXTS = {"label": "Checkpoint", "family": "Family", "kind": "Kind", "choice": "Choice", "metric": "Metric"}
-NUMBERS = {"x": "$x_title", "value": "Value", "low": "Lower end", "high": "Upper end"}
-HAS_ENDS = "isValid(datum.low) && isValid(datum.high)"
-
-
-def y_axis(field: str, title: str) -> Spec:
-    """Return a vertical axis that need not begin at 0."""
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
-
-
-def tooltip(*names: str) -> list[Spec]:
-    """Return the fields of a tooltip: texts, then numbers to four digits."""
-    named = [{"field": n, "type": "nominal", "title": TEXTS.get(n, n)} for n in names if n in TEXTS or n not in NUMBERS]
-    return named + [_number(n) for n in names if n in NUMBERS]
-
-
-def _number(name: str) -> Spec:
-    return {
-        "field": name,
-        "type": "quantitative",
-        "title": NUMBERS.get(name, name.replace("_", " ").capitalize()),
-        "format": ".4~g",
-    }
-
-
-def scaling_layers(x: Spec | None = None) -> list[Spec]:
-    """Return layers of points with error bars, fitted curves with intervals, and held-out points, coloured by family.
-
-    Columns of the rows: x, value, low, high, family, label, and kind (POINT, HELD_OUT or CURVE).
-    """
-    x = x or X
-    law, points = (f"datum.kind {sign} '{CURVE}'" for sign in ("==", "!="))
-    ends = {"x": x, "color": COLOUR, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
-    values = {"x": x, "color": COLOUR, "y": y_axis("value", "$metric")}
-    named = ("x",) if x is X else ()
-    shown = tooltip("label", "kind", *named, "value", "low", "high") + ([] if named else [_number(x["field"])])
-    kinds = _shape("kind", "Checkpoint", (POINT, HELD_OUT), ("circle", "diamond"))
-    marks = {**values, "shape": kinds, "tooltip": shown}
-    return [
-        _layer({"type": "area", "opacity": 0.16}, ends, law, HAS_ENDS),
-        _layer({"type": "line"}, values, law),
-        _layer({"type": "rule", "aria": False}, ends, points, HAS_ENDS),
-        _layer({"type": "point", "filled": True, "size": 60, "opacity": 1}, marks, points),
-    ]
-
-
-def forecast_layers() -> list[Spec]:
-    """Return layers of measured points, and of forecasts with their intervals; those that abstain are pale.
-
-    Columns of the rows: x, value, low, high, family, label, verdict, abstains, and kind (one of KINDS).
-    """
-    pale = {"condition": {"test": "datum.abstains", "value": 0.3}, "value": 1}
-    shape = _shape("kind", None, KINDS, ("circle", "square", "triangle-up"))
-    shape["legend"] |= {"columns": 1, "labelLimit": 260}
-    of_all = {"x": X, "color": COLOUR, "opacity": pale}
-    ends = {**of_all, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
-    shown = tooltip("label", "family", "kind", "verdict", "value", "low", "high")
-    marks = {**of_all, "shape": shape, "tooltip": shown, "y": y_axis("value", "$metric")}
-    return [
-        _layer({"type": "rule", "strokeWidth": 3, "aria": False}, ends, f"datum.kind != '{POINT}'", HAS_ENDS),
-        _layer({"type": "point", "filled": True, "size": 70}, marks),
-    ]
-
-
-def agreement_layers(shape: Spec, *texts: str, domain: Sequence[float] | None = None) -> list[Spec]:
-    """Return layers of predicted against measured values with intervals, and the line where both are equal.
-
-    Columns of the rows: measured, predicted, low, high, family, the field of `shape`, and `texts` for the tooltip.
-    """
-    scale = {"domain": list(domain)} if domain else {"zero": False}
-    x: Spec = {"field": "measured", "type": "quantitative", "title": "Measured", "scale": scale}
-    y: Spec = {"field": "predicted", "type": "quantitative", "title": "Predicted", "scale": scale}
-    x, y = ({**one, "axis": {"tickCount": 6}} for one in (x, y))
-    ends = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": COLOUR}
-    shown = tooltip(*texts) + [_number(name) for name in ("measured", "predicted", "low", "high")]
-    dashes = {"type": "line", "strokeDash": [4, 4], "color": "#888888"}
-    return [
-        _layer(dashes, {"x": x, "y": {**y, "field": "measured"}}),
-        _layer({"type": "rule", "clip": True, "aria": False}, ends, HAS_ENDS),
-        _layer(
-            {"type": "point", "filled": True, "size": 60, "opacity": 1},
-            {"x": x, "y": y, "color": COLOUR, "shape": shape, "tooltip": shown},
-        ),
-    ]
-
-
-def covered_shape() -> Spec:
-    """Return one shape each for intervals that covered the measured value, missed it, or are unknown."""
-    kinds = ("covered", "missed", "no interval")
-    return _shape("inside", "Interval", kinds, ("circle", "cross", "triangle-up"))
-
-
-def covered(inside: pd.Series[Any]) -> pd.Series[Any]:
-    """Return the column that `covered_shape` shows, from True, False, or missing."""
-    return inside.map({True: "covered", False: "missed"}).fillna("no interval")
-
-
-def _shape(field: str, title: str | None, domain: Sequence[str], symbols: Sequence[str]) -> Spec:
-    scale = {"domain": list(domain), "range": list(symbols)}
-    return {"field": field, "type": "nominal", "title": title, "legend": {"orient": "bottom"}, "scale": scale}
-
-
-def _layer(mark: Spec, encoding: Spec, *filters: str) -> Spec:
-    only = {"transform": [{"filter": one} for one in filters]} if filters else {}
-    return {**only, "mark": mark, "encoding": encoding}
 
 
 def scaling_chart(

@@ -12,8 +12,9 @@ from harness import PluginError, UsageError
 from harness.host import Candidate, PluginHost, distribution, load_plugins
 from harness.host.hookspecs import HOOKS
 from harness.host.plugin_host import BUILT_IN
+from tests.conftest import REPOSITORY
 
-SINK = Path(__file__).with_name("kitchen_sink.py")
+SINK = REPOSITORY / "tests" / "kitchen_sink.py"
 
 
 def plugin_file(folder: Path, text: str, name: str = "mine") -> str:
