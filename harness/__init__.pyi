@@ -59,9 +59,9 @@ from harness.tables import Measured as Measured
 from harness.tables import Range as Range
 from harness.tables import Table as Table
 from harness.tables import printable as printable
+from harness.tasks.conversations import chat_context as chat_context
 from harness.tasks.loading import fingerprint as fingerprint
 from harness.tasks.patterns import find_matches as find_matches
-from harness.tasks.prompting import chat_context as chat_context
 from harness.types import Bools as Bools
 from harness.types import Checker as Checker
 from harness.types import Checkpoint as Checkpoint

@@ -109,7 +109,7 @@ def parse_json(text: str) -> Json:
     >>> parse_json('"\\ud800"')
     Traceback (most recent call last):
     ...
-    ValueError: it has half of a surrogate pair, '\ud800', which is no character
+    ValueError: it has half of a surrogate pair, '\ud800', which is not a character
     """
     try:
         value: Json = json.loads(text)
@@ -126,7 +126,7 @@ def expect_characters(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = text[error.start]
-        raise ValueError(f"it has half of a surrogate pair, {half!r}, which is no character") from error
+        raise ValueError(f"it has half of a surrogate pair, {half!r}, which is not a character") from error
 
 
 def parse_yaml(text: str) -> Json:

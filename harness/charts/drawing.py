@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.charts.layers import (
+    CURVE,
     LIGHT,
     X_TITLES,
     Spec,
@@ -34,6 +35,7 @@ FORMATS = ("svg", "png", "pdf", "html", "json")
 WIDTH, HEIGHT = 480, 320
 SMALL = (240, 180)  # width and height of one of several charts
 MANY = 12  # charts in a figure
+DECADES = 100.0  # ratio of the largest to the smallest measured value from which their axis is logarithmic
 
 
 def scaling_chart(
@@ -48,7 +50,23 @@ def scaling_chart(
 
     Raises UsageError if the extra `report` is not installed.
     """
-    return _of_layers(scaling_layers(), rows.rename(columns={x: "x"}), x=x, value=value, log_x=log_x, title=title)
+    layers, rows = _over_decades(scaling_layers(), rows.rename(columns={x: "x"}))
+    return _of_layers(layers, rows, x=x, value=value, log_x=log_x, title=title)
+
+
+def _over_decades(layers: list[Spec], rows: pd.DataFrame) -> tuple[list[Spec], pd.DataFrame]:
+    """Make the vertical axis logarithmic if measured values, such as perplexities, span several powers of ten.
+
+    The ends of intervals are cut to a tenth of the smallest value and ten times the largest.
+    """
+    measured = rows["value"][rows["kind"] != CURVE].dropna()
+    if measured.empty or measured.min() <= 0 or measured.max() < DECADES * measured.min():
+        return layers, rows
+    limits = (measured.min() / 10, measured.max() * 10)
+    rows = rows.assign(**{name: rows[name].clip(*limits) for name in ("value", "low", "high")})
+    scale = {"type": "log", "nice": False, "padding": 6}
+    on_log = [{**own, "encoding": {**own["encoding"], "y": {**own["encoding"]["y"], "scale": scale}}} for own in layers]
+    return on_log, rows
 
 
 def forecast_chart(

@@ -22,9 +22,19 @@ X_TITLES = {
 }
 POINT, HELD_OUT, CURVE = "measured", "held out", "law"
 KINDS = (POINT, "forecast of the largest", "forecast")
-# Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages.
-LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000"]
-DARK = ["#56b4e9", "#ff9e4a", "#3fd0a4", "#e8a3c8", "#f0e442", "#9ad0f5", "#b9a7ff", "#ffffff"]
+# Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages. Families after the eighth get further
+# colours, and dashed or dotted curves, so that none looks like another up to the 24th.
+LIGHT = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000",
+    "#e6ab02", "#a50026", "#7fbf3f", "#7f7f7f", "#6b3e26", "#00bcbc", "#ff4f97", "#23481f",
+    "#1a1a8f", "#ff9e80", "#a8a545", "#c39be0", "#8b0a8b", "#3c7d80", "#c99b62", "#4a6fa5",
+]  # fmt: skip
+DARK = [
+    "#56b4e9", "#ff9e4a", "#3fd0a4", "#e8a3c8", "#f0e442", "#9ad0f5", "#b9a7ff", "#ffffff",
+    "#d9a400", "#ff6b6b", "#a6e05a", "#bdbdbd", "#c08a6a", "#2fe6e6", "#ff7fb8", "#7fb07f",
+    "#8c8cff", "#ffc4b0", "#d6d47a", "#dcc0f5", "#e05ce0", "#8fd0d2", "#e8c9a0", "#8fb0e0",
+]  # fmt: skip
+DASHES = [[1, 0]] * 8 + [[7, 4]] * 8 + [[2, 3]] * 8
 
 X: Spec = {
     "field": "x",
@@ -36,8 +46,10 @@ COLOUR: Spec = {
     "field": "family",
     "type": "nominal",
     "title": "Family",
+    "scale": {"range": "category"},
     "legend": {"orient": "bottom", "symbolOpacity": 1, "columns": 4},
 }
+DASH: Spec = {"field": "family", "type": "nominal", "scale": {"range": DASHES}, "legend": None}
 TEXTS = {"label": "Checkpoint", "family": "Family", "kind": "Kind", "choice": "Choice", "metric": "Metric"}
 NUMBERS = {"x": "$x_title", "value": "Value", "low": "Lower end", "high": "Upper end"}
 HAS_ENDS = "isValid(datum.low) && isValid(datum.high)"
@@ -78,7 +90,7 @@ def scaling_layers(x: Spec | None = None) -> list[Spec]:
     marks = {**values, "shape": kinds, "tooltip": shown}
     return [
         _layer({"type": "area", "opacity": 0.16}, ends, law, HAS_ENDS),
-        _layer({"type": "line"}, values, law),
+        _layer({"type": "line"}, {**values, "strokeDash": DASH}, law),
         _layer({"type": "rule", "aria": False}, ends, points, HAS_ENDS),
         _layer({"type": "point", "filled": True, "size": 60, "opacity": 1}, marks, points),
     ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 from click.exceptions import Exit
 
 from harness.cli.output import FOLDER, answer, print_json, print_tables, say, wide_option
+from harness.cli.prompting_options import FewshotFlags, fewshot_options
 from harness.host import PluginHost
 
 KINDS = (
@@ -41,13 +43,15 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
 @click.argument("task")
 @click.option("--n", default=3, show_default=True, type=click.IntRange(min=1), help="Number of documents to show.")
 @click.option("--data", type=FOLDER, help="Folder with documents that do not ship with their tasks.")
+@fewshot_options
 @click.pass_obj
-def show(host: PluginHost, /, task: str, n: int, data: Path | None) -> None:
+def show(host: PluginHost, /, task: str, n: int, data: Path | None, **given: Unpack[FewshotFlags]) -> None:
     """Print the exact prompts of a task, with the boundary between context and continuation."""
     from harness.reports.listings import prompts
     from harness.tasks.loading import find_task
+    from harness.tasks.prompt_options import Prompting
 
-    answer(prompts(find_task(task, host, data), n))
+    answer(prompts(find_task(task, host, data, prompting=Prompting(**given)), n))
 
 
 @click.command("plugins")

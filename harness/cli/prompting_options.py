@@ -10,7 +10,7 @@ import click
 from harness.cli.output import add_options
 
 if TYPE_CHECKING:
-    from harness.tasks.prompting import PromptingOptions
+    from harness.tasks.prompt_options import PromptingOptions
 
 C = TypeVar("C", bound=Callable[..., object])
 OPTIONS = (
@@ -39,12 +39,17 @@ OPTIONS = (
 )
 
 
-class PromptingFlags(TypedDict):
-    """The values of these options on the command line."""
+class FewshotFlags(TypedDict):
+    """The values on the command line of the options that need no model."""
 
     num_fewshot: int | None
     fewshot_seed: int | None
     include_path: tuple[str, ...]
+
+
+class PromptingFlags(FewshotFlags):
+    """The values of all these options on the command line."""
+
     chat_template: str | None
     system_prompt: str | None
     multiturn: bool | None
@@ -53,6 +58,11 @@ class PromptingFlags(TypedDict):
 def prompting_options(command: C) -> C:
     """Add these options to a click command."""
     return add_options(command, OPTIONS)
+
+
+def fewshot_options(command: C) -> C:
+    """Add the options that need no model to a click command."""
+    return add_options(command, OPTIONS[:3])
 
 
 def prompting_settings(given: PromptingFlags) -> PromptingOptions:

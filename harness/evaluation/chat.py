@@ -12,7 +12,7 @@ from harness.checkpoints.chat_templates import read_chat_template
 from harness.errors import EngineError, HarnessError, TokenError, UsageError
 from harness.files import digest_of
 from harness.host.origins import PLUGIN_ERRORS, describe
-from harness.tasks.prompting import messages_of
+from harness.tasks.conversations import messages_of
 from harness.types import Tokenizer
 
 OWN = "tokenizer"  # the template of each checkpoint's tokenizer

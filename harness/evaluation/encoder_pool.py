@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness.checkpoints.digests import tokenizer_digest
 from harness.errors import EngineError
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.plan import Job, truncation_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, encode_prompts, encode_task
 from harness.host.origins import PLUGIN_ERRORS, describe

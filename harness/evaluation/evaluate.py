@@ -22,7 +22,7 @@ from harness.store.cells import Store
 from harness.store.folders import expect_usable
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.tasks.prompting import PromptingOptions
+from harness.tasks.prompt_options import PromptingOptions
 from harness.types import Family, Task
 from harness.types.json import JsonObject
 

@@ -9,9 +9,9 @@ from typing import TypedDict
 
 from harness.checkpoints.families import check_features, select
 from harness.errors import UsageError, choose
+from harness.evaluation.bos_and_truncation import TRUNCATION
 from harness.evaluation.chat import Chat, make_chat
 from harness.evaluation.default_engine import default_engine
-from harness.evaluation.encoder import TRUNCATION
 from harness.evaluation.plan import Plan, Setup, check_options, make_plan
 from harness.evaluation.sampling import SamplingOptions, make_sampling
 from harness.host import default_host
@@ -19,8 +19,9 @@ from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.folders import expect_usable
 from harness.store.subsets import Subset, load_subsets, take_all
+from harness.tasks.conversations import as_chat
 from harness.tasks.loading import find_tasks, fingerprinted
-from harness.tasks.prompting import Prompting, PromptingOptions, as_chat
+from harness.tasks.prompt_options import Prompting, PromptingOptions
 from harness.types import Family, Task
 from harness.types.json import JsonObject
 

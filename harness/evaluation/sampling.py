@@ -118,9 +118,7 @@ def make_sampling(
     except (TypeError, ValueError) as error:
         raise UsageError(f"sampler {sampler!r} cannot be made with {options}: {error}") from error
     if not isinstance(made, Sampler):
-        raise PluginError(
-            f"sampler {sampler!r} returned {made!r}; expected an object with more() and at_most (harness.Sampler)"
-        )
+        raise PluginError(f"sampler {sampler!r} returned {made!r}; expected a harness.Sampler: more() and at_most")
     checkers = {task.name: find_checker(task.generation.checker, registries) for task in tasks if task.generation}
     for name, checker in checkers.items():
         if checker.executes_code and not allow_code_execution:

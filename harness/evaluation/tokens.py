@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import TokenError
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.text_parts import (
     CutError,
     Ids,

@@ -1,4 +1,4 @@
-"""Columns of points: rename inputs, derive missing ones, reject implausible units, and read them as arrays."""
+"""Columns of points: rename inputs, reject implausible units, and read them as arrays."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from harness.fitting.laws import Column
 from harness.fitting.runs import label, some
 from harness.types import Bools, Floats
 
-FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
-FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
 MOST_RATIO = 1e6  # tokens per parameter of most rows; models of 1e6 parameters saw 1e11 tokens
@@ -67,29 +65,6 @@ def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
             f"{theirs!r} is neither a column nor an expression of columns, which are: {there}; expected THEIRS=OURS, "
             "such as n_params=params"
         ) from error
-
-
-def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
-    """Return points with columns that follow from others: flops (6 N D) or tokens (C / 6 N), and rates.
-
-    A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. Rates
-    (successes / trials) become the column `value`.
-    """
-    found = points
-    if _absent(found, "flops") and {"params", "tokens"} <= set(found.columns):
-        params, tokens = (_numbers(found, name) for name in ("params", "tokens"))
-        found = found.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
-    elif _absent(found, "tokens") and {"params", "flops"} <= set(found.columns):
-        params, flops = (_numbers(found, name) for name in ("params", "flops"))
-        tokens = flops / (training_flops(1.0, 1.0) * params.where(params > 0))
-        found = found.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
-    if value and value not in found.columns and {"successes", "trials"} <= set(found.columns):
-        found = found.assign(**{value: found["successes"] / found["trials"]})
-    return found
-
-
-def _absent(points: pd.DataFrame, name: str) -> bool:
-    return name not in points.columns or bool(points[name].isna().all())
 
 
 def _numbers(points: pd.DataFrame, name: str) -> pd.Series[float]:
@@ -177,14 +152,6 @@ def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
         raise UsageError(f"{expression!r} cannot be applied: {error}; columns are: {choose(frame.columns)}") from error
     return frame[kept]
-
-
-def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
-    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
-    try:
-        return query(frame, where) if where else frame
-    except UsageError:
-        return None
 
 
 def column(frame: pd.DataFrame, name: str) -> Floats:

@@ -1,9 +1,10 @@
 """Forecasts for tables of many families with few sizes each: Gaussian processes over all families.
 
-`Families` predicts a task from FLOPs: a line and a smooth curve that all families share, and each family's own offset
-and slope. `Capabilities` goes by a capability, the first principal component of all tasks: of the model to come from
-FLOPs in the same way, and of the task from it, with an offset per family. Both work in logits, with hyperparameters
-per task by marginal likelihood under weak priors. What others of a family scored above the cut is never read.
+`Families` predicts a task from FLOPs: a line and a smooth curve that all families share, and an offset and a slope per
+family. `Capabilities` uses a capability, the first principal component of all tasks. It predicts the capability of the
+target model from FLOPs in the same way, and the task from the capability, with an offset per family. Both work in
+logits, with hyperparameters per task by marginal likelihood under weak priors. Scores of larger models of the same
+family are never used.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Rows:
 
 
 def score_logit(value: Floats, chance: float) -> Floats:
-    """Return the logit of what a score (n,) has of the way from chance to 1, kept EDGE away from both."""
+    """Return the logit of (score - chance) / (1 - chance) (n,), at least EDGE away from 0 and 1."""
     floor = chance if np.isfinite(chance) else 0.0
     return np.asarray(special.logit(np.clip((value - floor) / (1 - floor), EDGE, 1 - EDGE)))
 
@@ -84,7 +85,7 @@ def from_logit(logit: Floats, chance: float) -> Floats:
 
 
 class Families:
-    """A task from FLOPs, over all families; it says nothing where there are fewer than FEWEST."""
+    """A task from FLOPs, over all families; it abstains with fewer than FEWEST."""
 
     name = "families"
 
@@ -124,7 +125,7 @@ def _by_flops(table: Sequence[Ladder], ladder: Ladder) -> tuple[Rows, Rows]:
 
 
 class Capabilities:
-    """A task from a capability, and that of the model to come from FLOPs; it says nothing with fewer than 3 tasks."""
+    """A task from a capability, which is predicted from FLOPs; it abstains with fewer than 3 tasks."""
 
     name = "capability"
 

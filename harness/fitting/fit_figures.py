@@ -24,7 +24,7 @@ WITH_ENDS = ("low", "high")
 
 
 def point_rows(fit: FitView) -> pd.DataFrame:
-    """Return a row per point of a fit: label, its features, measured, low, high, is_held_out.
+    """Return one row per point of a fit: label, its features, measured, low, high, is_held_out.
 
     Empty where the fit does not keep its points, as one of an older file.
     """

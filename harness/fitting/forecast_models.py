@@ -50,7 +50,7 @@ class Forecaster(Protocol):
         ...
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats | Drawn:
-        """Return draws of the accuracy of targets (P, R, T); NaN where the forecaster says nothing."""
+        """Return draws of the accuracy of targets (P, R, T); NaN where the forecaster abstains."""
         ...
 
 

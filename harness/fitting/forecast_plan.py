@@ -168,7 +168,7 @@ def _pick(drawn: dict[str, Floats], p: int, t: int) -> Floats:
 
 
 def _mass(drawn: dict[str, Floats], weights: dict[str, float], p: int) -> Floats:
-    """Return the probability of each draw (K,): the weight of its part, shared; 0 where a part says nothing."""
+    """Return the probability of each draw (K,): the weight of its part, shared; 0 where a part abstains."""
     mass = np.concatenate(
         [
             np.full(own.shape[1], weights.get(name, 0.0) / own.shape[1] if np.isfinite(own[p]).all() else 0.0)

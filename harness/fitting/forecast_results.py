@@ -24,8 +24,9 @@ LESS = ("parts", "50 %", "earlier rungs", "beyond")  # what a narrow terminal le
 
 @dataclass(frozen=True)
 class Forecast:
-    """Distributions of accuracies to come: `frame` has a row per task and family, `quantiles` (rows, Q) the values
-    at `levels`. Prints itself.
+    """Distributions of accuracies of larger models, which print themselves.
+
+    `frame` has one row per task and family, `quantiles` (rows, Q) are the values at `levels`.
 
     Columns of the frame: task, family, sizes, params, tokens, flops, beyond (factor of FLOPs above the ladder), median,
     low50, high50, low, high, verdict, weights (of each part), factor (by which the spread was widened), effective
@@ -104,7 +105,7 @@ class Forecast:
 
 
 def table(found: Forecast) -> Table:
-    """Return a row per task and family."""
+    """Return one row per task and family."""
     known = bool(found.frame["measured"].notna().any())
     rows = []
     for row in found.frame.to_dict("records"):
@@ -146,11 +147,11 @@ def notes(found: Forecast) -> tuple[str, ...]:
     """Return what a reader has to know."""
     about = (
         f"Median and {found.level:.0%} interval of {found.value} on {_of(found.of)}. Beyond: how many times the FLOPs "
-        "of the ladder's largest run. Parts: weights of what the forecast is composed of, by its forecasts of earlier "
+        "of the ladder's largest run. Parts: weights of the models in the forecast, from their forecasts of earlier "
         f"rungs. Earlier rungs: forecasts made the same way from fewer sizes, covered by {found.level:.0%} intervals, "
         "with their interval score (width plus misses; less is better)."
     )
-    exchangeable = "Calibration assumes that the rungs to come are like those before, distance taken into account."
+    exchangeable = "Calibration assumes that later rungs resemble earlier ones, apart from their distance."
     lines = [about, f"All earlier rungs: {found.earlier}.", exchangeable, *found.notes]
     if found.frame["measured"].notna().any():
         lines.append(f"Targets that were measured: {found.scores} ({int(found.abstained.sum())} abstained).")

@@ -1,8 +1,8 @@
 """From the distributions of several models to one: weights by past scores, a factor by past misses, and limits.
 
-A case is one target above a cut of one ladder. Cases whose target was measured are the past: forecasts of earlier
-rungs, over all tasks and families. That their misses say something of those to come assumes that rungs to come are
-exchangeable with rungs before, once the distance in ln FLOPs is taken into account.
+A case is one target above a cut of one ladder. Cases with a measured target are forecasts of earlier rungs, over all
+tasks and families. Their misses calibrate the forecast, which assumes that later rungs are exchangeable with earlier
+ones, once the distance in ln FLOPs is taken into account.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EDGE = 1e-5  # of accuracies in logits
 
 @dataclass(frozen=True)
 class Cases:
-    """C cases and what M models say of them: quantiles (M, C, Q) at LEVELS, NaN where a model says nothing.
+    """C cases and their forecasts by M models: quantiles (M, C, Q) at LEVELS, NaN where a model abstains.
 
     `ladder` numbers ladders, `rungs` counts those fitted, `target` is the rung forecast, `ahead` ln of how far it lies
     above the ladder in FLOPs, `y` what was measured (NaN: not yet), `docs` the documents behind it, `cut` numbers what

@@ -58,18 +58,18 @@ def forecast(
     registries: Registries | None = None,
     report: Report = lambda *_: None,
 ) -> Forecast:
-    """Return the distribution of the accuracy of a model to come, per task and family.
+    """Return the distribution of the accuracy of a larger model, per task and family.
 
-    :param points: `store.points(...)`, or a table with a row per checkpoint: `value`, params or flops, and where known
+    :param points: `store.points(...)`, or a table with one row per checkpoint: `value`, params or flops, and, if known,
         task, family, size, seed, step, tokens, chance, the number of documents (n or VALUE_n) or VALUE_stderr.
-    :param via: a column of task losses, such as bits per byte of the right answer; None: there is none.
-    :param params: of the model to come, with `tokens`; or `flops`; several models as sequences. Without any, the
+    :param via: a column of task losses, such as bits per byte of the correct answer (default: none).
+    :param params: those of the larger model, with `tokens`; or `flops`; several models as sequences. Without any, the
         largest size of every family is held out and forecast.
-    :param of: "documents": what will be measured on these documents; "population": on all documents like them.
-    :param laws: laws that take part; by default those of plugins that do not ship with the harness.
-    :param forecasters: names of registered forecasters; all by default.
-    :param family: the only family to forecast; the others keep their largest sizes, and are learnt from.
-    :param report: is told what is being done, as (name, done, total).
+    :param of: "documents": the value measured on these documents; "population": the value over all similar documents.
+    :param laws: laws to combine with the models (default: those of third-party plugins).
+    :param forecasters: names of registered forecasters (default: all).
+    :param family: the only family to forecast; the models are fitted to all sizes of the others.
+    :param report: called with (name, done, total) to report progress.
 
     Raises LawError where there are no accuracies or no ladder has two sizes below its target.
     """

@@ -64,7 +64,7 @@ def _with_scale(frame: pd.DataFrame) -> pd.DataFrame:
 def _without_params(frame: pd.DataFrame) -> pd.Series[bool]:
     """Mark the rows of families of which no params and all FLOPs are known."""
     no_params, no_flops = (
-        pd.Series(np.isnan(numeric(frame, name)) if name in frame.columns else True, index=frame.index)
+        pd.to_numeric(frame[name], errors="coerce").isna() if name in frame.columns else pd.Series(True, frame.index)
         for name in ("params", "flops")
     )
     return (no_params & ~no_flops).groupby(_families(frame), dropna=False).transform("all")

@@ -67,7 +67,7 @@ class Ladder:
         Runs are identified before the split, because held-out points help.
         """
         frame, value, steps = prepared(table, law, asked.value, asked.where), asked.value, steps_of(law)
-        held, runs = held_out(frame, asked.hold_out), runs_of(frame)
+        notes, held, runs = hold_out_notes(frame, asked.hold_out), held_out(frame, asked.hold_out), runs_of(frame)
         points, target = frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
         if traits(law).uses_unscored and value in target:
             target = target[target[value].notna()].reset_index(drop=True)
@@ -75,8 +75,7 @@ class Ladder:
         numbers = {name: numeric(points, name) for name in {"params", *ORDER, value} & set(points.columns)}
         columns = ((asked.via or law.via), value) if isinstance(law, ComposedLaw) else (value,)
         features = () if isinstance(law, ProcedureLaw) else steps[0].features
-        units = check_units(frame, [name for step in steps for name in step.features])
-        warnings = (*units, *hold_out_notes(frame, asked.hold_out))
+        warnings = (*check_units(frame, [name for step in steps for name in step.features]), *notes)
         return cls(
             points=points,
             target=target,

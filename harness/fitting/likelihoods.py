@@ -12,7 +12,7 @@ from scipy import special
 from harness.fitting.rungs import Batch
 from harness.types import Bools, Floats
 
-FREEDOM = 5.0  # of Student's t for the deviation of a run to come
+FREEDOM = 5.0  # of Student's t for the deviation of a new run
 FLOOR = 0.04  # standard deviation of the floor about chance
 CEILINGS = (0.004, 0.10)  # means of the two exponentials that the share out of reach is drawn from
 MOST_OUT_OF_REACH = 0.5

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
-from harness.fitting.columns import FEWEST, check_units, completed, labelled, query, renamed
+from harness.fitting.columns import FEWEST, check_units, labelled, query, renamed
 from harness.fitting.published_values import (
     SCORE,
     checked,
@@ -31,6 +31,7 @@ from harness.fitting.published_values import (
 )
 from harness.fitting.runs import label as label_of
 from harness.fitting.runs import two_points
+from harness.fitting.wide_points import completed
 from harness.types import Scalar
 
 NAMES = {  # our column: what others call it, where the meaning and the unit are beyond doubt

@@ -140,6 +140,8 @@ def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     for name in ("value", "stderr", "n", "chance", "low", "high"):
         if name in found.columns:
             found[name] = checked(found[name], name)
+    if "stderr" in found.columns and (found["stderr"] < 0).any():
+        raise UsageError(f"stderr is {found['stderr'].min():.4g} in row {found['stderr'].idxmin()}; expected 0 or more")
     if "n" in found.columns and (found["n"] < 1).any():
         raise UsageError(
             f"n, the number of documents, is {found['n'].min():.4g} in row {found['n'].idxmin()}; expected 1 or more, "

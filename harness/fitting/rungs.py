@@ -113,11 +113,11 @@ def expect_same_scale(ladders: Sequence[Ladder], asked: Targets) -> None:
 def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> list[Ladder]:
     """Return the ladder of every task and family of wide points, in order of their names.
 
-    :param points: a row per checkpoint and task: `value`, at least one of params and flops; family, task, size, seed,
+    :param points: one row per checkpoint and task: `value`, at least one of params and flops; family, task, size, seed,
         step, tokens, chance, `value`_n, n, `value`_stderr where known. Of every run only the last checkpoint is used.
     :param via: the column of a task loss, where there is one.
 
-    Raises LawError where values are no accuracies or a scale is missing.
+    Raises LawError where values are not accuracies or a scale is missing.
     """
     frame = points.reset_index(drop=True)
     if value not in frame.columns:

@@ -9,11 +9,11 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import UsageError, choose
-from harness.fitting.columns import FILLED, FILLED_TOKENS
 from harness.fitting.earlier_sizes import coverage_at
 from harness.fitting.fitted_formula import half_width
 from harness.fitting.procedures import ProcedureFit
 from harness.fitting.warnings import FAR, against_constant, pools_many
+from harness.fitting.wide_points import FILLED, FILLED_TOKENS
 from harness.tables import Range, Table, measured
 from harness.types.laws import traits
 

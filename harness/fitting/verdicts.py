@@ -1,4 +1,4 @@
-"""When a forecast says nothing: reasons to abstain, by the ladder and the interval alone, and what would help."""
+"""Reasons for a forecast to abstain, from the ladder and the interval alone, and what would help."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _of_interval(ladder: Ladder, low: float, high: float) -> str:
 
 
 def verdict(ladder: Ladder, low: float, high: float, *, curve: bool = True) -> str:
-    """Return forecast, wide, or abstain: why a 90 % interval from `low` to `high` says nothing, and what would help.
+    """Return forecast, wide, or abstain with the reason, for a 90 % interval from `low` to `high`, and what would help.
 
     Without a `curve`, where a family is forecast from others, its own sizes need not make one.
     """

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError
-from harness.fitting.columns import completed, matching, query
+from harness.checkpoints.flops import training_flops
+from harness.errors import LawError, UsageError
+from harness.fitting.columns import query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
 from harness.types import Ints
 from harness.types.laws import Law, traits
 
+FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
+FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
 
 
@@ -46,6 +49,41 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     return wide
 
 
+def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
+    """Return points with columns that follow from others: flops (6 N D) or tokens (C / 6 N), and rates.
+
+    A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. Rates
+    (successes / trials) become the column `value`.
+    """
+    found = points
+    if _absent(found, "flops") and {"params", "tokens"} <= set(found.columns):
+        params, tokens = _numbers(found, "params", "tokens")
+        found = found.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
+    elif _absent(found, "tokens") and {"params", "flops"} <= set(found.columns):
+        params, flops = _numbers(found, "params", "flops")
+        tokens = flops / (training_flops(1.0, 1.0) * params.where(params > 0))
+        found = found.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
+    if value and value not in found.columns and {"successes", "trials"} <= set(found.columns):
+        found = found.assign(**{value: found["successes"] / found["trials"]})
+    return found
+
+
+def _absent(points: pd.DataFrame, name: str) -> bool:
+    return name not in points.columns or bool(points[name].isna().all())
+
+
+def _numbers(points: pd.DataFrame, *names: str) -> Iterator[pd.Series[float]]:
+    return (pd.to_numeric(points[name], errors="coerce").astype(np.float64) for name in names)
+
+
+def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
+    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
+    try:
+        return query(frame, where) if where else frame
+    except UsageError:
+        return None
+
+
 def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return the points of each family by name; without a column family, all points under the name "".
 
@@ -63,7 +101,7 @@ def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint and task: a column per metric, and METRIC_stderr, _n, _low and _high.
+    """Return one row per checkpoint and task: one column per metric, and METRIC_stderr, _n, _low and _high.
 
     Wide points are returned unchanged. Raises LawError if a checkpoint has two values of a metric.
     """
@@ -80,10 +118,22 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
     wide = _inferred(points[kept].iloc[first].reset_index(drop=True))
     metrics = points["metric"].to_numpy()[np.argsort(number, kind="stable")]
     for metric in dict.fromkeys(metrics):
-        if metric in wide.columns:
-            raise LawError(f"the metric {metric} has the name of another column; rename one of them")
-        wide = pd.concat([wide, _of_metric(points, number, metric, len(wide))], axis=1)
+        wide = _with_metric(wide, _of_metric(points, number, metric), metric)
     return wide
+
+
+def _with_metric(wide: pd.DataFrame, own: pd.DataFrame, metric: Hashable) -> pd.DataFrame:
+    """Return wide points with the columns of a metric, whose index is their numbers; missing where they lack it.
+
+    Raises LawError if a column with the name of the metric, such as loss, has other values.
+    """
+    shared = [name for name in own.columns if name in wide.columns]
+    if not own.index.is_unique or (metric in shared and not _same(wide[metric][own.index], own[metric])):
+        raise LawError(f"the metric {metric} has the name of another column; rename one of them")
+    there = wide.index.isin(own.index)
+    whole = own.reindex(wide.index)
+    wide = wide.assign(**{name: whole[name].where(there, wide[name]) for name in shared})
+    return pd.concat([wide, whole.drop(columns=shared)], axis=1)
 
 
 def _checkpoints(points: pd.DataFrame, identity: Sequence[str]) -> Ints:
@@ -94,21 +144,26 @@ def _checkpoints(points: pd.DataFrame, identity: Sequence[str]) -> Ints:
     return np.asarray(pd.DataFrame(columns).groupby(list(columns), dropna=False, sort=False).ngroup(), dtype=np.int64)
 
 
-def _of_metric(points: pd.DataFrame, number: Ints, metric: Hashable, count: int) -> pd.DataFrame:
-    """Return the columns of one metric for so many checkpoints; missing where a checkpoint lacks it."""
+def _of_metric(points: pd.DataFrame, number: Ints, metric: Hashable) -> pd.DataFrame:
+    """Return the columns of one metric, for the numbers of the checkpoints that have it."""
     rows = np.flatnonzero((points["metric"] == metric).to_numpy())
     own = points.iloc[rows].set_index(number[rows])
     ends = (own[name] if name in own.columns else pd.Series(np.nan, own.index) for name in ("stderr", "low", "high"))
     errors = [shown_error(*of_row) for of_row in zip(*ends, strict=True)]
     columns = {str(metric): own["value"], f"{metric}_stderr": pd.Series(errors, own.index)}
     columns |= {f"{metric}_{name}": own[name] for name in ("n", "low", "high") if name in own.columns}
-    return _inferred(pd.DataFrame(columns)).reindex(range(count))
+    return _inferred(pd.DataFrame(columns))
 
 
 def _inferred(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame whose columns of objects have the type of their values."""
     objects = [name for name in frame.columns if frame[name].dtype == object]
     return frame.assign(**{name: pd.DataFrame([{0: x} for x in frame[name]], frame.index)[0] for name in objects})
+
+
+def _same(a: pd.Series, b: pd.Series) -> bool:
+    """Return whether all values of two columns are equal, or both missing."""
+    return bool(((a == b) | (a.isna() & b.isna())).all())
 
 
 def is_long(points: pd.DataFrame) -> bool:

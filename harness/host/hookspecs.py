@@ -47,9 +47,9 @@ def register_sources(register: Register) -> None:
         include_path, chat, system_prompt, multiturn. `list_names()` returns the names for `harness ls tasks`.
         `metrics(task, answers)` returns a list of `harness.SourceMetric` for one cell of a task whose `source` has the
         key `prefix`. `answers` are the `harness.Scores` of the cell, or the texts of each document (a tuple of tuples).
-        `groups(parts)` returns those of a group that has no cell of its own, or none if a task is missing: `parts` are
-        the pairs (task, answers) of one checkpoint whose `source` has the same `part_of`, a dict with the group's name
-        (`task`).
+        `groups(group, parts)` returns those of a group that has no cell of its own, or none if a task is missing:
+        `group` is an entry of the list `part_of` in the `source` of its tasks, a dict with the group's `name`, and
+        `parts` are the pairs (task, answers) of one checkpoint.
 
     Minimal implementation::
 

@@ -39,7 +39,7 @@ def singular(kind: str) -> str:
 class Source(NamedTuple):
     """Tasks that are created on demand: `resolve(name)` returns them, `list_names()` their names.
 
-    `metrics(task, answers)` and, for several tasks, `groups(parts)` return the metrics that the source computes itself.
+    `metrics(task, answers)` and `groups(group, parts)` return the metrics that the source computes itself.
     """
 
     resolve: Callable[..., Task | Sequence[Task]]

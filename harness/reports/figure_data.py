@@ -164,5 +164,5 @@ def _too_many(points: pd.DataFrame, what: str, command: str, note: Notes) -> boo
     """Say, in a note as well, whether there are too many ladders for a slow figure."""
     ladders = len(points[points["shown"]].groupby(["task", "family"]))
     if ladders > LADDERS:
-        note(f"{what}: left out for {ladders} tasks times families (at most {LADDERS}); see {command}")
+        note(f"{what}: omitted for {ladders} ladders (limit: {LADDERS} tasks x families); see {command}")
     return ladders > LADDERS

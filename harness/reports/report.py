@@ -50,7 +50,7 @@ def write_report(
 ) -> Path:
     """Write the report of a store or of points as one self-contained HTML page; return its path.
 
-    :param source: a store, or a table as `harness import` reads it: long, or wide with a column per benchmark.
+    :param source: a store, or a table as `harness import` reads it: long, or wide with one column per benchmark.
     :param law: the law drawn through the points of each task and family (default: sigmoid for scores from 0 to 1 that
         rise, power for values that fall, else line). Tasks that it does not describe have none.
     :param hold_out: which points the law does not see: an expression or "largest".
@@ -204,7 +204,8 @@ def _default_law(values: pd.Series, *, rises: bool) -> str:
 def _curve(task: str, family: str, fit: LawFit, points: pd.DataFrame) -> pd.DataFrame:
     """Return places on a fitted curve, with intervals at all levels.
 
-    Other scales than compute are interpolated in logarithms between the final checkpoints of the sizes.
+    Other scales than compute are interpolated in logarithms between the final checkpoints of the sizes. Places on them
+    are missing where compute does not follow from them: below the smallest size, and where sizes share their tokens.
     """
     own = points[(points["task"] == task) & (points["family"] == family) & points["shown"]]
     low, high = float(own["flops"].min()), float(own["flops"].max()) * BEYOND
@@ -219,7 +220,18 @@ def _curve(task: str, family: str, fit: LawFit, points: pd.DataFrame) -> pd.Data
             columns |= {f"{end}_{level:.0%}".rstrip("%"): predicted[end] for end in ("low", "high")}
     except LawError:
         return pd.DataFrame()
+    for name in SCALES[1:]:
+        grid.loc[~_follows(finals, name, grid["flops"].to_numpy()), name] = np.nan
     return grid.assign(task=task, family=family, metric=fit.value, law=fit.law, **columns)
+
+
+def _follows(finals: pd.DataFrame, name: str, flops: Floats) -> Bools:
+    """Mark the places (n,) at which compute follows from another scale, which grows or falls from size to size."""
+    known = finals[["flops", name]].dropna() if name in finals.columns else pd.DataFrame()
+    steps = np.diff(known[name]) if len(known) > 1 else np.zeros(1)
+    if not ((steps > 0).all() or (steps < 0).all()):
+        return np.zeros(len(flops), dtype=bool)
+    return np.asarray((flops >= known["flops"].min()) & (flops <= known["flops"].max()))
 
 
 def _interpolated(finals: pd.DataFrame, name: str, flops: Floats) -> Floats | float:

@@ -47,6 +47,9 @@ def plot_task(
     if x not in scales:
         raise UsageError(f"no point of {task} has {x}; choose another --x of {choose(scales)}")
     curves = data.curves.rename(columns={"low_90": "low", "high_90": "high"}).assign(kind=CURVE, label="")
+    if len(curves) and curves[x].isna().all():
+        note(f"the law is a function of FLOPs, which do not follow from {x} here; no curve is drawn")
+        curves = curves.iloc[:0]
     columns = ["family", "label", "kind", "value", "low", "high", x]
     rows = pd.concat([shown[columns], curves[columns]] if len(data.curves) else [shown[columns]], ignore_index=True)
     metric, laws = str(shown["metric"].iloc[0]), ", ".join(dict.fromkeys(fit for fit in data.curves.get("law", ())))

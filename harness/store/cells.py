@@ -41,7 +41,7 @@ from harness.metrics.scores import Scores
 from harness.metrics.stacks import Stack
 from harness.metrics.standard_errors import Groups
 from harness.store.choice_cells import ChoiceCells, Records, file_of
-from harness.store.documents import Docs, TaskMeta, doc_of, task_columns, task_meta_of
+from harness.store.documents import Docs, TaskMeta, doc_of, task_columns, task_meta_of, with_earlier_groups
 from harness.store.files import AGAIN, OLD, Columns, StoreFiles
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
@@ -262,6 +262,9 @@ class Store:
         meta = {key: getattr(task, key) for key in keys}
         meta |= {key: dict(value) for key in ("source", "origin") if (value := getattr(task, key))}
         columns, name = task_columns(task), f"tasks/{task.fingerprint}"
+        earlier = self.task_meta.get(task.fingerprint) if task.source else None
+        if earlier:
+            meta["source"] = with_earlier_groups(task.source, earlier.get("source"))
         if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
             self.files.write_table(name, columns, meta)
         self.__dict__.pop("task_meta", None)

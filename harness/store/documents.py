@@ -127,6 +127,25 @@ class TaskMeta(TypedDict):
     origin: NotRequired[Mapping[str, str]]
 
 
+def parts_of(source: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return the groups that a task is part of, from what its source keeps."""
+    found = (source or {}).get("part_of") or []
+    return [found] if isinstance(found, Mapping) else list(found)
+
+
+def with_earlier_groups(source: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a source keeps of a task, with the groups that the task was evaluated for earlier.
+
+    Without them, evaluating the task by its own name would remove the points of its group. A group that is defined
+    anew replaces the earlier one of its name and options.
+    """
+    new = parts_of(source)
+    names = [(part["name"], part.get("asked")) for part in new]
+    old = [part for part in parts_of(earlier) if (part["name"], part.get("asked")) not in names]
+    every = sorted(old + new, key=lambda part: json.dumps(part, sort_keys=True))
+    return {**source, **({"part_of": every} if every else {})}
+
+
 def task_meta_of(kept: JsonObject) -> TaskMeta:
     """Return the attributes of a task as the store keeps them; those that an old store lacks stay absent."""
     meta = TaskMeta(

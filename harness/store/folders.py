@@ -14,7 +14,7 @@ FOLDERS = ("records", "samples", "tokens", "tasks", "checkpoints", "settings", "
 
 
 def read_schema(path: Path) -> int:
-    """Return the schema of a store; raise StoreError if the folder is no store or this version cannot read it."""
+    """Return the schema of a store; raise StoreError if the folder is not a store or this version cannot read it."""
     mark = path / "store.json"
     try:
         expect_regular(mark)

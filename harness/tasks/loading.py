@@ -13,9 +13,10 @@ from typing import NamedTuple
 from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
 from harness.files import digest_of, expect_characters
 from harness.host.registries import Registries
+from harness.tasks.conversations import as_chat
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import HubRows
-from harness.tasks.prompting import PLAIN, Prompting, as_chat, options_for
+from harness.tasks.prompt_options import PLAIN, Prompting, options_for
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
 from harness.tasks.task_files import HubTask, TaskFile, read_task_file
 from harness.tasks.templates import Row, look_up
@@ -226,6 +227,8 @@ def _expand(pattern: str, registries: Registries) -> list[str]:
 
 
 def _no_task(name: str, registries: Registries) -> UsageError:
+    if name.endswith((".yaml", ".yml")):
+        return UsageError(f"{name} is no folder with task.yaml; lm_eval:{name} if it is a task file of lm-eval")
     known = suggest(name, registries.tasks, "harness ls tasks")
     return UsageError(f"there is no task {name!r}, and no folder of that name with task.yaml; {known}")
 
@@ -241,9 +244,15 @@ def _of_source(pattern: str, registries: Registries) -> list[str]:
     return names
 
 
-def find_task(name: str, registries: Registries, data: Path | None = None, limit: int | None = None) -> Task:
+def find_task(
+    name: str,
+    registries: Registries,
+    data: Path | None = None,
+    limit: int | None = None,
+    prompting: Prompting = PLAIN,
+) -> Task:
     """Return one task by its name, as prefix:NAME of a source, or by the path of its folder."""
-    tasks = _found(name, registries, data, limit, PLAIN)
+    tasks = _found(name, registries, data, limit, prompting)
     if len(tasks) > 1:
         raise UsageError(f"{name} names {len(tasks)} tasks; choose one: {choose(task.name for task in tasks)}")
     return tasks[0]

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from harness.errors import TaskError, choose
+from harness.tasks.conversations import chat_context, opening, turn
 from harness.tasks.jinja_fields import render
-from harness.tasks.prompting import Prompting, chat_context, opening, turn
+from harness.tasks.prompt_options import Prompting
 from harness.tasks.templates import Row, fill, fill_list, look_up
 from harness.types import Doc, Json
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.checkpoints.families import complete, find_family, locate
 from harness.checkpoints.family_files import load_family
 from harness.errors import suggest
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_prompts, encode_task
 from harness.host import default_host
 from harness.host.registries import Registries

@@ -81,9 +81,10 @@ def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
                 )
             )
     left = sorted({ranking.task for ranking in rankings} - {ranking.task for ranking in used})
+    excluded = f" (tasks without choices are excluded: {', '.join(left)})" if left else ""
     about = (
         f"agree: share of pairs of families that the small scale orders as the large one ({options.large}), over tasks"
-        f"{' (without ' + ', '.join(left) + ', which have no choices)' if left else ''}; chance is 0.5. clear pairs: "
+        f"{excluded}; chance is 0.5. clear pairs: "
         f"the difference at the large scale is significant at {1 - options.level:.0%} ({options.correction})."
     )
     caution = (
@@ -167,7 +168,7 @@ def _noise(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     if spans and max(spans) > SPAN:
         notes.append(
             f"The tokens of the late checkpoints differ by a factor of up to {max(spans):.3g}. These checkpoints "
-            "differ by learning as well as noise, so that signal to noise is too low."
+            "differ by learning as well as noise, so signal to noise is underestimated."
         )
     columns = ("task", "metric", "signal", "signal to noise", "late checkpoints of")
     return Table("noise", "Differences between families relative to noise", columns, tuple(rows), (about, *notes))

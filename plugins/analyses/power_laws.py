@@ -33,7 +33,7 @@ def pass_scaling(
     The law is a line of F in ln N ("normal"). A convex F is "sub-scaling", a concave F "super-scaling" (accelerated
     emergence). Intervals are from draws of each rate from Jeffreys' Beta(c + 1/2, n - c + 1/2), so that a rate without
     successes has little weight. The quadratic fit weights sizes by the inverse standard deviation of their draws. The
-    verdict is "not told apart" if the interval of the curvature covers 0 and includes a curvature that doubles or
+    verdict is "undetermined" if the interval of the curvature covers 0 and includes a curvature that doubles or
     cancels the slope over the range of sizes. Counts are those of one problem, or of the same problems at every size,
     pooled; the intervals do not include the sampling of problems. Raises LawError for fewer than three sizes.
     """
@@ -58,7 +58,7 @@ def _kind(curvature: Range, alpha: Range, width: float) -> str:
     if curvature.high < 0:
         return "super-scaling"
     far = abs(alpha.value) / width  # the slope at the ends differs from that in the middle by curvature x width
-    return "normal" if max(-curvature.low, curvature.high) < far else "not told apart"
+    return "normal" if max(-curvature.low, curvature.high) < far else "undetermined"
 
 
 def _range(value: float, draws: Floats, level: float) -> Range:

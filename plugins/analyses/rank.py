@@ -50,7 +50,9 @@ def rank(
     matches = [match for match in every if len(match.families) > 1]
     notes = [note for match in every for note in match.notes]
     if not matches:
-        raise UsageError(f"no task has two families with a fitted law. {' '.join(notes)}")
+        families = {str(name) for match in every for name in match.points.frame["family"]}
+        alone = f"The only family is {choose(families)}." if len(families) == 1 else ""
+        raise UsageError(f"no task has two families with a fitted law. {' '.join([alone, *notes]).strip()}")
     tables = [_scores(matches, wanted), _ranking(matches, wanted), _differences(matches, wanted)]
     if len(wanted.features) == 1 and wanted.features != ("loss",):
         tables.append(_gains(matches, wanted))

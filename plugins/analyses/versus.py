@@ -67,7 +67,7 @@ def _tasks(rows: dict[str, Any]) -> set[str]:
 
 
 def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.DataFrame:
-    """Return a row per checkpoint and task: cells with documents (column cell), and imported points of shown metrics.
+    """Return one row per checkpoint and task: cells with documents (column cell), and imported points of shown metrics.
 
     Rows with the same `fingerprint` are compared: the one of a task's prompts, or the task and metric of points.
     """
@@ -146,8 +146,8 @@ def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correcti
 
 
 def _row(duel: Duel, p: float, alpha: float) -> tuple[Any, ...]:
-    untold = "not told apart" if np.isfinite(p) else "error unknown"
-    verdict = untold if not p < alpha else "B better" if duel.is_b_better else "A better"
+    undecided = "not significant" if np.isfinite(p) else "error unknown"
+    verdict = undecided if not p < alpha else "B better" if duel.is_b_better else "A better"
     wins = duel.wins or (None, None)
     return (
         duel.task,

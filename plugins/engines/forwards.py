@@ -8,6 +8,7 @@ shared prefix, whose keys and values are cached.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 
 from harness import Request
 from harness.types import Bools, Floats
+from harness_plugins.engines.last_block import LastBlock, find_last_block
 from harness_plugins.engines.packing import Batch
+from harness_plugins.engines.prefixes import Prefix
 from harness_plugins.engines.upcast import Float32Head, in_float32
 
 CHUNK = {"cpu": 64, "cuda": 4096}  # rows of logits reduced together; on a CPU as many as fit its cache
@@ -64,14 +67,13 @@ def rows_of(requests: Sequence[Request]) -> list[Row]:
 class Forwards:
     """A module with its weights and caches; other weights need another object."""
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, model: Any, device: str, last_block: LastBlock | None = None) -> None:
         self.model, self.device = model, device
+        self.last_block = last_block  # of this module with other weights; None if it has not been examined
         self.chunk = CHUNK[device.split(":", maxsplit=1)[0]]
         self.head = Float32Head(model)
         self.gathers = True
-        self.shared: tuple[Any, ...] = ()  # tokens and their precision
-        self.new_cache: Any = None
-        self.kept: list[tuple[Any, Any]] = []  # keys and values of `shared`, one pair per layer: (1, heads, p, d)
+        self.prefix = Prefix(model, device)
 
     @property
     def dtype(self) -> Any:
@@ -89,11 +91,12 @@ class Forwards:
         ids = np.random.default_rng(0).integers(self.model.config.get_text_config().vocab_size, size=(2, 12))
         inputs, at = {"input_ids": self._tensor(ids), "use_cache": False}, self._tensor(np.arange(3, 24, 4))
         with torch.inference_mode():
+            self._examine_last_block()
             try:
                 with in_float32(self.model):
-                    self.gathers = _agree(self._logits(inputs, at), self._all_logits(inputs, at))
+                    self.gathers = self._gathers(inputs, at)
             except Exception:  # a module may raise any error in another precision
-                self.gathers = _agree(self._logits(inputs, at), self._all_logits(inputs, at))
+                self.gathers = self._gathers(inputs, at)
             why_not = "" if self.gathers else "its head gives different logits for single positions"
             if not self.head.applies:
                 return why_not
@@ -104,6 +107,28 @@ class Forwards:
             return why_not
         self.head.remove()
         return f"its head gives different logits in float32 ({str(logits.dtype).removeprefix('torch.')})"
+
+    def _examine_last_block(self) -> None:
+        """Find the layers that need the scored positions only, unless they are known from other weights."""
+
+        def logits(ids: Any, places: Any) -> Any:
+            return self._logits({"input_ids": ids, "use_cache": False}, places)
+
+        if self.last_block is not None:
+            return
+        self.last_block = LastBlock()
+        with suppress(Exception):  # a module may raise any error for unsupported inputs
+            self.last_block = find_last_block(self.model, logits, _agree)
+
+    def _gathers(self, inputs: Mapping[str, Any], at: Any) -> bool:
+        """Return whether logits of single positions equal those of all; if not, all layers read all positions again."""
+        own = self._all_logits(inputs, at)
+        if _agree(self._logits(inputs, at), own):
+            return True
+        if not self.last_block or not self.last_block.layers:
+            return False
+        self.last_block = LastBlock()
+        return _agree(self._logits(inputs, at), own)
 
     def close(self) -> None:
         """Restore the module."""
@@ -132,7 +157,9 @@ class Forwards:
             mask = self._mask(tree, branch, len(shared))
         inputs = {"input_ids": ids, "position_ids": position, "attention_mask": mask, "use_cache": False}
         if shared:
-            inputs |= {"past_key_values": self.cache_of(shared, len(batch.ids)), "use_cache": True}
+            with torch.inference_mode():
+                self.prefix.read(shared, self.dtype)
+                inputs |= {"past_key_values": self.prefix.cache_for(*batch.ids.shape), "use_cache": True}
         return self._answer(inputs, scored, batch.n_slots)
 
     def _upload(self, *arrays: Any) -> list[Any]:
@@ -165,14 +192,8 @@ class Forwards:
         import torch
 
         with torch.inference_mode():
-            if (shared, self.dtype) != self.shared:
-                cache = self.model.base_model(input_ids=self._tensor([shared]), use_cache=True).past_key_values
-                self.shared, self.kept = (shared, self.dtype), [(layer.keys, layer.values) for layer in cache.layers]
-                self.new_cache = type(cache)
-            cache = self.new_cache()
-            for i, pair in enumerate(self.kept):
-                cache.update(*(kept.expand(rows, -1, -1, -1) for kept in pair), i)
-        return cache
+            self.prefix.read(shared, self.dtype)
+            return self.prefix.cache(rows)
 
     def _answer(self, inputs: Mapping[str, Any], scored: Sequence[Any], n: int) -> Answer:
         """Return the sums of n slots.
@@ -209,8 +230,10 @@ class Forwards:
         if head is None or not self.gathers:
             return self._all_logits(inputs, at)
         handle = head.register_forward_pre_hook(gather, prepend=True)
+        last_block = self.last_block or LastBlock()
         try:
-            logits = self.model(**inputs).logits
+            with last_block.at(at, inputs["input_ids"].shape):
+                logits = self.model(**inputs).logits
         finally:
             handle.remove()
         return logits[0] if gathered else logits.flatten(0, 1)[at]

@@ -123,6 +123,7 @@ class Scorer:
         except (RuntimeError, MemoryError, IndexError) as error:
             if not _is_out_of_memory(error):
                 raise EngineError(f"the forward pass failed: {error}") from error
+            self.forwards.prefix.forget()
             gc.collect()
             if alone:
                 raise OutOfMemory(f"one sequence of {alone} tokens does not fit into memory") from error

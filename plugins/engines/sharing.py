@@ -28,6 +28,7 @@ TOLERANCE = 5e-5  # tolerance for two exact passes in float32, relative to 1 + |
 LEAK = 5e-6  # the same, for a score with other siblings at the same positions
 TELLING = 0.05  # nats; smallest effect of the context for weights that decide for other weights
 ANY = 2**40  # unlimited budget, for small batches
+PREFIX = 8  # tokens that the requests of a canary have in common
 TAILS = (3, 5, 2, 4)  # numbers of tokens after the fork in the choices of a canary
 
 
@@ -72,12 +73,13 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
     why_not = why_not or _state(forwards.model, config)
     if why_not:
         return Sharing(why_not=why_not)
-    requests, skip = _canary(config.vocab_size)
+    requests = _canary(config.vocab_size)
     with in_float32(forwards.model):
-        why_not = _try(_canary_differs, forwards, requests, context)
+        expected, why_not = _expected(forwards, requests)
+        why_not = why_not or _try(_canary_differs, forwards, requests, expected, context)
         if why_not:
             return Sharing(why_not=why_not)
-        why_not = _try(_prefix_differs, forwards, requests, skip, context)
+        why_not = _try(_prefix_differs, forwards, requests, expected, context)
         lasting = _is_telling(forwards, requests)
     windows = [n for name in WINDOWS if isinstance(n := getattr(config, name, None), int)]
     switch = rope_switch(config.to_dict()) or LONGEST
@@ -89,12 +91,15 @@ def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int)
 
     Trees and a prefix are compared again. The handling of siblings and lengths does not depend on the weights.
     """
-    (_, *requests), skip = _canary(forwards.model.config.get_text_config().vocab_size)
+    _, *requests = _canary(forwards.model.config.get_text_config().vocab_size)
     with in_float32(forwards.model):
-        why_not = _try(_trees_differ, forwards, requests, context)
+        expected, why_not = _expected(forwards, requests)
+        why_not = why_not or _try(_trees_differ, forwards, requests, expected, context)
         if why_not:
             return Sharing(why_not=why_not)
-        why_not = _try(_prefix_differs, forwards, requests, skip, context) if known.prefixes else known.why_not
+        why_not = known.why_not
+        if known.prefixes:
+            why_not = _try(_prefix_differs, forwards, requests, expected, context)
     return replace(known, prefixes=not why_not, why_not=why_not)
 
 
@@ -111,23 +116,35 @@ def _try(check: Any, *arguments: Any) -> str:
     try:
         return str(check(*arguments))
     except Exception as error:  # a module may raise any error for unsupported inputs
-        return f"it fails: {error}".splitlines()[0]
+        return _failure(error)
 
 
-def _canary(vocabulary: int) -> tuple[list[Request], int]:
-    """Return requests with all features of trees (branches, forks, last tokens), and their common prefix length."""
+def _failure(error: Exception) -> str:
+    return f"it fails: {error}".splitlines()[0]
+
+
+def _expected(forwards: Forwards, requests: Sequence[Request]) -> tuple[Floats, str]:
+    """Return the log-probabilities of choices in separate rows, or why there are none."""
+    try:
+        return _plain(forwards, requests), ""
+    except Exception as error:  # a module may raise any error in another precision
+        return np.array([]), _failure(error)
+
+
+def _canary(vocabulary: int) -> list[Request]:
+    """Return requests with all features of trees (branches, forks, last tokens), which share PREFIX tokens."""
     rng = np.random.default_rng(0)
 
     def ids(n: int) -> tuple[int, ...]:
         return tuple(rng.integers(vocabulary, size=n).tolist())
 
-    shared = ids(8)
+    shared = ids(PREFIX)
     requests = []
     for i in range(3):
         fork = ids(i)
         ends = [(*fork, *ids(n)) for n in TAILS]
         requests.append(Request(i, shared + ids(1 + 4 * i), (*ends, (*fork, *ids(1)), (*ends[0][:-1], *ids(1)))))
-    return requests, len(shared)
+    return requests
 
 
 def _others_replaced(requests: Sequence[Request], vocabulary: int, kept: int) -> list[Request]:
@@ -148,14 +165,14 @@ def _others_replaced(requests: Sequence[Request], vocabulary: int, kept: int) ->
     return changed
 
 
-def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
+def _canary_differs(forwards: Forwards, requests: Sequence[Request], expected: Floats, context: int) -> str:
     """Return how trees differ from rows, or choices with other siblings from themselves; "" if they agree."""
     vocabulary = forwards.model.config.get_text_config().vocab_size
     rotated = [replace(r, continuations=r.continuations[1:] + r.continuations[:1]) for r in requests]
     variants = [requests, rotated, *(_others_replaced(requests, vocabulary, kept) for kept in (0, 1))]
     row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has its own row
     in_order, in_rotated, *replaced = _packed(forwards, variants, row)
-    if why_not := _difference(in_order, _plain(forwards, requests)):
+    if why_not := _difference(in_order, expected):
         return why_not
     here = np.arange(in_order.size).reshape(len(requests), -1)
     if why_not := _difference(in_rotated, in_order[np.roll(here, -1, 1).ravel()]):
@@ -167,10 +184,10 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], context: in
     return ""
 
 
-def _trees_differ(forwards: Forwards, requests: Sequence[Request], context: int) -> str:
+def _trees_differ(forwards: Forwards, requests: Sequence[Request], expected: Floats, context: int) -> str:
     """Return how trees in one row differ from separate rows; "" if they agree."""
     (packed,) = _packed(forwards, [requests], context)
-    return _difference(packed, _plain(forwards, requests))
+    return _difference(packed, expected)
 
 
 def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
@@ -184,11 +201,10 @@ def _is_telling(forwards: Forwards, requests: Sequence[Request]) -> bool:
     return bool(np.abs(changed - expected).mean() >= TELLING)
 
 
-def _prefix_differs(forwards: Forwards, requests: Sequence[Request], skip: int, context: int) -> str:
-    """Return how trees after a prefix differ from trees, which are known to be exact; "" if they agree."""
-    (whole,) = _packed(forwards, [requests], 1)
-    (after_prefix,) = _packed(forwards, [requests], context - skip, requests[0].context[:skip])
-    return _difference(after_prefix, whole)
+def _prefix_differs(forwards: Forwards, requests: Sequence[Request], expected: Floats, context: int) -> str:
+    """Return how trees after a prefix differ from separate rows; "" if they agree."""
+    (packed,) = _packed(forwards, [requests], context - PREFIX, requests[0].context[:PREFIX])
+    return _difference(packed, expected)
 
 
 def _packed(

@@ -55,10 +55,7 @@ QUANTISED = {  # method of quantization_config: packages, one of which transform
 DTYPES = ("float32", "bfloat16", "float16")
 BUDGET = {"cpu": 1024, "cuda": 65536}  # tokens per batch, including padding
 LOGITS = {"cpu": 2**26, "cuda": 2**30}  # logits per batch
-ROW = (
-    128,
-    512,
-)  # tokens of a row that several trees are packed in: a quarter of the model's width, within these bounds
+ROW = (128, 512)  # tokens of a row with several trees: a quarter of the model's width, within these bounds
 
 
 def inspect(
@@ -227,12 +224,13 @@ class TransformersEngine:
         """Use a module and its weights from now on, with the optimisations that are exact for them."""
         scorer, kind = self.scorer, self.settings.device_type
         known = scorer.sharing if model is self.model else Sharing()
+        last_block = scorer.forwards.last_block if model is self.model and scorer.forwards else None
         if scorer.forwards:
             scorer.forwards.close()
         if model is not self.model:
             self.scorer = scorer = Scorer(self.settings.batch_tokens or BUDGET[kind], BATCHES[kind])
         self.model = model.to(self.settings.device)
-        scorer.forwards = forwards = Forwards(self.model, self.settings.device)
+        scorer.forwards = forwards = Forwards(self.model, self.settings.device, last_block)
         config = model.config.get_text_config()
         name = type(model).__name__
         self.context = max(length_of(config.to_dict(), LENGTHS) or 0, self.settings.max_length)

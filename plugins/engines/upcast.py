@@ -22,7 +22,7 @@ def in_float32(model: Any) -> Iterator[None]:
     The blocks of the module (the elements of its outermost lists) are upcast one at a time, while each is computed. All
     other tensors are upcast for the whole context. The additional memory is that of embeddings, head and one block.
     """
-    blocks = list(_blocks(model))
+    blocks = list(blocks_of(model))
     inside = {id(tensor) for block in blocks for tensor in _tensors(block)}
     stacks: dict[int, list[tuple[Any, Any]]] = {}
 
@@ -43,11 +43,12 @@ def in_float32(model: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _blocks(module: Any) -> Iterator[Any]:
+def blocks_of(module: Any) -> Iterator[Any]:
+    """Yield the blocks of a module: the elements of its outermost lists."""
     import torch
 
     for child in module.children():
-        yield from child if isinstance(child, torch.nn.ModuleList) else _blocks(child)
+        yield from child if isinstance(child, torch.nn.ModuleList) else blocks_of(child)
 
 
 def _tensors(module: Any) -> Iterator[Any]:

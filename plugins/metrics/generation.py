@@ -9,7 +9,7 @@ import numpy as np
 import harness
 from harness import Samples
 from harness.types import PASS_AT
-from harness_plugins.analyses.estimators import pass_at_k
+from harness_plugins.metrics.pass_at_k import pass_at_k
 
 
 def pass_rate(samples: Samples) -> harness.Floats:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness import Checkpoint, Task
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from tests.benchmarks.throughput import LLAMA, make_llama

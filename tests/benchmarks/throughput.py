@@ -103,7 +103,7 @@ def make_llama(folder: Path, sizes: Mapping[str, int] = LLAMA, **settings: Any) 
 
 def ours(folder: Path, task: Task, warm_up: Task) -> tuple[float, list[float]]:
     """Return seconds and log-probabilities of our engine."""
-    from harness.evaluation.encoder import Encoder
+    from harness.evaluation.bos_and_truncation import Encoder
     from harness.evaluation.tokens import encode_task
     from harness_plugins.engines.transformers import inspect, open_engine
 

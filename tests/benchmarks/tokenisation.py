@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from harness import Task
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table

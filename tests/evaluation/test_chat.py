@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness import Doc, Generation, Task, TokenError, UsageError
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.chat import Chat, make_chat
-from harness.evaluation.encoder import Encoder
 from harness.evaluation.tokens import encode_prompts, encode_task
-from harness.tasks.prompting import Prompting, as_chat
+from harness.tasks.conversations import as_chat
+from harness.tasks.prompt_options import Prompting
 from harness_plugins.engines.tokenizers import HFTokenizer
 from tests.plugins.small_tokenizers import gpt2
 

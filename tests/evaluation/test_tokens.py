@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task, TokenError
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_task
 from harness.testing import ByteTokenizer
 

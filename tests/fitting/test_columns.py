@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from harness import LawError, UsageError
 from harness.cli import main
-from harness.fitting.columns import FILLED, check_units, completed, query, renamed
+from harness.fitting.columns import check_units, query, renamed
 from harness.fitting.fit import fit
+from harness.fitting.wide_points import FILLED, completed
 from harness.host import PluginHost
 from tests.conftest import published
 

@@ -10,6 +10,7 @@ import pandas as pd
 from harness import fit
 from harness.fitting.ladder import Ladder
 from harness.host import PluginHost
+from harness.store.points import PointStore
 
 PREFIX = "harness.fitting."
 TABLES = (pd.DataFrame, pd.Series, Ladder)
@@ -39,13 +40,26 @@ def modules_of(function) -> list[str]:
     return way
 
 
+def assert_one_direction(way: list[str]) -> None:
+    """At most twelve stays in modules, and two returns to modules visited before."""
+    assert len(way) <= 12, " -> ".join(way)
+    assert len(way) - len(set(way)) <= 2, " -> ".join(way)
+
+
+ASKED = {"hold_out": "largest", "bootstrap": 20, "starts": 4}
+
+
 def test_a_table_is_read_once_and_early(host: PluginHost):
-    """From the table to its LawFit: the number of stays in modules, and of returns to modules visited before."""
+    """From the table to its LawFit."""
     flops = np.geomspace(1e18, 1e22, 12)
     params = np.sqrt(flops / 120)
     points = pd.DataFrame({"family": "a", "size": params.astype(str), "params": params, "flops": flops})
     points["loss"] = 2 + (flops / 1e18) ** -0.3 + 0.001 * np.random.default_rng(0).normal(size=12)
-    arguments = {"value": "loss", "hold_out": "largest", "bootstrap": 20, "starts": 4, "registries": host}
-    way = modules_of(lambda: fit(points, "power", **arguments))
-    assert len(way) <= 12, " -> ".join(way)
-    assert len(way) - len(set(way)) <= 4, " -> ".join(way)
+    assert_one_direction(modules_of(lambda: fit(points, "power", value="loss", registries=host, **ASKED)))
+
+
+def test_points_of_a_store_are_read_once_and_early(nano_store: PointStore, host: PluginHost):
+    """From long points, which are pivoted, to the LawFit with resampled documents."""
+    points = nano_store.points("nano_birthplace", "aster", metrics=["acc", "logp_gold"])
+    asked = {**ASKED, "value": "acc", "store": nano_store, "registries": host}
+    assert_one_direction(modules_of(lambda: fit(points, "sigmoid", **asked)))

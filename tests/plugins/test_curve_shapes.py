@@ -68,7 +68,7 @@ def test_pass_rates_that_bend_are_told_from_those_that_do_not(bend, kind, least)
     found = [pass_scaling(params, rng.binomial(n, rates), n, resamples=300) for _ in range(100)]
     assert np.mean([one.kind == kind for one in found]) >= least
     assert np.mean([one.curvature.low <= bend <= one.curvature.high for one in found]) > 0.8
-    assert pass_scaling(params, np.array([0, 0, 0, 1, 1]), np.full(5, 100)).kind == "not told apart"
+    assert pass_scaling(params, np.array([0, 0, 0, 1, 1]), np.full(5, 100)).kind == "undetermined"
 
 
 def test_the_frontier_keeps_only_what_was_the_best_so_far():

@@ -96,7 +96,7 @@ def test_small_sizes_of_a_store_are_held_against_the_large(nano_store: PointStor
     assert row[6].strip("()") == ahead
     assert {row[1] for row in tables["decisions"].rows} == {"the metric itself", "p_choices", "brier", "logp_gold"}
     assert all(row[3] <= 3 and 0 <= row[4].low <= row[4].high <= 1 for row in tables["decisions"].rows)
-    assert "without nano_text, which have no choices" in tables["decisions"].notes[0]
+    assert "tasks without choices are excluded: nano_text" in tables["decisions"].notes[0]
     text = next(row for row in tables["noise"].rows if row[0] == "nano_text")
     assert text[4] == "aster w64l2"
     assert any("differ by learning" in note for note in tables["noise"].notes)

@@ -67,6 +67,7 @@ def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
         ('model,params,x,y\nm,1e9,"0,5",.5\n', {}, UsageError, "x has '0,5', which is not read as a number"),
         ("model,params,x,y\nm,1e9,27.0%,.5\n", {}, UsageError, "x has '27.0%', which is not read"),
         ("model,params,x,y\nm,1e9,.5,0.5 ± 0.1\n", {}, UsageError, "y has '0.5 ± 0.1', which is not read"),
+        ("model,params,x,x_stderr\nm,1e9,.5,-1\n", {}, UsageError, "stderr is -1 in row 0; expected 0 or more"),
         ("model,params,x,n\nm,1e9,.5,0\n", {}, UsageError, "the number of documents, is 0 in row 0"),
         ("model,params,x,x_stderr\nm,1e9,45,.016\n", {}, UsageError, "those of 9.7e\\+06 documents; give both"),
         ("model,params,x,x_stderr\nm,1e9,.45,1.6\n", {}, UsageError, "larger than those of rates; give both"),

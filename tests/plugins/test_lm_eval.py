@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from click.testing import CliRunner
 
 import harness
 from harness import StoreError, Task, TaskError, UsageError
 from harness.checkpoints.families import locate, select
+from harness.cli import main
 from harness.host import PluginHost
 from harness.points import widen
 from harness.tasks.loading import find_tasks
-from harness.tasks.prompting import Prompting
+from harness.tasks.prompt_options import Prompting
 from harness.tasks.task_files import read_task_file
 from harness_plugins.sources.lm_eval import rebuilding
 from harness_plugins.sources.lm_eval.export import export_store
@@ -130,6 +133,50 @@ def test_a_group_of_several_kinds_has_points_where_all_its_tasks_are_stored(host
     few = find_tasks(["lm_eval:mixed"], host, None, 2, prompting)
     harness.evaluate([MODEL], few, tmp_path / "s", registries=host).check()
     assert set(store.points("lm_eval:mixed")["n"]) == {4}
+
+
+@pytest.mark.parity
+def test_a_task_that_is_evaluated_by_its_own_name_later_stays_part_of_its_groups(host: PluginHost, tmp_path: Path):
+    cases.mixed(3).write(tmp_path)
+    text = (tmp_path / "mixed.yaml").read_text()
+    (tmp_path / "other.yaml").write_text(text.replace("group: mixed", "group: other"))
+    asked = {"registries": host, "prompting": {"include_path": [str(tmp_path)]}}
+    for name in ("boolq", "mixed", "other", "boolq"):
+        harness.evaluate([MODEL], [f"lm_eval:{name}"], tmp_path / "s", **asked).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    assert len(store.cells()) == 2
+    values = store.points(metrics=["lm_eval:acc"]).set_index("task")["value"]
+    assert values["lm_eval:mixed"] == values["lm_eval:other"]
+    with cases.quiet():
+        (file,) = export_store(store, tmp_path / "out", None, 0)
+    assert set(json.loads(file.read_text())["groups"]) == {"mixed", "other"}
+
+
+@pytest.mark.parity
+def test_every_number_of_examples_is_exported_into_results_of_its_own(host: PluginHost, tmp_path: Path):
+    """They have one name in lm-eval, and the last one silently replaced the others."""
+    cases.boolq(6).write(tmp_path)
+    config = yaml.safe_load((tmp_path / "boolq.yaml").read_text())
+    (tmp_path / "boolq.yaml").write_text(yaml.safe_dump({**config, "fewshot_split": "validation"}))
+    group = {"group": "again", "task": ["boolq"], "aggregate_metric_list": [{"metric": "acc"}]}
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(group))
+    shown = CliRunner().invoke(main, ["show", "lm_eval:boolq", "--include-path", str(tmp_path), "--num-fewshot", "2"])
+    assert shown.output.startswith("lm_eval:boolq_2shot: choice, 6 documents")
+    asked = {"registries": host, "limit": 4}
+    for shots in (None, 1, 2):
+        prompting = {"include_path": [str(tmp_path)]} | ({} if shots is None else {"num_fewshot": shots})
+        harness.evaluate([MODEL], ["lm_eval:boolq"], tmp_path / "s", prompting=prompting, **asked).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    with cases.quiet():
+        found = [json.loads(file.read_text()) for file in export_store(store, tmp_path / "out", None, 0)]
+    assert sorted(results["n-shot"]["boolq"] for results in found) == [0, 1, 2]
+    own = store.points(metrics=["lm_eval:acc"])["value"]
+    assert sorted(results["results"]["boolq"]["acc,none"] for results in found) == sorted(own)
+    prompting = {"include_path": [str(tmp_path)]}
+    harness.evaluate([MODEL], ["lm_eval:again"], tmp_path / "s", prompting=prompting, **asked).check()
+    store = harness.open_store(tmp_path / "s", registries=host)
+    with pytest.raises(UsageError, match="several cells of boolq .*, in lm_eval:again, lm_eval:boolq; .* with --task"):
+        export_store(store, tmp_path / "out", None, 0)
 
 
 # --- tasks that ship, beside lm-eval's ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
@@ -126,3 +127,17 @@ def test_imported_accuracies_are_forecast_beside_their_measurements(ladder: pd.D
     found = tables_of(ladder, tmp_path)["predictions"]
     assert [(row["target"], row["measured"]) for row in found] == [("a:300M@2", 0.64), ("b:300M@2", 0.65)]
     assert not tables_of(ladder.assign(metric="err", value=1 - ladder["value"]), tmp_path)["predictions"]
+
+
+def test_families_are_ranked_by_a_column_loss(ladder: pd.DataFrame, tmp_path: Path):
+    """A column loss is also the training loss of a checkpoint, so that `rank --metric loss` refused the table."""
+    points = ladder.drop(columns=["task", "metric", "value", "stderr"]).assign(loss=3 - ladder["value"])
+    points.to_csv(tmp_path / "points.csv", index=False)
+    asked = ["--metric", "loss", "--at", "flops=1e17", "--law", "line", *QUICK, "--format", "json"]
+    found = run("rank", tmp_path / "points.csv", *asked)
+    assert found.exit_code == 0, found.output
+    scores = {row["family"]: row["score"] for row in json.loads(found.stdout)["scores"]["rows"]}
+    line = {family: np.polyfit(np.log10(own["flops"]), own["loss"], 1) for family, own in points.groupby("family")}
+    assert scores == {family: pytest.approx(np.polyval(own, 17), abs=1e-4) for family, own in line.items()}
+    found = run("rank", tmp_path / "points.csv", *asked, "--where", "family == 'a'")
+    assert "The only family is a." in found.stderr

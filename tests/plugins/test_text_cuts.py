@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import Doc, Task
-from harness.evaluation.encoder import Encoder
+from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.text_parts import encode_in_parts, encode_whole
 from harness.evaluation.tokens import encode_task, move_spaces
 from harness.testing import ByteTokenizer
@@ -159,7 +159,7 @@ def test_no_cut_touches_an_added_token():
     inner.add_tokens([AddedToken("user:", lstrip=True, rstrip=True)])
     cuts = find_cuts(inner.to_str())
     assert cuts
-    assert cuts.split("a user: b c d") == ["a user: b", " c", " d"]
+    assert cuts.split("a user: b c d") == ["a user: b", "c", "d"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.fitting.point_source import table_points
 from harness.reports.report import write_report
 from harness.store.points import PointStore
 from tests.reports.browsing import accessibility, browser_path, controls, marks, opened
@@ -34,6 +35,31 @@ def test_a_page_is_drawn_without_errors_or_requests(page_file: Path, width: int,
         titles = page.eval_on_selector_all(".figure", "all => all.map((one) => one.getAttribute('aria-label'))")
         assert all(titles)
         assert "FLOPs" in page.inner_text("#figure-scaling")
+        assert faults == []
+
+
+def family_colours(page: Any, figure: str) -> dict[str, str]:
+    """Return the colour of each family in the legend of a figure."""
+    legend = f"#figure-{figure} [class*=role-legend-%s]"
+    labels = page.eval_on_selector_all(f"{legend % 'label'} text", "all => all.map((one) => one.textContent)")
+    paint = "all => all.map((one) => one.getAttribute('fill') + one.getAttribute('stroke'))"
+    return dict(zip(labels, page.eval_on_selector_all(f"{legend % 'symbol'} path", paint), strict=True))
+
+
+def test_each_of_many_families_has_a_colour_of_its_own_in_every_figure(tmp_path: Path):
+    """The ninth family had the colour of the first, and a family chosen alone that of another."""
+    flops, names = np.geomspace(1e18, 1e22, 5), [f"f{i:02}" for i in range(14)]
+    shared = {"flops": flops, "params": np.sqrt(flops / 120)}
+    rows = [{**shared, "family": name, "acc": 0.3 + 0.01 * i + 0.1 * np.arange(5)} for i, name in enumerate(names)]
+    points = pd.concat(map(pd.DataFrame, rows))
+    page_file = write_report(table_points(points, name="t"), tmp_path / "report.html", law="line")
+    with opened(page_file) as (page, faults):
+        colours = family_colours(page, "scaling")
+        assert set(names) <= set(colours)
+        assert len({colours[name] for name in names}) == len(names)
+        page.select_option("#control-family", names[12])
+        page.wait_for_timeout(200)
+        assert family_colours(page, "scaling")[names[12]] == colours[names[12]]
         assert faults == []
 
 

@@ -19,6 +19,7 @@ from harness import Panel, PluginError, UsageError
 from harness.cli import main
 from harness.host import load_plugins
 from harness.reports.report import collect, write_report
+from harness.reports.task_figure import plot_task
 from harness.store.points import PointStore
 
 PANELS = [
@@ -246,3 +247,36 @@ def test_forecasts_of_the_report_have_their_measurements(data: harness.ReportDat
     assert held["measured"].notna().all()
     assert (held["low_90"] <= held["value"]).all()
     assert (held["value"] <= held["high_90"]).all()
+
+
+def test_values_over_many_decades_are_drawn_on_a_logarithmic_axis():
+    """Perplexities from 4e6 to 4 below a band up to 1e11 were a flat line."""
+    flops = np.geomspace(1e16, 1e22, 7)
+    perplexity = pd.DataFrame(
+        {"family": "f", "flops": flops, "params": np.sqrt(flops / 120), "ppl": 4 + 4e14 * flops**-0.5}
+    )
+    scales = {}
+    for name, shown in (
+        ("ppl", perplexity),
+        ("acc", perplexity.assign(acc=np.linspace(0.01, 0.9, 7)).drop(columns="ppl")),
+    ):
+        layers = plot_task(shown, name, law="line").to_dict()["layer"]
+        scales[name] = {layer["encoding"]["y"]["scale"].get("type") for layer in layers}
+    assert scales["ppl"] == {"log"}
+    assert scales["acc"] == {None}
+
+
+def test_a_law_of_flops_is_not_drawn_over_tokens_that_all_sizes_share():
+    """Its curve was a vertical line at the tokens of the last checkpoints, and at the params of the smallest size."""
+    params, steps = np.geomspace(1e8, 1e10, 5), np.array([1, 2, 4, 8])
+    points = pd.DataFrame([{"family": "f", "params": n, "size": f"{n:g}", "step": s} for n in params for s in steps])
+    points = points.assign(tokens=4e10 * points["step"]).assign(flops=lambda own: 6 * own["params"] * own["tokens"])
+    points["ppl"] = 2 + 1e3 * points["flops"] ** -0.2
+    said = list[str]()
+    for x, drawn in (("tokens", 0), ("params", len(params))):
+        chart = plot_task(points, "ppl", law="power", x=x, note=said.append)
+        curve = chart.data[chart.data["kind"] == "law"]
+        assert curve["x"].nunique() == len(curve)
+        assert bool(len(curve)) == bool(drawn)
+    assert curve["x"].between(1e8 * 0.99, 1e10 * 1.01).all()
+    assert [note for note in said if "FLOPs, which do not follow from tokens" in note]

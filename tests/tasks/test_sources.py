@@ -11,8 +11,9 @@ import harness
 from harness import Doc, SourceMetric, Task
 from harness.errors import MetricError, UsageError
 from harness.host import PluginHost, load_plugins
+from harness.tasks.conversations import messages_of
 from harness.tasks.loading import find_tasks
-from harness.tasks.prompting import Prompting, messages_of
+from harness.tasks.prompt_options import Prompting
 from harness.testing import inspect_fake, open_fake
 
 

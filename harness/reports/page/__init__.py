@@ -120,7 +120,9 @@ def _cells(table: Table) -> dict[str, Json]:
 
 def _embedded(panels: Mapping[str, Panel]) -> _Trusted:
     """Return the data of all panels as JSON that cannot end the script element it stands in."""
+    named = [panel.rows["family"].dropna().map(str) for panel in panels.values() if "family" in panel.rows.columns]
     content = {
+        "families": sorted({name for names in named for name in names}),
         "panels": {name: _panel(name, panel) for name, panel in panels.items()},
         "xTitles": X_TITLES,
         "light": LIGHT,

@@ -49,6 +49,11 @@ function filled(node, asked) {
     copy.axis = { ...copy.axis, format: asked.log ? "~e" : "~s" };
     copy.title = data.xTitles[asked.x] || asked.x;
   }
+  if (copy.field === "family" && copy.scale && copy.scale.range) {  // a family looks the same in every figure
+    const range = copy.scale.range === "category" ? (dark.matches ? data.dark : data.light) : copy.scale.range;
+    const of = (family) => range[Math.max(0, data.families.indexOf(family)) % range.length];
+    copy.scale = { ...copy.scale, domain: asked.families, range: asked.families.map(of) };
+  }
   return copy;
 }
 
@@ -89,6 +94,7 @@ function table(rows) {
 async function draw(name) {
   const panel = data.panels[name], asked = settings(), rows = chosen(panel, asked);
   asked.metricLabel = metricOf(panel, rows, asked);
+  asked.families = [...new Set(rows.map((row) => row.family).filter((family) => family != null))].sort();
   const figure = document.getElementById("figure-" + name), empty = document.getElementById("empty-" + name);
   empty.hidden = rows.length > 0; figure.hidden = !rows.length;
   panel.shown = rows;

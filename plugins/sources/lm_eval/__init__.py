@@ -7,7 +7,7 @@ the store, without the model, and named `lm_eval:METRIC` or `lm_eval:METRIC/FILT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,11 @@ def metrics(task: Task, answers: Any) -> list[SourceMetric]:
     return source_metrics
 
 
-def groups(parts: Sequence[tuple[Task, Any]]) -> list[SourceMetric]:
+def groups(group: Mapping[str, Any], parts: Sequence[tuple[Task, Any]]) -> list[SourceMetric]:
     """Return the metrics of a group whose tasks have several kinds, as lm-eval aggregates them."""
     from harness_plugins.sources.lm_eval.results import metrics_of_group
 
-    source_metrics: list[SourceMetric] = metrics_of_group(parts)
+    source_metrics: list[SourceMetric] = metrics_of_group(group, parts)
     return source_metrics
 
 

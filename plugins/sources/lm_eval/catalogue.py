@@ -8,7 +8,7 @@ import logging
 import random
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,11 +98,13 @@ def _explained(name: str, error: Exception) -> HarnessError:
             f"lm-eval {library().__version__} has no task, group or tag {name!r}; see lm-eval ls tasks, or give the "
             "folder of your task files with --include-path"
         )
-    why = " ".join(str(error).split())
-    return TaskError(
-        f"lm_eval:{name} cannot be built: {type(error).__name__}: {why[:300]}; expected its data set in the "
-        "cache of the package datasets, on the network, or in a local file (dataset_path: json in a task file)"
-    )
+    why = f"lm_eval:{name} cannot be built: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if isinstance(error, OSError):  # also errors of the packages datasets and huggingface_hub
+        return TaskError(
+            f"{why}; expected its data set in the cache of the package datasets, on the network, or in a local file "
+            "(dataset_path: json in a task file)"
+        )
+    return TaskError(f"{why}; correct its task file or the columns of its data set")
 
 
 def _spec(name: str, include_path: tuple[str, ...]) -> str:
@@ -129,8 +131,26 @@ def _is_own(name: str, include_path: tuple[str, ...]) -> bool:
 
 
 def _stands_alone(name: str, include_path: tuple[str, ...]) -> bool:
-    """Tell whether a name from the user's folders is a task; a group may refer to lm-eval's own tasks."""
-    return _is_own(name, include_path) and name in _manager(include_path).all_subtasks
+    """Tell whether a name is a task of the user's folders, or a group of such tasks.
+
+    A group may also refer to lm-eval's own tasks, and a tag may have some.
+    """
+    if not _is_own(name, include_path):
+        return False
+    manager = _manager(include_path)
+    if name not in manager.all_groups:
+        return name in manager.all_subtasks
+    return all(_stands_alone(child, include_path) for child in _members(manager.task_index[name].cfg or {}))
+
+
+def _members(group: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of tasks and groups that the definition of a group refers to."""
+    listed = group.get("task")
+    for child in listed if isinstance(listed, list) else [listed]:
+        if isinstance(child, Mapping) and isinstance(child.get("task"), list):
+            yield from _members(child)
+        else:
+            yield str(child.get("task") or child.get("group") if isinstance(child, Mapping) else child)
 
 
 @lru_cache(maxsize=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,32 +33,42 @@ def export_store(
 ) -> list[Path]:
     """Write the cells of lm-eval's tasks, one folder per checkpoint; return the results files.
 
-    Cells of one checkpoint with different settings (dtype, chat template) get separate results files. Raises StoreError
-    if the store has no such cells.
+    Cells of one checkpoint get separate results files if they have different settings (dtype, chat template) or were
+    made with different options (number of examples, limit), as by several runs of lm-eval. Raises StoreError if the
+    store has no such cells.
     """
     library()
     cells = [cell for cell in store.select(task) if store.task_meta[cell.id.fingerprint].get("source")]
     if not cells:
         raise StoreError(f"{store.path} has no cells of tasks lm_eval:NAME; evaluate some with --tasks lm_eval:NAME")
-    cells.sort(key=_order)
-    return [_export(store, list(group), folder, bootstrap_iters) for _, group in groupby(cells, key=_order)]
+    order = partial(_order, store)
+    cells.sort(key=order)
+    return [_export(store, list(group), folder, bootstrap_iters) for _, group in groupby(cells, key=order)]
 
 
-def _order(cell: Any) -> tuple[str, ...]:
-    """Return the settings that all cells of one results file share."""
+def _order(store: PointStore, cell: Any) -> tuple[str, ...]:
+    """Return the settings and options that all cells of one results file share."""
     known = asdict(cell.settings)
     del known["sampling"], known["truncation"]
-    return cell.checkpoint.label, cell.checkpoint.source, repr(sorted(known.items()))
+    asked = {**_source(store, cell)["asked"], "include_path": ()}
+    return cell.checkpoint.label, cell.checkpoint.source, repr(sorted(known.items())), repr(sorted(asked.items()))
+
+
+def _source(store: PointStore, cell: Any) -> Mapping[str, Any]:
+    source: Mapping[str, Any] = store.task_meta[cell.id.fingerprint]["source"]
+    return source
 
 
 def _export(store: PointStore, cells: list[Any], folder: Path, bootstrap_iters: int) -> Path:
     results: dict[str, Any] = {}
-    names = [cell.task for cell in cells]
+    names = [name for cell in cells for name in _source(store, cell)["leaves"]]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
+        tasks = sorted({cell.task for cell in cells if set(twice) & set(_source(store, cell)["leaves"])})
+        instead = "export them one by one with --task" if len(tasks) > 1 else "evaluate them into separate stores"
         raise UsageError(
-            f"{cells[0].checkpoint.label} has several cells of {choose(twice)} (other prompts, documents or samples); "
-            "lm-eval's format has one result per task: evaluate them into separate stores"
+            f"{cells[0].checkpoint.label} has several cells of {choose(twice)} (other prompts, documents or samples), "
+            f"in {choose(tasks)}; lm-eval's format has one result per task: {instead}"
         )
     for group, tasks in _units([store.task(cell.id.fingerprint) for cell in cells]):
         ids = {cell.id.fingerprint: cell.id for cell in cells}
@@ -73,14 +84,21 @@ def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, li
     """
     together: dict[str, list[Task]] = {}
     for task in tasks:
-        part_of = task.source.get("part_of")
-        together.setdefault(json.dumps(part_of or task.name), []).append(task)
-    for own in together.values():
-        group = own[0].source.get("part_of")
-        if group is not None and leaves_of(group) <= {name for task in own for name in task.source["leaves"]}:
+        for group in _groups(task):
+            together.setdefault(json.dumps(group, sort_keys=True), []).append(task)
+    grouped = set[str]()
+    for described, own in together.items():
+        group = json.loads(described)
+        if leaves_of(group) <= {name for task in own for name in task.source["leaves"]}:
             yield group, own
-        else:
-            yield from ((task.source["group"], [task]) for task in own)
+            grouped |= {task.fingerprint for task in own}
+    yield from ((task.source["group"], [task]) for task in tasks if task.fingerprint not in grouped)
+
+
+def _groups(task: Task) -> list[Mapping[str, Any]]:
+    """Return the groups of tasks of several kinds that a task is part of; a store of earlier versions has one."""
+    found = task.source.get("part_of") or []
+    return [found] if isinstance(found, Mapping) else list(found)
 
 
 def _merge(results: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -97,7 +115,7 @@ def _write(results: dict[str, Any], cells: list[Any], store: PointStore, folder:
     samples = results.pop("samples")
     name = checkpoint.label.replace(":", "__").replace("@", "-step")
     arguments = {"pretrained": name, "source": checkpoint.source, "dtype": settings.dtype}
-    asked = store.task_meta[cells[0].id.fingerprint]["source"]["asked"]
+    asked = _source(store, cells[0])["asked"]
     results |= {
         "config": {"model": settings.engine, "model_args": arguments, "limit": asked.get("limit")},
         "lm_eval_version": library().__version__,

@@ -60,8 +60,8 @@ def make_tasks(name: str, asked: Asked) -> list[Task]:
         return [_task(leaf.name, [leaf], asked) for leaf in leaves]
     if len({leaf.shape for leaf in leaves}) == 1:
         return [_task(group.name, leaves, asked, group)]
-    own = {"task": group.name + _suffix(leaves, asked), "asked": _given(asked)}
-    mixed = {"part_of": _tree(group) | own}  # points and the export aggregate them
+    own = {"task": group.name + _suffix(leaves, asked), "asked": _given(replace(asked, include_path=()))}
+    mixed = {"part_of": [_tree(group) | own]}  # points and the export aggregate them
     return [
         replace(task, source={**task.source, **mixed}) for task in (_task(leaf.name, [leaf], asked) for leaf in leaves)
     ]

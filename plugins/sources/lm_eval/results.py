@@ -28,13 +28,12 @@ def metrics_of(task: Task, answers: Scores | Texts) -> list[SourceMetric]:
     return _metrics(top, results)
 
 
-def metrics_of_group(parts: Sequence[tuple[Task, Scores | Texts]]) -> list[SourceMetric]:
+def metrics_of_group(group: Mapping[str, Any], parts: Sequence[tuple[Task, Scores | Texts]]) -> list[SourceMetric]:
     """Return lm-eval's metrics of a group whose tasks have several kinds; none if a task is missing.
 
     They have no values of documents, because the tasks are not measured alike. Raises TaskError if a task has several
     cells.
     """
-    group = parts[0][0].source["part_of"]
     names = [name for task, _ in parts for name in task.source["leaves"]]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
