@@ -5,6 +5,7 @@ To add a name, add a line `from harness.MODULE import NAME as NAME`.
 
 from harness.charts import Panel as Panel
 from harness.charts import ReportData as ReportData
+from harness.cli.output import add_options as add_options
 from harness.cli.output import answer as answer
 from harness.cli.output import duplicates_option as duplicates_option
 from harness.cli.output import interval_options as interval_options

@@ -146,13 +146,14 @@ def parse_yaml(text: str) -> Json:
             return None
         _expect_small(node, {})
         value: Json = loader.construct_document(node)
-        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except BUILDS as error:
         raise ValueError(f"{type(error).__name__}: {error}; expected plain YAML") from error
+    _expect_distinct(node)
+    return value
 
 
 def licence_of_card(path: Path) -> str:
@@ -164,6 +165,23 @@ def licence_of_card(path: Path) -> str:
         return "unknown"
     found = card.get("license", "unknown") if isinstance(card, dict) else "unknown"
     return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def _expect_distinct(node: Node) -> None:
+    """Raise ValueError for a table with two values of one key, of which YAML would take the last."""
+    from yaml import MappingNode
+
+    waiting, seen = [node], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting += _inside(one)
+        keys = [key.value for key, _ in one.value if isinstance(key.value, str)] if isinstance(one, MappingNode) else []
+        if twice := {key for key in keys if keys.count(key) > 1 and key != "<<"}:
+            line = one.start_mark.line + 1
+            raise ValueError(f"the table at line {line} has the key {min(twice)!r} twice; remove one of them")
 
 
 def _expect_small(node: Node, sizes: dict[int, int]) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.checkpoints.adapters import adapter_digest, adapter_files
-from harness.checkpoints.weights import read_config, tensor_headers
+from harness.checkpoints.weights import read_config, safetensors_files, tensor_headers, weight_files
 from harness.errors import FamilyError, StoreError
 from harness.files import cache_folder, digest_of, write_whole
 from harness.types import Json
@@ -25,6 +25,7 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
+OTHERS = ("*.model", "*.model.v*", "*.tiktoken", "*.spm", "*.bpe", "*.codes")  # of a tokenizer, by wildcards
 SECONDS = 5.0  # between two writings of the cache
 VOLATILE = {"transformers_version", "_name_or_path"}  # keys of config.json that do not change the model
 
@@ -36,23 +37,19 @@ def config_digest(folder: Path) -> str:
 
 def tokenizer_digest(folder: Path) -> str:
     """Return the digest of the tokenizer's files."""
-    files = [folder / name for name in TOKENIZER if (folder / name).is_file()]
-    return digest_of({file.name: _sha256(file) for file in files})
+    return digest_of({file.name: _sha256(file) for file in tokenizer_files(folder)})
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files that a tokenizer may be read from."""
+    others = (file.name for pattern in OTHERS for file in folder.glob(pattern))
+    return [folder / name for name in dict.fromkeys((*TOKENIZER, *sorted(others))) if (folder / name).is_file()]
 
 
 def tensors_digest(folder: Path) -> str:
     """Return the digest of names, dtypes and shapes of all tensors in safetensors, equal between steps of a run."""
-    headers = (tensor_headers(file) for file in folder.glob("*.safetensors"))
+    headers = (tensor_headers(file) for file in safetensors_files(folder))
     return digest_of(sorted(item for header in headers for item in header.items()))
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files with weights: safetensors, or PyTorch's if there are none."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
-        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
-    return files
 
 
 def code_files(folder: Path) -> list[Path]:
@@ -98,8 +95,8 @@ def expect_no_pickles(folder: Path, allowed: Iterable[str] = ()) -> list[str]:
 
 def state_of(folder: Path, adapter: str = "") -> FileStates:
     """Return the state of all files in the digest of a checkpoint, without reading the large ones."""
-    small = [folder / name for name in ("config.json", *TOKENIZER)]
-    files = [*weight_files(folder), *code_files(folder), *(file for file in small if file.is_file())]
+    config = [folder / "config.json"] if (folder / "config.json").is_file() else []
+    files = [*weight_files(folder), *code_files(folder), *config, *tokenizer_files(folder)]
     added = adapter_files(Path(adapter)) if adapter else []
     states = [(file.relative_to(folder).as_posix(), _stamp(file)) for file in files]
     return tuple(states + [(f"adapter/{file.name}", _stamp(file)) for file in added])
@@ -153,10 +150,19 @@ class DigestCache:
         self._write()
 
     def digest(self, file: Path, *, rehash: bool = False) -> str:
-        """Return the digest of a file; for a blob of the hub's cache it is the file name."""
-        blob = file.resolve().name
-        if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) and not rehash:
-            return blob
+        """Return the digest of a file; raise FamilyError for a blob of the hub's cache that has another than its name.
+
+        The name is what the hub says. Downloads are not verified, and disks fill and fail.
+        """
+        digest, blob = self._digest(file, rehash=rehash), file.resolve()
+        if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob.name) and digest != blob.name and not rehash:
+            raise FamilyError(
+                f"{file} is damaged: it has another SHA-256 than on the hub; delete {blob} and download it again "
+                "(--rehash evaluates it as it is)"
+            )
+        return digest
+
+    def _digest(self, file: Path, *, rehash: bool) -> str:
         key, stamp = str(file.resolve()), list(_stamp(file))
         known = self._known.get(key)
         if not rehash and isinstance(known, dict) and known.get("stamp") == stamp and "sha256" in known:

@@ -1,4 +1,4 @@
-"""Parameter counts of a checkpoint, from config.json and the safetensors headers, without loading it."""
+"""The weight files of a checkpoint, and parameter counts from their headers and config.json, without loading them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from harness.errors import FamilyError, choose
 from harness.files import parse_json, read_settings
 from harness.types import Json
 
-EMBEDDING = re.compile(r"(embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|wpe|embed_positions)\.weight$")
-POSITION = re.compile(r"(wpe|embed_positions)\.weight$")
-HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+POSITION = re.compile(r"(wpe|embed_positions|position_embeddings|positions_embed)\.weight$")
+EMBEDDING = re.compile(
+    r"(embed_tokens|embed_tokens_per_layer|embed_in|wte|word_embeddings|tok_embeddings|tokens_embed)\.weight$"
+    r"|(^|\.)embeddings\.weight$|" + POSITION.pattern
+)
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$|^output\.weight$")
 BUFFER = re.compile(r"(inv_freq|masked_bias)$")  # saved by older versions, not trained
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
 WIDTH = ("hidden_size", "n_embd", "d_model")
@@ -42,6 +45,43 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise FamilyError(f"{folder / 'config.json'}: expected a JSON object, found {type(config).__name__}")
     return config
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that loading a checkpoint reads; raise FamilyError if its index lacks some.
+
+    These are model.safetensors, or the files that the index names, or all. Other files of the folder (averaged weights,
+    the optimizer's state, a copy with other names) are no weights of this checkpoint.
+    """
+    return _loaded(folder, "model.safetensors") or sorted(folder.glob("*.safetensors"))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files with weights: safetensors, or PyTorch's if there are none."""
+    files = safetensors_files(folder) or _loaded(folder, "pytorch_model.bin")
+    files = files or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
+        raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
+    return files
+
+
+def _loaded(folder: Path, whole: str) -> list[Path]:
+    """Return the file `whole`, or the parts that its index names, or nothing."""
+    index = folder / f"{whole}.index.json"
+    if (folder / whole).exists() or not index.exists():
+        return [folder / whole] if (folder / whole).exists() else []
+    try:
+        table = parse_json(read_settings(index))
+        parts = table["weight_map"] if isinstance(table, dict) else None
+        if not isinstance(parts, dict) or not parts:
+            raise ValueError("it has no weight_map")
+        files = [folder / Path(str(part)).name for part in sorted(set(map(str, parts.values())))]
+    except (OSError, ValueError, KeyError) as error:
+        raise FamilyError(f"{index}: not an index of weights ({error}); copy it again") from error
+    if missing := [file.name for file in files if not file.exists()]:
+        raise FamilyError(f"{folder} lacks {choose(missing)}, which {index.name} names; copy it again")
+    return files
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
@@ -93,7 +133,7 @@ def measure(folder: Path) -> Sizes:
     features = dict(_features(config))
     shapes = {
         name: shape
-        for file in sorted(folder.glob("*.safetensors"))
+        for file in safetensors_files(folder)
         for name, shape in tensor_shapes(file).items()
         if not BUFFER.search(name) and not (MASK.search(name) and len(shape) != 1)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,28 +56,22 @@ def compare(
     reach: str,
     score: float | None,
     hold_out: str,
-    where: str | None,
     metrics: tuple[str, ...],
     mix_engines: bool,
-    renames: tuple[str, ...],
-    label: str | None,
-    run: str | None,
-    drop_duplicates: bool,
     suffix: str | None,
     output: Path | None,
     expect: Path | None,
+    **asked: Any,
 ) -> None:
     """Compare families: scores, predictions and measurements, compute to reach a score.
 
     POINTS is a store, or a CSV or Parquet table as harness import reads it.
     """
-    from harness.fitting.point_source import open_points
-    from harness.fitting.published import Reading
+    from harness.fitting.point_source import open_asked
     from harness.reports.compare import compare as tables_of
     from harness.tables import noted
 
-    how = Reading(renames=renames, where=where, label=label, run=run, drop_duplicates=drop_duplicates)
-    source = open_points(points, how, registries=host)
+    source = open_asked(points, asked, host)
     found = tables_of(
         source.store,
         where=source.where,

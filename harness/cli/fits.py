@@ -237,7 +237,10 @@ def predict(
     suffix: str | None,
 ) -> None:
     """Predict with laws that harness fit -o saved."""
+    import numpy as np
+
     from harness.fitting.allocations import allocation_table
+    from harness.fitting.columns import expect_one_model
     from harness.fitting.result import load_fits
     from harness.fitting.summary import prediction_table
 
@@ -249,5 +252,6 @@ def predict(
             raise UsageError("--optimal splits a budget: give --flops, and neither --params nor --tokens")
         table = allocation_table(load_fits(fits, host), given["flops"], others)
     else:
+        expect_one_model(**{name: np.array([given.get(name, np.nan)]) for name in counts})
         table = prediction_table(load_fits(fits, host), {**given, **others})
     print_tables([table], host, suffix=suffix)

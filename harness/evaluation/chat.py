@@ -61,7 +61,7 @@ class Chat:
         def render(context: str) -> str:
             messages = messages_of(context)
             try:
-                return str(apply(messages, template))
+                text = str(apply(messages, template))
             except HarnessError:
                 raise
             except PLUGIN_ERRORS as error:  # a template may raise any error
@@ -72,6 +72,12 @@ class Chat:
                     f"the chat template refuses a conversation of the roles {roles}: {describe(error)}; leave the "
                     "system prompt or the task's description out, or name another template with --chat-template"
                 ) from error
+            if any(m["role"] == "system" and m["content"].strip() not in text for m in messages):
+                raise TokenError(
+                    "the chat template drops the system message; leave the system prompt or the task's description "
+                    "out, or name another template with --chat-template"
+                )
+            return text
 
         return render
 

@@ -19,6 +19,7 @@ from harness.checkpoints.digests import (
 )
 from harness.checkpoints.families import complete, locate
 from harness.checkpoints.hub import origin_on_hub
+from harness.checkpoints.text_ends import own_ends
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
 from harness.evaluation.sampling import Sampling
@@ -129,8 +130,8 @@ class Setup:
         """Return the settings of a task's cell: those of the checkpoint and task, and how texts are drawn."""
         settings = replace(settings, truncation=truncation_of(settings, task))
         if self.sampling is None or task.generation is None:
-            return settings
-        return replace(settings, sampling=self.sampling.settings(task))
+            return replace(settings, sampling={})
+        return replace(settings, sampling={**self.sampling.settings(task), **settings.sampling})
 
 
 def truncation_of(settings: Settings, task: Task) -> str:
@@ -171,6 +172,7 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup, cache: Dig
         bos=known.bos,
         max_length=info.max_length,
         truncation=setup.truncation or "",
+        sampling=own_ends(folder) if setup.sampling else {},
     )
     if known.adapter:
         info = replace(info, shape="")  # its weights are not those of a file that a swap could be verified against

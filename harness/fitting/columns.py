@@ -133,6 +133,18 @@ def _check_flops(points: pd.DataFrame) -> tuple[str, ...]:
     return (warning,)
 
 
+def expect_one_model(params: Floats, tokens: Floats, flops: Floats) -> None:
+    """Raise UsageError if no convention of FLOPs explains that models (n,) have these three; NaN is unknown."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.atleast_1d(flops / (training_flops(1.0, 1.0) * params * tokens))
+        wrong = np.abs(np.log(ratio)) > np.log(ABSURD)
+    if wrong.any():
+        raise UsageError(
+            f"flops of the model are {ratio[wrong][0]:.3g} times 6 x params x tokens; expected the three of one model: "
+            "leave out flops, or params and tokens"
+        )
+
+
 def _conventional(points: pd.DataFrame) -> Floats:
     """Return FLOPs / 6 N D (n,), NaN where unknown; N counts all parameters or those outside embeddings, if closer."""
     flops, tokens = (_numbers(points, name) for name in ("flops", "tokens"))

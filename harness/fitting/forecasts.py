@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError, UsageError, choose, suggest
+from harness.fitting.columns import expect_one_model
 from harness.fitting.forecast_laws import LawForecaster, takes_part
 from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_plan import plan
@@ -152,7 +153,9 @@ def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
     if len(counts) > 1:
         raise UsageError(f"{', '.join(given)} give {choose(counts)} models; expected equal numbers")
     unknown = np.full(counts.pop(), np.nan)
-    return Targets(**{name: given.get(name, unknown) for name in named}, docs=unknown)
+    whole = {name: given.get(name, unknown) for name in named}
+    expect_one_model(**whole)
+    return Targets(**whole, docs=unknown)
 
 
 def _held(ladder: Ladder) -> Ladder:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.fitting.columns import arrays, check_units, effective_documents, shared_labels
-from harness.fitting.hold_out import held_out
+from harness.fitting.hold_out import held_out, hold_out_notes
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.resampling import Measured, Resamples, resamples_of
@@ -42,7 +42,7 @@ class Ladder:
     measured value (m,), `names` are their labels. `numbers` are the value and the columns of scale (n,), NaN where
     missing. `rows` are the points of each step (none: all), `runs` the runs of `points`, and `resamples` their
     resamples. `labels` are the family, task and conventions that all points share; `worth` is the effective number of
-    documents of rates, NaN if unknown. `warnings` are about units.
+    documents of rates, NaN if unknown. `warnings` are about units and held-out sizes.
     """
 
     points: pd.DataFrame
@@ -67,7 +67,7 @@ class Ladder:
         Runs are identified before the split, because held-out points help.
         """
         frame, value, steps = prepared(table, law, asked.value, asked.where), asked.value, steps_of(law)
-        held, runs = held_out(frame, asked.hold_out), runs_of(frame)
+        notes, held, runs = hold_out_notes(frame, asked.hold_out), held_out(frame, asked.hold_out), runs_of(frame)
         points, target = frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
         if traits(law).uses_unscored and value in target:
             target = target[target[value].notna()].reset_index(drop=True)
@@ -75,7 +75,7 @@ class Ladder:
         numbers = {name: numeric(points, name) for name in {"params", *ORDER, value} & set(points.columns)}
         columns = ((asked.via or law.via), value) if isinstance(law, ComposedLaw) else (value,)
         features = () if isinstance(law, ProcedureLaw) else steps[0].features
-        warnings = check_units(frame, [name for step in steps for name in step.features])
+        warnings = (*check_units(frame, [name for step in steps for name in step.features]), *notes)
         return cls(
             points=points,
             target=target,

@@ -116,8 +116,10 @@ class StepData:
         law = curve(self.law, np.tile(list(found.parameters.values()), (count, 1)), x)
         scatter = found.scatter * np.sqrt(found.dof / rng.chisquare(max(found.dof, 1), size=(count, 1)))
         share = shared(self.residuals(found.parameters)[: self.n], units)
-        common = rng.normal(size=(count, int(units.max()) + 1))[:, units]
-        noise = np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(count, self.n))
+        common = np.sqrt(share) * rng.normal(size=(count, int(units.max()) + 1))
+        noise = rng.normal(size=(count, self.n))
+        noise *= np.sqrt(1 - share)
+        noise += common[:, units]
         with np.errstate(all="ignore"):
             moved = None if points.draws is None else objective.forward(points.draws) - objective.forward(points.values)
             again = objective.noisy(law, scatter * _rest(moved, found.scatter), noise)
@@ -183,7 +185,7 @@ def _rest(moved: Floats | None, scatter: float) -> float:
     if moved is None or scatter <= 0 or moved.shape[1] < 2:
         return 1.0
     alone = moved - moved.mean(axis=1, keepdims=True)
-    variance = float(np.nanmean(alone**2)) * moved.shape[1] / (moved.shape[1] - 1)
+    variance = float(np.nanmean(np.square(alone, out=alone))) * moved.shape[1] / (moved.shape[1] - 1)
     return float(np.sqrt(max(1 - variance / scatter**2, 0.0)))
 
 

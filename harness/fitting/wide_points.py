@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from harness.fitting.columns import query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
+from harness.types import Ints
 from harness.types.laws import Law, traits
 
 FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
@@ -107,23 +108,62 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
     points = points.reset_index(drop=True)
     if not is_long(points):
         return points
+    if points.empty:
+        return pd.DataFrame()
     identity = [name for name in DESCRIBES if name in points.columns and name != "metric"]
     _refuse_two(points, [*identity, "metric"])
-    rows: dict[tuple[str, ...], dict[Hashable, object]] = {}
-    for point in points.to_dict("records"):
-        key = tuple(str(point[name]) for name in identity)
-        row = rows.setdefault(key, {k: v for k, v in point.items() if k not in OF_METRIC})
-        if point["metric"] in row and not _same(row[point["metric"]], point["value"]):  # such as a column loss
-            raise LawError(f"the metric {point['metric']} has the name of another column; rename one of them")
-        row[point["metric"]] = point["value"]
-        row[f"{point['metric']}_stderr"] = shown_error(*(point.get(k, np.nan) for k in ("stderr", "low", "high")))
-        row |= {f"{point['metric']}_{name}": point[name] for name in ("n", "low", "high") if name in point}
-    return pd.DataFrame(list(rows.values()))
+    number = _checkpoints(points, identity)
+    first = np.unique(number, return_index=True)[1]
+    kept = [name for name in points.columns if name not in OF_METRIC]
+    wide = _inferred(points[kept].iloc[first].reset_index(drop=True))
+    metrics = points["metric"].to_numpy()[np.argsort(number, kind="stable")]
+    for metric in dict.fromkeys(metrics):
+        wide = _with_metric(wide, _of_metric(points, number, metric), metric)
+    return wide
 
 
-def _same(a: object, b: object) -> bool:
-    """Return whether two cells are equal, or both missing."""
-    return a == b or (a != a and b != b)  # noqa: PLR0124  # NaN
+def _with_metric(wide: pd.DataFrame, own: pd.DataFrame, metric: Hashable) -> pd.DataFrame:
+    """Return wide points with the columns of a metric, whose index is their numbers; missing where they lack it.
+
+    Raises LawError if a column with the name of the metric, such as loss, has other values.
+    """
+    shared = [name for name in own.columns if name in wide.columns]
+    if not own.index.is_unique or (metric in shared and not _same(wide[metric][own.index], own[metric])):
+        raise LawError(f"the metric {metric} has the name of another column; rename one of them")
+    there = wide.index.isin(own.index)
+    whole = own.reindex(wide.index)
+    wide = wide.assign(**{name: whole[name].where(there, wide[name]) for name in shared})
+    return pd.concat([wide, whole.drop(columns=shared)], axis=1)
+
+
+def _checkpoints(points: pd.DataFrame, identity: Sequence[str]) -> Ints:
+    """Number the rows (n,) by their values as text of some columns, in the order of first appearance."""
+    if not identity:
+        return np.zeros(len(points), dtype=np.int64)
+    columns = {name: points[name].map(str) if points[name].dtype == object else points[name] for name in identity}
+    return np.asarray(pd.DataFrame(columns).groupby(list(columns), dropna=False, sort=False).ngroup(), dtype=np.int64)
+
+
+def _of_metric(points: pd.DataFrame, number: Ints, metric: Hashable) -> pd.DataFrame:
+    """Return the columns of one metric, for the numbers of the checkpoints that have it."""
+    rows = np.flatnonzero((points["metric"] == metric).to_numpy())
+    own = points.iloc[rows].set_index(number[rows])
+    ends = (own[name] if name in own.columns else pd.Series(np.nan, own.index) for name in ("stderr", "low", "high"))
+    errors = [shown_error(*of_row) for of_row in zip(*ends, strict=True)]
+    columns = {str(metric): own["value"], f"{metric}_stderr": pd.Series(errors, own.index)}
+    columns |= {f"{metric}_{name}": own[name] for name in ("n", "low", "high") if name in own.columns}
+    return _inferred(pd.DataFrame(columns))
+
+
+def _inferred(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose columns of objects have the type of their values."""
+    objects = [name for name in frame.columns if frame[name].dtype == object]
+    return frame.assign(**{name: pd.DataFrame([{0: x} for x in frame[name]], frame.index)[0] for name in objects})
+
+
+def _same(a: pd.Series, b: pd.Series) -> bool:
+    """Return whether all values of two columns are equal, or both missing."""
+    return bool(((a == b) | (a.isna() & b.isna())).all())
 
 
 def is_long(points: pd.DataFrame) -> bool:

@@ -12,7 +12,7 @@ interval, which corrects most of the bias; a percentile interval would double it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,12 +63,33 @@ def evaluate(metric: Metric, scores: Scored, average: str = "macro") -> Estimate
 
 def estimate(metric: Metric, values: Values, groups: Groups, average: str = "macro") -> Estimate:
     """Return the value of a metric from its values per document; see `evaluate`."""
+    return estimates(metric, tuple(column[None] for column in values.columns), [values.ties], groups, average)[0]
+
+
+def estimates(
+    metric: Metric,
+    columns: tuple[Floats, ...],
+    ties: Sequence[int | None],
+    groups: Groups,
+    average: str = "macro",
+) -> list[Estimate]:
+    """Return the value of a metric for each of k cells of one task, from columns (k, n) and ties; see `evaluate`."""
     aggregate = AGGREGATES.get(metric.aggregate) if isinstance(metric.aggregate, str) else None
     if aggregate is None:
-        return _bootstrapped(metric, values, groups)
-    value, stderr = aggregate(*values.columns, groups, average)
-    low, high = np.clip(_interval(metric, values, (value, stderr), groups, average), *metric.bounds)
-    return Estimate(value, stderr, float(low), float(high), len(groups.numbers), values.ties)
+        own = (tuple(column[number] for column in columns) for number in range(len(ties)))
+        return [_bootstrapped(metric, Values(one, tied), groups) for one, tied in zip(own, ties, strict=True)]
+    pairs = [(float(value), float(stderr)) for value, stderr in zip(*aggregate(*columns, groups, average), strict=True)]
+    wide = float(t.ppf(0.975, groups.numbers.max())) if groups.clustered else Z
+    are_rates = ((columns[0] == 0) | (columns[0] == 1)).all(axis=1) & (metric.aggregate == "mean")
+    found = []
+    for (value, stderr), column, is_rate, tied in zip(pairs, columns[0], are_rates, ties, strict=True):
+        low, high = value - wide * stderr, value + wide * stderr
+        if is_rate:
+            low, high = wilson(value, _effective_documents(column, (value, stderr), groups, average), wide)
+        least, most = metric.bounds
+        low, high = (min(max(end, least), most) for end in (low, high))  # NaN stays
+        found.append(Estimate(value, stderr, low, high, len(column), tied))
+    return found
 
 
 def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:
@@ -79,10 +100,11 @@ def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macr
     first, second = per_document(metric, a).columns, per_document(metric, b).columns
     groups = Groups.of(a)
     if metric.aggregate == "mean":
-        return _mean(second[0] - first[0], groups, average)
+        value, stderr = _mean((second[0] - first[0])[None], groups, average)
+        return float(value[0]), float(stderr[0])
     if isinstance(metric.aggregate, str):
         (before, residuals_a), (after, residuals_b) = (_linearised(metric, columns) for columns in (first, second))
-        return after - before, groups.error(residuals_b - residuals_a)
+        return after - before, float(groups.errors((residuals_b - residuals_a)[None])[0])
     draws = _draws(metric, second, groups) - _draws(
         metric, first, groups
     )  # both with the same resamples: the seed is fixed
@@ -99,41 +121,31 @@ def _linearised(metric: Metric, columns: tuple[Floats, ...]) -> tuple[float, Flo
     return float(value), residuals
 
 
-def _mean(values: Floats, groups: Groups, average: str) -> tuple[float, float]:
-    value = float(values.mean())
-    if average == "macro" and np.ptp(groups.numbers):
-        value = float((np.bincount(groups.numbers, values) / np.bincount(groups.numbers)).mean())
-    return value, groups.error(groups.shares(average) * (values - value))
+def _mean(values: Floats, groups: Groups, average: str) -> tuple[Floats, Floats]:
+    """Return the mean of each cell (k,) from values (k, n), and its error (k,)."""
+    value = values.mean(axis=1)
+    if average == "macro" and not groups.is_one:
+        value = groups.means(values).mean(axis=1)
+    return value, groups.errors(groups.shares(average) * (values - value[:, None]))
 
 
-def _ratio(top: Floats, bottom: Floats, groups: Groups, _average: str) -> tuple[float, float]:
+def _ratio(top: Floats, bottom: Floats, groups: Groups, _average: str) -> tuple[Floats, Floats]:
     """Return sum over sum, with the error of its linearisation (Cochran 1977, sec. 6.4)."""
-    value = top.sum() / bottom.sum()
-    return float(value), groups.error((top - value * bottom) / bottom.sum())
+    total = bottom.sum(axis=1)
+    value = top.sum(axis=1) / total
+    return value, groups.errors((top - value[:, None] * bottom) / total[:, None])
 
 
-def _exp_ratio(top: Floats, bottom: Floats, groups: Groups, average: str) -> tuple[float, float]:
+def _exp_ratio(top: Floats, bottom: Floats, groups: Groups, average: str) -> tuple[Floats, Floats]:
     value, stderr = _ratio(top, bottom, groups, average)
-    return float(np.exp(value)), float(np.exp(value) * stderr)
+    return np.exp(value), np.exp(value) * stderr
 
 
-AGGREGATES: dict[str, Callable[..., tuple[float, float]]] = {
+AGGREGATES: dict[str, Callable[..., tuple[Floats, Floats]]] = {
     "mean": _mean,
     "ratio": _ratio,
     "exp_ratio": _exp_ratio,
 }
-
-
-def _interval(
-    metric: Metric, values: Values, found: tuple[float, float], groups: Groups, average: str
-) -> tuple[float, float]:
-    """Return the 95 % interval of (value, standard error)."""
-    value, stderr = found
-    wide = float(t.ppf(0.975, groups.numbers.max())) if groups.clustered else Z
-    column = values.columns[0]
-    if metric.aggregate == "mean" and bool(np.isin(column, (0.0, 1.0)).all()):
-        return wilson(value, _effective_documents(column, found, groups, average), wide)
-    return value - wide * stderr, value + wide * stderr
 
 
 def _effective_documents(column: Floats, found: tuple[float, float], groups: Groups, average: str) -> float:
@@ -142,9 +154,9 @@ def _effective_documents(column: Floats, found: tuple[float, float], groups: Gro
     If all documents of each group agree, the error is 0. Half a success and half a failure are then added to each
     group.
     """
-    (value, stderr), shares = found, groups.shares(average)
-    if not groups.clustered and np.ptp(groups.numbers) == 0:
+    if not groups.clustered and groups.is_one:
         return float(len(column))
+    (value, stderr), shares = found, groups.shares(average)
     of_groups = np.bincount(groups.numbers, shares)
     if value in (0.0, 1.0):
         return float(1 / (of_groups**2).sum() if groups.clustered else 1 / (shares**2).sum())

@@ -9,7 +9,28 @@ import numpy as np
 from harness.errors import MetricError, choose
 from harness.host.distribution import missing as not_installed
 from harness.metrics.samples import Scored
-from harness.types import Floats, Metric, PerDoc
+from harness.types import Bools, Floats, Metric, PerDoc
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a metric returns for documents: columns (n,), and whether the two best choices of each are tied (n,)."""
+
+    columns: tuple[Floats, ...]
+    tied: Bools | None = None
+
+    @property
+    def ties(self) -> int | None:
+        """Return the number of ties; None where the metric does not say."""
+        return None if self.tied is None else int(self.tied.sum())
+
+    def equals(self, other: Applied) -> bool:
+        """Return whether all values are the same to the bit."""
+        if (self.tied is None) != (other.tied is None) or len(self.columns) != len(other.columns):
+            return False
+        pairs = [*zip(self.columns, other.columns, strict=True)]
+        same = all(np.array_equal(a, b) for a, b in pairs)
+        return same and (self.tied is None or np.array_equal(self.tied, np.asarray(other.tied)))
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,12 @@ class Values:
 
 
 def per_document(metric: Metric, scores: Scored) -> Values:
+    """Apply a metric to every document; raises as `applied` does."""
+    found = applied(metric, scores)
+    return Values(found.columns, found.ties)
+
+
+def applied(metric: Metric, scores: Scored) -> Applied:
     """Apply a metric to every document; raise MetricError for unmet needs and for non-finite values."""
     missing = set(metric.needs) - scores.offers
     if missing:
@@ -28,11 +55,11 @@ def per_document(metric: Metric, scores: Scored) -> Values:
     if absent := not_installed(metric.modules):
         raise MetricError(f"metric {metric.name!r} needs {choose(absent)}: pip install {' '.join(absent)}")
     result = metric.fn(scores)
-    ties = int(result.tied.sum()) if isinstance(result, PerDoc) else None
+    tied = result.tied if isinstance(result, PerDoc) else None
     values = result.values if isinstance(result, PerDoc) else result
     columns = tuple(np.asarray(c, dtype=np.float64) for c in (values if isinstance(values, tuple) else (values,)))
     _check(metric, columns, scores)
-    return Values(columns, ties)
+    return Applied(columns, tied)
 
 
 def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:

@@ -91,7 +91,7 @@ class Scores:
         """Return the number of documents with a truncated context."""
         return int(np.logical_or.reduceat(self.truncated, self.first).sum())
 
-    @property
+    @cached_property
     def chance(self) -> float:
         """Return the accuracy of random guessing."""
         return float(np.mean(self.sum(self.is_gold) / self.n_choices))
@@ -104,8 +104,16 @@ class Scores:
     def take(self, docs: Ints) -> Scores:
         """Return the scores of some documents, in the order of their numbers `docs` (k,)."""
         rows = np.concatenate([np.arange(self.first[d], self.first[d] + self.n_choices[d]) for d in docs])
+        return self._cut(docs, rows, np.concatenate([[0], np.cumsum(self.n_choices[docs])[:-1]]))
+
+    def part(self, number: int, count: int) -> Scores:
+        """Return one of `count` parts that have equal numbers of documents and of choices."""
+        n, m = len(self) // count, len(self.logprob) // count
+        docs = slice(n * number, n * (number + 1))
+        return self._cut(docs, slice(m * number, m * (number + 1)), self.first[docs] - m * number)
+
+    def _cut(self, docs: Ints | slice, rows: Ints | slice, first: Ints) -> Scores:
         per_doc = {"doc_ids", "group"}
-        first = np.concatenate([[0], np.cumsum(self.n_choices[docs])[:-1]])
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"kind", "first", "clustered"}}
         cut = {
             name: column[docs] if name in per_doc else column[rows]

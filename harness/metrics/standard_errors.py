@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,17 +46,35 @@ class Groups:
         shares: Floats = 1 / (len(counts) * counts[self.numbers])
         return shares
 
-    def error(self, residuals: Floats) -> float:
-        """Return the standard error of a sum of residuals (n,); NaN for one document."""
+    @cached_property
+    def is_one(self) -> bool:
+        """Return whether all documents are in one group."""
+        return not np.ptp(self.numbers)
+
+    def means(self, values: Floats) -> Floats:
+        """Return the mean of each group (k, G) of values (k, n)."""
+        return np.asarray(_sums(self.numbers, values) / np.bincount(self.numbers))
+
+    def errors(self, residuals: Floats) -> Floats:
+        """Return the standard errors (k,) of sums of residuals (k, n); NaN for one document."""
         if self.clustered:
-            sums = np.bincount(self.numbers, residuals)
-            return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)))
+            sums = _sums(self.numbers, residuals)
+            return np.asarray(np.sqrt((sums**2).sum(axis=1) * sums.shape[1] / (sums.shape[1] - 1)))
         counts = np.bincount(self.strata)
         if counts.min() < 2:
-            return float("nan")
-        off = residuals - (np.bincount(self.strata, residuals) / counts)[self.strata]
-        off[np.abs(off) < ROUNDING * np.abs(residuals).max()] = 0.0  # an error of 0 is exactly 0
-        return float(np.sqrt((np.bincount(self.strata, off**2) * counts / (counts - 1)).sum()))
+            return np.full(len(residuals), np.nan)
+        off = residuals - (_sums(self.strata, residuals) / counts)[:, self.strata]
+        least = ROUNDING * np.abs(residuals).max(axis=1, keepdims=True)
+        off[np.abs(off) < least] = 0.0  # an error of 0 is exactly 0
+        return np.asarray(np.sqrt((_sums(self.strata, off**2) * counts / (counts - 1)).sum(axis=1)))
+
+
+def _sums(numbers: Ints, values: Floats) -> Floats:
+    """Return the sums (k, G) of values (k, n) with equal numbers (n,)."""
+    k, size = len(values), int(numbers.max()) + 1
+    at = numbers + size * np.arange(k)[:, None]
+    found: Floats = np.bincount(at.ravel(), values.ravel(), k * size).astype(np.float64).reshape(k, size)
+    return found
 
 
 def _collapsed(numbers: Ints) -> Ints:

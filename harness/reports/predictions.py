@@ -16,6 +16,7 @@ from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.forecasts import forecast
 from harness.fitting.held_out_scores import HeldOut, held_out_scores
+from harness.fitting.hold_out import hold_out_notes
 from harness.fitting.options import Options
 from harness.fitting.published_values import UNBOUNDED
 from harness.fitting.result import LawFit
@@ -88,7 +89,7 @@ def each_fit(
 def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Table:
     """Predict the held-out points with every law, for each family."""
     rows: list[tuple[Cell, ...]] = []
-    notes: list[str] = []
+    notes = list(hold_out_notes(points[points["shown"]], asked.hold_out))
     held_out: dict[str, list[tuple[str, HeldOut]]] = {}
     for law in laws:
         for task, family, found in each_fit(points, law, asked, asked.hold_out):

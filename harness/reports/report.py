@@ -15,6 +15,7 @@ from harness.errors import LawError, PluginError, StoreError, UsageError, choose
 from harness.files import write_whole
 from harness.fitting.fit import fit_families
 from harness.fitting.fit_files import via_of
+from harness.fitting.hold_out import hold_out_notes
 from harness.fitting.point_source import table_points
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
@@ -182,6 +183,8 @@ def _fits(
         options: dict[str, Any] = {"hold_out": hold_out, "store": known, "registries": registries}
         between = points[(points["task"] == task) & (points["metric"] == via_of(name, registries))]
         own = pd.concat([own, between.loc[between.index.difference(own.index)]])
+        for said in hold_out_notes(own, hold_out):
+            note(f"{task}: {said}")
         try:
             for family, result in fit_families(own, name, value=str(metric), **options):
                 if isinstance(result, LawError):

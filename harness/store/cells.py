@@ -24,27 +24,30 @@ Files of schema 1 (version 0.1) contain neither names nor digests. Such stores c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 from filelock import BaseFileLock
 
 from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
 from harness.metrics.samples import SampleColumns, Samples, counted
 from harness.metrics.scores import Scores
+from harness.metrics.stacks import Stack
 from harness.metrics.standard_errors import Groups
-from harness.store.choice_cells import ChoiceCells, Records, columns_of, file_of
+from harness.store.choice_cells import ChoiceCells, Records, file_of
 from harness.store.documents import Docs, TaskMeta, doc_of, task_columns, task_meta_of, with_earlier_groups
 from harness.store.files import AGAIN, OLD, Columns, StoreFiles
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import CellId, Settings
 from harness.store.locks import lock_of
 from harness.store.sample_cells import SampleCells
+from harness.store.stacks import stacked
 from harness.store.token_cells import TokenCells, Tokens
 from harness.types import Checkpoint, Task
 from harness.types.json import Json, JsonObject
@@ -127,12 +130,19 @@ class Store:
     def cells(self) -> list[Cell]:
         """Return all cells with their names; raise StoreError if a file with the name of one is missing."""
         cells = []
-        for name in sorted(self.cell_names()):
-            cell = CellId.of(name)
-            self._expect_names(cell)
+        for cell in map(CellId.of, sorted(self.cell_names())):
+            if not self._has_names(cell):
+                self._expect_names(cell)
             task, settings = self.task_meta[cell.fingerprint]["name"], self.settings[cell.settings]
             cells += [Cell(cell, checkpoint, task, settings) for checkpoint in self.checkpoints[cell.checkpoint]]
         return cells
+
+    def _has_names(self, cell: CellId) -> bool:
+        return (
+            cell.fingerprint in self.task_meta
+            and cell.settings in self.settings
+            and cell.checkpoint in self.checkpoints
+        )
 
     def _named(self, cell: CellId) -> dict[str, bool]:
         """Return, for each file with a name of the cell, whether it is known."""
@@ -188,27 +198,24 @@ class Store:
 
     def load(self, cell: CellId) -> Scores:
         """Return the scores of a cell, joined with its documents."""
+        return stacked([self._records(cell)], self.docs(cell.fingerprint), self.task_meta[cell.fingerprint]).scores
+
+    def load_stack(self, cells: Sequence[CellId]) -> Stack | None:
+        """Return the scores of cells of one task as one; None where they do not offer the same."""
+        tables = [self._records(cell) for cell in cells]
+        if any(table.column_names != tables[0].column_names for table in tables):
+            return None
+        fingerprint = cells[0].fingerprint
+        found = stacked(tables, self.docs(fingerprint), self.task_meta[fingerprint])
+        return found if "token_counts" in found.scores.offers else None  # some cells may have all of theirs
+
+    def _records(self, cell: CellId) -> pa.Table:
+        """Return the table of a cell, whose documents are those of its task."""
         table = self.choice_cells.content(cell.name).table
-        docs, meta, columns = self.docs(cell.fingerprint), self.task_meta[cell.fingerprint], columns_of(table)
-        if not table["doc_id"].combine_chunks().equals(docs.row_doc_ids):
+        if not table["doc_id"].combine_chunks().equals(self.docs(cell.fingerprint).row_doc_ids):
             path = self.files.table(file_of(cell.name))
             raise self.files.damaged(path, "its documents are not those of its task")
-        return Scores(
-            kind=meta["kind"],
-            doc_ids=docs.doc_ids,
-            first=docs.first,
-            is_gold=docs.is_gold,
-            n_chars=docs.n_chars,
-            n_bytes=docs.n_bytes,
-            group=docs.group,
-            n_words=docs.n_words if meta["kind"] == "text" else None,
-            clustered=meta.get("groups") == "clusters",
-            logprob=columns["logprob"],
-            n_tokens=columns["n_tokens"],
-            truncated=columns["truncated"],
-            logprob_unconditional=columns.get("logprob_unconditional"),
-            is_greedy=columns.get("is_greedy"),
-        )
+        return table
 
     # --- names ---------------------------------------------------------------------------------------------------
 

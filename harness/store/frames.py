@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from harness.metrics.aggregation import estimate
+from harness.metrics.aggregation import Estimate, estimate
 from harness.metrics.intervals import Z
 from harness.metrics.per_document import Values
 from harness.metrics.samples import Samples, Scored
@@ -104,21 +104,32 @@ def document_frame(store: Store, cell: Cell, found: Valued) -> pd.DataFrame:
 
 
 def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Scalar]:
-    """Return a row of points as a dict, because one frame per row is slow."""
+    """Return the point of a metric of one cell."""
     metric, scores, fingerprint = measured.metric, measured.scores, cell.id.fingerprint
     average = store.task_meta[fingerprint]["average"]
+    found = estimate(metric, measured.values, store.groups(fingerprint), average)
+    return row_of(checkpoint_columns(cell), metric, found, truncated=scores.n_truncated, scores=scores)
+
+
+def row_of(
+    known: Mapping[str, Scalar], metric: Metric, value: Estimate, *, truncated: int, scores: Scored
+) -> dict[str, Scalar]:
+    """Return a row of points as a dict, because one frame per row is slow.
+
+    `known` are the columns of the checkpoint. `scores` are those of the cell, or of another cell of choices of its
+    task, which has the same chance level.
+    """
     found = {
         "metric": metric.name,
-        **vars(estimate(metric, measured.values, store.groups(fingerprint), average)),
-        "truncated": scores.n_truncated,
+        **vars(value),
+        "truncated": truncated,
         "chance": scores.chance if scores.offers & {"choices", "samples", "references"} else np.nan,
     }
     if isinstance(scores, Samples) and "samples" in metric.needs:
         found |= _counts(scores, found["value"], found["stderr"])
         if metric.name == "pass_rate" and not found["passed"]:
             found["high"] = scores.most
-    known = checkpoint_columns(cell)
-    return known | {f"doc_{name}" if name in known else name: value for name, value in found.items()}
+    return {**known} | {f"doc_{name}" if name in known else name: own for name, own in found.items()}
 
 
 def source_point(cell: Cell, found: SourceMetric, scores: Scored) -> dict[str, Scalar]:

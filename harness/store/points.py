@@ -29,24 +29,20 @@ from harness.errors import MetricError, StoreError, UsageError, choose, suggest
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
-from harness.metrics.per_document import per_document
-from harness.metrics.samples import Scored
 from harness.store.cells import Cell
 from harness.store.frames import (
-    Valued,
     checkpoint_columns,
     choice_frame,
     document_frame,
     frame_of,
-    point_of,
     sample_frame,
     source_frame,
-    source_point,
     token_frame,
 )
 from harness.store.groups import GroupedStore
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
+from harness.store.measured import Measuring
 from harness.store.point_figures import points_chart
 from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
 from harness.store.replicates import Replicates
@@ -54,7 +50,7 @@ from harness.store.source_metrics import is_of_source
 from harness.store.sourced import unbound
 from harness.store.subsets import Subset
 from harness.tables import Table
-from harness.types import Floats, Metric, Scalar
+from harness.types import Floats, Metric
 
 if TYPE_CHECKING:
     from harness.charts import Chart
@@ -192,27 +188,21 @@ class PointStore(GroupedStore):
         self, cells: Sequence[Cell], metrics: Sequence[str] | None, unit: str, *, named_task: bool
     ) -> pd.DataFrame:
         """Return values of metrics: one row per cell, or one row per document."""
-        rows, frames = list[dict[str, Scalar]](), list[pd.DataFrame]()
+        how = Measuring(self, metrics, named_task, self._replicates.keep)
+        found = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
+        if found.empty:
+            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
+        return ordered(found)
+
+    def _documents(self, cells: Sequence[Cell], how: Measuring) -> pd.DataFrame:
+        """Return values of metrics: one row per document."""
+        frames = list[pd.DataFrame]()
         for cell in cells:
             scores = self.load_any(cell.id)
-            chosen = self._metrics(metrics, scores, cell, named_task=named_task)
-            own = [self._valued(cell, metric, scores) for metric in chosen]
-            of_source = self.of_source(cell, metrics, named_task=named_task)
-            if unit == "checkpoint":
-                rows += [point_of(self, cell, measured) for measured in own]
-                rows += [source_point(cell, metric, scores) for metric in of_source]
-            else:
-                frames += [document_frame(self, cell, measured) for measured in own]
-                frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
-        if not rows and not frames:
-            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        return ordered(frame_of(rows) if rows else pd.concat(frames, ignore_index=True))
-
-    def _valued(self, cell: Cell, metric: Metric, scores: Scored) -> Valued:
-        """Return a metric with its values per document, which are kept for replicates."""
-        values = per_document(metric, scores)
-        self._replicates.keep(cell.id, metric, values.columns)
-        return Valued(metric, scores, values)
+            frames += [document_frame(self, cell, measured) for measured in how.valued(cell, scores)]
+            of_source = self.of_source(cell, how.names, named_task=how.named_task)
+            frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
         """Return the points without cells of a task, a family and metrics (None: all)."""
@@ -238,9 +228,10 @@ class PointStore(GroupedStore):
         readable = set() if others.empty else set(others["task"])  # not those of damaged files
         found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
         found |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
-        known = {cell.task for cell in self.cells()} | set(found)
-        if task is not None and found and task not in known:
-            raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
+        if task is not None and found:
+            known = {cell.task for cell in self.cells()} | set(found)
+            if task not in known:
+                raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
         found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
         if found and not self.selected(task, None):
             return found
@@ -332,12 +323,6 @@ class PointStore(GroupedStore):
         for metric in metrics:
             if metric in self.registries.metrics.elsewhere and metric not in there:
                 _ = self.registries.metrics[str(metric)]
-
-    def _metrics(self, names: Sequence[str] | None, scores: Scored, cell: Cell, *, named_task: bool) -> list[Metric]:
-        if names is None:
-            return applicable(scores, self.registries, str(self.task_meta[cell.id.fingerprint]["metric"]))
-        wanted: list[Metric] = [self.registries.metrics[name] for name in names if not is_of_source(name)]
-        return wanted if named_task else [metric for metric in wanted if set(metric.needs) <= scores.offers]
 
 
 def open_store(path: str | Path, *, create: bool = False, registries: Registries | None = None) -> PointStore:

@@ -10,9 +10,10 @@ from pathlib import Path, PurePath
 from typing import TextIO
 
 from harness.errors import TaskError, choose
-from harness.files import expect_regular, parse_json, read_all, read_lines
+from harness.files import MOST_LINE, expect_regular, parse_json, read_all, read_lines
 from harness.types import Json
 
+UTF8 = "utf-8-sig"  # some programs write a byte order mark before the text
 UNREADABLE = (ValueError, EOFError, OSError, csv.Error, zlib.error)  # what reading a file may raise
 
 
@@ -74,7 +75,7 @@ def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterat
         raise TaskError(f"{file}: expected {choose(READERS)}, or one of them with .gz")
     try:
         expect_regular(file)
-        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as stream:
+        with gzip.open(file, "rt", encoding=UTF8) if file.suffix == ".gz" else file.open(encoding=UTF8) as stream:
             for row in READERS[suffix](stream, file, columns):
                 yield from ({"file": stem, **inner} for inner in (_inner(row, rows, file) if rows else [row]))
     except TaskError:
@@ -120,7 +121,11 @@ def _object(row: Json, where: str) -> dict[str, Json]:
 
 
 def _csv_rows(stream: TextIO, file: Path, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
+    csv.field_size_limit(MOST_LINE)
     reader = csv.DictReader(read_lines(stream), fieldnames=list(columns) or None)
+    names = reader.fieldnames or ()
+    if twice := {name for name in names if list(names).count(name) > 1}:
+        raise TaskError(f"{file}: several columns have the name {choose(twice)}; rename all but one")
     for row in reader:
         if None in row or None in row.values():
             raise TaskError(

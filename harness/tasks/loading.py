@@ -26,6 +26,9 @@ MOST_CHOICES = 2**15 - 1  # of a document; a store numbers them with 16 bits
 WILDCARD = re.compile(r"[*?\[]")
 
 
+Found = dict[tuple[Path, int], Row]  # rows by file and number
+
+
 class Material(NamedTuple):
     """The rows of documents, and how their fields become prompts."""
 
@@ -107,17 +110,25 @@ def _material(file: TaskFile, data: Path | None) -> Material:
 def _from_files(file: TaskFile, folders: Sequence[Path], own: Path | None) -> Material:
     """Return the documents of the first folder that has some; links in `own`, which nobody named, stay inside."""
 
-    def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> list[Row]:
-        paths = find_files(patterns, folders)
-        for path in paths:
+    def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> Found:
+        found: Found = {}
+        for path in find_files(patterns, folders):
             if own and path.is_relative_to(own):
                 expect_own(path, own)
-        found = (row for path in paths for row in read_rows(path, columns, file.rows))
-        return [row for row in found if _counts(row, only)]
+            place = path.resolve()
+            numbered = enumerate(read_rows(path, columns, file.rows))
+            found |= {(place, i): row for i, row in numbered if _counts(row, only)}
+        return found
 
     shots = file.fewshot
-    solved = rows((shots.documents,), shots.columns or file.columns, shots.only) if shots else ()
-    return Material(_shown(file.prompt, shots, solved), rows(file.documents, file.columns, file.only))
+    solved = rows((shots.documents,), shots.columns or file.columns, shots.only) if shots else {}
+    scored = rows(file.documents, file.columns, file.only)
+    if (both := len(solved.keys() & scored.keys())) > len(file.leave_out):
+        raise TaskError(
+            f"fewshot: {both} documents are examples and are scored, too; choose another file, or separate ranges with "
+            "only: in both places"
+        )
+    return Material(_shown(file.prompt, shots, list(solved.values())), list(scored.values()))
 
 
 def _whole(value: Json) -> int:
@@ -135,6 +146,8 @@ def _counts(row: Row, only: Mapping[str, tuple[int, int]]) -> bool:
 
 
 def _from_hub(hub: HubTask) -> Material:
+    if hub.fewshot and hub.fewshot.split == hub.split:
+        raise TaskError(f"fewshot: the examples are documents of the scored split {hub.split!r}; choose another split")
     solved = HubRows(hub.source, hub.fewshot.split) if hub.fewshot else ()
     return Material(_shown(hub.prompt, hub.fewshot, solved), HubRows(hub.source, hub.split))
 

@@ -238,7 +238,7 @@ def _label(value: Json, labels: Sequence[Json]) -> int:
 
 
 def _index(value: Json) -> int:
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and value.isdecimal():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TaskError(f"gold is {value!r}; expected the index of a choice (from 0), or labels: in task.yaml")

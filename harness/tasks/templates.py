@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import TypeGuard
 
 from harness.errors import TaskError, suggest
@@ -134,6 +135,8 @@ def _filtered(value: Json, filters: list[str], path: str) -> str:
 
 
 def _as_text(value: Json, path: str) -> str:
+    if isinstance(value, float) and not isfinite(value):
+        raise TaskError(f"field {path!r} is {value}; expected text or a number")
     try:
         return str(value)
     except ValueError as error:  # a whole number of thousands of digits

@@ -206,9 +206,7 @@ def _selection_options(command: Any) -> Any:
         ),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of the selection."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return harness.add_options(command, options)
 
 
 def _level(command: Any) -> Any:

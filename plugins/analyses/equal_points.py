@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -106,13 +107,24 @@ def _of_store(
 
 
 def shared_documents(store: PointStore, seed: int) -> PointStore:
-    """Return the store with the same resamples of documents for every fit, independent of the seed for runs."""
+    """Return the store with the same resamples of documents for every fit, independent of the seed for runs.
+
+    Imported points, which are drawn from their standard errors, are drawn independently for each task and family.
+    """
 
     def replicates(
         points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
     ) -> dict[str, Floats]:
         del rng
-        return store.replicates(points, names, count, np.random.default_rng([seed, 1]))
+        found = store.replicates(points, names, count, np.random.default_rng([seed, 1]))
+        alone = points["checkpoint"].isna().to_numpy()
+        if alone.any():
+            named = points[alone][[name for name in ("task", "family") if name in points.columns]].iloc[0]
+            own = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
+            drawn = store.replicates(points[alone], names, count, own)
+            for name, column in found.items():
+                column[:, alone] = drawn[name]
+        return found
 
     shared = copy(store)  # a store, or a table with the same interface
     shared.replicates = replicates  # type: ignore[method-assign]  # the only method that differs

@@ -61,9 +61,7 @@ def _model_options(command: Any) -> Any:
         click.option("--tokens", type=float, help="Training tokens of the model to forecast."),
         click.option("--flops", type=float, help="Training FLOPs of the model to forecast."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return harness.add_options(command, options)
 
 
 def _fit_options(command: Any) -> Any:
@@ -103,9 +101,7 @@ def _fit_options(command: Any) -> Any:
         ),
         click.option("--json", "as_json", is_flag=True, help="Print the forecasts with their quantiles as JSON."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return harness.add_options(command, options)
 
 
 @harness.hookimpl

@@ -19,6 +19,7 @@ from harness.types import Bools, Floats
 from harness_plugins.engines.last_block import LastBlock, find_last_block
 from harness_plugins.engines.packing import Batch
 from harness_plugins.engines.prefixes import Prefix
+from harness_plugins.engines.ropes import rope_grows
 from harness_plugins.engines.upcast import Float32Head, in_float32
 
 CHUNK = {"cpu": 64, "cuda": 4096}  # rows of logits reduced together; on a CPU as many as fit its cache
@@ -73,6 +74,7 @@ class Forwards:
         self.chunk = CHUNK[device.split(":", maxsplit=1)[0]]
         self.head = Float32Head(model)
         self.gathers = True
+        self.rope_grows = rope_grows(model.config.get_text_config().to_dict())
         self.prefix = Prefix(model, device)
 
     @property
@@ -133,6 +135,18 @@ class Forwards:
     def close(self) -> None:
         """Restore the module."""
         self.head.remove()
+
+    def logits(self, ids: Any, at: Any) -> Any:
+        """Return the logits (t, V) of rows of ids (b, n) at flattened positions (t,)."""
+        import torch
+
+        with torch.inference_mode():
+            return self._logits({"input_ids": self._tensor(ids), "use_cache": False}, self._tensor(at))
+
+    def forget_length(self) -> None:
+        """Read one token, by which rotary embeddings that grow with the sequence return to their original state."""
+        if self.rope_grows:
+            self.logits(np.zeros((1, 1), dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     def plain(self, rows: Sequence[Row]) -> Answer:
         """Score rows, sorted by decreasing length and padded on the right; a causal model needs no mask for that."""

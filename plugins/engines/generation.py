@@ -2,11 +2,13 @@
 
 Prompts of equal length are batched, so that no padding is needed and every generating architecture is supported. Their
 common prefix is read once if the module shares prefixes exactly. Random numbers come from the seed of each sample.
+Texts are drawn from the distribution of the model: only EOS is taken from generation_config.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
@@ -20,6 +22,10 @@ from harness_plugins.engines.packing import LEAST_SHARED
 
 WINDOW = 256  # requests sorted together
 KEPT = {"cpu": 2**14, "cuda": 2**18}  # largest number of tokens in the key-value cache
+HARMLESS = {  # keys of generation_config.json: tokens, lengths, and those that a task or suite sets itself
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version", "max_length",
+    "max_new_tokens", "do_sample", "temperature", "top_p", "use_cache", "cache_implementation",
+}  # fmt: skip
 BEFORE = 8  # tokens of the prompt decoded with a sample, for its leading space
 
 
@@ -41,7 +47,9 @@ class Ends:
     """Stopping criterion: records where each row of a batch (b,) ends, and why."""
 
     def __init__(self, draws: Sequence[Draw], tokenizer: Any, eos: frozenset[int]) -> None:
-        self.draws, self.tokenizer, self.eos = draws, tokenizer, eos
+        self.draws, self.tokenizer = draws, tokenizer
+        special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.eos = [eos | {special[stop] for stop in draw.request.stop if stop in special} for draw in draws]
         self.begin = len(draws[0].request.prompt)
         self.ends = [0] * len(draws)
         self.finish = ["length"] * len(draws)
@@ -55,7 +63,7 @@ class Ends:
         for row, draw in enumerate(self.draws):
             if self.ends[row]:
                 continue
-            if last[row] in self.eos or self._stops(draw, input_ids[row, self.begin :]):
+            if last[row] in self.eos[row] or self._stops(draw, input_ids[row, self.begin :]):
                 self.ends[row], self.finish[row] = n, "stop"
             elif n >= draw.most:
                 self.ends[row] = n
@@ -170,20 +178,24 @@ class Generator:
         from transformers import GenerationConfig
 
         model, device = self.forwards.model, self.forwards.device
-        ends = Ends(draws, self.tokenizer, self._eos())
+        self.forwards.forget_length()
+        eos = eos_of(model, self.tokenizer)
+        ends = Ends(draws, self.tokenizer, eos)
+        most = max(draw.most for draw in draws)
         settings = GenerationConfig(
-            do_sample=False, max_new_tokens=max(draw.most for draw in draws), pad_token_id=0, use_cache=True
+            do_sample=False, max_new_tokens=most, pad_token_id=0, eos_token_id=sorted(eos) or None, use_cache=True
         )
         prompts = torch.tensor([draw.request.prompt for draw in draws], device=device)
         try:
-            ids = model.generate(
-                prompts,
-                attention_mask=torch.ones_like(prompts),
-                generation_config=settings,
-                logits_processor=[Choosing(draws, device)],
-                stopping_criteria=[ends],
-                **self._prefix_cache([draw.request.prompt for draw in draws]),
-            )
+            with _without_defaults(model):
+                ids = model.generate(
+                    prompts,
+                    attention_mask=torch.ones_like(prompts),
+                    generation_config=settings,
+                    logits_processor=[Choosing(draws, device)],
+                    stopping_criteria=[ends],
+                    **self._prefix_cache([draw.request.prompt for draw in draws]),
+                )
         except Exception as error:  # torch raises many types of errors
             if isinstance(error, MemoryError) or "out of memory" in str(error):
                 raise OutOfMemory(
@@ -199,7 +211,28 @@ class Generator:
             return {}
         return {"past_key_values": self.forwards.cache_of(prompts[0][:shared], len(prompts))}
 
-    def _eos(self) -> frozenset[int]:
-        own = getattr(self.forwards.model.generation_config, "eos_token_id", None)
-        found = own if isinstance(own, list) else [own]
-        return frozenset(i for i in (*found, self.tokenizer.eos_token_id) if i is not None)
+
+def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a text: those of generation_config.json or config.json, and the tokenizer's."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    found = own if isinstance(own, list) else [own]
+    return frozenset(i for i in (*found, tokenizer.eos_token_id) if i is not None)
+
+
+def unused_settings(model: Any) -> str:
+    """Return the settings of generation_config.json that would change what is generated and are not applied, or ""."""
+    found = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
+    named = {name: value for name, value in found.items() if name not in HARMLESS and not name.startswith("_")}
+    return ", ".join(f"{name} = {value}" for name, value in sorted(named.items()))
+
+
+@contextmanager
+def _without_defaults(model: Any) -> Iterator[None]:
+    """Keep `generate` from adding settings of generation_config.json, such as a repetition penalty, to its own."""
+    from transformers import GenerationConfig
+
+    theirs, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = theirs

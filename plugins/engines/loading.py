@@ -73,7 +73,8 @@ def read_tensors(
 ) -> dict[str, Any] | None:
     """Return the tensors of a checkpoint's safetensors files by name, after reading the files completely.
 
-    For CUDA they are copied to pinned memory. Returns None if `is_over()`, because the result is not needed any more.
+    For CUDA they are copied to pinned memory. Returns None if `is_over()`, because the result is
+    not needed any more, and if two files have a tensor of one name.
     """
     from safetensors.torch import load_file
 
@@ -83,6 +84,8 @@ def read_tensors(
         if is_over():
             return None
         found = load_file(file)
+        if tensors.keys() & found.keys():
+            return None  # which of them counts is decided by transformers
         tensors |= {name: tensor.pin_memory() for name, tensor in found.items()} if device == "cuda" else found
     return tensors
 

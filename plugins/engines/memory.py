@@ -32,6 +32,17 @@ def give_back() -> None:
     _call("malloc_trim", 0)
 
 
+def empty_pinned() -> None:
+    """Free the pinned memory that PyTorch keeps for further copies; prefetched weights leave as much as a model has."""
+    import torch
+
+    accelerator = getattr(torch, "accelerator", None)
+    empty = getattr(accelerator, "empty_host_cache", None)  # older versions have none
+    if empty:
+        with suppress(RuntimeError):  # without a GPU there is none to free
+            empty()
+
+
 def _call(name: str, *arguments: int) -> None:
     with suppress(AttributeError, OSError, TypeError):
         getattr(ctypes.CDLL(None), name)(*arguments)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 Pair = tuple[Any, Any]  # keys and values of one layer
+STEP = 64  # the room for new tokens is a multiple of this, so that it seldom grows
 
 
 class Prefix:
@@ -87,6 +88,7 @@ class Prefix:
                 return
             rows, new = max(rows, most), max(new, size - length)
         self.forget()
+        new = -(-new // STEP) * STEP
         self.rooms = [(_with_room(keys, rows, new), _with_room(values, rows, new)) for keys, values in self.kept]
 
 

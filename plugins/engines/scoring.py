@@ -105,13 +105,20 @@ class Scorer:
         gathered = Gathered(requests)
         while rows:
             batch = rows[: max(1, min(self.batch_tokens // len(rows[0].ids), self.scored // most))]
-            if len(batch[0].ids) - 1 > self.rope_switch:  # shorter rows have other frequencies without longer ones
-                batch = [row for row in batch if len(row.ids) - 1 > self.rope_switch]
+            if len(batch[0].ids) - 1 > self.rope_switch:
+                batch = self._of_one_frequency(batch)
             alone = len(batch[0].ids) if len(batch) == 1 else 0
             answer = self._or_halve(partial(self.forwards.plain, batch), alone)
             if answer:
                 rows = rows[len(batch) :]
                 yield partial(gathered.add, batch, answer)
+
+    def _of_one_frequency(self, batch: Sequence[Row]) -> Sequence[Row]:
+        """Return the first rows of a batch, which would have the same rotary frequencies if they were alone."""
+        self.forwards.forget_length()
+        longest = len(batch[0].ids)
+        shortest = longest if self.forwards.rope_grows else self.rope_switch + 2
+        return [row for row in batch if len(row.ids) >= shortest]
 
     def _or_halve(self, forward: Callable[[], Answer], alone: int) -> Answer | None:
         """Run a forward pass; when memory runs out, halve the budget for the rest of the run and return None.

@@ -17,6 +17,7 @@ from harness import Request
 from harness.types import Floats
 from harness_plugins.engines.forwards import Forwards, rows_of
 from harness_plugins.engines.packing import Run, grow, pack
+from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.upcast import in_float32
 
 LONGEST = 4096  # largest tree that is packed, in tokens; the mask is quadratic in it
@@ -48,18 +49,6 @@ class Sharing:
 def length_of(config: Mapping[str, Any], names: Iterable[str]) -> int | None:
     """Return the first integer among some keys of a config, or None."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
-
-
-def rope_switch(config: Mapping[str, Any]) -> int | None:
-    """Return the sequence length above which rotary frequencies change for the whole batch, or None."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, Mapping)]
-    places = [
-        kind.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-        for kind in kinds
-        if kind.get("rope_type", kind.get("type")) in {"longrope", "su"}
-    ]
-    return min((place for place in places if place), default=None)
 
 
 def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:

@@ -22,17 +22,18 @@ from typing import Any
 
 import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, Sample, SampleRequest
-from harness.engines import config_digest, how_to_install, read_config, tokenizer_digest
+from harness.engines import config_digest, how_to_install, own_ends, read_config, safetensors_files, tokenizer_digest
+from harness_plugins.engines.causality import expect_causal
 from harness_plugins.engines.forwards import Forwards
-from harness_plugins.engines.generation import Generator
+from harness_plugins.engines.generation import Generator, unused_settings
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
-from harness_plugins.engines.memory import give_back, keep_freed
+from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed
 from harness_plugins.engines.merging import add_adapter
+from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.scoring import BATCHES, Scorer
 from harness_plugins.engines.sharing import (
     Sharing,
     length_of,
-    rope_switch,
     sharing_of,
     sharing_with_other_weights,
 )
@@ -110,6 +111,11 @@ def inspect_installed(checkpoint: Checkpoint, folder: Path, **options: Any) -> E
     return info
 
 
+def module_of(folder: Path) -> tuple[str, str]:
+    """Return what checkpoints that are served by one module have in common: config.json, and the ends of texts."""
+    return config_digest(folder), str(own_ends(folder))
+
+
 def _is_rotary(config: Mapping[str, Any]) -> bool:
     return any(key.startswith(("rope", "rotary")) for key in config)
 
@@ -176,7 +182,7 @@ class TransformersEngine:
         self.model: Any = None
         self.scorer: Any = Scorer()
         self.folder = folder
-        self.config = config_digest(folder)
+        self.config = module_of(folder)
         self._serve(self._load(folder))
 
     def close(self) -> None:
@@ -189,6 +195,7 @@ class TransformersEngine:
         self._free()
         if self.settings.device_type == "cuda":
             torch.cuda.empty_cache()
+            empty_pinned()
 
     def _free(self) -> None:
         """Drop the module; run the garbage collector, which is slow, only if the module is still referenced."""
@@ -207,7 +214,9 @@ class TransformersEngine:
             "engine": "transformers",
             "transformers": transformers.__version__,
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if self.settings.device_type == "cuda" else platform.machine(),
+            "device": torch.cuda.get_device_name(self.settings.device)
+            if self.settings.device_type == "cuda"
+            else platform.machine(),
             "dtype": self.settings.dtype,
             "batch_tokens": self.scorer.batch_tokens,
             "shares": str(self.scorer.sharing),
@@ -237,6 +246,8 @@ class TransformersEngine:
         scorer.rope_switch = rope_switch(config.to_dict()) or self.context
         if why_not := forwards.settle_head():
             scorer.note(f"{name} computes all logits with its own head: {why_not}")
+        if not known.lasting:
+            expect_causal(forwards, min(self.context, scorer.rope_switch))
         if known.lasting:
             scorer.sharing = sharing_with_other_weights(forwards, known, self.context)
         else:
@@ -255,14 +266,14 @@ class TransformersEngine:
         """
         if checkpoint.adapter or self.settings.adapter:
             return
-        if config_digest(folder) == self.config and list(folder.glob("*.safetensors")):
+        if module_of(folder) == self.config and safetensors_files(folder):
             self.ahead = (folder, self.reader.submit(read_tensors, folder, self.settings.device_type, self.over.is_set))
         elif self.settings.dtype == "float32":
             self.ahead = (folder, self.reader.submit(self._load, folder))
 
     def swap(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Serve another checkpoint: copy its weights into the module, use the prefetched module, or load it."""
-        read, self.folder, self.config = self._read_ahead(folder), folder, config_digest(folder)
+        read, self.folder, self.config = self._read_ahead(folder), folder, module_of(folder)
         if checkpoint.adapter or self.settings.adapter:
             read, self.settings = None, replace(self.settings, adapter=checkpoint.adapter)
         if isinstance(read, Mapping) and copy_tensors(self.model, read):
@@ -291,6 +302,8 @@ class TransformersEngine:
         """Draw the samples of requests, batched by prompt length, never across cells."""
         settings = self.settings
         tokenizer = tokenizer_of(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
+        if unused := unused_settings(self.model):
+            self.scorer.note(f"texts are drawn without the settings of generation_config.json: {unused}")
         shares = self.scorer.sharing.prefixes and settings.max_length <= self.scorer.sharing.reach
         yield from Generator(self.scorer.forwards, tokenizer, settings.max_length, shares).generate(requests)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import harness
 from harness import Checkpoint, EngineError, EngineInfo
-from harness.engines import config_digest, how_to_install, tensors_digest
+from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tensors_digest
 from harness_plugins.engines.merging import merged_folder
 from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
@@ -42,13 +42,28 @@ def inspect(
     """Resolve dtype and max_length as the transformers engine does; report weight and cache types as quantisation."""
     for name in set(options) & set(OWN):
         raise EngineError(f"{checkpoint.label}: option {name} is set by the harness; use {OWN[name]} instead")
+    _expect_no_others(checkpoint, folder)
     settings: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
     info: EngineInfo = inspect_transformers(checkpoint, folder, device="cuda" if has_cuda() else "cpu", **settings)
     kinds = [options.get("quantization") or info.quantisation]
     if options.get("kv_cache_dtype", "auto") != "auto":
         kinds.append(f"kv_cache {options['kv_cache_dtype']}")
-    shape = "" if checkpoint.adapter else f"{config_digest(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+    shape = (
+        ""
+        if checkpoint.adapter
+        else f"{config_digest(folder)} {own_ends(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+    )
     return replace(info, quantisation=", ".join(kinds), shape=shape)
+
+
+def _expect_no_others(checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise EngineError where vLLM, which reads every safetensors file without an index, would load other weights."""
+    others = {file.name for file in folder.glob("*.safetensors")} - {file.name for file in safetensors_files(folder)}
+    if others and not (folder / "model.safetensors.index.json").exists():
+        raise EngineError(
+            f"{checkpoint.label}: vLLM would also load {', '.join(sorted(others))} beside model.safetensors; move "
+            "these files elsewhere, or use --engine transformers"
+        )
 
 
 @contextmanager

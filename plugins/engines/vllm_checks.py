@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.engines import BUFFER, MASK
+from harness.engines import BUFFER, MASK, safetensors_files
 from harness_plugins.engines.vllm_slots import Slot, Unclear, listed, own_heads, pattern, short, slots_of
 
 DENSE = {"float32": 1e-4}  # largest relative difference of a product from the exact one, in norm
@@ -184,7 +184,7 @@ def tensors_of(folder: str, device: Any) -> Iterator[tuple[str, Any]]:
     """Yield the named tensors of a checkpoint, file by file."""
     from safetensors import safe_open
 
-    for file in sorted(Path(folder).glob("*.safetensors")):
+    for file in safetensors_files(Path(folder)):
         with safe_open(file, framework="pt", device=str(device)) as stream:
             for name in stream.keys():  # noqa: SIM118  # not a mapping
                 yield name, stream.get_tensor(name)
@@ -228,7 +228,7 @@ class Checks:
         """Return the expected results; raise Unclear if these checks do not cover the model."""
         if self.parallel_config.world_size > 1:
             raise Unclear("the model is spread over several workers")
-        if not list(Path(folder).glob("*.safetensors")):
+        if not safetensors_files(Path(folder)):
             raise Unclear(f"{folder} contains no safetensors files")
         if self.model_config.quantization:
             raise Unclear(f"weights are quantised ({self.model_config.quantization})")

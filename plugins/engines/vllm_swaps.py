@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Checkpoint, Request, StoreError
-from harness.engines import read_config
+from harness.engines import read_config, safetensors_files
 from harness.files import cache_folder, digest_of, write_whole
 from harness_plugins.engines.memory import free_memory
 from harness_plugins.engines.transformers import open_engine as open_transformers
@@ -140,7 +140,7 @@ def second_opinion(
 
     Returns how they differ, or "" if they agree or were not compared.
     """
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in safetensors_files(folder))
     if canary is None or not 0 < size < min(SECOND_OPINION, free_memory() / 4) or settings["quantization"]:
         return ""
     asked = [Request(a.number, a.context, a.continuations) for a in canary_of(*canary)]

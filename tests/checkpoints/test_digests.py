@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness.checkpoints import digests
 from harness.checkpoints.digests import DigestCache, checkpoint_digest
+from harness.errors import FamilyError
 from harness.files import write_whole
 
 
@@ -54,6 +56,31 @@ def test_processes_that_cache_digests_at_the_same_time_keep_each_others(tmp_path
         checkpoint_digest(one, cache=first)
         checkpoint_digest(two, cache=second)
     assert {str(file / "model.safetensors") for file in (one, two)} <= set(json.loads(first.path.read_text()))
+
+
+def test_a_damaged_download_is_not_scored_under_the_digest_of_the_whole_one(tmp_path):
+    """The names of files in the cache of the hub are their SHA-256, which nobody compared with their bytes."""
+    (folder,) = _weights(tmp_path, 1)
+    weights = folder / "model.safetensors"
+    blob = tmp_path / hashlib.sha256(weights.read_bytes()).hexdigest()
+    expected = checkpoint_digest(folder)
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    assert checkpoint_digest(folder) == expected
+    blob.write_bytes(bytes(blob.stat().st_size))
+    with pytest.raises(FamilyError, match=f"is damaged: .*delete {blob} and download it again"):
+        checkpoint_digest(folder)
+    assert checkpoint_digest(folder, rehash=True) != expected
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "qwen.tiktoken", "source.spm", "tokenizer.model.v3", "bpe.codes"])
+def test_a_tokenizer_in_a_file_of_another_name_is_part_of_the_digest(tmp_path, name):
+    (folder,) = _weights(tmp_path, 1)
+    found = [(checkpoint_digest(folder), digests.state_of(folder))]
+    for content in ("a", "bc"):
+        (folder / name).write_text(content)
+        found.append((checkpoint_digest(folder), digests.state_of(folder)))
+    assert len(set(found)) == len({digest for digest, _ in found}) == len({state for _, state in found}) == 3
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"', "NESTED", '{"FILE": 3}', '{"FILE": {"stamp": STAMP}}'])

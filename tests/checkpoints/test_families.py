@@ -16,7 +16,7 @@ from harness.checkpoints.families import complete, find_family, locate, select
 from harness.checkpoints.family_files import load_family
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.steps import parse_steps
-from harness.checkpoints.weights import measure, tensor_shapes
+from harness.checkpoints.weights import measure, tensor_shapes, weight_files
 from harness.host import PluginHost
 
 
@@ -193,6 +193,22 @@ def test_an_untied_head_is_counted_but_not_among_non_embedding_parameters(tmp_pa
     assert (sizes.params, sizes.params_non_embedding, sizes.head) == (96, 16, 40)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("backbone.embeddings.weight", "lm_head.weight"),
+        ("model.tok_embeddings.weight", "output.weight"),
+        ("transformer.tokens_embed.weight", "lm_head.weight"),
+        ("bert.embeddings.word_embeddings.weight", "cls.output_layer.weight"),
+    ],
+    ids=["mamba", "internlm2", "openai-gpt", "bert"],
+)
+def test_embeddings_of_other_names_are_not_counted_outside_of_embeddings(tmp_path, names):
+    """Mamba's embedding was counted as layers, and so were its FLOPs by the convention 6ND_non_embedding."""
+    sizes = measure(write_checkpoint(tmp_path, dict.fromkeys(names, (10, 4)) | {"layers.0.output.weight": (4, 4)}))
+    assert (sizes.params, sizes.params_non_embedding, sizes.head) == (96, 16, 40)
+
+
 def test_buffers_of_older_versions_are_not_parameters(tmp_path):
     shapes = {
         "wte.weight": (10, 4),
@@ -204,6 +220,23 @@ def test_buffers_of_older_versions_are_not_parameters(tmp_path):
     }
     sizes = measure(write_checkpoint(tmp_path, shapes))
     assert (sizes.params, sizes.params_non_embedding, sizes.head) == (84, 12, 40)
+
+
+def test_optimizer_states_and_copies_beside_the_weights_are_no_parameters(tmp_path):
+    """consolidated.safetensors, as some repositories have it beside their shards, doubled params and FLOPs."""
+    write_checkpoint(tmp_path, {"wte.weight": (10, 4)})
+    save_file({"exp_avg.wte.weight": np.zeros((10, 4))}, tmp_path / "optimizer.safetensors")
+    assert (measure(tmp_path).params, weight_files(tmp_path)) == (40, [tmp_path / "model.safetensors"])
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"wte.weight": "model-00001-of-00001.safetensors"}}))
+    assert measure(tmp_path).params == 40
+    index.write_text(json.dumps({"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}))
+    with pytest.raises(FamilyError, match="lacks model-00001-of-00002.safetensors, which .*index.json names"):
+        measure(tmp_path)
+    index.write_text("[]")
+    with pytest.raises(FamilyError, match="not an index of weights"):
+        weight_files(tmp_path)
 
 
 def test_a_broken_safetensors_file_is_named(tmp_path):

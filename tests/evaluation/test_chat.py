@@ -83,6 +83,16 @@ def test_a_template_that_refuses_a_conversation_says_its_roles(tmp_path):
         requests(own, Chat(system_prompt="Count."), tmp_path, "auto")
 
 
+def test_a_template_that_drops_the_system_prompt_is_refused(tmp_path):
+    """Some templates render user and assistant only; the cell was stored as one with a system prompt."""
+    drops = PLAIN.replace("in messages", "in messages if m.role != 'system'")
+    own = tokenizer(tmp_path, adds_bos=False, template=drops)
+    assert drops != PLAIN
+    assert requests(own, Chat(), tmp_path, "auto")
+    with pytest.raises(TokenError, match="the chat template drops the system message; leave the system prompt"):
+        requests(own, Chat(system_prompt="Count."), tmp_path, "auto")
+
+
 @pytest.mark.parametrize("template", ["{% for m in messages %}{{ m.content }", "{{ nothing.here }}"])
 def test_a_template_with_a_mistake_is_to_be_corrected(tmp_path, template):
     own = tokenizer(tmp_path, adds_bos=False, template=template)

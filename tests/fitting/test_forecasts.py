@@ -18,6 +18,7 @@ from harness.errors import LawError, PluginError, UsageError
 from harness.fitting.forecast_scores import LEVELS, crps, interval_score, normal_scores, score
 from harness.fitting.forecast_stack import SHARPER, Cases, combine, rounded
 from harness.fitting.posteriors import pooled, sample
+from harness.fitting.result import save_fits
 from harness.fitting.rungs import read_ladders
 from harness.fitting.verdicts import verdict
 from harness.host import load_plugins
@@ -439,3 +440,16 @@ def test_rows_that_a_forecast_cannot_use_are_refused_or_said():
     lost = harness.forecast(points.assign(acc=[np.nan, *points["acc"][1:]], bpb=[np.nan, 4, 3, 2, np.nan]), via="bpb")
     assert "1 of 5 rows have no acc and were left out" in lost.notes
     assert any("bpb is missing or 0 at some sizes" in note and "t, f" in note for note in lost.notes)
+
+
+def test_flops_that_are_not_those_of_params_and_tokens_are_refused(tmp_path):
+    """The law took the FLOPs and the table showed the params: no model has both."""
+    with pytest.raises(UsageError, match=r"times 6 x params x tokens; expected the three of one model"):
+        harness.forecast(ladder(), **BIG, flops=1e25)
+    assert len(harness.forecast(ladder(), **BIG, flops=6 * 2.2e9 * 4.4e10).frame) == 1
+    save_fits([harness.fit(ladder(), "line", value="acc", bootstrap=20)], tmp_path / "fit.json")
+    asked = ["predict", str(tmp_path / "fit.json"), "--params", "1e9", "--tokens", "2e10"]
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    found = CliRunner().invoke(main, [*asked, "--flops", "1e25"])
+    assert found.exit_code == 2
+    assert "expected the three of one model" in found.stderr

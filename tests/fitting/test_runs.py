@@ -162,3 +162,14 @@ def test_the_last_checkpoints_do_not_depend_on_the_order_of_rows():
     assert largest(points).tolist() == [False, False, True, True]
     with pytest.raises(LawError, match="selected by params, which is missing for b"):
         largest(points.assign(params=[1, 1, 2, np.nan]))
+
+
+def test_the_largest_size_of_a_family_without_params_is_that_of_most_flops(host: PluginHost):
+    """`--hold-out largest`, the default of plot, was an error for tables that say FLOPs only, so they had no curve."""
+    points = table(family="f", size=list("aabbccddd"), step=[1, 2] * 4 + [3]).drop(columns="params")
+    found = quick(points, host, hold_out="largest")
+    assert [row["point"] for row in found.hold_out] == ["f:d@1", "f:d@2", "f:d@3"]
+    assert "no params of f are known; the largest size is the one with the most FLOPs" in found.warnings
+    assert not any("no params" in said for said in quick(points.assign(params=points["flops"]), host).warnings)
+    with pytest.raises(LawError, match="params, which is missing for f:b@1"):
+        quick(points.assign(params=[1e9, 1e9, None, None, 2e9, 2e9, 3e9, 3e9, 3e9]), host, hold_out="largest")

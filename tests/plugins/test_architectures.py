@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from harness import Request
+from harness import EngineError, Request
 from harness_plugins.engines import sharing
 from harness_plugins.engines.transformers import open_engine
 from tests.plugins.test_transformers import CHECKPOINT, GPT, PLAIN, SHARING, SMALL, TINY, WIDE, located, requests, saved
@@ -25,6 +25,12 @@ MORE: dict[str, Any] = {
     ),
     "biogpt": transformers.BioGptConfig(**SMALL, intermediate_size=48, max_position_embeddings=128),
     "cohere": transformers.CohereConfig(**TINY),
+    "cohere2": transformers.Cohere2Config(**TINY, sliding_window=64, logit_scale=0.0625),
+    "deepseek_v3": transformers.DeepseekV3Config(
+        **{**TINY, "num_key_value_heads": 2}, **EXPERTS, n_routed_experts=4, n_shared_experts=1, n_group=1,
+        topk_group=1, moe_intermediate_size=16, first_k_dense_replace=1, kv_lora_rank=8, q_lora_rank=8,
+        qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+    ),
     "falcon_h1": transformers.FalconH1Config(**WIDE, **MAMBA2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
     "falcon_rotary": transformers.FalconConfig(**SMALL, alibi=False),
     "glm": transformers.GlmConfig(**WIDE, pad_token_id=0),
@@ -33,17 +39,26 @@ MORE: dict[str, Any] = {
         vocab_size=200, hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
         window_size=64, max_position_embeddings=128,
     ),
+    "gpt_oss": transformers.GptOssConfig(**WIDE, **EXPERTS, num_local_experts=4, sliding_window=64),
     "granite": transformers.GraniteConfig(**TINY, logits_scaling=4.0),
     "jamba": transformers.JambaConfig(
         **TINY, mamba_d_state=4, attn_layer_period=2, attn_layer_offset=1, num_experts=2, use_mamba_kernels=False
     ),
     "lfm2": transformers.Lfm2Config(**TINY, layer_types=["conv", "full_attention"]),
+    "llama4": transformers.Llama4TextConfig(
+        **WIDE, intermediate_size_mlp=48, num_local_experts=2, num_experts_per_tok=1, attention_chunk_size=64
+    ),
     "mamba2": transformers.Mamba2Config(
         vocab_size=200, hidden_size=32, num_hidden_layers=2, state_size=4, num_heads=4, head_dim=16, n_groups=1
     ),
     "mixtral": transformers.MixtralConfig(**TINY, num_local_experts=4, **EXPERTS),
     "olmoe": transformers.OlmoeConfig(**TINY, num_experts=4, **EXPERTS),
     "phi3": transformers.Phi3Config(**TINY, pad_token_id=0),
+    "qwen3_next": transformers.Qwen3NextConfig(
+        **WIDE, **EXPERTS, num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+        linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+    ),
     "recurrent_gemma": transformers.RecurrentGemmaConfig(
         **SMALL, intermediate_size=96, num_key_value_heads=1, lru_width=32, attention_window_size=64,
         block_types=["recurrent", "attention"],
@@ -158,6 +173,40 @@ def test_frequencies_of_long_sequences_in_a_batch_do_not_change_the_short_ones(t
     one_by_one = scored(tmp_path, requests, "float32", share=False, batch_tokens=1)
     together = scored(tmp_path, requests, "float32")
     assert all(together[key] == pytest.approx(one_by_one[key], abs=1e-4) for key in one_by_one)
+
+
+def test_dynamic_frequencies_do_not_depend_on_longer_sequences_read_before(tmp_path):
+    """Scores of contexts beyond the original length were off by 3 nats, and depended on the order of requests."""
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    model = saved(tmp_path, transformers.LlamaConfig(**{**TINY, "max_position_embeddings": 32}, rope_parameters=rope))
+    requests = [replace(r, key=i) for i, r in enumerate(asked()[:3] + with_longer_choices())]
+    expected = {}
+    for request in requests:
+        for k, continuation in enumerate(request.continuations):
+            model(torch.tensor([[1]]), use_cache=False)  # back to the original frequencies
+            ids = torch.tensor([request.context + continuation[:-1]])
+            with torch.inference_mode():
+                rows = torch.log_softmax(model(ids, use_cache=False).logits[0, len(request.context) - 1 :], -1)
+            expected[request.key, k] = float(rows.gather(1, torch.tensor(continuation)[:, None]).sum())
+    for order in (requests, requests[::-1]):
+        found = scored(tmp_path, order, "float32", max_length=128)
+        assert all(found[key][k] == pytest.approx(expected[key, k], abs=1e-4) for key, k in expected)
+
+
+ENCODER = {"vocab_size": 200, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "pad_token_id": 0}
+NOT_CAUSAL = {
+    "bert": transformers.BertConfig(**ENCODER, num_attention_heads=2),
+    "gemma3": transformers.Gemma3TextConfig(**WIDE, sliding_window=64, use_bidirectional_attention=True),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(NOT_CAUSAL))
+def test_a_model_that_reads_the_tokens_that_follow_is_not_scored(tmp_path, kind):
+    """Encoders load as language models; their scores depended on the padding of the batch, without a word."""
+    saved(tmp_path, NOT_CAUSAL[kind])
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(EngineError, match="is not a causal language model: tokens that follow change"):
+            scored(tmp_path, asked(), dtype)
 
 
 CAPPED = transformers.Gemma2Config(**WIDE, query_pre_attn_scalar=16, final_logit_softcapping=1.0)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
+import harness
 from harness import EngineError, OutOfMemory, Sample, SampleRequest
 from harness.host import PluginHost
 from harness_plugins.engines import generation
@@ -86,6 +91,66 @@ def test_a_text_ends_before_the_first_of_its_stops(engine, words):
         (cut,) = engine.generate([SampleRequest("x", words, 16, stop=("nowhere", stop))])
         assert (cut.text, cut.finish) == (whole.text[: whole.text.index(stop)], "stop")
         assert cut.ids == whole.ids[: len(cut.ids)]
+
+
+def copied(host: PluginHost, folder: Path, **settings: Any) -> Path:
+    """Copy a checkpoint and give it a generation_config.json."""
+    shutil.copytree(located(host, "aster:w64l2@1600")[1], folder)
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings", [{"repetition_penalty": 5.0}, {"guidance_scale": 3.0}, {"num_beams": 3}, {"max_time": 0.0}], ids=str
+)
+def test_settings_beside_the_weights_change_no_text_and_are_said(tmp_path, host, engine, words, settings):
+    """A repetition penalty changed every text of a model that came with one; lm-eval applies it, too."""
+    asked = SampleRequest("x", words, 12, n=2, temperature=1.0, seed=3)
+    expected = drawn(engine, [asked])
+    with open_engine(CHECKPOINT, copied(host, tmp_path / "own", **settings), max_length=64) as other:
+        assert drawn(other, [asked]) == expected
+        ((name, value),) = settings.items()
+        assert f"without the settings of generation_config.json: {name} = {value}" in other.scorer.notes[-1]
+        assert getattr(other.model.generation_config, name) == value
+
+
+def test_a_stop_that_is_a_special_token_ends_a_text(tmp_path, host, engine, words):
+    """Special tokens are left out of texts, so that <|im_end|> was never found."""
+    (whole,) = engine.generate([SampleRequest("x", words, 16)])
+    folder, tokenizer = copied(host, tmp_path / "own", eos_token_id=0), tmp_path / "own" / "tokenizer.json"
+    found = json.loads(tokenizer.read_text())
+    (end,) = (i for token, i in found["model"]["vocab"].items() if token == ".")
+    found["added_tokens"].append({**found["added_tokens"][0], "id": end, "content": ".", "special": True})
+    tokenizer.write_text(json.dumps(found))
+    assert end in whole.ids
+    with open_engine(CHECKPOINT, folder, max_length=64) as other:
+        (cut,) = other.generate([SampleRequest("x", words, 16, stop=(".",))])
+    assert (cut.ids, cut.finish) == (whole.ids[: whole.ids.index(end) + 1], "stop")
+    assert cut.text == whole.text[: whole.text.index(".")]
+
+
+def test_ends_of_texts_are_those_of_the_checkpoint_that_was_swapped_in(tmp_path, host, engine, words):
+    (whole,) = engine.generate([SampleRequest("x", words, 16)])
+    folder = copied(host, tmp_path / "own", eos_token_id=[0, whole.ids[3]])
+    engine.prefetch(CHECKPOINT, folder)
+    engine.swap(CHECKPOINT, folder)
+    (cut,) = engine.generate([SampleRequest("x", words, 16)])
+    assert cut.ids == whole.ids[: whole.ids.index(whole.ids[3]) + 1]
+
+
+def test_other_ends_of_texts_beside_the_weights_are_another_cell(tmp_path, host):
+    """Whoever added <|eot_id|> to generation_config.json was told that the texts are already stored."""
+    folder = copied(host, tmp_path / "own")
+    ends = [{}, {"eos_token_id": 0}, {"eos_token_id": [0, 17]}, {"eos_token_id": [0, 17]}]
+    written = []
+    for settings in ends:
+        (folder / "generation_config.json").write_text(json.dumps(settings))
+        tasks = ["nano_addition_gen", "nano_job"]
+        written.append(harness.evaluate([str(folder)], tasks, tmp_path / "store", limit=2, registries=host).written)
+    assert written == [2, 1, 1, 0]  # config.json names 0, too
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(harness.HarnessError, match="generation_config.json"):
+        harness.evaluate([str(folder)], ["nano_addition_gen"], tmp_path / "store", registries=host).check()
 
 
 def test_little_of_the_mass_leaves_what_is_most_probable(engine, words):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness_plugins.engines.prefixes import Prefix
+from harness_plugins.engines.prefixes import STEP, Prefix
 from harness_plugins.engines.transformers import open_engine
 from tests.plugins.test_transformers import SHARING, few_shot, located, saved
 
@@ -29,15 +29,15 @@ def test_batches_after_a_prefix_give_the_logits_of_a_copy(prefix):
         expected = logits(prefix, prefix.cache(len(ids)), ids)
         assert torch.equal(logits(prefix, prefix.cache_for(len(ids), len(ids[0])), ids), expected)
     assert prefix.is_verified
-    assert prefix.rooms[0][0].shape[::2] == (2, 8)  # rows; tokens of the prefix and after it
+    assert prefix.rooms[0][0].shape[::2] == (2, 4 + STEP)  # rows; tokens of the prefix and after it
 
 
 def test_a_cache_that_gets_longer_than_its_room_grows(prefix):
     for cache in (short := prefix.cache_for(1, 2), long := prefix.cache(1)):
-        for ids in ([[1, 2]], [[3]], [[4]]):
+        for ids in ([[1, 2]], [[3] * STEP], [[4]]):
             last = logits(prefix, cache, ids)
-    assert short.get_seq_length() == long.get_seq_length() == 8
-    assert torch.equal(last, logits(prefix, _with(prefix, [[1, 2]], [[3]]), [[4]]))
+    assert short.get_seq_length() == long.get_seq_length() == 7 + STEP
+    assert torch.equal(last, logits(prefix, _with(prefix, [[1, 2]], [[3] * STEP]), [[4]]))
 
 
 def _with(prefix: Prefix, *steps):

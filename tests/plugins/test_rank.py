@@ -13,6 +13,7 @@ from harness import LawError, UsageError
 from harness.cli import main
 from harness.fitting.crossings import gain
 from harness.fitting.fit import fit
+from harness.fitting.point_source import table_points
 from harness.host import PluginHost
 from harness.store.points import PointStore
 from harness_plugins.analyses.equal_compute import best, ranking
@@ -195,3 +196,18 @@ def test_a_family_without_degrees_of_freedom_is_not_ranked(host: PluginHost):
     assert [row[2] for row in scores.rows] == ["a", "b"]
     assert all(row[3].high > row[3].low for row in scores.rows)
     assert any("c: 4 points leave sigmoid no degree of freedom" in note for note in scores.notes)
+
+
+def test_errors_of_imported_families_are_not_paired(host: PluginHost):
+    """Point i had the same error in every family, which cancelled: 90 % intervals of differences covered 54 %."""
+    flops, rng = np.geomspace(1e18, 1e22, 8), np.random.default_rng(0)
+    line = {"flops": flops, "params": np.sqrt(flops / 120), "stderr": 0.02, "metric": "acc"}
+    named_by = [{"family": family, "task": task} for family in ("ash", "beech") for task in ("s", "t")]
+    rise = 0.2 + 0.05 * np.arange(8)
+    frames = [pd.DataFrame({**line, **names, "value": rise + rng.normal(scale=0.02, size=8)}) for names in named_by]
+    store = table_points(pd.concat(frames), registries=host)
+    tables = named(rank(store, at={"flops": 1e20}, law="line", host=host, bootstrap=1000))
+    alone = {row[:3:2]: row[3].high - row[3].low for row in tables["scores"].rows}
+    for row in tables["differences"].rows:
+        apart = np.hypot(alone[row[0], "ash"], alone[row[0], "beech"])
+        assert row[4].high - row[4].low == pytest.approx(apart, rel=0.15)

@@ -23,7 +23,9 @@ from harness.host import PluginHost
 from harness.testing import check_engine
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.loading import copy_tensors
+from harness_plugins.engines.memory import empty_pinned
 from harness_plugins.engines.transformers import inspect, open_engine
+from harness_plugins.engines.vllm import inspect as inspect_vllm
 
 CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")
 
@@ -201,6 +203,22 @@ def test_a_swap_gives_the_scores_of_a_fresh_engine(host: PluginHost):
         assert not any((a == b).any() for a, b in zip(after, before, strict=True))
 
 
+def test_averaged_weights_in_the_same_folder_are_not_swapped_in(host: PluginHost, tmp_path):
+    """model_ema.safetensors replaced model.safetensors in every checkpoint except the first of a sweep."""
+    first, (checkpoint, folder) = located(host, "aster:w64l2@100"), located(host, "aster:w64l2@400")
+    averaged = located(host, "aster:w64l2@1600")[1] / "model.safetensors"
+    shutil.copytree(folder, tmp_path / "both")
+    shutil.copy(averaged, tmp_path / "both" / "model_ema.safetensors")
+    with open_engine(checkpoint, folder) as engine:
+        expected = {score.key: score.logprobs for score in engine.score(requests())}
+    with open_engine(*first) as engine:
+        engine.prefetch(checkpoint, tmp_path / "both")
+        engine.swap(checkpoint, tmp_path / "both")
+        assert all((score.logprobs == expected[score.key]).all() for score in engine.score(requests()))
+    with pytest.raises(EngineError, match=r"vLLM would also load model_ema.safetensors beside model.safetensors; move"):
+        inspect_vllm(checkpoint, tmp_path / "both")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_checkpoint_of_another_architecture_is_swapped_in(host: PluginHost, dtype):
     """It is built while its predecessor is scored (in float32), and another file that is read ahead does no harm."""
@@ -267,6 +285,10 @@ print(held - resident() > 2**25)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", run], check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_without_a_gpu_there_is_no_pinned_memory_to_free_and_no_error():
+    empty_pinned()  # PyTorch raises RuntimeError
 
 
 def test_weights_whose_names_do_not_fit_are_loaded_anew(host: PluginHost):

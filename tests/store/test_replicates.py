@@ -8,7 +8,7 @@ import pytest
 
 import harness
 from harness.fitting.wide_points import widen
-from harness.store import replicates
+from harness.store import measured, replicates
 
 
 @pytest.fixture
@@ -57,3 +57,11 @@ def test_cells_that_points_were_made_of_are_not_read_again(nano_store, monkeypat
     assert {name: column.tobytes() for name, column in found.items()} == {
         name: column.tobytes() for name, column in expected.items()
     }
+
+
+def test_points_of_cells_measured_together_are_those_of_each_alone(nano_store, monkeypatch):
+    """Values, standard errors and intervals are the same to the bit; only the number of calls of a metric differs."""
+    together = harness.open_store(nano_store.path).points()
+    monkeypatch.setattr(measured, "DOCUMENTS", 1)
+    alone = harness.open_store(nano_store.path).points()
+    pd.testing.assert_frame_equal(together, alone, check_exact=True)

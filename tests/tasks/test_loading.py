@@ -14,6 +14,7 @@ from harness import TaskError, UsageError
 from harness.host import PluginHost
 from harness.tasks import jinja_fields
 from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
+from harness.tasks.prompt_options import Prompting
 from harness.testing import check_task
 
 
@@ -466,3 +467,64 @@ def test_a_text_file_is_one_document(tmp_path):
         ("one", " First line.\n\nSecond {line}.\n"),
         ("two", "Another."),
     ]
+
+
+SHOTS = CHOICE + "fewshot: {documents: dev.jsonl, n: 1}\n"
+OF_A_RANGE = CHOICE + "fewshot: {documents: docs.jsonl, n: 1, only: {i: 0..2}}\n"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "count"),
+    [
+        (SHOTS.replace("docs.jsonl", '"*.jsonl"'), 1),
+        (SHOTS.replace("dev.jsonl", "./docs.jsonl"), 6),
+        (OF_A_RANGE, 3),
+        (OF_A_RANGE + "only: {i: 2..5}\n", 1),
+    ],
+    ids=["a wildcard", "another name", "no range of its own", "ranges that overlap"],
+)
+def test_examples_that_are_scored_under_another_name_or_range_are_refused(tmp_path, yaml, count):
+    """A document whose answer stood in its own prompt was scored, without a word."""
+    rows = [{"q": f"{i} + 1 =", "c": ["5", "4"], "g": 0, "i": i} for i in range(6)]
+    path = write_task(tmp_path, yaml, rows)
+    (path / "dev.jsonl").write_text(json.dumps({**rows[0], "q": "dev"}) + "\n")
+    with pytest.raises(TaskError, match=f"fewshot: {count} documents are examples and are scored, too"):
+        load_task(read_task_file(path))
+    whole = OF_A_RANGE.replace("0..2", "0..1") + "only: {i: 2..5}\n"
+    assert len(load_task(read_task_file(write_task(tmp_path, whole))).docs) == 4
+
+
+def test_examples_asked_for_of_the_scored_documents_are_refused(tmp_path):
+    """--num-fewshot of a task that shows none by default, and names the documents that it scores."""
+    path = write_task(tmp_path, CHOICE + "fewshot: {documents: docs.jsonl, n: 0}\n", ROWS)
+    with pytest.raises(TaskError, match="2 documents are examples and are scored, too"):
+        load_task(read_task_file(path), prompting=Prompting(num_fewshot=1))
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path):
+    """YAML takes the last value of a key, and CSV the last column of a name."""
+    with pytest.raises(TaskError, match="the table at line 1 has the key 'gold' twice"):
+        read_task_file(write_task(tmp_path, CHOICE + "gold: 0\n"))
+    path = write_task(tmp_path, CHOICE.replace("docs.jsonl", "docs.csv"))
+    (path / "docs.csv").write_text("q,g,g\nx,0,1\n")
+    with pytest.raises(TaskError, match=r"docs.csv: several columns have the name g"):
+        load_task(read_task_file(path))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400"])
+def test_a_choice_that_is_missing_in_a_table_is_not_the_text_nan(tmp_path, value):
+    path = write_task(tmp_path, CHOICE)
+    (path / "docs.jsonl").write_text('{"q": "x", "c": ["a", VALUE], "g": 0}'.replace("VALUE", value))
+    with pytest.raises(TaskError, match=r"document 0: field 'c' is (nan|inf); expected text or a number"):
+        load_task(read_task_file(path))
+
+
+def test_a_byte_order_mark_long_fields_and_digits_that_are_no_numbers(tmp_path):
+    path = write_task(tmp_path, CHOICE.replace("docs.jsonl", "docs.*").replace("choices: c", "choices: [a, b]"))
+    (path / "docs.csv").write_text(f'\ufeffq,g\n"{"long " * 40_000}",1\n')
+    (doc,) = load_task(read_task_file(path)).docs
+    assert (len(doc.contexts[0]), doc.gold) == (200_000, (1,))
+    (path / "docs.csv").rename(path / "away")
+    (path / "docs.jsonl").write_text('\ufeff{"q": "x", "g": "²"}\n')
+    with pytest.raises(TaskError, match="document 0: gold is '²'; expected the index of a choice"):
+        load_task(read_task_file(path))
