@@ -264,39 +264,54 @@ class PointStore(GroupedStore):
         )
 
     def replicates(
-        self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
+        self,
+        points: pd.DataFrame,
+        names: Sequence[str],
+        count: int,
+        rng: np.random.Generator,
+        *,
+        errors: np.random.Generator | None = None,
     ) -> dict[str, Floats]:
         """Return metrics of wide points in resamples of their documents: (count, n) each.
 
         All checkpoints of a task share the resamples, because they share the documents. Imported points have none, and
-        some metrics of the sources of tasks have no values of documents: each is drawn from its standard error, or
-        stays as it is if that is unknown. Names that are not metrics (such as a loss of a family file) are omitted.
+        some metrics of the sources of tasks have no values of documents: each is drawn from its standard error with
+        `errors` (default: rng), or stays as it is if that is unknown. Names that are not metrics (such as a loss of a
+        family file) are omitted.
         """
-        imported = without_cell(points)
+        imported, errors = without_cell(points), errors or rng
         if not imported.any():
-            return self._of_documents(points, names, count, rng)
+            return self._of_documents(points, names, count, (rng, errors))
         known = [name for name in names if self._is_metric(name) or f"{name}_stderr" in points.columns]
         found = {name: np.empty((count, len(points))) for name in known}
-        measured = self.replicates(points[~imported], names, count, rng) if not imported.all() else {}
+        documents = points[~imported]
+        measured = {} if documents.empty else self._of_documents(documents, names, count, (rng, errors))
         for name, column in found.items():
             column[:, ~imported] = measured.get(name, np.nan)
-            column[:, imported] = redrawn(points[imported], name, count, rng)
+            column[:, imported] = redrawn(points[imported], name, count, errors)
         return found
 
     def _is_metric(self, name: str) -> bool:
         return name in self.registries.metrics or is_of_source(name)
 
     def _of_documents(
-        self, points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
+        self,
+        points: pd.DataFrame,
+        names: Sequence[str],
+        count: int,
+        rngs: tuple[np.random.Generator, np.random.Generator],
     ) -> dict[str, Floats]:
-        """Return metrics of points that were measured here in resamples of their documents: (count, n) each."""
+        """Return metrics of points that were measured here in resamples of their documents: (count, n) each.
+
+        The generators draw documents, and the errors of metrics without values of documents.
+        """
         columns = points[["checkpoint", "fingerprint", "settings"]].itertuples(index=False)
         cells = [CellId(*ids) for ids in columns]
         registered: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
         of_source = [name for name in names if is_of_source(name)]
         means = [unbound(name) for name in of_source if all(self.is_mean(cell, name) for cell in cells)]
-        found = self._replicates.of(cells, registered + means, count, rng)
-        return found | {name: redrawn(points, name, count, rng) for name in of_source if name not in found}
+        found = self._replicates.of(cells, registered + means, count, rngs[0])
+        return found | {name: redrawn(points, name, count, rngs[1]) for name in of_source if name not in found}
 
     @cached_property
     def _replicates(self) -> Replicates:

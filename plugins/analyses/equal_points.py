@@ -109,22 +109,22 @@ def _of_store(
 def shared_documents(store: PointStore, seed: int) -> PointStore:
     """Return the store with the same resamples of documents for every fit, independent of the seed for runs.
 
-    Imported points, which are drawn from their standard errors, are drawn independently for each task and family.
+    Values without resampled documents (imported points, and metrics of lm-eval that are not means) are drawn from their
+    standard errors, independently for each task and family.
     """
 
     def replicates(
-        points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
+        points: pd.DataFrame,
+        names: Sequence[str],
+        count: int,
+        rng: np.random.Generator,
+        *,
+        errors: np.random.Generator | None = None,
     ) -> dict[str, Floats]:
-        del rng
-        found = store.replicates(points, names, count, np.random.default_rng([seed, 1]))
-        alone = points["checkpoint"].isna().to_numpy()
-        if alone.any():
-            named = points[alone][[name for name in ("task", "family") if name in points.columns]].iloc[0]
-            own = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
-            drawn = store.replicates(points[alone], names, count, own)
-            for name, column in found.items():
-                column[:, alone] = drawn[name]
-        return found
+        del rng, errors
+        named = points[[name for name in ("task", "family") if name in points.columns]].iloc[0]
+        own = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
+        return store.replicates(points, names, count, np.random.default_rng([seed, 1]), errors=own)
 
     shared = copy(store)  # a store, or a table with the same interface
     shared.replicates = replicates  # type: ignore[method-assign]  # the only method that differs

@@ -10,11 +10,13 @@ import pytest
 import harness
 from harness import Doc, SourceMetric, Task
 from harness.errors import MetricError, UsageError
+from harness.fitting.wide_points import widen
 from harness.host import PluginHost, load_plugins
 from harness.tasks.conversations import messages_of
 from harness.tasks.loading import find_tasks
 from harness.tasks.prompt_options import Prompting
 from harness.testing import inspect_fake, open_fake
+from harness_plugins.analyses.equal_points import shared_documents
 
 
 def made(name: str, **settings) -> Task:
@@ -33,7 +35,7 @@ def host() -> PluginHost:
         rows = np.array([doc.source["row"] for doc in task.docs], dtype=float)
         return [
             SourceMetric("mine:row", float(rows.mean()), 0.5, len(task.docs), values=rows),
-            SourceMetric("mine:whole", float(answers.logprob.sum()), float("nan"), len(task.docs)),
+            SourceMetric("mine:whole", float(answers.logprob.sum()), 0.5, len(task.docs)),
         ]
 
     class Plugin:
@@ -93,6 +95,23 @@ def test_metrics_of_a_source_have_a_row_a_document_where_they_have_values(store:
 def test_a_metric_that_the_source_does_not_have_is_an_error(store: harness.PointStore):
     with pytest.raises(MetricError, match="has no metric mine:none; it has mine:row, mine:whole"):
         store.points("mine:one", metrics=["mine:none"])
+
+
+def test_errors_of_metrics_that_are_not_means_are_not_paired_between_families(host: PluginHost, tmp_path: Path):
+    """Families had the same errors in every resample, as if they came from shared documents: they cancelled."""
+    families = ["aster:w32l2,w64l2@1600", "birch:w32l2,w64l2"]
+    harness.evaluate(families, ["mine:one"], tmp_path / "store", engine="fake", registries=host).check()
+    store = harness.open_store(tmp_path / "store", registries=host)
+    shared, names = shared_documents(store, 0), ["mine:row", "mine:whole"]
+    points = widen(store.points("mine:one", metrics=names))
+    first, second = (
+        shared.replicates(own, names, 400, np.random.default_rng(number))
+        for number, (_, own) in enumerate(points.groupby("family"))
+    )
+    assert (first["mine:row"] == second["mine:row"]).all()
+    values = (points.loc[points["family"] == name, "mine:whole"].to_numpy() for name in ("aster", "birch"))
+    apart = (first["mine:whole"] - next(values)) - (second["mine:whole"] - next(values))
+    assert apart.std() == pytest.approx(0.5 * 2**0.5, rel=0.1)
 
 
 def test_the_store_returns_a_task_as_it_was_scored(store: harness.PointStore, host: PluginHost):
