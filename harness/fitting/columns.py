@@ -204,6 +204,15 @@ def trials(frame: pd.DataFrame, name: str) -> Floats:
     return values
 
 
+def check_errors(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise LawError for a standard error below 0, or a number of documents below 1, of some measured columns."""
+    for name in names:
+        for column_name, least in ((f"{name}_stderr", 0.0), (f"{name}_n", 1.0)):
+            if column_name in frame.columns:
+                bad = (_numbers(frame, column_name) < least).to_numpy()
+                _refuse(frame, bad, f"{column_name} is less than {least:g}", f"{column_name} >= {least:g}")
+
+
 def shared_labels(points: pd.DataFrame) -> dict[str, str]:
     """Return family, task and conventions that all points share."""
     shared = [name for name in LABELS if name in points and len(set(points[name])) == 1]

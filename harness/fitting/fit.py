@@ -28,7 +28,7 @@ from harness.fitting.laws import configured
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
 from harness.fitting.result import LawFit
-from harness.fitting.warnings import warn
+from harness.fitting.warnings import of_families, warn
 from harness.fitting.wide_points import by_family, prepared
 from harness.host import default_host
 from harness.host.registries import Registries
@@ -107,12 +107,14 @@ def fit(
     :param step2_where: the same for the second step.
     :param step1_objective: the objective of the first step (default: the law's); `objective` is that of the last.
 
-    Raises LawError for points that no law can be fitted to. Weak inference is a warning in the fit.
+    Raises LawError for points that no law can be fitted to. Weak inference is a warning in the fit, and so are several
+    families that a law without families describes as one; `fit_families` fits each.
     """
     steps = (step1_where, step2_where, step1_objective)
     options = Options(objective, resample, bootstrap, level, starts, seed, *steps)
     request = Request(value, via, where, hold_out, store, options, law_options or {}, weights)
-    return fit_points(points, named_law(law, registries), request)
+    fitted = fit_points(points, named_law(law, registries), request)
+    return replace(fitted, warnings=(*of_families(fitted), *fitted.warnings))
 
 
 def fit_families(

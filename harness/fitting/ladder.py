@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.fitting.columns import arrays, check_units, effective_documents, shared_labels
+from harness.fitting.columns import arrays, check_errors, check_units, effective_documents, shared_labels
 from harness.fitting.hold_out import held_out, hold_out_notes
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
@@ -75,6 +75,7 @@ class Ladder:
         numbers = {name: numeric(points, name) for name in {"params", *ORDER, value} & set(points.columns)}
         columns = ((asked.via or law.via), value) if isinstance(law, ComposedLaw) else (value,)
         features = () if isinstance(law, ProcedureLaw) else steps[0].features
+        check_errors(frame, columns)
         warnings = (*check_units(frame, [name for step in steps for name in step.features]), *notes)
         return cls(
             points=points,

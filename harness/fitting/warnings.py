@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from harness.errors import choose
 from harness.fitting.columns import column
 from harness.fitting.fitted_formula import StepFit
 from harness.fitting.laws import bounds
@@ -45,6 +46,19 @@ def warn(fit: FitView, ladder: Ladder) -> Iterator[str]:
     if len(fit.steps) > 1:
         yield from _of_turn(fit, y)
     yield from _of_target(fit)
+
+
+def of_families(fit: FitView) -> Iterator[str]:
+    """Warn if points of several families were fitted together with a law that does not distinguish families."""
+    law, points = fit.steps[0].law, fit.points
+    if points is None or "family" not in points.columns or traits(law).pools or "family" in fit.features:
+        return
+    names = sorted(set(points["family"][~points["is_held_out"]].dropna().astype(str)))
+    if len(names) > 1:
+        yield (
+            f"points of {len(names)} families ({choose(names)}) were fitted together, as if they were one; "
+            "harness.fit_families fits each of them"
+        )
 
 
 def _seen(fit: FitView, ladder: Ladder) -> Ladder:

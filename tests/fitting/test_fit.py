@@ -638,6 +638,22 @@ def test_published_starts_are_those_of_the_source(host: PluginHost):
         quick(table(power(FLOPS)), "power", host, starts="published")
 
 
+def test_families_that_are_fitted_as_one_are_a_warning(host: PluginHost):
+    """The command fits each family; the function pooled them without a word."""
+    points = pd.concat([table(power(FLOPS, E=e), family=name) for name, e in (("a", 1.7), ("b", 2.5))])
+    assert quick(points, "power", host).warnings[0].startswith("points of 2 families (a, b) were fitted together")
+    each = fit_families(points, "power", value="y", registries=host, bootstrap=20)
+    own = [quick(points[points["family"] == "a"], "power", host), *(found for _, found in each)]
+    assert not [said for found in own for said in found.warnings if "fitted together" in said]
+
+
+@pytest.mark.parametrize(("name", "bad"), [("y_stderr", -0.1), ("y_n", 0)])
+def test_errors_and_counts_that_cannot_be_are_refused(host: PluginHost, name: str, bad: float):
+    points = table(power(FLOPS), **{name: [bad, *[100] * 11]})
+    with pytest.raises(LawError, match=f"{name} is less than . for row 0"):
+        quick(points, "power", host)
+
+
 def test_a_point_without_a_family_is_an_error(host: PluginHost):
     points = table(power(FLOPS), family=["a"] * 11 + [None])
     with pytest.raises(LawError, match="family is missing in rows 11"):
