@@ -25,6 +25,7 @@ from harness.fitting.held_out_scores import HeldOut, held_out_scores
 from harness.fitting.laws import Column, FeatureValues, configured, steps_of
 from harness.fitting.options import Options
 from harness.fitting.procedures import ProcedureFit
+from harness.fitting.warnings import without_freedom
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.intervals import wilson
@@ -101,6 +102,11 @@ class LawFit:
             axis=0,
         )
         return pd.DataFrame({**x, "value": self.curve(x), "low": low, "high": high, "beyond": beyond}), draws
+
+    @property
+    def no_freedom(self) -> str:
+        """Return why there is no residual degree of freedom, and so no interval; "" where there is one."""
+        return without_freedom(self)
 
     @property
     def scores(self) -> Scores:

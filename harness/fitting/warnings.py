@@ -61,6 +61,23 @@ def of_families(fit: FitView) -> Iterator[str]:
         )
 
 
+def without_freedom(fit: FitView) -> str:
+    """Return why a step of a fit has no residual degree of freedom and what to do, "" if all steps have one."""
+    step = next((step for step in fit.steps if not step.dof), None)
+    if step is None:
+        return ""
+    if fit.runs > 1 or step.n <= len(step.parameters):
+        return (
+            f"{step.n} points leave {step.law.name} no degree of freedom, so that its intervals are unknown; choose a "
+            "law with fewer parameters"
+        )
+    how = f", as runs are distinguished by {', '.join(fit.told_apart)}" if fit.told_apart else ""
+    return (
+        f"{step.n} points of one run{how}, leave {step.law.name} no degree of freedom, so that its intervals are "
+        "unknown; if they are several runs, name the column that distinguishes them with --run"
+    )
+
+
 def _seen(fit: FitView, ladder: Ladder) -> Ladder:
     """Return the points of the last step that have a value; some laws also learn from points without one."""
     rows = ladder.rows[-1] if ladder.rows else None

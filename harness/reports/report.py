@@ -189,8 +189,10 @@ def _fits(
             for family, result in fit_families(own, name, value=str(metric), **options):
                 if isinstance(result, LawError):
                     note(f"{name}: {task}, {family}: {result}")
-                else:
-                    yield str(task), family, result
+                    continue
+                if result.no_freedom:
+                    note(f"{name}: {task}, {family}: no interval is drawn: {result.no_freedom}")
+                yield str(task), family, result
         except LawError as error:
             note(f"{name}: {task}: {error}")
 

@@ -126,11 +126,8 @@ def _fit(points: Points, own: pd.DataFrame, asked: Asked, host: Any, *, seed: in
         return frontier(wide, points.metric, rises=points.rises, rng=rng, **options)
     law = law_of(asked, points, wide, host)
     found = harness.fit(wide, law, value=points.metric, store=points.store, registries=host, seed=seed, **options)
-    if not all(step.dof for step in found.steps):
-        raise LawError(
-            f"{len(wide)} points leave {law.name} no degree of freedom, so that its intervals are unknown; choose a "
-            "--law with fewer parameters"
-        )
+    if found.no_freedom:
+        raise LawError(found.no_freedom)
     return found
 
 

@@ -198,6 +198,18 @@ def test_a_family_without_degrees_of_freedom_is_not_ranked(host: PluginHost):
     assert any("c: 4 points leave sigmoid no degree of freedom" in note for note in scores.notes)
 
 
+def test_checkpoints_of_one_run_are_called_so(host: PluginHost):
+    """The message on 8 points of one run was that they are too few for 4 parameters."""
+    flops = np.geomspace(1e20, 1e23, 8)
+    score = 0.25 + 0.5 / (1 + np.exp(-1.5 * (np.log10(flops) - 21.5))) + 0.01 * np.cos(np.arange(8))
+    table = pd.DataFrame({"family": ["a"] * 8 + ["b"] * 8, "flops": [*flops, *flops], "size": "1b"})
+    table["acc"] = [*score, *(score - 0.02)]
+    told = "8 points of one run, as runs are distinguished by family, size, leave sigmoid no .*several runs.*--run"
+    with pytest.raises(UsageError, match=told):
+        rank(table, at={"flops": 1e22}, metric="acc", host=host, **FAST)
+    assert rank(table.assign(run=range(16)), at={"flops": 1e22}, metric="acc", host=host, **FAST)
+
+
 def test_errors_of_imported_families_are_not_paired(host: PluginHost):
     """Point i had the same error in every family, which cancelled: 90 % intervals of differences covered 54 %."""
     flops, rng = np.geomspace(1e18, 1e22, 8), np.random.default_rng(0)

@@ -266,6 +266,13 @@ def test_values_over_many_decades_are_drawn_on_a_logarithmic_axis():
     assert scales["acc"] == {None}
 
 
+def test_a_law_without_a_band_is_noted():
+    """Points of one run have no degree of freedom; the figure had no band, without a word."""
+    said = list[str]()
+    plot_task(few_points().assign(size="1b", params=1e9), "acc", law="line", hold_out="flops > 9e19", note=said.append)
+    assert "line: acc, ash: no interval is drawn: 4 points of one run" in " ".join(said)
+
+
 def test_a_law_of_flops_is_not_drawn_over_tokens_that_all_sizes_share():
     """Its curve was a vertical line at the tokens of the last checkpoints, and at the params of the smallest size."""
     params, steps = np.geomspace(1e8, 1e10, 5), np.array([1, 2, 4, 8])
