@@ -210,11 +210,14 @@ def _of_largest(fit: FitView, y: Floats, ladder: Ladder) -> Iterator[str]:
     points, known = ladder.points, ladder.arrays
     if "flops" not in points.columns:
         return
-    compute = known["flops"] if "flops" in known else column(points, "flops")
+    compute = ladder.numbers["flops"]  # unknown (NaN) in some rows, unless the law uses it
     x = {name: known[name] for name in fit.features} if known else fit.steps[0].read(points)
     stderr = points.get(f"{fit.value}_stderr", pd.Series(0.0, index=points.index)).to_numpy(dtype=float)
-    for name, own in _families(points):
+    for name, of_family in _families(points):
+        own = of_family[np.isfinite(compute[of_family])]
         flops = compute[own]
+        if not len(own):
+            continue
         top = flops >= SAME_LENGTH * flops.max()
         if len(own) < 5 or (~top).sum() < 2:
             continue

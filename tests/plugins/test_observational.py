@@ -124,6 +124,13 @@ def test_what_cannot_be_used_is_said():
         Observational(measure="tokens")
 
 
+def test_columns_that_the_law_does_not_use_may_have_gaps():
+    table = models()
+    fitted = fit(table.assign(flops=table["flops"].where(table.index > 3)), Observational(NAMES, components=2),
+                 value="task", bootstrap=20)  # fmt: skip
+    assert fitted.steps[0].n == len(table)
+
+
 def test_the_command_line_takes_benchmarks(tmp_path):
     models().assign(family=["a", "b"] * 20).to_csv(tmp_path / "models.csv", index=False)
     arguments = ["fit", str(tmp_path / "models.csv"), "--law", "observational", "--value", "task", "--bootstrap", "20"]
