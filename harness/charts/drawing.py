@@ -12,14 +12,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.charts.layers import (
-    CURVE,
     LIGHT,
+    LOG_Y,
     X_TITLES,
     Spec,
     agreement_layers,
     covered,
     covered_shape,
     forecast_layers,
+    over_decades,
     scaling_layers,
 )
 from harness.errors import HarnessError, UsageError
@@ -35,7 +36,6 @@ FORMATS = ("svg", "png", "pdf", "html", "json")
 WIDTH, HEIGHT = 480, 320
 SMALL = (240, 180)  # width and height of one of several charts
 MANY = 12  # charts in a figure
-DECADES = 100.0  # ratio of the largest to the smallest measured value from which their axis is logarithmic
 
 
 def scaling_chart(
@@ -55,18 +55,12 @@ def scaling_chart(
 
 
 def _over_decades(layers: list[Spec], rows: pd.DataFrame) -> tuple[list[Spec], pd.DataFrame]:
-    """Make the vertical axis logarithmic if measured values, such as perplexities, span several powers of ten.
-
-    The ends of intervals are cut to a tenth of the smallest value and ten times the largest.
-    """
-    measured = rows["value"][rows["kind"] != CURVE].dropna()
-    if measured.empty or measured.min() <= 0 or measured.max() < DECADES * measured.min():
+    """Make the vertical axis logarithmic where `over_decades` says so."""
+    cut = over_decades(rows)
+    if cut is None:
         return layers, rows
-    limits = (measured.min() / 10, measured.max() * 10)
-    rows = rows.assign(**{name: rows[name].clip(*limits) for name in ("value", "low", "high")})
-    scale = {"type": "log", "nice": False, "padding": 6}
-    on_log = [{**own, "encoding": {**own["encoding"], "y": {**own["encoding"]["y"], "scale": scale}}} for own in layers]
-    return on_log, rows
+    on_log = [{**own, "encoding": {**own["encoding"], "y": {**own["encoding"]["y"], "scale": LOG_Y}}} for own in layers]
+    return on_log, cut
 
 
 def forecast_chart(

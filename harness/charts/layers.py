@@ -55,6 +55,24 @@ NUMBERS = {"x": "$x_title", "value": "Value", "low": "Lower end", "high": "Upper
 HAS_ENDS = "isValid(datum.low) && isValid(datum.high)"
 
 
+DECADES = 100.0  # ratio of the largest to the smallest measured value from which their axis is logarithmic
+LOG_Y: Spec = {"type": "log", "nice": False, "padding": 6}  # scale of such an axis
+
+
+def over_decades(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Return rows for a logarithmic vertical axis if measured values, such as perplexities, span several powers of ten.
+
+    The ends of intervals are cut to a tenth of the smallest value and ten times the largest. None for a linear axis.
+    Columns are those of `scaling_layers`; columns whose names begin with low_ or high_ are ends at other levels.
+    """
+    measured = rows["value"][rows["kind"] != CURVE].dropna()
+    if measured.empty or measured.min() <= 0 or measured.max() < DECADES * measured.min():
+        return None
+    limits = (measured.min() / 10, measured.max() * 10)
+    names = [name for name in rows.columns if str(name).split("_")[0] in {"value", "low", "high"}]
+    return rows.assign(**{name: rows[name].clip(*limits) for name in names})
+
+
 def y_axis(field: str, title: str) -> Spec:
     """Return a vertical axis that need not begin at 0."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}

@@ -69,6 +69,7 @@ class Panel:
     :param rows: the data of all settings of the controls. Rows are filtered by their columns task, metric and family
         when these are among the controls.
     :param controls: which controls of the page change this figure: task, metric, family, x, level.
+    :param decades: tasks whose values span several powers of ten; the vertical axis is logarithmic for them.
     """
 
     title: str
@@ -76,6 +77,7 @@ class Panel:
     chart: ChartOrSpec
     rows: pd.DataFrame
     controls: Sequence[str] = ()
+    decades: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.controls) - set(CONTROLS)

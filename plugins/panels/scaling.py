@@ -6,7 +6,7 @@ from typing import Any
 
 import harness
 from harness import Panel, ReportData
-from harness.charts import COLOUR, CURVE, HELD_OUT, POINT, SCALES, X, scaling_layers, tooltip, y_axis
+from harness.charts import COLOUR, CURVE, HELD_OUT, POINT, SCALES, X, over_decades, scaling_layers, tooltip, y_axis
 
 IDENTITY = ["task", "metric", "family", "label"]
 
@@ -26,12 +26,17 @@ def scaling(data: ReportData) -> Panel:
     drawn = (
         f"The line is the law ({laws}), fitted without them; the band is its interval." if laws else "No law is fitted."
     )
+    found = {str(task): over_decades(own) for task, own in rows.groupby("task")}
+    cut = {task: own for task, own in found.items() if own is not None}
+    for own in cut.values():
+        rows.loc[own.index] = own
     return Panel(
         title="Score against scale",
         about="Each point is a checkpoint, with its 95 % interval over documents. Diamonds were held out. " + drawn,
         chart={"layer": scaling_layers()},
         rows=rows,
         controls=("task", "family", "x", "level"),
+        decades=list(cut),
     )
 
 

@@ -38,6 +38,17 @@ def test_a_page_is_drawn_without_errors_or_requests(page_file: Path, width: int,
         assert faults == []
 
 
+def test_perplexities_over_decades_have_a_logarithmic_axis(tmp_path: Path):
+    flops = np.geomspace(1e16, 1e22, 7)
+    points = pd.DataFrame({"family": "f", "flops": flops, "params": np.sqrt(flops / 120), "ppl": 4 + 4e14 / flops**0.5})
+    page_file = write_report(table_points(points, name="t"), tmp_path / "report.html", law="line")
+    with opened(page_file) as (page, faults):
+        assert "Y-axis titled 'ppl' for a log scale" in "".join(
+            page.eval_on_selector_all("#figure-scaling [aria-label]", "all => all.map((o) => o.ariaLabel)")
+        )
+        assert faults == []
+
+
 def family_colours(page: Any, figure: str) -> dict[str, str]:
     """Return the colour of each family in the legend of a figure."""
     legend = f"#figure-{figure} [class*=role-legend-%s]"

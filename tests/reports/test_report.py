@@ -21,6 +21,7 @@ from harness.host import load_plugins
 from harness.reports.report import collect, write_report
 from harness.reports.task_figure import plot_task
 from harness.store.points import PointStore
+from harness_plugins.panels.scaling import scaling
 
 PANELS = [
     *("scaling", "choices", "metrics", "forecasts", "loss_to_accuracy", "heat_map", "predictions", "capability_space"),
@@ -264,6 +265,12 @@ def test_values_over_many_decades_are_drawn_on_a_logarithmic_axis():
         scales[name] = {layer["encoding"]["y"]["scale"].get("type") for layer in layers}
     assert scales["ppl"] == {"log"}
     assert scales["acc"] == {None}
+    panel = scaling(collect(perplexity.assign(acc=np.linspace(0.01, 0.9, 7)), law="line", hold_out="largest"))
+    assert panel.decades == ["ppl"]
+    own = panel.rows[panel.rows["task"] == "ppl"]
+    measured = own[own["kind"] != "law"]["value"]
+    assert own["low_90"].min() >= measured.min() / 10
+    assert own["high_90"].max() <= measured.max() * 10
 
 
 def test_a_law_without_a_band_is_noted():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.charts import DARK, LEVELS, LIGHT, X_TITLES, Panel, ReportData, scripts, specification
+from harness.charts import DARK, LEVELS, LIGHT, LOG_Y, X_TITLES, Panel, ReportData, scripts, specification
 from harness.errors import PluginError, UsageError
 from harness.host.distribution import how_to_install, version
 from harness.tables import Table, text
@@ -125,6 +125,7 @@ def _embedded(panels: Mapping[str, Panel]) -> _Trusted:
         "families": sorted({name for names in named for name in names}),
         "panels": {name: _panel(name, panel) for name, panel in panels.items()},
         "xTitles": X_TITLES,
+        "logY": LOG_Y,
         "light": LIGHT,
         "dark": DARK,
     }
@@ -137,7 +138,8 @@ def _panel(name: str, panel: Panel) -> dict[str, Json]:
     if not isinstance(spec, dict) or not {"mark", "layer", "facet", "hconcat", "vconcat", "repeat"} & set(spec):
         raise PluginError(f"panel {name!r} has no chart: expected a Vega-Lite specification or an Altair chart")
     spec = {key: value for key, value in spec.items() if key not in {"datasets", "data", "$schema", "config"}}
-    return {"spec": spec, "controls": list(panel.controls), "columns": _columns(panel.rows)}
+    named: dict[str, Json] = {"controls": list(panel.controls), "decades": list(panel.decades)}
+    return {"spec": spec, **named, "columns": _columns(panel.rows)}
 
 
 def _columns(rows: pd.DataFrame) -> dict[str, Json]:

@@ -49,6 +49,7 @@ function filled(node, asked) {
     copy.axis = { ...copy.axis, format: asked.log ? "~e" : "~s" };
     copy.title = data.xTitles[asked.x] || asked.x;
   }
+  if (asked.logY && ["value", "low"].includes(copy.field) && copy.scale && copy.scale.zero === false) copy.scale = data.logY;
   if (copy.field === "family" && copy.scale && copy.scale.range) {  // a family looks the same in every figure
     const range = copy.scale.range === "category" ? (dark.matches ? data.dark : data.light) : copy.scale.range;
     const of = (family) => range[Math.max(0, data.families.indexOf(family)) % range.length];
@@ -94,6 +95,7 @@ function table(rows) {
 async function draw(name) {
   const panel = data.panels[name], asked = settings(), rows = chosen(panel, asked);
   asked.metricLabel = metricOf(panel, rows, asked);
+  asked.logY = panel.decades.includes(asked.task);
   asked.families = [...new Set(rows.map((row) => row.family).filter((family) => family != null))].sort();
   const figure = document.getElementById("figure-" + name), empty = document.getElementById("empty-" + name);
   empty.hidden = rows.length > 0; figure.hidden = !rows.length;
