@@ -206,8 +206,8 @@ class Store:
         if any(table.column_names != tables[0].column_names for table in tables):
             return None
         fingerprint = cells[0].fingerprint
-        found = stacked(tables, self.docs(fingerprint), self.task_meta[fingerprint])
-        return found if "token_counts" in found.scores.offers else None  # some cells may have all of theirs
+        stack = stacked(tables, self.docs(fingerprint), self.task_meta[fingerprint])
+        return stack if "token_counts" in stack.scores.offers else None  # some cells may have all of theirs
 
     def _records(self, cell: CellId) -> pa.Table:
         """Return the table of a cell, whose documents are those of its task."""
@@ -227,12 +227,12 @@ class Store:
     @cached_property
     def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Return checkpoints by digest; several if equal weights are in several places under different names."""
-        found: dict[str, dict[str, Checkpoint]] = {}
+        by_digest: dict[str, dict[str, Checkpoint]] = {}
         files = (file for file in (self.path / "checkpoints").glob("*.json") if CHECKPOINT_NAME.fullmatch(file.stem))
         for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
             checkpoint = self._value(Checkpoint, f"checkpoints/{file.stem}")
-            found.setdefault(file.stem.split("-")[0], {})[checkpoint.label] = checkpoint
-        return {digest: list(named.values()) for digest, named in found.items()}
+            by_digest.setdefault(file.stem.split("-")[0], {})[checkpoint.label] = checkpoint
+        return {digest: list(named.values()) for digest, named in by_digest.items()}
 
     def put_settings(self, settings: Settings) -> None:
         """Store settings under their digest."""

@@ -140,8 +140,8 @@ def _imports(store: ImportedStore) -> Iterator[Finding]:
             try:
                 store.files.read_json(f"points/{name}") if suffix == "json" else store.read_import(name)
             except StoreError as error:
-                found = _finding(store, path, error)
-                yield found._replace(what=f"{found.what}; {store.again(name)}")
+                finding = _finding(store, path, error)
+                yield finding._replace(what=f"{finding.what}; {store.again(name)}")
 
 
 def _strange(store: ImportedStore) -> Iterator[Finding]:

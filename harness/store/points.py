@@ -86,9 +86,9 @@ class PointStore(GroupedStore):
         Values are of the metric of each task, with 95 % intervals. `harness.fit(...).plot()` adds a law. Raises
         StoreError for a task that is not there, UsageError if the extra `report` is not installed.
         """
-        own = self.tasks(task)
-        points = self.points(task, metrics=sorted(set(own.values())))
-        return points_chart(points[points["metric"] == points["task"].map(own)], task, x=x, log_x=log_x)
+        metrics = self.tasks(task)
+        points = self.points(task, metrics=sorted(set(metrics.values())))
+        return points_chart(points[points["metric"] == points["task"].map(metrics)], task, x=x, log_x=log_x)
 
     def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
         """Return the cells of a task and a family (None: all); raise StoreError if there are none.
@@ -189,10 +189,10 @@ class PointStore(GroupedStore):
     ) -> pd.DataFrame:
         """Return values of metrics: one row per cell, or one row per document."""
         how = Measuring(self, metrics, named_task, self._replicates.keep)
-        found = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
-        if found.empty:
+        frame = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
+        if frame.empty:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        return ordered(found)
+        return ordered(frame)
 
     def _documents(self, cells: Sequence[Cell], how: Measuring) -> pd.DataFrame:
         """Return values of metrics: one row per document."""
@@ -223,27 +223,29 @@ class PointStore(GroupedStore):
 
         Raises StoreError if there is none.
         """
-        own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
+        task_metrics = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
         others = self.without_cells
         readable = set() if others.empty else set(others["task"])  # not those of damaged files
-        found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
-        found |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
-        if task is not None and found:
-            known = {cell.task for cell in self.cells()} | set(found)
+        other_metrics = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
+        other_metrics |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
+        if task is not None and other_metrics:
+            known = {cell.task for cell in self.cells()} | set(other_metrics)
             if task not in known:
                 raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
-        found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
-        if found and not self.selected(task, None):
-            return found
-        return found | {cell.task: own[cell.task] for cell in self.select(task)}
+        other_metrics = {
+            name: metric for name, metric in other_metrics.items() if name in readable and task in (None, name)
+        }
+        if other_metrics and not self.selected(task, None):
+            return other_metrics
+        return other_metrics | {cell.task: task_metrics[cell.task] for cell in self.select(task)}
 
     def metrics_of(self, task: str) -> set[str]:
         """Return the metrics of a task's points, measured or imported."""
         cells, imported = self.selected(task), self._imported(task, None, None)
         measured = set[str]()
         if cells:
-            own = str(self.task_meta[cells[0].id.fingerprint]["metric"])
-            measured = {metric.name for metric in applicable(self.load_any(cells[0].id), self.registries, own)}
+            task_metric = str(self.task_meta[cells[0].id.fingerprint]["metric"])
+            measured = {metric.name for metric in applicable(self.load_any(cells[0].id), self.registries, task_metric)}
         return measured | (set() if imported.empty else set(imported["metric"]))
 
     def rises(self, metric: str) -> bool:
@@ -251,9 +253,9 @@ class PointStore(GroupedStore):
         if metric in self.registries.metrics:
             return bool(self.registries.metrics[metric].higher_is_better)
         if is_of_source(metric):
-            found = (self.of_source(cell, [metric], named_task=False) for cell in self.cells())
-            groups = ([own for own in group if own.name == metric] for group in self.group_metrics().values())
-            return next((own[0].higher_is_better for own in chain(found, groups) if own), True)
+            of_cells = (self.of_source(cell, [metric], named_task=False) for cell in self.cells())
+            of_groups = ([m for m in group if m.name == metric] for group in self.group_metrics().values())
+            return next((metrics[0].higher_is_better for metrics in chain(of_cells, of_groups) if metrics), True)
         return all(about["rises"].get(metric, True) for about in self.imports.values())
 
     def holds_errors_of(self, points: pd.DataFrame) -> bool:
@@ -276,12 +278,12 @@ class PointStore(GroupedStore):
         if not imported.any():
             return self._of_documents(points, names, count, rng)
         known = [name for name in names if self._is_metric(name) or f"{name}_stderr" in points.columns]
-        found = {name: np.empty((count, len(points))) for name in known}
+        resamples = {name: np.empty((count, len(points))) for name in known}
         measured = self.replicates(points[~imported], names, count, rng) if not imported.all() else {}
-        for name, column in found.items():
+        for name, column in resamples.items():
             column[:, ~imported] = measured.get(name, np.nan)
             column[:, imported] = redrawn(points[imported], name, count, rng)
-        return found
+        return resamples
 
     def _is_metric(self, name: str) -> bool:
         return name in self.registries.metrics or is_of_source(name)
@@ -295,8 +297,8 @@ class PointStore(GroupedStore):
         registered: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
         of_source = [name for name in names if is_of_source(name)]
         means = [unbound(name) for name in of_source if all(self.is_mean(cell, name) for cell in cells)]
-        found = self._replicates.of(cells, registered + means, count, rng)
-        return found | {name: redrawn(points, name, count, rng) for name in of_source if name not in found}
+        resamples = self._replicates.of(cells, registered + means, count, rng)
+        return resamples | {name: redrawn(points, name, count, rng) for name in of_source if name not in resamples}
 
     @cached_property
     def _replicates(self) -> Replicates:
@@ -309,19 +311,21 @@ class PointStore(GroupedStore):
         tasks = self.tasks(task)
         if len(tasks) > 1:
             raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
-        ((name, own),) = tasks.items()
-        there = self.metrics_of(name)
-        self._expect_own_names(metrics, there)
+        ((name, metric),) = tasks.items()
+        stored_metrics = self.metrics_of(name)
+        self._expect_own_names(metrics, stored_metrics)
         known = {
-            m for m in [own, *metrics[:1]] if m and (m in self.registries.metrics or m in there or is_of_source(m))
+            m
+            for m in [metric, *metrics[:1]]
+            if m and (m in self.registries.metrics or m in stored_metrics or is_of_source(m))
         }
-        points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in there}))
-        return Read(points, own, self if self.holds_errors_of(points) else None)
+        points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in stored_metrics}))
+        return Read(points, metric, self if self.holds_errors_of(points) else None)
 
-    def _expect_own_names(self, metrics: Sequence[str | None], there: set[str]) -> None:
+    def _expect_own_names(self, metrics: Sequence[str | None], stored_metrics: set[str]) -> None:
         """Raise UsageError for a name that another program has for a metric, unless points of that name are there."""
         for metric in metrics:
-            if metric in self.registries.metrics.elsewhere and metric not in there:
+            if metric in self.registries.metrics.elsewhere and metric not in stored_metrics:
                 _ = self.registries.metrics[str(metric)]
 
 
