@@ -72,8 +72,8 @@ def inspect(
 ) -> EngineInfo:
     """Resolve dtype and max_length: the dtype of the checkpoint on CUDA, float32 on CPU, which is exact."""
     config = read_config(folder)
-    own = config.get("dtype") or config.get("torch_dtype") or "float32"
-    dtype = (own if _device(device) == "cuda" else "float32") if dtype == "auto" else dtype
+    own_dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    dtype = (own_dtype if _device(device) == "cuda" else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise EngineError(f"{checkpoint.label}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     own_length = length_of(config, LENGTHS)

@@ -96,8 +96,8 @@ def open_engine(
         **options,
     }
     environment = {"VLLM_BATCH_INVARIANT": "1"} if batch_invariant else {}
-    own = {"dtype": info.dtype, "trust_remote_code": trust_remote_code}
-    with merged_folder(checkpoint, folder, **own) as served:
+    load_options = {"dtype": info.dtype, "trust_remote_code": trust_remote_code}
+    with merged_folder(checkpoint, folder, **load_options) as served:
         engine = VllmEngine(served, Settings(settings, environment, prompt_ids, info.max_length))
         if checkpoint.adapter:
             engine.notes.append(f"the adapter was merged into its base model in float32 and rounded to {info.dtype}")
