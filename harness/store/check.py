@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import DamagedFile, StoreError
-from harness.store.cells import CHECKPOINT_NAME, DIGEST
 from harness.store.choice_cells import CELL_NAME
 from harness.store.files import SCHEMA
 from harness.store.identity import CellId
 from harness.store.imported import IMPORT_NAME, ImportedStore
+from harness.store.names import CHECKPOINT_NAME, DIGEST
 from harness.store.sample_cells import PART_NAME
 from harness.tables import Table
 
