@@ -30,25 +30,16 @@ from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
 from harness.store.cells import Cell
-from harness.store.frames import (
-    checkpoint_columns,
-    choice_frame,
-    document_frame,
-    frame_of,
-    sample_frame,
-    source_frame,
-    token_frame,
-)
-from harness.store.groups import GroupedStore
+from harness.store.frames import checkpoint_columns, document_frame, frame_of, source_frame
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
 from harness.store.measured import Measuring
 from harness.store.point_figures import points_chart
-from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
+from harness.store.point_frames import ordered, redrawn, without_cell
+from harness.store.record_tables import RecordStore
 from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source
 from harness.store.sourced import unbound
-from harness.store.subsets import Subset
 from harness.tables import Table
 from harness.types import Floats, Metric
 
@@ -61,7 +52,7 @@ UNITS = ("checkpoint", "document", "choice")
 AT_ONCE = 500  # cells up to which a notebook shows the figure of a store
 
 
-class PointStore(GroupedStore):
+class PointStore(RecordStore):
     """A store that returns pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
@@ -89,64 +80,6 @@ class PointStore(GroupedStore):
         metrics = self.tasks(task)
         points = self.points(task, metrics=sorted(set(metrics.values())))
         return points_chart(points[points["metric"] == points["task"].map(metrics)], task, x=x, log_x=log_x)
-
-    def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
-        """Return the cells of a task and a family (None: all); raise StoreError if there are none.
-
-        Subsets of tasks are included only by name, because their means are not those of the tasks.
-        """
-        chosen = self.selected(task, family)
-        if chosen:
-            return chosen
-        if why_not := self.why_no_cells(task):
-            raise StoreError(f"{self.path}: {why_not}")
-        if len(self._imported(task, family, None)):
-            raise StoreError(
-                f"{self.path} has imported points of task {task or '(any)'} and family {family or '(any)'}, but no "
-                "records of documents; import samples that have log-probabilities, or evaluate the task"
-            )
-        raise StoreError(f"{self.path} {what_is_missing(self.cells(), task, family)}")
-
-    def selected(self, task: str | None = None, family: str | None = None) -> list[Cell]:
-        """Return the cells of a task and a family, or none; see `select`."""
-        wanted = [c for c in self.cells() if (Subset.MARK not in c.task if task is None else c.task == task)]
-        return [c for c in wanted if family in (None, c.checkpoint.family)]
-
-    def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
-        """Return one row per choice of every document, with checkpoint, task, group and attributes.
-
-        `prompts` adds the text as scored: context, continuation and answer (`harness.printable` makes them
-        safe to print). Raises StoreError for tasks with generated text, which `samples` returns.
-        """
-        cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
-        if not cells:
-            raise StoreError(f"{task or 'every task of the store'} generates text and scores no choices; see samples()")
-        frames = [choice_frame(self, cell, prompts=prompts) for cell in cells]
-        return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
-
-    def tokens(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return one row per token of the continuations: doc_id, choice, position, token_id, logprob (nats, float32).
-
-        The tokens of a choice add up to its `logprob` in `scores`. Raises StoreError where no cell has them: they are
-        stored by `harness eval --keep-tokens`.
-        """
-        cells = [cell for cell in self.select(task, family) if self.token_cells.has(cell.id.name)]
-        if not cells:
-            raise StoreError(
-                f"{self.path} has no log-probabilities of tokens of {task or 'any task'}; harness eval --keep-tokens "
-                "stores them"
-            )
-        return pd.concat([token_frame(self, cell) for cell in cells], ignore_index=True)
-
-    def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return one row per generated text: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
-
-        Raises StoreError if there are none.
-        """
-        cells = [cell for cell in self.select(task, family) if self.is_sampled(cell.id)]
-        if not cells:
-            raise StoreError(f"{task or 'every task of the store'} scores choices and generates no text; see scores()")
-        return pd.concat([sample_frame(self, cell) for cell in cells], ignore_index=True)
 
     def points(
         self,
@@ -202,20 +135,6 @@ class PointStore(GroupedStore):
             frames += [document_frame(self, cell, measured) for measured in how.valued(cell, scores)]
             of_source = self.of_source(cell, how.names, named_task=how.named_task)
             frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-    def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
-        """Return the points without cells of a task, a family and metrics (None: all)."""
-        frame = with_all_columns(self.without_cells)
-        for column, wanted in (("task", task), ("family", family)):
-            if wanted is not None and not frame.empty:
-                frame = frame[frame[column] == wanted]
-        return frame if metrics is None or frame.empty else frame[frame["metric"].isin(metrics)]
-
-    @property
-    def without_cells(self) -> pd.DataFrame:
-        """All points without a cell of this store, possibly none: imported ones, and those of groups of tasks."""
-        frames = [frame for frame in (self.imported, self.group_points()) if not frame.empty]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def tasks(self, task: str | None = None) -> dict[str, str]:
