@@ -13,8 +13,8 @@ from typing import Any
 import harness
 from harness import Checkpoint, EngineError, EngineInfo
 from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tensors_digest
+from harness_plugins.engines.inspection import inspect as inspect_transformers
 from harness_plugins.engines.merging import merged_folder
-from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
 
 OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's option names: the harness's names for them
