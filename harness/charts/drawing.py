@@ -59,7 +59,10 @@ def _over_decades(layers: list[Spec], rows: pd.DataFrame) -> tuple[list[Spec], p
     cut = over_decades(rows)
     if cut is None:
         return layers, rows
-    on_log = [{**own, "encoding": {**own["encoding"], "y": {**own["encoding"]["y"], "scale": LOG_Y}}} for own in layers]
+    on_log = [
+        {**layer, "encoding": {**layer["encoding"], "y": {**layer["encoding"]["y"], "scale": LOG_Y}}}
+        for layer in layers
+    ]
     return on_log, cut
 
 
@@ -122,12 +125,12 @@ def _filled(node: Any, x: str, value: str, *, log_x: bool) -> Any:
         return [_filled(part, x, value, log_x=log_x) for part in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _filled(part, x, value, log_x=log_x) for key, part in node.items()}
-    if found.get("field") == "x" and "scale" in found:
-        found["scale"] |= {"type": "log" if log_x else "linear"} | ({} if log_x else {"zero": False})
-        found["axis"] |= {"format": "~e" if log_x else "~g"}
-        found["title"] = X_TITLES.get(x, x)
-    return found
+    filled = {key: _filled(part, x, value, log_x=log_x) for key, part in node.items()}
+    if filled.get("field") == "x" and "scale" in filled:
+        filled["scale"] |= {"type": "log" if log_x else "linear"} | ({} if log_x else {"zero": False})
+        filled["axis"] |= {"format": "~e" if log_x else "~g"}
+        filled["title"] = X_TITLES.get(x, x)
+    return filled
 
 
 def _altair() -> ModuleType:

@@ -123,8 +123,8 @@ def shared_documents(store: PointStore, seed: int) -> PointStore:
     ) -> dict[str, Floats]:
         del rng, errors
         named = points[[name for name in ("task", "family") if name in points.columns]].iloc[0]
-        own = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
-        return store.replicates(points, names, count, np.random.default_rng([seed, 1]), errors=own)
+        own_rng = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
+        return store.replicates(points, names, count, np.random.default_rng([seed, 1]), errors=own_rng)
 
     shared = copy(store)  # a store, or a table with the same interface
     shared.replicates = replicates  # type: ignore[method-assign]  # the only method that differs
@@ -145,7 +145,7 @@ def _of_table(
         frame = frame.assign(metric=asked.metric, value=frame[asked.metric]).drop(columns=asked.metric)
     frame = frame.assign(task=frame.get("task", ""))
     refuse_unnamed(frame, ("task", "family", "metric"))
-    for (name, metric), own in frame.groupby(["task", "metric"], sort=True):
+    for (name, metric), rows in frame.groupby(["task", "metric"], sort=True):
         if task in (None, name) and asked.metric in (None, metric):
             rises = host.metrics[metric].higher_is_better if metric in host.metrics else True
-            yield Points(str(name), str(metric), rises and not asked.lower_is_better, own.reset_index(drop=True))
+            yield Points(str(name), str(metric), rises and not asked.lower_is_better, rows.reset_index(drop=True))

@@ -214,15 +214,15 @@ class Generator:
 
 def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return the tokens that end a text: those of generation_config.json or config.json, and the tokenizer's."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    found = own if isinstance(own, list) else [own]
-    return frozenset(i for i in (*found, tokenizer.eos_token_id) if i is not None)
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
 def unused_settings(model: Any) -> str:
     """Return the settings of generation_config.json that would change what is generated and are not applied, or ""."""
-    found = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
-    named = {name: value for name, value in found.items() if name not in HARMLESS and not name.startswith("_")}
+    settings = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
+    named = {name: value for name, value in settings.items() if name not in HARMLESS and not name.startswith("_")}
     return ", ".join(f"{name} = {value}" for name, value in sorted(named.items()))
 
 
