@@ -24,8 +24,9 @@ import harness
 from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, Sample, SampleRequest
 from harness.engines import config_digest, how_to_install, own_ends, read_config, safetensors_files, tokenizer_digest
 from harness_plugins.engines.causality import expect_causal
+from harness_plugins.engines.drawn_texts import note_of_unused
 from harness_plugins.engines.forwards import Forwards
-from harness_plugins.engines.generation import Generator, unused_settings
+from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed
 from harness_plugins.engines.merging import add_adapter
@@ -302,8 +303,9 @@ class TransformersEngine:
         """Draw the samples of requests, batched by prompt length, never across cells."""
         settings = self.settings
         tokenizer = tokenizer_of(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
-        if unused := unused_settings(self.model):
-            self.scorer.note(f"texts are drawn without the settings of generation_config.json: {unused}")
+        beside = self.model.generation_config
+        if note := note_of_unused(beside.to_diff_dict() if beside else {}):
+            self.scorer.note(note)
         shares = self.scorer.sharing.prefixes and settings.max_length <= self.scorer.sharing.reach
         yield from Generator(self.scorer.forwards, tokenizer, settings.max_length, shares).generate(requests)
 

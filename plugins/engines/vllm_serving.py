@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import version
 from math import inf
 from typing import Any
 
+from harness_plugins.engines.drawn_texts import before_stops, special_tokens, text_after
 from harness_plugins.engines.vllm_asks import (
     WAYS,
     Answer,
@@ -185,7 +187,14 @@ class Vllm:
         draws = (draw for request in requests for draw in _draws_of(request))
         for (request, index), output in self.run(draws, self._sample_params):
             (completion,) = output.outputs
-            yield request.key, index, completion.text, tuple(completion.token_ids), completion.finish_reason
+            ids = tuple(completion.token_ids)
+            text = before_stops(text_after(self.engine.tokenizer, request.prompt, ids), request.stop)
+            yield request.key, index, text, ids, completion.finish_reason
+
+    @cached_property
+    def _special(self) -> dict[str, int]:
+        """Return the special tokens that the model can draw."""
+        return {text: i for text, i in special_tokens(self.engine.tokenizer).items() if i < self.vocabulary}
 
     def _sample_params(self, draw: Any) -> Any:
         from vllm import SamplingParams
@@ -196,6 +205,8 @@ class Vllm:
             top_p=request.top_p,
             max_tokens=min(request.max_tokens, self.max_length - len(request.prompt)),
             stop=list(request.stop),
+            stop_token_ids=[self._special[stop] for stop in request.stop if stop in self._special],
+            skip_special_tokens=True,
             seed=request.seed + index,
         )
 
