@@ -171,6 +171,7 @@ class Generator:
         settings = GenerationConfig(
             do_sample=False, max_new_tokens=most, pad_token_id=0, eos_token_id=sorted(eos) or None, use_cache=True
         )
+        self.forwards.expect_known([draw.request.prompt for draw in draws])
         prompts = torch.tensor([draw.request.prompt for draw in draws], device=device)
         try:
             with _without_defaults(model):

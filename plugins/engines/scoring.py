@@ -131,6 +131,8 @@ class Scorer:
             if not _is_out_of_memory(error):
                 raise EngineError(f"the forward pass failed: {error}") from error
             self.forwards.prefix.forget()
+        except EngineError:
+            raise
             gc.collect()
             if alone:
                 raise OutOfMemory(f"one sequence of {alone} tokens does not fit into memory") from error

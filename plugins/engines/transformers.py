@@ -42,6 +42,8 @@ from harness_plugins.engines.tokenizers import tokenizer_of
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 DEFAULT_LENGTH = 2048  # default if config.json has none, as in lm-eval
+VOCABULARIES = ("vocab_size", "padded_vocab_size", "n_vocab")
+TEXT = ("text_config", "llm_config", "language_config", "decoder")  # keys with the config of the language model
 QUANTISED = {  # method of quantization_config: packages, one of which transformers needs for it
     "gptq": ("gptqmodel",),
     "awq": ("gptqmodel", "awq"),
@@ -96,6 +98,7 @@ def inspect(
         quantisation=quantisation,
         shape="" if checkpoint.adapter else f"{dtype} {length}",  # other architectures are swapped in
     )
+        vocabulary=vocabulary_of(config),
 
 
 @wraps(inspect)
@@ -113,6 +116,13 @@ def inspect_installed(checkpoint: Checkpoint, folder: Path, **options: Any) -> E
 
 
 def module_of(folder: Path) -> tuple[str, str]:
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Return the number of rows of the embedding, or None; it may exceed the number of tokens of the tokenizer."""
+    inner = next((config[name] for name in TEXT if isinstance(config.get(name), Mapping)), config)
+    sizes = [found[name] for found in (config, inner) for name in VOCABULARIES if isinstance(found.get(name), int)]
+    return max(sizes, default=None)
+
+
     """Return what checkpoints that are served by one module have in common: config.json, and the ends of texts."""
     return config_digest(folder), str(own_ends(folder))
 

@@ -246,6 +246,9 @@ class Vllm:
     def _add(self, item: Any, params: Any) -> None:
         self.asks += 1
         name = str(self.asks)
+        largest = max(*_prompt(item), *(item.lasts if isinstance(item, Ask) else ()), 0)
+        if largest >= self.vocabulary:  # the rows that pad the embedding are no weights of the model
+            raise ValueError(f"the model has no token {largest}: its vocabulary has {self.vocabulary} tokens")
         self.held[name] = item
         self.held_tokens += self._size(item)
         self.engine.add_request(name, {"prompt_token_ids": list(_prompt(item))}, params)
