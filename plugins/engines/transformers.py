@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, Request, Sample, SampleRequest
+from harness import Checkpoint, ChoiceScore, EngineError, EngineInfo, OutOfMemory, Request, Sample, SampleRequest
 from harness.engines import config_digest, how_to_install, own_ends, read_config, safetensors_files, tokenizer_digest
 from harness_plugins.engines.causality import expect_causal
 from harness_plugins.engines.drawn_texts import note_of_unused
@@ -33,6 +33,7 @@ from harness_plugins.engines.merging import add_adapter
 from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.scoring import BATCHES, Scorer
 from harness_plugins.engines.sharing import (
+    SELECTED,
     Sharing,
     length_of,
     sharing_of,
@@ -41,9 +42,9 @@ from harness_plugins.engines.sharing import (
 from harness_plugins.engines.tokenizers import tokenizer_of
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-DEFAULT_LENGTH = 2048  # default if config.json has none, as in lm-eval
 VOCABULARIES = ("vocab_size", "padded_vocab_size", "n_vocab")
 TEXT = ("text_config", "llm_config", "language_config", "decoder")  # keys with the config of the language model
+DEFAULT_LENGTH = 2048  # default if config.json has none, as in lm-eval
 QUANTISED = {  # method of quantization_config: packages, one of which transformers needs for it
     "gptq": ("gptqmodel",),
     "awq": ("gptqmodel", "awq"),
@@ -97,8 +98,8 @@ def inspect(
         load_tokenizer=lambda: tokenizer_of(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
         shape="" if checkpoint.adapter else f"{dtype} {length}",  # other architectures are swapped in
-    )
         vocabulary=vocabulary_of(config),
+    )
 
 
 @wraps(inspect)
@@ -115,7 +116,6 @@ def inspect_installed(checkpoint: Checkpoint, folder: Path, **options: Any) -> E
     return info
 
 
-def module_of(folder: Path) -> tuple[str, str]:
 def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     """Return the number of rows of the embedding, or None; it may exceed the number of tokens of the tokenizer."""
     inner = next((config[name] for name in TEXT if isinstance(config.get(name), Mapping)), config)
@@ -123,6 +123,7 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     return max(sizes, default=None)
 
 
+def module_of(folder: Path) -> tuple[str, str]:
     """Return what checkpoints that are served by one module have in common: config.json, and the ends of texts."""
     return config_digest(folder), str(own_ends(folder))
 
@@ -255,10 +256,11 @@ class TransformersEngine:
         name = type(model).__name__
         self.context = max(length_of(config.to_dict(), LENGTHS) or 0, self.settings.max_length)
         scorer.rope_switch = rope_switch(config.to_dict()) or self.context
-        if why_not := forwards.settle_head():
+        scorer.selects = length_of(config.to_dict(), SELECTED) or self.context
+        if why_not := self._settled(forwards):
             scorer.note(f"{name} computes all logits with its own head: {why_not}")
         if not known.lasting:
-            expect_causal(forwards, min(self.context, scorer.rope_switch))
+            expect_causal(forwards, min(self.context, scorer.rope_switch, scorer.selects))
         if known.lasting:
             scorer.sharing = sharing_with_other_weights(forwards, known, self.context)
         else:
@@ -269,6 +271,18 @@ class TransformersEngine:
         if scorer.sharing.why_not:
             limit = f"{scorer.sharing} only" if scorer.sharing.reach or scorer.sharing.prefixes else "nothing"
             scorer.note(f"{name} shares {limit}: {scorer.sharing.why_not}")
+
+    def _settled(self, forwards: Forwards) -> str:
+        """Return why a module computes logits with its own head, or ""; raise EngineError if it computes none."""
+        try:
+            why_not: str = forwards.settle_head()
+        except Exception as error:  # a module may raise any error in a dtype that it does not support
+            dtype, first = self.settings.dtype, str(error).split("\n", maxsplit=1)[0]
+            if isinstance(error, MemoryError) or "out of memory" in str(error):
+                raise OutOfMemory(f"24 tokens do not fit into memory beside the weights: {first}") from error
+            advice = "" if dtype == "float32" else "; use -O dtype=float32"
+            raise EngineError(f"{type(self.model).__name__} does not compute in {dtype}: {first}{advice}") from error
+        return why_not
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Start to read the next checkpoint: weights for the current module, or another module.
