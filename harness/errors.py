@@ -122,6 +122,7 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     likeness = {known: SequenceMatcher(None, name.lower(), known.lower()).ratio() for known in names}
     best = max(likeness.values(), default=0.0)
     if best >= NEAR:
-        return sorted((n for n, own in likeness.items() if own > best - 0.05), key=lambda n: (-likeness[n], n))[:count]
+        near = (known for known, ratio in likeness.items() if ratio > best - 0.05)
+        return sorted(near, key=lambda known: (-likeness[known], known))[:count]
     containing = [known for known in likeness if len(name) > 2 and name.lower() in known.lower()]
     return containing if len(containing) <= count else []

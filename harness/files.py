@@ -177,8 +177,8 @@ def licence_of_card(path: Path) -> str:
         card = parse_yaml(head)
     except (OSError, ValueError):
         return "unknown"
-    found = card.get("license", "unknown") if isinstance(card, dict) else "unknown"
-    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+    licence = card.get("license", "unknown") if isinstance(card, dict) else "unknown"
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
 
 
 def _expect_distinct(node: Node) -> None:
@@ -187,14 +187,16 @@ def _expect_distinct(node: Node) -> None:
 
     waiting, seen = [node], set[int]()
     while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
+        part = waiting.pop()
+        if id(part) in seen:
             continue
-        seen.add(id(one))
-        waiting += _inside(one)
-        keys = [key.value for key, _ in one.value if isinstance(key.value, str)] if isinstance(one, MappingNode) else []
+        seen.add(id(part))
+        waiting += _inside(part)
+        keys = (
+            [key.value for key, _ in part.value if isinstance(key.value, str)] if isinstance(part, MappingNode) else []
+        )
         if twice := {key for key in keys if keys.count(key) > 1 and key != "<<"}:
-            line = one.start_mark.line + 1
+            line = part.start_mark.line + 1
             raise ValueError(f"the table at line {line} has the key {min(twice)!r} twice; remove one of them")
 
 

@@ -65,7 +65,10 @@ def _over_decades(layers: list[Spec], rows: pd.DataFrame) -> tuple[list[Spec], p
     limits = (measured.min() / 10, measured.max() * 10)
     rows = rows.assign(**{name: rows[name].clip(*limits) for name in ("value", "low", "high")})
     scale = {"type": "log", "nice": False, "padding": 6}
-    on_log = [{**own, "encoding": {**own["encoding"], "y": {**own["encoding"]["y"], "scale": scale}}} for own in layers]
+    on_log = [
+        {**layer, "encoding": {**layer["encoding"], "y": {**layer["encoding"]["y"], "scale": scale}}}
+        for layer in layers
+    ]
     return on_log, rows
 
 
@@ -128,12 +131,12 @@ def _filled(node: Any, x: str, value: str, *, log_x: bool) -> Any:
         return [_filled(part, x, value, log_x=log_x) for part in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _filled(part, x, value, log_x=log_x) for key, part in node.items()}
-    if found.get("field") == "x" and "scale" in found:
-        found["scale"] |= {"type": "log" if log_x else "linear"} | ({} if log_x else {"zero": False})
-        found["axis"] |= {"format": "~e" if log_x else "~g"}
-        found["title"] = X_TITLES.get(x, x)
-    return found
+    filled = {key: _filled(part, x, value, log_x=log_x) for key, part in node.items()}
+    if filled.get("field") == "x" and "scale" in filled:
+        filled["scale"] |= {"type": "log" if log_x else "linear"} | ({} if log_x else {"zero": False})
+        filled["axis"] |= {"format": "~e" if log_x else "~g"}
+        filled["title"] = X_TITLES.get(x, x)
+    return filled
 
 
 def _altair() -> ModuleType:

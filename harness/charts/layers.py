@@ -122,7 +122,7 @@ def agreement_layers(shape: Spec, *texts: str, domain: Sequence[float] | None = 
     scale = {"domain": list(domain)} if domain else {"zero": False}
     x: Spec = {"field": "measured", "type": "quantitative", "title": "Measured", "scale": scale}
     y: Spec = {"field": "predicted", "type": "quantitative", "title": "Predicted", "scale": scale}
-    x, y = ({**one, "axis": {"tickCount": 6}} for one in (x, y))
+    x, y = ({**channel, "axis": {"tickCount": 6}} for channel in (x, y))
     ends = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": COLOUR}
     shown = tooltip(*texts) + [_number(name) for name in ("measured", "predicted", "low", "high")]
     dashes = {"type": "line", "strokeDash": [4, 4], "color": "#888888"}
@@ -153,5 +153,5 @@ def _shape(field: str, title: str | None, domain: Sequence[str], symbols: Sequen
 
 
 def _layer(mark: Spec, encoding: Spec, *filters: str) -> Spec:
-    only = {"transform": [{"filter": one} for one in filters]} if filters else {}
+    only = {"transform": [{"filter": expression} for expression in filters]} if filters else {}
     return {**only, "mark": mark, "encoding": encoding}

@@ -15,12 +15,12 @@ def read_chat_template(folder: Path) -> str:
     if (folder / FILE).is_file():
         return (folder / FILE).read_text(encoding="utf-8")
     config = folder / "tokenizer_config.json"
-    found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
-    if isinstance(found, list):  # templates by name
-        named = {entry["name"]: entry["template"] for entry in found}
+    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    if isinstance(template, list):  # templates by name
+        named = {entry["name"]: entry["template"] for entry in template}
         if "default" not in named:
             raise EngineError(f"{folder} has the chat templates {choose(named)} and no default; pass one as a file")
-        found = named["default"]
-    if not isinstance(found, str):
+        template = named["default"]
+    if not isinstance(template, str):
         raise EngineError(f"{folder} has no chat template ({FILE}, or chat_template in {config.name}); pass a file")
-    return found
+    return template

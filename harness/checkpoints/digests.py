@@ -83,14 +83,14 @@ def expect_no_pickles(folder: Path, allowed: Iterable[str] = ()) -> list[str]:
 
     Raises FamilyError, unless each matches a name or wildcard of `allowed`: loading a pickle can run code.
     """
-    found = [file.name for file in weight_files(folder) if file.suffix != ".safetensors"]
-    for name in found:
+    pickles = [file.name for file in weight_files(folder) if file.suffix != ".safetensors"]
+    for name in pickles:
         if not any(fnmatch(name, pattern) for pattern in allowed):
             raise FamilyError(
                 f"{folder / name} is a pickle, which can run code when it is loaded; convert it to safetensors, or "
                 f"allow it with --allow-pickle {name}"
             )
-    return found
+    return pickles
 
 
 def state_of(folder: Path, adapter: str = "") -> FileStates:
@@ -117,8 +117,8 @@ def checkpoint_digest(
     open one `cache` for all of them.
     """
     if cache is None:
-        with DigestCache() as own:
-            return checkpoint_digest(folder, adapter=adapter, rehash=rehash, cache=own)
+        with DigestCache() as new_cache:
+            return checkpoint_digest(folder, adapter=adapter, rehash=rehash, cache=new_cache)
     weights = {file.name: cache.digest(file, rehash=rehash) for file in weight_files(folder)}
     code = {file.relative_to(folder).as_posix(): _sha256(file) for file in code_files(folder)}
     parts: dict[str, Json] = {

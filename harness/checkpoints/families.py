@@ -27,8 +27,8 @@ def find_family(text: str, registries: Registries) -> Family:
     """Return a family by its name, by the path of its file, or from a folder with one checkpoint."""
     path = Path(text)
     if text in registries.families:
-        found = registries.families[text]
-        return found if isinstance(found, Family) else load_family(Path(found))
+        registered = registries.families[text]
+        return registered if isinstance(registered, Family) else load_family(Path(registered))
     if path.suffix == ".toml" and path.is_file():
         return load_family(path)
     if (path / "config.json").is_file():

@@ -65,26 +65,30 @@ def _family(path: Path, table: dict[str, Any]) -> Family:
     about, sizes = table.pop("about", ""), table.pop("sizes", None)
     if not isinstance(sizes, dict) or not sizes or not all(isinstance(size, dict) for size in sizes.values()):
         raise FamilyError("expected at least one table [sizes.NAME]")
-    settings = {size: _merge(table, own) for size, own in sizes.items()}
-    for size, own in settings.items():
-        _check(size, own)
-    count = sum(len(_steps(own)) * len(parse_steps(own["seed"])) for own in settings.values())
+    settings = {size: _merge(table, size_settings) for size, size_settings in sizes.items()}
+    for size, size_settings in settings.items():
+        _check(size, size_settings)
+    count = sum(
+        len(_steps(size_settings)) * len(parse_steps(size_settings["seed"])) for size_settings in settings.values()
+    )
     if count > MOST:
         raise FamilyError(f"{count} checkpoints; expected {MOST} at most")
-    rungs = [checkpoint for size, own in settings.items() for checkpoint in _checkpoints(path, size, own)]
+    rungs = [
+        checkpoint for size, size_settings in settings.items() for checkpoint in _checkpoints(path, size, size_settings)
+    ]
     return Family(path.stem, tuple(rungs), str(about))
 
 
-def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(shared: Mapping[str, Any], size_settings: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the settings of one size into those of the family."""
-    unknown = (set(shared) | set(own)) - SETTINGS
+    unknown = (set(shared) | set(size_settings)) - SETTINGS
     if unknown:
         raise FamilyError(f"unknown setting {choose(unknown)}; {suggest(min(unknown), SETTINGS)}")
-    both = [given.get("features", {}) for given in (shared, own)]
+    both = [given.get("features", {}) for given in (shared, size_settings)]
     if not all(isinstance(given, dict) for given in both):
         raise FamilyError("features: expected a table of names and numbers")
     features = {**both[0], **both[1]}
-    return {"bos": "auto", "seed": 0, "flops": "6ND", **shared, **own, "features": features}
+    return {"bos": "auto", "seed": 0, "flops": "6ND", **shared, **size_settings, "features": features}
 
 
 def _checkpoints(path: Path, size: str, settings: dict[str, Any]) -> list[Checkpoint]:

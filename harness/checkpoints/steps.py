@@ -28,14 +28,14 @@ def parse_steps(text: str | int | Iterable[int]) -> tuple[int, ...]:
 
 
 def _all_of(items: Sequence[str]) -> set[int]:
-    found, count = set[int](), 0
+    steps, count = set[int](), 0
     for item in items:
-        steps = _expand(item)
-        found.update(steps)
-        count += len(steps)
+        expanded = _expand(item)
+        steps.update(expanded)
+        count += len(expanded)
         if count > MOST:
             raise FamilyError(f"step range {item.strip()!r} makes them {count} steps; expected {MOST} at most")
-    return found
+    return steps
 
 
 def _expand(item: str) -> Sequence[int]:

@@ -21,8 +21,8 @@ def own_ends(folder: Path) -> dict[str, Json]:
     if not path.is_file():
         return {}
     try:
-        found = parse_json(read_settings(path))
+        settings = parse_json(read_settings(path))
     except (OSError, ValueError) as error:
         raise FamilyError(f"{path}: {error}") from error
-    eos = found.get("eos_token_id") if isinstance(found, dict) else None
+    eos = settings.get("eos_token_id") if isinstance(settings, dict) else None
     return {} if eos == read_config(folder).get("eos_token_id") else {"eos": eos}

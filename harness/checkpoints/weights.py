@@ -110,10 +110,10 @@ def _tensors(header: Json) -> dict[str, dict[str, Json]]:
     """Return what a header says of each tensor."""
     if not isinstance(header, dict):
         raise ValueError(f"its header is a {type(header).__name__}")
-    found = {name: about for name, about in header.items() if name != "__metadata__"}
-    tensors = {name: about for name, about in found.items() if isinstance(about, dict)}
-    if len(tensors) < len(found):
-        raise ValueError(f"its header lacks {choose(set(found) - set(tensors))}")
+    entries = {name: about for name, about in header.items() if name != "__metadata__"}
+    tensors = {name: about for name, about in entries.items() if isinstance(about, dict)}
+    if len(tensors) < len(entries):
+        raise ValueError(f"its header lacks {choose(set(entries) - set(tensors))}")
     return tensors
 
 
@@ -121,10 +121,10 @@ def _numbers(values: Json) -> tuple[int, ...]:
     """Return a shape or offsets."""
     if not isinstance(values, list):
         raise ValueError(f"a tensor has the shape or offsets {values!r}")
-    found = tuple(value for value in values if type(value) is int and value >= 0)
-    if len(found) < len(values):
+    numbers = tuple(value for value in values if type(value) is int and value >= 0)
+    if len(numbers) < len(values):
         raise ValueError(f"a tensor has the shape or offsets {values!r}")
-    return found
+    return numbers
 
 
 def measure(folder: Path) -> Sizes:

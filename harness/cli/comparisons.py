@@ -72,7 +72,7 @@ def compare(
     from harness.tables import noted
 
     source = open_asked(points, asked, host)
-    found = tables_of(
+    compared = tables_of(
         source.store,
         where=source.where,
         metrics={task: str(metric) for task, metric in read_options(metrics).items()},
@@ -82,7 +82,7 @@ def compare(
         hold_out=hold_out,
         score=score,
     )
-    tables = noted(found, source.notes)
+    tables = noted(compared, source.notes)
     print_tables(tables, host, suffix=suffix, output=output)
     if expect:
         _expect(tables, expect)
@@ -135,9 +135,9 @@ def diff(
 def _expect(tables: list[Table], folder: Path) -> None:
     from harness.tables import differences, read_csv
 
-    found = [line for table in tables for line in differences(table, read_csv(folder / f"{table.name}.csv"))]
-    for line in found:
+    lines = [line for table in tables for line in differences(table, read_csv(folder / f"{table.name}.csv"))]
+    for line in lines:
         say(f"differs: {line}")
-    if found:
-        raise HarnessError(f"{len(found)} cells differ from those in {folder}")
+    if lines:
+        raise HarnessError(f"{len(lines)} cells differ from those in {folder}")
     answer(f"All cells equal those in {folder}.")

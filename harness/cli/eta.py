@@ -47,7 +47,7 @@ class Estimate:
         ((params, documents),) = self.documents.items()
         each = self.seconds[params] / documents
         slope = min(SLOWEST, each / max(params, 1))
-        steepest = sum(n * (each + slope * max(own - params, -params)) for own, n in remaining.items())
+        steepest = sum(n * (each + slope * max(size - params, -params)) for size, n in remaining.items())
         flat = each * sum(remaining.values())
         return min(flat, steepest), max(flat, steepest)
 
@@ -59,5 +59,5 @@ class Estimate:
         seconds = np.array([self.seconds[size] for size in sizes])
         weight = 1 / np.sqrt(seconds + seconds.mean() / 100)
         scale = np.maximum(matrix.max(axis=0), 1e-300)
-        found, _ = nnls(weight[:, None] * matrix / scale, weight * seconds)
-        return float(found[0] / scale[0]), float(found[1] / scale[1])
+        coefficients, _ = nnls(weight[:, None] * matrix / scale, weight * seconds)
+        return float(coefficients[0] / scale[0]), float(coefficients[1] / scale[1])

@@ -170,8 +170,8 @@ def fit(
 def _back_test(host: PluginHost, source: PointsFile, laws: list[str], asked: Asked) -> list[Table]:
     from harness.reports.back_test_files import back_test_file
 
-    found = back_test_file(source, laws, registries=host, **asked)
-    return [found.summary(), found.details()]
+    result = back_test_file(source, laws, registries=host, **asked)
+    return [result.summary(), result.details()]
 
 
 def _fit(
@@ -207,7 +207,7 @@ def _fit(
 def _print_fits(fits: list[LawFit], seconds: float | None) -> None:
     """Print fits as text, or as JSON if `seconds` (their total time) is given."""
     if seconds is not None:
-        print_json([{**found.to_json(draws=False), "seconds": round(seconds, 3)} for found in fits])
+        print_json([{**law_fit.to_json(draws=False), "seconds": round(seconds, 3)} for law_fit in fits])
         return
     if fits:
         print_text("\n\n".join(map(str, fits)))

@@ -83,8 +83,8 @@ def screen(*, whole: bool = False) -> Screen:
     except (OSError, ValueError):
         size = os.terminal_size((80, 24))
     width, height = (
-        int(asked) if (asked := os.environ.get(name, "")).isdigit() and int(asked) else found or default
-        for name, found, default in (("COLUMNS", size.columns, 80), ("LINES", size.lines, 24))
+        int(asked) if (asked := os.environ.get(name, "")).isdigit() and int(asked) else measured or default
+        for name, measured, default in (("COLUMNS", size.columns, 80), ("LINES", size.lines, 24))
     )
     return Screen(width, height, whole)
 

@@ -39,15 +39,15 @@ class Cost:
 
 def costs(plan: Plan) -> list[Cost]:
     """Return the cost of a plan per task; reads tokenizers but no weights. Raises TokenError as an evaluation does."""
-    pool, found = EncoderPool(), dict[str, Cost]()
+    pool, by_task = EncoderPool(), dict[str, Cost]()
     for job, task, _ in plan.missing():
         encoded = pool.encode(job, task)
         tokens = encoded.total_tokens * (plan.samples if task.generation else 1)
         scored = int(encoded.n_tokens.sum()) if isinstance(encoded, EncodedTask) else 0
         flops = inference_flops(job.checkpoint.params or 0, tokens)
         cell = Cost(task.name, 1, len(task.docs), tokens, flops, scored)
-        found[task.name] = found[task.name] + cell if task.name in found else cell
-    return sorted(found.values(), key=lambda cost: cost.task)
+        by_task[task.name] = by_task[task.name] + cell if task.name in by_task else cell
+    return sorted(by_task.values(), key=lambda cost: cost.task)
 
 
 def cost_table(plan: Plan) -> Table:

@@ -22,18 +22,18 @@ def works_of(plan: Plan, device: str, *, everything: bool = False) -> list[Work]
 
     Tokens are estimated from characters; contexts count once.
     """
-    there = set() if everything else set(plan.there)
+    seen_cells = set() if everything else set(plan.there)
     tokens = {task.fingerprint: _tokens(task, plan.samples) for job in plan.jobs for task, _ in job.cells}
-    found = []
+    works = []
     for number, job in enumerate(plan.jobs):
         params, cells = job.checkpoint.params or 0, dict[str, float]()
         for task, cell in job.cells:
-            if cell.name not in there:
-                there.add(cell.name)
+            if cell.name not in seen_cells:
+                seen_cells.add(cell.name)
                 flops = inference_flops(params, tokens[task.fingerprint])
                 cells[cell.name] = CELL + flops / FLOPS_PER_SECOND[device]
-        found.append(Work(job.info.shape or str(number), cells, 4 * params / LOAD_BYTES))
-    return found
+        works.append(Work(job.info.shape or str(number), cells, 4 * params / LOAD_BYTES))
+    return works
 
 
 def _tokens(task: Task, samples: int) -> float:
@@ -48,18 +48,18 @@ def keep_shard(plan: Plan, text: str) -> None:
     number, _, of = text.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
-    own = shard(works_of(plan, "CPU", everything=True), int(number), int(of))
-    plan.jobs = [plan.jobs[job] for job in own]
+    jobs = shard(works_of(plan, "CPU", everything=True), int(number), int(of))
+    plan.jobs = [plan.jobs[job] for job in jobs]
 
 
 def worker_table(plan: Plan, workers: int, device: str) -> Table:
     """Return the estimated seconds of every worker."""
-    found = simulate(works_of(plan, device), workers, start=START[device])
+    outcome = simulate(works_of(plan, device), workers, start=START[device])
     rows = [
         (str(worker), round(useful), round(loading))
-        for worker, (useful, loading) in enumerate(zip(found.useful, found.loading, strict=True))
+        for worker, (useful, loading) in enumerate(zip(outcome.useful, outcome.loading, strict=True))
     ]
     about = f"Estimated for one {device} per worker at {FLOPS_PER_SECOND[device]:.0e} FLOP/s; the sweep takes about "
-    about += f"{found.end:.0f} s, {100 * found.share:.0f} % of it on cells."
+    about += f"{outcome.end:.0f} s, {100 * outcome.share:.0f} % of it on cells."
     columns = ("worker", "seconds on cells", "seconds to start and load")
     return Table("workers", "Workers", columns, tuple(rows), (about,))

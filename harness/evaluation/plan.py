@@ -120,11 +120,11 @@ class Setup:
 
         Raises FamilyError for pickles that nobody allowed.
         """
-        found: dict[str, Json] = {}
+        trusted: dict[str, Json] = {}
         if self.options.get("trust_remote_code"):
-            found = {"trust_remote_code": True, "remote_code": code_digests(folder)}
+            trusted = {"trust_remote_code": True, "remote_code": code_digests(folder)}
         pickles = expect_no_pickles(folder, self.pickles)
-        return found | ({"pickles": pickles} if pickles else {})
+        return trusted | ({"pickles": pickles} if pickles else {})
 
     def settings_of(self, settings: Settings, task: Task) -> Settings:
         """Return the settings of a task's cell: those of the checkpoint and task, and how texts are drawn."""

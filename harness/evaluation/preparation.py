@@ -68,7 +68,7 @@ def prepare(
     registries = registries or default_host()
     chosen = registries.engines[engine or default_engine(registries)]
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
-    own, chat = take_prompting(prompting or PromptingOptions())
+    prompt_settings, chat = take_prompting(prompting or PromptingOptions())
     setup = Setup(
         chosen, dict(options or {}), truncation, rehash, greedy, None, tuple(allow_pickle), chat, tokens=keep_tokens
     )
@@ -77,20 +77,22 @@ def prepare(
         raise UsageError(f"truncation {truncation!r}; expected one of {choose(TRUNCATION)}")
     checkpoints = [c for f in families for c in (f.checkpoints if isinstance(f, Family) else select(f, registries))]
     check_features(checkpoints, registries)
-    found = _tasks(tasks, registries, Path(data) if data else None, limit, own)
+    loaded_tasks = _tasks(tasks, registries, Path(data) if data else None, limit, prompt_settings)
     if subset is not None:
-        found = take_all(found, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
-    if not checkpoints or not found:
-        raise UsageError(f"{len(checkpoints)} checkpoints and {len(found)} tasks are named; expected at least one each")
+        loaded_tasks = take_all(loaded_tasks, load_subsets(subset) if isinstance(subset, (str, Path)) else subset)
+    if not checkpoints or not loaded_tasks:
+        raise UsageError(
+            f"{len(checkpoints)} checkpoints and {len(loaded_tasks)} tasks are named; expected at least one each"
+        )
     if store is not None:
         expect_usable(Path(store))
-    drawn = [task for task in found if task.generation]
+    drawn = [task for task in loaded_tasks if task.generation]
     if drawn:
         setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or SamplingOptions())))
     elif sampling:
-        raise UsageError(f"{choose(sampling)}: the tasks {choose(task.name for task in found)} generate no text")
+        raise UsageError(f"{choose(sampling)}: the tasks {choose(task.name for task in loaded_tasks)} generate no text")
     once = list({(c.label, c.source): c for c in checkpoints}.values())
-    plan = make_plan(once, found, setup)
+    plan = make_plan(once, loaded_tasks, setup)
     if store is not None and (Path(store) / "store.json").exists():
         plan.look_into(Store(store, sets_aside=False))
     return plan, setup
@@ -102,7 +104,7 @@ def take_prompting(asked: PromptingOptions) -> tuple[Prompting, Chat | None]:
     if unknown := set(asked) - known:
         raise UsageError(f"prompting has no option {choose(unknown)}; it has: {choose(known)}")
     template, folders = asked.get("chat_template"), asked.get("include_path", ())
-    own = Prompting(
+    prompting = Prompting(
         num_fewshot=asked.get("num_fewshot"),
         fewshot_seed=asked.get("fewshot_seed"),
         include_path=(folders,) if isinstance(folders, str) else tuple(folders),
@@ -110,14 +112,14 @@ def take_prompting(asked: PromptingOptions) -> tuple[Prompting, Chat | None]:
         system_prompt=asked.get("system_prompt", ""),
         multiturn=asked.get("multiturn", True),
     )
-    return own, make_chat(template, system_prompt=own.system_prompt, multiturn=own.multiturn)
+    return prompting, make_chat(template, system_prompt=prompting.system_prompt, multiturn=prompting.multiturn)
 
 
 def _tasks(
     names: Sequence[str | Task], registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
 ) -> list[Task]:
     """Return tasks, each once; raise UsageError for an unknown metric."""
-    found = [
+    tasks = [
         task
         for item in names
         for task in (
@@ -126,8 +128,8 @@ def _tasks(
             else find_tasks([item], registries, data, limit, prompting)
         )
     ]
-    for task in found:
+    for task in tasks:
         if task.metric not in registries.metrics and not task.source:
             hint = registries.metrics.hint(task.metric)
             raise UsageError(f"task {task.name}: there is no metric {task.metric!r}; {hint}")
-    return [fingerprinted(task) for task in {task.name: task for task in found}.values()]
+    return [fingerprinted(task) for task in {task.name: task for task in tasks}.values()]

@@ -73,9 +73,11 @@ class Sampling:
         """Return how a task generates text in this suite; raise UsageError if all samples would be equal."""
         if task.generation is None:
             raise UsageError(f"task {task.name} generates no text")
-        own = task.generation
-        temperature = own.temperature if self.temperature is None else self.temperature
-        generation = replace(own, temperature=temperature, top_p=own.top_p if self.top_p is None else self.top_p)
+        defaults = task.generation
+        temperature = defaults.temperature if self.temperature is None else self.temperature
+        generation = replace(
+            defaults, temperature=temperature, top_p=defaults.top_p if self.top_p is None else self.top_p
+        )
         if self.sampler.at_most > 1 and generation.temperature == 0:
             raise UsageError(
                 f"task {task.name}: all samples of a document are equal at temperature 0; pass --temperature, such as "

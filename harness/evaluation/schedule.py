@@ -77,8 +77,8 @@ class Schedule:
     def read_ahead(self, worker: int) -> int | None:
         """Return the checkpoint that a worker should read ahead and will get next, if it is of the same shape."""
         taken = set(self.hints.values())
-        own = self.shapes.get(worker)
-        free = (job for job in self.waiting if job not in taken and self.works[job].shape == own)
+        shape = self.shapes.get(worker)
+        free = (job for job in self.waiting if job not in taken and self.works[job].shape == shape)
         job = max(free, key=self._seconds, default=None)
         if job is not None:
             self.hints[worker] = job
@@ -151,10 +151,10 @@ def shard(works: Sequence[Work], number: int, of: int) -> list[int]:
     The result depends only on `works`, so independent processes agree on it without communication.
     """
     totals = [0.0] * of
-    own = []
+    jobs = []
     for job in sorted(range(len(works)), key=lambda job: (-works[job].seconds, job)):
         least = totals.index(min(totals))
         totals[least] += works[job].seconds + works[job].load
         if least == number - 1:
-            own.append(job)
-    return sorted(own)
+            jobs.append(job)
+    return sorted(jobs)

@@ -46,7 +46,7 @@ class _Simulation:
     seconds: Seconds
     start: float
     faults: Faults
-    found: Outcome
+    outcome: Outcome
     events: list[tuple[float, int, tuple[str, ...]]] = field(default_factory=list)  # when, who, cells lost by dying
     deaths: dict[int, float] = field(default_factory=dict)
     serves: dict[int, str] = field(default_factory=dict)
@@ -77,16 +77,16 @@ class _Simulation:
             if clock > died:
                 heapq.heappush(self.events, (died, worker, assignment.cells[number:]))
                 return
-            self.found.useful[worker] += self.seconds(assignment.job, cell)
-            self.found.times_done[cell] = self.found.times_done.get(cell, 0) + 1
-            self.found.end = max(self.found.end, clock)
-        self.found.loading[worker] += begin - now
+            self.outcome.useful[worker] += self.seconds(assignment.job, cell)
+            self.outcome.times_done[cell] = self.outcome.times_done.get(cell, 0) + 1
+            self.outcome.end = max(self.outcome.end, clock)
+        self.outcome.loading[worker] += begin - now
         heapq.heappush(self.events, (clock, worker, ()))
 
     def _die(self, now: float, worker: int, unfinished: tuple[str, ...]) -> None:
-        self.found.deaths += 1
+        self.outcome.deaths += 1
         if failed := self.schedule.lost(worker, unfinished):
-            self.found.failed.append(failed)
+            self.outcome.failed.append(failed)
         back = now + self.faults.restart
         self.serves.pop(worker, None)
         self.deaths[worker] = back + self.faults.next_death()
@@ -108,7 +108,7 @@ def simulate(
 
     `seconds(job, cell)` returns the actual time of a cell (default: the estimate).
     """
-    found = Outcome([0.0] * workers, [0.0] * workers)
+    outcome = Outcome([0.0] * workers, [0.0] * workers)
     real = seconds or (lambda job, cell: works[job].cells[cell])
-    _Simulation(works, Schedule(works, workers), real, start, faults or Faults(), found).run()
-    return found
+    _Simulation(works, Schedule(works, workers), real, start, faults or Faults(), outcome).run()
+    return outcome

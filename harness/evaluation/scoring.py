@@ -110,10 +110,10 @@ class Tally:
             for row, which in zip(piece.rows, piece.which, strict=True):
                 ids[row] += continuations[which]
                 logprobs[row].append(tokens[which])
-        found = Tokens.of(ids, [np.concatenate(own) for own in logprobs])
-        if why := found.differs(self.logprob, self.encoded.n_tokens):
+        cell_tokens = Tokens.of(ids, [np.concatenate(windows) for windows in logprobs])
+        if why := cell_tokens.differs(self.logprob, self.encoded.n_tokens):
             raise EngineError(f"the engine returned log-probabilities of tokens, and {why}")
-        return found
+        return cell_tokens
 
 
 def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Request]:

@@ -148,10 +148,10 @@ class Suite:
     def _encoded(self, job: Job, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Encoded]]:
         """Yield each claim that can be tokenised, with its tokens; the next is tokenised in the background."""
         for claim, after in zip_longest(claims, claims[1:]):
-            encoded = self.pool.ahead(job, claim.task)
+            future = self.pool.ahead(job, claim.task)
             try:
-                found = encoded.result()
-                expect_known(found, claim.task, job.info)
+                encoded = future.result()
+                expect_known(encoded, claim.task, job.info)
             except EngineError as error:
                 self._fail(job.checkpoint.label, error)
                 return  # the tokenizer does not load
@@ -160,7 +160,7 @@ class Suite:
             else:
                 if after:
                     self.pool.ahead(job, after.task)
-                yield claim, found
+                yield claim, encoded
 
     def _do(self, job: Job, claims: Sequence[Claim], after: Job | None) -> None:
         """Compute all claimed cells of a checkpoint, cells of choices in one stream; failures are reported."""

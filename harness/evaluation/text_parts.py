@@ -79,9 +79,9 @@ def encode_in_parts(docs: Sequence[Sequence[Prompt]], tokenizer: PartTokenizer) 
     heads = dict(_with_heads({context for doc in docs for context, _ in doc}, tokenizer))
     parts = {context + rest: _parts(context, rest, heads[context], tokenizer) for doc in docs for context, rest in doc}
     parts |= {context: (head, context[len(head) :]) if head else (context,) for context, head in heads.items()}
-    found = _joined(parts, tokenizer)
-    _check(docs, found, tokenizer)
-    return found
+    ids_by_text = _joined(parts, tokenizer)
+    _check(docs, ids_by_text, tokenizer)
+    return ids_by_text
 
 
 def _with_heads(contexts: Iterable[str], tokenizer: PartTokenizer) -> Iterator[tuple[str, str]]:
@@ -130,10 +130,10 @@ def _joined(parts: Mapping[str, Parts], tokenizer: PartTokenizer) -> dict[str, I
     return {text: begins[cut[0]] + [i for part in cut[1:] for i in others[part]] for text, cut in parts.items()}
 
 
-def _check(docs: Sequence[Sequence[Prompt]], found: Mapping[str, Ids], tokenizer: Tokenizer) -> None:
+def _check(docs: Sequence[Sequence[Prompt]], ids_by_text: Mapping[str, Ids], tokenizer: Tokenizer) -> None:
     """Raise CutError if a text of the first or of the longest document has different ids when encoded whole."""
     longest = max(docs, key=lambda doc: sum(len(context) + len(rest) for context, rest in doc))
     first, last = docs[0][0], longest[-1]
     for text, ids in encode_whole([first[0], "".join(first), "".join(last)], tokenizer).items():
-        if found[text] != ids:
+        if ids_by_text[text] != ids:
             raise CutError(f"{text!r} has different ids when encoded in parts")

@@ -204,7 +204,7 @@ def _split_docs(task: Task, docs: Sequence[Doc], encoder: Encoder, *, whole: boo
     else:
         texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
         ids = encode_whole(texts, encoder.tokenizer)
-    return [_split(task, doc, own, ids, encoder) for doc, own in zip(docs, prompts, strict=True)]
+    return [_split(task, doc, doc_prompts, ids, encoder) for doc, doc_prompts in zip(docs, prompts, strict=True)]
 
 
 def _prompt(task: Task, doc: Doc, choice: int, encoder: Encoder) -> Prompt:
@@ -260,8 +260,8 @@ def _side_by_side(splits: Sequence[Split]) -> Split:
 
 def _split_text(text: Ids, encoder: Encoder) -> Split:
     """Split a text into windows of at most `limit` tokens, including the tokens that each is conditioned on."""
-    own = encoder.prefix if encoder.prefix and text[: len(encoder.prefix)] == encoder.prefix else []
-    scored = text[len(own) :]
+    prefix = encoder.prefix if encoder.prefix and text[: len(encoder.prefix)] == encoder.prefix else []
+    scored = text[len(prefix) :]
     if not scored:
         raise TokenError("the text has no tokens")
     pairs: list[tuple[Ids, tuple[Ids, ...]]] = []
@@ -284,5 +284,5 @@ def _unconditional(task: Task, encoder: Encoder) -> Iterator[tuple[tuple[Ids, tu
     for row, text in enumerate(texts):
         rows.setdefault(text, []).append(row)
     for text, encoded in encode_whole(rows, encoder.tokenizer).items():
-        own = np.array(rows[text])
-        yield (encoder.before([]), (encoded,)), Piece(own, np.zeros_like(own), unconditional=True)
+        numbers = np.array(rows[text])
+        yield (encoder.before([]), (encoded,)), Piece(numbers, np.zeros_like(numbers), unconditional=True)

@@ -110,14 +110,14 @@ class Worker:
         info = setup.engine.inspect(order.checkpoint, order.folder, **setup.options)
         planned = (order.settings.dtype, order.settings.quantisation, order.settings.max_length)
         if planned != (info.dtype, info.quantisation, info.max_length):
-            found = f"{info.dtype}, {info.quantisation}, {info.max_length}"
+            actual = f"{info.dtype}, {info.quantisation}, {info.max_length}"
             raise EngineError(
-                f"{order.checkpoint.label}: this worker would compute with dtype, quantisation and max_length {found}; "
-                f"expected {', '.join(map(str, planned))} as planned; use equal devices, or pass -O dtype=..."
+                f"{order.checkpoint.label}: this worker would compute with dtype, quantisation and max_length "
+                f"{actual}; expected {', '.join(map(str, planned))} as planned; use equal devices, or pass -O dtype=..."
             )
         cells = tuple((self.spec.tasks[fingerprint], cell) for fingerprint, cell in order.cells)
-        own = (order.files, order.trusted, setup.chat)
-        return Job(order.checkpoint, order.folder, info, order.settings, cells, *own)
+        details = (order.files, order.trusted, setup.chat)
+        return Job(order.checkpoint, order.folder, info, order.settings, cells, *details)
 
 
 def _expect_same(spec: WorkerSpec) -> None:

@@ -22,9 +22,7 @@ GRID = 241  # models in the first search, evenly spaced in log params
 ZOOM, ROUNDS = 21, 6  # models and number of the refined searches, each between the neighbours of the best model
 
 
-def optimal(
-    found: FitView, flops: Sequence[float] | float, at: Mapping[str, float | str] | None = None
-) -> pd.DataFrame:
+def optimal(fit: FitView, flops: Sequence[float] | float, at: Mapping[str, float | str] | None = None) -> pd.DataFrame:
     """Return params and tokens, 6 N D = flops, of the smallest loss: one row per budget, with intervals.
 
     Columns: flops, params, params_low, params_high, tokens, tokens_low, tokens_high, then those of `predict` at the
@@ -32,45 +30,45 @@ def optimal(
     Hoffmann et al. 2022, eq. 4, is the solution for their law only; this function searches the minimum of any law.
     Raises LawError for a law of other features, and if the loss has no minimum inside a budget.
     """
-    step, rest = found.steps[0], dict(at or {})
+    step, rest = fit.steps[0], dict(at or {})
     if isinstance(step, ProcedureFit) and (of := traits(step.law).optimal):
-        return pd.concat([_own(found, step, of, float(budget)) for budget in np.atleast_1d(flops)], ignore_index=True)
+        return pd.concat([_own(fit, step, of, float(budget)) for budget in np.atleast_1d(flops)], ignore_index=True)
     missing = set(step.law.features) - {"params", "tokens", *rest}
     if not isinstance(step, StepFit) or missing or not {"params", "tokens"} <= set(step.law.features):
         raise LawError(
-            f"law {found.law!r} is a function of {', '.join(step.law.features)}; an optimal allocation needs a formula "
+            f"law {fit.law!r} is a function of {', '.join(step.law.features)}; an optimal allocation needs a formula "
             "of params and tokens, such as chinchilla" + (f", and values of {choose(missing)}" if missing else "")
         )
-    return pd.concat([_budget(found, step, float(budget), rest) for budget in np.atleast_1d(flops)], ignore_index=True)
+    return pd.concat([_budget(fit, step, float(budget), rest) for budget in np.atleast_1d(flops)], ignore_index=True)
 
 
-def _budget(found: FitView, step: StepFit, flops: float, rest: Mapping[str, float | str]) -> pd.DataFrame:
+def _budget(fit: FitView, step: StepFit, flops: float, rest: Mapping[str, float | str]) -> pd.DataFrame:
     best = np.array([list(step.parameters.values())])
     (params,) = _minimum(step, best, flops, rest)
     if not np.isfinite(params):
         raise LawError(
-            f"law {found.law!r} has no minimum of the loss at {flops:.4g} FLOPs: it decreases to the end of the search"
+            f"law {fit.law!r} has no minimum of the loss at {flops:.4g} FLOPs: it decreases to the end of the search"
         )
     draws = _minimum(step, step.draws, flops, rest)
-    tail = (1 - found.options.level) / 2
+    tail = (1 - fit.options.level) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail]) if step.dof else (np.nan, np.nan)
     place = {"flops": flops, "params": params, "params_low": low, "params_high": high}
     ends = {"tokens": params, "tokens_low": high, "tokens_high": low}
     place |= {name: flops / training_flops(end, 1.0) for name, end in ends.items()}
-    predicted = found.predict(pd.DataFrame([{**place, **rest}]))
+    predicted = fit.predict(pd.DataFrame([{**place, **rest}]))
     return pd.DataFrame([place]).join(predicted.drop(columns=["params", "tokens"]))
 
 
 def _own(
-    found: FitView, step: ProcedureFit, of: Callable[[Fitted, float], dict[str, float]], flops: float
+    fit: FitView, step: ProcedureFit, of: Callable[[Fitted, float], dict[str, float]], flops: float
 ) -> pd.DataFrame:
     """Return the optimum that a procedure computes itself, with an interval over its resamples."""
-    place, tail = {"flops": flops}, (1 - found.options.level) / 2
+    place, tail = {"flops": flops}, (1 - fit.options.level) / 2
     draws = [of(draw, flops) for draw in step.draws]
     for name, value in of(step.found, flops).items():
         low, high = np.quantile([draw[name] for draw in draws], [tail, 1 - tail]) if draws else (np.nan, np.nan)
         place |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    predicted = found.predict(pd.DataFrame([place]))
+    predicted = fit.predict(pd.DataFrame([place]))
     return pd.DataFrame([place]).join(predicted.drop(columns=["params", "flops"]))
 
 
@@ -98,11 +96,11 @@ def _minimum(step: StepFit, draws: Floats, flops: float, rest: Mapping[str, floa
 def allocation_table(fits: Sequence[FitView], flops: float, at: Mapping[str, float | str]) -> Table:
     """Return the best split of a budget by each fit, as a table."""
     rows = []
-    for found in fits:
-        (row,) = optimal(found, flops, at).to_dict("records")
+    for fit in fits:
+        (row,) = optimal(fit, flops, at).to_dict("records")
         ranges = [Range(row[n], row[f"{n}_low"], row[f"{n}_high"]) for n in ("params", "tokens")]
         value = Range(row["value"], row["low"], row["high"])
-        rows.append((found.labels.get("family", "-"), found.law, *ranges, value, row["beyond"]))
+        rows.append((fit.labels.get("family", "-"), fit.law, *ranges, value, row["beyond"]))
     columns = ("family", "law", "params", "tokens", "predicted", "times beyond")
-    notes = tuple(f"{found.law}: {warning}" for found in fits for warning in found.warnings)
+    notes = tuple(f"{fit.law}: {warning}" for fit in fits for warning in fit.warnings)
     return Table("optimum", f"Best use of {flops:.4g} FLOPs (6 N D)", columns, tuple(rows), notes)

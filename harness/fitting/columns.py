@@ -39,14 +39,14 @@ def renamed(
     column to use as params, `run` the one that identifies runs. Expressions are computed in float64. Raises UsageError
     for an invalid pair or an unknown column.
     """
-    found = points.copy()
+    frame = points.copy()
     named = [f"{theirs}={ours}" for theirs, ours in ((params_column, "params"), (run, "run")) if theirs]
     for pair in [*pairs, *named]:
         theirs, sign, ours = (part.strip() for part in pair.rpartition("="))
         if not (theirs and sign and ours.isidentifier()):
             raise UsageError(f"--map {pair!r}: expected THEIRS=OURS, such as n_params=params")
-        found = found.assign(**{ours: _theirs(found, theirs)})
-    return found
+        frame = frame.assign(**{ours: _theirs(frame, theirs)})
+    return frame
 
 
 def labelled(pairs: Sequence[str], label: str | None) -> list[str]:
@@ -60,9 +60,9 @@ def _theirs(points: pd.DataFrame, theirs: str) -> pd.Series:
     try:
         return pd.Series(floats(points).eval(theirs), index=points.index)
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
-        there = choose(points.columns)
+        columns = choose(points.columns)
         raise UsageError(
-            f"{theirs!r} is neither a column nor an expression of columns, which are: {there}; expected THEIRS=OURS, "
+            f"{theirs!r} is neither a column nor an expression of columns, which are: {columns}; expected THEIRS=OURS, "
             "such as n_params=params"
         ) from error
 
@@ -194,13 +194,18 @@ def readable(frame: pd.DataFrame, name: str) -> Column:
 
 def trials(frame: pd.DataFrame, name: str) -> Floats:
     """Return the number of trials (n,) of each rate in a column; raise LawError if it is unknown."""
-    found = next((c for c in ("trials", f"{name}_n") if c in frame.columns), None)
-    if found is None:
+    trials_column = next((c for c in ("trials", f"{name}_n") if c in frame.columns), None)
+    if trials_column is None:
         raise LawError(
             f"the binomial objective needs a column trials (or {name}_n) beside {name}; choose another objective"
         )
-    values = column(frame, found)
-    _refuse(frame, (values < 1) | (values % 1 != 0), f"{found} is not a whole number of 1 or more", f"{found} >= 1")
+    values = column(frame, trials_column)
+    _refuse(
+        frame,
+        (values < 1) | (values % 1 != 0),
+        f"{trials_column} is not a whole number of 1 or more",
+        f"{trials_column} >= 1",
+    )
     return values
 
 

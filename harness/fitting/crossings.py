@@ -48,13 +48,13 @@ class Curve(Protocol):
         ...
 
 
-def reach(found: Curve, score: float, *, rises: bool = True) -> tuple[Range | None, str]:
+def reach(fit: Curve, score: float, *, rises: bool = True) -> tuple[Range | None, str]:
     """Return the training FLOPs at which a law reaches a score, and a remark; with `rises`, higher is better."""
-    low, high = _budgets(found)
+    low, high = _budgets(fit)
     sign = 1 if rises else -1
-    if sign * found.curve(_at(found, low))[0] >= sign * score:
+    if sign * fit.curve(_at(fit, low))[0] >= sign * score:
         return None, f"{'above' if rises else 'below'} it from the smallest budget on"
-    reached = crossing(found, score, rises=rises)
+    reached = crossing(fit, score, rises=rises)
     if reached is None:
         return None, "not reached"
     if not np.isfinite(reached.value):
@@ -101,14 +101,14 @@ def crossovers(a: Curve, b: Curve) -> tuple[list[Range], float]:
     best = _ahead(apart[None])
     draws = _ahead(drawn_a - drawn_b)
     tail = (1 - a.level) / 2
-    found = []
+    ranges = []
     for place in np.flatnonzero(best[0, :-1] * best[0, 1:] < 0):
         nearest = _nearest(draws, flops, int(place), int(best[0, place]))
         bounds = np.quantile(nearest, [tail, 1 - tail], method="nearest")
         share = apart[place] / (apart[place] - apart[place + 1])
         value = flops[place] * (flops[place + 1] / flops[place]) ** share
-        found.append(Range(float(value), float(bounds[0]), float(bounds[1])))
-    return found, float((draws[:, :-1] * draws[:, 1:] < 0).any(axis=1).mean())
+        ranges.append(Range(float(value), float(bounds[0]), float(bounds[1])))
+    return ranges, float((draws[:, :-1] * draws[:, 1:] < 0).any(axis=1).mean())
 
 
 def gain(found: Curve, reference: Curve, at: float, *, rises: bool = True) -> Range:
@@ -137,13 +137,13 @@ def _worth(ahead: Floats, flops: Floats, at: float) -> Floats:
     return np.where(ahead[:, 0] >= 0, 0.0, _first(ahead, flops, 0.0) / at)
 
 
-def _at(found: Curve, x: Floats | float) -> dict[str, Floats]:
+def _at(fit: Curve, x: Floats | float) -> dict[str, Floats]:
     """Return values of the one feature of a law, by its name."""
-    return {found.features[0]: np.atleast_1d(np.asarray(x, dtype=np.float64))}
+    return {fit.features[0]: np.atleast_1d(np.asarray(x, dtype=np.float64))}
 
 
-def _unit(found: Curve) -> str:
-    return "FLOPs" if found.features == ("flops",) else found.features[0]
+def _unit(fit: Curve) -> str:
+    return "FLOPs" if fit.features == ("flops",) else fit.features[0]
 
 
 def _ahead(difference: Floats) -> Floats:
@@ -162,14 +162,14 @@ def _nearest(ahead: Floats, x: Floats, place: int, before: int) -> Floats:
     return np.where(crosses.any(axis=1), np.sqrt(x[i] * x[i + 1]), never)
 
 
-def _budgets(found: Curve) -> tuple[float, float]:
+def _budgets(fit: Curve) -> tuple[float, float]:
     """Return the smallest and largest compute (or other feature) that a law was fitted to."""
-    if len(found.features) != 1:
+    if len(fit.features) != 1:
         raise LawError(
-            f"law {found.law!r} is a function of {', '.join(found.features)}; expected a law of flops alone, such as "
+            f"law {fit.law!r} is a function of {', '.join(fit.features)}; expected a law of flops alone, such as "
             "sigmoid"
         )
-    return found.domain[found.features[0]]
+    return fit.domain[fit.features[0]]
 
 
 def _first(curves: Floats, x: Floats, score: float) -> Floats:
@@ -184,5 +184,5 @@ def _first(curves: Floats, x: Floats, score: float) -> Floats:
     left, right = curves[rows, i], curves[rows, i + 1]
     with np.errstate(all="ignore"):  # values of curves without a crossing are discarded below
         share = np.nan_to_num((score - left) / (right - left), nan=1.0)
-        found = np.exp(np.log(x[i]) + share * (np.log(x[i + 1]) - np.log(x[i])))
-    return np.where(above[:, 0], x[0], np.where(crosses.any(axis=1), found, np.inf))
+        reached = np.exp(np.log(x[i]) + share * (np.log(x[i + 1]) - np.log(x[i])))
+    return np.where(above[:, 0], x[0], np.where(crosses.any(axis=1), reached, np.inf))

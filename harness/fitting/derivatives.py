@@ -93,13 +93,13 @@ def differentiate(
     """
     try:
         with np.errstate(all="ignore"):
-            found = formula(**features, **{name: Dual(x, {name: ONE}) for name, x in parameters.items()})
+            dual = formula(**features, **{name: Dual(x, {name: ONE}) for name, x in parameters.items()})
     except (TypeError, ValueError, AttributeError):
         return None
     shape = (len(next(iter(parameters.values()))), next(iter(features.values())).shape[-1])
-    if not isinstance(found, Dual) or np.shape(found.value) != shape:
+    if not isinstance(dual, Dual) or np.shape(dual.value) != shape:
         return None
     slopes = np.empty((shape[0], len(parameters), shape[1]))
     for j, name in enumerate(parameters):
-        slopes[:, j] = found.slopes.get(name, 0.0)
-    return np.asarray(found.value), slopes
+        slopes[:, j] = dual.slopes.get(name, 0.0)
+    return np.asarray(dual.value), slopes

@@ -39,7 +39,7 @@ class Held(Protocol):
 
 def with_rungs(frame: pd.DataFrame, first: int) -> pd.DataFrame:
     """Return points with the rank of their size in their family, from 1; raise LawError for too few sizes."""
-    names = {position: name for name, own in by_family(frame) for position in own.index}
+    names = {position: name for name, family_rows in by_family(frame) for position in family_rows.index}
     families = pd.Series(names, dtype=object).reindex(frame.index)
     params = pd.Series(column(frame, "params"), index=frame.index)
     frame = frame.assign(
@@ -70,17 +70,17 @@ def earlier_sizes(points: pd.DataFrame, fit: Callable[[pd.DataFrame], Held]) -> 
     """
     if "params" not in points.columns or points["params"].isna().any():
         return []
-    found: list[EarlierSize] = []
+    rows: list[EarlierSize] = []
     with suppress(LawError):
         for test in tests_of(with_rungs(points, FIRST), FIRST):
             with suppress(LawError):
-                found += _rows(test, fit(test))
-    return found
+                rows += _rows(test, fit(test))
+    return rows
 
 
-def _rows(own: pd.DataFrame, fitted: Held) -> list[EarlierSize]:
-    sizes = int(own["rung"].max()) - 1
-    names = [label(row) for _, row in own[own[TARGET]].iterrows()]
+def _rows(points: pd.DataFrame, fitted: Held) -> list[EarlierSize]:
+    sizes = int(points["rung"].max()) - 1
+    names = [label(row) for _, row in points[points[TARGET]].iterrows()]
     return [
         {"sizes": sizes, "target": name, "beyond": held["beyond"], "inside": held["inside"]}
         for name, held in zip(names, fitted.hold_out, strict=True)
@@ -95,7 +95,7 @@ def coverage_at(rows: Sequence[EarlierSize], level: float, beyond: float | None 
     known = [(_far(row), bool(row["inside"])) for row in rows if row["inside"] is not None]
     if not known:
         return "no back-test: no earlier size of this ladder was predicted with an interval (4 sizes are needed)"
-    near = [own for own in known if beyond is None or beyond / ALIKE <= own[0] <= beyond * ALIKE]
+    near = [case for case in known if beyond is None or beyond / ALIKE <= case[0] <= beyond * ALIKE]
     used = near or known
     low, high = min(far for far, _ in used), max(far for far, _ in used)
     distance = f"{low:.3g} to {high:.3g}" if f"{low:.3g}" != f"{high:.3g}" else f"{low:.3g}"

@@ -41,10 +41,10 @@ class Rows:
         """Return the prior covariance (n, m) of two sets of models, without noise."""
         offset, slope, curve = np.exp(2 * theta[:3])
         product = np.outer(self.x, other.x)
-        same = self.family[:, None] == other.family[None, :]
+        same_family = self.family[:, None] == other.family[None, :]
         apart = (self.x[:, None] - other.x[None, :]) / LENGTH
         smooth = curve * np.exp(-0.5 * apart**2)
-        return np.asarray(CONSTANT**2 + LINEAR**2 * product + smooth + same * (offset + slope * product))
+        return np.asarray(CONSTANT**2 + LINEAR**2 * product + smooth + same_family * (offset + slope * product))
 
     def surprise(self, theta: Floats) -> float:
         """Return minus the log of the marginal likelihood and of the prior of hyperparameters (4,)."""
@@ -59,16 +59,16 @@ class Rows:
 
     def learn(self) -> Floats:
         """Return the hyperparameters (4,)."""
-        found = optimize.minimize(self.surprise, PRIOR[0], method="L-BFGS-B", options={"maxiter": 30})
-        return np.asarray(found.x)
+        optimum = optimize.minimize(self.surprise, PRIOR[0], method="L-BFGS-B", options={"maxiter": 30})
+        return np.asarray(optimum.x)
 
     def predict(self, at: Rows, theta: Floats) -> tuple[Floats, Floats]:
         """Return mean and standard deviation (m,) of new models, the deviation of a run included."""
         root = self._root(theta)
         across = linalg.solve_triangular(root, self.covariance(at, theta), lower=True)
         white = linalg.solve_triangular(root, self.y - self.y.mean(), lower=True)
-        own = np.array([at.covariance(at, theta)[i, i] for i in range(len(at.x))])
-        variance = np.maximum(own - (across**2).sum(axis=0), 1e-6) + np.exp(2 * theta[3])
+        prior = np.array([at.covariance(at, theta)[i, i] for i in range(len(at.x))])
+        variance = np.maximum(prior - (across**2).sum(axis=0), 1e-6) + np.exp(2 * theta[3])
         return self.y.mean() + across.T @ white, np.sqrt(variance)
 
 
@@ -91,11 +91,11 @@ class Families:
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, R, T)."""
-        found = np.full((len(batch.ladders), DRAWS, batch.targets("params").shape[1]), np.nan)
+        draws = np.full((len(batch.ladders), DRAWS, batch.targets("params").shape[1]), np.nan)
         learnt: dict[str, Floats] = {}
         for p, ladder in enumerate(batch.ladders):
             table = seen(ladder, batch.context)
-            if len({own.family for own in table}) < FEWEST or ladder.targets is None:
+            if len({entry.family for entry in table}) < FEWEST or ladder.targets is None:
                 continue
             rows, at = _by_flops(table, ladder)
             if ladder.task not in learnt:
@@ -103,20 +103,20 @@ class Families:
             theta = learnt[ladder.task]
             mean, spread = rows.predict(at, theta)
             drawn = mean + spread * rng.standard_normal((DRAWS, len(mean)))
-            found[p, :, : len(mean)] = from_logit(drawn, ladder.chance)
-        return found
+            draws[p, :, : len(mean)] = from_logit(drawn, ladder.chance)
+        return draws
 
 
 def seen(ladder: Ladder, context: Sequence[Ladder]) -> list[Ladder]:
     """Return what is known of a task when a ladder is forecast: other families, and the ladder itself."""
-    return [ladder, *(own for own in context if own.task == ladder.task and own.family != ladder.family)]
+    return [ladder, *(other for other in context if other.task == ladder.task and other.family != ladder.family)]
 
 
 def _by_flops(table: Sequence[Ladder], ladder: Ladder) -> tuple[Rows, Rows]:
     """Return the rows of a table and the targets of a ladder, by standardised ln FLOPs."""
-    x = np.concatenate([own.order for own in table])
-    y = np.concatenate([score_logit(own.value, own.chance) for own in table])
-    family = np.repeat(np.arange(len(table)), [len(own.value) for own in table])
+    x = np.concatenate([entry.order for entry in table])
+    y = np.concatenate([score_logit(entry.value, entry.chance) for entry in table])
+    family = np.repeat(np.arange(len(table)), [len(entry.value) for entry in table])
     middle, spread = x.mean(), max(float(x.std()), 1e-9)
     targets = ladder.targets
     ahead = ladder.order.max() + ladder.beyond(targets) if targets is not None else np.empty(0)
@@ -131,18 +131,18 @@ class Capabilities:
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, R, T)."""
-        found = np.full((len(batch.ladders), DRAWS, batch.targets("params").shape[1]), np.nan)
+        draws = np.full((len(batch.ladders), DRAWS, batch.targets("params").shape[1]), np.nan)
         learnt: dict[str, Floats] = {}
-        if len({own.task for own in batch.context}) < 3:
-            return found
+        if len({other.task for other in batch.context}) < 3:
+            return draws
         for p, ladder in enumerate(batch.ladders):
             table = seen(ladder, batch.context)
-            if len({own.family for own in table}) < FEWEST or ladder.targets is None:
+            if len({entry.family for entry in table}) < FEWEST or ladder.targets is None:
                 continue
             levels = capability(ladder, batch.context)
             drawn = self._path(ladder, table, levels, learnt, rng)
-            found[p, :, : drawn.shape[1]] = from_logit(drawn, ladder.chance)
-        return found
+            draws[p, :, : drawn.shape[1]] = from_logit(drawn, ladder.chance)
+        return draws
 
     def _path(
         self,
@@ -154,7 +154,7 @@ class Capabilities:
     ) -> Floats:
         """Return logits (R, T): the capability from FLOPs, and the task from it."""
         flops, ahead = _by_flops(table, ladder)
-        names = [(own.family, float(order)) for own in table for order in own.order]
+        names = [(entry.family, float(order)) for entry in table for order in entry.order]
         reached = np.array([levels[name] for name in names])
         first = Rows(flops.x, reached, flops.family)
         second = Rows(reached, flops.y, flops.family)
@@ -176,13 +176,13 @@ def capability(ladder: Ladder, context: Sequence[Ladder]) -> dict[tuple[str, flo
     scores are imputed from it. The sign is that of the mean score.
     """
     highest = ladder.order.max() + 1e-9
-    known = [own for own in context if own.family != ladder.family]
-    known += [own for own in context if own.family == ladder.family and own.task != ladder.task]
+    known = [other for other in context if other.family != ladder.family]
+    known += [other for other in context if other.family == ladder.family and other.task != ladder.task]
     cells = {
-        (own.family, float(x), own.task): y
-        for own in [*known, ladder]
-        for x, y in zip(own.order, score_logit(own.value, own.chance), strict=True)
-        if own.family != ladder.family or x <= highest
+        (entry.family, float(x), entry.task): y
+        for entry in [*known, ladder]
+        for x, y in zip(entry.order, score_logit(entry.value, entry.chance), strict=True)
+        if entry.family != ladder.family or x <= highest
     }
     models = sorted({key[:2] for key in cells})
     tasks = sorted({key[2] for key in cells})
@@ -198,5 +198,5 @@ def principal(table: Floats, rounds: int = 20) -> Floats:
     for _ in range(rounds if missing.any() else 1):
         left, size, right = np.linalg.svd(filled - filled.mean(axis=0), full_matrices=False)
         filled = np.where(missing, size[0] * np.outer(left[:, 0], right[0]), apart)
-    found = left[:, 0] * np.sign(right[0].sum())
-    return np.asarray(found / max(float(found.std()), 1e-9))
+    component = left[:, 0] * np.sign(right[0].sum())
+    return np.asarray(component / max(float(component.std()), 1e-9))

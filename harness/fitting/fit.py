@@ -197,4 +197,4 @@ def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSi
     """Predict the earlier sizes of a ladder, with few resamples of runs."""
     options = replace(request.options, bootstrap=min(FEW_DRAWS, request.options.bootstrap))
     again = replace(request, where=None, hold_out=TARGET, store=None, options=options, earlier=False, law_options={})
-    return earlier_sizes(points, lambda own: fit_points(own, law, again))
+    return earlier_sizes(points, lambda test: fit_points(test, law, again))

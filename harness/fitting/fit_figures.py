@@ -106,7 +106,7 @@ def _over_feature(fit: FitView, x: str, name: str) -> pd.DataFrame:
     if len(points):
         kind = np.where(points["is_held_out"], HELD_OUT, POINT)
         points = points.rename(columns={"measured": "value"}).assign(kind=kind)
-    curve = _curve(fit, x, [float(one) for one in points[x]] if len(points) else [])
+    curve = _curve(fit, x, [float(value) for value in points[x]] if len(points) else [])
     shown = pd.concat([points, curve.assign(kind=CURVE, label="")], ignore_index=True)
     return shown.assign(family=name, task=fit.labels.get("task", ""))
 
@@ -114,7 +114,7 @@ def _over_feature(fit: FitView, x: str, name: str) -> pd.DataFrame:
 def _curve(fit: FitView, x: str, measured: Sequence[float]) -> pd.DataFrame:
     """Return places on the curve of a law, from its smallest point to some way beyond its largest."""
     low, high = fit.domain[x]
-    high = max([high, *(one for one in measured if np.isfinite(one))])
+    high = max([high, *(value for value in measured if np.isfinite(value))])
     places = np.geomspace(low, high * BEYOND, GRID) if low > 0 else np.linspace(low, high, GRID)
     try:
         return fit.predict(pd.DataFrame({x: places}))[[x, "value", "low", "high"]]
@@ -128,7 +128,7 @@ def _against_measured(fit: FitView, name: str) -> pd.DataFrame:
     if points.empty or fit.points is None:
         return pd.DataFrame()
     predicted = fit.predict(fit.points)
-    found = points[["label", "measured"]].assign(
+    rows = points[["label", "measured"]].assign(
         predicted=predicted["value"],
         low=predicted["low"],
         high=predicted["high"],
@@ -136,8 +136,8 @@ def _against_measured(fit: FitView, name: str) -> pd.DataFrame:
         family=name,
         law=fit.law,
     )
-    inside = (found["measured"] >= found["low"]) & (found["measured"] <= found["high"])
-    return found.assign(inside=inside.astype(object).where(found["low"].notna(), None))
+    inside = (rows["measured"] >= rows["low"]) & (rows["measured"] <= rows["high"])
+    return rows.assign(inside=inside.astype(object).where(rows["low"].notna(), None))
 
 
 def fits_of(fits: Sequence[FitView], task: str | None) -> Iterator[FitView]:
@@ -145,7 +145,7 @@ def fits_of(fits: Sequence[FitView], task: str | None) -> Iterator[FitView]:
     tasks = sorted({str(fit.labels.get("task", "")) for fit in fits})
     if task is None and len(tasks) > 1:
         raise UsageError(f"the fits cover {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
-    found = [fit for fit in fits if task in (None, str(fit.labels.get("task", "")))]
-    if not found:
+    chosen = [fit for fit in fits if task in (None, str(fit.labels.get("task", "")))]
+    if not chosen:
         raise UsageError(f"no fit is for task {task!r}; there are: {choose(tasks)}")
-    yield from found
+    yield from chosen

@@ -67,8 +67,8 @@ class PointsRead(NamedTuple):
 
 def via_of(law: str, registries: Registries) -> str | None:
     """Return the default column between the steps of a registered law; None for a law of one step."""
-    found = registries.laws[law]
-    return found.via if isinstance(found, ComposedLaw) else None
+    registered = registries.laws[law]
+    return registered.via if isinstance(registered, ComposedLaw) else None
 
 
 def fit_file(
@@ -91,8 +91,8 @@ def fit_file(
     """
     registries = registries or default_host()
     read = source.read(registries, [via, via_of(law, registries)])
-    own = options or Options()
-    request = Request(read.value, via, where, hold_out, read.store, own, law_options or {}, earlier=earlier)
+    options = options or Options()
+    request = Request(read.value, via, where, hold_out, read.store, options, law_options or {}, earlier=earlier)
     chosen = registries.laws[law]
     if pool:
         return [replace(fit_points(read.points, chosen, request), notes=read.notes)], []

@@ -51,18 +51,20 @@ class StepFit:
             return {}
         everything = np.vstack([list(self.parameters.values()), self.draws])
         with np.errstate(all="ignore"):
-            found = of(**{name: everything[:, j : j + 1] for j, name in enumerate(self.law.parameters)})
-        return {name: (float(x[0, 0]), x[1:, 0]) for name, x in found.items()}
+            quantities = of(**{name: everything[:, j : j + 1] for j, name in enumerate(self.law.parameters)})
+        return {name: (float(x[0, 0]), x[1:, 0]) for name, x in quantities.items()}
 
     def intervals(self, level: float) -> dict[str, tuple[float, float]]:
         """Return lower and upper end of each parameter and derived quantity, over the resamples."""
         tails = [(1 - level) / 2, (1 + level) / 2]
         draws = dict(zip(self.parameters, self.draws.T, strict=True))
-        draws |= {name: own for name, (_, own) in self.derived.items()}
+        draws |= {name: values for name, (_, values) in self.derived.items()}
         if not self.dof:
             return dict.fromkeys(draws, (float("nan"), float("nan")))
         return {
-            name: (float(low), float(high)) for name, own in draws.items() for low, high in [_quantiles(own, tails)]
+            name: (float(low), float(high))
+            for name, values in draws.items()
+            for low, high in [_quantiles(values, tails)]
         }
 
     def read(self, frame: pd.DataFrame) -> dict[str, Floats]:
@@ -89,7 +91,7 @@ class StepFit:
             curve(self.law, self.draws[rows], {k: x if x.ndim == 1 else x[rows] for k, x in features.items()})
             for rows in blocks
         )
-        return np.concatenate([clipped(self.law, own) for own in curves])
+        return np.concatenate([clipped(self.law, part) for part in curves])
 
     def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
         """Return predictions (R, n): the curve of each resample plus scatter; for counts, successes in `trials` trials.

@@ -63,7 +63,7 @@ def forecast_file(
     else:
         points, value, notes = found_columns, metric or ACCURACY, ()
     points = prepared(points, None, value, where)
-    found = forecast(
+    result = forecast(
         points,
         value=value,
         via=via,
@@ -79,7 +79,7 @@ def forecast_file(
         registries=registries,
         report=report,
     )
-    return replace(found, value=metric or (ACCURACY if value == SCORE else value), notes=(*notes, *found.notes))
+    return replace(result, value=metric or (ACCURACY if value == SCORE else value), notes=(*notes, *result.notes))
 
 
 def _columns(path: Path, task: str | None, renames: Sequence[str], value: str, via: str | None) -> pd.DataFrame | None:

@@ -34,7 +34,7 @@ class LawForecaster:
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, R, T), the scatter of the law's points included."""
         width = batch.targets("params").shape[1]
-        found = np.full((len(batch.ladders), RESAMPLES, width), np.nan)
+        draws = np.full((len(batch.ladders), RESAMPLES, width), np.nan)
         for p, ladder in enumerate(batch.ladders):
             if ladder.targets is None:
                 continue
@@ -43,14 +43,14 @@ class LawForecaster:
             except LawError:  # too few points for this law; its weight goes to the others
                 continue
             if np.isfinite(drawn).all():
-                found[p, :, : drawn.shape[1]] = np.clip(drawn, 0.0, 1.0)
-        return found
+                draws[p, :, : drawn.shape[1]] = np.clip(drawn, 0.0, 1.0)
+        return draws
 
     def _fit(self, ladder: Ladder, seed: int) -> Floats:
         via = "via" if isinstance(self.law, ComposedLaw) else None
         options = Options(bootstrap=RESAMPLES, starts=8, resample="runs", seed=seed)
-        found = fit_points(frame_of(ladder), self.law, Request("value", via, options=options))
-        return found.sample(pd.DataFrame(_scales(ladder.targets)), np.random.default_rng(seed))
+        fit = fit_points(frame_of(ladder), self.law, Request("value", via, options=options))
+        return fit.sample(pd.DataFrame(_scales(ladder.targets)), np.random.default_rng(seed))
 
 
 def _scales(of: Ladder | Targets | None) -> dict[str, Floats]:
@@ -59,7 +59,7 @@ def _scales(of: Ladder | Targets | None) -> dict[str, Floats]:
         return {}
     columns = {name: getattr(of, name) for name in SCALES}
     columns["flops"] = np.where(np.isfinite(of.flops), of.flops, 6 * of.params * of.tokens)
-    return {name: own for name, own in columns.items() if np.isfinite(own).all()}
+    return {name: column for name, column in columns.items() if np.isfinite(column).all()}
 
 
 def frame_of(ladder: Ladder) -> pd.DataFrame:

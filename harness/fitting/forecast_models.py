@@ -63,12 +63,12 @@ class Pooling:
         self.particles = particles
 
     def _infer(
-        self, likelihood: Likelihood, batch: Batch, d: int, own: Sequence[int], rng: np.random.Generator
+        self, likelihood: Likelihood, batch: Batch, d: int, shared: Sequence[int], rng: np.random.Generator
     ) -> Posterior:
         shape = (len(batch.ladders), self.particles, d)
         if not self.SHARED:
             return sample(likelihood, shape, rng)
-        return pooled(likelihood, shape, batch.groups, np.isin(np.arange(d), own), rng)
+        return pooled(likelihood, shape, batch.groups, np.isin(np.arange(d), shared), rng)
 
 
 class Saturating(Pooling):
@@ -87,9 +87,9 @@ class Saturating(Pooling):
             p, sigma = self._curve(z, data, data.scales)
             return gaussian(data.y, p, measured_variance(p, data.docs, sigma), data.real)
 
-        found = self._infer(likelihood, batch, 7, [3, 4, 5, 6], rng)
-        p, sigma = self._curve(found.z, data, data.wanted)
-        return Drawn(deviate(p, sigma, rng), found.distinct)
+        posterior = self._infer(likelihood, batch, 7, [3, 4, 5, 6], rng)
+        p, sigma = self._curve(posterior.z, data, data.wanted)
+        return Drawn(deviate(p, sigma, rng), posterior.distinct)
 
     def _curve(self, z: Floats, data: Data, scales: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
         """Return accuracies (P, K, n) and the deviation of runs (P, K, 1) of particles (P, K, 7)."""
@@ -115,16 +115,16 @@ class Stepwise(Pooling):
         """Return draws (P, K, T); NaN for ladders without a task loss."""
         able = [p for p, ladder in enumerate(batch.ladders) if ladder.via is not None and ladder.rungs >= 2]
         width = batch.targets("params").shape[1]
-        found = np.full((len(batch.ladders), self.particles, width), np.nan)
+        draws = np.full((len(batch.ladders), self.particles, width), np.nan)
         effective = np.full(len(batch.ladders), np.nan)
         if able:
-            own = batch.take(able)
-            data = Data.of(own)
-            first = self._first(own, data, rng)
-            second = self._second(own, data, first.values, rng)
-            found[able, :, : second.values.shape[2]] = second.values
+            with_loss = batch.take(able)
+            data = Data.of(with_loss)
+            first = self._first(with_loss, data, rng)
+            second = self._second(with_loss, data, first.values, rng)
+            draws[able, :, : second.values.shape[2]] = second.values
             effective[able] = np.minimum(first.effective, second.effective)
-        return Drawn(found, effective)
+        return Drawn(draws, effective)
 
     def _first(self, batch: Batch, data: Data, rng: np.random.Generator) -> Drawn:
         """Return ln X of the targets over the ladder's own middle (P, K, T)."""
@@ -134,10 +134,10 @@ class Stepwise(Pooling):
             mean, sigma = _loss(z, data.scales)
             return gaussian(log_x, mean, np.broadcast_to(sigma**2, mean.shape), data.real)
 
-        found = self._infer(likelihood, batch, 6, [2, 3, 4, 5], rng)
-        mean, sigma = _loss(found.z, data.wanted)
+        posterior = self._infer(likelihood, batch, 6, [2, 3, 4, 5], rng)
+        mean, sigma = _loss(posterior.z, data.wanted)
         scale = np.sqrt((FREEDOM - 2) / FREEDOM)
-        return Drawn(mean + sigma * scale * rng.standard_t(FREEDOM, size=mean.shape), found.distinct)
+        return Drawn(mean + sigma * scale * rng.standard_t(FREEDOM, size=mean.shape), posterior.distinct)
 
     def _second(self, batch: Batch, data: Data, ahead: Floats, rng: np.random.Generator) -> Drawn:
         """Return accuracies (P, K, T) at task losses."""
@@ -147,9 +147,9 @@ class Stepwise(Pooling):
             p, sigma = _step(z, data, x)
             return gaussian(data.y, p, measured_variance(p, data.docs, sigma), data.real)
 
-        found = self._infer(likelihood, batch, 5, [3, 4], rng)
-        p, sigma = _step(found.z, data, np.exp(ahead))
-        return Drawn(deviate(p, sigma, rng), found.distinct)
+        posterior = self._infer(likelihood, batch, 5, [3, 4], rng)
+        p, sigma = _step(posterior.z, data, np.exp(ahead))
+        return Drawn(deviate(p, sigma, rng), posterior.distinct)
 
 
 def _log_via(batch: Batch) -> Floats:
@@ -192,7 +192,7 @@ class Walk:
     def draw(self, batch: Batch, rng: np.random.Generator) -> Floats:
         """Return draws (P, K, T)."""
         width = batch.targets("params").shape[1]
-        found = np.full((len(batch.ladders), self.particles, width), np.nan)
+        draws = np.full((len(batch.ladders), self.particles, width), np.nan)
         for p, ladder in enumerate(batch.ladders):
             if ladder.targets is None:
                 continue
@@ -208,5 +208,5 @@ class Walk:
             ahead = np.maximum(ladder.beyond(ladder.targets), 0.1)
             start = logit[tops[-1]] + np.sqrt(noise[tops[-1]]) * rng.standard_normal((self.particles, 1))
             moves = np.sqrt(variance * ahead) * rng.standard_normal((self.particles, len(ahead)))
-            found[p, :, : len(ahead)] = special.expit(start + moves)
-        return found
+            draws[p, :, : len(ahead)] = special.expit(start + moves)
+        return draws

@@ -56,15 +56,15 @@ def candidates(ladder: Ladder) -> list[Candidate]:
     """
     top = ladder.tops[-1]
     n, d, c = (float(getattr(ladder, name)[top]) for name in ("params", "tokens", "flops"))
-    found = [Candidate("another seed of the largest size", n, d, c)]
+    considered = [Candidate("another seed of the largest size", n, d, c)]
     if np.isfinite(n) and np.isfinite(d):
-        found.append(Candidate("the largest size, twice the tokens", n, 2 * d, 2 * c))
-    found += [
+        considered.append(Candidate("the largest size, twice the tokens", n, 2 * d, 2 * c))
+    considered += [
         Candidate(f"a size of {factor:g} times the parameters", factor * n, factor * d, factor**2 * c)
         for factor in SIZES
     ]
     limit = _costs(ladder.targets)
-    return [own for own in found if not np.isfinite(limit) or own.cost < limit]
+    return [candidate for candidate in considered if not np.isfinite(limit) or candidate.cost < limit]
 
 
 def _costs(targets: Targets | None) -> float:
@@ -85,16 +85,16 @@ def plan(run: Run, forecast: Forecast) -> Table:
     low, high = forecast.interval(forecast.level)
     rows: list[tuple[Cell, ...]] = []
     for family in sorted({ladder.family for ladder in run.ladders}):
-        own = [i for i, ladder in enumerate(run.ladders) if ladder.family == family]
-        now = np.array([high[i] - low[i] for i in own])
-        for candidate, expected in _of_family(run, own, [weights[i] for i in own], forecast.level, rng):
-            shares = np.array([one.share for one in expected])
-            error = np.sqrt(np.sum((now * [one.error for one in expected]) ** 2)) / len(now)
+        indices = [i for i, ladder in enumerate(run.ladders) if ladder.family == family]
+        now = np.array([high[i] - low[i] for i in indices])
+        for candidate, expected in _of_family(run, indices, [weights[i] for i in indices], forecast.level, rng):
+            shares = np.array([expectation.share for expectation in expected])
+            error = np.sqrt(np.sum((now * [expectation.error for expectation in expected]) ** 2)) / len(now)
             gain = float((now * (1 - shares)).mean())
             cost = None if candidate is None else candidate.cost
             name = candidate.name if candidate else f"{MORE_DOCUMENTS} times the documents, no new run"
             width = Measured(float((now * shares).mean()), float(error))
-            per = None if cost is None else gain / (cost / _largest(run.ladders[own[0]]))
+            per = None if cost is None else gain / (cost / _largest(run.ladders[indices[0]]))
             scales = (candidate.params, candidate.tokens) if candidate else (None, None)
             rows.append((family, name, *scales, cost, float(now.mean()), width, gain, per))
     rows.sort(key=lambda row: (str(row[0]), -float(row[-1] if isinstance(row[-1], float) else np.inf)))
@@ -116,10 +116,10 @@ def _largest(ladder: Ladder) -> float:
 
 
 def _of_family(
-    run: Run, own: Sequence[int], weights: Sequence[dict[str, float]], level: float, rng: np.random.Generator
+    run: Run, indices: Sequence[int], weights: Sequence[dict[str, float]], level: float, rng: np.random.Generator
 ) -> Iterator[tuple[Candidate | None, list[Expected]]]:
     """Yield every candidate of a family, and None for more documents, with the expected widths of its forecasts."""
-    ladders = [run.ladders[i] for i in own]
+    ladders = [run.ladders[i] for i in indices]
     considered = candidates(ladders[0])
     joint = _drawn(run, [_with(ladder, considered) for ladder in ladders])
     for k, candidate in enumerate(considered):
@@ -145,7 +145,7 @@ def _with(ladder: Ladder, considered: Sequence[Candidate]) -> Ladder:
     targets = ladder.targets
     assert targets is not None
     columns = {
-        name: np.append(getattr(targets, name), [getattr(own, name) for own in considered])
+        name: np.append(getattr(targets, name), [getattr(candidate, name) for candidate in considered])
         for name in ("params", "tokens", "flops")
     }
     return replace(
@@ -164,15 +164,15 @@ def _drawn(run: Run, ladders: Sequence[Ladder]) -> dict[str, Floats]:
 
 def _pick(drawn: dict[str, Floats], p: int, t: int) -> Floats:
     """Return the draws of one ladder and target of all parts, one after the other (K,)."""
-    return np.concatenate([own[p, :, t] for own in drawn.values()])
+    return np.concatenate([draws[p, :, t] for draws in drawn.values()])
 
 
 def _mass(drawn: dict[str, Floats], weights: dict[str, float], p: int) -> Floats:
     """Return the probability of each draw (K,): the weight of its part, shared; 0 where a part abstains."""
     mass = np.concatenate(
         [
-            np.full(own.shape[1], weights.get(name, 0.0) / own.shape[1] if np.isfinite(own[p]).all() else 0.0)
-            for name, own in drawn.items()
+            np.full(draws.shape[1], weights.get(name, 0.0) / draws.shape[1] if np.isfinite(draws[p]).all() else 0.0)
+            for name, draws in drawn.items()
         ]
     )
     return np.asarray(mass / mass.sum())

@@ -51,10 +51,12 @@ class Forecast:
         known = self.frame["measured"].notna() & ~self.abstained
         rows = known.to_numpy()
         measured = self.frame["measured"].to_numpy(dtype=np.float64)
-        own = self.frame[known]
-        references = References(own["last"].to_numpy(dtype=np.float64), own["constant"].to_numpy(dtype=np.float64))
+        scored = self.frame[known]
+        references = References(
+            scored["last"].to_numpy(dtype=np.float64), scored["constant"].to_numpy(dtype=np.float64)
+        )
         return score(
-            measured[rows], self.quantiles[rows], level=self.level, clusters=list(own["task"]), references=references
+            measured[rows], self.quantiles[rows], level=self.level, clusters=list(scored["task"]), references=references
         )
 
     @property
@@ -69,8 +71,8 @@ class Forecast:
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         rows = self.frame.astype(object).where(self.frame.notna(), None).to_dict("records")
-        for row, own in zip(rows, self.quantiles.tolist(), strict=True):
-            row["quantiles"] = own
+        for row, quantiles in zip(rows, self.quantiles.tolist(), strict=True):
+            row["quantiles"] = quantiles
         settings = {"level": self.level, "of": self.of, "value": self.value, "levels": self.levels.tolist()}
         scores = {"earlier": self.earlier.to_json(), "scores": self.scores.to_json()}
         return {**settings, **scores, "notes": list(self.notes), "rows": rows}
@@ -104,11 +106,11 @@ class Forecast:
         return text(self)
 
 
-def table(found: Forecast) -> Table:
+def table(forecast: Forecast) -> Table:
     """Return one row per task and family."""
-    known = bool(found.frame["measured"].notna().any())
+    known = bool(forecast.frame["measured"].notna().any())
     rows = []
-    for row in found.frame.to_dict("records"):
+    for row in forecast.frame.to_dict("records"):
         half = f"{row['low50']:.3f} to {row['high50']:.3f}"
         cells = [
             row["task"],
@@ -122,39 +124,40 @@ def table(found: Forecast) -> Table:
         ]
         rows.append(tuple([*cells[:3], row["measured"], *cells[3:]] if known else cells))
     columns = (*COLUMNS[:3], "measured", *COLUMNS[3:]) if known else COLUMNS
-    return Table("forecast", f"Forecasts of {found.value}", columns, tuple(rows), notes(found), optional=LESS)
+    return Table("forecast", f"Forecasts of {forecast.value}", columns, tuple(rows), notes(forecast), optional=LESS)
 
 
-def forecast_figure(found: Forecast, *, log_x: bool = True) -> Chart:
+def forecast_figure(forecast: Forecast, *, log_x: bool = True) -> Chart:
     """Return the chart of a forecast; see `Forecast.plot`."""
-    frame = found.frame
+    frame = forecast.frame
     known = frame["measured"].notna()
     rows = frame.rename(columns={"median": "value"}).assign(
-        kind=[KINDS[1] if one else KINDS[2] for one in known],
+        kind=[KINDS[1] if is_known else KINDS[2] for is_known in known],
         label=[f"{kind} of {family or task}" for kind, family, task in zip(
-            ["the largest size" if one else "a model" for one in known], frame["family"], frame["task"], strict=True
+            ["the largest size" if is_known else "a model" for is_known in known],
+            frame["family"], frame["task"], strict=True,
         )],
-        abstains=found.abstained,
+        abstains=forecast.abstained,
     )  # fmt: skip
-    measured = pd.DataFrame() if found.points is None else found.points.assign(kind=KINDS[0], abstains=False)
+    measured = pd.DataFrame() if forecast.points is None else forecast.points.assign(kind=KINDS[0], abstains=False)
     rows = pd.concat([measured, rows], ignore_index=True)
     x = next((name for name in ("flops", "params") if rows[name].notna().all()), "params")
     columns = ["task", "family", "label", "kind", "verdict", "abstains", x, "value", "low", "high"]
-    return forecast_chart(rows.reindex(columns=columns), x=x, value=found.value, log_x=log_x, title="Forecast")
+    return forecast_chart(rows.reindex(columns=columns), x=x, value=forecast.value, log_x=log_x, title="Forecast")
 
 
-def notes(found: Forecast) -> tuple[str, ...]:
+def notes(forecast: Forecast) -> tuple[str, ...]:
     """Return what a reader has to know."""
     about = (
-        f"Median and {found.level:.0%} interval of {found.value} on {_of(found.of)}. Beyond: how many times the FLOPs "
-        "of the ladder's largest run. Parts: weights of the models in the forecast, from their forecasts of earlier "
-        f"rungs. Earlier rungs: forecasts made the same way from fewer sizes, covered by {found.level:.0%} intervals, "
-        "with their interval score (width plus misses; less is better)."
+        f"Median and {forecast.level:.0%} interval of {forecast.value} on {_of(forecast.of)}. Beyond: how many times "
+        "the FLOPs of the ladder's largest run. Parts: weights of the models in the forecast, from their forecasts of "
+        "earlier rungs. Earlier rungs: forecasts made the same way from fewer sizes, covered by "
+        f"{forecast.level:.0%} intervals, with their interval score (width plus misses; less is better)."
     )
     exchangeable = "Calibration assumes that later rungs resemble earlier ones, apart from their distance."
-    lines = [about, f"All earlier rungs: {found.earlier}.", exchangeable, *found.notes]
-    if found.frame["measured"].notna().any():
-        lines.append(f"Targets that were measured: {found.scores} ({int(found.abstained.sum())} abstained).")
+    lines = [about, f"All earlier rungs: {forecast.earlier}.", exchangeable, *forecast.notes]
+    if forecast.frame["measured"].notna().any():
+        lines.append(f"Targets that were measured: {forecast.scores} ({int(forecast.abstained.sum())} abstained).")
     return tuple(lines)
 
 
@@ -187,26 +190,26 @@ def score_rows(rows: Mapping[str, Scores]) -> Table:
     cells = tuple(
         (
             name,
-            own.n,
-            own.mae,
-            f"{own.coverage:.0%}",
-            f"{own.coverage_interval[0]:.0%} to {own.coverage_interval[1]:.0%}",
-            own.mean_width,
-            own.median_width,
-            own.interval_score,
-            own.crps,
+            scores.n,
+            scores.mae,
+            f"{scores.coverage:.0%}",
+            f"{scores.coverage_interval[0]:.0%} to {scores.coverage_interval[1]:.0%}",
+            scores.mean_width,
+            scores.median_width,
+            scores.interval_score,
+            scores.crps,
         )
-        for name, own in rows.items()
+        for name, scores in rows.items()
     )
     return Table("forecast_scores", "How forecasts did", columns, cells)
 
 
-def text(found: Forecast) -> str:
+def text(forecast: Forecast) -> str:
     """Return a forecast as it is printed."""
-    own = table(found)
-    lines = [own.title, ""]
-    for row in found.frame.to_dict("records"):
+    shown = table(forecast)
+    lines = [shown.title, ""]
+    for row in forecast.frame.to_dict("records"):
         name = ", ".join(part for part in (row["task"], row["family"]) if part) or "forecast"
         interval = Range(row["median"], row["low"], row["high"])
         lines.append(f"{name}: {interval} ({row['beyond']:.3g}x beyond), {row['verdict']}")
-    return "\n".join([*lines, "", *own.notes])
+    return "\n".join([*lines, "", *shown.notes])

@@ -29,24 +29,24 @@ def drawn_by(part: Forecaster, batch: Batch, rng: np.random.Generator) -> Drawn:
     """Return what a forecaster draws; raise PluginError, naming it, where that is not what the contract says."""
     count, width = len(batch.ladders), batch.targets("params").shape[1]
     try:
-        found = part.draw(batch, rng)
-        found = found if isinstance(found, Drawn) else Drawn(np.asarray(found, dtype=float), np.full(count, np.nan))
+        drawn = part.draw(batch, rng)
+        drawn = drawn if isinstance(drawn, Drawn) else Drawn(np.asarray(drawn, dtype=float), np.full(count, np.nan))
     except HarnessError:
         raise
     except Exception as error:  # a plugin may fail in any way
         raise PluginError(f"forecaster {part.name!r} fails: {describe(error)}") from error
-    shape = found.values.shape
+    shape = drawn.values.shape
     if len(shape) != 3 or (shape[0], shape[2]) != (count, width) or shape[1] < FEWEST_DRAWS:
         raise PluginError(
             f"forecaster {part.name!r} draws an array of shape {shape}; expected ({count}, R, {width}) with R of "
             f"{FEWEST_DRAWS} or more: ladders, draws, targets"
         )
-    known = found.values[np.isfinite(found.values)]
+    known = drawn.values[np.isfinite(drawn.values)]
     if known.size and (known.min() < 0 or known.max() > 1):
         raise PluginError(
             f"forecaster {part.name!r} draws accuracies from {known.min():.3g} to {known.max():.3g}; expected 0 to 1"
         )
-    return found
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ class Run:
             verdict(self.ladders[i], low, high, curve=not self.many)
             for i, low, high in zip(new.ladder, *interval(made.quantiles, 0.9), strict=True)
         ]
-        columns["weights"] = [dict(zip(new.names, map(float, own.round(4)), strict=True)) for own in made.weights]
+        columns["weights"] = [
+            dict(zip(new.names, map(float, weights.round(4)), strict=True)) for weights in made.weights
+        ]
         known = _references(self.ladders, new)
         columns |= {"last": known.last, "constant": known.constant}
         columns |= {"factor": made.factors, "effective": effective[is_new], "measured": measured[new.ladder]}
@@ -87,12 +89,12 @@ class Run:
 
     def _labels(self, new: Cases) -> dict[str, Any]:
         """Return the columns that say what is forecast."""
-        own = [self.ladders[i] for i in new.ladder]
-        wanted = [own[n].targets for n in range(len(own))]
+        ladders = [self.ladders[i] for i in new.ladder]
+        wanted = [ladders[n].targets for n in range(len(ladders))]
         place = new.target - new.rungs - 1
         return {
-            "task": [ladder.task for ladder in own],
-            "family": [ladder.family for ladder in own],
+            "task": [ladder.task for ladder in ladders],
+            "family": [ladder.family for ladder in ladders],
             "sizes": new.rungs,
             **{
                 name: [getattr(targets, name)[t] for targets, t in zip(wanted, place, strict=True)]
@@ -103,8 +105,8 @@ class Run:
 
     def _sound(self) -> Bools:
         """Say which of the ladders known are forecast at all; the others teach nothing about these."""
-        found = [verdict(ladder, 0.0, 0.0, curve=not self.many) for ladder in self.known]
-        return np.array([not own.startswith("abstain") for own in found])
+        verdicts = [verdict(ladder, 0.0, 0.0, curve=not self.many) for ladder in self.known]
+        return np.array([not text.startswith("abstain") for text in verdicts])
 
     @property
     def known(self) -> list[Ladder]:
@@ -131,18 +133,20 @@ class Run:
                 known = rung <= whole.rungs
                 y = whole.value[whole.tops[rung - 1]] if known else np.nan
                 rows.append((i, cut.rungs, rung, ahead[t], y, targets.docs[t], p))
-                quantiles.append([_quantiles(own.values[p, :, t], targets.docs[t], self.share, rng) for own in drawn])
-        ladder, rungs, target, ahead, y, docs, cut_of = (np.array(own) for own in zip(*rows, strict=True))
+                quantiles.append(
+                    [_quantiles(draws.values[p, :, t], targets.docs[t], self.share, rng) for draws in drawn]
+                )
+        ladder, rungs, target, ahead, y, docs, cut_of = (np.array(column) for column in zip(*rows, strict=True))
         names = tuple(part.name for part in self.parts)
         by_part = np.swapaxes(np.array(quantiles), 0, 1)
-        effective = _fewest([own.effective for own in drawn])
+        effective = _fewest([draws.effective for draws in drawn])
         return Cases(names, ladder, rungs, target, ahead, y, docs, by_part, cut_of), effective[cut_of]
 
 
 def _fewest(effective: Sequence[Floats]) -> Floats:
     """Return the fewest independent draws (P,) of the parts that count them; NaN where none does."""
-    found = np.min([np.where(np.isfinite(own), own, np.inf) for own in effective], axis=0)
-    return np.where(np.isfinite(found), found, np.nan)
+    fewest = np.min([np.where(np.isfinite(counts), counts, np.inf) for counts in effective], axis=0)
+    return np.where(np.isfinite(fewest), fewest, np.nan)
 
 
 def _columns(quantiles: Floats, level: float) -> dict[str, Any]:
@@ -171,8 +175,8 @@ class _Earlier:
 
     def of(self, ladder: int, level: float) -> Scores:
         """Score those of one ladder."""
-        own = self.cases.ladder == ladder
-        return score(self.cases.y[own], self.quantiles[own], level=level)
+        of_ladder = self.cases.ladder == ladder
+        return score(self.cases.y[of_ladder], self.quantiles[of_ladder], level=level)
 
     def all(self, level: float) -> Scores:
         """Score all of them, ladders being what is independent."""
@@ -183,20 +187,20 @@ class _Earlier:
 def _references(ladders: Sequence[Ladder], cases: Cases) -> References:
     """Return the value of the largest size, and the mean of all sizes, that each case (C,) was forecast from."""
     tops = [ladders[i].value[ladders[i].tops[:k]] for i, k in zip(cases.ladder, cases.rungs, strict=True)]
-    return References(np.array([own[-1] for own in tops]), np.array([own.mean() for own in tops]))
+    return References(np.array([values[-1] for values in tops]), np.array([values.mean() for values in tops]))
 
 
 def _earlier(past: Cases, ladders: Sequence[Ladder], prior: Floats, fewest: int) -> _Earlier:
     """Return earlier forecasts from at least `fewest` rungs, or from fewer where there is no other."""
     least = min(fewest, int(past.rungs.max())) if len(past.y) else 0
-    order, found = [], []
+    order, combined = [], []
     for k in sorted(set(past.rungs[past.rungs >= least])):
         rows = np.flatnonzero(past.rungs == k)
         order.append(rows)
-        found.append(combine(past.take(past.target <= k), past.take(rows), prior).quantiles)
+        combined.append(combine(past.take(past.target <= k), past.take(rows), prior).quantiles)
     rows, quantiles = np.zeros(0, dtype=np.int64), np.empty((0, len(LEVELS)))
-    if found:
-        rows, quantiles = np.concatenate(order), np.concatenate(found)
+    if combined:
+        rows, quantiles = np.concatenate(order), np.concatenate(combined)
     cases = past.take(rows)
     return _Earlier(cases, quantiles, _references(ladders, cases))
 

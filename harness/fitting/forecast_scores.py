@@ -35,7 +35,7 @@ def crps(y: Floats, quantiles: Floats, levels: Floats = LEVELS) -> Floats:
 def interval(quantiles: Floats, level: float, levels: Floats = LEVELS) -> tuple[Floats, Floats]:
     """Return the ends (n,) of the central interval of quantiles (n, Q)."""
     tails = ((1 - level) / 2, (1 + level) / 2)
-    low, high = (np.array([np.interp(tail, levels, own) for own in quantiles]) for tail in tails)
+    low, high = (np.array([np.interp(tail, levels, row) for row in quantiles]) for tail in tails)
     return low, high
 
 
@@ -43,16 +43,16 @@ def normal_scores(y: Floats, quantiles: Floats, levels: Floats = LEVELS) -> Floa
     """Return the normal quantile (n,) at which each distribution (n, Q) puts what was measured, within 3.5."""
     normal = stats.norm.ppf(levels)
     slopes = normal[-1] - normal[-2]
-    found = np.empty(len(y))
-    for i, (value, own) in enumerate(zip(y, quantiles, strict=True)):
-        if value < own[0]:
-            found[i] = normal[0] - slopes * (own[0] - value) / max(own[1] - own[0], 1e-9)
-        elif value > own[-1]:
-            found[i] = normal[-1] + slopes * (value - own[-1]) / max(own[-1] - own[-2], 1e-9)
+    scores = np.empty(len(y))
+    for i, (value, row) in enumerate(zip(y, quantiles, strict=True)):
+        if value < row[0]:
+            scores[i] = normal[0] - slopes * (row[0] - value) / max(row[1] - row[0], 1e-9)
+        elif value > row[-1]:
+            scores[i] = normal[-1] + slopes * (value - row[-1]) / max(row[-1] - row[-2], 1e-9)
         else:
-            left, right = np.searchsorted(own, value, "left"), np.searchsorted(own, value, "right")
-            found[i] = np.interp(value, own, normal) if left == right else normal[[left, right - 1]].mean()
-    return np.clip(found, -3.5, 3.5)
+            left, right = np.searchsorted(row, value, "left"), np.searchsorted(row, value, "right")
+            scores[i] = np.interp(value, row, normal) if left == right else normal[[left, right - 1]].mean()
+    return np.clip(scores, -3.5, 3.5)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Scores:
         if not bounded:
             return float("nan"), float("nan")
         count = self.clusters or bounded
-        found = stats.binomtest(round(self.coverage * count), count).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        ends = stats.binomtest(round(self.coverage * count), count).proportion_ci(method="wilson")
+        return float(ends.low), float(ends.high)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, None for what is unknown."""
@@ -112,15 +112,17 @@ class Scores:
 
     def _references(self) -> str:
         """Return the errors of references as a part of a sentence, and R2."""
-        known = {name: own for name, own in (("last", self.last), ("constant", self.constant)) if np.isfinite(own)}
-        said = [f"{name} {own:.3f}" for name, own in known.items()]
+        known = {
+            name: error for name, error in (("last", self.last), ("constant", self.constant)) if np.isfinite(error)
+        }
+        said = [f"{name} {error:.3f}" for name, error in known.items()]
         r2 = "" if np.isnan(self.r2) else f"; R2 {self.r2:.3g}{' (worse than their mean)' * (self.r2 < 0)}"
         return f"; MAE of references: {', '.join(said)}{r2}" if said else r2
 
 
 def _known(value: Any) -> Any:
     if isinstance(value, list):
-        return [_known(own) for own in value]
+        return [_known(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -133,7 +135,7 @@ class References:
 
     def errors(self, y: Floats) -> dict[str, float]:
         """Return the mean absolute error of both; NaN where one is unknown."""
-        return {name: float(np.abs(y - own).mean()) for name, own in vars(self).items()}
+        return {name: float(np.abs(y - reference).mean()) for name, reference in vars(self).items()}
 
 
 def r_squared(y: Floats, predicted: Floats) -> float:
@@ -159,7 +161,7 @@ def score(
 ) -> Scores:
     """Score n measured values against quantiles (n, Q); coverage counts `clusters` as what is independent."""
     low, high = interval(quantiles, level, levels) if len(y) else (y, y)
-    middle = np.array([np.interp(0.5, levels, own) for own in quantiles])
+    middle = np.array([np.interp(0.5, levels, row) for row in quantiles])
     return score_intervals(
         y, middle, low, high, crps(y, quantiles, levels), level=level, clusters=clusters, references=references
     )

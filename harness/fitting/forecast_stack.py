@@ -46,16 +46,18 @@ class Cases:
 
     def take(self, rows: Bools | Ints) -> Cases:
         """Return some of the cases."""
-        own = {name: getattr(self, name)[rows] for name in ("ladder", "rungs", "target", "ahead", "y", "docs", "cut")}
-        return replace(self, **own, quantiles=self.quantiles[:, rows])
+        columns = {
+            name: getattr(self, name)[rows] for name in ("ladder", "rungs", "target", "ahead", "y", "docs", "cut")
+        }
+        return replace(self, **columns, quantiles=self.quantiles[:, rows])
 
     @property
     def scores(self) -> Floats:
         """Return the CRPS of every model in every case (M, C), over the mean of the models that speak."""
-        found = np.array([crps(self.y, own) for own in self.quantiles])
+        scores = np.array([crps(self.y, quantiles) for quantiles in self.quantiles])
         with np.errstate(invalid="ignore"):
             floor = 0.25 / np.where(np.isfinite(self.docs), self.docs, 1e4)
-            return found / np.maximum(_mean(found), floor)
+            return scores / np.maximum(_mean(scores), floor)
 
 
 def _mean(values: Floats) -> Floats:
@@ -84,8 +86,8 @@ def weights(past: Cases, prior: Floats, worth: Floats) -> Floats:
 
 
 def _normal(values: Floats) -> Floats:
-    found: Floats = values / values.sum()
-    return found
+    shares: Floats = values / values.sum()
+    return shares
 
 
 def logit(p: Floats) -> Floats:
@@ -122,7 +124,7 @@ def factors(past: Cases, logits: Floats, worth: Floats, ahead: Floats) -> Floats
 
 def widened(logits: Floats, factor: Floats) -> Floats:
     """Return distributions (C, Q) stretched about their medians by factors (C,)."""
-    middle = np.array([np.interp(0.5, LEVELS, own) for own in logits])[:, None]
+    middle = np.array([np.interp(0.5, LEVELS, row) for row in logits])[:, None]
     return np.asarray(middle + factor[:, None] * (logits - middle))
 
 
@@ -154,11 +156,11 @@ def combine(past: Cases, new: Cases, prior: Floats) -> Combined:
     shares, factor = np.zeros((len(new.y), len(new.names))), np.ones(len(new.y))
     for rungs in np.unique(new.rungs):
         rows = np.flatnonzero(new.rungs == rungs)
-        own, worth = new.take(rows), relevance(past, int(rungs))
+        cases, worth = new.take(rows), relevance(past, int(rungs))
         weight = weights(past, prior, worth)
-        factor[rows] = factors(past, averaged(past.quantiles, weight), worth, own.ahead)
-        spread = special.expit(widened(averaged(own.quantiles, weight), factor[rows]))
-        quantiles[rows] = rounded(spread, own.docs)
-        spoke = np.where(np.isfinite(own.quantiles[..., 0]), weight[:, None], 0.0)
+        factor[rows] = factors(past, averaged(past.quantiles, weight), worth, cases.ahead)
+        spread = special.expit(widened(averaged(cases.quantiles, weight), factor[rows]))
+        quantiles[rows] = rounded(spread, cases.docs)
+        spoke = np.where(np.isfinite(cases.quantiles[..., 0]), weight[:, None], 0.0)
         shares[rows] = (spoke / spoke.sum(axis=0)).T
     return Combined(quantiles, shares, factor)

@@ -87,7 +87,7 @@ def forecast(
     asked = _asked(params, tokens, flops)
     wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
     if not wanted:
-        raise UsageError(f"there is no family {family!r}; {suggest(family, {own.family for own in ladders})}")
+        raise UsageError(f"there is no family {family!r}; {suggest(family, {ladder.family for ladder in ladders})}")
     if asked is not None:
         expect_same_scale(wanted, asked)
     fitted = [_held(ladder) if asked is None else _aimed(ladder, asked) for ladder in wanted]
@@ -99,9 +99,9 @@ def forecast(
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
     others = [ladder for ladder in ladders if family not in (None, ladder.family)]
     run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
-    found = run.forecast(measured, level=level, of=of, value=value)
-    notes = (*_left_out(wide, value), *_without_loss(wide, fitted, via), *found.notes)
-    return replace(found, planner=partial(plan, run), points=_ends(wanted), notes=notes)
+    result = run.forecast(measured, level=level, of=of, value=value)
+    notes = (*_left_out(wide, value), *_without_loss(wide, fitted, via), *result.notes)
+    return replace(result, planner=partial(plan, run), points=_ends(wanted), notes=notes)
 
 
 def _left_out(wide: pd.DataFrame, value: str) -> list[str]:
@@ -116,7 +116,7 @@ def _without_loss(wide: pd.DataFrame, ladders: Sequence[Ladder], via: str | None
         return []
     loss = pd.to_numeric(wide[via], errors="coerce")
     names = pd.DataFrame({name: wide.get(name, "") for name in ("task", "family")}).astype(str)
-    some = {tuple(own) for own in names[loss.notna()].itertuples(index=False)}
+    some = {tuple(row) for row in names[loss.notna()].itertuples(index=False)}
     without = [ladder.name for ladder in ladders if ladder.via is None and (ladder.task, ladder.family) in some]
     why = f"{via} is missing or 0 at some sizes, or changes sign, so it is not used for"
     return [f"{why}: {'; '.join(without)}"] if without else []
@@ -141,15 +141,19 @@ def _many(ladders: Sequence[Ladder]) -> bool:
 def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
     """Return the models to forecast, or None where none is named."""
     named = {"params": params, "tokens": tokens, "flops": flops}
-    given = {name: np.atleast_1d(np.asarray(own, dtype=np.float64)) for name, own in named.items() if own is not None}
+    given = {
+        name: np.atleast_1d(np.asarray(values, dtype=np.float64))
+        for name, values in named.items()
+        if values is not None
+    }
     if not given:
         return None
-    wrong = [name for name, own in given.items() if not ((own > 0) & np.isfinite(own)).all()]
+    wrong = [name for name, values in given.items() if not ((values > 0) & np.isfinite(values)).all()]
     if wrong:
         raise UsageError(f"{', '.join(wrong)} of the model to forecast: expected numbers above 0")
     if flops is None and params is None:
         raise UsageError("name the model to forecast: params and tokens, or flops")
-    counts = {len(own) for own in given.values()}
+    counts = {len(values) for values in given.values()}
     if len(counts) > 1:
         raise UsageError(f"{', '.join(given)} give {choose(counts)} models; expected equal numbers")
     unknown = np.full(counts.pop(), np.nan)
@@ -171,7 +175,7 @@ def _aimed(ladder: Ladder, asked: Targets) -> Ladder:
 
 
 def _measured(fitted: Ladder, ladders: Sequence[Ladder]) -> float:
-    whole = next(own for own in ladders if (own.task, own.family) == (fitted.task, fitted.family))
+    whole = next(ladder for ladder in ladders if (ladder.task, ladder.family) == (fitted.task, fitted.family))
     return float(whole.value[whole.tops[-1]])
 
 
@@ -179,11 +183,11 @@ def _parts(
     registries: Registries, laws: Sequence[str] | None, forecasters: Sequence[str] | None, many: bool
 ) -> list[Forecaster]:
     """Return what a forecast is composed of: the models of one ladder, or those of `many` families."""
-    own: list[Forecaster] = [registries.forecasters[name] for name in forecasters or registries.forecasters]
+    parts: list[Forecaster] = [registries.forecasters[name] for name in forecasters or registries.forecasters]
     if not forecasters:
-        own = [part for part in own if getattr(part, "many", many) == many]
+        parts = [part for part in parts if getattr(part, "many", many) == many]
     if laws is None:
         shipped = getattr(registries, "ships", lambda _: True)
         laws = [name for name in registries.laws if not shipped(registries.laws.entries[name].plugin)]
         laws = [name for name in laws if takes_part(registries.laws[name])]
-    return [*own, *(LawForecaster(registries.laws[name], registries) for name in laws)]
+    return [*parts, *(LawForecaster(registries.laws[name], registries) for name in laws)]

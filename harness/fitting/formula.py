@@ -58,11 +58,13 @@ class Chain:
             signed = sign if name == self.via else 1.0
             values, chosen = ladder.arrays[name], ladder.rows[number] if ladder.rows else None
             y = Sampled(signed * values, signed * resamples.of(name, values))
-            own = options if number == len(self.steps) - 1 else replace(options, objective=options.step1_objective)
-            objective = objective_of(law, own.objective)
+            step_options = (
+                options if number == len(self.steps) - 1 else replace(options, objective=options.step1_objective)
+            )
+            objective = objective_of(law, step_options.objective)
             counted = Sampled(trials(ladder.points, name)).at(chosen).values if objective.counts else None
-            data = StepData.of(law, objective, {key: own_x.at(chosen) for key, own_x in x.items()}, y.at(chosen))
-            step, data = fit_step(data.with_trials(counted), resamples.at(chosen), own)
+            data = StepData.of(law, objective, {key: sampled.at(chosen) for key, sampled in x.items()}, y.at(chosen))
+            step, data = fit_step(data.with_trials(counted), resamples.at(chosen), step_options)
             fits.append(step)
             after = self.steps[number + 1].features[0] if number + 1 < len(self.steps) else ""
             x = {after: y.replaced(chosen, data.points)} if after else {}
@@ -75,19 +77,19 @@ def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[St
     Return the fit, and the resampled points for the next step.
     """
     tried = _search(data, options)
-    found = _of_points(data, tried, resamples.units)
-    best = np.array(list(found.parameters.values()))
+    fit = _of_points(data, tried, resamples.units)
+    best = np.array(list(fit.parameters.values()))
     if resamples.noise is not None:
-        data = data.redrawn(found, resamples, resamples.noise)
+        data = data.redrawn(fit, resamples, resamples.noise)
     spread = float(np.square(data.objective.forward(data.y.values)).sum()) / data.delta**2
     effort = Effort(RESAMPLE_ITERATIONS, tolerance=1e-6, floor=1e-6 * spread)
     weights = resamples.weights
     if resamples.power and data.objective.delta is None:  # with Huber's loss, plain weights have the nominal coverage
         weights = resamples.raised(data.of_points(1).leverage(best, resamples.units))
     draws = minimise(data.of_resamples(weights), np.tile(best, (len(weights), 1)), effort).params
-    stderr = _spread(draws, redrawn=resamples.noise is not None) if found.dof else np.full(len(best), np.nan)
+    stderr = _spread(draws, redrawn=resamples.noise is not None) if fit.dof else np.full(len(best), np.nan)
     known = dict(zip(data.law.parameters, map(float, stderr), strict=True))
-    return replace(found, draws=draws, stderr=known), data
+    return replace(fit, draws=draws, stderr=known), data
 
 
 def _spread(draws: Floats, *, redrawn: bool) -> Floats:

@@ -80,16 +80,16 @@ def references_of(ladder: Ladder) -> References:
     if "family" in points.columns and "family" in target.columns:
         families = points["family"].iloc[order]
         for name in families.dropna().unique():
-            own = (families == name).to_numpy()
-            by_family[name] = _references(y[own], [scale[own] for scale in scales])
+            of_family = (families == name).to_numpy()
+            by_family[name] = _references(y[of_family], [scale[of_family] for scale in scales])
     of_target = target["family"] if by_family else [None] * len(target)
-    found = np.array([by_family.get(name, whole) for name in of_target]).reshape(-1, 2)
-    return References(found[:, 0], found[:, 1])
+    references = np.array([by_family.get(name, whole) for name in of_target]).reshape(-1, 2)
+    return References(references[:, 0], references[:, 1])
 
 
 def _references(y: Floats, scales: Sequence[Floats]) -> tuple[float, float]:
     """Return the value at the most FLOPs (or params; of equals, the last in training), and the mean."""
-    scale = next((found for found in scales if np.isfinite(found).any()), np.zeros(len(y)))
+    scale = next((column for column in scales if np.isfinite(column).any()), np.zeros(len(y)))
     scale = np.where(np.isfinite(scale), scale, -np.inf)
     return float(y[np.flatnonzero(scale == scale.max())[-1]]), float(y.mean())
 

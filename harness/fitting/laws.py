@@ -47,19 +47,19 @@ def curve(law: FormulaLaw, params: Floats, features: Mapping[str, Column]) -> Fl
     n = np.broadcast_shapes(*(x.shape for x in features.values()))[-1]
     with np.errstate(all="ignore"):
         try:
-            found = np.asarray(law.formula(**features, **columns), dtype=np.float64)
+            values = np.asarray(law.formula(**features, **columns), dtype=np.float64)
         except (ValueError, TypeError):
-            found = np.empty(0)
-        if found.shape == (len(params), n):
-            return found
+            values = np.empty(0)
+        if values.shape == (len(params), n):
+            return values
         rows = [_one(law, row, features, r) for r, row in enumerate(params)]
     return np.array([np.broadcast_to(row, (n,)) for row in rows])
 
 
 def _one(law: FormulaLaw, params: Floats, features: Mapping[str, Column], row: int) -> Floats:
-    own = {name: x if x.ndim == 1 else x[row if len(x) > 1 else 0] for name, x in features.items()}
+    row_features = {name: x if x.ndim == 1 else x[row if len(x) > 1 else 0] for name, x in features.items()}
     values = {name: float(value) for name, value in zip(law.parameters, params, strict=True)}
-    return np.asarray(law.formula(**own, **values), dtype=np.float64)
+    return np.asarray(law.formula(**row_features, **values), dtype=np.float64)
 
 
 def steps_of(law: Law) -> tuple[FormulaLaw | ProcedureLaw, ...]:

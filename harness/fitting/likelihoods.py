@@ -62,8 +62,8 @@ def guessed(chance: Floats, value: Floats, real: Bools) -> Floats:
 def gaussian(y: Floats, mean: Floats, variance: Floats, real: Floats) -> Floats:
     """Return the log-likelihood (P, K) of rows (P, 1, n) about curves (P, K, n)."""
     terms = (y - mean) ** 2 / variance + np.log(variance)
-    found: Floats = -0.5 * np.einsum("pkn,pn->pk", terms, real)
-    return found
+    log_likelihood: Floats = -0.5 * np.einsum("pkn,pn->pk", terms, real)
+    return log_likelihood
 
 
 def measured_variance(p: Floats, docs: Floats, sigma: Floats) -> Floats:
@@ -126,8 +126,8 @@ def _scales(batch: Batch) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]
         if ladder.targets is not None:
             ahead[p, : len(ladder.targets)] = (ladder.beyond(ladder.targets) + ladder.order.max()) / 2 - half[p]
     pick = both[:, None]
-    scales = tuple(np.where(pick, own[0], compute)[:, None] for own in (first, second))
-    wanted = tuple(np.where(pick, own[1], ahead)[:, None] for own in (first, second))
+    scales = tuple(np.where(pick, pair[0], compute)[:, None] for pair in (first, second))
+    wanted = tuple(np.where(pick, pair[1], ahead)[:, None] for pair in (first, second))
     return (scales[0], scales[1]), (wanted[0], wanted[1])
 
 
@@ -159,9 +159,9 @@ def size_of(scales: tuple[Floats, Floats], data: Data, share: Floats) -> Floats:
     Where the ladder varies one of them alone, s is that one, and targets may differ in the other by its share.
     """
     n, d = scales
-    grows, lengthens = ((np.ptp(own[:, 0], axis=1) > 1e-9)[:, None, None] for own in data.scales)
+    grows, lengthens = ((np.ptp(scale[:, 0], axis=1) > 1e-9)[:, None, None] for scale in data.scales)
     w = share[..., None]
     of_n = np.where(grows == lengthens, w, np.where(grows, 1.0, w / (1 - w)))
     of_d = np.where(grows == lengthens, 1 - w, np.where(grows, (1 - w) / w, 1.0))
-    found: Floats = of_n * n + of_d * d
-    return found
+    size: Floats = of_n * n + of_d * d
+    return size

@@ -84,16 +84,16 @@ class Binomial(Objective):
 
         p = np.where((value >= 0) & (value <= 1), np.clip(value, LEAST, 1 - np.finfo(float).eps / 2), np.nan)
         divergence = xlogy(y, y / p) + xlogy(1 - y, (1 - y) / (1 - p))
-        found: Floats = np.sign(p - y) * np.sqrt(2 * _known(trials) * np.maximum(divergence, 0.0))
-        return found
+        deviance_residuals: Floats = np.sign(p - y) * np.sqrt(2 * _known(trials) * np.maximum(divergence, 0.0))
+        return deviance_residuals
 
     def slopes(self, value: Floats, residuals: Floats, y: Floats, trials: Floats | None = None) -> Floats:
         """Return the derivatives of the residuals by the rate; the limit where rate and curve are equal."""
         p, n = np.clip(value, LEAST, 1 - np.finfo(float).eps / 2), _known(trials)
         spread = n / (p * (1 - p))
         near = np.abs(residuals) < 1e-4
-        found: Floats = np.where(near, np.sqrt(spread), spread * (p - y) / np.where(near, 1.0, residuals))
-        return found
+        derivatives: Floats = np.where(near, np.sqrt(spread), spread * (p - y) / np.where(near, 1.0, residuals))
+        return derivatives
 
     def noisy(self, value: Floats, scatter: float | Floats, z: Floats) -> Floats:
         """Return rates drawn from beta distributions around a curve, with the variance scatter^2 p (1 - p)."""

@@ -57,14 +57,14 @@ class ViewedStore(PointStore):
         unit: str = "checkpoint",
     ) -> pd.DataFrame:
         """Return points of the store with the requested columns and rows."""
-        found = super().points(task, family, metrics=metrics, unit=unit)
+        points = super().points(task, family, metrics=metrics, unit=unit)
         if unit != "checkpoint":
-            return found
-        found = renamed(found, labelled(self.how.renames, self.how.label), run=self.how.run)
-        kept = query(found, self.how.where) if self.how.selects and self.how.where else found
+            return points
+        points = renamed(points, labelled(self.how.renames, self.how.label), run=self.how.run)
+        kept = query(points, self.how.where) if self.how.selects and self.how.where else points
         if kept.empty:
             raise UsageError(
-                f"{self.how.where!r} selects 0 of {len(found)} points; columns are: {choose(found.columns)}"
+                f"{self.how.where!r} selects 0 of {len(points)} points; columns are: {choose(points.columns)}"
             )
         return kept
 
@@ -125,17 +125,17 @@ def table_points(
 
     Raises UsageError or LawError for a table without scores, or with units or rows that cannot be right.
     """
-    found = published(table, how or Reading(), name=name.split(".", maxsplit=1)[0])
-    return TablePoints(Path(name), found, registries or default_host())
+    contents = published(table, how or Reading(), name=name.split(".", maxsplit=1)[0])
+    return TablePoints(Path(name), contents, registries or default_host())
 
 
 def benchmark_table(store: PointStore) -> pd.DataFrame:
     """Return one row per run, at its last checkpoint, with one column per task, in the metric of the task."""
-    own = store.tasks()
-    points = store.points(metrics=sorted(set(own.values())))
-    shown = points[points["metric"] == points["task"].map(own)]
+    metrics = store.tasks()
+    points = store.points(metrics=sorted(set(metrics.values())))
+    shown = points[points["metric"] == points["task"].map(metrics)]
     if shown.empty:
-        raise UsageError(f"{store.path} has no points of the metrics {choose(own.values())}")
+        raise UsageError(f"{store.path} has no points of the metrics {choose(metrics.values())}")
     shown = shown[ends(shown, "task")]
     about = [name for name in OF_MODELS if name in shown.columns]
     rows: dict[tuple[str, ...], dict[str, Scalar]] = {}

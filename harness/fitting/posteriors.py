@@ -74,8 +74,8 @@ def _step(fit: Floats, heat: Floats) -> Floats:
 def _weights(fit: Floats, step: Floats) -> Floats:
     log = step[:, None] * fit
     weights = np.exp(log - log.max(axis=1, keepdims=True))
-    found: Floats = weights / weights.sum(axis=1, keepdims=True)
-    return found
+    normalised: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def _effective(weights: Floats) -> Floats:
@@ -139,8 +139,8 @@ def pooled(
     first = sample(likelihood, shape, rng)
     mean, spread = np.zeros((shape[0], 1, shape[2])), np.ones((shape[0], 1, shape[2]))
     for group in np.unique(groups):
-        own = groups == group
-        mean[own, 0], spread[own, 0] = _common(first.z[own], shared)
+        of_group = groups == group
+        mean[of_group, 0], spread[of_group, 0] = _common(first.z[of_group], shared)
     mean, spread = mean.astype(np.float32), spread.astype(np.float32)
     new = (first.z - mean) / spread
     gain = 0.5 * (first.z**2 - new**2).sum(axis=2)
@@ -149,8 +149,8 @@ def pooled(
     distinct = np.minimum(first.distinct, _effective(weights) * shape[1])
     z = np.take_along_axis(new, parents[..., None], axis=1)
 
-    def moved_likelihood(own: Floats) -> Floats:
-        return likelihood(mean + spread * own)
+    def moved_likelihood(standard: Floats) -> Floats:
+        return likelihood(mean + spread * standard)
 
     size = np.full(shape[0], 2.38 / np.sqrt(shape[2]))
     z, _, moved, _ = _move(z, moved_likelihood(z), np.ones(shape[0]), size, moved_likelihood, 2 * LAST, rng)
@@ -160,13 +160,13 @@ def pooled(
 def _common(z: Floats, shared: Bools) -> tuple[Floats, Floats]:
     """Return mean and spread (d,) of the common prior of problems whose draws (G, K, d) came from a standard one."""
     mean, variance = np.zeros(z.shape[2]), np.ones(z.shape[2])
-    own = z[..., shared].astype(np.float64)
+    draws = z[..., shared].astype(np.float64)
     for _ in range(ROUNDS):
         m, v = mean[shared], variance[shared]
-        log = 0.5 * (own**2 - (own - m) ** 2 / v).sum(axis=2)
+        log = 0.5 * (draws**2 - (draws - m) ** 2 / v).sum(axis=2)
         weights = np.exp(log - log.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
-        centre = np.einsum("gk,gkd->d", weights, own) / (len(z) + PSEUDO)
-        square = np.einsum("gk,gkd->d", weights, (own - centre) ** 2) + PSEUDO * (1 + centre**2)
+        centre = np.einsum("gk,gkd->d", weights, draws) / (len(z) + PSEUDO)
+        square = np.einsum("gk,gkd->d", weights, (draws - centre) ** 2) + PSEUDO * (1 + centre**2)
         mean[shared], variance[shared] = centre, square / (len(z) + PSEUDO)
     return mean, np.sqrt(variance)

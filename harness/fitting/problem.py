@@ -103,7 +103,7 @@ class StepData:
         draws = self.y.draws
         return Sampled(self.y.values[: self.n], None if draws is None else draws[:, : self.n])
 
-    def redrawn(self, found: StepFit, resamples: Resamples, rng: np.random.Generator) -> StepData:
+    def redrawn(self, fit: StepFit, resamples: Resamples, rng: np.random.Generator) -> StepData:
         """Return simulated points (R, n): the law at the features of each resample, plus noise (parametric bootstrap).
 
         The noise is Gaussian after the objective's transform. Its standard deviation is drawn from the distribution of
@@ -113,16 +113,16 @@ class StepData:
         """
         points, objective, units, count = self.points, self.objective, resamples.units, len(resamples.weights)
         x = {k: (v.values if v.draws is None else v.draws)[..., : self.n] for k, v in self.x.items()}
-        law = curve(self.law, np.tile(list(found.parameters.values()), (count, 1)), x)
-        scatter = found.scatter * np.sqrt(found.dof / rng.chisquare(max(found.dof, 1), size=(count, 1)))
-        share = shared(self.residuals(found.parameters)[: self.n], units)
+        law = curve(self.law, np.tile(list(fit.parameters.values()), (count, 1)), x)
+        scatter = fit.scatter * np.sqrt(fit.dof / rng.chisquare(max(fit.dof, 1), size=(count, 1)))
+        share = shared(self.residuals(fit.parameters)[: self.n], units)
         common = np.sqrt(share) * rng.normal(size=(count, int(units.max()) + 1))
         noise = rng.normal(size=(count, self.n))
         noise *= np.sqrt(1 - share)
         noise += common[:, units]
         with np.errstate(all="ignore"):
             moved = None if points.draws is None else objective.forward(points.draws) - objective.forward(points.values)
-            again = objective.noisy(law, scatter * _rest(moved, found.scatter), noise)
+            again = objective.noisy(law, scatter * _rest(moved, fit.scatter), noise)
             if moved is not None and self.trials is None:
                 again = objective.inverse(objective.forward(again) + moved)
             if self.trials is not None:
@@ -151,20 +151,22 @@ class StepData:
         law, objective, trials = self.law, self.objective, self.trials
         names = list(law.parameters)
 
-        def own(which: Ints) -> dict[str, Floats]:
+        def features_at(which: Ints) -> dict[str, Floats]:
             return {k: v if v.ndim == 1 else rows_at(v, which) for k, v in features.items()}
 
         def residuals(params: Floats, which: Ints) -> Floats:
-            value = curve(law, params, own(which))
+            value = curve(law, params, features_at(which))
             with np.errstate(all="ignore"):
-                found: Floats = objective.residuals(value, rows_at(target, which), trials)
-                return found if objective.is_plain else found / self.delta
+                missed: Floats = objective.residuals(value, rows_at(target, which), trials)
+                return missed if objective.is_plain else missed / self.delta
 
         def slopes(params: Floats, which: Ints) -> tuple[Floats, Floats] | None:
-            found = differentiate(law.formula, own(which), {k: params[:, j : j + 1] for j, k in enumerate(names)})
-            if found is None:
+            pair = differentiate(
+                law.formula, features_at(which), {k: params[:, j : j + 1] for j, k in enumerate(names)}
+            )
+            if pair is None:
                 return None
-            value, by_parameter = found
+            value, by_parameter = pair
             with np.errstate(all="ignore"):
                 missed = objective.residuals(value, rows_at(target, which), trials)
                 if objective.is_plain:

@@ -66,10 +66,10 @@ class ProcedureFit:
 
     def sample(self, features: Mapping[str, Column], rng: np.random.Generator) -> Floats:
         """Return simulated measurements (R, n): the predictions of each resample plus scatter."""
-        own = traits(self.law).sample
-        if own and self.draws:
+        simulate = traits(self.law).sample
+        if simulate and self.draws:
             frame = pd.DataFrame(features)
-            return clipped(self.law, np.array([own(draw, frame, rng) for draw in self.draws]))
+            return clipped(self.law, np.array([simulate(draw, frame, rng) for draw in self.draws]))
         objective, curves = objective_of(self.law, self.objective), self.curves(features)
         noise = self.scatter * rng.standard_t(self.dof, size=(len(curves), 1)) if self.dof > 0 else np.nan
         with np.errstate(over="ignore", invalid="ignore"):  # t of one degree of freedom has no bounds
@@ -106,9 +106,9 @@ class ProcedureFit:
 def _plain(value: object) -> Json:
     """Turn arrays into lists and NumPy's numbers into Python's, at any depth; raise LawError for other objects."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(own) for key, own in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(own) for own in value]
+        return [_plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
     if value is None or isinstance(value, (str, int, float)):
@@ -140,18 +140,18 @@ def fit_procedure(
     if missing:
         instead = suggest(min(missing), frame.columns)
         raise LawError(f"law {law.name!r} needs the columns {choose(missing)}, which the points lack; {instead}")
-    found = law.fit(frame, value, np.random.default_rng(options.seed))
+    fitted = law.fit(frame, value, np.random.default_rng(options.seed))
     objective = objective_of(law, options.objective)
-    residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(found, frame.loc[scored])))
-    fits = list(_refits(law, found, frame, resamples, value=value, options=options))
+    residuals = objective.forward(y) - objective.forward(clipped(law, law.predict(fitted, frame.loc[scored])))
+    fits = list(_refits(law, fitted, frame, resamples, value=value, options=options))
     draws = tuple(fit for fit in fits if fit is not None)
     draws = draws if len(draws) >= min(FEW_FITS, options.bootstrap) else ()
-    free, runs = len(found.parameters) if found.free is None else found.free, len(set(units))
+    free, runs = len(fitted.parameters) if fitted.free is None else fitted.free, len(set(units))
     dof = freedom(len(y), free, runs)
     return ProcedureFit(
         law=law,
-        found=found,
-        stderr={name: _spread([draw.parameters.get(name, np.nan) for draw in draws]) for name in found.parameters},
+        found=fitted,
+        stderr={name: _spread([draw.parameters.get(name, np.nan) for draw in draws]) for name in fitted.parameters},
         draws=draws,
         failed=len(fits) - len(draws),
         objective=objective.name,
@@ -175,15 +175,15 @@ def _spread(values: list[float]) -> float:
 
 
 def _refits(
-    law: ProcedureLaw, found: Fitted, frame: pd.DataFrame, resamples: Resamples, *, value: str, options: Options
+    law: ProcedureLaw, fitted: Fitted, frame: pd.DataFrame, resamples: Resamples, *, value: str, options: Options
 ) -> Iterator[Fitted | None]:
     """Yield the fit to each resample, None if it failed."""
     rng, count = np.random.default_rng([options.seed, 2]), len(resamples.weights)
     given = traits(law)
     if given.resamples:
-        yield from islice(given.resamples(frame, value, found, rng), count)
+        yield from islice(given.resamples(frame, value, fitted, rng), count)
         return
-    law = given.settled(found) if given.settled else law
+    law = given.settled(fitted) if given.settled else law
     tables = list(_tables(frame, resamples, rng, stay=options.resample == "documents"))
     fit_all = traits(law).fit_all
     if fit_all:

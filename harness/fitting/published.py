@@ -113,11 +113,11 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
 
 def own_metrics(points: pd.DataFrame) -> dict[str, str]:
     """Return the metric that tables show of each task: accuracy if there is one, else the first by name."""
-    found = {}
-    for task, own in points.groupby("task"):
-        there = sorted(map(str, own["metric"].unique()))
-        found[str(task)] = next((name for name in FIRST if name in there), there[0])
-    return found
+    metrics = {}
+    for task, task_rows in points.groupby("task"):
+        known = sorted(map(str, task_rows["metric"].unique()))
+        metrics[str(task)] = next((name for name in FIRST if name in known), known[0])
+    return metrics
 
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -126,15 +126,15 @@ def own_metrics(points: pd.DataFrame) -> dict[str, str]:
 def _named(table: pd.DataFrame, how: Reading, notes: list[str]) -> pd.DataFrame:
     """Return the table with renamed columns, and with the values set for single models."""
     mapped = {pair.rpartition("=")[2].strip() for pair in how.renames}
-    found, read = table, list[str]()
+    frame, read = table, list[str]()
     for ours, theirs in NAMES.items():
         known = next((column for column in theirs if column in table.columns), None)
         if known and ours not in table.columns and ours not in mapped and not (ours == "label" and how.label):
-            found = found.assign(**{ours: found[known]})
-            found = found if ours == "label" else found.drop(columns=known)
+            frame = frame.assign(**{ours: frame[known]})
+            frame = frame if ours == "label" else frame.drop(columns=known)
             read.append(f"{known} as {ours}")
     notes += [f"columns read: {', '.join(read)}"] if read else []
-    return _of_models(renamed(found, labelled(how.renames, how.label), run=how.run), how.models)
+    return _of_models(renamed(frame, labelled(how.renames, how.label), run=how.run), how.models)
 
 
 def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Scalar]]) -> pd.DataFrame:
@@ -146,34 +146,34 @@ def _of_models(frame: pd.DataFrame, models: Mapping[str, Mapping[str, Scalar]]) 
     unknown = set(models) - set(frame["label"].map(str))
     if unknown:
         raise UsageError(f"no rows belong to {choose(unknown)}; models are: {choose(set(frame['label'].map(str)))}")
-    found = frame.copy()
+    points = frame.copy()
     for model, columns in models.items():
-        rows = found["label"].map(str) == model
+        rows = points["label"].map(str) == model
         for column, value in columns.items():
-            known = found[column] if column in found.columns else pd.Series(np.nan, found.index)
-            found[column] = known.astype(object).where(~rows, value).infer_objects()
-    return found
+            known = points[column] if column in points.columns else pd.Series(np.nan, points.index)
+            points[column] = known.astype(object).where(~rows, value).infer_objects()
+    return points
 
 
 def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[str]) -> pd.DataFrame:
     """Return points with family, size, seed and step, from columns or else from the names of models."""
-    found = frame
-    parts = [_family_and_size(str(model)) for model in found["label"]] if "label" in found.columns else None
+    points = frame
+    parts = [_family_and_size(str(model)) for model in points["label"]] if "label" in points.columns else None
     if family is not None:
-        found = found.assign(family=family)
-    elif "family" not in found.columns:
-        found = found.assign(family=[own for own, _ in parts] if parts else name)
+        points = points.assign(family=family)
+    elif "family" not in points.columns:
+        points = points.assign(family=[family_name for family_name, _ in parts] if parts else name)
         source = "the names of models" if parts else "the name of the file"
-        notes.append(f"families from {source}: {few(found['family'].unique())}; change them with --family or --map")
-    if "size" not in found.columns:
-        found = found.assign(size=[size for _, size in parts] if parts else _sizes(found))
-    if found["family"].isna().any():
+        notes.append(f"families from {source}: {few(points['family'].unique())}; change them with --family or --map")
+    if "size" not in points.columns:
+        points = points.assign(size=[size for _, size in parts] if parts else _sizes(points))
+    if points["family"].isna().any():
         raise UsageError(
-            f"family is missing in {int(found['family'].isna().sum())} of {len(found)} rows; pass --family"
+            f"family is missing in {int(points['family'].isna().sum())} of {len(points)} rows; pass --family"
         )
-    step = checked(found["step"], "step") if "step" in found.columns else np.nan
-    seed = _seeds(found["seed"], notes) if "seed" in found.columns else 0
-    return found.assign(family=found["family"].map(str), size=found["size"].map(_text), step=step, seed=seed)
+    step = checked(points["step"], "step") if "step" in points.columns else np.nan
+    seed = _seeds(points["seed"], notes) if "seed" in points.columns else 0
+    return points.assign(family=points["family"].map(str), size=points["size"].map(_text), step=step, seed=seed)
 
 
 def _seeds(column: pd.Series, notes: list[str]) -> pd.Series[int]:
@@ -220,25 +220,25 @@ def _text(value: Scalar) -> str:
 
 def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Return points with counts as numbers, FLOPs or tokens filled in, units checked, and untrained models dropped."""
-    found = frame
+    points = frame
     for name in (*FEWEST, "params_non_embedding", "loss"):
-        if name in found.columns:
-            found = found.assign(**{name: checked(found[name], name)})
-    untrained = np.zeros(len(found), dtype=bool)
-    for name in set(FEWEST) & set(found.columns):
-        untrained |= (found[name] <= 0).to_numpy()
+        if name in points.columns:
+            points = points.assign(**{name: checked(points[name], name)})
+    untrained = np.zeros(len(points), dtype=bool)
+    for name in set(FEWEST) & set(points.columns):
+        untrained |= (points[name] <= 0).to_numpy()
     if untrained.any():
         notes.append(f"{int(untrained.sum())} rows without training (tokens, params or flops of 0) were dropped")
-    found = found[~untrained].reset_index(drop=True)
-    if found.empty:
-        return found
-    notes += check_units(found, list(FEWEST))
-    given = set(FEWEST) & set(found.columns)
-    found = completed(found)
-    notes += check_units(found, list(FEWEST))[: "flops" not in given]
-    filled = sorted((set(FEWEST) & set(found.columns)) - given)
+    points = points[~untrained].reset_index(drop=True)
+    if points.empty:
+        return points
+    notes += check_units(points, list(FEWEST))
+    given = set(FEWEST) & set(points.columns)
+    points = completed(points)
+    notes += check_units(points, list(FEWEST))[: "flops" not in given]
+    filled = sorted((set(FEWEST) & set(points.columns)) - given)
     notes += [f"{name} are {'6 x params x tokens' if name == 'flops' else 'flops / (6 x params)'}" for name in filled]
-    return found
+    return points
 
 
 def _refuse_unknown_scale(points: pd.DataFrame, table: pd.DataFrame) -> None:

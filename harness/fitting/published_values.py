@@ -40,17 +40,17 @@ def chosen(frame: pd.DataFrame, tasks: Sequence[str], metrics: Sequence[str]) ->
 
     Without a column task, each metric is a task. Raises UsageError for a pattern that matches nothing.
     """
-    found = frame if "task" in frame.columns else frame.assign(task=frame["metric"])
+    rows = frame if "task" in frame.columns else frame.assign(task=frame["metric"])
     for name, patterns in (("task", tasks), ("metric", metrics)):
         if not patterns:
             continue
-        known = set(found[name].map(str)) if name in found.columns else set()
-        kept = {own for own in known for pattern in patterns if fnmatch(own, pattern)}
-        unknown = [pattern for pattern in patterns if not any(fnmatch(own, pattern) for own in known)]
+        known = set(rows[name].map(str)) if name in rows.columns else set()
+        kept = {entry for entry in known for pattern in patterns if fnmatch(entry, pattern)}
+        unknown = [pattern for pattern in patterns if not any(fnmatch(entry, pattern) for entry in known)]
         if unknown:
             raise UsageError(f"the table has no {name} {choose(unknown)}; it has: {choose(known)}")
-        found = found[found[name].map(str).isin(kept)]
-    return found
+        rows = rows[rows[name].map(str).isin(kept)]
+    return rows
 
 
 def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes: list[str]) -> pd.DataFrame:
@@ -71,8 +71,8 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
     known = frame.drop(columns=[c for c in frame.columns if c in beside or (c in tasks and c not in COLUMNS)])
     rows = []
     for column in tasks:
-        task, own = (column, metric) if metric else _task_and_metric(column)
-        of = {"task": frame["task"], "metric": metric or column} if of_row else {"task": task, "metric": own}
+        task, task_metric = (column, metric) if metric else _task_and_metric(column)
+        of = {"task": frame["task"], "metric": metric or column} if of_row else {"task": task, "metric": task_metric}
         added = {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
         rows.append(known.assign(**of, value=frame[column], **added))
     return pd.concat(rows, ignore_index=True)
@@ -85,7 +85,7 @@ def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:
             raise UsageError(f"{pattern!r} names no column; columns are: {choose(frame.columns)}")
     for column in map(str, frame.columns):
         if asked:
-            if column in asked or (any(fnmatch(column, own) for own in asked) and not _beside(column, frame)):
+            if column in asked or (any(fnmatch(column, pattern) for pattern in asked) and not _beside(column, frame)):
                 yield column
         elif column not in COLUMNS | {"run", "value"} and not NO_TASK.search(column.lower()):
             if not is_numeric(frame[column]):
@@ -135,32 +135,34 @@ def _task_and_metric(column: str) -> tuple[str, str]:
 
 def numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Return long points with numeric values; rows without a value are dropped and counted in a note."""
-    found = frame.assign(metric=frame["metric"].map(str) if "metric" in frame.columns else SCORE)
-    found = found.assign(task=found["task"].map(str))
+    points = frame.assign(metric=frame["metric"].map(str) if "metric" in frame.columns else SCORE)
+    points = points.assign(task=points["task"].map(str))
     for name in ("value", "stderr", "n", "chance", "low", "high"):
-        if name in found.columns:
-            found[name] = checked(found[name], name)
-    if "stderr" in found.columns and (found["stderr"] < 0).any():
-        raise UsageError(f"stderr is {found['stderr'].min():.4g} in row {found['stderr'].idxmin()}; expected 0 or more")
-    if "n" in found.columns and (found["n"] < 1).any():
+        if name in points.columns:
+            points[name] = checked(points[name], name)
+    if "stderr" in points.columns and (points["stderr"] < 0).any():
         raise UsageError(
-            f"n, the number of documents, is {found['n'].min():.4g} in row {found['n'].idxmin()}; expected 1 or more, "
-            "or an empty cell where it is unknown"
+            f"stderr is {points['stderr'].min():.4g} in row {points['stderr'].idxmin()}; expected 0 or more"
         )
-    lost = int(found["value"].isna().sum())
+    if "n" in points.columns and (points["n"] < 1).any():
+        raise UsageError(
+            f"n, the number of documents, is {points['n'].min():.4g} in row {points['n'].idxmin()}; expected 1 or "
+            "more, or an empty cell where it is unknown"
+        )
+    lost = int(points["value"].isna().sum())
     if lost:
-        notes.append(f"{lost} of {len(found)} rows have no value and were dropped")
-    return found[found["value"].notna()].reset_index(drop=True)
+        notes.append(f"{lost} of {len(points)} rows have no value and were dropped")
+    return points[points["value"].notna()].reset_index(drop=True)
 
 
 def checked(column: pd.Series, name: str) -> pd.Series[float]:
     """Return a column as numbers, NaN if empty; raise UsageError for any other text."""
-    found = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    text = column[found.isna() & column.notna()]
+    values = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    text = column[values.isna() & column.notna()]
     wrong = [(row, value) for row, value in text.items() if str(value).strip().lower() not in MISSING]
     if wrong:
         raise UsageError(f"{name} is {str(wrong[0][1])!r} in row {wrong[0][0]}; expected a number or an empty cell")
-    return found
+    return values
 
 
 def fractions(frame: pd.DataFrame, notes: list[str], *, as_they_are: bool = False) -> pd.DataFrame:
@@ -168,23 +170,23 @@ def fractions(frame: pd.DataFrame, notes: list[str], *, as_they_are: bool = Fals
 
     Values that are neither fractions nor percentages are refused or, with `as_they_are`, taken unchanged with a note.
     """
-    found, percent = frame, list[str]()
-    for (task, metric), own in frame.groupby(["task", "metric"], sort=False):
-        if UNBOUNDED.search(str(metric)) or own["value"].max() <= 1:
+    points, percent = frame, list[str]()
+    for (task, metric), task_rows in frame.groupby(["task", "metric"], sort=False):
+        if UNBOUNDED.search(str(metric)) or task_rows["value"].max() <= 1:
             continue
-        if as_they_are and not 0 <= own["value"].min() <= own["value"].max() <= 100:
+        if as_they_are and not 0 <= task_rows["value"].min() <= task_rows["value"].max() <= 100:
             notes.append(f"{task} ({metric}) is neither a fraction nor a percentage, and is taken as it is")
             continue
-        _refuse_no_rate(own, f"{task} ({metric})")
-        columns = [name for name in ("value", "stderr", "low", "high") if name in found.columns]
-        found = found.assign(
-            **{name: found[name].where(~found.index.isin(own.index), found[name] / 100) for name in columns}
+        _refuse_no_rate(task_rows, f"{task} ({metric})")
+        columns = [name for name in ("value", "stderr", "low", "high") if name in points.columns]
+        points = points.assign(
+            **{name: points[name].where(~points.index.isin(task_rows.index), points[name] / 100) for name in columns}
         )
         percent.append(str(task))
-    _refuse_errors(found)
+    _refuse_errors(points)
     if percent:
         notes.append(f"percentages, divided by 100: {few(percent)}")
-    return found
+    return points
 
 
 def _refuse_errors(frame: pd.DataFrame) -> None:
@@ -192,13 +194,15 @@ def _refuse_errors(frame: pd.DataFrame) -> None:
     if "stderr" not in frame.columns:
         return
     is_rate = ~frame["metric"].map(lambda metric: bool(UNBOUNDED.search(metric))) & frame["value"].between(0, 1)
-    for (task, metric), own in frame[is_rate & (frame["stderr"] > 0)].groupby(["task", "metric"], sort=False):
-        worth = float((own["value"] * (1 - own["value"]) / own["stderr"] ** 2).median())  # documents
-        if own["stderr"].max() > LARGEST_ERROR or worth > MOST_DOCUMENTS:
-            errors, values = (f"{own[name].min():.3g} to {own[name].max():.3g}" for name in ("stderr", "value"))
+    for (task, metric), task_rows in frame[is_rate & (frame["stderr"] > 0)].groupby(["task", "metric"], sort=False):
+        worth = float((task_rows["value"] * (1 - task_rows["value"]) / task_rows["stderr"] ** 2).median())  # documents
+        if task_rows["stderr"].max() > LARGEST_ERROR or worth > MOST_DOCUMENTS:
+            errors, values = (
+                f"{task_rows[name].min():.3g} to {task_rows[name].max():.3g}" for name in ("stderr", "value")
+            )
             why = (
                 "larger than those of rates"
-                if own["stderr"].max() > LARGEST_ERROR
+                if task_rows["stderr"].max() > LARGEST_ERROR
                 else f"those of {worth:.2g} documents"
             )
             raise UsageError(
@@ -207,9 +211,9 @@ def _refuse_errors(frame: pd.DataFrame) -> None:
             )
 
 
-def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
+def _refuse_no_rate(task_rows: pd.DataFrame, what: str) -> None:
     """Raise UsageError if values are neither fractions nor percentages, or a mixture."""
-    values, column = own["value"], str(own["task"].iloc[0])
+    values, column = task_rows["value"], str(task_rows["task"].iloc[0])
     if values.max() > 100 or values.min() < 0:
         raise UsageError(
             f"{what} runs from {values.min():.4g} to {values.max():.4g}; expected fractions or percentages. Name the "
@@ -226,9 +230,9 @@ def _refuse_no_rate(own: pd.DataFrame, what: str) -> None:
 def scored_tasks(store: PointStore) -> set[str]:
     """Return the tasks of a store with correct answers: choices, checked text, and imported rates."""
     kinds = {str(meta["name"]): meta["kind"] for meta in store.task_meta.values()}
-    own = store.tasks()
-    imported = {name for name, metric in own.items() if name not in kinds and not UNBOUNDED.search(metric)}
-    return imported | {name for name in own if kinds.get(name) in {"choice", "generate"}}
+    metrics = store.tasks()
+    imported = {name for name, metric in metrics.items() if name not in kinds and not UNBOUNDED.search(metric)}
+    return imported | {name for name in metrics if kinds.get(name) in {"choice", "generate"}}
 
 
 def few(names: Iterable[object]) -> str:

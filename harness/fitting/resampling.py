@@ -59,8 +59,8 @@ class Resamples:
         if not self.power:
             return self.weights
         power = (self.power / np.maximum(1 - leverage, self.power / MOST_POWER))[self.units]
-        found = self.weights**power / gamma(1 + power)
-        weights: Floats = found / found.mean(axis=1, keepdims=True)
+        scaled = self.weights**power / gamma(1 + power)
+        weights: Floats = scaled / scaled.mean(axis=1, keepdims=True)
         return weights
 
 
@@ -186,16 +186,16 @@ def in_common(draws: Floats, values: Floats) -> Floats:
     Changes at single points are part of the residuals, which resamples of runs already include.
     """
     moved = values + (draws - values).mean(axis=1, keepdims=True)
-    found: Floats = np.clip(moved, draws.min(axis=0), draws.max(axis=0))
-    return found
+    bounded: Floats = np.clip(moved, draws.min(axis=0), draws.max(axis=0))
+    return bounded
 
 
 def scattered(frame: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator) -> dict[str, Floats]:
     """Return columns redrawn from their standard errors (count, n), for points without documents."""
-    found = {}
+    columns = {}
     for name in names:
         if f"{name}_stderr" not in frame.columns:
             raise LawError(f"resampling documents needs a store, or a column {name}_stderr beside {name}")
         errors = column(frame, f"{name}_stderr")
-        found[name] = column(frame, name) + errors * rng.normal(size=(count, len(frame)))
-    return found
+        columns[name] = column(frame, name) + errors * rng.normal(size=(count, len(frame)))
+    return columns

@@ -172,7 +172,7 @@ class LawFit:
     def from_json(cls, table: Mapping[str, Any], registries: Registries | None = None) -> LawFit:
         """Return a fit from JSON values; raise UsageError if its law is not registered."""
         law: Law = configured((registries or default_host()).laws[table["law"]], table.get("law_options"))
-        steps = tuple(_step(own, step) for own, step in zip(steps_of(law), table["steps"], strict=True))
+        steps = tuple(_step(step_law, step) for step_law, step in zip(steps_of(law), table["steps"], strict=True))
         held = tuple({k: v if k == "inside" else _number(v) for k, v in row.items()} for row in table["hold_out"])
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
         read |= {"worth": _number(table.get("worth"))}
@@ -200,9 +200,9 @@ class LawFit:
 def _strict(value: Json) -> Json:
     """Replace NaN and infinity, which JSON lacks, by None at any depth."""
     if isinstance(value, Mapping):
-        return {key: _strict(own) for key, own in value.items()}
+        return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(own) for own in value]
+        return [_strict(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -242,7 +242,7 @@ def _beyond(x: Floats, domain: tuple[float, float]) -> Floats:
 
 def save_fits(fits: Sequence[LawFit], path: Path) -> None:
     """Write fits as one JSON file."""
-    write_whole(path, json.dumps([found.to_json() for found in fits], allow_nan=False).encode())
+    write_whole(path, json.dumps([fit.to_json() for fit in fits], allow_nan=False).encode())
 
 
 def check_output(path: Path) -> None:

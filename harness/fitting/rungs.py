@@ -128,11 +128,11 @@ def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> li
         raise LawError(f"a forecast needs a column params or flops; the points have: {choose(frame.columns)}")
     keys = [name for name in ("task", "family") if name in frame.columns]
     groups = frame.groupby(keys, sort=True) if keys else [((), frame)]
-    found = []
-    for key, own in groups:
+    ladders = []
+    for key, rows in groups:
         names = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
-        found.append(_ladder(str(names.get("task", "")), str(names.get("family", "")), _ends(own), value, via))
-    return found
+        ladders.append(_ladder(str(names.get("task", "")), str(names.get("family", "")), _ends(rows), value, via))
+    return ladders
 
 
 def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
@@ -146,11 +146,11 @@ def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
         )
 
 
-def _ends(own: pd.DataFrame) -> pd.DataFrame:
+def _ends(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the last checkpoint of every run, in an order that does not depend on that of the rows."""
-    run = [name for name in ("run", "size", "seed") if name in own.columns]
-    order = [name for name in (*ORDER, "params", "seed", "run") if name in own.columns]
-    ordered = own.sort_values(order, kind="stable", key=_sortable) if order else own
+    run = [name for name in ("run", "size", "seed") if name in rows.columns]
+    order = [name for name in (*ORDER, "params", "seed", "run") if name in rows.columns]
+    ordered = rows.sort_values(order, kind="stable", key=_sortable) if order else rows
     if not {"run", "size"} & set(run):
         return ordered[ends(ordered)]
     return ordered.groupby(run, sort=False, dropna=False).tail(1)
@@ -162,14 +162,14 @@ def _sortable(column: pd.Series) -> pd.Series:
     return column.astype(str) if numbers.isna().all() else numbers
 
 
-def _numbers(own: pd.DataFrame, name: str) -> Floats:
-    if name not in own.columns:
-        return np.full(len(own), np.nan)
-    return pd.to_numeric(own[name], errors="coerce").to_numpy(dtype=np.float64)
+def _numbers(rows: pd.DataFrame, name: str) -> Floats:
+    if name not in rows.columns:
+        return np.full(len(rows), np.nan)
+    return pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=np.float64)
 
 
-def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | None) -> Ladder:
-    params, tokens, flops = (_numbers(own, name) for name in SCALES)
+def _ladder(task: str, family: str, rows: pd.DataFrame, value: str, via: str | None) -> Ladder:
+    params, tokens, flops = (_numbers(rows, name) for name in SCALES)
     size = params if np.isfinite(params).all() else flops
     if not np.isfinite(size).all() or (size <= 0).any():
         raise LawError(f"{task}, {family}: params and flops are missing or not above 0; add one, or leave the rows out")
@@ -177,17 +177,17 @@ def _ladder(task: str, family: str, own: pd.DataFrame, value: str, via: str | No
     partly = np.isfinite(flops) | np.isfinite(params * tokens)
     if not np.isfinite(order).all() or (partly.any() and not partly.all()):
         raise LawError(f"{task}, {family}: FLOPs (or tokens) are known for some rows only; add them, or leave rows out")
-    loss = _numbers(own, via) if via else np.array([np.nan])
+    loss = _numbers(rows, via) if via else np.array([np.nan])
     return Ladder(
         task=task,
         family=family,
         params=params,
         tokens=tokens,
         flops=flops,
-        value=_numbers(own, value),
-        docs=_documents(own, value),
+        value=_numbers(rows, value),
+        docs=_documents(rows, value),
         rung=np.unique(size, return_inverse=True)[1].astype(np.int64) + 1,
-        chance=_chance(own, f"{task}, {family}"),
+        chance=_chance(rows, f"{task}, {family}"),
         via=np.abs(loss) if np.isfinite(loss).all() and _one_sign(loss) else None,
     )
 
@@ -196,9 +196,9 @@ def _one_sign(loss: Floats) -> bool:
     return bool((loss > 0).all() or (loss < 0).all())
 
 
-def _chance(own: pd.DataFrame, name: str) -> float:
+def _chance(rows: pd.DataFrame, name: str) -> float:
     """Return the accuracy of guessing, NaN if unknown; raise LawError if rows differ."""
-    known = _numbers(own, "chance")
+    known = _numbers(rows, "chance")
     known = known[np.isfinite(known)]
     if len(known) and np.ptp(known) > SAME_CHANCE:
         raise LawError(
@@ -207,21 +207,21 @@ def _chance(own: pd.DataFrame, name: str) -> float:
     return float(known[0]) if len(known) else float("nan")
 
 
-def _documents(own: pd.DataFrame, value: str) -> Floats:
+def _documents(rows: pd.DataFrame, value: str) -> Floats:
     """Return the documents behind each value (n,): counted, or those that the standard error is worth."""
     for name in (f"{value}_n", "n"):
-        if name in own.columns and own[name].notna().any():
-            return _at_least_one(own, name)
-    y, stderr = _numbers(own, value), _numbers(own, f"{value}_stderr")
+        if name in rows.columns and rows[name].notna().any():
+            return _at_least_one(rows, name)
+    y, stderr = _numbers(rows, value), _numbers(rows, f"{value}_stderr")
     with np.errstate(all="ignore"):
         worth = y * (1 - y) / stderr**2
     known = worth[np.isfinite(worth) & (worth > 0)]
-    return np.full(len(own), np.round(np.median(known)) if len(known) else np.nan)
+    return np.full(len(rows), np.round(np.median(known)) if len(known) else np.nan)
 
 
-def _at_least_one(own: pd.DataFrame, name: str) -> Floats:
+def _at_least_one(rows: pd.DataFrame, name: str) -> Floats:
     """Return numbers of documents (n,), NaN where unknown; raise LawError for a number below 1."""
-    count = _numbers(own, name)
+    count = _numbers(rows, name)
     if (count < 1).any():
         raise LawError(
             f"{name} has {np.nanmin(count):.4g} documents; expected 1 or more, or an empty cell where it is unknown"
@@ -253,26 +253,26 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> Batch:
         """Return some of the ladders."""
-        own = Batch.of([self.ladders[p] for p in rows], self.context)
-        return Batch(own.ladders, own.real, self.groups[list(rows)], self.context)
+        taken = Batch.of([self.ladders[p] for p in rows], self.context)
+        return Batch(taken.ladders, taken.real, self.groups[list(rows)], self.context)
 
     def rows(self, name: str, fill: float = 0.0) -> Floats:
         """Return an attribute of the rows (P, n)."""
-        found = np.full(self.real.shape, fill)
+        padded = np.full(self.real.shape, fill)
         for p, ladder in enumerate(self.ladders):
-            own = np.asarray(getattr(ladder, name), dtype=np.float64)
-            found[p, : len(own)] = own
-        return found
+            values = np.asarray(getattr(ladder, name), dtype=np.float64)
+            padded[p, : len(values)] = values
+        return padded
 
     def targets(self, name: str) -> Floats:
         """Return an attribute of the targets (P, T), NaN in the padding."""
         width = max(len(ladder.targets or ()) for ladder in self.ladders)
-        found = np.full((len(self.ladders), width), np.nan)
+        padded = np.full((len(self.ladders), width), np.nan)
         for p, ladder in enumerate(self.ladders):
             if ladder.targets is not None:
-                own = getattr(ladder.targets, name)
-                found[p, : len(own)] = own
-        return found
+                values = getattr(ladder.targets, name)
+                padded[p, : len(values)] = values
+        return padded
 
 
 def earlier(ladder: Ladder, first: int) -> Iterator[Ladder]:

@@ -157,10 +157,10 @@ def largest_known(frame: pd.DataFrame) -> pd.Series[bool]:
     sizes = [families, *([frame["size"]] if "size" in frame.columns else [])]
     scale = pd.Series(np.nan, index=frame.index)
     for name in [name for name in ("params", "flops", "tokens") if name in frame.columns]:
-        own = pd.Series(numeric(frame, name), index=frame.index)
-        own = own if name == "params" else own.groupby(sizes, dropna=False).transform("max")
+        values = pd.Series(numeric(frame, name), index=frame.index)
+        values = values if name == "params" else values.groupby(sizes, dropna=False).transform("max")
         unknown = scale.isna().groupby(families, dropna=False).transform("all")
-        scale = scale.where(~unknown, own)
+        scale = scale.where(~unknown, values)
     return largest(frame.assign(params=scale.fillna(0.0)))
 
 
@@ -175,11 +175,11 @@ def doubled(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 def label(row: pd.Series) -> str:
     """Return the name of a row for messages: its label, or family:size@step#seed as far as known, and its run."""
-    own, model = (_known(row.get(name)) for name in ("label", "model"))
+    row_label, model = (_known(row.get(name)) for name in ("label", "model"))
     family, size, step, seed, run = (_known(row.get(name)) for name in ("family", "size", "step", "seed", "run"))
     told = "" if run is None else f", run {run}"
-    if own is not None or (size is None and model is not None):
-        named = str(model if own is None else own)
+    if row_label is not None or (size is None and model is not None):
+        named = str(model if row_label is None else row_label)
         for more in ("" if step is None else f"@{step}", told):
             named += "" if more in named else more  # the column may hold what this function returned
         return named
@@ -218,12 +218,14 @@ def refuse_twice(frame: pd.DataFrame, features: Sequence[str] = ()) -> None:
 def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
     """Return a message on the first two rows with equal `keys`: how they differ, how many rows repeat, and advice."""
     numbers = _numbers(frame, keys)
-    same = frame[numbers == numbers[frame.duplicated(keys, keep=False).to_numpy()][0]]
-    rows = " and ".join(map(str, same.index[:2]))
-    differ = [str(name) for name in same.columns if len(same[name].drop_duplicates()) > 1]
+    equal_rows = frame[numbers == numbers[frame.duplicated(keys, keep=False).to_numpy()][0]]
+    rows = " and ".join(map(str, equal_rows.index[:2]))
+    differ = [str(name) for name in equal_rows.columns if len(equal_rows[name].drop_duplicates()) > 1]
     repeated = int(frame.duplicated(keys).sum())
-    what = f"of {same['metric'].iloc[0]} " if "metric" in keys else ""
-    start = f"two points {what}for {label(same.iloc[0])} (rows {rows}; {repeated} of {len(frame)} rows repeat others)"
+    what = f"of {equal_rows['metric'].iloc[0]} " if "metric" in keys else ""
+    start = (
+        f"two points {what}for {label(equal_rows.iloc[0])} (rows {rows}; {repeated} of {len(frame)} rows repeat others)"
+    )
     if not differ:
         return f"{start}, equal in every column: pass --drop-duplicates to keep one of them"
     listed = ", ".join(differ[:5]) + (" ..." if len(differ) > 5 else "")

@@ -88,16 +88,16 @@ def coverage(
         rng = np.random.default_rng([seed, 7])
         made = dict(zip(columns[-len(steps) :], _made(steps, truth, x, scale, rng), strict=True))
         points = pd.DataFrame({**x, **made, "trials": float(TRIALS)})
-        found = fit_points(points, law, Request("y", "via", options=replace(options, seed=seed)))
-        for step in found.steps:
-            for name, (low, high) in step.intervals(found.options.level).items():  # type: ignore[union-attr]
+        fit = fit_points(points, law, Request("y", "via", options=replace(options, seed=seed)))
+        for step in fit.steps:
+            for name, (low, high) in step.intervals(fit.options.level).items():  # type: ignore[union-attr]
                 if name in held:
                     held[name] += low <= truth[name] <= high
-        tail = (1 - found.options.level) / 2
-        low, high = np.quantile(found.draws(found.steps[0].read(ends)), [tail, 1 - tail], axis=0)
+        tail = (1 - fit.options.level) / 2
+        low, high = np.quantile(fit.draws(fit.steps[0].read(ends)), [tail, 1 - tail], axis=0)
         inside[:2] += (low <= at_ends) & (at_ends <= high)
         beyond = {k: ends[k].to_numpy()[1:] for k in x}
-        new, predicted = _made(steps, truth, beyond, scale, rng)[-1][0], found.predict(ends).iloc[1]
+        new, predicted = _made(steps, truth, beyond, scale, rng)[-1][0], fit.predict(ends).iloc[1]
         inside[2] += predicted["low"] <= new <= predicted["high"]
     return Coverage(count, held, *map(int, inside))
 

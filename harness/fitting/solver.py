@@ -72,7 +72,9 @@ class Problem:
         value, jacobian = self.linearised(params, which)  # (b, n), (b, p, n)
         pull, curvatures = self._pulls(value, None if self.weights is None else rows_at(self.weights, which))
         turned = jacobian.swapaxes(1, 2)
-        normals = [(jacobian if own is None else jacobian * own[:, None]) @ turned for own in curvatures]
+        normals = [
+            (jacobian if curvature is None else jacobian * curvature[:, None]) @ turned for curvature in curvatures
+        ]
         return (jacobian @ pull[:, :, None])[:, :, 0], np.stack(normals)
 
     def steps(self, params: Floats, equations: tuple[Floats, Floats], damping: Floats) -> Iterator[Floats]:
@@ -85,8 +87,8 @@ class Problem:
         gradient[stuck] = 0.0
         diagonal = np.einsum("bpp->bp", normals[0]).copy()
         floor = 1e-14 * diagonal.max(1, keepdims=True) + 1e-300
-        for normal, own in zip(normals, damping, strict=True):
-            np.einsum("bpp->bp", normal)[:] += own[:, None] * np.maximum(diagonal, floor) + floor
+        for normal, kind_damping in zip(normals, damping, strict=True):
+            np.einsum("bpp->bp", normal)[:] += kind_damping[:, None] * np.maximum(diagonal, floor) + floor
             normal[stuck[:, :, None] | stuck[:, None, :]] = 0.0
             np.einsum("bpp->bp", normal)[stuck] = 1.0
             yield np.asarray(-np.linalg.solve(normal, gradient[:, :, None])[:, :, 0], dtype=np.float64)
@@ -101,8 +103,8 @@ class Problem:
 
     def linearised(self, params: Floats, which: Ints) -> tuple[Floats, Floats]:
         """Return residuals (b, n) and their derivatives (b, p, n); non-finite ones are set to 0."""
-        found = self.slopes(params, which) if self.slopes else None
-        value, slopes = found or (self.residuals(params, which), self.differences(params, which))
+        analytic = self.slopes(params, which) if self.slopes else None
+        value, slopes = analytic or (self.residuals(params, which), self.differences(params, which))
         with np.errstate(over="ignore", invalid="ignore"):
             total = slopes.sum()  # finite only if all are
         if not np.isfinite(total):
@@ -132,8 +134,8 @@ class Problem:
         basis = np.linalg.qr(slopes[free].T)[0][: len(units)]  # (m, p)
         sums = np.zeros((int(units.max()) + 1, basis.shape[1]))
         np.add.at(sums, units, basis)
-        found: Floats = np.square(sums).sum(1) / np.bincount(units)
-        return found
+        leverages: Floats = np.square(sums).sum(1) / np.bincount(units)
+        return leverages
 
     def rank(self, params: Floats) -> int:
         """Return the rank of the Jacobian at params (p,), with columns of equal norm."""
@@ -192,10 +194,10 @@ def _minimise(problem: Problem, params: Floats, numbers: Ints, effort: Effort) -
         length, idle = np.zeros(len(at)), np.ones(len(at), dtype=bool)
         for kind, move in enumerate(problem.steps(old, (gradient[at], normals[:, at]), damping[:, at])):
             new = np.clip(old + move, problem.lower, problem.upper)
-            found = problem.cost(new, which)
-            better, is_best = found < before, found < cost[at]
+            new_cost = problem.cost(new, which)
+            better, is_best = new_cost < before, new_cost < cost[at]
             best = at[is_best]
-            params[best], cost[best], moved[best] = new[is_best], found[is_best], True
+            params[best], cost[best], moved[best] = new[is_best], new_cost[is_best], True
             damping[kind, at] = np.where(better, np.maximum(damping[kind, at] / 5, 1e-15), damping[kind, at] * 4)
             length = np.maximum(length, np.abs(new - old).max(1) / (np.abs(old).max(1) + 1e-30))
             idle &= better

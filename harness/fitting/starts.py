@@ -30,9 +30,9 @@ def generic_starts(law: FormulaLaw, y: Floats, x: Mapping[str, Floats], count: i
     around = guess + 0.5 * spread * stats.norm.ppf(np.clip(sobol, 1e-6, 1 - 1e-6))
     boxed = np.isfinite(lower) & np.isfinite(upper)
     wide = np.where(boxed, np.where(boxed, lower, 0) + sobol * np.where(boxed, upper - lower, 1), around)
-    found = np.where((np.arange(count) % 2 == 0)[:, None], around, wide)
-    found[0] = guess
-    return np.clip(found, lower, upper)
+    starts = np.where((np.arange(count) % 2 == 0)[:, None], around, wide)
+    starts[0] = guess
+    return np.clip(starts, lower, upper)
 
 
 def _guess(law: FormulaLaw, y: Floats, x: Mapping[str, Floats]) -> Floats:
@@ -75,12 +75,12 @@ def project(law: FormulaLaw, begin: Floats, x: Mapping[str, Floats], y: Floats, 
         coefficients = _bounded(terms * weight, (y - offset) * weight, _limits(law, names))  # (R, k)
         least = SMALL * np.abs(y).max() / np.abs(terms).max(2)
         logs = np.log(np.maximum(coefficients, least))
-    found = begin.copy()
+    starts = begin.copy()
     for k, name in enumerate(names):
         value = logs[:, k] if linear[name] == "log" else coefficients[:, k]
         j = list(law.parameters).index(name)
-        found[:, j] = np.where(np.isfinite(value), value, found[:, j])
-    inside: Floats = np.clip(found, *bounds(law))
+        starts[:, j] = np.where(np.isfinite(value), value, starts[:, j])
+    inside: Floats = np.clip(starts, *bounds(law))
     return inside
 
 
@@ -125,22 +125,22 @@ def _bounded(terms: Floats, y: Floats, limits: Floats) -> Floats:
     best, least = np.tile(rest, (count, 1)), np.full(count, np.inf)
     for size in range(k + 1):
         for chosen in map(list, combinations(range(k), size)):
-            found = np.tile(rest, (count, 1))
+            solution = np.tile(rest, (count, 1))
             if size:
                 left = y - np.einsum("rkn,k->rn", np.delete(terms, chosen, axis=1), np.delete(rest, chosen))
-                own = unit[:, chosen]
-                gram = own @ own.swapaxes(1, 2) + 1e-13 * np.eye(size)
-                found[:, chosen] = _solved(gram, own @ left[:, :, None])[:, :, 0] / scale[:, chosen]
-            cost = np.square(np.einsum("rkn,rk->rn", terms, found) - y).sum(1)
-            inside = ((found >= limits[0]) & (found <= limits[1])).all(1)
+                chosen_terms = unit[:, chosen]
+                gram = chosen_terms @ chosen_terms.swapaxes(1, 2) + 1e-13 * np.eye(size)
+                solution[:, chosen] = _solved(gram, chosen_terms @ left[:, :, None])[:, :, 0] / scale[:, chosen]
+            cost = np.square(np.einsum("rkn,rk->rn", terms, solution) - y).sum(1)
+            inside = ((solution >= limits[0]) & (solution <= limits[1])).all(1)
             better = inside & (cost < least)
-            best[better], least[better] = found[better], cost[better]
+            best[better], least[better] = solution[better], cost[better]
     return best
 
 
 def _solved(gram: Floats, right: Floats) -> Floats:
     """Solve linear systems; NaN for those that are not finite."""
     fine = np.isfinite(gram).all((1, 2)) & np.isfinite(right).all((1, 2))
-    found = np.full_like(right, np.nan)
-    found[fine] = np.linalg.solve(gram[fine], right[fine])
-    return found
+    solution = np.full_like(right, np.nan)
+    solution[fine] = np.linalg.solve(gram[fine], right[fine])
+    return solution

@@ -33,8 +33,8 @@ def _rows(points: pd.DataFrame, where: str | None, option: str) -> Bools | None:
         return None
     if where == ENDS:
         return ends(points).to_numpy(dtype=bool)
-    found = np.zeros(len(points), dtype=bool)
-    found[points.index.get_indexer(query(points, where).index)] = True
-    if not found.any():
+    selected = np.zeros(len(points), dtype=bool)
+    selected[points.index.get_indexer(query(points, where).index)] = True
+    if not selected.any():
         raise LawError(f"{option}={where!r} selects 0 of {len(points)} points to fit")
-    return found
+    return selected

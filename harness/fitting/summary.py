@@ -115,7 +115,7 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, float | str
             raise UsageError(
                 f"the law {fit.law} needs {choose(missing)}; give --params and --tokens, --flops, or --at NAME=VALUE"
             )
-        found = fit.predict(pd.DataFrame({name: [known[name]] for name in fit.features})).iloc[0]
+        predicted = fit.predict(pd.DataFrame({name: [known[name]] for name in fit.features})).iloc[0]
         family, task = (fit.labels.get(key, "-") for key in ("family", "task"))
         rows.append(
             (
@@ -123,8 +123,8 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, float | str
                 task,
                 fit.law,
                 fit.value,
-                Range(found["value"], found["low"], found["high"]),
-                found["beyond"],
+                Range(predicted["value"], predicted["low"], predicted["high"]),
+                predicted["beyond"],
             )
         )
         counted = fit.labels.get("flops_convention", "6ND")
@@ -132,8 +132,8 @@ def prediction_table(fits: Sequence[FitView], features: Mapping[str, float | str
             notes.append(
                 f"{family}: its FLOPs follow {counted}, those of the prediction 6ND; pass --flops in its convention"
             )
-        name = ", ".join(own for own in (family, task) if own != "-") or fit.law
-        notes += [f"{name}: {said}" for said in _distance(fit, float(found["beyond"]))]
+        name = ", ".join(part for part in (family, task) if part != "-") or fit.law
+        notes += [f"{name}: {said}" for said in _distance(fit, float(predicted["beyond"]))]
         notes += [f"{family}: {warning}" for warning in fit.warnings]
     at = ", ".join(
         f"{name} {value}" if isinstance(value, str) else f"{name} {value:.4g}" for name, value in known.items()

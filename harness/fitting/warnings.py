@@ -117,17 +117,17 @@ def _of_sample(fit: FitView) -> Iterator[str]:
             )
 
 
-def rungs(ladder: Ladder, own: Ints) -> tuple[Floats, Floats]:
+def rungs(ladder: Ladder, family_rows: Ints) -> tuple[Floats, Floats]:
     """Return values (k,) and standard errors (k,) of the last checkpoints of each size, by size; none without sizes.
 
-    `own` are the rows of one family. The runs of a size that were trained longest are averaged.
+    `family_rows` are the rows of one family. The runs of a size that were trained longest are averaged.
     """
     points, numbers, value = ladder.points, ladder.numbers, ladder.columns[-1]
     key = next((k for k in ("size", "params") if k in points.columns), None)
     by = next((k for k in ("params", "flops") if k in points.columns), None)
     if key is None or by is None:
         return np.empty(0), np.empty(0)
-    last = own[ladder.runs.ends()[own]]
+    last = family_rows[ladder.runs.ends()[family_rows]]
     length = next((numbers[k][last] for k in ORDER if k in numbers and np.isfinite(numbers[k][last]).all()), None)
     if length is not None:
         longest = pd.Series(length).groupby(points[key].to_numpy()[last]).transform("max").to_numpy()
@@ -150,15 +150,18 @@ def _families(ladder: pd.DataFrame) -> list[tuple[str, Ints]]:
     rows = pd.Series(np.arange(len(ladder)))
     if "family" not in ladder.columns or ladder["family"].nunique(dropna=False) < 2:
         return [("", rows.to_numpy())]
-    return [(f"{name}: ", own.to_numpy()) for name, own in rows.groupby(ladder["family"].to_numpy(), dropna=False)]
+    return [
+        (f"{name}: ", family_rows.to_numpy())
+        for name, family_rows in rows.groupby(ladder["family"].to_numpy(), dropna=False)
+    ]
 
 
 def _of_trend(fit: FitView, ladder: Ladder) -> Iterator[str]:
     """Warn of the largest reversal of each family that exceeds noise; laws of several features have no single order."""
     if len(fit.features) > 1:
         return
-    for name, own in _families(ladder.points):
-        values, errors = rungs(ladder, own)
+    for name, family_rows in _families(ladder.points):
+        values, errors = rungs(ladder, family_rows)
         if len(values) < 3 or np.ptp(values) == 0:
             continue
         signed = values if values[-1] >= values[0] else -values
@@ -182,14 +185,14 @@ def _of_largest(fit: FitView, y: Floats, ladder: Ladder) -> Iterator[str]:
     compute = known["flops"] if "flops" in known else column(points, "flops")
     x = {name: known[name] for name in fit.features} if known else fit.steps[0].read(points)
     stderr = points.get(f"{fit.value}_stderr", pd.Series(0.0, index=points.index)).to_numpy(dtype=float)
-    for name, own in _families(points):
-        flops = compute[own]
+    for name, family_rows in _families(points):
+        flops = compute[family_rows]
         top = flops >= SAME_LENGTH * flops.max()
-        if len(own) < 5 or (~top).sum() < 2:
+        if len(family_rows) < 5 or (~top).sum() < 2:
             continue
-        residuals = y[own] - fit.curve({feature: values[own] for feature, values in x.items()})
+        residuals = y[family_rows] - fit.curve({feature: values[family_rows] for feature, values in x.items()})
         off, scatter = float(residuals[top].mean()), float(np.sqrt(np.mean(residuals[~top] ** 2)))
-        errors = np.nan_to_num(stderr[own])
+        errors = np.nan_to_num(stderr[family_rows])
         error = float(np.sqrt((errors[top] ** 2).sum())) / int(top.sum())
         if abs(off) > REVERSAL * float(np.hypot(scatter, error)):
             what = "the law breaks there" if top.sum() > 1 else "one point cannot distinguish a break from noise"

@@ -55,17 +55,17 @@ def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
     A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. Rates
     (successes / trials) become the column `value`.
     """
-    found = points
-    if _absent(found, "flops") and {"params", "tokens"} <= set(found.columns):
-        params, tokens = _numbers(found, "params", "tokens")
-        found = found.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
-    elif _absent(found, "tokens") and {"params", "flops"} <= set(found.columns):
-        params, flops = _numbers(found, "params", "flops")
+    frame = points
+    if _absent(frame, "flops") and {"params", "tokens"} <= set(frame.columns):
+        params, tokens = _numbers(frame, "params", "tokens")
+        frame = frame.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
+    elif _absent(frame, "tokens") and {"params", "flops"} <= set(frame.columns):
+        params, flops = _numbers(frame, "params", "flops")
         tokens = flops / (training_flops(1.0, 1.0) * params.where(params > 0))
-        found = found.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
-    if value and value not in found.columns and {"successes", "trials"} <= set(found.columns):
-        found = found.assign(**{value: found["successes"] / found["trials"]})
-    return found
+        frame = frame.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
+    if value and value not in frame.columns and {"successes", "trials"} <= set(frame.columns):
+        frame = frame.assign(**{value: frame["successes"] / frame["trials"]})
+    return frame
 
 
 def _absent(points: pd.DataFrame, name: str) -> bool:
@@ -97,7 +97,8 @@ def by_family(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
             f"family is missing in rows {rows} ({int(frame['family'].isna().sum())} of {len(frame)}); fill it in, "
             "exclude these rows, or fit all points together (pool)"
         )
-    return sorted(((str(name), own) for name, own in frame.groupby("family", sort=False)), key=lambda own: own[0])
+    families = ((str(name), family_rows) for name, family_rows in frame.groupby("family", sort=False))
+    return sorted(families, key=lambda family: family[0])
 
 
 def widen(points: pd.DataFrame) -> pd.DataFrame:
@@ -122,17 +123,19 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
     return wide
 
 
-def _with_metric(wide: pd.DataFrame, own: pd.DataFrame, metric: Hashable) -> pd.DataFrame:
+def _with_metric(wide: pd.DataFrame, metric_columns: pd.DataFrame, metric: Hashable) -> pd.DataFrame:
     """Return wide points with the columns of a metric, whose index is their numbers; missing where they lack it.
 
     Raises LawError if a column with the name of the metric, such as loss, has other values.
     """
-    shared = [name for name in own.columns if name in wide.columns]
-    if not own.index.is_unique or (metric in shared and not _same(wide[metric][own.index], own[metric])):
+    shared = [name for name in metric_columns.columns if name in wide.columns]
+    if not metric_columns.index.is_unique or (
+        metric in shared and not _same(wide[metric][metric_columns.index], metric_columns[metric])
+    ):
         raise LawError(f"the metric {metric} has the name of another column; rename one of them")
-    there = wide.index.isin(own.index)
-    whole = own.reindex(wide.index)
-    wide = wide.assign(**{name: whole[name].where(there, wide[name]) for name in shared})
+    has_metric = wide.index.isin(metric_columns.index)
+    whole = metric_columns.reindex(wide.index)
+    wide = wide.assign(**{name: whole[name].where(has_metric, wide[name]) for name in shared})
     return pd.concat([wide, whole.drop(columns=shared)], axis=1)
 
 
@@ -147,11 +150,16 @@ def _checkpoints(points: pd.DataFrame, identity: Sequence[str]) -> Ints:
 def _of_metric(points: pd.DataFrame, number: Ints, metric: Hashable) -> pd.DataFrame:
     """Return the columns of one metric, for the numbers of the checkpoints that have it."""
     rows = np.flatnonzero((points["metric"] == metric).to_numpy())
-    own = points.iloc[rows].set_index(number[rows])
-    ends = (own[name] if name in own.columns else pd.Series(np.nan, own.index) for name in ("stderr", "low", "high"))
+    metric_points = points.iloc[rows].set_index(number[rows])
+    ends = (
+        metric_points[name] if name in metric_points.columns else pd.Series(np.nan, metric_points.index)
+        for name in ("stderr", "low", "high")
+    )
     errors = [shown_error(*of_row) for of_row in zip(*ends, strict=True)]
-    columns = {str(metric): own["value"], f"{metric}_stderr": pd.Series(errors, own.index)}
-    columns |= {f"{metric}_{name}": own[name] for name in ("n", "low", "high") if name in own.columns}
+    columns = {str(metric): metric_points["value"], f"{metric}_stderr": pd.Series(errors, metric_points.index)}
+    columns |= {
+        f"{metric}_{name}": metric_points[name] for name in ("n", "low", "high") if name in metric_points.columns
+    }
     return _inferred(pd.DataFrame(columns))
 
 

@@ -13,20 +13,20 @@ COMMAND = "harness.cli:main"  # console script that identifies the distribution
 @cache
 def distribution() -> importlib.metadata.Distribution | None:
     """Return the distribution, possibly editable; None if the package is not installed."""
-    found = [d for d in importlib.metadata.distributions() if any(e.value == COMMAND for e in d.entry_points)]
-    return max(found, key=lambda dist: dist.read_text("RECORD") is not None, default=None)
+    candidates = [d for d in importlib.metadata.distributions() if any(e.value == COMMAND for e in d.entry_points)]
+    return max(candidates, key=lambda dist: dist.read_text("RECORD") is not None, default=None)
 
 
 def name() -> str:
     """Return the name of the distribution for pip; `.` if it is not installed."""
-    found = distribution()
-    return found.name if found else "."
+    dist = distribution()
+    return dist.name if dist else "."
 
 
 def version() -> str:
     """Return the installed version."""
-    found = distribution()
-    return found.version if found else "unknown"
+    dist = distribution()
+    return dist.version if dist else "unknown"
 
 
 def how_to_install(extra: str) -> str:

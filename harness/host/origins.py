@@ -51,8 +51,8 @@ class Origin:
 
 def run(origin: Origin, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function of a plugin; an iterator that it returns is marked, too."""
-    found = function(*args, **kwargs)
-    return steps(origin, found) if isinstance(found, Iterator) else found  # type: ignore[return-value]  # an iterator stays one
+    result = function(*args, **kwargs)
+    return steps(origin, result) if isinstance(result, Iterator) else result  # type: ignore[return-value]  # an iterator stays one
 
 
 def steps(origin: Origin, iterator: Iterator[R]) -> Iterator[R]:  # noqa: ARG001  # read from the frame
@@ -75,11 +75,11 @@ def marked(function: Callable[P, R], origin: Origin) -> Callable[P, R]:
 
 def frames(error: BaseException) -> list[FrameType]:
     """Return the frames of the traceback of an error, innermost first."""
-    found, trace = [], error.__traceback__
+    stack, trace = [], error.__traceback__
     while trace is not None:
-        found.append(trace.tb_frame)
+        stack.append(trace.tb_frame)
         trace = trace.tb_next
-    return found[::-1]
+    return stack[::-1]
 
 
 def origin_of(error: BaseException, find: Callable[[FrameType], Origin | None] = lambda _: None) -> Origin | None:
@@ -208,5 +208,5 @@ def is_frame_of(frame: FrameType, value: object) -> bool:
         return True
     if code.co_varnames[:1] == ("self",):
         return False  # a method of something else
-    own = (getattr(type(value), name, None) or getattr(value, name) for name in dir(value) if name[:1] != "_")
-    return any(getattr(function, "__code__", None) is code for function in own)
+    attributes = (getattr(type(value), name, None) or getattr(value, name) for name in dir(value) if name[:1] != "_")
+    return any(getattr(function, "__code__", None) is code for function in attributes)

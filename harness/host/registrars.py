@@ -80,8 +80,10 @@ def _sources(registries: Registries, plugin: str) -> Register:
     ) -> None:
         origin = Origin(plugin, "source", prefix)
         resolve, list_names = (_callable(resolve, prefix), _callable(list_names, prefix))
-        own = [None if measure is None else marked(_callable(measure, prefix), origin) for measure in (metrics, groups)]
-        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin), *own), plugin)
+        measures = [
+            None if measure is None else marked(_callable(measure, prefix), origin) for measure in (metrics, groups)
+        ]
+        registries.sources.add(prefix, Source(marked(resolve, origin), marked(list_names, origin), *measures), plugin)
 
     return register
 

@@ -43,15 +43,15 @@ class Estimate:
     ties: int | None = None
 
 
-def applicable(scores: Scored, registries: Registries, own: str = "") -> list[Metric]:
+def applicable(scores: Scored, registries: Registries, task_metric: str = "") -> list[Metric]:
     """Return the metrics whose needs these scores meet, by name.
 
     Those that compare texts with references are left out where a checker judged the texts, which they are not written
     for (programs, numbers), those of packages that are not installed, and those that are computed by name only, unless
-    it is the task's `own`.
+    it is `task_metric`, the task's own.
     """
     every: list[Metric] = [registries.metrics[name] for name in registries.metrics]
-    metrics = [metric for metric in every if not metric.by_name or metric.name == own]
+    metrics = [metric for metric in every if not metric.by_name or metric.name == task_metric]
     offered = scores.offers - {"references"} if "samples" in scores.offers else scores.offers
     return [metric for metric in metrics if set(metric.needs) <= offered and not missing(metric.modules)]
 
@@ -76,20 +76,20 @@ def estimates(
     """Return the value of a metric for each of k cells of one task, from columns (k, n) and ties; see `evaluate`."""
     aggregate = AGGREGATES.get(metric.aggregate) if isinstance(metric.aggregate, str) else None
     if aggregate is None:
-        own = (tuple(column[number] for column in columns) for number in range(len(ties)))
-        return [_bootstrapped(metric, Values(one, tied), groups) for one, tied in zip(own, ties, strict=True)]
+        cells = (tuple(column[number] for column in columns) for number in range(len(ties)))
+        return [_bootstrapped(metric, Values(cell, tied), groups) for cell, tied in zip(cells, ties, strict=True)]
     pairs = [(float(value), float(stderr)) for value, stderr in zip(*aggregate(*columns, groups, average), strict=True)]
     wide = float(t.ppf(0.975, groups.numbers.max())) if groups.clustered else Z
     are_rates = ((columns[0] == 0) | (columns[0] == 1)).all(axis=1) & (metric.aggregate == "mean")
-    found = []
+    results = []
     for (value, stderr), column, is_rate, tied in zip(pairs, columns[0], are_rates, ties, strict=True):
         low, high = value - wide * stderr, value + wide * stderr
         if is_rate:
             low, high = wilson(value, _effective_documents(column, (value, stderr), groups, average), wide)
         least, most = metric.bounds
         low, high = (min(max(end, least), most) for end in (low, high))  # NaN stays
-        found.append(Estimate(value, stderr, low, high, len(column), tied))
-    return found
+        results.append(Estimate(value, stderr, low, high, len(column), tied))
+    return results
 
 
 def paired_difference(metric: Metric, a: Scored, b: Scored, average: str = "macro") -> tuple[float, float]:
@@ -148,7 +148,7 @@ AGGREGATES: dict[str, Callable[..., tuple[Floats, Floats]]] = {
 }
 
 
-def _effective_documents(column: Floats, found: tuple[float, float], groups: Groups, average: str) -> float:
+def _effective_documents(column: Floats, proportion: tuple[float, float], groups: Groups, average: str) -> float:
     """Return the effective number of independent documents of a proportion (value, standard error).
 
     If all documents of each group agree, the error is 0. Half a success and half a failure are then added to each
@@ -156,7 +156,7 @@ def _effective_documents(column: Floats, found: tuple[float, float], groups: Gro
     """
     if not groups.clustered and groups.is_one:
         return float(len(column))
-    (value, stderr), shares = found, groups.shares(average)
+    (value, stderr), shares = proportion, groups.shares(average)
     of_groups = np.bincount(groups.numbers, shares)
     if value in (0.0, 1.0):
         return float(1 / (of_groups**2).sum() if groups.clustered else 1 / (shares**2).sum())

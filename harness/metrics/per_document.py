@@ -29,8 +29,8 @@ class Applied:
         if (self.tied is None) != (other.tied is None) or len(self.columns) != len(other.columns):
             return False
         pairs = [*zip(self.columns, other.columns, strict=True)]
-        same = all(np.array_equal(a, b) for a, b in pairs)
-        return same and (self.tied is None or np.array_equal(self.tied, np.asarray(other.tied)))
+        columns_equal = all(np.array_equal(a, b) for a, b in pairs)
+        return columns_equal and (self.tied is None or np.array_equal(self.tied, np.asarray(other.tied)))
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Values:
 
 def per_document(metric: Metric, scores: Scored) -> Values:
     """Apply a metric to every document; raises as `applied` does."""
-    found = applied(metric, scores)
-    return Values(found.columns, found.ties)
+    values = applied(metric, scores)
+    return Values(values.columns, values.ties)
 
 
 def applied(metric: Metric, scores: Scored) -> Applied:

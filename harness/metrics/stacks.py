@@ -48,23 +48,23 @@ class Stack:
         A metric whose values depend on other documents, against its contract, is applied to each cell alone: this is
         seen by comparing the first and the last cell with what they are alone.
         """
-        found = self._together(metric)
-        if found is not None:
-            return found
+        together = self._together(metric)
+        if together is not None:
+            return together
         alone = [applied(metric, self.scores.part(number, self.count)) for number in range(self.count)]
-        columns = tuple(np.stack(own) for own in zip(*(own.columns for own in alone), strict=True))
-        return columns, [own.ties for own in alone]
+        columns = tuple(np.stack(column) for column in zip(*(cell.columns for cell in alone), strict=True))
+        return columns, [cell.ties for cell in alone]
 
     def _together(self, metric: Metric) -> tuple[Columns, Ties] | None:
         """Return what `per_document` returns, from one call; None where a cell alone has other values."""
         try:
-            found = applied(metric, self.scores)
+            values = applied(metric, self.scores)
         except PLUGIN_ERRORS:  # again for each cell, so that the message is about that cell
             return None
-        columns = tuple(column.reshape(self.count, -1) for column in found.columns)
-        tied = None if found.tied is None else np.reshape(found.tied, (self.count, -1))
+        columns = tuple(column.reshape(self.count, -1) for column in values.columns)
+        tied = None if values.tied is None else np.reshape(values.tied, (self.count, -1))
         for number, alone in ((0, self.one), (-1, self.last)):
-            own = Applied(tuple(column[number] for column in columns), None if tied is None else tied[number])
-            if not own.equals(applied(metric, alone)):
+            cell = Applied(tuple(column[number] for column in columns), None if tied is None else tied[number])
+            if not cell.equals(applied(metric, alone)):
                 return None
         return columns, [None] * self.count if tied is None else [int(n) for n in tied.sum(axis=1)]

@@ -73,8 +73,8 @@ def _sums(numbers: Ints, values: Floats) -> Floats:
     """Return the sums (k, G) of values (k, n) with equal numbers (n,)."""
     k, size = len(values), int(numbers.max()) + 1
     at = numbers + size * np.arange(k)[:, None]
-    found: Floats = np.bincount(at.ravel(), values.ravel(), k * size).astype(np.float64).reshape(k, size)
-    return found
+    sums: Floats = np.bincount(at.ravel(), values.ravel(), k * size).astype(np.float64).reshape(k, size)
+    return sums
 
 
 def _collapsed(numbers: Ints) -> Ints:

@@ -117,16 +117,16 @@ def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[lis
     rows: list[Prediction] = []
     failures: list[str] = []
     for test in tests:
-        groups = [test] if traits(law).pools else [own for _, own in test.groupby("of_family")]
-        for own in (group for group in groups if group["is_target"].any()):
-            k = int(own["rung"].max()) - 1
+        groups = [test] if traits(law).pools else [points for _, points in test.groupby("of_family")]
+        for points in (group for group in groups if group["is_target"].any()):
+            k = int(points["rung"].max()) - 1
             try:
-                found = fit_points(own, law, request)
+                fit = fit_points(points, law, request)
             except LawError as error:
-                where = [*([own["task"].iloc[0]] if "task" in own else []), choose(set(own["of_family"]))]
+                where = [*([points["task"].iloc[0]] if "task" in points else []), choose(set(points["of_family"]))]
                 failures.append(f"{', '.join(name for name in where if name)} up to size {k}: {error}")
                 continue
-            targets = own[own["is_target"]]
+            targets = points[points["is_target"]]
             rows += [
                 {
                     "task": str(row.get("task", "")),
@@ -139,14 +139,14 @@ def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[lis
                     "inside": held["inside"],
                     **{name: held[name] for name in ("beyond", "crps", "last", "constant")},
                     "cluster": f"{row['of_family']} {row.get('task', '')}",
-                    "moves": _moves(found, own, request.value),
+                    "moves": _moves(fit, points, request.value),
                 }
-                for (_, row), held in zip(targets.iterrows(), found.hold_out, strict=True)
+                for (_, row), held in zip(targets.iterrows(), fit.hold_out, strict=True)
             ]
     return rows, failures
 
 
-def _moves(found: LawFit, own: pd.DataFrame, value: str) -> bool:
+def _moves(fit: LawFit, points: pd.DataFrame, value: str) -> bool:
     """Return whether a fitted law varies over the points."""
-    curve = found.curve(found.steps[0].read(own))
-    return bool(np.ptp(curve) > FLAT * np.ptp(column(own, value)))
+    curve = fit.curve(fit.steps[0].read(points))
+    return bool(np.ptp(curve) > FLAT * np.ptp(column(points, value)))

@@ -36,7 +36,7 @@ def back_test_file(
     tested = []
     for task in [source.task] if is_one else _scored_tasks(source.path, registries):
         read = replace(source, task=task).read(registries, vias)
-        found = back_test(
+        result = back_test(
             read.points,
             laws or None,
             value=read.value,
@@ -53,7 +53,7 @@ def back_test_file(
             law_options=law_options,
             registries=registries,
         )
-        tested.append(replace(found, said=read.notes))
+        tested.append(replace(result, said=read.notes))
     return joined(tested)
 
 

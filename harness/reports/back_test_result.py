@@ -64,12 +64,12 @@ class BackTest:
     def scores(self, law: str) -> Scores:
         """Return the scores of the predictions of one law; families and tasks are the independent units."""
         rows = self.rows[self.rows["law"] == law].to_dict("records")
-        return held_out_scores([{str(name): own for name, own in row.items()} for row in rows], self.level)
+        return held_out_scores([{str(name): value for name, value in row.items()} for row in rows], self.level)
 
     def _worse(self) -> list[str]:
         """Return a note on the laws that predict worse than the mean of the measured values."""
-        found = {law: self.scores(law).r2 for law in self.rows["law"].unique()}
-        said = ", ".join(f"{law} {r2:.3g}" for law, r2 in sorted(found.items()) if r2 < 0)
+        r2_by_law = {law: self.scores(law).r2 for law in self.rows["law"].unique()}
+        said = ", ".join(f"{law} {r2:.3g}" for law, r2 in sorted(r2_by_law.items()) if r2 < 0)
         return [f"R2 < 0 (worse than the mean of the measured values): {said}"] if said else []
 
     def summary(self) -> Table:
@@ -114,20 +114,20 @@ class BackTest:
 
     def _rank(self, law: str) -> float:
         """Return the mean rank of a law over all tests; a missing prediction has the last rank."""
-        own, tests = self.rows[self.rows["law"] == law], self._tests()
+        law_rows, tests = self.rows[self.rows["law"] == law], self._tests()
         last = float(self.rows["rank"].max())
-        return float((own["rank"].sum() + last * (tests - len(own))) / tests)
+        return float((law_rows["rank"].sum() + last * (tests - len(law_rows))) / tests)
 
     def _law(self, law: str) -> tuple[Cell, ...]:
-        own, tests = self.rows[self.rows["law"] == law], self._tests()
-        size, scores = own["error"].abs(), self.scores(law)
-        known = own["inside"].dropna().astype(bool)
+        law_rows, tests = self.rows[self.rows["law"] == law], self._tests()
+        size, scores = law_rows["error"].abs(), self.scores(law)
+        known = law_rows["inside"].dropna().astype(bool)
         return (
             law,
-            f"{len(own)} of {tests}",
-            Measured(float(size.mean()), _clustered(size, own["cluster"])),
+            f"{len(law_rows)} of {tests}",
+            Measured(float(size.mean()), _clustered(size, law_rows["cluster"])),
             float(size.median()),
-            float(own["error"].mean()),
+            float(law_rows["error"].mean()),
             _share(int(known.sum()), len(known)),
             scores.mean_width,
             scores.median_width,
@@ -135,9 +135,9 @@ class BackTest:
             scores.crps,
             scores.last,
             scores.constant,
-            int((own["rank"] == 1).sum()),
+            int((law_rows["rank"] == 1).sum()),
             self._rank(law),
-            float(own["beyond"].median()),
+            float(law_rows["beyond"].median()),
         )
 
     def _tests(self) -> int:
@@ -165,10 +165,10 @@ def _share(hits: int, n: int) -> str:
     return f"{hits} of {n}: {hits / n:.0%} [{low:.0%}, {high:.0%}]"
 
 
-def joined(found: Sequence[BackTest]) -> BackTest:
+def joined(results: Sequence[BackTest]) -> BackTest:
     """Return the back-tests of several tasks combined."""
-    values = list(dict.fromkeys(own.value for own in found))
-    rows = pd.concat([own.rows for own in found], ignore_index=True)
-    missing = tuple(pair for own in found for pair in own.missing)
-    said = tuple(dict.fromkeys(note for own in found for note in own.said))
-    return BackTest(rows, " and ".join(values), found[0].level, missing, said)
+    values = list(dict.fromkeys(result.value for result in results))
+    rows = pd.concat([result.rows for result in results], ignore_index=True)
+    missing = tuple(pair for result in results for pair in result.missing)
+    said = tuple(dict.fromkeys(note for result in results for note in result.said))
+    return BackTest(rows, " and ".join(values), results[0].level, missing, said)

@@ -99,14 +99,14 @@ def _where(points: pd.DataFrame, where: str) -> pd.DataFrame:
 
 def _points(store: PointStore, metrics: Mapping[str, str], via: set[str]) -> pd.DataFrame:
     """Return the points of all tasks; `shown` marks the one metric of each task that tables show."""
-    own = store.tasks()
-    if set(metrics) - set(own):
-        unknown = set(metrics) - set(own)
-        raise UsageError(f"{store.path} has no task {choose(unknown)}; {suggest(min(unknown), own)}")
-    named = own | dict(metrics)
+    task_metrics = store.tasks()
+    if set(metrics) - set(task_metrics):
+        unknown = set(metrics) - set(task_metrics)
+        raise UsageError(f"{store.path} has no task {choose(unknown)}; {suggest(min(unknown), task_metrics)}")
+    named = task_metrics | dict(metrics)
     points = store.points(metrics=sorted({*named.values(), *via}))
     points["shown"] = points["metric"] == points["task"].map(named)
-    for task in set(own) - set(points[points["shown"]]["task"]):
+    for task in set(task_metrics) - set(points[points["shown"]]["task"]):
         raise StoreError(f"the scores of {task} lack what the metric {named[task]!r} needs; choose another metric")
     return points
 
@@ -120,14 +120,14 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
     if len(twice):
         row = twice.iloc[0]
         keys = ["family", "size", "seed", "task", "metric"]
-        same = twice[(twice[keys] == row[keys]).all(axis=1) & (twice["step"].isna() | (twice["step"] == row["step"]))]
-        differing = {name: set(same[name]) for name in ("checkpoint", "fingerprint", "settings")}
-        differing = {name: found for name, found in differing.items() if len(found) > 1}
-        said = "; ".join(f"{name} {choose(found)}" for name, found in differing.items())
-        name, found = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
+        cells = twice[(twice[keys] == row[keys]).all(axis=1) & (twice["step"].isna() | (twice["step"] == row["step"]))]
+        differing = {name: set(cells[name]) for name in ("checkpoint", "fingerprint", "settings")}
+        differing = {name: values for name, values in differing.items() if len(values) > 1}
+        said = "; ".join(f"{name} {choose(values)}" for name, values in differing.items())
+        name, values = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
         raise StoreError(
             f"{label(row)} has several cells of {row['task']} ({said}); select one with --where "
-            f"\"{name} == '{min(found)}'\""
+            f"\"{name} == '{min(values)}'\""
         )
 
 
@@ -155,12 +155,12 @@ def _measured(rows: pd.DataFrame) -> Measured | None:
 def _seeds(shown: pd.DataFrame) -> list[str]:
     """Return a note on sizes whose seeds are averaged."""
     sizes = shown.groupby(["family", "size"], dropna=False)
-    counts = {f"{family} {size}": own["seed"].nunique() for (family, size), own in sizes}
+    counts = {f"{family} {size}": points["seed"].nunique() for (family, size), points in sizes}
     several = [f"{name} ({count} seeds)" for name, count in counts.items() if count > 1]
     if several:
         seeds = f"Mean over seeds: {', '.join(several)}"
         return [f"{seeds}; ± is the mean of their errors, an upper limit. One: --where seed == 0."]
-    runs = {f"{family} {size}": own["task"].value_counts().max() for (family, size), own in sizes}
+    runs = {f"{family} {size}": points["task"].value_counts().max() for (family, size), points in sizes}
     several = [f"{name} ({count} runs)" for name, count in runs.items() if count > 1]
     return [f"Mean over runs: {', '.join(several)}; ± is the mean of their errors, an upper limit."] if several else []
 
@@ -170,12 +170,11 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
     families = sorted(last["family"].unique())
     _expect_one_size(last)
     rows, best = list[tuple[Cell, ...]](), list[tuple[int, int]]()
-    for (task, metric), own in last.groupby(["task", "metric"]):
-        values = [_measured(own[own["family"] == family]) for family in families]
+    for (task, metric), points in last.groupby(["task", "metric"]):
+        values = [_measured(points[points["family"] == family]) for family in families]
         best += [(len(rows), 2 + i) for i in _best(values, rises=rises(str(metric)))]
-        rows.append(
-            (as_cell(task), as_cell(metric), *values, _most(own["n"]), _total(own["truncated"]), _total(own["ties"]))
-        )
+        counts = (_most(points["n"]), _total(points["truncated"]), _total(points["ties"]))
+        rows.append((as_cell(task), as_cell(metric), *values, *counts))
     sizes = ", ".join(f"{f} {last[last['family'] == f]['size'].iloc[0]}" for f in families)
     columns = ("task", "metric", *families, "documents", "truncated", "ties")
     about = f"The largest size of each family, at its last step: {sizes}. Values ± standard error over documents."
@@ -193,10 +192,10 @@ def _families(shown: pd.DataFrame, notes: Sequence[str], rises: Callable[[str], 
 
 def _expect_one_size(last: pd.DataFrame) -> None:
     """Raise StoreError if the largest size of a family cannot be told from others, so that they would be averaged."""
-    for family, own in last.groupby("family"):
-        sizes = sorted(set(own["size"].astype(str)))
+    for family, points in last.groupby("family"):
+        sizes = sorted(set(points["size"].astype(str)))
         if len(sizes) > 1:
-            why = "have equal params" if own["params"].notna().all() else "have neither params nor FLOPs nor tokens"
+            why = "have equal params" if points["params"].notna().all() else "have neither params nor FLOPs nor tokens"
             raise StoreError(
                 f"the largest size of {family} is unknown: {choose(sizes)} {why}; add a column, or select one with "
                 f"--where \"size == '{sizes[-1]}'\""
@@ -209,7 +208,7 @@ def _best(values: Sequence[Measured | None], *, rises: bool) -> list[int]:
     if len(known) < 2:
         return []
     top, error, _ = max(known)
-    return [i for value, own, i in known if value == top or top - value < CLEAR * np.hypot(error, own)]
+    return [i for value, stderr, i in known if value == top or top - value < CLEAR * np.hypot(error, stderr)]
 
 
 def _certain(rows: pd.DataFrame) -> list[str]:
@@ -232,10 +231,10 @@ def _ladder(shown: pd.DataFrame) -> Table:
         (
             as_cell(family),
             as_cell(size),
-            *(None if pd.isna(own[name].iloc[0]) else float(own[name].iloc[0]) for name in ("params", "flops")),
-            *(_measured(own[own["task"] == t]) for t in tasks),
+            *(None if pd.isna(points[name].iloc[0]) else float(points[name].iloc[0]) for name in ("params", "flops")),
+            *(_measured(points[points["task"] == t]) for t in tasks),
         )
-        for (family, _, size), own in ordered.groupby(["family", "params", "size"], dropna=False, sort=False)
+        for (family, _, size), points in ordered.groupby(["family", "params", "size"], dropna=False, sort=False)
     ]
     columns = ("family", "size", "params", "FLOPs", *tasks)
     return Table(
@@ -251,16 +250,16 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
     """Find the training FLOPs at which each family's law reaches a score."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
-    for task, family, found in each_fit(points, asked.reach, asked):
-        if isinstance(found, LawError):
-            notes.append(f"{task}, {family}: {found}")
+    for task, family, fit in each_fit(points, asked.reach, asked):
+        if isinstance(fit, LawError):
+            notes.append(f"{task}, {family}: {fit}")
             continue
         score = _half_way(points, task) if asked.score is None else asked.score
         if score is None:
-            notes.append(f"{task}, {family}: {found.value} is not an accuracy; pass the score to reach with --score")
+            notes.append(f"{task}, {family}: {fit.value} is not an accuracy; pass the score to reach with --score")
             continue
-        rises = asked.store.rises(found.value)
-        rows.append((task, family, score, *reach(found, score, rises=rises)))
+        rises = asked.store.rises(fit.value)
+        rows.append((task, family, score, *reach(fit, score, rises=rises)))
     about = (
         f"Compute at which the law {asked.reach}, fitted to all points of a family, reaches the score (default: half "
         f"way from chance to 1). Searched up to {REACH:g} times the largest fitted compute."

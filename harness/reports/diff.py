@@ -101,21 +101,21 @@ def _side(name: str, store: PointStore, expressions: Sequence[str | None]) -> Si
         asked = " and ".join(filter(None, expressions))
         raise StoreError(f"{name}: no cell of {store.path} meets {asked}; harness diff --help names the columns")
     frame = frame.sort_values(["family", "params", "size", "step", "seed", "task"], kind="stable")
-    found: dict[Key, Cell] = {}
+    chosen: dict[Key, Cell] = {}
     for cell in (cells[i] for i in frame.index):
         key = (cell.id.checkpoint, cell.id.fingerprint)
-        if found.setdefault(key, cell).id != cell.id:  # equal weights under two names are one cell
-            raise StoreError(_several(name, found[key], cell))
-    return Side(name, store, found)
+        if chosen.setdefault(key, cell).id != cell.id:  # equal weights under two names are one cell
+            raise StoreError(_several(name, chosen[key], cell))
+    return Side(name, store, chosen)
 
 
-def _several(name: str, one: Cell, other: Cell) -> str:
-    settings = asdict(one.settings)
+def _several(name: str, cell: Cell, other: Cell) -> str:
+    settings = asdict(cell.settings)
     differing = {key: (settings[key], value) for key, value in asdict(other.settings).items() if settings[key] != value}
-    found = ", ".join(f"{key} {first} and {second}" for key, (first, second) in differing.items())
+    conflicts = ", ".join(f"{key} {first} and {second}" for key, (first, second) in differing.items())
     key, (first, _) = next(iter(differing.items()))
     return (
-        f"{name} has {one.checkpoint.label} {one.task} more than once: {found}; choose with --{name.lower()} "
+        f"{name} has {cell.checkpoint.label} {cell.task} more than once: {conflicts}; choose with --{name.lower()} "
         f'"{key} == {first!r}"'
     )
 
@@ -193,8 +193,8 @@ SPREAD = ("choices", "mean", "mean abs", "median abs", "99 % abs", "max abs", "a
 FLIPS = ("documents", "flips", "share", "lost", "gained")
 
 
-def _differences(found: Diff) -> Table:
-    pairs = found.pairs
+def _differences(result: Diff) -> Table:
+    pairs = result.pairs
     rows = [(p.checkpoint, p.task, *_spread([p]), *_flip_counts([p]), p.metric, p.change) for p in pairs]
     if len(pairs) > 1:
         rows.append(("all", "all", *_spread(pairs), *_flip_counts(pairs), None, None))
@@ -203,7 +203,7 @@ def _differences(found: Diff) -> Table:
         "correct in A only. Gained: correct in B only. Change: of the metric, ± standard error over paired documents."
     )
     columns = ("checkpoint", "task", *SPREAD, *FLIPS, "metric", "change")
-    return Table("differences", "Log-probabilities, B - A (nats)", columns, tuple(rows), (about, *found.notes))
+    return Table("differences", "Log-probabilities, B - A (nats)", columns, tuple(rows), (about, *result.notes))
 
 
 Flip = tuple[str, str, str, int, int, float, float, str]  # a row of the table of flips

@@ -35,17 +35,17 @@ class Documents:
     @cached_property
     def margins(self) -> Floats:
         """Log-probability of the best gold choice minus that of the best wrong one (M, n), nats; above 0 is right."""
-        return np.stack([_margins(one) for one in self.scores])
+        return np.stack([_margins(scores) for scores in self.scores])
 
     @cached_property
     def right(self) -> Bools:
         """Whether the most probable choice is gold (M, n)."""
-        return np.stack([one.picks_gold(one.logprob).values > 0 for one in self.scores])
+        return np.stack([scores.picks_gold(scores.logprob).values > 0 for scores in self.scores])
 
     @cached_property
     def picks(self) -> Ints:
         """The most probable choice (M, n), counted from 0 in each document."""
-        return np.stack([one.pick(one.logprob) - one.first for one in self.scores])
+        return np.stack([scores.pick(scores.logprob) - scores.first for scores in self.scores])
 
     @cached_property
     def finals(self) -> Ints:
@@ -64,10 +64,10 @@ class Documents:
 
     def number(self, doc_id: str) -> int:
         """Return the number of a document; raise UsageError where there is none of that name."""
-        found = np.flatnonzero(self.docs.doc_ids == doc_id)
-        if not len(found):
+        positions = np.flatnonzero(self.docs.doc_ids == doc_id)
+        if not len(positions):
             raise UsageError(f"{self.task} has no document {doc_id!r}; it has {choose(map(str, self.docs.doc_ids))}")
-        return int(found[0])
+        return int(positions[0])
 
     def choices(self, number: int) -> pd.DataFrame:
         """Return context, continuation, answer and is_gold of each choice of a document, as they were scored."""
@@ -83,7 +83,7 @@ class Documents:
     def logprobs(self, number: int) -> Floats:
         """Return the log-probability of each choice of a document at each checkpoint (M, K), nats."""
         first, count = int(self.docs.first[number]), int(self.scores[0].n_choices[number])
-        return np.stack([one.logprob[first : first + count] for one in self.scores])
+        return np.stack([scores.logprob[first : first + count] for scores in self.scores])
 
 
 def read_documents(
@@ -103,16 +103,16 @@ def read_documents(
     if kept.empty:
         raise UsageError(f"{where!r} selects 0 of {len(frame)} cells; columns are: {choose(frame.columns)}")
     order = ["family", "params", "size", "seed", "tokens", "step"]
-    found = []
-    for _, own in kept.sort_values(order, kind="stable").groupby(["task", "fingerprint"], sort=True):
-        ids = [cells[int(str(i))].id for i in own.index]
+    documents = []
+    for _, task_rows in kept.sort_values(order, kind="stable").groupby(["task", "fingerprint"], sort=True):
+        ids = [cells[int(str(i))].id for i in task_rows.index]
         if store.task_meta[ids[0].fingerprint]["kind"] == "choice":
-            scores = tuple(store.load(one) for one in ids)
+            scores = tuple(store.load(cell_id) for cell_id in ids)
             docs = store.docs(ids[0].fingerprint)
-            found.append(Documents(str(own["task"].iloc[0]), own.reset_index(drop=True), scores, docs))
-    if not found:
+            documents.append(Documents(str(task_rows["task"].iloc[0]), task_rows.reset_index(drop=True), scores, docs))
+    if not documents:
         raise StoreError(f"{choose(set(kept['task']))}: tasks without choices, so no document is right or wrong")
-    return found
+    return documents
 
 
 def _margins(scores: Scores) -> Floats:
@@ -120,28 +120,28 @@ def _margins(scores: Scores) -> Floats:
     return scores.max(gold) - scores.max(wrong)
 
 
-def _disagreement(found: Documents) -> Floats:
+def _disagreement(documents: Documents) -> Floats:
     """Return how far the largest models of families differ: their share of pairs, then the spread of margins."""
-    right, margins = found.right[found.finals], found.margins[found.finals]
+    right, margins = documents.right[documents.finals], documents.margins[documents.finals]
     share = right.mean(axis=0)
     return np.asarray(4 * share * (1 - share) + 1e-3 * np.tanh(margins.std(axis=0)))
 
 
-def _flips(found: Documents) -> Floats:
+def _flips(documents: Documents) -> Floats:
     """Return the changes between right and wrong along training and along sizes; later ones count more."""
-    total = np.zeros(found.right.shape[1])
-    last = found.checkpoints[ends(found.checkpoints)]
-    ladders = [np.asarray(own.index) for _, own in last.groupby("family", sort=False)]
-    runs = runs_of(found.checkpoints).number
+    total = np.zeros(documents.right.shape[1])
+    last = documents.checkpoints[ends(documents.checkpoints)]
+    ladders = [np.asarray(sizes.index) for _, sizes in last.groupby("family", sort=False)]
+    runs = runs_of(documents.checkpoints).number
     for rows in [*(np.flatnonzero(runs == run) for run in sorted(set(runs))), *ladders]:
-        changes = found.right[rows][1:] != found.right[rows][:-1]
+        changes = documents.right[rows][1:] != documents.right[rows][:-1]
         total += (changes * np.linspace(0, 1, len(rows))[1:, None]).sum(axis=0)
     return total
 
 
-def _hardest(found: Documents) -> Floats:
+def _hardest(documents: Documents) -> Floats:
     """Return by how much the largest models prefer a wrong choice, on average (nats)."""
-    return np.asarray(-found.margins[found.finals].mean(axis=0))
+    return np.asarray(-documents.margins[documents.finals].mean(axis=0))
 
 
 MEASURES: dict[str, Callable[[Documents], Floats]] = {
@@ -151,33 +151,33 @@ MEASURES: dict[str, Callable[[Documents], Floats]] = {
 }
 
 
-def document_rows(found: Sequence[Documents], *, sort: str, count: int) -> pd.DataFrame:
+def document_rows(documents: Sequence[Documents], *, sort: str, count: int) -> pd.DataFrame:
     """Return the margin of chosen documents at the last checkpoint of every run, one row per document and checkpoint.
 
     Columns: task, family, label, flops, doc_id, rank (from 1), context, gold, picked, margin (nats), right.
     """
-    return pd.DataFrame([row for one in found for row in _rows(one, sort, count)])
+    return pd.DataFrame([row for task_documents in documents for row in _rows(task_documents, sort, count)])
 
 
-def _rows(found: Documents, sort: str, count: int) -> list[dict[str, object]]:
+def _rows(documents: Documents, sort: str, count: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    last = np.flatnonzero(ends(found.checkpoints))
-    for rank, number in enumerate(found.order(sort)[:count], 1):
-        choices = found.choices(int(number))
+    last = np.flatnonzero(ends(documents.checkpoints))
+    for rank, number in enumerate(documents.order(sort)[:count], 1):
+        choices = documents.choices(int(number))
         gold = " / ".join(choices["answer"][choices["is_gold"]])
         for i in last:
-            checkpoint = found.checkpoints.iloc[int(i)]
+            checkpoint = documents.checkpoints.iloc[int(i)]
             rows.append(
                 {
                     **{name: checkpoint[name] for name in ("family", "label", "flops")},
-                    "task": found.task,
-                    "doc_id": str(found.docs.doc_ids[number]),
+                    "task": documents.task,
+                    "doc_id": str(documents.docs.doc_ids[number]),
                     "rank": rank,
                     "context": choices["context"].iloc[0],
                     "gold": gold,
-                    "picked": choices["answer"].iloc[int(found.picks[i, number])],
-                    "margin": float(found.margins[i, number]),
-                    "right": bool(found.right[i, number]),
+                    "picked": choices["answer"].iloc[int(documents.picks[i, number])],
+                    "margin": float(documents.margins[i, number]),
+                    "right": bool(documents.right[i, number]),
                 }
             )
     return rows

@@ -36,10 +36,10 @@ Notes = Callable[[str], None]
 
 def _tasks(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield task, its shown metric, and all its rows, where the shown metric lies from 0 to 1."""
-    for task, own in points.groupby("task", sort=True):
-        shown = own[own["shown"]]
+    for task, task_points in points.groupby("task", sort=True):
+        shown = task_points[task_points["shown"]]
         if len(shown) and shown["value"].between(0, 1).all():
-            yield str(task), str(shown["metric"].iloc[0]), own
+            yield str(task), str(shown["metric"].iloc[0]), task_points
 
 
 def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note: Notes) -> pd.DataFrame:
@@ -49,18 +49,18 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
     low_LEVEL and high_LEVEL of the law.
     """
     rows = []
-    for task, metric, own in _tasks(points):
-        if VIA not in set(own["metric"]) or TWO_STEP not in registries.laws:
+    for task, metric, task_points in _tasks(points):
+        if VIA not in set(task_points["metric"]) or TWO_STEP not in registries.laws:
             continue
-        wide = widen(own[own["metric"].isin([metric, VIA])])
+        wide = widen(task_points[task_points["metric"].isin([metric, VIA])])
         wide = wide[wide[[metric, VIA]].notna().all(axis=1)]
         fits = fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, bootstrap=RESAMPLES, registries=registries)
-        for family, found in fits:
-            fit = None if isinstance(found, LawError) else found
+        for family, result in fits:
+            fit = None if isinstance(result, LawError) else result
             if fit is None:
-                note(f"{TWO_STEP}: {task}, {family}: {found}")
+                note(f"{TWO_STEP}: {task}, {family}: {result}")
             measured = wide[wide["family"] == family]
-            held = {str(one["point"]) for one in fit.hold_out} if fit else set()
+            held = {str(prediction["point"]) for prediction in fit.hold_out} if fit else set()
             named: dict[str, Scalar] = {"task": task, "metric": metric, "family": family}
             rows += [row | named for row in _measured(measured, metric, held)]
             losses = -measured[VIA].to_numpy(dtype=np.float64)
@@ -78,9 +78,9 @@ def _measured(wide: pd.DataFrame, metric: str, held: set[str]) -> Iterator[dict[
         yield {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": float(row[metric]), **ends}
 
 
-def _second_step(found: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:
+def _second_step(fit: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:
     """Yield places on the law from loss to accuracy, with its intervals."""
-    step = found.steps[1]
+    step = fit.steps[1]
     if not isinstance(step, StepFit):
         return
     x = np.linspace(max(losses.min() * 0.7, 1e-6), losses.max() * 1.05, GRID)
@@ -88,7 +88,9 @@ def _second_step(found: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:
     values, draws = step.value(features), step.curves(features)
     ends = {level: np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0) for level in LEVELS}
     for i, loss in enumerate(x):
-        named = {f"{end}_{level * 100:.0f}": float(own[k, i]) for level, own in ends.items() for k, end in ENDS}
+        named = {
+            f"{end}_{level * 100:.0f}": float(quantiles[k, i]) for level, quantiles in ends.items() for k, end in ENDS
+        }
         yield {"kind": "law", "task_loss": float(loss), "value": float(values[i]), **named}
 
 
@@ -108,9 +110,9 @@ def forecasts(points: pd.DataFrame, registries: Registries, note: Notes) -> pd.D
         metrics.setdefault(metric, []).append(task)
     rows = []
     for metric, tasks in metrics.items():
-        own = points[points["task"].isin(tasks) & points["metric"].isin([metric, LOSSES])]
+        metric_points = points[points["task"].isin(tasks) & points["metric"].isin([metric, LOSSES])]
         try:
-            wide = widen(own)
+            wide = widen(metric_points)
             wide = wide[wide[metric].notna()]
             via = LOSSES if LOSSES in wide and wide[LOSSES].notna().all() else None
             largest = forecast(wide, value=metric, via=via, registries=registries)
@@ -123,11 +125,13 @@ def forecasts(points: pd.DataFrame, registries: Registries, note: Notes) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _forecast_rows(found: Forecast, metric: str, kind: str) -> list[dict[str, Scalar]]:
-    ends = {level: found.interval(level) for level in LEVELS}
+def _forecast_rows(result: Forecast, metric: str, kind: str) -> list[dict[str, Scalar]]:
+    ends = {level: result.interval(level) for level in LEVELS}
     rows = []
-    for i, row in enumerate(found.frame.to_dict("records")):
-        named = {f"{end}_{level * 100:.0f}": float(own[k][i]) for level, own in ends.items() for k, end in ENDS}
+    for i, row in enumerate(result.frame.to_dict("records")):
+        named = {
+            f"{end}_{level * 100:.0f}": float(interval[k][i]) for level, interval in ends.items() for k, end in ENDS
+        }
         scales = {name: row[name] for name in ("task", "family", "flops", "params", "tokens", "verdict", "measured")}
         abstains = str(row["verdict"]).startswith("abstain")
         rows.append({**scales, "metric": metric, "kind": kind, "value": row["median"], "abstains": abstains, **named})
@@ -142,16 +146,16 @@ def back_tests(points: pd.DataFrame, law: str, registries: Registries, note: Not
     if _too_many(points, "back-tests", "harness fit --back-test", note):
         return pd.DataFrame()
     frames = []
-    for task, metric, own in _tasks(points):
+    for task, metric, task_points in _tasks(points):
         laws = [name for name in dict.fromkeys((law, BASELINE)) if name in registries.laws]
-        rows = own[own["metric"] == metric].drop(columns=["label", "shown"])
+        rows = task_points[task_points["metric"] == metric].drop(columns=["label", "shown"])
         try:
             first = max(FIRST, _sizes(rows) - RUNGS)
-            found = back_test(rows, laws, value=metric, registries=registries, bootstrap=RESAMPLES, first=first)
+            result = back_test(rows, laws, value=metric, registries=registries, bootstrap=RESAMPLES, first=first)
         except HarnessError as error:
             note(f"back-test: {task}: {error}")
             continue
-        frames.append(found.rows.assign(metric=metric))
+        frames.append(result.rows.assign(metric=metric))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

@@ -33,9 +33,9 @@ Listed = tuple[tuple[str, ...], list[tuple[Cell, ...]]]
 
 
 def _families(host: PluginHost) -> Listed:
-    found = [find_family(name, host) for name in host.families]
+    families = [find_family(name, host) for name in host.families]
     rows: list[tuple[Cell, ...]] = [
-        (f.name, ", ".join(dict.fromkeys(c.size for c in f.checkpoints)), len(f.checkpoints), f.about) for f in found
+        (f.name, ", ".join(dict.fromkeys(c.size for c in f.checkpoints)), len(f.checkpoints), f.about) for f in families
     ]
     return ("family", "sizes", "checkpoints", "about"), rows
 
@@ -60,9 +60,9 @@ def _origin(file: TaskFile) -> str:
 
 
 def _laws(host: PluginHost) -> Listed:
-    found = [describe(host.laws[name]) for name in host.laws]
+    laws = [describe(host.laws[name]) for name in host.laws]
     columns = ("law", "features", "parameters", "about")
-    return columns, [tuple(", ".join(v) if isinstance(v, list) else v for v in law.values()) for law in found]
+    return columns, [tuple(", ".join(v) if isinstance(v, list) else v for v in law.values()) for law in laws]
 
 
 def _metrics(host: PluginHost) -> Listed:
@@ -138,8 +138,10 @@ def _named(registry: str, column: str) -> Callable[[PluginHost], Listed]:
     """Return a lister of objects of which a name, a plugin and a docstring are known."""
 
     def lister(host: PluginHost) -> Listed:
-        own: Registry[Any] = getattr(host, registry)
-        return (column, "plugin", "about"), [(name, own.entries[name].plugin, _about(own[name])) for name in own]
+        objects: Registry[Any] = getattr(host, registry)
+        return (column, "plugin", "about"), [
+            (name, objects.entries[name].plugin, _about(objects[name])) for name in objects
+        ]
 
     return lister
 

@@ -76,14 +76,14 @@ def each_fit(
     """Yield (task, family, fit or error) for the shown metric of every task with choices."""
     law = asked.store.registries.laws[name]
     is_rate = points["checkpoint"].isna() & points["metric"].map(bounded)
-    for task, own in points[points["chance"].notna() | is_rate].groupby("task"):
-        if not own["shown"].any():
+    for task, task_points in points[points["chance"].notna() | is_rate].groupby("task"):
+        if not task_points["shown"].any():
             continue
-        metric = own[own["shown"]]["metric"].iloc[0]
-        store = asked.store if asked.store.holds_errors_of(own[own["shown"]]) else None
+        metric = task_points[task_points["shown"]]["metric"].iloc[0]
+        store = asked.store if asked.store.holds_errors_of(task_points[task_points["shown"]]) else None
         request = Request(metric, hold_out=hold_out, store=store, options=asked.options)
-        for family, found in each_family(own, law, request):
-            yield str(task), family, found
+        for family, fit in each_family(task_points, law, request):
+            yield str(task), family, fit
 
 
 def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Table:
@@ -92,13 +92,13 @@ def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Ta
     notes = list(hold_out_notes(points[points["shown"]], asked.hold_out))
     held_out: dict[str, list[tuple[str, HeldOut]]] = {}
     for law in laws:
-        for task, family, found in each_fit(points, law, asked, asked.hold_out):
-            if isinstance(found, LawError):
-                notes.append(f"{task}, {family}, {law}: {found}")
+        for task, family, fit in each_fit(points, law, asked, asked.hold_out):
+            if isinstance(fit, LawError):
+                notes.append(f"{task}, {family}, {law}: {fit}")
                 continue
-            rows += [(task, family, law, *_prediction(held), len(found.warnings)) for held in found.hold_out]
-            held_out.setdefault(law, []).extend((task, held) for held in found.hold_out)
-    notes += [f"{law}: {_scores(own, asked.options.level)}." for law, own in held_out.items()]
+            rows += [(task, family, law, *_prediction(held), len(fit.warnings)) for held in fit.hold_out]
+            held_out.setdefault(law, []).extend((task, held) for held in fit.hold_out)
+    notes += [f"{law}: {_scores(pairs, asked.options.level)}." for law, pairs in held_out.items()]
     columns = ("task", "family", "law", "target", "measured", "predicted", "error", "inside", "warnings")
     about = (
         f"Fitted without the {asked.hold_out} size of each family, which is predicted with a "
@@ -109,7 +109,7 @@ def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Ta
 
 def _scores(held: Sequence[tuple[str, HeldOut]], level: float) -> Scores:
     """Score held-out points; tasks are the independent units."""
-    return held_out_scores([own for _, own in held], level, [task for task, _ in held])
+    return held_out_scores([prediction for _, prediction in held], level, [task for task, _ in held])
 
 
 def _prediction(held: HeldOut) -> tuple[Cell, ...]:
@@ -132,33 +132,40 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
         "interval exceeds a quarter of the way from chance to 1) or abstain, with the reason below."
     )
     has_answers = shown["chance"].notna() | (shown["checkpoint"].isna() & shown["metric"].map(bounded))
-    scored = {str(task): own for task, own in shown[has_answers].groupby("task")}
+    scored = {str(task): task_points for task, task_points in shown[has_answers].groupby("task")}
     rises = asked.store.rises
-    able = [task for task, own in scored.items() if is_accuracy(own) and all(map(rises, own["metric"]))]
+    able = [
+        task
+        for task, task_points in scored.items()
+        if is_accuracy(task_points) and all(map(rises, task_points["metric"]))
+    ]
     notes = [
         f"{task}: {scored[task]['metric'].iloc[0]} is not an accuracy, so it is not forecast; name laws with --law"
         for task in sorted(set(scored) - set(able))
     ]
     rows: list[tuple[Cell, ...]] = []
     try:
-        found = _forecast(points[points["task"].isin(able)], asked) if able else None
+        result = _forecast(points[points["task"].isin(able)], asked) if able else None
     except LawError as error:
-        found = None
+        result = None
         notes.append(f"no forecast: {error}")
-    if found:
-        rows = [_forecast_row(row, target_of(row, scored[row["task"]])) for row in found.frame.to_dict("records")]
-        notes += _too_few(found, [scored[task] for task in able])
+    if result:
+        rows = [_forecast_row(row, target_of(row, scored[row["task"]])) for row in result.frame.to_dict("records")]
+        notes += _too_few(result, [scored[task] for task in able])
         notes += [
             f"{row['task']}, {row['family']}: {row['verdict']}"
-            for row in found.frame[found.abstained].to_dict("records")
+            for row in result.frame[result.abstained].to_dict("records")
         ]
-        notes.append(f"Forecasts that do not abstain: {found.scores}.")
+        notes.append(f"Forecasts that do not abstain: {result.scores}.")
     optional = ("error", "target")
     return Table("predictions", TITLE, columns, in_order(rows), (about, *notes), optional=optional)
 
 
 def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
-    frames = [one_task(own, str(own[own["shown"]]["metric"].iloc[0]), VIA) for _, own in points.groupby("task")]
+    frames = [
+        one_task(task_points, str(task_points[task_points["shown"]]["metric"].iloc[0]), VIA)
+        for _, task_points in points.groupby("task")
+    ]
     wide = prepared(pd.concat(frames, ignore_index=True), None, "score")
     via = "task_loss" if "task_loss" in wide.columns else None
     options = asked.options
@@ -172,35 +179,35 @@ def target_of(row: Mapping[Hashable, Any], scored: pd.DataFrame) -> pd.Series:
 
     Runs that have the same of all three, such as two seeds, are distinguished by their value.
     """
-    found = scored[scored["family"] == row["family"]]
+    candidates = scored[scored["family"] == row["family"]]
     for name in ("params", "tokens", "flops", "measured"):
-        column = found["value" if name == "measured" else name].astype(float)
-        same = np.isclose(column, float(row[name]), rtol=1e-9, atol=0.0, equal_nan=True)
-        found = found[same] if same.any() else found
-    own: pd.Series = found.iloc[-1]
-    return own
+        column = candidates["value" if name == "measured" else name].astype(float)
+        matches = np.isclose(column, float(row[name]), rtol=1e-9, atol=0.0, equal_nan=True)
+        candidates = candidates[matches] if matches.any() else candidates
+    point: pd.Series = candidates.iloc[-1]
+    return point
 
 
-def _forecast_row(row: Mapping[Hashable, Any], own: pd.Series) -> tuple[Cell, ...]:
+def _forecast_row(row: Mapping[Hashable, Any], point: pd.Series) -> tuple[Cell, ...]:
     """Return the cells of one forecast, with the measured point."""
     measured, median, low, high = (float(row[name]) for name in ("measured", "median", "low", "high"))
     verdict = ABSTAIN if str(row["verdict"]).startswith(ABSTAIN) else str(row["verdict"])
     return (
         row["task"],
         row["family"],
-        label(own),
-        Measured(measured, shown_error(own["stderr"], own["low"], own["high"])),
-        Range(median, low, high, step=1 / own["n"] if own["n"] > 0 else 0.0),  # ends are whole documents
+        label(point),
+        Measured(measured, shown_error(point["stderr"], point["low"], point["high"])),
+        Range(median, low, high, step=1 / point["n"] if point["n"] > 0 else 0.0),  # ends are whole documents
         median - measured,
         bool(low <= measured <= high),
         verdict,
     )
 
 
-def _too_few(found: Forecast, scored: Sequence[pd.DataFrame]) -> list[str]:
+def _too_few(result: Forecast, scored: Sequence[pd.DataFrame]) -> list[str]:
     """Return a note for each task and family that has too few sizes for a forecast."""
-    known = set(zip(found.frame["task"], found.frame["family"], strict=True))
-    asked = {(str(own["task"].iloc[0]), str(family)) for own in scored for family in own["family"]}
+    known = set(zip(result.frame["task"], result.frame["family"], strict=True))
+    asked = {(str(points["task"].iloc[0]), str(family)) for points in scored for family in points["family"]}
     return [
         f"{task}, {family}: not forecast; fewer than two sizes are below the largest"
         for task, family in sorted(asked - known)

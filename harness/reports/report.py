@@ -133,12 +133,12 @@ def _points(store: PointStore, task: str | None) -> pd.DataFrame:
 
     Raises UsageError where no point says how large its model is.
     """
-    points, own = store.points(task), store.tasks(task)
+    points, task_metrics = store.points(task), store.tasks(task)
     if not scales_of(points):
-        there = choose(name for name in points.columns if points[name].notna().any())
-        raise UsageError(f"{store.path} has no params, tokens, flops or loss; columns are: {there}; see --map")
+        columns = choose(name for name in points.columns if points[name].notna().any())
+        raise UsageError(f"{store.path} has no params, tokens, flops or loss; columns are: {columns}; see --map")
     points = points.assign(label=[label(row) for _, row in points.iterrows()])
-    return points.assign(shown=points["metric"] == points["task"].map(own))
+    return points.assign(shown=points["metric"] == points["task"].map(task_metrics))
 
 
 def scales_of(points: pd.DataFrame) -> list[str]:
@@ -177,16 +177,16 @@ def _fits(
     registries: Registries,
 ) -> Iterator[Fit]:
     """Fit a law to each task and family; note why those without a curve have none."""
-    for (task, metric), own in points[points["shown"]].groupby(["task", "metric"]):
-        known = store if store.holds_errors_of(own) else None
-        name = law or _default_law(own["value"], rises=store.rises(str(metric)))
+    for (task, metric), task_points in points[points["shown"]].groupby(["task", "metric"]):
+        known = store if store.holds_errors_of(task_points) else None
+        name = law or _default_law(task_points["value"], rises=store.rises(str(metric)))
         options: dict[str, Any] = {"hold_out": hold_out, "store": known, "registries": registries}
         between = points[(points["task"] == task) & (points["metric"] == via_of(name, registries))]
-        own = pd.concat([own, between.loc[between.index.difference(own.index)]])
-        for said in hold_out_notes(own, hold_out):
+        task_points = pd.concat([task_points, between.loc[between.index.difference(task_points.index)]])
+        for said in hold_out_notes(task_points, hold_out):
             note(f"{task}: {said}")
         try:
-            for family, result in fit_families(own, name, value=str(metric), **options):
+            for family, result in fit_families(task_points, name, value=str(metric), **options):
                 if isinstance(result, LawError):
                     note(f"{name}: {task}, {family}: {result}")
                 else:
@@ -207,10 +207,10 @@ def _curve(task: str, family: str, fit: LawFit, points: pd.DataFrame) -> pd.Data
     Other scales than compute are interpolated in logarithms between the final checkpoints of the sizes. Places on them
     are missing where compute does not follow from them: below the smallest size, and where sizes share their tokens.
     """
-    own = points[(points["task"] == task) & (points["family"] == family) & points["shown"]]
-    low, high = float(own["flops"].min()), float(own["flops"].max()) * BEYOND
+    family_points = points[(points["task"] == task) & (points["family"] == family) & points["shown"]]
+    low, high = float(family_points["flops"].min()), float(family_points["flops"].max()) * BEYOND
     grid = pd.DataFrame({"flops": np.geomspace(low, high, GRID)})
-    finals = own.sort_values("flops").groupby("size", sort=False).tail(1).sort_values("flops")
+    finals = family_points.sort_values("flops").groupby("size", sort=False).tail(1).sort_values("flops")
     for name in SCALES[1:]:
         grid[name] = _interpolated(finals, name, grid["flops"].to_numpy())
     try:

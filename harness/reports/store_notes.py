@@ -27,9 +27,9 @@ def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:
             if key in provenance:
                 versions.setdefault(key, set()).add(str(provenance[key]))
     return [
-        f"records were made with several versions of {key}: {choose(found)}"
-        for key, found in versions.items()
-        if len(found) > 1
+        f"records were made with several versions of {key}: {choose(releases)}"
+        for key, releases in versions.items()
+        if len(releases) > 1
     ]
 
 
@@ -58,10 +58,10 @@ def _imported(points: pd.DataFrame) -> list[str]:
 def _clusters(store: PointStore, shown: pd.DataFrame) -> list[str]:
     """Return a note for each task with few clusters."""
     notes = []
-    for fingerprint, own in shown.groupby("fingerprint"):
+    for fingerprint, task_points in shown.groupby("fingerprint"):
         meta, groups = store.task_meta[str(fingerprint)], store.docs(str(fingerprint)).group.astype(str)
         count = len(np.unique(groups))
         if meta.get("groups") == "clusters" and count < FEW_CLUSTERS:
-            task = own["task"].iloc[0]
+            task = task_points["task"].iloc[0]
             notes.append(f"{task}: {count} clusters of documents; standard errors from so few are approximate")
     return notes

@@ -1,4 +1,4 @@
-"""The store: its cells, of choices and of generated text, with the names of checkpoints, settings and tasks.
+"""The store: its cells, of choices and of generated text, with the names of checkpoints, settings and tasks (names.py).
 
     STORE/
       store.json                   the schema version
@@ -23,38 +23,28 @@ Files of schema 1 (version 0.1) contain neither names nor digests. Such stores c
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from filelock import BaseFileLock
 
-from harness.errors import DamagedFile, StoreError
-from harness.files import digest_of
+from harness.errors import StoreError
 from harness.metrics.samples import SampleColumns, Samples, counted
 from harness.metrics.scores import Scores
 from harness.metrics.stacks import Stack
-from harness.metrics.standard_errors import Groups
 from harness.store.choice_cells import ChoiceCells, Records, file_of
-from harness.store.documents import Docs, TaskMeta, doc_of, task_columns, task_meta_of, with_earlier_groups
-from harness.store.files import AGAIN, OLD, Columns, StoreFiles
-from harness.store.folders import read_schema, write_mark
+from harness.store.files import AGAIN
 from harness.store.identity import CellId, Settings
 from harness.store.locks import lock_of
+from harness.store.names import NamedStore
 from harness.store.sample_cells import SampleCells
 from harness.store.stacks import stacked
 from harness.store.token_cells import TokenCells, Tokens
-from harness.types import Checkpoint, Task
-from harness.types.json import Json, JsonObject
-
-DIGEST = re.compile(r"[0-9a-f]{16}")
-CHECKPOINT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
-V = TypeVar("V", Checkpoint, Settings)
+from harness.types import Checkpoint
+from harness.types.json import Json
 
 
 @dataclass(frozen=True)
@@ -67,18 +57,14 @@ class Cell:
     settings: Settings
 
 
-class Store:
+class Store(NamedStore):
     """A folder with cells of choices and cells of generated text. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, sets_aside: bool = True) -> None:
         """Open a store. `create` makes or repairs its folders first; `sets_aside` moves damaged files when read."""
-        self.path = Path(path)
-        schema = write_mark(self.path) if create else read_schema(self.path)
-        self.files = StoreFiles(self.path, schema=schema, sets_aside=sets_aside)
+        super().__init__(path, create=create, sets_aside=sets_aside)
         self.choice_cells, self.sample_cells = ChoiceCells(self.files), SampleCells(self.files)
         self.token_cells = TokenCells(self.files)
-
-    # --- cells ---------------------------------------------------------------------------------------------------
 
     def cell_names(self) -> set[str]:
         """Return the names of all complete cells; opens no file."""
@@ -206,8 +192,8 @@ class Store:
         if any(table.column_names != tables[0].column_names for table in tables):
             return None
         fingerprint = cells[0].fingerprint
-        found = stacked(tables, self.docs(fingerprint), self.task_meta[fingerprint])
-        return found if "token_counts" in found.scores.offers else None  # some cells may have all of theirs
+        stack = stacked(tables, self.docs(fingerprint), self.task_meta[fingerprint])
+        return stack if "token_counts" in stack.scores.offers else None  # some cells may have all of theirs
 
     def _records(self, cell: CellId) -> pa.Table:
         """Return the table of a cell, whose documents are those of its task."""
@@ -216,106 +202,6 @@ class Store:
             path = self.files.table(file_of(cell.name))
             raise self.files.damaged(path, "its documents are not those of its task")
         return table
-
-    # --- names ---------------------------------------------------------------------------------------------------
-
-    def put_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
-        """Store the names and attributes of a checkpoint, replacing earlier ones with the same source."""
-        self.files.keep_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
-        self.__dict__.pop("checkpoints", None)
-
-    @cached_property
-    def checkpoints(self) -> dict[str, list[Checkpoint]]:
-        """Return checkpoints by digest; several if equal weights are in several places under different names."""
-        found: dict[str, dict[str, Checkpoint]] = {}
-        files = (file for file in (self.path / "checkpoints").glob("*.json") if CHECKPOINT_NAME.fullmatch(file.stem))
-        for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
-            checkpoint = self._value(Checkpoint, f"checkpoints/{file.stem}")
-            found.setdefault(file.stem.split("-")[0], {})[checkpoint.label] = checkpoint
-        return {digest: list(named.values()) for digest, named in found.items()}
-
-    def put_settings(self, settings: Settings) -> None:
-        """Store settings under their digest."""
-        self.files.keep_json(f"settings/{settings.digest}", asdict(settings))
-        self.__dict__.pop("settings", None)
-
-    @cached_property
-    def settings(self) -> dict[str, Settings]:
-        """Return settings by digest."""
-        stems = (file.stem for file in (self.path / "settings").glob("*.json"))
-        return {stem: self._value(Settings, f"settings/{stem}") for stem in stems if DIGEST.fullmatch(stem)}
-
-    def _value(self, kind: type[V], name: str) -> V:
-        """Return a JSON file as a Checkpoint or as Settings."""
-        value, make = self.files.read_json(name), _maker(kind)
-        try:
-            return make(**value)
-        except TypeError as error:
-            path = self.files.json(name)
-            if self.files.schema == OLD:
-                raise self.files.damaged(path, str(error)) from error
-            raise StoreError(f"{path}: {error}; written by a later version; update the harness") from error
-
-    def put_task(self, task: Task) -> None:
-        """Store the documents of a task, with its name and how it is shown."""
-        keys = ("name", "kind", "unconditional", "metric", "average", "about", "groups")
-        meta = {key: getattr(task, key) for key in keys}
-        meta |= {key: dict(value) for key in ("source", "origin") if (value := getattr(task, key))}
-        columns, name = task_columns(task), f"tasks/{task.fingerprint}"
-        earlier = self.task_meta.get(task.fingerprint) if task.source else None
-        if earlier:
-            meta["source"] = with_earlier_groups(task.source, earlier.get("source"))
-        if not self.files.table(name).exists() or self._task_differs(name, columns, meta):
-            self.files.write_table(name, columns, meta)
-        self.__dict__.pop("task_meta", None)
-
-    def _task_differs(self, name: str, columns: Columns, meta: JsonObject) -> bool:
-        try:
-            table, old = self.files.read_table(name)
-        except DamagedFile:
-            return True
-        names = [name for name in ("attributes", "source") if name in columns]
-        return old != meta or any(
-            name not in table.column_names or table[name].to_pylist() != columns[name].to_pylist() for name in names
-        )
-
-    @cached_property
-    def task_meta(self) -> dict[str, TaskMeta]:
-        """Return name, kind, metric, average ... of tasks, by fingerprint."""
-        stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
-        names = [stem for stem in stems if DIGEST.fullmatch(stem)]
-        return {name: task_meta_of(self.files.read_table(f"tasks/{name}").meta) for name in names}
-
-    def task(self, fingerprint: str) -> Task:
-        """Return a task as it was scored; how its texts were drawn is in the settings of its cells."""
-        table, meta = self.files.read_table(f"tasks/{fingerprint}")
-        return Task(docs=tuple(map(doc_of, table.to_pylist())), fingerprint=fingerprint, **task_meta_of(meta))
-
-    def docs(self, fingerprint: str) -> Docs:
-        """Return the documents of a task."""
-        if fingerprint not in self._docs:
-            self._docs[fingerprint] = Docs(self.files.read_table(f"tasks/{fingerprint}").table)
-        return self._docs[fingerprint]
-
-    @cached_property
-    def _docs(self) -> dict[str, Docs]:
-        return {}
-
-    def groups(self, fingerprint: str) -> Groups:
-        """Return the groups of the documents of a task."""
-        if fingerprint not in self._groups:
-            clustered = self.task_meta[fingerprint].get("groups") == "clusters"
-            self._groups[fingerprint] = Groups.named(self.docs(fingerprint).group, clustered=clustered)
-        return self._groups[fingerprint]
-
-    @cached_property
-    def _groups(self) -> dict[str, Groups]:
-        return {}
-
-
-def _maker(kind: type[V]) -> Callable[..., V]:
-    """Return a class as a function of keywords that are only known from a file."""
-    return kind
 
 
 def _whole(value: Json) -> int | None:

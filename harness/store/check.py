@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import DamagedFile, StoreError
-from harness.store.cells import CHECKPOINT_NAME, DIGEST
 from harness.store.choice_cells import CELL_NAME
 from harness.store.files import SCHEMA
 from harness.store.identity import CellId
 from harness.store.imported import IMPORT_NAME, ImportedStore
+from harness.store.names import CHECKPOINT_NAME, DIGEST
 from harness.store.sample_cells import PART_NAME
 from harness.tables import Table
 
@@ -140,8 +140,8 @@ def _imports(store: ImportedStore) -> Iterator[Finding]:
             try:
                 store.files.read_json(f"points/{name}") if suffix == "json" else store.read_import(name)
             except StoreError as error:
-                found = _finding(store, path, error)
-                yield found._replace(what=f"{found.what}; {store.again(name)}")
+                finding = _finding(store, path, error)
+                yield finding._replace(what=f"{finding.what}; {store.again(name)}")
 
 
 def _strange(store: ImportedStore) -> Iterator[Finding]:

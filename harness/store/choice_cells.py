@@ -106,14 +106,14 @@ class RecordColumns(TypedDict):
 
 def columns_of(table: pa.Table) -> RecordColumns:
     """Return the columns of records except doc_id as arrays (m,)."""
-    found: RecordColumns = {
+    columns: RecordColumns = {
         "choices": table["choice"].to_numpy().astype(np.int64),
         "n_tokens": table["n_tokens"].to_numpy().astype(np.int64),
         "logprob": table["logprob"].to_numpy(),
         "truncated": table["truncated"].to_numpy(),
     }
     if "logprob_unconditional" in table.column_names:
-        found["logprob_unconditional"] = table["logprob_unconditional"].to_numpy()
+        columns["logprob_unconditional"] = table["logprob_unconditional"].to_numpy()
     if "is_greedy" in table.column_names:
-        found["is_greedy"] = table["is_greedy"].to_numpy()
-    return found
+        columns["is_greedy"] = table["is_greedy"].to_numpy()
+    return columns

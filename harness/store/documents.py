@@ -44,9 +44,9 @@ class Docs:
         accepted = [tuple(choices[k] for k in gold) for choices, gold in zip(*columns, strict=True)]
         if not all(answers and all(answers) for answers in accepted):
             return None
-        found = np.empty(len(accepted), dtype=object)
-        found[:] = accepted
-        return found
+        references = np.empty(len(accepted), dtype=object)
+        references[:] = accepted
+        return references
 
     @property
     def attributes(self) -> list[dict[str, Json]]:
@@ -129,8 +129,8 @@ class TaskMeta(TypedDict):
 
 def parts_of(source: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """Return the groups that a task is part of, from what its source keeps."""
-    found = (source or {}).get("part_of") or []
-    return [found] if isinstance(found, Mapping) else list(found)
+    groups = (source or {}).get("part_of") or []
+    return [groups] if isinstance(groups, Mapping) else list(groups)
 
 
 def with_earlier_groups(source: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -94,9 +94,9 @@ class Valued:
     values: Values
 
 
-def document_frame(store: Store, cell: Cell, found: Valued) -> pd.DataFrame:
+def document_frame(store: Store, cell: Cell, measured: Valued) -> pd.DataFrame:
     """Return one row per document; the value of a ratio is that of the single document."""
-    metric, scores, columns = found.metric, found.scores, found.values.columns
+    metric, scores, columns = measured.metric, measured.scores, measured.values.columns
     value = columns[0] / columns[1] if metric.aggregate in {"ratio", "exp_ratio"} else columns[0]
     frame = pd.DataFrame({"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": value})
     docs = store.docs(cell.id.fingerprint)
@@ -107,8 +107,8 @@ def point_of(store: Store, cell: Cell, measured: Valued) -> dict[str, Scalar]:
     """Return the point of a metric of one cell."""
     metric, scores, fingerprint = measured.metric, measured.scores, cell.id.fingerprint
     average = store.task_meta[fingerprint]["average"]
-    found = estimate(metric, measured.values, store.groups(fingerprint), average)
-    return row_of(checkpoint_columns(cell), metric, found, truncated=scores.n_truncated, scores=scores)
+    value = estimate(metric, measured.values, store.groups(fingerprint), average)
+    return row_of(checkpoint_columns(cell), metric, value, truncated=scores.n_truncated, scores=scores)
 
 
 def row_of(
@@ -119,42 +119,42 @@ def row_of(
     `known` are the columns of the checkpoint. `scores` are those of the cell, or of another cell of choices of its
     task, which has the same chance level.
     """
-    found = {
+    row = {
         "metric": metric.name,
         **vars(value),
         "truncated": truncated,
         "chance": scores.chance if scores.offers & {"choices", "samples", "references"} else np.nan,
     }
     if isinstance(scores, Samples) and "samples" in metric.needs:
-        found |= _counts(scores, found["value"], found["stderr"])
-        if metric.name == "pass_rate" and not found["passed"]:
-            found["high"] = scores.most
-    return {**known} | {f"doc_{name}" if name in known else name: own for name, own in found.items()}
+        row |= _counts(scores, row["value"], row["stderr"])
+        if metric.name == "pass_rate" and not row["passed"]:
+            row["high"] = scores.most
+    return {**known} | {f"doc_{name}" if name in known else name: scalar for name, scalar in row.items()}
 
 
-def source_point(cell: Cell, found: SourceMetric, scores: Scored) -> dict[str, Scalar]:
+def source_point(cell: Cell, metric: SourceMetric, scores: Scored) -> dict[str, Scalar]:
     """Return a row of points for a metric of the task's source."""
-    known: dict[str, Scalar] = {"metric": found.name, "value": found.value, "stderr": found.stderr, "n": found.n}
-    wide = Z * found.stderr
-    bounds = {"low": found.value - wide, "high": found.value + wide, "truncated": scores.n_truncated}
-    return checkpoint_columns(cell) | known | bounds | _as_accuracy(found, scores)
+    known: dict[str, Scalar] = {"metric": metric.name, "value": metric.value, "stderr": metric.stderr, "n": metric.n}
+    wide = Z * metric.stderr
+    bounds = {"low": metric.value - wide, "high": metric.value + wide, "truncated": scores.n_truncated}
+    return checkpoint_columns(cell) | known | bounds | _as_accuracy(metric, scores)
 
 
-def source_frame(store: Store, cell: Cell, found: SourceMetric, scores: Scored) -> pd.DataFrame:
+def source_frame(store: Store, cell: Cell, metric: SourceMetric, scores: Scored) -> pd.DataFrame:
     """Return one row per document for a metric of the task's source that has a value for each."""
-    columns = {"metric": found.name, "doc_id": scores.doc_ids, "group": scores.group, "value": found.values}
+    columns = {"metric": metric.name, "doc_id": scores.doc_ids, "group": scores.group, "value": metric.values}
     docs = store.docs(cell.id.fingerprint)
     return _labelled(pd.concat([pd.DataFrame(columns), _attributes(docs, np.arange(len(scores)))], axis=1), cell)
 
 
-def _as_accuracy(found: SourceMetric, scores: Scored) -> dict[str, Scalar]:
+def _as_accuracy(metric: SourceMetric, scores: Scored) -> dict[str, Scalar]:
     """Return chance, and what says that a metric of the source of a task is an accuracy: ties, or trials of texts."""
     chance = scores.chance if scores.offers & {"choices", "samples"} else np.nan
-    if found.values is None or not np.isin(found.values, (0.0, 1.0)).all():
+    if metric.values is None or not np.isin(metric.values, (0.0, 1.0)).all():
         return {"ties": None, "chance": chance}
     if isinstance(scores, Samples):
-        return {"ties": None, "chance": scores.chance, **_trials(found.n, found.value, found.stderr)}
-    is_acc = found.name.endswith(":acc") and "choices" in scores.offers
+        return {"ties": None, "chance": scores.chance, **_trials(metric.n, metric.value, metric.stderr)}
+    is_acc = metric.name.endswith(":acc") and "choices" in scores.offers
     return {"ties": int(scores.picks_gold(scores.logprob).tied.sum()) if is_acc else None, "chance": chance}
 
 
@@ -187,8 +187,8 @@ def _trials(drawn: int, rate: float, stderr: float) -> dict[str, int]:
 def _attributes(docs: Docs, which: Ints) -> pd.DataFrame:
     """Return the attributes of some documents, one row each; reserved names become doc_NAME."""
     rows = [renamed(attributes, "doc_") for attributes in docs.attributes]
-    found: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
-    return found
+    frame: pd.DataFrame = pd.DataFrame(rows).iloc[which].reset_index(drop=True)
+    return frame
 
 
 def _labelled(frame: pd.DataFrame, cell: Cell) -> pd.DataFrame:

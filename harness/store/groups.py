@@ -49,13 +49,13 @@ class GroupedStore(SourcedStore):
 
     def group_points(self) -> pd.DataFrame:
         """Return the points of all groups whose tasks are complete, without the columns of cells; possibly none."""
-        found = [(group, metric) for group in self._all_groups() for metric in self._of_group(group)]
-        return pd.DataFrame([_row(group.cells[0], group.name, metric) for group, metric in found])
+        pairs = [(group, metric) for group in self._all_groups() for metric in self._of_group(group)]
+        return pd.DataFrame([_row(group.cells[0], group.name, metric) for group, metric in pairs])
 
     def group_metrics(self) -> dict[str, list[SourceMetric]]:
         """Return the metrics of each group, by its name; the first one is its own."""
-        found = ((group.name, self._of_group(group)) for group in self._all_groups())
-        return {name: metrics for name, metrics in found if metrics}
+        pairs = ((group.name, self._of_group(group)) for group in self._all_groups())
+        return {name: metrics for name, metrics in pairs if metrics}
 
     def why_no_cells(self, name: str | None) -> str:
         """Return why a task has no cells, if it is a group: what to do instead; else ""."""

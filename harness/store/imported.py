@@ -50,12 +50,12 @@ class ImportMeta(TypedDict):
 
 def import_meta_of(kept: JsonObject) -> ImportMeta:
     """Return how points were imported; raise StoreError where the file does not say so."""
-    command, own, rises = kept.get("command"), kept.get("own"), kept.get("rises")
-    if not isinstance(command, list) or not isinstance(own, dict) or not isinstance(rises, dict):
+    command, metrics, rises = kept.get("command"), kept.get("own"), kept.get("rises")
+    if not isinstance(command, list) or not isinstance(metrics, dict) or not isinstance(rises, dict):
         raise StoreError(f"an import has the keys {choose(kept)}; expected command, own and rises")
     meta = ImportMeta(
         command=[str(argument) for argument in command],
-        own={task: str(metric) for task, metric in own.items()},
+        own={task: str(metric) for task, metric in metrics.items()},
         rises={metric: bool(value) for metric, value in rises.items()},
     )
     files = kept.get("files")
@@ -89,14 +89,14 @@ class ImportedStore(Store):
     @cached_property
     def imports(self) -> dict[str, ImportMeta]:
         """The origin of each import, including those whose table was set aside."""
-        there = [name for name in self.import_names() if self.files.json(f"points/{name}").is_file()]
-        return {name: self._about(name) for name in there}
+        names = [name for name in self.import_names() if self.files.json(f"points/{name}").is_file()]
+        return {name: self._about(name) for name in names}
 
     @cached_property
     def imported(self) -> pd.DataFrame:
         """All imported points, possibly none. A damaged file is set aside, and DamagedFile names it."""
-        there = [name for name in self.import_names() if self.files.table(f"points/{name}").is_file()]
-        frames = [self.read_import(name) for name in there]
+        names = [name for name in self.import_names() if self.files.table(f"points/{name}").is_file()]
+        frames = [self.read_import(name) for name in names]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def read_import(self, name: str) -> pd.DataFrame:

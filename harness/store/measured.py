@@ -36,8 +36,8 @@ class Measuring:
         """Return the points of cells, in the order of cells and metrics."""
         rows: dict[int, list[Row]] = {}
         for numbers in self._batches(cells):
-            own = [cells[number] for number in numbers]
-            rows |= dict(zip(numbers, self._of(own), strict=True))
+            batch = [cells[number] for number in numbers]
+            rows |= dict(zip(numbers, self._of(batch), strict=True))
         return [row for number in range(len(cells)) for row in rows[number]]
 
     def metrics(self, cell: CellId, scores: Scored) -> list[Metric]:
@@ -50,10 +50,10 @@ class Measuring:
 
     def valued(self, cell: Cell, scores: Scored) -> list[Valued]:
         """Return the metrics of a cell with their values per document, which are kept."""
-        found = [Valued(metric, scores, per_document(metric, scores)) for metric in self.metrics(cell.id, scores)]
-        for own in found:
-            self.keep(cell.id, own.metric, own.values.columns)
-        return found
+        measured = [Valued(metric, scores, per_document(metric, scores)) for metric in self.metrics(cell.id, scores)]
+        for valued in measured:
+            self.keep(cell.id, valued.metric, valued.values.columns)
+        return measured
 
     def _batches(self, cells: Sequence[Cell]) -> Iterator[list[int]]:
         """Yield numbers of cells that are measured together: of one task, without metrics of its source."""
@@ -61,8 +61,8 @@ class Measuring:
         def task(number: int) -> str:
             return cells[number].id.fingerprint
 
-        for fingerprint, own in groupby(sorted(range(len(cells)), key=task), key=task):
-            numbers = list(own)
+        for fingerprint, members in groupby(sorted(range(len(cells)), key=task), key=task):
+            numbers = list(members)
             size = max(DOCUMENTS // len(self.store.docs(fingerprint).doc_ids), 1) if self._stacks(fingerprint) else 1
             yield from (numbers[i : i + size] for i in range(0, len(numbers), size))
 
@@ -89,9 +89,9 @@ class Measuring:
         truncated, known = stack.n_truncated, [checkpoint_columns(cell) for cell in cells]
         for metric in self.metrics(cells[0].id, stack.one):
             columns, ties = stack.per_document(metric)
-            found = estimates(metric, columns, ties, groups, average)
-            for number, (cell, own) in enumerate(zip(cells, found, strict=True)):
+            values = estimates(metric, columns, ties, groups, average)
+            for number, (cell, value) in enumerate(zip(cells, values, strict=True)):
                 self.keep(cell.id, metric, [column[number].copy() for column in columns])
-                of_cell = row_of(known[number], metric, own, truncated=int(truncated[number]), scores=stack.one)
+                of_cell = row_of(known[number], metric, value, truncated=int(truncated[number]), scores=stack.one)
                 rows[number].append(of_cell)
         return rows

@@ -67,11 +67,11 @@ def _of_text(path: Path) -> pd.DataFrame:
     is_tsv = ".tsv" in path.suffixes
     table = pd.read_csv(path, sep="\t" if is_tsv else ",")
     name = str(table.columns[0]) if len(table.columns) == 1 else ""
-    found = next((sign for sign in SEPARATORS if sign in name and not is_tsv), None)
-    if found:
+    separator = next((sign for sign in SEPARATORS if sign in name and not is_tsv), None)
+    if separator:
         raise UsageError(
-            f"{path} has a single column, {name[:60]!r}: its columns are separated by {SEPARATORS[found]}; expected "
-            "commas (and decimal points), or tabs in a file named .tsv"
+            f"{path} has a single column, {name[:60]!r}: its columns are separated by {SEPARATORS[separator]}; "
+            "expected commas (and decimal points), or tabs in a file named .tsv"
         )
     return table
 

@@ -27,12 +27,12 @@ def with_all_columns(points: pd.DataFrame) -> pd.DataFrame:
     if points.empty:
         return points
     unknown = [name for name in OF_POINTS if name not in points.columns]
-    found = points.assign(**dict.fromkeys(unknown, np.nan))
-    is_rate = (found["value"] >= 0) & (found["value"] <= 1)
+    frame = points.assign(**dict.fromkeys(unknown, np.nan))
+    is_rate = (frame["value"] >= 0) & (frame["value"] <= 1)
     for name, sign in (("low", -1), ("high", 1)):
-        end = found["value"] + sign * Z * found["stderr"]
-        found[name] = found[name].fillna(end.where(~is_rate, end.clip(0, 1)))
-    return found
+        end = frame["value"] + sign * Z * frame["stderr"]
+        frame[name] = frame[name].fillna(end.where(~is_rate, end.clip(0, 1)))
+    return frame
 
 
 def without_cell(points: pd.DataFrame) -> Bools:

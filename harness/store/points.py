@@ -30,25 +30,16 @@ from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
 from harness.store.cells import Cell
-from harness.store.frames import (
-    checkpoint_columns,
-    choice_frame,
-    document_frame,
-    frame_of,
-    sample_frame,
-    source_frame,
-    token_frame,
-)
-from harness.store.groups import GroupedStore
+from harness.store.frames import checkpoint_columns, document_frame, frame_of, source_frame
 from harness.store.identity import CellId
 from harness.store.imported import MEASURED, SAMPLES_ENGINE
 from harness.store.measured import Measuring
 from harness.store.point_figures import points_chart
-from harness.store.point_frames import KEYS, ordered, redrawn, what_is_missing, with_all_columns, without_cell
+from harness.store.point_frames import ordered, redrawn, without_cell
+from harness.store.record_tables import RecordStore
 from harness.store.replicates import Replicates
 from harness.store.source_metrics import is_of_source
 from harness.store.sourced import unbound
-from harness.store.subsets import Subset
 from harness.tables import Table
 from harness.types import Floats, Metric
 
@@ -61,7 +52,7 @@ UNITS = ("checkpoint", "document", "choice")
 AT_ONCE = 500  # cells up to which a notebook shows the figure of a store
 
 
-class PointStore(GroupedStore):
+class PointStore(RecordStore):
     """A store that returns pandas frames. Open one with `harness.open_store`."""
 
     def __init__(self, path: str | Path, *, create: bool = False, registries: Registries | None = None) -> None:
@@ -86,67 +77,9 @@ class PointStore(GroupedStore):
         Values are of the metric of each task, with 95 % intervals. `harness.fit(...).plot()` adds a law. Raises
         StoreError for a task that is not there, UsageError if the extra `report` is not installed.
         """
-        own = self.tasks(task)
-        points = self.points(task, metrics=sorted(set(own.values())))
-        return points_chart(points[points["metric"] == points["task"].map(own)], task, x=x, log_x=log_x)
-
-    def select(self, task: str | None = None, family: str | None = None) -> list[Cell]:
-        """Return the cells of a task and a family (None: all); raise StoreError if there are none.
-
-        Subsets of tasks are included only by name, because their means are not those of the tasks.
-        """
-        chosen = self.selected(task, family)
-        if chosen:
-            return chosen
-        if why_not := self.why_no_cells(task):
-            raise StoreError(f"{self.path}: {why_not}")
-        if len(self._imported(task, family, None)):
-            raise StoreError(
-                f"{self.path} has imported points of task {task or '(any)'} and family {family or '(any)'}, but no "
-                "records of documents; import samples that have log-probabilities, or evaluate the task"
-            )
-        raise StoreError(f"{self.path} {what_is_missing(self.cells(), task, family)}")
-
-    def selected(self, task: str | None = None, family: str | None = None) -> list[Cell]:
-        """Return the cells of a task and a family, or none; see `select`."""
-        wanted = [c for c in self.cells() if (Subset.MARK not in c.task if task is None else c.task == task)]
-        return [c for c in wanted if family in (None, c.checkpoint.family)]
-
-    def scores(self, task: str | None = None, family: str | None = None, *, prompts: bool = False) -> pd.DataFrame:
-        """Return one row per choice of every document, with checkpoint, task, group and attributes.
-
-        `prompts` adds the text as scored: context, continuation and answer (`harness.printable` makes them
-        safe to print). Raises StoreError for tasks with generated text, which `samples` returns.
-        """
-        cells = [cell for cell in self.select(task, family) if not self.is_sampled(cell.id)]
-        if not cells:
-            raise StoreError(f"{task or 'every task of the store'} generates text and scores no choices; see samples()")
-        frames = [choice_frame(self, cell, prompts=prompts) for cell in cells]
-        return pd.concat(frames, ignore_index=True).sort_values([*KEYS, "task"], kind="stable", ignore_index=True)
-
-    def tokens(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return one row per token of the continuations: doc_id, choice, position, token_id, logprob (nats, float32).
-
-        The tokens of a choice add up to its `logprob` in `scores`. Raises StoreError where no cell has them: they are
-        stored by `harness eval --keep-tokens`.
-        """
-        cells = [cell for cell in self.select(task, family) if self.token_cells.has(cell.id.name)]
-        if not cells:
-            raise StoreError(
-                f"{self.path} has no log-probabilities of tokens of {task or 'any task'}; harness eval --keep-tokens "
-                "stores them"
-            )
-        return pd.concat([token_frame(self, cell) for cell in cells], ignore_index=True)
-
-    def samples(self, task: str | None = None, family: str | None = None) -> pd.DataFrame:
-        """Return one row per generated text: doc_id, sample, sample_seed, text, n_tokens, finish, outcome, detail.
-
-        Raises StoreError if there are none.
-        """
-        cells = [cell for cell in self.select(task, family) if self.is_sampled(cell.id)]
-        if not cells:
-            raise StoreError(f"{task or 'every task of the store'} scores choices and generates no text; see scores()")
-        return pd.concat([sample_frame(self, cell) for cell in cells], ignore_index=True)
+        metrics = self.tasks(task)
+        points = self.points(task, metrics=sorted(set(metrics.values())))
+        return points_chart(points[points["metric"] == points["task"].map(metrics)], task, x=x, log_x=log_x)
 
     def points(
         self,
@@ -189,10 +122,10 @@ class PointStore(GroupedStore):
     ) -> pd.DataFrame:
         """Return values of metrics: one row per cell, or one row per document."""
         how = Measuring(self, metrics, named_task, self._replicates.keep)
-        found = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
-        if found.empty:
+        frame = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
+        if frame.empty:
             raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
-        return ordered(found)
+        return ordered(frame)
 
     def _documents(self, cells: Sequence[Cell], how: Measuring) -> pd.DataFrame:
         """Return values of metrics: one row per document."""
@@ -204,46 +137,34 @@ class PointStore(GroupedStore):
             frames += [source_frame(self, cell, m, scores) for m in of_source if m.values is not None]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def _imported(self, task: str | None, family: str | None, metrics: Sequence[str] | None) -> pd.DataFrame:
-        """Return the points without cells of a task, a family and metrics (None: all)."""
-        frame = with_all_columns(self.without_cells)
-        for column, wanted in (("task", task), ("family", family)):
-            if wanted is not None and not frame.empty:
-                frame = frame[frame[column] == wanted]
-        return frame if metrics is None or frame.empty else frame[frame["metric"].isin(metrics)]
-
-    @property
-    def without_cells(self) -> pd.DataFrame:
-        """All points without a cell of this store, possibly none: imported ones, and those of groups of tasks."""
-        frames = [frame for frame in (self.imported, self.group_points()) if not frame.empty]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
     def tasks(self, task: str | None = None) -> dict[str, str]:
         """Return the metric that tables show for each task (or for the named one), measured or imported.
 
         Raises StoreError if there is none.
         """
-        own = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
+        task_metrics = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
         others = self.without_cells
         readable = set() if others.empty else set(others["task"])  # not those of damaged files
-        found = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
-        found |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
-        if task is not None and found:
-            known = {cell.task for cell in self.cells()} | set(found)
+        other_metrics = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
+        other_metrics |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
+        if task is not None and other_metrics:
+            known = {cell.task for cell in self.cells()} | set(other_metrics)
             if task not in known:
                 raise StoreError(f"{self.path} has no task {task!r}; {suggest(task, known)}")
-        found = {name: metric for name, metric in found.items() if name in readable and task in (None, name)}
-        if found and not self.selected(task, None):
-            return found
-        return found | {cell.task: own[cell.task] for cell in self.select(task)}
+        other_metrics = {
+            name: metric for name, metric in other_metrics.items() if name in readable and task in (None, name)
+        }
+        if other_metrics and not self.selected(task, None):
+            return other_metrics
+        return other_metrics | {cell.task: task_metrics[cell.task] for cell in self.select(task)}
 
     def metrics_of(self, task: str) -> set[str]:
         """Return the metrics of a task's points, measured or imported."""
         cells, imported = self.selected(task), self._imported(task, None, None)
         measured = set[str]()
         if cells:
-            own = str(self.task_meta[cells[0].id.fingerprint]["metric"])
-            measured = {metric.name for metric in applicable(self.load_any(cells[0].id), self.registries, own)}
+            task_metric = str(self.task_meta[cells[0].id.fingerprint]["metric"])
+            measured = {metric.name for metric in applicable(self.load_any(cells[0].id), self.registries, task_metric)}
         return measured | (set() if imported.empty else set(imported["metric"]))
 
     def rises(self, metric: str) -> bool:
@@ -251,9 +172,9 @@ class PointStore(GroupedStore):
         if metric in self.registries.metrics:
             return bool(self.registries.metrics[metric].higher_is_better)
         if is_of_source(metric):
-            found = (self.of_source(cell, [metric], named_task=False) for cell in self.cells())
-            groups = ([own for own in group if own.name == metric] for group in self.group_metrics().values())
-            return next((own[0].higher_is_better for own in chain(found, groups) if own), True)
+            of_cells = (self.of_source(cell, [metric], named_task=False) for cell in self.cells())
+            of_groups = ([m for m in group if m.name == metric] for group in self.group_metrics().values())
+            return next((metrics[0].higher_is_better for metrics in chain(of_cells, of_groups) if metrics), True)
         return all(about["rises"].get(metric, True) for about in self.imports.values())
 
     def holds_errors_of(self, points: pd.DataFrame) -> bool:
@@ -276,12 +197,12 @@ class PointStore(GroupedStore):
         if not imported.any():
             return self._of_documents(points, names, count, rng)
         known = [name for name in names if self._is_metric(name) or f"{name}_stderr" in points.columns]
-        found = {name: np.empty((count, len(points))) for name in known}
+        resamples = {name: np.empty((count, len(points))) for name in known}
         measured = self.replicates(points[~imported], names, count, rng) if not imported.all() else {}
-        for name, column in found.items():
+        for name, column in resamples.items():
             column[:, ~imported] = measured.get(name, np.nan)
             column[:, imported] = redrawn(points[imported], name, count, rng)
-        return found
+        return resamples
 
     def _is_metric(self, name: str) -> bool:
         return name in self.registries.metrics or is_of_source(name)
@@ -295,8 +216,8 @@ class PointStore(GroupedStore):
         registered: list[Metric] = [self.registries.metrics[name] for name in names if name in self.registries.metrics]
         of_source = [name for name in names if is_of_source(name)]
         means = [unbound(name) for name in of_source if all(self.is_mean(cell, name) for cell in cells)]
-        found = self._replicates.of(cells, registered + means, count, rng)
-        return found | {name: redrawn(points, name, count, rng) for name in of_source if name not in found}
+        resamples = self._replicates.of(cells, registered + means, count, rng)
+        return resamples | {name: redrawn(points, name, count, rng) for name in of_source if name not in resamples}
 
     @cached_property
     def _replicates(self) -> Replicates:
@@ -309,19 +230,21 @@ class PointStore(GroupedStore):
         tasks = self.tasks(task)
         if len(tasks) > 1:
             raise UsageError(f"{self.path} has {len(tasks)} tasks; choose one with --task: {choose(tasks)}")
-        ((name, own),) = tasks.items()
-        there = self.metrics_of(name)
-        self._expect_own_names(metrics, there)
+        ((name, metric),) = tasks.items()
+        stored_metrics = self.metrics_of(name)
+        self._expect_own_names(metrics, stored_metrics)
         known = {
-            m for m in [own, *metrics[:1]] if m and (m in self.registries.metrics or m in there or is_of_source(m))
+            m
+            for m in [metric, *metrics[:1]]
+            if m and (m in self.registries.metrics or m in stored_metrics or is_of_source(m))
         }
-        points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in there}))
-        return Read(points, own, self if self.holds_errors_of(points) else None)
+        points = self.points(name, metrics=sorted(known | {m for m in metrics[1:] if m and m in stored_metrics}))
+        return Read(points, metric, self if self.holds_errors_of(points) else None)
 
-    def _expect_own_names(self, metrics: Sequence[str | None], there: set[str]) -> None:
+    def _expect_own_names(self, metrics: Sequence[str | None], stored_metrics: set[str]) -> None:
         """Raise UsageError for a name that another program has for a metric, unless points of that name are there."""
         for metric in metrics:
-            if metric in self.registries.metrics.elsewhere and metric not in there:
+            if metric in self.registries.metrics.elsewhere and metric not in stored_metrics:
                 _ = self.registries.metrics[str(metric)]
 
 

@@ -110,9 +110,11 @@ class Replicates:
         missing = [metric for metric in metrics if (cell, metric.name) not in self._values]
         scores = self.load(cell) if missing else None
         bound = [self.bind(metric, cell) for metric in missing]
-        found = {metric.name: per_document(metric, scores).columns for metric in bound if scores is not None}
-        kept = {metric.name: self._values[cell, metric.name] for metric in metrics if metric.name not in found}
-        return found | {name: tuple(np.asarray(c, dtype=np.float64) for c in own) for name, own in kept.items()}
+        computed = {metric.name: per_document(metric, scores).columns for metric in bound if scores is not None}
+        kept = {metric.name: self._values[cell, metric.name] for metric in metrics if metric.name not in computed}
+        return computed | {
+            name: tuple(np.asarray(c, dtype=np.float64) for c in columns) for name, columns in kept.items()
+        }
 
     def _keep(self, cell: CellId, draw: Draw, columns: Mapping[str, Floats]) -> None:
         added = sum(column.nbytes for column in columns.values())

@@ -75,7 +75,9 @@ class SampleCells:
         last = self.parts(name)[-1:]
         number = 1 + (int(Path(last[0]).name) if last else 0)
         values = {column: [getattr(row, column) for row in rows] for column in COLUMNS}
-        columns = {column: pa.array(own, pa.string() if column == "text" else None) for column, own in values.items()}
+        columns = {
+            column: pa.array(entries, pa.string() if column == "text" else None) for column, entries in values.items()
+        }
         self.files.write_table(f"{_folder(name)}/{number:04d}", columns, {})
 
     def seal(self, name: str, provenance: JsonObject) -> None:

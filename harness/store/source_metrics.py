@@ -43,15 +43,15 @@ def source_metrics(
     if registered.metrics is None:
         return []
     try:
-        found = compute()
+        metrics = compute()
     except HarnessError as error:
         if wanted:
             raise
         warnings.warn(f"{task}: metrics of {prefix} are left out: {error}", stacklevel=2)
         return []
     if wanted is None:
-        return found
-    missing = wanted - {metric.name for metric in found}
+        return metrics
+    missing = wanted - {metric.name for metric in metrics}
     if missing and named_task:
-        raise MetricError(f"the task {task} has no metric {choose(missing)}; it has {choose(m.name for m in found)}")
-    return [metric for metric in found if metric.name in wanted]
+        raise MetricError(f"the task {task} has no metric {choose(missing)}; it has {choose(m.name for m in metrics)}")
+    return [metric for metric in metrics if metric.name in wanted]

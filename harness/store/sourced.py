@@ -61,7 +61,7 @@ class SourcedStore(ImportedStore):
         return self._sourced[cell.name]
 
     def _metric_of(self, cell: CellId, name: str) -> SourceMetric | None:
-        return next((own for own in self._all_of_source(cell) if own.name == name), None)
+        return next((metric for metric in self._all_of_source(cell) if metric.name == name), None)
 
     @cached_property
     def _sourced(self) -> dict[str, list[SourceMetric]]:
@@ -71,16 +71,16 @@ class SourcedStore(ImportedStore):
         """Return a metric; one of the source of a task with the values of a cell."""
         if not is_of_source(metric.name):
             return metric
-        found = self._metric_of(cell, metric.name)
-        if found is None or found.values is None:
+        source_metric = self._metric_of(cell, metric.name)
+        if source_metric is None or source_metric.values is None:
             raise MetricError(f"the metric {metric.name} has no values of documents")
-        return _of_values(metric.name, found.values)
+        return _of_values(metric.name, source_metric.values)
 
     def is_mean(self, cell: CellId, name: str) -> bool:
         """Say whether a metric of the source of a task is the mean of its values of documents."""
-        found = self._metric_of(cell, name)
-        if found is None or found.values is None:
+        source_metric = self._metric_of(cell, name)
+        if source_metric is None or source_metric.values is None:
             return False
         average = str(self.task_meta[cell.fingerprint]["average"])
-        mean = evaluate(_of_values(name, found.values), self.load_any(cell), average).value
-        return bool(np.isclose(mean, found.value, rtol=1e-9))
+        mean = evaluate(_of_values(name, source_metric.values), self.load_any(cell), average).value
+        return bool(np.isclose(mean, source_metric.value, rtol=1e-9))

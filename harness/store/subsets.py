@@ -43,11 +43,11 @@ class Subset:
 
     def __post_init__(self) -> None:
         n = len(self.doc_ids)
-        found = (n, len(set(self.doc_ids)), len(self.q), len(self.weights), len(self.strata) or n)
-        if len(set(found)) != 1 or not 1 <= len(self.q) <= self.n_items or not all(0 < q <= 1 for q in self.q):
+        counts = (n, len(set(self.doc_ids)), len(self.q), len(self.weights), len(self.strata) or n)
+        if len(set(counts)) != 1 or not 1 <= len(self.q) <= self.n_items or not all(0 < q <= 1 for q in self.q):
             raise UsageError(
-                f"the subset of {self.task} has {n} documents ({found[1]} different ones) of {self.n_items}, "
-                f"{found[2]} probabilities, {found[3]} weights and {found[4]} strata; expected equal numbers and "
+                f"the subset of {self.task} has {n} documents ({counts[1]} different ones) of {self.n_items}, "
+                f"{counts[2]} probabilities, {counts[3]} weights and {counts[4]} strata; expected equal numbers and "
                 "probabilities in (0, 1]; run harness choose again"
             )
 
@@ -67,8 +67,8 @@ def take(task: Task, subset: Subset) -> Task:
         )
     chosen = set(subset.doc_ids)
     docs = tuple(doc for doc in task.docs if doc.doc_id in chosen)
-    own = fingerprint(task.kind, task.unconditional, docs, task.generation)
-    return replace(task, name=subset.name, docs=docs, fingerprint=own)
+    digest = fingerprint(task.kind, task.unconditional, docs, task.generation)
+    return replace(task, name=subset.name, docs=docs, fingerprint=digest)
 
 
 def take_all(tasks: Sequence[Task], subsets: Sequence[Subset]) -> list[Task]:
@@ -96,9 +96,9 @@ def load_subsets(path: str | Path) -> list[Subset]:
     return subsets
 
 
-def _subset(found: dict[str, Json]) -> Subset:
+def _subset(table: dict[str, Json]) -> Subset:
     named = {field.name for field in fields(Subset)}
-    if set(found) != named:
-        raise ValueError(f"found the keys {choose(found)}; expected {choose(named)}")
+    if set(table) != named:
+        raise ValueError(f"found the keys {choose(table)}; expected {choose(named)}")
     make: Callable[..., Subset] = Subset
-    return make(**{name: tuple(v) if isinstance(v, list) else v for name, v in found.items()})
+    return make(**{name: tuple(v) if isinstance(v, list) else v for name, v in table.items()})

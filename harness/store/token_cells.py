@@ -34,10 +34,10 @@ class Tokens:
     @classmethod
     def of(cls, ids: Sequence[Sequence[int]], logprobs: Sequence[NDArray[Any]]) -> Tokens:
         """Join the tokens of choices."""
-        counts = np.array([len(own) for own in ids], dtype=np.int64)
+        counts = np.array([len(choice) for choice in ids], dtype=np.int64)
         return cls(
-            np.fromiter((token for own in ids for token in own), np.int64, int(counts.sum())),
-            np.concatenate([np.asarray(own, dtype=np.float64) for own in logprobs]),
+            np.fromiter((token for choice in ids for token in choice), np.int64, int(counts.sum())),
+            np.concatenate([np.asarray(choice, dtype=np.float64) for choice in logprobs]),
             counts,
         )
 

@@ -21,8 +21,8 @@ def chat_context(messages: Sequence[Message]) -> str:
 def messages_of(context: str) -> list[dict[str, str]]:
     """Return the messages of a context that `chat_context` made; raise UsageError for any other text."""
     try:
-        found = json.loads(context)
-        return [{"role": str(m["role"]), "content": str(m["content"])} for m in found]
+        messages = json.loads(context)
+        return [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"the context {context[:60]!r} is not a conversation; expected messages in JSON") from error
 
@@ -46,5 +46,5 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 def opening(*texts: str) -> list[dict[str, str]]:
     """Return the system message of the texts that are not empty, or no message if all are empty."""
-    found = "\n\n".join(text.strip("\n") for text in texts if text)
-    return [turn("system", found)] if found else []
+    content = "\n\n".join(text.strip("\n") for text in texts if text)
+    return [turn("system", content)] if content else []

@@ -25,9 +25,9 @@ def look_for(patterns: Sequence[str], folders: Sequence[Path]) -> list[Path]:
     for pattern in patterns:
         expect_inside(pattern, "documents")
     for folder in folders:
-        found = [_glob(folder, pattern) for pattern in patterns]
-        if all(found):
-            return sorted({file for files in found for file in files})
+        matches = [_glob(folder, pattern) for pattern in patterns]
+        if all(matches):
+            return sorted({file for files in matches for file in files})
     return []
 
 
@@ -85,11 +85,11 @@ def read_rows(file: Path, columns: Sequence[str] = (), rows: str = "") -> Iterat
 
 
 def _inner(row: dict[str, Json], rows: str, file: Path) -> list[dict[str, Json]]:
-    found = row.get(rows)
-    if not isinstance(found, list):
+    documents = row.get(rows)
+    if not isinstance(documents, list):
         raise TaskError(f"{file}: expected a list of documents in the field {rows!r}; its fields: {choose(row)}")
     outside = {name: value for name, value in row.items() if name != rows}
-    return [{**outside, **_object(inner, f"{file}, {rows} {k}")} for k, inner in enumerate(found)]
+    return [{**outside, **_object(inner, f"{file}, {rows} {k}")} for k, inner in enumerate(documents)]
 
 
 def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Json]]:

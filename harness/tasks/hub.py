@@ -68,12 +68,12 @@ def _pinned(builder: Any, source: HubDataset) -> Any:
 
     Without a network, the library takes the latest revision in its cache, whichever is asked for.
     """
-    found, wanted = str(builder.hash), source.revision
-    if found == wanted or not (COMMIT.fullmatch(found) and COMMIT.fullmatch(wanted)):
+    revision, wanted = str(builder.hash), source.revision
+    if revision == wanted or not (COMMIT.fullmatch(revision) and COMMIT.fullmatch(wanted)):
         return builder
     folder = Path(builder.cache_dir)  # CONFIGURATION/VERSION/REVISION
     if not (folder.parent / wanted).is_dir():
-        raise ValueError(f"the cache has another revision, {found}")
+        raise ValueError(f"the cache has another revision, {revision}")
     known = {"repo_id": source.dataset, "dataset_name": builder.dataset_name, "config_name": builder.config.name}
     return type(builder)(**known, version=folder.parent.name, hash=wanted)
 

@@ -36,13 +36,13 @@ def render(template: str, row: Mapping[str, Any]) -> str:
     if missing(("jinja2",)):
         raise TaskError(f"the package jinja2 is not installed: {how_to_install('templates')}")
     try:
-        found = _renderer().ask([template, json.loads(json.dumps(dict(row), default=str))], SECONDS)
+        answer = _renderer().ask([template, json.loads(json.dumps(dict(row), default=str))], SECONDS)
     except TimeoutError as error:
         _renderer().close()
         _renderer.cache_clear()
         raise TaskError(
             f"jinja: {template!r} took longer than {SECONDS:g} s, or too much memory; simplify it"
         ) from error
-    if "error" in found:
-        raise TaskError(f"jinja: {template!r}: {found['error']}")
-    return str(found["text"])
+    if "error" in answer:
+        raise TaskError(f"jinja: {template!r}: {answer['error']}")
+    return str(answer["text"])

@@ -26,7 +26,7 @@ MOST_CHOICES = 2**15 - 1  # of a document; a store numbers them with 16 bits
 WILDCARD = re.compile(r"[*?\[]")
 
 
-Found = dict[tuple[Path, int], Row]  # rows by file and number
+NumberedRows = dict[tuple[Path, int], Row]  # rows by file and number
 
 
 class Material(NamedTuple):
@@ -82,14 +82,14 @@ def with_shots(file: TaskFile, prompting: Prompting) -> TaskFile:
     prompt = replace(file.prompt, prompting=prompting)
     hub = file.hub and replace(file.hub, prompt=replace(file.hub.prompt, prompting=prompting))
     file = replace(file, prompt=prompt, hub=hub)
-    own = file.fewshot.n if file.fewshot else 0
-    n = own if prompting.num_fewshot is None else prompting.num_fewshot
+    default_n = file.fewshot.n if file.fewshot else 0
+    n = default_n if prompting.num_fewshot is None else prompting.num_fewshot
     if n and not file.fewshot and not file.unshown:
         raise TaskError(f"--num-fewshot {n}: the task names no documents for examples; add fewshot: to its task.yaml")
     pools = (file.fewshot or file.unshown, file.hub and (file.hub.fewshot or file.hub.unshown))
     shots, of_hub = (_shots(pool or None, n, prompting.fewshot_seed) for pool in pools)
     hub = file.hub and replace(file.hub, fewshot=of_hub)
-    return replace(file, fewshot=shots, hub=hub, suffix=suffix_of_shots(n, own))
+    return replace(file, fewshot=shots, hub=hub, suffix=suffix_of_shots(n, default_n))
 
 
 def _shots(pool: FewShot | None, n: int, seed: int | None) -> FewShot | None:
@@ -107,18 +107,21 @@ def _material(file: TaskFile, data: Path | None) -> Material:
     return _from_files(file, folders, None if is_given else file.path.parent)
 
 
-def _from_files(file: TaskFile, folders: Sequence[Path], own: Path | None) -> Material:
-    """Return the documents of the first folder that has some; links in `own`, which nobody named, stay inside."""
+def _from_files(file: TaskFile, folders: Sequence[Path], task_folder: Path | None) -> Material:
+    """Return the documents of the first folder that has some.
 
-    def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> Found:
-        found: Found = {}
+    Links in `task_folder`, which nobody named, stay inside.
+    """
+
+    def rows(patterns: Sequence[str], columns: Sequence[str], only: Mapping[str, tuple[int, int]]) -> NumberedRows:
+        kept_rows: NumberedRows = {}
         for path in find_files(patterns, folders):
-            if own and path.is_relative_to(own):
-                expect_own(path, own)
+            if task_folder and path.is_relative_to(task_folder):
+                expect_own(path, task_folder)
             place = path.resolve()
             numbered = enumerate(read_rows(path, columns, file.rows))
-            found |= {(place, i): row for i, row in numbered if _counts(row, only)}
-        return found
+            kept_rows |= {(place, i): row for i, row in numbered if _counts(row, only)}
+        return kept_rows
 
     shots = file.fewshot
     solved = rows((shots.documents,), shots.columns or file.columns, shots.only) if shots else {}
@@ -194,13 +197,13 @@ def fingerprint(kind: str, unconditional: bool, docs: Sequence[Doc], generation:
     rows = [(d.doc_id, d.contexts, d.continuations, d.choices, d.gold, d.group) for d in docs]
     if generation is None:
         return digest_of([kind, unconditional, rows])
-    own = (generation.checker, generation.max_tokens, generation.stop)
-    return digest_of([kind, rows, [dict(d.attributes) for d in docs], own])
+    settings = (generation.checker, generation.max_tokens, generation.stop)
+    return digest_of([kind, rows, [dict(d.attributes) for d in docs], settings])
 
 
-def suffix_of_shots(n: int | None, own: int) -> str:
+def suffix_of_shots(n: int | None, default_n: int) -> str:
     """Return what tells a task with n few-shot examples from the task with its own number of them."""
-    return "" if n is None or n == own else f"_{n}shot"
+    return "" if n is None or n == default_n else f"_{n}shot"
 
 
 def fingerprinted(task: Task) -> Task:
@@ -212,8 +215,8 @@ def fingerprinted(task: Task) -> Task:
         _check(task.docs)
     except TaskError as error:
         raise TaskError(f"task {task.name}: {error}") from error
-    own = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
-    return task if task.fingerprint == own else replace(task, fingerprint=own)
+    digest = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
+    return task if task.fingerprint == digest else replace(task, fingerprint=digest)
 
 
 def find_tasks(
@@ -225,7 +228,7 @@ def find_tasks(
 ) -> list[Task]:
     """Return the tasks that names, wildcards, prefix:NAME or paths of task folders name, each once."""
     names = dict.fromkeys(name for pattern in patterns for name in _expand(pattern, registries))
-    return [task for name in names for task in _found(name, registries, data, limit, prompting)]
+    return [task for name in names for task in _tasks_of(name, registries, data, limit, prompting)]
 
 
 def _expand(pattern: str, registries: Registries) -> list[str]:
@@ -252,8 +255,8 @@ def _of_source(pattern: str, registries: Registries) -> list[str]:
     listed = [str(name) for name in registries.sources[prefix].list_names()]
     names = [f"{prefix}:{name}" for name in listed if fnmatch(name, rest)]
     if not names:
-        found = f"its {len(listed)} names do not match" if listed else "it lists no names, so each must be spelled out"
-        raise UsageError(f"{pattern!r} selects no task of the source {prefix!r}: {found}")
+        reason = f"its {len(listed)} names do not match" if listed else "it lists no names, so each must be spelled out"
+        raise UsageError(f"{pattern!r} selects no task of the source {prefix!r}: {reason}")
     return names
 
 
@@ -265,25 +268,27 @@ def find_task(
     prompting: Prompting = PLAIN,
 ) -> Task:
     """Return one task by its name, as prefix:NAME of a source, or by the path of its folder."""
-    tasks = _found(name, registries, data, limit, prompting)
+    tasks = _tasks_of(name, registries, data, limit, prompting)
     if len(tasks) > 1:
         raise UsageError(f"{name} names {len(tasks)} tasks; choose one: {choose(task.name for task in tasks)}")
     return tasks[0]
 
 
-def _found(name: str, registries: Registries, data: Path | None, limit: int | None, prompting: Prompting) -> list[Task]:
-    found = registries.tasks[name] if name in registries.tasks else name  # noqa: SIM401  # a registry has no get
-    if found == name and ":" not in name and not Path(name).exists():
+def _tasks_of(
+    name: str, registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
+) -> list[Task]:
+    entry = registries.tasks[name] if name in registries.tasks else name  # noqa: SIM401  # a registry has no get
+    if entry == name and ":" not in name and not Path(name).exists():
         raise _no_task(name, registries)
-    if not isinstance(found, Task) and (name in registries.tasks or ":" not in name):
-        return [load_task(read_task_file(Path(found)), data, limit, prompting)]
-    if not isinstance(found, Task):
+    if not isinstance(entry, Task) and (name in registries.tasks or ":" not in name):
+        return [load_task(read_task_file(Path(entry)), data, limit, prompting)]
+    if not isinstance(entry, Task):
         return [_limited_task(task, limit) for task in _from_source(name, registries, prompting, limit)]
     if {"num_fewshot", "fewshot_seed"} & set(prompting.changes):
         raise UsageError(
             f"the task {name} is made by a plugin, with its own few-shot examples; leave --num-fewshot out"
         )
-    return [_limited_task(as_chat(found, prompting), limit)]
+    return [_limited_task(as_chat(entry, prompting), limit)]
 
 
 def _from_source(name: str, registries: Registries, prompting: Prompting, limit: int | None) -> list[Task]:
@@ -291,15 +296,15 @@ def _from_source(name: str, registries: Registries, prompting: Prompting, limit:
     resolve = registries.sources[prefix].resolve
     options = options_for(resolve, prefix, prompting, limit)
     try:
-        found = resolve(rest, **options)
+        resolved = resolve(rest, **options)
     except HarnessError:
         raise
     except KeyError as error:
         known = suggest(rest, registries.sources[prefix].list_names(), "harness ls tasks")
         raise UsageError(f"the source {prefix!r} has no task {rest!r}; {known}") from error
-    tasks = [found] if isinstance(found, Task) else found
+    tasks = [resolved] if isinstance(resolved, Task) else resolved
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise TaskError(f"the source {prefix!r} returned {found!r} for {rest!r}; expected a harness.Task, or a list")
+        raise TaskError(f"the source {prefix!r} returned {resolved!r} for {rest!r}; expected a harness.Task, or a list")
     return tasks if "chat" in options else [as_chat(task, prompting) for task in tasks]
 
 

@@ -14,8 +14,8 @@ CHILD = """
 import itertools, json, re, sys
 for line in sys.stdin:
     pattern, text, most = json.loads(line)
-    found = [[match[0], *match.groups()] for match in itertools.islice(re.finditer(pattern, text), most)]
-    print(json.dumps(found), flush=True)
+    matches = [[match[0], *match.groups()] for match in itertools.islice(re.finditer(pattern, text), most)]
+    print(json.dumps(matches), flush=True)
 """
 
 Match = list[str | None]  # the whole match, then its groups
@@ -35,10 +35,10 @@ def find_matches(pattern: str, text: str, *, most: int | None = None, seconds: f
     [['a1', 'a', '1'], ['b', 'b', None]]
     """
     try:
-        found: list[Match] = _finder().ask([pattern, text, most], seconds)
+        matches: list[Match] = _finder().ask([pattern, text, most], seconds)
     except TimeoutError as error:
         _finder().close()
         _finder.cache_clear()
         what = f"the pattern {pattern!r} took longer than {seconds:g} s on a text of {len(text)} characters"
         raise TimeoutError(f"{what}; write one in which no repetition is inside another") from error
-    return found
+    return matches

@@ -84,7 +84,7 @@ def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] 
     Without an id in the spec, the id is the document's number within its group. Raises TaskError.
     """
     seen: Counter[str | None] = Counter()
-    found: set[str] = set()
+    doc_ids: set[str] = set()
     for row in rows:
         row = _with_fields(spec, row)
         group = fill(spec.group, row) if spec.group else None
@@ -94,9 +94,9 @@ def make_docs(spec: PromptSpec, rows: Iterable[Row], leave_out: Collection[str] 
         solved = _examples_of(spec, group)  # also of those left out, so that the others have lm-eval's
         if doc_id not in leave_out:
             yield _make_doc(spec, row, doc_id, group, solved)
-        found.add(doc_id)
-    if not found.issuperset(leave_out):
-        raise TaskError(f"leave_out: unknown document {choose(set(leave_out) - found)}")
+        doc_ids.add(doc_id)
+    if not doc_ids.issuperset(leave_out):
+        raise TaskError(f"leave_out: unknown document {choose(set(leave_out) - doc_ids)}")
 
 
 def _with_fields(spec: PromptSpec, row: Row) -> Row:

@@ -155,16 +155,16 @@ def _task_file(path: Path, table: Json) -> TaskFile:
 
 def _generation(table: JsonObject, kind: str) -> Generation | None:
     """Read how text is generated and checked; raise TaskError for these keys in another kind of task."""
-    found: dict[str, Setting] = {key: table[key] for key in GENERATION_KEYS if key in table}
+    settings: dict[str, Setting] = {key: table[key] for key in GENERATION_KEYS if key in table}
     if kind != "generate":
-        if found:
-            raise TaskError(f"{choose(found)}: only valid with kind: generate")
+        if settings:
+            raise TaskError(f"{choose(settings)}: only valid with kind: generate")
         return None
-    if "checker" not in found or not isinstance(found.get("max_tokens"), int):
+    if "checker" not in settings or not isinstance(settings.get("max_tokens"), int):
         raise TaskError(f"kind: generate needs {REQUIRED[kind]}")
-    if "stop" in found:
-        found["stop"] = _names(table["stop"], "stop", "a text that ends a sample")
-    return _made(Generation, found)
+    if "stop" in settings:
+        settings["stop"] = _names(table["stop"], "stop", "a text that ends a sample")
+    return _made(Generation, settings)
 
 
 def _made(kind: type[V], settings: Mapping[str, Setting]) -> V:
@@ -176,10 +176,10 @@ def _made(kind: type[V], settings: Mapping[str, Setting]) -> V:
 
 def _expect_types(kind: type, table: Mapping[str, Setting]) -> None:
     """Raise TaskError where a key has a value of another type than the field of that name."""
-    for own in fields(kind):
-        what, is_right = EXPECTED.get(str(own.type), ("", lambda _: True))
-        if own.name in table and not is_right(table[own.name]):
-            raise TaskError(f"{own.name}: {table[own.name]!r}; expected {what}")
+    for member in fields(kind):
+        what, is_right = EXPECTED.get(str(member.type), ("", lambda _: True))
+        if member.name in table and not is_right(table[member.name]):
+            raise TaskError(f"{member.name}: {table[member.name]!r}; expected {what}")
 
 
 def _known(table: JsonObject, keys: set[str], where: str = "") -> None:
@@ -228,17 +228,17 @@ def _hub(table: JsonObject, documents: tuple[str, ...]) -> HubTask | None:
     _known(hub, HUB_KEYS | PROMPT_KEYS, "hub: ")
     if not is_texts([hub["dataset"], hub["split"]]) or not isinstance(hub.get("fewshot") or {}, dict):
         raise TaskError("hub: expected dataset: and split: with text, and fewshot: with a table")
-    own, of_hub, split = table.get("fewshot") or {}, hub.get("fewshot") or {}, str(hub["split"])
-    if not isinstance(own, dict):
+    of_task, of_hub, split = table.get("fewshot") or {}, hub.get("fewshot") or {}, str(hub["split"])
+    if not isinstance(of_task, dict):
         raise TaskError("fewshot: expected a table with documents: and n:")
-    shots = {**own, **(of_hub if isinstance(of_hub, dict) else {})}
-    found = _fewshot(shots or None, "split", (split,))
+    shots = {**of_task, **(of_hub if isinstance(of_hub, dict) else {})}
+    examples = _fewshot(shots or None, "split", (split,))
     return HubTask(
         source=HubDataset(str(hub["dataset"]), str(hub["revision"]), _configurations(hub), documents),
         split=split,
         prompt=_prompt({**table, **hub}),
-        fewshot=found if found and found.n else None,
-        unshown=found if found and not found.n else None,
+        fewshot=examples if examples and examples.n else None,
+        unshown=examples if examples and not examples.n else None,
     )
 
 
@@ -265,17 +265,17 @@ def _fewshot(table: Json, place: str, scored: Sequence[str]) -> FewShot | None:
 
 def _only(table: Json) -> dict[str, tuple[int, int]]:
     """Read the ranges of documents to use: integer fields with first and last value, such as 11..510."""
-    found = {}
+    ranges = {}
     for name, text in (table if isinstance(table, dict) else {"": table}).items():
         first, dots, last = str(text).partition("..")
         if not (dots and first.isdigit() and last.isdigit()):
             raise TaskError(f"only: {table!r}; expected a field and a range, such as {{task_id: 11..510}}")
-        found[str(name)] = (int(first), int(last))
-    return found
+        ranges[str(name)] = (int(first), int(last))
+    return ranges
 
 
 def _one_of(value: Json, key: str, allowed: Sequence[A]) -> A:
-    for one in allowed:
-        if value == one:
-            return one
+    for option in allowed:
+        if value == option:
+            return option
     raise TaskError(f"{key}: {value!r}; expected one of {choose(allowed)}")

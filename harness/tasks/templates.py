@@ -91,8 +91,8 @@ def look_up(path: str, row: Row) -> Json:
 def _inside(value: Json, step: str) -> Json:
     if not isinstance(value, (list, Mapping)):
         raise TypeError(f"a {type(value).__name__} has no fields")
-    found: Json = value[int(step)] if isinstance(value, list) else value[step]
-    return found
+    inner: Json = value[int(step)] if isinstance(value, list) else value[step]
+    return inner
 
 
 def fill(template: str, row: Row) -> str:

@@ -125,13 +125,13 @@ def _check_single_tokens(engine: Engine, tolerance: float) -> None:
 
 def _check_tokens(engine: Engine) -> None:
     requests = _some_requests()
-    plain, found = (_by_key(engine.score([replace(r, tokens=t) for r in requests])) for t in (False, True))
+    plain, with_tokens = (_by_key(engine.score([replace(r, tokens=t) for r in requests])) for t in (False, True))
     for request in requests:
-        tokens = found[request.key].tokens
+        tokens = with_tokens[request.key].tokens
         assert tokens is not None, "a request with tokens=True came back without log-probabilities of tokens"
-        lengths = [len(own) for own in tokens]
+        lengths = [len(values) for values in tokens]
         assert lengths == [len(c) for c in request.continuations], f"{lengths} tokens of continuations came back"
-        sums = np.array([np.sum(own) for own in tokens])
+        sums = np.array([np.sum(values) for values in tokens])
         assert np.allclose(sums, plain[request.key].logprobs, rtol=1e-6, atol=1e-6), "tokens do not add up to logprobs"
 
 
@@ -201,8 +201,8 @@ def _check_frequencies(engine: Engine, n: int = 300) -> None:
 
 
 def _by_place(samples: Iterable[Sample]) -> dict[tuple[Hashable, int], Sample]:
-    found: dict[tuple[Hashable, int], Sample] = {}
+    by_place: dict[tuple[Hashable, int], Sample] = {}
     for sample in samples:
-        assert (sample.key, sample.index) not in found, f"sample {sample.index} of {sample.key!r} was returned twice"
-        found[sample.key, sample.index] = sample
-    return found
+        assert (sample.key, sample.index) not in by_place, f"sample {sample.index} of {sample.key!r} was returned twice"
+        by_place[sample.key, sample.index] = sample
+    return by_place

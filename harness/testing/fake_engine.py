@@ -45,8 +45,8 @@ class FakeEngine:
         """Score requests one by one."""
         for request in requests:
             scored = [self._continuation(request.context[-1], c) for c in request.continuations]
-            tokens = tuple(own for own, _ in scored)
-            sums, greedy = np.array([own.sum() for own in tokens]), np.array([g for _, g in scored])
+            tokens = tuple(logprobs for logprobs, _ in scored)
+            sums, greedy = np.array([logprobs.sum() for logprobs in tokens]), np.array([g for _, g in scored])
             yield ChoiceScore(request.key, sums, greedy, tokens if request.tokens else None)
 
     def _continuation(self, before: int, ids: Sequence[int]) -> tuple[Floats, bool]:

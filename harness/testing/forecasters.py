@@ -44,5 +44,5 @@ def _ladders() -> list[Ladder]:
     rising = known.assign(task="rising", acc=[0.3, 0.35, 0.45, 0.6, 0.7, 0.8], chance=0.25, bpb=params**-0.1)
     chance = known.assign(task="chance", acc=[0.25, 0.26, 0.24, 0.25, 0.26, 0.25], chance=0.25)
     compute = rising.drop(columns=["params", "tokens", "bpb", "chance"]).assign(task="compute")
-    read = [read_ladders(own, "acc", via)[0] for own, via in ((rising, "bpb"), (chance, None), (compute, None))]
-    return [own.cut(k) for own in read for k in (3, 5)]
+    read = [read_ladders(frame, "acc", via)[0] for frame, via in ((rising, "bpb"), (chance, None), (compute, None))]
+    return [ladder.cut(k) for ladder in read for k in (3, 5)]

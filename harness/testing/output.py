@@ -82,11 +82,11 @@ def _point(task: str, family: str, k: int) -> dict[str, Scalar]:
 
 
 def _curve(points: pd.DataFrame, task: str, family: str) -> pd.DataFrame:
-    own = points[(points["task"] == task) & (points["family"] == family)]
-    bounds = {f"low_{level:.0%}".rstrip("%"): own["value"] - level / 10 for level in LEVELS}
-    bounds |= {f"high_{level:.0%}".rstrip("%"): own["value"] + level / 10 for level in LEVELS}
+    family_points = points[(points["task"] == task) & (points["family"] == family)]
+    bounds = {f"low_{level:.0%}".rstrip("%"): family_points["value"] - level / 10 for level in LEVELS}
+    bounds |= {f"high_{level:.0%}".rstrip("%"): family_points["value"] + level / 10 for level in LEVELS}
     kept = ["task", "metric", "family", "flops", "params", "tokens", "loss", "value"]
-    return own[kept].assign(law="sigmoid", **bounds)
+    return family_points[kept].assign(law="sigmoid", **bounds)
 
 
 def check_panel(make: Callable[[ReportData], object]) -> None:

@@ -67,7 +67,7 @@ def _duel(store: PointStore, first: Any, second: Any) -> Duel | None:
     counts = _right(metric, a, b) if _is_plain(a, average) else None
     test, p = ("McNemar", _mcnemar(*counts)) if counts else ("t", _student(difference, a))
     better = difference.value > 0 if metric.higher_is_better else difference.value < 0
-    values = [evaluate(metric, one, average).value for one in (a, b)]
+    values = [evaluate(metric, scores, average).value for scores in (a, b)]
     return Duel(first.task, metric.name, values[0], values[1], difference, counts, test, p, better)
 
 
@@ -82,7 +82,7 @@ def _right(metric: Any, a: Any, b: Any) -> tuple[int, int] | None:
 
     if metric.aggregate != "mean":
         return None
-    first, second = (per_document(metric, one).columns[0] for one in (a, b))
+    first, second = (per_document(metric, scores).columns[0] for scores in (a, b))
     if not np.isin([first, second], (0.0, 1.0)).all():
         return None
     return int((first > second).sum()), int((second > first).sum())

@@ -100,8 +100,8 @@ def _of_store(
     for name, chosen in sorted(metrics_of(store, task, metric).items()):
         points = _query(store.points(name, metrics=[chosen]), where)
         refuse_doubles(points, name)
-        for family, own in points.groupby("family", sort=True):
-            last = _last(widen(own), scale)
+        for family, family_points in points.groupby("family", sort=True):
+            last = _last(widen(family_points), scale)
             covariance = _covariance(store, last, chosen)
             yield _curve((name, str(family), chosen), last, scale, covariance, rises=store.rises(chosen))
 
@@ -120,12 +120,12 @@ def _covariance(store: PointStore, last: pd.DataFrame, metric: str) -> Floats | 
 
 def metrics_of(store: PointStore, task: str | None, metric: str | None) -> dict[str, str]:
     """Return the metric of every selected task, without the tasks to which a named metric does not apply."""
-    own = store.tasks(task)
+    metrics = store.tasks(task)
     if metric is None:
-        return own
+        return metrics
     if task is not None:
         return {task: metric}
-    return {name: metric for name in own if metric in store.metrics_of(name)}
+    return {name: metric for name in metrics if metric in store.metrics_of(name)}
 
 
 def _of_table(
@@ -139,14 +139,14 @@ def _of_table(
         frame = frame.assign(metric=metric, value=frame[metric], **({} if stderr is None else {"stderr": stderr}))
     frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
     refuse_unnamed(frame, ("task", "family", "metric"))
-    for (name, family, own), points in frame.groupby(["task", "family", "metric"], sort=True):
-        if task in (None, name) and metric in (None, own):
+    for (name, family, metric_name), points in frame.groupby(["task", "family", "metric"], sort=True):
+        if task in (None, name) and metric in (None, metric_name):
             last = _last(points, scale)
             stderr = last.get("stderr")
-            known = _variances(stderr, f"{name}, {family}, {own}")
-            wide = last.assign(**{str(own): last["value"]})
-            wide = wide if stderr is None else wide.assign(**{f"{own}_stderr": stderr})
-            yield _curve((str(name), str(family), str(own)), wide, scale, known)
+            known = _variances(stderr, f"{name}, {family}, {metric_name}")
+            wide = last.assign(**{str(metric_name): last["value"]})
+            wide = wide if stderr is None else wide.assign(**{f"{metric_name}_stderr": stderr})
+            yield _curve((str(name), str(family), str(metric_name)), wide, scale, known)
 
 
 def _variances(stderr: pd.Series[Any] | None, curve: str) -> Floats | None:

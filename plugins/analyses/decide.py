@@ -147,7 +147,7 @@ def _noise(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     for ranking in rankings:
         runs = list(late_runs(ranking.points, options.late))
         try:
-            found = signal_to_noise(
+            ratio = signal_to_noise(
                 ranking.points[large_rows(ranking.points, options.large)][ranking.metric].to_numpy(),
                 [run[ranking.metric].to_numpy() for run in runs],
                 level=options.level,
@@ -158,7 +158,7 @@ def _noise(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
         spans += [float(run["tokens"].max() / run["tokens"].min()) for run in runs if run["tokens"].notna().all()]
         names = ", ".join(f"{run['family'].iloc[0]} {run['size'].iloc[0]}" for run in runs)
         values = ranking.large.values[ranking.metric]
-        rows.append((ranking.task, ranking.metric, float(np.ptp(values)), found, names))
+        rows.append((ranking.task, ranking.metric, float(np.ptp(values)), ratio, names))
     about = (
         "signal: largest difference of two families at the large scale. signal to noise: signal divided by the "
         f"standard deviation over the last {options.late} checkpoints of a run, both relative to their means (Heineman "

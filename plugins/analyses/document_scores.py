@@ -91,7 +91,7 @@ def _of_store(
         return
     known = pd.DataFrame([checkpoint_columns(cell) for cell in cells])
     known["cell"] = range(len(cells))
-    for (name, own), points in _query(known, where).groupby(["task", "family"], sort=True):
+    for (name, family_name), points in _query(known, where).groupby(["task", "family"], sort=True):
         ordered = _by_scale(points, scale)
         refuse_doubles(ordered, str(name))
         scores = tuple(store.load(cells[i].id) for i in ordered["cell"])
@@ -99,7 +99,7 @@ def _of_store(
             steps = {step: _values(store, step, scores) for step in STEPS if _applies(store, step, scores[0])}
             groups = np.unique(scores[0].group.astype(str), return_inverse=True)[1] * scores[0].clustered
             yield DocumentScores(
-                str(name), str(own), ordered, _logarithm(ordered, scale), steps, _units(groups), scores
+                str(name), str(family_name), ordered, _logarithm(ordered, scale), steps, _units(groups), scores
             )
 
 
@@ -141,9 +141,9 @@ def _of_table(
         )
     frame = frame.assign(**{name: frame.get(name, "") for name in ("task", "family")})
     refuse_unnamed(frame, ("task", "family", "doc_id"))
-    for (name, own), rows in frame.groupby(["task", "family"], sort=True):
-        if task in (None, name) and family in (None, own):
-            yield _document_scores((str(name), str(own)), rows, present, scale)
+    for (name, family_name), rows in frame.groupby(["task", "family"], sort=True):
+        if task in (None, name) and family in (None, family_name):
+            yield _document_scores((str(name), str(family_name)), rows, present, scale)
 
 
 def _document_scores(names: tuple[str, str], rows: pd.DataFrame, present: list[str], scale: str) -> DocumentScores:

@@ -72,18 +72,18 @@ def emergence(curve: Curve, draws: dict[str, Floats], values: dict[str, Floats],
         return Emergence(curve, turn, resolution, {}, {})
     before, p = {}, {}
     for name in (name for name in LINEAR if name in draws):
-        own, drawn = values[name], draws[name]
-        risen, error = own[turn - 1] - own[0], float((drawn[:, turn - 1] - drawn[:, 0]).std(ddof=1))
+        measured, drawn = values[name], draws[name]
+        risen, error = measured[turn - 1] - measured[0], float((drawn[:, turn - 1] - drawn[:, 0]).std(ddof=1))
         p[name] = float(norm.sf(risen / error)) if error else float(risen <= 0)
-        before[name] = _share(own, drawn, turn, level)
+        before[name] = _share(measured, drawn, turn, level)
     return Emergence(curve, turn, resolution, before, p)
 
 
-def _share(own: Floats, drawn: Floats, turn: int, level: float) -> Range:
+def _share(measured: Floats, drawn: Floats, turn: int, level: float) -> Range:
     """Return the share of the total rise before the turn; NaN ends if the total rise is not positive in all draws."""
     whole = drawn[:, -1] - drawn[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = (own[turn - 1] - own[0]) / (own[-1] - own[0])
+        value = (measured[turn - 1] - measured[0]) / (measured[-1] - measured[0])
         shares = (drawn[:, turn - 1] - drawn[:, 0]) / whole
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2]) if (whole > 0).all() else (np.nan, np.nan)
     return Range(float(value), float(low), float(high))
@@ -93,13 +93,13 @@ def emergence_table(store: PointStore, curves: Sequence[Curve], *, level: float,
     """Return the table of all curves of an accuracy (acc, acc_char, acc_byte ...) in a store."""
     measured = [curve for curve in curves if curve.points["checkpoint"].notna().all()]
     accuracies = [curve for curve in measured if curve.metric.startswith("acc") and len(curve.x) > 2]
-    found = [_of_store(store, curve, level) for curve in accuracies]
-    keys = [(i, name) for i, one in enumerate(found) for name in one.p]
-    corrected = CORRECTIONS[correction](np.array([found[i].p[name] for i, name in keys]))
-    p: list[dict[str, float]] = [{} for _ in found]
+    rises = [_of_store(store, curve, level) for curve in accuracies]
+    keys = [(i, name) for i, rise in enumerate(rises) for name in rise.p]
+    corrected = CORRECTIONS[correction](np.array([rises[i].p[name] for i, name in keys]))
+    p: list[dict[str, float]] = [{} for _ in rises]
     for (i, name), value in zip(keys, corrected, strict=True):
         p[i][name] = float(value)
-    rows = tuple(_row(one, own, 1 - level) for one, own in zip(found, p, strict=True))
+    rows = tuple(_row(rise, p_values, 1 - level) for rise, p_values in zip(rises, p, strict=True))
     about = (
         "turn: the first size with accuracy significantly above that of the smallest. seen: the smallest rise that is "
         "detectable with this number of documents. Other columns: share of a metric's total rise before the turn, with "
@@ -117,10 +117,10 @@ def emergence_table(store: PointStore, curves: Sequence[Curve], *, level: float,
     )
 
 
-def _row(one: Emergence, p: dict[str, float], alpha: float) -> tuple[Any, ...]:
-    turn = "-" if one.turn is None else str(one.curve.points["size"].iloc[one.turn])
-    shares = (one.before.get(name) for name in LINEAR)
-    return (one.curve.task, one.curve.family, turn, one.resolution, *shares, one.verdict(p, alpha))
+def _row(rise: Emergence, p: dict[str, float], alpha: float) -> tuple[Any, ...]:
+    turn = "-" if rise.turn is None else str(rise.curve.points["size"].iloc[rise.turn])
+    shares = (rise.before.get(name) for name in LINEAR)
+    return (rise.curve.task, rise.curve.family, turn, rise.resolution, *shares, rise.verdict(p, alpha))
 
 
 def _of_store(store: PointStore, curve: Curve, level: float) -> Emergence:

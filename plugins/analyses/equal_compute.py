@@ -95,17 +95,17 @@ def _match(points: Points, asked: Asked, host: Any) -> Match:
     """Fit every family of a task; add a note for each family that cannot be fitted."""
     fits: dict[str, Any] = {}
     notes: list[str] = []
-    for number, (family, own) in enumerate(points.frame.groupby("family", sort=True)):
+    for number, (family, family_points) in enumerate(points.frame.groupby("family", sort=True)):
         try:
-            found = _fit(points, own, asked, host, seed=asked.seed + number)
-            fits[str(family)] = (found, found.curve(asked.x)[0], found.draws(asked.x)[:, 0])
+            fit = _fit(points, family_points, asked, host, seed=asked.seed + number)
+            fits[str(family)] = (fit, fit.curve(asked.x)[0], fit.draws(asked.x)[:, 0])
         except (LawError, MetricError) as error:
             notes.append(f"{points.task or points.metric}, {family}: {error}")
     beyond = [
         max(_beyond(value, fit.domain[name]) for name, value in asked.places.items()) for fit, _, _ in fits.values()
     ]
     values = np.array([value for _, value, _ in fits.values()])
-    draws = np.stack([own for _, _, own in fits.values()], axis=1) if fits else np.empty((0, 0))
+    draws = np.stack([draw for _, _, draw in fits.values()], axis=1) if fits else np.empty((0, 0))
     curves = {family: fit for family, (fit, _, _) in fits.items()}
     return Match(points, curves, values, draws, np.array(beyond), tuple(notes))
 
@@ -114,24 +114,24 @@ def _beyond(at: float, domain: tuple[float, float]) -> float:
     return max(1.0, at / domain[1], domain[0] / at)
 
 
-def _fit(points: Points, own: pd.DataFrame, asked: Asked, host: Any, *, seed: int) -> Any:
+def _fit(points: Points, family_points: pd.DataFrame, asked: Asked, host: Any, *, seed: int) -> Any:
     """Fit one family; raise LawError if it cannot be fitted, or has as many parameters as points."""
     from harness.points import ends, widen
 
-    wide = widen(own)
+    wide = widen(family_points)
     wide = wide[ends(wide)] if asked.features in SIZES else wide
     options: dict[str, Any] = {"bootstrap": asked.bootstrap, "level": asked.level}
     if asked.pareto:
         rng = np.random.default_rng([seed, 2])
         return frontier(wide, points.metric, rises=points.rises, rng=rng, **options)
     law = law_of(asked, points, wide, host)
-    found = harness.fit(wide, law, value=points.metric, store=points.store, registries=host, seed=seed, **options)
-    if not all(step.dof for step in found.steps):
+    fit = harness.fit(wide, law, value=points.metric, store=points.store, registries=host, seed=seed, **options)
+    if not all(step.dof for step in fit.steps):
         raise LawError(
             f"{len(wide)} points leave {law.name} no degree of freedom, so that its intervals are unknown; choose a "
             "--law with fewer parameters"
         )
-    return found
+    return fit
 
 
 def law_of(asked: Asked, points: Points, wide: pd.DataFrame, host: Any) -> Any:

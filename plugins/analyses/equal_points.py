@@ -116,15 +116,15 @@ def shared_documents(store: PointStore, seed: int) -> PointStore:
         points: pd.DataFrame, names: Sequence[str], count: int, rng: np.random.Generator
     ) -> dict[str, Floats]:
         del rng
-        found = store.replicates(points, names, count, np.random.default_rng([seed, 1]))
+        resamples = store.replicates(points, names, count, np.random.default_rng([seed, 1]))
         alone = points["checkpoint"].isna().to_numpy()
         if alone.any():
             named = points[alone][[name for name in ("task", "family") if name in points.columns]].iloc[0]
-            own = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
-            drawn = store.replicates(points[alone], names, count, own)
-            for name, column in found.items():
+            own_rng = np.random.default_rng([seed, 2, crc32("\n".join(map(str, named)).encode())])
+            drawn = store.replicates(points[alone], names, count, own_rng)
+            for name, column in resamples.items():
                 column[:, alone] = drawn[name]
-        return found
+        return resamples
 
     shared = copy(store)  # a store, or a table with the same interface
     shared.replicates = replicates  # type: ignore[method-assign]  # the only method that differs
@@ -145,7 +145,7 @@ def _of_table(
         frame = frame.assign(metric=asked.metric, value=frame[asked.metric]).drop(columns=asked.metric)
     frame = frame.assign(task=frame.get("task", ""))
     refuse_unnamed(frame, ("task", "family", "metric"))
-    for (name, metric), own in frame.groupby(["task", "metric"], sort=True):
+    for (name, metric), rows in frame.groupby(["task", "metric"], sort=True):
         if task in (None, name) and asked.metric in (None, metric):
             rises = host.metrics[metric].higher_is_better if metric in host.metrics else True
-            yield Points(str(name), str(metric), rises and not asked.lower_is_better, own.reset_index(drop=True))
+            yield Points(str(name), str(metric), rises and not asked.lower_is_better, rows.reset_index(drop=True))

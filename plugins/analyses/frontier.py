@@ -82,5 +82,5 @@ def _resample(flops: Floats, errors: Floats, rows: list[Ints], rng: np.random.Ge
 
 
 def _coefficients(flops: Floats, errors: Floats) -> tuple[float, float]:
-    found = pareto_power(flops, errors)
-    return float(np.log(found.a)), found.b
+    power_law = pareto_power(flops, errors)
+    return float(np.log(power_law.a)), power_law.b

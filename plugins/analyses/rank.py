@@ -115,11 +115,11 @@ def _together(matches: Sequence[Match]) -> Iterator[tuple[Any, ...]]:
     alike: dict[Any, list[Match]] = {}
     for match in matches:
         alike.setdefault((match.points.metric, match.families, len(match.draws)), []).append(match)
-    for (metric, _, _), own in alike.items():
-        if len(own) > 1:
-            values = np.mean([match.sign * match.values for match in own], axis=0)
-            order, chance = ranking(values, np.mean([match.sign * match.draws for match in own], axis=0))
-            yield f"mean of {len(own)} tasks", metric, _said(own[0], order), chance
+    for (metric, _, _), group in alike.items():
+        if len(group) > 1:
+            values = np.mean([match.sign * match.values for match in group], axis=0)
+            order, chance = ranking(values, np.mean([match.sign * match.draws for match in group], axis=0))
+            yield f"mean of {len(group)} tasks", metric, _said(group[0], order), chance
 
 
 def _differences(matches: Sequence[Match], asked: Asked) -> Table:
@@ -129,8 +129,10 @@ def _differences(matches: Sequence[Match], asked: Asked) -> Table:
             apart = match.draws[:, i] - match.draws[:, j]
             ahead = match.sign * apart
             chance = float(likely((ahead > 0) + 0.5 * (ahead == 0)))
-            found = asked.range(match.values[i] - match.values[j], apart)
-            rows.append((match.points.task, match.points.metric, match.families[i], match.families[j], found, chance))
+            difference = asked.range(match.values[i] - match.values[j], apart)
+            rows.append(
+                (match.points.task, match.points.metric, match.families[i], match.families[j], difference, chance)
+            )
     about = f"A - B at {asked.label}, and the probability that A is better. Documents are paired."
     columns = ("task", "metric", "A", "B", "A - B", "A better")
     return Table("differences", "Differences of all pairs", columns, tuple(rows), (about,))
@@ -147,16 +149,14 @@ def _gains(matches: Sequence[Match], asked: Asked) -> Table:
             if family == reference:
                 continue
             try:
-                found = harness.gain(
+                gain = harness.gain(
                     match.fits[family], match.fits[reference], asked.places[scale], rises=match.points.rises
                 )
             except LawError as error:
                 notes.append(f"{match.points.task}, {family}: {error}")
                 continue
             inside = match.fits[reference].domain[scale]
-            rows.append(
-                (match.points.task, family, reference, found, _remark(found.value * asked.places[scale], inside))
-            )
+            rows.append((match.points.task, family, reference, gain, _remark(gain.value * asked.places[scale], inside)))
     about = (
         f"gain: factor in {_named(scale)} that the reference needs to reach the family's score at {asked.label}; above "
         "1, the family is ahead."
@@ -202,24 +202,24 @@ def _crossovers(matches: Sequence[Match], asked: Asked) -> Table:
 
 
 def _crossings(match: Match, a: str, b: str) -> Iterator[tuple[Any, ...]]:
-    found, share = harness.crossovers(match.fits[a], match.fits[b])
-    if not found:
+    crossings, share = harness.crossovers(match.fits[a], match.fits[b])
+    if not crossings:
         yield match.points.task, a, b, None, share, "none within the measured range"
-    yield from ((match.points.task, a, b, one, share, "") for one in found)
+    yield from ((match.points.task, a, b, crossing, share, "") for crossing in crossings)
 
 
 def places(pairs: Sequence[str]) -> dict[str, float]:
     """Parse NAME=VALUE pairs of equal quantities, separated by commas; raise UsageError for invalid ones."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for pair in ",".join(pairs).split(","):
         name, sign, value = pair.partition("=")
         try:
-            found[name.strip()] = float(value)
+            values[name.strip()] = float(value)
         except ValueError as error:
             raise UsageError(f"--at {pair!r}: expected NAME=NUMBER, such as flops=1e15 ({choose(SCALES)})") from error
         if not sign or name.strip() not in SCALES:
             raise UsageError(f"--at {pair!r}: expected one of {choose(SCALES)}, such as flops=1e15")
-    return found
+    return values
 
 
 @harness.hookimpl

@@ -67,12 +67,12 @@ def read_rankings(store: PointStore, task: str | None, where: str | None, option
     """Yield every task whose metric can rank families; raise UsageError for a single family."""
     from harness.points import query, widen
 
-    for number, (name, own) in enumerate(sorted(store.tasks(task).items())):
-        metric = options.metric or own
-        there = store.metrics_of(name)
-        if metric not in there:
+    for number, (name, task_metric) in enumerate(sorted(store.tasks(task).items())):
+        metric = options.metric or task_metric
+        metrics = store.metrics_of(name)
+        if metric not in metrics:
             continue
-        known = [m for m in dict.fromkeys([metric, *PROXIES]) if m in there]
+        known = [m for m in dict.fromkeys([metric, *PROXIES]) if m in metrics]
         points = widen(store.points(name, metrics=known))
         known = [m for m in known if points[m].notna().all()]
         points = _last(query(points, where) if where else points)

@@ -49,8 +49,8 @@ def predictability(
     notes: list[str] = []
     for name, metric in sorted(metrics_of(store, task, None).items()):
         points = _points(store, name, metric, where)
-        found = list(_tested(store, points, metric, laws, notes, options))
-        best = found[0] if found else (None, None, None)
+        tested = list(_tested(store, points, metric, laws, notes, options))
+        best = tested[0] if tested else (None, None, None)
         rows.append((name, metric, _lost(store, name, where, level), _noise(points, metric, late, level), *best))
     if not rows:
         raise UsageError(f"{store.path} has no task {task or ''} with a metric")
@@ -99,10 +99,10 @@ def _noise(points: pd.DataFrame, metric: str, late: int, level: float) -> Range 
     finals = points[ends(points) & largest(points)][metric].to_numpy(dtype=np.float64)
     runs = [run[metric].to_numpy(dtype=np.float64) for run in late_runs(points, late)]
     try:
-        found: Range = signal_to_noise(finals, runs, level=level)
+        ratio: Range = signal_to_noise(finals, runs, level=level)
     except LawError:
         return None
-    return found
+    return ratio
 
 
 def _tested(
@@ -111,18 +111,18 @@ def _tested(
     """Yield the best law of a back-test, its coverage, and its error beside that of the baseline."""
     named = [*dict.fromkeys((*(laws or LAWS), BASELINE))]
     try:
-        found: BackTest = harness.back_test(points, named, value=metric, registries=store.registries, **options)
+        back_test: BackTest = harness.back_test(points, named, value=metric, registries=store.registries, **options)
     except HarnessError as error:
         notes.append(f"{points['task'].iloc[0]}: {error}")
         return
-    rows = found.rows[found.rows["inside"].notna()]
+    rows = back_test.rows[back_test.rows["inside"].notna()]
     tests = rows.groupby("law")["target"].count()
     rows = rows[rows["law"].map(tests) == tests.max()]  # other laws may have failed on hard targets
     scores = rows.groupby("law")["interval_score"].mean().sort_values(kind="stable")
-    errors = found.rows.groupby("law")["error"].agg(lambda own: float(own.abs().mean()))
+    errors = back_test.rows.groupby("law")["error"].agg(lambda errors: float(errors.abs().mean()))
     for law in scores.index[:1]:
-        own = rows[rows["law"] == law]
-        covered = f"{int(own['inside'].astype(bool).sum())} of {len(own)}"
+        law_rows = rows[rows["law"] == law]
+        covered = f"{int(law_rows['inside'].astype(bool).sum())} of {len(law_rows)}"
         yield str(law), covered, f"{errors[law]:.3g}; {BASELINE} {errors.get(BASELINE, np.nan):.3g}"
 
 

@@ -55,8 +55,8 @@ def versus(
     shared = [key for key in first if key in second]
     if not shared:
         raise UsageError(f"{a} and {b} share no task; A has {choose(_tasks(first))}, B has {choose(_tasks(second))}")
-    found = (compared(store, first[key], second[key]) for key in shared)
-    duels = sorted((duel for duel in found if duel), key=lambda duel: duel.task)
+    comparisons = (compared(store, first[key], second[key]) for key in shared)
+    duels = sorted((duel for duel in comparisons if duel), key=lambda duel: duel.task)
     if not duels:
         raise UsageError(f"{a} and {b} share no task whose metric has a value for each document")
     return _table(duels, (a, b), level, correction)
@@ -77,18 +77,20 @@ def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.Da
 
     cells = [cell for cell in store.selected(task) if not store.is_sampled(cell.id)]
     rows = [{**checkpoint_columns(cell), "label": cell.checkpoint.label, "cell": cell} for cell in cells]
-    own = store.tasks(task)
-    points = store.points(task, metrics=sorted(set(own.values()))) if not store.without_cells.empty else pd.DataFrame()
+    metrics = store.tasks(task)
+    points = (
+        store.points(task, metrics=sorted(set(metrics.values()))) if not store.without_cells.empty else pd.DataFrame()
+    )
     if len(points):
-        points = points[points["checkpoint"].isna() & (points["metric"] == points["task"].map(own))]
+        points = points[points["checkpoint"].isna() & (points["metric"] == points["task"].map(metrics))]
         keys = points["task"].astype(str) + ", " + points["metric"].astype(str)
         named = [label(row) for _, row in points.iterrows()]
         points = points.assign(label=named, fingerprint=keys, cell=None)
     frame = pd.concat([pd.DataFrame(rows), points], ignore_index=True) if rows else points.reset_index(drop=True)
     kept = query(frame, where) if where else frame
     if kept.empty:
-        found = f"{where!r} selects 0 of {len(frame)} checkpoints and tasks" if where else "no checkpoint has a score"
-        raise UsageError(found)
+        reason = f"{where!r} selects 0 of {len(frame)} checkpoints and tasks" if where else "no checkpoint has a score"
+        raise UsageError(reason)
     return kept
 
 
@@ -133,11 +135,11 @@ def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correcti
         f"A is {names[0]}, B is {names[1]}, on the same documents. B - A ± standard error of paired documents. only A, "
         "only B: documents that only one of them has right."
     )
-    found = sum(str(row[-1]).endswith("better") for row in rows)
+    n_better = sum(str(row[-1]).endswith("better") for row in rows)
     tests = (
-        f"p corrected over {int(known.sum())} tasks ({correction}): {found} differ at {1 - level:.0%}. McNemar: exact "
-        "test of documents that only one has right; t: Student's t of the paired difference (other metrics, groups, "
-        "clusters)."
+        f"p corrected over {int(known.sum())} tasks ({correction}): {n_better} differ at {1 - level:.0%}. McNemar: "
+        "exact test of documents that only one has right; t: Student's t of the paired difference (other metrics, "
+        "groups, clusters)."
     )
     z = "z: imported points, whose documents are unknown, by their standard errors as if independent: conservative."
     notes = (about, tests, *([z] if any(duel.test == "z" for duel in duels) else []))

@@ -71,13 +71,13 @@ REFUSED = """
 ALLOCATES = """
 import mmap
 def f():
-    found = []
+    sizes = []
     for kind in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
         try:
-            found.append(len(mmap.mmap(-1, 10 << 30, kind | mmap.MAP_ANONYMOUS)))
+            sizes.append(len(mmap.mmap(-1, 10 << 30, kind | mmap.MAP_ANONYMOUS)))
         except (MemoryError, OSError):
             pass
-    return found
+    return sizes
 """
 FILLS = """
 def f():
@@ -92,14 +92,14 @@ def f():
 """
 WRITES = """
 def f(*folders):
-    found = []
+    writable = []
     for folder in folders:
         try:
             open(folder + "/written-by-a-probe", "w").close()
-            found.append(folder)
+            writable.append(folder)
         except OSError:
             pass
-    return found
+    return writable
 """
 READS = """
 def f(path):

@@ -46,6 +46,9 @@ def _largest_effect(forwards: Forwards, ids: Any, kept: int) -> float:
     places = np.arange(kept)
     both = forwards.logits(ids, np.concatenate([places, places + ids.shape[1]]))
     alone = forwards.logits(ids[:1, :kept], places)
-    one, other, alone = (torch.log_softmax(part.float(), -1) for part in (*both.split(kept), alone))
-    off = [torch.where(found == alone, 0, (found - alone).abs() / (1 + alone.abs())).max() for found in (one, other)]
+    first, second, alone = (torch.log_softmax(part.float(), -1) for part in (*both.split(kept), alone))
+    off = [
+        torch.where(logprobs == alone, 0, (logprobs - alone).abs() / (1 + alone.abs())).max()
+        for logprobs in (first, second)
+    ]
     return float(max(off))

@@ -103,10 +103,10 @@ class Forwards:
             why_not = "" if self.gathers else "its head gives different logits for single positions"
             if not self.head.applies:
                 return why_not
-            own = self._all_logits(inputs, at)
+            expected = self._all_logits(inputs, at)
             self.head.install()
             logits = self._logits(inputs, at)
-        if logits.dtype == torch.float32 and _agree(logits, own):
+        if logits.dtype == torch.float32 and _agree(logits, expected):
             return why_not
         self.head.remove()
         return f"its head gives different logits in float32 ({str(logits.dtype).removeprefix('torch.')})"
@@ -125,13 +125,13 @@ class Forwards:
 
     def _gathers(self, inputs: Mapping[str, Any], at: Any) -> bool:
         """Return whether logits of single positions equal those of all; if not, all layers read all positions again."""
-        own = self._all_logits(inputs, at)
-        if _agree(self._logits(inputs, at), own):
+        expected = self._all_logits(inputs, at)
+        if _agree(self._logits(inputs, at), expected):
             return True
         if not self.last_block or not self.last_block.layers:
             return False
         self.last_block = LastBlock()
-        return _agree(self._logits(inputs, at), own)
+        return _agree(self._logits(inputs, at), expected)
 
     def close(self) -> None:
         """Restore the module."""
@@ -290,11 +290,11 @@ def _top_and_total(logits: Any) -> Any:
     return torch.stack([top, top + (logits - top[:, None]).exp_().sum(-1).log_()])
 
 
-def _agree(logits: Any, own: Any) -> bool:
+def _agree(logits: Any, expected: Any) -> bool:
     """Return whether logits (t, V) equal the module's, up to rounding."""
     import torch
 
-    rounding = {torch.float32: 64, torch.float64: 64}.get(own.dtype, 4) * torch.finfo(own.dtype).eps
-    most = own.float().nan_to_num(neginf=0).abs().amax(-1, keepdim=True)
-    off = torch.where(logits == own, 0, (logits.float() - own.float()).abs())
+    rounding = {torch.float32: 64, torch.float64: 64}.get(expected.dtype, 4) * torch.finfo(expected.dtype).eps
+    most = expected.float().nan_to_num(neginf=0).abs().amax(-1, keepdim=True)
+    off = torch.where(logits == expected, 0, (logits.float() - expected.float()).abs())
     return bool((off <= rounding * most).all())

@@ -201,9 +201,9 @@ class Generator:
 
 def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return the tokens that end a text: those of generation_config.json or config.json, and the tokenizer's."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    found = own if isinstance(own, list) else [own]
-    return frozenset(i for i in (*found, tokenizer.eos_token_id) if i is not None)
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
 @contextmanager

@@ -93,11 +93,11 @@ def find_last_block(model: Any, logits: Callable[[Any, Any], Any], agree: Callab
 
     handles = [layer.register_forward_hook(partial(clear, i)) for i, layer in enumerate(layers)]
     try:
-        found = logits(row.expand(shape), scored.repeat(shape[0]).nonzero()[:, 0])
+        scored_logits = logits(row.expand(shape), scored.repeat(shape[0]).nonzero()[:, 0])
     finally:
         for handle in handles:
             handle.remove()
-    *each, unchanged = found.split(int(scored.sum()))
+    *each, unchanged = scored_logits.split(int(scored.sum()))
     return LastBlock([layers[i] for i in sorted(seen) if agree(each[i], unchanged) and _keeps_bits(layers[i])])
 
 

@@ -27,23 +27,23 @@ def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) ->
     logging.disable_progress_bar()
     settings = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
+        model, loading_info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
     except Exception as error:  # transformers raises errors of many libraries
         raise EngineError(f"{folder} does not load in transformers: {error}") from error
-    _check_names(folder, found)
+    _check_names(folder, loading_info)
     _check_ties(folder, model)
     return model.eval()
 
 
-def _check_names(folder: Path, found: Mapping[str, Any]) -> None:
+def _check_names(folder: Path, loading_info: Mapping[str, Any]) -> None:
     """Raise EngineError for missing tensors, and for unexpected ones that are not known buffers.
 
     transformers has already removed the names that the model class ignores (`_keys_to_ignore_on_load_unexpected`).
     """
-    missing = sorted(found["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if missing:
         raise EngineError(f"{folder} lacks the weights {some(missing)}; copy it again")
-    unexpected = sorted(name for name in found["unexpected_keys"] if not BUFFERS.search(name))
+    unexpected = sorted(name for name in loading_info["unexpected_keys"] if not BUFFERS.search(name))
     if unexpected:
         raise EngineError(
             f"{folder} has weights that the model of its config.json does not use: {some(unexpected)}; "
@@ -83,10 +83,12 @@ def read_tensors(
         read_through(file, is_over)
         if is_over():
             return None
-        found = load_file(file)
-        if tensors.keys() & found.keys():
+        file_tensors = load_file(file)
+        if tensors.keys() & file_tensors.keys():
             return None  # which of them counts is decided by transformers
-        tensors |= {name: tensor.pin_memory() for name, tensor in found.items()} if device == "cuda" else found
+        tensors |= (
+            {name: tensor.pin_memory() for name, tensor in file_tensors.items()} if device == "cuda" else file_tensors
+        )
     return tensors
 
 

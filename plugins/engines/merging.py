@@ -68,8 +68,8 @@ def _untie(added: Any) -> None:
 
     head, embedding = added.get_output_embeddings(), added.get_input_embeddings()
     if any(isinstance(module, BaseTunerLayer) for module in (head, embedding)) and head.weight is embedding.weight:
-        own = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
-        own.weight = torch.nn.Parameter(own.weight.detach().clone(), requires_grad=False)
+        layer = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+        layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
 
 
 def _merge_layers(added: Any) -> None:

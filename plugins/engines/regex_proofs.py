@@ -78,15 +78,15 @@ class _Reader:
 
     def alternatives(self) -> list[list[Atom]]:
         """Read alternatives up to the end or a closing bracket."""
-        found: list[list[Atom]] = []
+        alternatives: list[list[Atom]] = []
         while True:
             before = self.left
             atoms = list(self._atoms())
             if not self.depth:
                 self.whole.append((atoms, NO_LOOK in before[: len(before) - len(self.left)]))
-            found.append(atoms)
+            alternatives.append(atoms)
             if not self._takes("|"):
-                return found
+                return alternatives
 
     def _takes(self, text: str) -> bool:
         if self.left.startswith(text):

@@ -57,7 +57,9 @@ class Scorer:
             packed = list(compress(window, short))
             for run in runs(packed) if self.sharing.prefixes else [Run(packed)]:
                 yield from self._launch_run(run) if self._is_proven(run) else self._launch_plain(run.requests)
-            yield from self._launch_plain([one for one, is_short in zip(window, short, strict=True) if not is_short])
+            yield from self._launch_plain(
+                [request for request, is_short in zip(window, short, strict=True) if not is_short]
+            )
 
     def _is_proven(self, run: Run) -> bool:
         """Return whether trees as long as those of a run are exact; the longest one is compared with separate rows."""
@@ -150,18 +152,18 @@ class Gathered:
     """Collect (log-probability, greedy, tokens) of rows by request and choice, until requests are complete."""
 
     requests: Sequence[Request]
-    found: dict[int, dict[int, tuple[float, bool, Floats | None]]] = field(default_factory=dict)
+    incomplete: dict[int, dict[int, tuple[float, bool, Floats | None]]] = field(default_factory=dict)
 
     def add(self, rows: Sequence[Row], answer: Answer) -> Iterator[ChoiceScore]:
         """Read a batch; yield the scores of complete requests."""
         keeps = any(self.requests[row.request].tokens for row in rows)
         tokens = answer.tokens() if keeps else [None] * len(rows)
         for row, score in zip(rows, zip(*answer.read(), tokens, strict=True), strict=True):
-            request, own = self.requests[row.request], self.found.setdefault(row.request, {})
-            own[row.choice] = score
-            if len(own) == len(request.continuations):
-                logprobs, greedy, each = zip(*(own[k] for k in range(len(own))), strict=True)
-                del self.found[row.request]
+            request, scores = self.requests[row.request], self.incomplete.setdefault(row.request, {})
+            scores[row.choice] = score
+            if len(scores) == len(request.continuations):
+                logprobs, greedy, each = zip(*(scores[k] for k in range(len(scores))), strict=True)
+                del self.incomplete[row.request]
                 yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy), each if request.tokens else None)
 
 
@@ -196,8 +198,8 @@ def _scores(batch: Batch, answer: Answer) -> Iterator[ChoiceScore]:
     logprobs, greedy = answer.read()
     tokens = answer.tokens() if any(tree.request.tokens for tree in batch.trees) else []
     for request, choices in batch.slices():
-        own = tuple(tokens[choices]) if request.tokens else None
-        yield ChoiceScore(request.key, logprobs[choices], greedy[choices], own)
+        token_scores = tuple(tokens[choices]) if request.tokens else None
+        yield ChoiceScore(request.key, logprobs[choices], greedy[choices], token_scores)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

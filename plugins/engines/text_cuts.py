@@ -87,8 +87,8 @@ class PartEncoder:
     def _begins(self, words: Sequence[str]) -> list[list[int]]:
         """Encode the first words of texts."""
         listed = sorted(set(words))
-        found = dict(zip(listed, self.encode(listed), strict=True))
-        return [found[word] for word in words]
+        ids = dict(zip(listed, self.encode(listed), strict=True))
+        return [ids[word] for word in words]
 
     def _learn(self, words: set[str]) -> None:
         """Encode new words and cache them; the size of the cache is limited."""

@@ -21,8 +21,8 @@ class HFTokenizer:
         self.bos_id: int | None = self.inner.bos_token_id
         self.eos_id: int | None = self.inner.eos_token_id
         plain, natural = self.encode_batch(["a"])[0], list(self.inner("a")["input_ids"])
-        found = next((i for i in range(len(natural)) if natural[i : i + len(plain)] == plain), 0)
-        self.prefix_ids: tuple[int, ...] = tuple(natural[:found])
+        start = next((i for i in range(len(natural)) if natural[i : i + len(plain)] == plain), 0)
+        self.prefix_ids: tuple[int, ...] = tuple(natural[:start])
         cuts = find_cuts(self.inner.backend_tokenizer.to_str()) if _is_plain(self.inner) else None
         self.parts = PartEncoder(cuts, self._encode_alone) if cuts else None
 
@@ -81,8 +81,8 @@ def _is_plain(tokenizer: Any) -> bool:
     classes = type(tokenizer).__mro__
     if PreTrainedTokenizerFast not in classes:
         return False
-    own = classes[: classes.index(PreTrainedTokenizerFast)]
-    return not any(name in vars(kind) for kind in own for name in ENCODERS)
+    subclasses = classes[: classes.index(PreTrainedTokenizerFast)]
+    return not any(name in vars(kind) for kind in subclasses for name in ENCODERS)
 
 
 @lru_cache(maxsize=8)

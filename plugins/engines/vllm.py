@@ -13,8 +13,8 @@ from typing import Any
 import harness
 from harness import Checkpoint, EngineError, EngineInfo
 from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tensors_digest, tokenizer_digest
+from harness_plugins.engines.inspection import inspect as inspect_transformers
 from harness_plugins.engines.merging import merged_folder
-from harness_plugins.engines.transformers import inspect as inspect_transformers
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
 
 OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's option names: the harness's names for them
@@ -106,8 +106,8 @@ def open_engine(
         **options,
     }
     environment = {"VLLM_BATCH_INVARIANT": "1"} if batch_invariant else {}
-    own = {"dtype": info.dtype, "trust_remote_code": trust_remote_code}
-    with merged_folder(checkpoint, folder, **own) as served:
+    load_options = {"dtype": info.dtype, "trust_remote_code": trust_remote_code}
+    with merged_folder(checkpoint, folder, **load_options) as served:
         engine = VllmEngine(served, Settings(settings, environment, prompt_ids, info.max_length))
         if checkpoint.adapter:
             engine.notes.append(f"the adapter was merged into its base model in float32 and rounded to {info.dtype}")

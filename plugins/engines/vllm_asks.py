@@ -135,9 +135,9 @@ def _last_rows(container: Any, tokens: Sequence[int]) -> list[tuple[float, int]]
     return [row[token] for token, row in zip(tokens, rows, strict=True)]
 
 
-def _expect(found: Sequence[int | None], tokens: Sequence[int]) -> None:
-    if list(found) != list(tokens):
-        raise ValueError(f"vLLM returns log-probabilities of the tokens {found}; expected those of {list(tokens)}")
+def _expect(returned: Sequence[int | None], tokens: Sequence[int]) -> None:
+    if list(returned) != list(tokens):
+        raise ValueError(f"vLLM returns log-probabilities of the tokens {returned}; expected those of {list(tokens)}")
 
 
 def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
@@ -146,12 +146,12 @@ def at(container: Any, position: int) -> dict[int, tuple[float, int]]:
         here = slice(container.start_indices[position], container.end_indices[position])
         pairs = zip(container.logprobs[here], container.ranks[here], strict=True)
         return dict(zip(container.token_ids[here], pairs, strict=True))
-    return {token: (found.logprob, found.rank) for token, found in container[position].items()}
+    return {token: (entry.logprob, entry.rank) for token, entry in container[position].items()}
 
 
-def differs(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:
+def differs(logprobs: Sequence[float], expected: Sequence[float], dtype: str) -> str:
     """Return how log-probabilities differ from the expected ones beyond rounding, or ""."""
-    a, b = np.asarray(found), np.asarray(expected)
+    a, b = np.asarray(logprobs), np.asarray(expected)
     if (np.abs(a - b) <= TOLERANCE.get(dtype, TOLERANCE_OF_HALVES) * (1 + np.abs(b))).all():  # false for NaN
         return ""
     return f"log-probabilities differ by {np.abs(a - b).max():.2g} nats"
@@ -176,10 +176,10 @@ def canary_of(vocabulary: int, max_length: int, block: int = 0) -> list[Asked]:
     ]
     contexts = [ids(3), shared + ids(2), shared + ids(5)]
     if fits_blocks(max_length, block):
-        one, four = ids(1), ids(4)
+        short_stem, long_stem = ids(1), ids(4)
         contexts += [ids(block), ids(block - 2)]
-        ends.append(((*one, *ids(2)), (*one, *ids(2)), ids(3), ids(1)))
-        ends.append(((*four, *ids(2)), (*four, *ids(2)), (*four, *ids(1)), ids(3)))
+        ends.append(((*short_stem, *ids(2)), (*short_stem, *ids(2)), ids(3), ids(1)))
+        ends.append(((*long_stem, *ids(2)), (*long_stem, *ids(2)), (*long_stem, *ids(1)), ids(3)))
     return [Asked(-1 - i, c, e, greedy=False) for i, (c, e) in enumerate(zip(contexts, ends, strict=True))]
 
 

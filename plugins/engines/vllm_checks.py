@@ -157,8 +157,8 @@ def _agrees(slot: Slot, parts: list[Seen]) -> bool:
     if bool(parameter.numel()) is slot.is_empty or (slot.is_empty and not slot.is_linear):
         return False
     if not slot.is_empty:
-        rows, found = torch.cat([part.rows for part in parts]), _row_sums(parameter)
-        if not torch.equal(found[: len(rows)], rows) or found[len(rows) :].any():  # the remaining rows are padding
+        rows, sums = torch.cat([part.rows for part in parts]), _row_sums(parameter)
+        if not torch.equal(sums[: len(rows)], rows) or sums[len(rows) :].any():  # the remaining rows are padding
             return False
     return not slot.is_linear or _computes_with(slot, torch.cat([part.products for part in parts], dim=1))
 
@@ -168,10 +168,10 @@ def _computes_with(slot: Slot, expected: Any) -> bool:
 
     width = getattr(slot.module, "input_size_per_partition", None) or slot.module.embedding_dim
     with torch.inference_mode():
-        found = slot.module.quant_method.apply(slot.module, _inputs(width, expected))[:, : expected.shape[1]].float()
+        products = slot.module.quant_method.apply(slot.module, _inputs(width, expected))[:, : expected.shape[1]].float()
     expected = expected.float()
     exact = torch.finfo(slot.dtype).eps * expected[:3].abs()
-    difference = (found - expected).abs()
+    difference = (products - expected).abs()
     tolerance = DENSE.get(str(slot.dtype).removeprefix("torch."), DENSE_OF_HALVES)
     is_exact = bool((difference[:3] <= exact).all())  # false for NaN
     return is_exact and bool(difference[3].norm() <= tolerance * expected[3].norm())

@@ -144,10 +144,10 @@ def second_opinion(
     if canary is None or not 0 < size < min(SECOND_OPINION, free_memory() / 4) or settings["quantization"]:
         return ""
     asked = [Request(a.number, a.context, a.continuations) for a in canary_of(*canary)]
-    own = {"dtype": settings["dtype"], "max_length": canary[1], "device": "cpu", "share": False}
+    options = {"dtype": settings["dtype"], "max_length": canary[1], "device": "cpu", "share": False}
     trust = bool(settings["trust_remote_code"])
-    with open_transformers(checkpoint, folder, trust_remote_code=trust, **own) as other:
-        found = {score.key: score.logprobs for score in other.score(asked)}
-    expected = [float(x) for request in asked for x in found[request.key]]
+    with open_transformers(checkpoint, folder, trust_remote_code=trust, **options) as other:
+        logprobs = {score.key: score.logprobs for score in other.score(asked)}
+    expected = [float(x) for request in asked for x in logprobs[request.key]]
     why_not = differs(scores, expected, settings["dtype"])
     return f"{why_not} between a fresh engine of vLLM and transformers on the CPU" if why_not else ""

@@ -42,7 +42,7 @@ class Imported:
 
     file: Path
     name: str
-    found: Published
+    published: Published
     checkpoints: int
     cells: int = 0
 
@@ -66,12 +66,12 @@ def import_files(
     store = harness.open_store(path, create=True, registries=registries)
     _refuse_known(store, [*made, *(imported for _, imported in of_results)])
     made += [_with_records(store, result_file, imported) for result_file, imported in of_results]
-    for one in made:
-        about: dict[str, Any] = {"command": list(command), "files": {one.file.name: _digest(one.file)}}
-        about |= {"notes": list(one.found.notes)}
-        about |= {"own": one.found.own, "rises": one.found.rises, "cells": one.cells}
-        if len(one.found.points):
-            store.put_points(one.name, one.found.points.assign(origin=one.file.name), about)
+    for imported in made:
+        about: dict[str, Any] = {"command": list(command), "files": {imported.file.name: _digest(imported.file)}}
+        about |= {"notes": list(imported.published.notes)}
+        about |= {"own": imported.published.own, "rises": imported.published.rises, "cells": imported.cells}
+        if len(imported.published.points):
+            store.put_points(imported.name, imported.published.points.assign(origin=imported.file.name), about)
     return _summary(made)
 
 
@@ -114,8 +114,10 @@ def _of_results(results: Results, how: Reading) -> Imported:
     from harness.points import published
 
     models = {name: columns for name, columns in how.models.items() if name == results.model}
-    found = published(points_table(results), replace(how, models=models), name=results.model, rises=results.rises)
-    return _imported(results.path, found)
+    published_points = published(
+        points_table(results), replace(how, models=models), name=results.model, rises=results.rises
+    )
+    return _imported(results.path, published_points)
 
 
 def _refuse_known(store: PointStore, made: Sequence[Imported]) -> None:
@@ -124,18 +126,18 @@ def _refuse_known(store: PointStore, made: Sequence[Imported]) -> None:
 
     from harness.points import same_points
 
-    names = {one.name for one in made}
+    names = {imported.name for imported in made}
     others = [store.read_import(name) for name in store.import_names() if name not in names]
-    for one in made:
+    for imported in made:
         for frame, where in [*((frame, "imported") for frame in others), (_measured(store), "measured")]:
-            twice = same_points(one.found.points, frame)
+            twice = same_points(imported.published.points, frame)
             if twice:
                 origin = frame["origin"].iloc[0] if "origin" in frame.columns else "by harness eval"
                 raise UsageError(
-                    f"{one.file}: {'; '.join(twice)} are in the store already, {where} ({origin}); leave them out with "
-                    "--where, name another --family, or import into another store"
+                    f"{imported.file}: {'; '.join(twice)} are in the store already, {where} ({origin}); leave them out "
+                    "with --where, name another --family, or import into another store"
                 )
-        others.append(one.found.points.assign(origin=one.file.name) if len(made) > 1 else pd.DataFrame())
+        others.append(imported.published.points.assign(origin=imported.file.name) if len(made) > 1 else pd.DataFrame())
 
 
 def _measured(store: PointStore) -> Any:
@@ -149,7 +151,7 @@ def _measured(store: PointStore) -> Any:
 
 def _with_records(store: PointStore, results: Results, imported: Imported) -> Imported:
     """Write the records of samples, and omit their tasks from the points; note why samples are not records."""
-    notes, points, cells = list(imported.found.notes), imported.found.points, 0
+    notes, points, cells = list(imported.published.notes), imported.published.points, 0
     for task in results.samples:
         try:
             task_records = scored(results, task)
@@ -161,8 +163,10 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
         kept = points["task"] != task
         notes.append(f"{task}: {len(task_records.task.docs)} documents with the log-probability of every choice")
         points, cells = points[kept], cells + 1
-    metrics = {task: metric for task, metric in imported.found.own.items() if task in set(points["task"])}
-    return replace(imported, found=replace(imported.found, points=points, notes=tuple(notes), own=metrics), cells=cells)
+    metrics = {task: metric for task, metric in imported.published.own.items() if task in set(points["task"])}
+    return replace(
+        imported, published=replace(imported.published, points=points, notes=tuple(notes), own=metrics), cells=cells
+    )
 
 
 def _write(store: PointStore, results: Results, task: harness.Task, scores: tuple[Mapping[str, Any], Any]) -> None:
@@ -200,12 +204,12 @@ def _checkpoint(results: Results, row: Mapping[str, Any]) -> Checkpoint:
 
 def _summary(made: Sequence[Imported]) -> Table:
     rows, notes = [], []
-    for one in made:
-        points = one.found.points
+    for imported in made:
+        points = imported.published.points
         families = choose(set(points["family"])) if len(points) else None
-        counts = (len(points), one.cells, one.checkpoints, len(one.found.own) + one.cells)
-        rows.append((one.file.name, *counts, families))
-        notes += [note if len(made) == 1 else f"{one.file.name}: {note}" for note in one.found.notes]
+        counts = (len(points), imported.cells, imported.checkpoints, len(imported.published.own) + imported.cells)
+        rows.append((imported.file.name, *counts, families))
+        notes += [note if len(made) == 1 else f"{imported.file.name}: {note}" for note in imported.published.notes]
     columns = ("file", "points", "cells", "checkpoints", "tasks", "families")
     return Table("import", "Imported", columns, tuple(rows), tuple(dict.fromkeys(notes)))
 

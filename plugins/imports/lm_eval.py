@@ -105,17 +105,17 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
         raise UsageError(f"{path}: {error}; expected samples of lm-eval, in UTF-8") from error
     for number, line in enumerate(lines, 1):
         try:
-            found = json.loads(line)
+            sample = json.loads(line)
         except ValueError as error:
             raise UsageError(
                 f"{path}, line {number} of {len(lines)}: {error}; the file may be cut off: copy it again, or "
                 "import its results_*.json alone"
             ) from error
-        missing = [] if not isinstance(found, dict) else [name for name in SAMPLE if name not in found]
-        if not isinstance(found, dict) or missing:
-            what = f"no {choose(missing)}" if missing else f"a JSON {type(found).__name__}"
+        missing = [] if not isinstance(sample, dict) else [name for name in SAMPLE if name not in sample]
+        if not isinstance(sample, dict) or missing:
+            what = f"no {choose(missing)}" if missing else f"a JSON {type(sample).__name__}"
             raise UsageError(f"{path}, line {number} of {len(lines)}: {what}; expected samples of lm-eval")
-        yield found
+        yield sample
 
 
 def points_table(results: Results) -> pd.DataFrame:

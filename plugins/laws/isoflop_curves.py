@@ -124,11 +124,11 @@ def curves(points: pd.DataFrame, value: str) -> list[Curve]:
         else np.cumsum(np.append(False, np.diff(c[order]) > APART))
     )
     columns = [x[order] for x in (np.log(params), np.log(tokens), c, np.log(loss))]
-    found = [[x[budget == b] for x in columns] for b in np.unique(budget)]
-    widest = max(float(np.ptp(own[2])) for own in found)
+    groups = [[x[budget == b] for x in columns] for b in np.unique(budget)]
+    widest = max(float(np.ptp(group[2])) for group in groups)
     if "budget" not in points.columns and widest > WIDEST:
         raise LawError(
             f"isoflop: no gaps separate the budgets; one group of points spans a factor of {np.exp(widest):.3g} in "
             "compute. Expected points of several sizes at each of a few budgets; assign points in a column budget"
         )
-    return [Curve(*(x[np.argsort(own[0], kind="stable")] for x in own)) for own in found]
+    return [Curve(*(x[np.argsort(group[0], kind="stable")] for x in group)) for group in groups]

@@ -37,8 +37,8 @@ def squad_normalised(text: str) -> str:
 def _of_documents(samples: Samples, value: Callable[[str, tuple[str, ...]], float]) -> harness.Floats:
     """Return the mean over the samples of each document (n,) of the value of a text and its references."""
     values = np.array([value(text, references) for text, references in samples.compared()], dtype=np.float64)
-    found: harness.Floats = np.add.reduceat(values, samples.first) / samples.drawn
-    return found
+    means: harness.Floats = np.add.reduceat(values, samples.first) / samples.drawn
+    return means
 
 
 def exact_match(samples: Samples) -> harness.Floats:
@@ -57,7 +57,7 @@ def _normalised(references: Iterable[str]) -> set[str]:
 
 def token_f1(samples: Samples) -> harness.Floats:
     """Return the F1 of the words that a text shares with a reference (SQuAD's F1, Rajpurkar et al. 2016)."""
-    return _of_documents(samples, lambda text, references: max(word_f1(text, own) for own in references))
+    return _of_documents(samples, lambda text, references: max(word_f1(text, reference) for reference in references))
 
 
 def word_f1(text: str, reference: str) -> float:
@@ -121,7 +121,7 @@ def _counted(samples: Samples, metric: Any) -> Columns:
     """Return the score of each document (n,), and its counts (n,) each, by a metric of sacrebleu."""
     pairs = samples.compared()
     most = max(len(references) for _, references in pairs)
-    streams = [[own[k] if k < len(own) else None for _, own in pairs] for k in range(most)]
+    streams = [[references[k] if k < len(references) else None for _, references in pairs] for k in range(most)]
     counts = metric._extract_corpus_statistics([text for text, _ in pairs], streams)
     sums = np.add.reduceat(np.array(counts, dtype=np.float64), samples.first, axis=0)  # (n, counts)
     scores = np.array([_score(metric, row) for row in sums])

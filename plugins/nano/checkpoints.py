@@ -53,11 +53,11 @@ class Output:
         if self.family_file.exists() and not folders:
             raise FamilyError(f"{self.family_file} exists without its checkpoints; choose another folder")
         for folder in folders:
-            wanted, found = asdict(self.training), _record(folder)
-            other = [name for name, value in wanted.items() if found.get(name) != value]
+            wanted, record = asdict(self.training), _record(folder)
+            other = [name for name, value in wanted.items() if record.get(name) != value]
             if other:
                 raise FamilyError(
-                    f"{folder} was trained with {', '.join(f'{name} {found.get(name)}' for name in other)}; "
+                    f"{folder} was trained with {', '.join(f'{name} {record.get(name)}' for name in other)}; "
                     f"expected {', '.join(f'{name} {wanted[name]}' for name in other)}; "
                     f"choose another folder than {self.root}, or delete {self.training.family} there"
                 )

@@ -126,8 +126,8 @@ def tasks(world: World, count: int = 1000, seed: int = 99) -> dict[str, list[Fie
     rng = generator(seed)
     turns = [{name: ask(world, rng) for name, ask in TASKS.items()} for _ in range(count)]
     texts = documents(world, MIXTURES["aster"], N_TEXTS, seed + 1)
-    found = {name: [turn[name] for turn in turns] for name in TASKS}
-    return found | {"nano_text": [{"text": text} for text in texts]}
+    by_task = {name: [turn[name] for turn in turns] for name in TASKS}
+    return by_task | {"nano_text": [{"text": text} for text in texts]}
 
 
 def write_tasks(folder: Path) -> None:

@@ -105,7 +105,8 @@ def ours(folder: Path, task: Task, warm_up: Task) -> tuple[float, list[float]]:
     """Return seconds and log-probabilities of our engine."""
     from harness.evaluation.bos_and_truncation import Encoder
     from harness.evaluation.tokens import encode_task
-    from harness_plugins.engines.transformers import inspect, open_engine
+    from harness_plugins.engines.inspection import inspect
+    from harness_plugins.engines.transformers import open_engine
 
     checkpoint = Checkpoint("benchmark", "s", None, 0, str(folder))
     info = inspect(checkpoint, folder, max_length=2048)

@@ -22,9 +22,10 @@ from harness.checkpoints.families import complete, locate, select
 from harness.host import PluginHost
 from harness.testing import check_engine
 from harness_plugins.engines.forwards import Forwards
+from harness_plugins.engines.inspection import inspect
 from harness_plugins.engines.loading import copy_tensors
 from harness_plugins.engines.memory import empty_pinned
-from harness_plugins.engines.transformers import inspect, open_engine
+from harness_plugins.engines.transformers import open_engine
 from harness_plugins.engines.vllm import inspect as inspect_vllm
 
 CHECKPOINT = Checkpoint("fam", "s", 1, 0, "")

@@ -39,8 +39,8 @@ def _matches(source: str) -> list[tuple[str, int]]:
     wild = source.replace("{size}", "*").replace("{step}", "*")
     root = Path(wild).anchor or "."
     folders = Path(root).glob(wild.removeprefix(Path(wild).anchor))
-    found = (pattern.fullmatch(folder.as_posix()) for folder in folders if (folder / "config.json").is_file())
-    return sorted((match["size"], int(match.groupdict().get("step") or -1)) for match in found if match)
+    matches = (pattern.fullmatch(folder.as_posix()) for folder in folders if (folder / "config.json").is_file())
+    return sorted((match["size"], int(match.groupdict().get("step") or -1)) for match in matches if match)
 
 
 def _table(size: str, steps: list[int]) -> str:

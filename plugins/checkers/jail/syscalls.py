@@ -73,7 +73,7 @@ def numbers(table: str) -> dict[str, int]:
 
 def _conditions(pid: int, has_folder: bool) -> dict[str, list[Condition]]:
     """Return the calls that are allowed only with certain arguments."""
-    found: dict[str, list[Condition]] = {
+    conditions: dict[str, list[Condition]] = {
         "prctl": [(0, 0xFFFFFFFF, (15, 16))],  # set or get the name of a thread
         "ioctl": [(1, 0xFFFFFFFF, (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451))],  # queries of terminals and pipes
         "fcntl": [(1, 0xFFFFFFFF, (0, 1, 2, 3, 4, 1030, 1032))],  # no locks, no setting of signal owners
@@ -83,8 +83,8 @@ def _conditions(pid: int, has_folder: bool) -> dict[str, list[Condition]]:
         "socketpair": [(0, 0xFFFFFFFF, (1,)), (1, 0xF, (1,))],  # stream sockets, which cannot send to other addresses
     }
     if has_folder:  # with namespaces, the program has its own user, whose threads are counted
-        found["clone"] = [(0, NEW_THREAD | NEW_NAMESPACES, (NEW_THREAD,))]
-    return found
+        conditions["clone"] = [(0, NEW_THREAD | NEW_NAMESPACES, (NEW_THREAD,))]
+    return conditions
 
 
 def _filter(pid: int, has_folder: bool) -> Iterator[Instruction]:

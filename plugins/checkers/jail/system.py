@@ -12,8 +12,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def call(name: str, *arguments: Any) -> int:
     """Call a function of the C library; raise an OSError that names the function if it fails."""
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    found = int(getattr(LIBC, name)(*words))
-    if found == -1:
+    result = int(getattr(LIBC, name)(*words))
+    if result == -1:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
-    return found
+    return result

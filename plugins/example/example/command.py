@@ -7,8 +7,8 @@ def best_table(points):
     """Return the best checkpoint of every task, from points (one row per checkpoint, task and metric)."""
     rows = [
         (task, metric, row["family"], row["size"], harness.Measured(row["value"], row["stderr"]))
-        for (task, metric), own in points.groupby(["task", "metric"])
-        for row in [own.loc[own["value"].idxmax()]]
+        for (task, metric), group in points.groupby(["task", "metric"])
+        for row in [group.loc[group["value"].idxmax()]]
     ]
     return harness.Table("example", "Best checkpoints", ("task", "metric", "family", "size", "value"), tuple(rows))
 

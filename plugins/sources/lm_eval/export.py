@@ -87,18 +87,18 @@ def _units(tasks: Sequence[Task]) -> Iterator[tuple[Mapping[str, Any] | None, li
         for group in _groups(task):
             together.setdefault(json.dumps(group, sort_keys=True), []).append(task)
     grouped = set[str]()
-    for described, own in together.items():
+    for described, members in together.items():
         group = json.loads(described)
-        if leaves_of(group) <= {name for task in own for name in task.source["leaves"]}:
-            yield group, own
-            grouped |= {task.fingerprint for task in own}
+        if leaves_of(group) <= {name for task in members for name in task.source["leaves"]}:
+            yield group, members
+            grouped |= {task.fingerprint for task in members}
     yield from ((task.source["group"], [task]) for task in tasks if task.fingerprint not in grouped)
 
 
 def _groups(task: Task) -> list[Mapping[str, Any]]:
     """Return the groups of tasks of several kinds that a task is part of; a store of earlier versions has one."""
-    found = task.source.get("part_of") or []
-    return [found] if isinstance(found, Mapping) else list(found)
+    groups = task.source.get("part_of") or []
+    return [groups] if isinstance(groups, Mapping) else list(groups)
 
 
 def _merge(results: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -119,7 +119,7 @@ def _settings(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (from_file | plain).items() if key not in UNUSED} | {"task": name}
 
 
-def _class(own: Any, docs: Sequence[Doc]) -> Any:
+def _class(base: Any, docs: Sequence[Doc]) -> Any:
     """Return a task class that takes its documents from the store and its requests from `ask`."""
     from lm_eval.api.task import ConfigurableTask
 
@@ -130,7 +130,7 @@ def _class(own: Any, docs: Sequence[Doc]) -> Any:
 
     return type(
         "StoredTask",
-        (own or ConfigurableTask,),
+        (base or ConfigurableTask,),
         {
             "download": lambda self, *_, **__: setattr(self, "dataset", {}),
             "eval_docs": property(lambda _: stored),

@@ -60,8 +60,8 @@ def make_tasks(name: str, asked: Asked) -> list[Task]:
         return [_task(leaf.name, [leaf], asked) for leaf in leaves]
     if len({leaf.shape for leaf in leaves}) == 1:
         return [_task(group.name, leaves, asked, group)]
-    own = {"task": group.name + _suffix(leaves, asked), "asked": _given(replace(asked, include_path=()))}
-    mixed = {"part_of": [_tree(group) | own]}  # points and the export aggregate them
+    identity = {"task": group.name + _suffix(leaves, asked), "asked": _given(replace(asked, include_path=()))}
+    mixed = {"part_of": [_tree(group) | identity]}  # points and the export aggregate them
     return [
         replace(task, source={**task.source, **mixed}) for task in (_task(leaf.name, [leaf], asked) for leaf in leaves)
     ]
@@ -81,10 +81,12 @@ def _leaf(name: str, task: Any, asked: Asked) -> Leaf:
         raise UsageError(f"lm_eval:{name} contains images or sound; the harness's engines read text only")
     own_shots = int(task.get_config("num_fewshot") or 0)
     configure(task, asked.num_fewshot, asked.fewshot_seed)
-    groups = [list(own) for _, own in groupby(_instances(name, task, asked), key=lambda instance: instance.doc_id)]
+    groups = [
+        list(instances) for _, instances in groupby(_instances(name, task, asked), key=lambda instance: instance.doc_id)
+    ]
     kind = _kind(name, task, groups)
     unconditional = kind == "choice" and _has_unconditional(groups[0])
-    docs = tuple(_doc(name, task, own, unconditional) for own in groups)
+    docs = tuple(_doc(name, task, instances, unconditional) for instances in groups)
     if kind == "choice" and not all(doc.gold for doc in docs):
         kind = "unjudged"
     generation = _generation(name, groups[0][0].args[1]) if kind == "generate" else None
@@ -107,11 +109,11 @@ def _instances(name: str, task: Any, asked: Asked) -> list[Any]:
 
 
 def _kind(name: str, task: Any, groups: Sequence[Sequence[Any]]) -> str:
-    types = {instance.request_type for own in groups for instance in own}
-    if len(types) > 1 or (types != {"loglikelihood"} and any(len(own) > 1 for own in groups)):
+    types = {instance.request_type for group in groups for instance in group}
+    if len(types) > 1 or (types != {"loglikelihood"} and any(len(group) > 1 for group in groups)):
         raise TaskError(f"lm_eval:{name} makes several kinds of requests for one document ({', '.join(sorted(types))})")
     if types == {"loglikelihood"}:
-        single = all(len(own) == 1 for own in groups)
+        single = all(len(group) == 1 for group in groups)
         return ("cloze" if task.OUTPUT_TYPE == "loglikelihood" else "unjudged") if single else "choice"
     return {"loglikelihood_rolling": "text", "generate_until": "generate"}[types.pop()]
 

@@ -49,10 +49,10 @@ def metrics_of_group(group: Mapping[str, Any], parts: Sequence[tuple[Task, Score
 
 def leaves_of(tree: Mapping[str, Any]) -> set[str]:
     """Return the names of all tasks in a group."""
-    found: set[str] = set()
+    names: set[str] = set()
     for child in tree["children"]:
-        found |= {child} if isinstance(child, str) else leaves_of(child)
-    return found
+        names |= {child} if isinstance(child, str) else leaves_of(child)
+    return names
 
 
 def _metrics(top: str, results: Mapping[str, Any]) -> list[SourceMetric]:
@@ -95,10 +95,10 @@ def results_together(
 
     tasks, stored = dict[str, Any](), dict[tuple[str, int], list[list[Any]]]()
     for task, answers in parts:
-        own = rebuilt(task)
-        tasks |= own
-        stored |= _stored(task, answers, own)
-        for name, made in own.items():
+        rebuilt_tasks = rebuilt(task)
+        tasks |= rebuilt_tasks
+        stored |= _stored(task, answers, rebuilt_tasks)
+        for name, made in rebuilt_tasks.items():
             made.ask = _asks(name, made, task)
     with quiet():
         try:
@@ -226,7 +226,7 @@ def _groups(tree: Mapping[str, Any] | None, tasks: Mapping[str, Any]) -> dict[st
     if tree is None:
         return {}
     metrics = [AggMetricConfig(**metric) for metric in tree["metrics"]] or None
-    group, found = Group(tree["name"], tree["alias"], metrics, tree["metadata"]), dict[str, Any]()
+    group, inner_groups = Group(tree["name"], tree["alias"], metrics, tree["metadata"]), dict[str, Any]()
     for child in tree["children"]:
         if isinstance(child, str):
             if child in tasks:
@@ -234,5 +234,5 @@ def _groups(tree: Mapping[str, Any] | None, tasks: Mapping[str, Any]) -> dict[st
             continue
         inner = _groups(child, tasks)
         group.add(inner[child["name"]])
-        found |= inner
-    return {tree["name"]: group} | found
+        inner_groups |= inner
+    return {tree["name"]: group} | inner_groups
