@@ -101,8 +101,10 @@ def read_lines(stream: TextIO) -> Iterator[str]:
         yield line
 
 
-def parse_json(text: str) -> Json:
+def parse_json(text: str, *, once: bool = False) -> Json:
     r"""Return a JSON value; raise ValueError for invalid JSON, too deep nesting, and lone surrogates.
+
+    An object that has a key twice raises ValueError with `once`; otherwise the last value counts.
 
     >>> parse_json('["\\ud83d\\ude00"]')
     ['😀']
@@ -112,12 +114,24 @@ def parse_json(text: str) -> Json:
     ValueError: it has half of a surrogate pair, '\ud800', which is not a character
     """
     try:
-        value: Json = json.loads(text)
+        value: Json = ONCE.decode(text) if once else json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if SURROGATE.search(text):
         expect_characters(json.dumps(value, ensure_ascii=False))
     return value
+
+
+def _expect_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {twice!r} twice; remove one of them")
+    return found
+
+
+ONCE = json.JSONDecoder(object_pairs_hook=_expect_once)
 
 
 def expect_characters(text: str) -> None:

@@ -20,6 +20,7 @@ from harness.evaluation.plan import Failure, Job, Plan, Setup
 from harness.evaluation.sampling import SampleRun
 from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requests_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask
+from harness.evaluation.vocabulary import expect_known
 from harness.evaluation.writing import CellWriter
 from harness.host.origins import PLUGIN_ERRORS, is_interrupt
 from harness.store.cells import Store
@@ -150,6 +151,7 @@ class Suite:
             future = self.pool.ahead(job, claim.task)
             try:
                 encoded = future.result()
+                expect_known(encoded, claim.task, job.info)
             except EngineError as error:
                 self._fail(job.checkpoint.label, error)
                 return  # the tokenizer does not load

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -67,6 +68,11 @@ class EncodedTask:
     n_tokens: Ints
     truncated: Bools
     joined: int = 0
+
+    @cached_property
+    def largest(self) -> int:
+        """Return the largest token id."""
+        return max((max(map(max, (r.context or (0,), *r.continuations))) for r in self.requests), default=0)
 
     @property
     def total_tokens(self) -> int:
@@ -120,6 +126,11 @@ class EncodedPrompts:
     prompts: tuple[tuple[int, ...], ...]
     truncated: Bools
     max_tokens: int
+
+    @cached_property
+    def largest(self) -> int:
+        """Return the largest token id."""
+        return max((max(prompt, default=0) for prompt in self.prompts), default=0)
 
     @property
     def total_tokens(self) -> int:

@@ -97,7 +97,7 @@ def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[s
         if not line.strip():
             continue
         try:
-            row = parse_json(line)
+            row = parse_json(line, once=True)
         except ValueError as error:
             raise TaskError(f"{file}, line {number}: {error}; expected one JSON object per line") from error
         yield _object(row, f"{file}, line {number}")
@@ -105,7 +105,7 @@ def _json_lines(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[s
 
 def _json_file(stream: TextIO, file: Path, _: Sequence[str]) -> Iterator[dict[str, Json]]:
     try:
-        value = parse_json(read_all(stream))
+        value = parse_json(read_all(stream), once=True)
     except UnicodeDecodeError:
         raise
     except ValueError as error:

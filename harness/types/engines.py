@@ -31,7 +31,8 @@ class EngineInfo:
 
     `dtype`, `quantisation` and `max_length` (tokens of the longest scored sequence) are part of the identity of
     every cell; `load_tokenizer` is called only to tokenise prompts. `shape` is equal for checkpoints between
-    which `Engine.swap` can exchange weights.
+    which `Engine.swap` can exchange weights. `vocabulary` is the number of tokens that the model knows, which the
+    tokenizer may exceed as long as no prompt has such a token; None if unknown.
     """
 
     dtype: str
@@ -39,6 +40,7 @@ class EngineInfo:
     load_tokenizer: Callable[[], Tokenizer]
     quantisation: str = "none"
     shape: str = ""
+    vocabulary: int | None = None
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import Request
+from harness import EngineError, Request
 from harness.types import Bools, Floats
 from harness_plugins.engines.last_block import LastBlock, find_last_block
 from harness_plugins.engines.packing import Batch
@@ -74,6 +74,7 @@ class Forwards:
         self.chunk = CHUNK[device.split(":", maxsplit=1)[0]]
         self.head = Float32Head(model)
         self.gathers = True
+        self.vocabulary = max(model.config.get_text_config().vocab_size, _rows_of_embedding(model))
         self.rope_grows = rope_grows(model.config.get_text_config().to_dict())
         self.prefix = Prefix(model, device)
 
@@ -158,6 +159,7 @@ class Forwards:
             at += range(end - row.n_scored, end)
             target += row.ids[-row.n_scored :]
             slot += [i] * row.n_scored
+        self.expect_known(ids, target)
         read, *scored = self._upload(ids, *_places(at), target, slot)
         return self._answer({"input_ids": read, "use_cache": False}, scored, len(rows))
 
@@ -165,6 +167,7 @@ class Forwards:
         """Score the choices of a batch of trees, each after the prefix `shared`."""
         import torch
 
+        self.expect_known(batch.ids, batch.target, shared)
         rows = (batch.ids, batch.position, batch.tree, batch.branch)
         ids, position, tree, branch, *scored = self._upload(*rows, *_places(batch.at), batch.target, batch.slot)
         with torch.inference_mode():
@@ -175,6 +178,14 @@ class Forwards:
                 self.prefix.read(shared, self.dtype)
                 inputs |= {"past_key_values": self.prefix.cache_for(*batch.ids.shape), "use_cache": True}
         return self._answer(inputs, scored, batch.n_slots)
+
+    def expect_known(self, *ids: Any) -> None:
+        """Raise EngineError for a token id beyond the vocabulary, which would end the process on a GPU."""
+        largest = max((int(np.max(part)) for part in ids if len(part)), default=0)
+        if largest >= self.vocabulary:
+            raise EngineError(
+                f"the model has no token {largest}: its vocabulary has {self.vocabulary} tokens; use its own tokenizer"
+            )
 
     def _upload(self, *arrays: Any) -> list[Any]:
         """Return arrays of integers as tensors on the device, with one transfer for all of them."""
@@ -205,6 +216,7 @@ class Forwards:
         """Return a cache with `shared` for each row; its forward pass runs once for all batches after it."""
         import torch
 
+        self.expect_known(shared)
         with torch.inference_mode():
             self.prefix.read(shared, self.dtype)
             return self.prefix.cache(rows)
@@ -254,6 +266,14 @@ class Forwards:
 
     def _all_logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         return self.model(**inputs).logits.flatten(0, 1)[at]
+
+
+def _rows_of_embedding(model: Any) -> int:
+    """Return the number of rows of the embedding, which config.json may understate; 0 if unknown."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):
+        return 0
 
 
 def _places(at: Any) -> tuple[Any, Any]:

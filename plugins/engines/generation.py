@@ -2,7 +2,7 @@
 
 Prompts of equal length are batched, so that no padding is needed and every generating architecture is supported. Their
 common prefix is read once if the module shares prefixes exactly. Random numbers come from the seed of each sample.
-Texts are drawn from the distribution of the model: only EOS is taken from generation_config.json.
+Texts are drawn from the distribution of the model: only EOS is taken from generation_config.json (drawn_texts.py).
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ import numpy as np
 
 from harness import EngineError, OutOfMemory, Sample, SampleRequest
 from harness.engines import common_prefix
+from harness_plugins.engines.drawn_texts import before_stops, special_tokens, text_after
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.packing import LEAST_SHARED
 
 WINDOW = 256  # requests sorted together
 KEPT = {"cpu": 2**14, "cuda": 2**18}  # largest number of tokens in the key-value cache
-HARMLESS = {  # keys of generation_config.json: tokens, lengths, and those that a task or suite sets itself
-    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version", "max_length",
-    "max_new_tokens", "do_sample", "temperature", "top_p", "use_cache", "cache_implementation",
-}  # fmt: skip
-BEFORE = 8  # tokens of the prompt decoded with a sample, for its leading space
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Ends:
 
     def __init__(self, draws: Sequence[Draw], tokenizer: Any, eos: frozenset[int]) -> None:
         self.draws, self.tokenizer = draws, tokenizer
-        special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special = special_tokens(tokenizer)
         self.eos = [eos | {special[stop] for stop in draw.request.stop if stop in special} for draw in draws]
         self.begin = len(draws[0].request.prompt)
         self.ends = [0] * len(draws)
@@ -81,18 +77,8 @@ class Ends:
         """Return a finished sample from its row of tokens."""
         draw = self.draws[row]
         drawn = tuple(ids[self.begin : self.begin + self.ends[row]])
-        text = self._text(draw.request.prompt, drawn)
-        stops = [text.index(stop) for stop in draw.request.stop if stop in text]
-        text = text[: min(stops, default=len(text))]
+        text = before_stops(text_after(self.tokenizer, draw.request.prompt, drawn), draw.request.stop)
         return Sample(draw.request.key, draw.index, draw.seed, text, drawn, self.finish[row])
-
-    def _text(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """Decode tokens as the continuation of their prompt; an incomplete last character is dropped."""
-        settings = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        before = self.tokenizer.decode(list(prompt[-BEFORE:]), **settings)
-        whole = self.tokenizer.decode([*prompt[-BEFORE:], *ids], **settings)
-        text = whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(list(ids), **settings)
-        return str(text).rstrip("\ufffd")
 
 
 class Choosing:
@@ -185,6 +171,7 @@ class Generator:
         settings = GenerationConfig(
             do_sample=False, max_new_tokens=most, pad_token_id=0, eos_token_id=sorted(eos) or None, use_cache=True
         )
+        self.forwards.expect_known([draw.request.prompt for draw in draws])
         prompts = torch.tensor([draw.request.prompt for draw in draws], device=device)
         try:
             with _without_defaults(model):
@@ -217,13 +204,6 @@ def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
-
-
-def unused_settings(model: Any) -> str:
-    """Return the settings of generation_config.json that would change what is generated and are not applied, or ""."""
-    settings = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
-    named = {name: value for name, value in settings.items() if name not in HARMLESS and not name.startswith("_")}
-    return ", ".join(f"{name} = {value}" for name, value in sorted(named.items()))
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from harness_plugins.engines.sharing import length_of
 from harness_plugins.engines.tokenizers import tokenizer_of
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+VOCABULARIES = ("vocab_size", "padded_vocab_size", "n_vocab")
+TEXT = ("text_config", "llm_config", "language_config", "decoder")  # keys with the config of the language model
 DEFAULT_LENGTH = 2048  # default if config.json has none, as in lm-eval
 QUANTISED = {  # method of quantization_config: packages, one of which transformers needs for it
     "gptq": ("gptqmodel",),
@@ -65,6 +67,7 @@ def inspect(
         load_tokenizer=lambda: tokenizer_of(str(folder), tokenizer_digest(folder), trust_remote_code),
         quantisation=quantisation,
         shape="" if checkpoint.adapter else f"{dtype} {length}",  # other architectures are swapped in
+        vocabulary=vocabulary_of(config),
     )
 
 
@@ -80,6 +83,13 @@ def inspect_installed(checkpoint: Checkpoint, folder: Path, **options: Any) -> E
             f"{' or '.join(modules)}: pip install {modules[0]}, or use --engine vllm"
         )
     return info
+
+
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Return the number of rows of the embedding, or None; it may exceed the number of tokens of the tokenizer."""
+    inner = next((config[name] for name in TEXT if isinstance(config.get(name), Mapping)), config)
+    sizes = [part[name] for part in (config, inner) for name in VOCABULARIES if isinstance(part.get(name), int)]
+    return max(sizes, default=None)
 
 
 def _is_rotary(config: Mapping[str, Any]) -> bool:

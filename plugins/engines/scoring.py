@@ -35,6 +35,7 @@ class Scorer:
     scored: int = 1  # scored tokens of a batch
     row: int = 1  # tokens of a row that several trees are packed in
     rope_switch: int = 0  # tokens above which rotary frequencies change for a whole batch
+    selects: int = 0  # tokens that sparse attention selects; in longer rows the padding decides ties
     forwards: Any = None
     sharing: Any = field(default_factory=Sharing)
     notes: list[str] = field(default_factory=list)
@@ -107,19 +108,22 @@ class Scorer:
         gathered = Gathered(requests)
         while rows:
             batch = rows[: max(1, min(self.batch_tokens // len(rows[0].ids), self.scored // most))]
-            if len(batch[0].ids) - 1 > self.rope_switch:
-                batch = self._of_one_frequency(batch)
+            if len(batch[0].ids) - 1 > min(self.rope_switch, self.selects):
+                batch = self._as_if_alone(batch)
             alone = len(batch[0].ids) if len(batch) == 1 else 0
             answer = self._or_halve(partial(self.forwards.plain, batch), alone)
             if answer:
                 rows = rows[len(batch) :]
                 yield partial(gathered.add, batch, answer)
 
-    def _of_one_frequency(self, batch: Sequence[Row]) -> Sequence[Row]:
-        """Return the first rows of a batch, which would have the same rotary frequencies if they were alone."""
-        self.forwards.forget_length()
-        longest = len(batch[0].ids)
-        shortest = longest if self.forwards.rope_grows else self.rope_switch + 2
+    def _as_if_alone(self, batch: Sequence[Row]) -> Sequence[Row]:
+        """Return the first rows of a batch, for which frequencies and selected tokens are as if they were alone."""
+        longest = shortest = len(batch[0].ids)
+        if longest - 1 > self.rope_switch:
+            self.forwards.forget_length()
+            shortest = longest if self.forwards.rope_grows else self.rope_switch + 2
+        if longest - 1 > self.selects:
+            shortest = longest
         return [row for row in batch if len(row.ids) >= shortest]
 
     def _or_halve(self, forward: Callable[[], Answer], alone: int) -> Answer | None:
@@ -129,6 +133,8 @@ class Scorer:
         """
         try:
             return forward()
+        except EngineError:
+            raise
         except (RuntimeError, MemoryError, IndexError) as error:
             if not _is_out_of_memory(error):
                 raise EngineError(f"the forward pass failed: {error}") from error

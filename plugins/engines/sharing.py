@@ -23,6 +23,7 @@ from harness_plugins.engines.upcast import in_float32
 LONGEST = 4096  # largest tree that is packed, in tokens; the mask is quadratic in it
 SHORTEST = 48  # smallest context of a model that fits the canary, in tokens
 WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_window_size", "attention_chunk_size")
+SELECTED = ("index_topk",)  # keys of a config with the number of tokens that sparse attention selects
 KINDS = ("layer_types", "layers_block_type", "block_types")  # keys of a config with the types of its layers
 STATES = ("mamba", "linear_attention", "recurrent", "recurrence")  # types of layers with a recurrent state
 TOLERANCE = 5e-5  # tolerance for two exact passes in float32, relative to 1 + |log-probability|
@@ -55,7 +56,9 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
     """Decide what a module with these weights can share; `context` is its largest sequence length.
 
     `settle_head` must be called before, so that logits of single positions equal those of full rows. Packing replaces
-    the masks of layers with a sliding window, so that trees longer than the window are never packed.
+    the masks of layers with a sliding window, so that trees longer than the window are never packed. Sparse attention
+    selects tokens by scores that are often tied at 0, and ties are decided by the length of the row: rows in which all
+    tokens are selected are packed only.
     """
     config = forwards.model.config.get_text_config()
     why_not = "" if context >= SHORTEST else f"its context of {context} tokens is too short for the canary"
@@ -70,7 +73,7 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
             return Sharing(why_not=why_not)
         why_not = _try(_prefix_differs, forwards, requests, expected, context)
         lasting = _is_telling(forwards, requests)
-    windows = [n for name in WINDOWS if isinstance(n := getattr(config, name, None), int)]
+    windows = [n for name in WINDOWS + SELECTED if isinstance(n := getattr(config, name, None), int)]
     switch = rope_switch(config.to_dict()) or LONGEST
     return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not, lasting)
 

@@ -26,6 +26,15 @@ class HFTokenizer:
         cuts = find_cuts(self.inner.backend_tokenizer.to_str()) if _is_plain(self.inner) else None
         self.parts = PartEncoder(cuts, self._encode_alone) if cuts else None
 
+    @property
+    def size(self) -> int:
+        """Return the number of tokens, added ones included."""
+        return len(self.inner)
+
+    def token(self, number: int) -> str:
+        """Return the text of a token."""
+        return str(self.inner.convert_ids_to_tokens(number))
+
     def last_cut(self, text: str) -> int:
         """Return the last place where texts that start with this one can be encoded in two parts; 0 if none is known.
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import Checkpoint, ChoiceScore, Request, Sample, SampleRequest
+from harness import Checkpoint, ChoiceScore, EngineError, OutOfMemory, Request, Sample, SampleRequest
 from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tokenizer_digest
 from harness_plugins.engines.causality import expect_causal
+from harness_plugins.engines.drawn_texts import note_of_unused
 from harness_plugins.engines.forwards import Forwards
-from harness_plugins.engines.generation import Generator, unused_settings
+from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.inspection import DEFAULT_LENGTH, LENGTHS, device_of, inspect, inspect_installed
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
 from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed
@@ -31,6 +32,7 @@ from harness_plugins.engines.merging import add_adapter
 from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.scoring import BATCHES, Scorer
 from harness_plugins.engines.sharing import (
+    SELECTED,
     Sharing,
     length_of,
     sharing_of,
@@ -164,10 +166,11 @@ class TransformersEngine:
         name = type(model).__name__
         self.context = max(length_of(config.to_dict(), LENGTHS) or 0, self.settings.max_length)
         scorer.rope_switch = rope_switch(config.to_dict()) or self.context
-        if why_not := forwards.settle_head():
+        scorer.selects = length_of(config.to_dict(), SELECTED) or self.context
+        if why_not := self._settled(forwards):
             scorer.note(f"{name} computes all logits with its own head: {why_not}")
         if not known.lasting:
-            expect_causal(forwards, min(self.context, scorer.rope_switch))
+            expect_causal(forwards, min(self.context, scorer.rope_switch, scorer.selects))
         if known.lasting:
             scorer.sharing = sharing_with_other_weights(forwards, known, self.context)
         else:
@@ -178,6 +181,18 @@ class TransformersEngine:
         if scorer.sharing.why_not:
             limit = f"{scorer.sharing} only" if scorer.sharing.reach or scorer.sharing.prefixes else "nothing"
             scorer.note(f"{name} shares {limit}: {scorer.sharing.why_not}")
+
+    def _settled(self, forwards: Forwards) -> str:
+        """Return why a module computes logits with its own head, or ""; raise EngineError if it computes none."""
+        try:
+            why_not: str = forwards.settle_head()
+        except Exception as error:  # a module may raise any error in a dtype that it does not support
+            dtype, first = self.settings.dtype, str(error).split("\n", maxsplit=1)[0]
+            if isinstance(error, MemoryError) or "out of memory" in str(error):
+                raise OutOfMemory(f"24 tokens do not fit into memory beside the weights: {first}") from error
+            advice = "" if dtype == "float32" else "; use -O dtype=float32"
+            raise EngineError(f"{type(self.model).__name__} does not compute in {dtype}: {first}{advice}") from error
+        return why_not
 
     def prefetch(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Start to read the next checkpoint: weights for the current module, or another module.
@@ -222,8 +237,9 @@ class TransformersEngine:
         """Draw the samples of requests, batched by prompt length, never across cells."""
         settings = self.settings
         tokenizer = tokenizer_of(str(self.folder), tokenizer_digest(self.folder), settings.trust_remote_code).inner
-        if unused := unused_settings(self.model):
-            self.scorer.note(f"texts are drawn without the settings of generation_config.json: {unused}")
+        beside = self.model.generation_config
+        if note := note_of_unused(beside.to_diff_dict() if beside else {}):
+            self.scorer.note(note)
         shares = self.scorer.sharing.prefixes and settings.max_length <= self.scorer.sharing.reach
         yield from Generator(self.scorer.forwards, tokenizer, settings.max_length, shares).generate(requests)
 

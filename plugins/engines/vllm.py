@@ -12,12 +12,15 @@ from typing import Any
 
 import harness
 from harness import Checkpoint, EngineError, EngineInfo
-from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tensors_digest
+from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tensors_digest, tokenizer_digest
 from harness_plugins.engines.inspection import inspect as inspect_transformers
 from harness_plugins.engines.merging import merged_folder
 from harness_plugins.engines.vllm_engine import Settings, VllmEngine
 
 OWN = {"max_model_len": "max_length", "model": "a family"}  # vLLM's option names: the harness's names for them
+FIXED = {  # options that would change results of the same identity
+    "generation_config", "logprobs_mode", "override_generation_config", "skip_tokenizer_init", "tokenizer",
+}  # fmt: skip
 
 
 def has_cuda() -> bool:
@@ -42,6 +45,8 @@ def inspect(
     """Resolve dtype and max_length as the transformers engine does; report weight and cache types as quantisation."""
     for name in set(options) & set(OWN):
         raise EngineError(f"{checkpoint.label}: option {name} is set by the harness; use {OWN[name]} instead")
+    if fixed := sorted(set(options) & FIXED):
+        raise EngineError(f"{checkpoint.label}: option {fixed[0]} would change results without a trace; leave it out")
     _expect_no_others(checkpoint, folder)
     settings: dict[str, Any] = {"dtype": dtype, "max_length": max_length, "trust_remote_code": trust_remote_code}
     info: EngineInfo = inspect_transformers(checkpoint, folder, device="cuda" if has_cuda() else "cpu", **settings)
@@ -51,9 +56,14 @@ def inspect(
     shape = (
         ""
         if checkpoint.adapter
-        else f"{config_digest(folder)} {own_ends(folder)} {info.dtype} {tensors_digest(folder)} vllm"
+        else f"{_texts_of(folder)} {config_digest(folder)} {info.dtype} {tensors_digest(folder)} vllm"
     )
     return replace(info, quantisation=", ".join(kinds), shape=shape)
+
+
+def _texts_of(folder: Path) -> str:
+    """Return what an engine reads once for all weights that it serves: the tokenizer, and the ends of texts."""
+    return f"{tokenizer_digest(folder)} {own_ends(folder)}"
 
 
 def _expect_no_others(checkpoint: Checkpoint, folder: Path) -> None:

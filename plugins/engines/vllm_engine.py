@@ -20,6 +20,7 @@ import numpy as np
 
 from harness import Checkpoint, ChoiceScore, EngineError, OutOfMemory, Request, Sample, SampleRequest
 from harness.engines import weight_files
+from harness_plugins.engines.drawn_texts import note_of_unused, settings_beside
 from harness_plugins.engines.memory import ReadAhead
 from harness_plugins.engines.processes import WINDOW, Batch, Child, ChildDied
 from harness_plugins.engines.vllm_asks import differs
@@ -142,6 +143,7 @@ class VllmEngine:
 
     def generate(self, requests: Iterable[SampleRequest]) -> Iterator[Sample]:
         """Draw the samples of requests, one cell at a time."""
+        self._note(filter(None, [note_of_unused(settings_beside(self.folder))]))
         for _, cell in groupby(requests, key=lambda request: request.cell):
             fitting = (self._fitting(request) for request in cell)
             for request, (index, text, ids, finish) in self._stream("generate", fitting):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import version
 from math import inf
 from typing import Any
 
+from harness_plugins.engines.drawn_texts import before_stops, special_tokens, text_after
 from harness_plugins.engines.vllm_asks import (
     WAYS,
     Answer,
@@ -185,7 +187,14 @@ class Vllm:
         draws = (draw for request in requests for draw in _draws_of(request))
         for (request, index), output in self.run(draws, self._sample_params):
             (completion,) = output.outputs
-            yield request.key, index, completion.text, tuple(completion.token_ids), completion.finish_reason
+            ids = tuple(completion.token_ids)
+            text = before_stops(text_after(self.engine.tokenizer, request.prompt, ids), request.stop)
+            yield request.key, index, text, ids, completion.finish_reason
+
+    @cached_property
+    def _special(self) -> dict[str, int]:
+        """Return the special tokens that the model can draw."""
+        return {text: i for text, i in special_tokens(self.engine.tokenizer).items() if i < self.vocabulary}
 
     def _sample_params(self, draw: Any) -> Any:
         from vllm import SamplingParams
@@ -196,6 +205,8 @@ class Vllm:
             top_p=request.top_p,
             max_tokens=min(request.max_tokens, self.max_length - len(request.prompt)),
             stop=list(request.stop),
+            stop_token_ids=[self._special[stop] for stop in request.stop if stop in self._special],
+            skip_special_tokens=True,
             seed=request.seed + index,
         )
 
@@ -235,6 +246,9 @@ class Vllm:
     def _add(self, item: Any, params: Any) -> None:
         self.asks += 1
         name = str(self.asks)
+        largest = max(*_prompt(item), *(item.lasts if isinstance(item, Ask) else ()), 0)
+        if largest >= self.vocabulary:  # the rows that pad the embedding are no weights of the model
+            raise ValueError(f"the model has no token {largest}: its vocabulary has {self.vocabulary} tokens")
         self.held[name] = item
         self.held_tokens += self._size(item)
         self.engine.add_request(name, {"prompt_token_ids": list(_prompt(item))}, params)

@@ -193,6 +193,32 @@ def test_dynamic_frequencies_do_not_depend_on_longer_sequences_read_before(tmp_p
         assert all(found[key][k] == pytest.approx(expected[key, k], abs=1e-4) for key, k in expected)
 
 
+SPARSE = transformers.DeepseekV32Config(
+    **{**TINY, "num_key_value_heads": 2, "num_hidden_layers": 1}, **EXPERTS, n_routed_experts=4, n_shared_experts=1,
+    n_group=1, topk_group=1, moe_intermediate_size=16, first_k_dense_replace=1, kv_lora_rank=8, q_lora_rank=8,
+    qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, index_topk=16, index_n_heads=1, index_head_dim=16,
+)  # fmt: skip
+
+
+def test_sparse_attention_selects_the_tokens_of_a_row_alone(tmp_path):
+    """Tied scores are selected by the length of the row: padding changed log-probabilities by up to 3 nats."""
+    saved(tmp_path, SPARSE)
+    requests = [replace(r, key=i) for i, r in enumerate(asked() + with_longer_choices())]
+    requests += [Request(i, r.context[:7], r.continuations) for i, r in enumerate(asked(), len(requests))]
+    one_by_one = scored(tmp_path, requests, "float32", share=False, batch_tokens=1)
+    for settings in ({"share": False}, {}):
+        together = scored(tmp_path, requests, "float32", **settings)
+        assert all(together[key] == pytest.approx(one_by_one[key], abs=1e-4) for key in one_by_one)
+
+
+def test_a_model_that_does_not_compute_in_half_precision_is_named(tmp_path):
+    """XLNet adds masks in float32, which ended in a RuntimeError of torch."""
+    settings = {"vocab_size": 200, "d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 48}
+    saved(tmp_path, transformers.XLNetConfig(**settings))
+    with pytest.raises(EngineError, match=r"XLNetLMHeadModel does not compute in bfloat16: .*; use -O dtype=float32"):
+        scored(tmp_path, asked(), "bfloat16")
+
+
 ENCODER = {"vocab_size": 200, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "pad_token_id": 0}
 NOT_CAUSAL = {
     "bert": transformers.BertConfig(**ENCODER, num_attention_heads=2),

@@ -498,3 +498,42 @@ def test_code_of_a_checkpoint_runs_only_when_trusted_and_is_recorded(host: Plugi
     same.check()
     other = harness.open_store(tmp_path / "t", registries=host)
     np.testing.assert_allclose(store.scores()["logprob"], other.scores()["logprob"], atol=1e-5)
+
+
+def with_surplus_tokens(host: PluginHost, folder: Path) -> Path:
+    """Copy a checkpoint whose tokenizer got two tokens that its embedding has no rows for."""
+    shutil.copytree(located(host, "aster:w32l2@1600")[1], folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    tokenizer.add_tokens([f"<{i}>" for i in range(rows + 2 - len(tokenizer))])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def task_of(name: str, *contexts: str) -> harness.Task:
+    docs = (harness.Doc(str(i), (text,), (" a", " b"), ("a", "b"), (0,)) for i, text in enumerate(contexts))
+    return harness.Task(name, "choice", tuple(docs), "")
+
+
+def test_a_token_beyond_the_embedding_is_named_and_other_tasks_are_scored(host: PluginHost, tmp_path):
+    """Tokens were added without resizing: an IndexError on a CPU, and the end of the process on a GPU."""
+    folder = with_surplus_tokens(host, tmp_path / "own")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    last = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
+    tasks = [task_of("good", "The flag", "The town"), task_of("bad", "The flag", f"The {last}")]
+    summary = harness.evaluate([str(folder)], tasks, tmp_path / "store", engine="transformers", registries=host)
+    assert summary.written == 1
+    (failure,) = summary.failures
+    size = len(tokenizer)
+    told = f"document 1: the model has no token {size - 1}, {last!r}, because its vocabulary has {size - 2} tokens"
+    assert f"{told}, and its tokenizer {size}; use the tokenizer" in str(failure)
+
+
+def test_an_engine_refuses_a_token_beyond_the_embedding(host: PluginHost):
+    with open_engine(*located(host, "aster:w32l2@1600")) as engine:
+        rows = engine.scorer.forwards.vocabulary
+        for request in (Request(0, (1, rows), ((2,), (3,))), Request(0, (1, 2), ((3,), (4, rows)))):
+            with pytest.raises(EngineError, match=f"^the model has no token {rows}: its vocabulary has {rows} tokens"):
+                list(engine.score([request]))
+        with pytest.raises(EngineError, match=f"^the model has no token {rows}"):
+            list(engine.generate([harness.SampleRequest(0, (1, rows), 2)]))

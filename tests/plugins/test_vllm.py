@@ -150,6 +150,44 @@ def test_greedy_texts_equal_the_transformers_engines(engine, transformers_engine
         assert found[sample.key] == (sample.ids, sample.text, sample.finish)
 
 
+def chatty(folder: Path) -> Path:
+    """Copy a checkpoint whose full stop is a special token, with settings beside the weights and a second EOS."""
+    shutil.copytree(located("aster:w96l3@1600")[1], folder)
+    tokenizer = folder / "tokenizer.json"
+    found = json.loads(tokenizer.read_text())
+    end, second = (found["model"]["vocab"][token] for token in (".", "\u0120of"))
+    found["added_tokens"].append({**found["added_tokens"][0], "id": end, "content": ".", "special": True})
+    tokenizer.write_text(json.dumps(found))
+    beside = {"eos_token_id": [0, second], "repetition_penalty": 5.0, "temperature": 0.1, "max_new_tokens": 2}
+    (folder / "generation_config.json").write_text(json.dumps(beside))
+    return folder
+
+
+def test_special_tokens_end_texts_and_settings_beside_the_weights_do_not_apply(tmp_path):
+    """A stop text that is a special token was never found; EOS of generation_config.json counts, nothing else does."""
+    folder, checkpoint = chatty(tmp_path / "chatty"), Checkpoint("fam", "s", 1, 0, "")
+    tokenizer = inspect(checkpoint, folder).load_tokenizer()
+    texts = ["Tom lives in the town of", "The flag of", "Tom is older than", "The sum of 3 and 4 is", "Anna", "The"]
+    encoded = enumerate(tokenizer.encode_batch(texts))
+    asked = [SampleRequest((i, stop), (0, *ids), 12, stop=stop) for i, ids in encoded for stop in ((), (".", "x"))]
+    with open_engine(checkpoint, folder, **OPTIONS) as vllm:
+        found = {sample.key: sample for sample in vllm.generate(asked)}
+        (note,) = [note for note in vllm.describe()["notes"] if "generation_config" in note]
+    with open_transformers(checkpoint, folder) as other:
+        expected = {sample.key: sample for sample in other.generate(asked)}
+        assert note in other.describe()["notes"]
+    assert found == expected
+    ends = {sample.ids[-1] for sample in found.values() if sample.finish == "stop"}
+    assert len(ends) >= 2, found
+    assert any(len(found[i, (".", "x")].ids) < len(found[i, ()].ids) for i in range(len(texts)))
+
+
+def test_options_of_vllm_that_would_change_texts_are_refused():
+    for name in ("generation_config", "override_generation_config", "tokenizer"):
+        with pytest.raises(EngineError, match=f"option {name} would change results without a trace; leave it out"):
+            inspect(*located("aster:w96l3@1600"), **{name: "auto"})
+
+
 def test_small_batches_give_the_same_and_bfloat16_is_near(engine, transformers_engine):
     asked = requests(16)
     with open_engine(*located("aster:w96l3@1600"), max_num_batched_tokens=300, max_num_seqs=2, **OPTIONS) as small:

@@ -511,6 +511,17 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path):
         load_task(read_task_file(path))
 
 
+@pytest.mark.parametrize("row", ['{"q": "x", "g": 0, "g": 1}', '{"q": "x", "g": 0, "in": {"a": [{"g": 1, "g": 1}]}}'])
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_document_that_gives_a_key_twice_is_refused(tmp_path, suffix, row):
+    """The last one counted: a merged file had the gold label of another one."""
+    path = write_task(tmp_path, CHOICE.replace("docs.jsonl", f"docs.{suffix}"))
+    (path / f"docs.{suffix}").write_text(f"{row}\n")
+    where = ", line 1" if suffix == "jsonl" else ""
+    with pytest.raises(TaskError, match=rf"docs.{suffix}{where}: an object has the key 'g' twice; remove one of them"):
+        load_task(read_task_file(path))
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400"])
 def test_a_choice_that_is_missing_in_a_table_is_not_the_text_nan(tmp_path, value):
     path = write_task(tmp_path, CHOICE)
