@@ -43,6 +43,7 @@ class Cli(click.Group):
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]  # click's own has one more overload
         """Run a command; exit with 1 for a HarnessError and with 2 for a usage error."""
         args = list(sys.argv[1:] if args is None else args)
+        built_in = dict(self.commands)
         try:
             return super().main(args, **extra)
         except HarnessError as error:
@@ -55,6 +56,8 @@ class Cli(click.Group):
                 raise
             say(f"harness: {error.filename or 'a file'}: {error.strerror or error}")
             sys.exit(1)
+        finally:
+            self.commands = built_in  # commands of plugins belong to the run that loaded them
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse the group's arguments; exit with status 130 after Ctrl-C."""

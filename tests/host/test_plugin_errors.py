@@ -249,3 +249,9 @@ def test_what_a_plugin_prints_does_not_mix_with_json(tmp_path):
     result = run("-p", tmp_path / "loud.py", "ls", "laws", "--json")
     assert json.loads(result.stdout)
     assert "I am here" in result.stderr
+
+
+def test_commands_of_a_plugin_are_gone_after_the_run_that_loaded_it(plugin):
+    assert run("-p", plugin, "boom").exit_code == 1
+    assert "boom" not in main.commands
+    assert "No such command 'boom'" in run("boom").output
