@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.host import PluginHost
 from tests.conftest import published
 
 
@@ -86,8 +88,10 @@ WIDE = ["--map", "value=piqa", "--map", "6 * params * tokens=flops", "--map", "d
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) | {"import"}))
-def test_every_command_that_reads_points_has_the_options_of_points(command: str):
-    options = {name for parameter in main.commands[command].params for name in parameter.opts}
+def test_every_command_that_reads_points_has_the_options_of_points(command: str, host: PluginHost):
+    group = click.Group(commands=dict(main.commands))
+    host.add_commands(group)
+    options = {name for parameter in group.commands[command].params for name in parameter.opts}
     assert {"--map", "--where", "--label"} <= options
 
 
