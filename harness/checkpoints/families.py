@@ -14,7 +14,7 @@ from harness.checkpoints.family_files import FLOPS, load_family
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.hub import MARK, locate_on_hub
 from harness.checkpoints.steps import parse_steps
-from harness.checkpoints.weights import Sizes, measure
+from harness.checkpoints.weights import Sizes, measure, read_config
 from harness.errors import FamilyError, UsageError, choose, nearest, suggest
 from harness.host.registries import Registries
 from harness.types import Checkpoint, Family
@@ -163,24 +163,25 @@ def active_params(checkpoint: Checkpoint) -> float:
     return checkpoint.features.get(ACTIVE, float(checkpoint.params or 0))
 
 
-def notes_on_experts(checkpoints: Iterable[tuple[Checkpoint, Path]]) -> list[str]:
-    """Return a note on the FLOPs of the mixtures of experts among completed checkpoints, one per family and size."""
+def notes_on_counts(checkpoints: Iterable[tuple[Checkpoint, Path]]) -> list[str]:
+    """Return notes on parameters and FLOPs that are unknown, or those of experts: one per family and size."""
     notes = dict[tuple[str, str], str]()
     for checkpoint, folder in checkpoints:
-        name, active = f"{checkpoint.family}:{checkpoint.size}", checkpoint.features.get(ACTIVE)
-        if (
-            active is None
-            and checkpoint.flops is None
-            and checkpoint.tokens is not None
-            and measure(folder).has_experts
-        ):
-            notes[checkpoint.family, checkpoint.size] = (
-                f"{name} is a mixture of experts, and its files do not say how many parameters a token uses: its FLOPs "
-                f"stay unknown; set {ACTIVE} in [features], or flops, in the family file"
-            )
-        elif active is not None and checkpoint.flops_convention.endswith("_active") and checkpoint.flops is not None:
-            notes[checkpoint.family, checkpoint.size] = (
-                f"{name} is a mixture of experts: its FLOPs count the {active:.4g} parameters that a token uses, of "
-                f"{checkpoint.params:.4g}"
-            )
+        if note := _note_on_counts(checkpoint, folder):
+            notes[checkpoint.family, checkpoint.size] = f"{checkpoint.family}:{checkpoint.size} {note}"
     return list(notes.values())
+
+
+def _note_on_counts(checkpoint: Checkpoint, folder: Path) -> str:
+    active, flops = checkpoint.features.get(ACTIVE), checkpoint.flops
+    if active is not None and flops is not None and checkpoint.flops_convention.endswith("_active"):
+        total = "" if checkpoint.params is None else f", of {checkpoint.params:.4g}"
+        return f"is a mixture of experts: its FLOPs count the {active:.4g} parameters that a token uses{total}"
+    if active is None and flops is None and checkpoint.tokens is not None and measure(folder).has_experts:
+        return (
+            f"is a mixture of experts, and its files do not say how many parameters a token uses: its FLOPs stay "
+            f"unknown; set {ACTIVE} in [features], or flops, in the family file"
+        )
+    if checkpoint.params is None and "quantization_config" in read_config(folder):
+        return "has quantised weights, which do not say how many parameters it has; set params in the family file"
+    return ""

@@ -20,7 +20,8 @@ EMBEDDING = re.compile(
     r"|(^|\.)embeddings\.weight$|" + POSITION.pattern
 )
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$|^output\.weight$")
-BUFFER = re.compile(r"(inv_freq|masked_bias)$")  # saved by older versions, not trained
+BUFFER = re.compile(r"(inv_freq|masked_bias|weight_scale|weight_scale_inv)$")  # older versions; scales of FP8
+PACKED = {"U8", "I16", "I32"}  # types of integers that have several weights each
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 WIDTH = ("hidden_size", "n_embd", "d_model")
@@ -155,11 +156,16 @@ def measure(folder: Path) -> Sizes:
 
 
 def _parameters(folder: Path, config: dict[str, Json]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all parameters, without buffers and without layers that predict later tokens in training."""
+    """Return the shapes of all parameters, without buffers and without layers that predict later tokens in training.
+
+    Nothing is returned for weights of which several are packed into one integer (GPTQ, AWQ, bitsandbytes, MXFP4).
+    """
+    headers = {name: header for file in safetensors_files(folder) for name, header in tensor_headers(file).items()}
+    if any(dtype in PACKED and len(shape) > 1 and not MASK.search(name) for name, (dtype, shape) in headers.items()):
+        return {}
     return {
         name: shape
-        for file in safetensors_files(folder)
-        for name, shape in tensor_shapes(file).items()
+        for name, (_, shape) in headers.items()
         if not BUFFER.search(name) and not (MASK.search(name) and len(shape) != 1) and not _beyond(name, config)
     }
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness import Checkpoint
-from harness.checkpoints.families import active_params, complete, notes_on_experts
+from harness.checkpoints.families import active_params, complete, notes_on_counts
 from harness.checkpoints.weights import measure
 from harness.fitting.columns import check_units
 from harness.fitting.wide_points import FILLED, completed
@@ -66,7 +66,7 @@ def test_a_mixture_of_experts_counts_what_a_token_uses(tmp_path, shapes, config,
     for convention, without in (("6ND_non_embedding", 80), ("6ND_head", 40)):
         known = complete(mixture(flops_convention=convention), tmp_path)
         assert (known.flops, known.flops_convention) == (6 * (active - without) * 1000, f"{convention}_active")
-    (note,) = notes_on_experts([(known, tmp_path)])
+    (note,) = notes_on_counts([(known, tmp_path)])
     assert f"mix:a is a mixture of experts: its FLOPs count the {active} parameters" in note
 
 
@@ -87,7 +87,7 @@ def test_a_mixture_whose_files_do_not_say_what_a_token_uses_has_no_silent_flops(
     folder = write(tmp_path, BODY | shapes, **config)
     known = complete(mixture(), folder)
     assert (known.flops, "params_active" in known.features) == (None, False)
-    (note,) = notes_on_experts([(known, folder)])
+    (note,) = notes_on_counts([(known, folder)])
     assert "its FLOPs stay unknown; set params_active in [features], or flops, in the family file" in note
     given = complete(mixture(features={"params_active": 100.0}), folder)
     assert (given.flops, given.flops_convention) == (6e5, "6ND_active")
@@ -98,7 +98,7 @@ def test_a_mixture_whose_files_do_not_say_what_a_token_uses_has_no_silent_flops(
 def test_flops_of_the_family_file_go_before_those_of_active_parameters(tmp_path):
     folder = write(tmp_path, BODY | ROUTED, num_experts=8, num_experts_per_tok=2)
     known = complete(mixture(flops=7e9, flops_convention="given"), folder)
-    assert (known.flops, known.flops_convention, notes_on_experts([(known, folder)])) == (7e9, "given", [])
+    assert (known.flops, known.flops_convention, notes_on_counts([(known, folder)])) == (7e9, "given", [])
 
 
 @pytest.mark.parametrize("config", [{}, {"num_experts": 0}, {"num_local_experts": 1, "num_experts_per_tok": 2}])
@@ -106,7 +106,7 @@ def test_a_dense_model_has_no_experts(tmp_path, config):
     folder = write(tmp_path, BODY, **config)
     known = complete(mixture(), folder)
     assert (known.params, known.flops, known.flops_convention) == (96, 6 * 96 * 1000, "6ND")
-    assert (known.features, notes_on_experts([(known, folder)])) == ({"width": 4.0, "depth": 1.0}, [])
+    assert (known.features, notes_on_counts([(known, folder)])) == ({"width": 4.0, "depth": 1.0}, [])
 
 
 def test_layers_that_predict_later_tokens_are_no_parameters(tmp_path):
@@ -115,6 +115,20 @@ def test_layers_that_predict_later_tokens_are_no_parameters(tmp_path):
     config = {"n_routed_experts": 8, "num_experts_per_tok": 2, "num_nextn_predict_layers": 1}
     sizes = measure(write(tmp_path, BODY | ROUTED | later, **config))
     assert (sizes.params, sizes.active) == (192, 120)
+
+
+def test_weights_packed_into_integers_are_not_counted_as_so_few_parameters(tmp_path):
+    """Four bits of GPTQ had 1/8 of their parameters, and FLOPs of 1/8, without a word."""
+    config = {"quantization_config": {"quant_method": "gptq"}}
+    folder = write(tmp_path, {"model.embed_tokens.weight": (10, 4)}, **config)
+    packed = {"model.embed_tokens.weight": np.zeros((10, 4)), "q_proj.qweight": np.zeros((2, 16), np.int32)}
+    save_file(packed, folder / "model.safetensors")
+    known = complete(mixture(), folder)
+    assert (known.params, known.flops) == (None, None)
+    assert notes_on_counts([(known, folder)]) == [
+        "mix:a has quantised weights, which do not say how many parameters it has; set params in the family file"
+    ]
+    assert complete(mixture(params=296), folder).flops == 6 * 296 * 1000
 
 
 def test_a_table_with_active_parameters_fills_flops_from_them():
