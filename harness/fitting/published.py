@@ -170,7 +170,8 @@ def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[
         points = points.assign(size=[size for _, size in parts] if parts else _sizes(points))
     if points["family"].isna().any():
         raise UsageError(
-            f"family is missing in {int(points['family'].isna().sum())} of {len(points)} rows; pass --family"
+            f"family is missing in {int(points['family'].isna().sum())} of {len(points)} rows; fill it in "
+            "(a family named nan, NA or None counts as missing), or harness import with --family"
         )
     step = checked(points["step"], "step") if "step" in points.columns else np.nan
     seed = _seeds(points["seed"], notes) if "seed" in points.columns else 0
