@@ -87,7 +87,8 @@ def _share(values: Floats, draws: Floats, options: DecideOptions) -> Range:
     """Return the share of pairs (P,) that agree, with its interval; unknown if the errors of a pair are."""
     unknown = np.isfinite(values) & np.isnan(draws).all(axis=0)
     shares = np.empty(0) if unknown.any() else mean_known(draws)
-    return options.range(float(mean_known(values)), shares)
+    share: Range = options.range(float(mean_known(values)), shares)
+    return share
 
 
 def _count(ranking: Ranking) -> int:
