@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +43,7 @@ from harness.evaluation.text_parts import (
 from harness.types import Bools, Doc, Ints, Request, Task
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Target of the scores of a request: that of continuation `which[i]` is added to row `rows[i]`, shapes (r,).
 
     All scores of a request go to the conditional column, or all to the unconditional one.
@@ -82,8 +82,7 @@ class EncodedTask:
         return sum(len(r.context) + len(c) for r in self.requests for c in r.continuations)
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """One document as token ids: pairs of a context (BOS included) and its continuations.
 
     `rows[i][k]` is the choice of the k-th continuation of pair i.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,9 +63,10 @@ class Cuts:
         """Split a text at all cuts; parts after a cut are without its space."""
         return self.pattern.split(text)
 
-    def is_word(self, text: str) -> bool:
-        """Tell whether a text without spaces may have a cut on both sides."""
-        return text[:1] in self.after and text[-1:] in self.before
+    def free(self, words: Iterable[str]) -> list[str]:
+        """Return the words, texts without spaces, that may have a cut on both sides."""
+        before, after = self.before, self.after
+        return [word for word in words if word and word[0] in after and word[-1] in before]
 
     def last(self, text: str) -> int:
         """Return the last cut that is valid for any text that follows; 0 if there is none."""

@@ -32,7 +32,7 @@ class PartEncoder:
         self.known: dict[
             str, tuple[int, ...]
         ] = {}  # words that may have a cut on both sides, without the space before them
-        words = [word for word in SAMPLE if cuts.is_word(word)]
+        words = cuts.free(SAMPLE)
         self.joins = bool(cuts.starts) and self._encode_joined(words) == self._encode_alone(words)
 
     def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[Ids]:
@@ -69,7 +69,7 @@ class PartEncoder:
         """Encode new words and cache them; the size of the cache is limited."""
         if len(self.known) > MOST_KNOWN:
             self.known.clear()
-        new = [word for word in words - self.known.keys() if len(word) <= LONGEST_KNOWN and self.cuts.is_word(word)]
+        new = [word for word in self.cuts.free(words.difference(self.known)) if len(word) <= LONGEST_KNOWN]
         ids = (self._encode_joined if self.joins else self._encode_alone)(new)
         self.known.update(zip(new, map(tuple, ids), strict=True))
 

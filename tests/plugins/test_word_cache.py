@@ -24,9 +24,10 @@ KINDS: dict[str, Any] = {
 }
 UNJOINED = {"unigram", "unigram on words", "word level", "word piece"}
 FRAGMENTS = [
-    "it's", "IT'S", "'s", "'S", "'ll", "don'T", " ", "  ", "     ", "\n", "\n\n", " \n ", "\r\n", "\t", "\x0b", "\x0c", "\x00",
-    "\x1c", "\x7f", "1", "12", "1234567", "3.14", "?\n", ".\n\n", "!!\n", "word", "Word", "WORD", "camelCase", "a", "The", "_",
-    "-", "--", "/", "//", "<s>", "</s>", "<unk>", "[CLS]", "<|end|>", "<0x0A>", "~", "'", '"', "\\", "{}", "#",
+    "it's", "IT'S", "'s", "'S", "'ll", "don'T", " ", "  ", "     ", "\n", "\n\n", " \n ", "\r\n", "\t", "\x0b", "\x0c",
+    "\x00", "\x1c", "\x7f", "1", "12", "1234567", "3.14", "?\n", ".\n\n", "!!\n", "word", "Word", "WORD", "camelCase",
+    "a", "The", "_", "-", "--", "/", "//", "<s>", "</s>", "<unk>", "[CLS]", "<|end|>", "<0x0A>", "~", "'", '"', "\\",
+    "{}", "#",
 ]  # fmt: skip
 HOSTILE = [
     "",
