@@ -29,9 +29,7 @@ class PartEncoder:
 
     def __init__(self, cuts: Cuts, encode: Callable[[list[str]], list[Ids]]) -> None:
         self.cuts, self.encode = cuts, encode
-        self.known: dict[
-            str, tuple[int, ...]
-        ] = {}  # words that may have a cut on both sides, without the space before them
+        self.known: dict[str, tuple[int, ...]] = {}  # words that may have a cut on both sides, without a space
         words = cuts.free(SAMPLE)
         self.joins = bool(cuts.starts) and self._encode_joined(words) == self._encode_alone(words)
 
