@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from harness.errors import DamagedFile, StoreError
-from harness.files import expect_regular, write_whole
+from harness.files import expect_regular, how_to_write, write_whole
 from harness.store.files import AGAIN, OLD, SCHEMA, UNREADABLE, StoreFiles, pack_json, unpack_json
 
 FOLDERS = ("records", "samples", "tokens", "tasks", "checkpoints", "settings", "points", "damaged", ".locks")
@@ -65,7 +65,7 @@ def write_mark(path: Path) -> int:
         for folder in FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"no store can be made at {path}: {error.strerror}; choose another folder") from error
+        raise StoreError(f"no store can be made at {path}: {error.strerror}; {how_to_write(error)}") from error
     if known is None:
         write_whole(path / "store.json", pack_json("store", {}))
     return SCHEMA
