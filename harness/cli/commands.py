@@ -123,7 +123,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     multiple=True,
     is_eager=True,  # processed before --help
     metavar="NAME",
-    help="Load a plugin (module or file.py); no:NAME disables one.",
+    help="Load a plugin (module, file.py, or folder of a package); no:NAME disables one.",
 )
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")

@@ -19,6 +19,7 @@ NAMED = ("family", "run", "size", "seed")  # columns that identify a run
 CHECKPOINT = ("run", "size", "seed", "step", "checkpoint")  # a table with one of these identifies its checkpoints
 SCALE = ("params", "params_non_embedding", "tokens", "flops")
 HOW = ("model", "task", "metric", "fingerprint", "settings", "engine", "dtype", "sampling")
+OF_CELL = ("fingerprint", "settings", "engine", "dtype", "sampling")  # several cells of one checkpoint and task
 DESCRIBES = ("family", *CHECKPOINT, *SCALE, *HOW)  # two rows equal in all of these belong to one checkpoint
 ORDER = ("tokens", "step", "flops")  # along a run
 RATIO = "tokens per parameter"
@@ -205,14 +206,18 @@ def some(frame: pd.DataFrame, bad: Bools) -> str:
 def refuse_twice(frame: pd.DataFrame, features: Sequence[str] = ()) -> None:
     """Raise LawError if a checkpoint has two rows, equal or not, since each would count as a separate measurement.
 
-    In a table that does not identify its checkpoints, rows are refused if they are equal in every column.
+    In a table that does not identify its checkpoints, rows are refused if they are equal in every column. Cells of a
+    store are refused if they are of one checkpoint and task, whatever the documents, settings and engine.
     """
     keys = [name for name in dict.fromkeys((*DESCRIBES, *features)) if name in frame.columns]
     keys = keys if set(CHECKPOINT) & set(keys) else list(frame.columns)
-    twice = frame.duplicated(keys, keep=False)
-    if not twice.any():
-        return
-    raise LawError(two_points(frame, keys))
+    if frame.duplicated(keys).any():
+        raise LawError(two_points(frame, keys))
+    if "checkpoint" in frame.columns:
+        cells = frame[frame["checkpoint"].notna()]
+        keys = [name for name in keys if name not in OF_CELL]
+        if cells.duplicated(keys).any():
+            raise LawError(two_points(cells, keys))
 
 
 def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
@@ -229,6 +234,10 @@ def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
     if not differ:
         return f"{start}, equal in every column: pass --drop-duplicates to keep one of them"
     listed = ", ".join(differ[:5]) + (" ..." if len(differ) > 5 else "")
+    of_cell = next((name for name in OF_CELL if name in differ), None)
+    if of_cell and "checkpoint" in frame.columns:
+        expression = f"{of_cell} == '{equal_rows[of_cell].iloc[0]}'"
+        return f'{start}, which differ in {listed}: select one with --where "{expression}"'
     return (
         f"{start}, which differ in {listed}: name the column that identifies runs with --run, or select one of them "
         "with --where"

@@ -72,10 +72,11 @@ class Problem:
         value, jacobian = self.linearised(params, which)  # (b, n), (b, p, n)
         pull, curvatures = self._pulls(value, None if self.weights is None else rows_at(self.weights, which))
         turned = jacobian.swapaxes(1, 2)
-        normals = [
-            (jacobian if curvature is None else jacobian * curvature[:, None]) @ turned for curvature in curvatures
-        ]
-        return (jacobian @ pull[:, :, None])[:, :, 0], np.stack(normals)
+        with np.errstate(over="ignore", invalid="ignore"):  # a step from equations that overflow fails
+            normals = [
+                (jacobian if curvature is None else jacobian * curvature[:, None]) @ turned for curvature in curvatures
+            ]
+            return (jacobian @ pull[:, :, None])[:, :, 0], np.stack(normals)
 
     def steps(self, params: Floats, equations: tuple[Floats, Floats], damping: Floats) -> Iterator[Floats]:
         """Yield damped steps (b, p) for damping (s, b), one per kind; parameters at an active bound stay.
@@ -88,7 +89,8 @@ class Problem:
         diagonal = np.einsum("bpp->bp", normals[0]).copy()
         floor = 1e-14 * diagonal.max(1, keepdims=True) + 1e-300
         for normal, kind_damping in zip(normals, damping, strict=True):
-            np.einsum("bpp->bp", normal)[:] += kind_damping[:, None] * np.maximum(diagonal, floor) + floor
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.einsum("bpp->bp", normal)[:] += kind_damping[:, None] * np.maximum(diagonal, floor) + floor
             normal[stuck[:, :, None] | stuck[:, None, :]] = 0.0
             np.einsum("bpp->bp", normal)[stuck] = 1.0
             yield np.asarray(-np.linalg.solve(normal, gradient[:, :, None])[:, :, 0], dtype=np.float64)

@@ -1,9 +1,9 @@
 """The contracts of all plugins.
 
 A plugin is a module (or any object) that implements some of the functions below, each marked with `@harness.hookimpl`.
-It is found through the entry-point group `harness`, or loaded for one command with `-p MODULE` or `-p file.py`. Each
-hook is called once at start, and none is called inside the loop over documents. Names are unique within a kind: a clash
-is an error that names both plugins.
+It is found through the entry-point group `harness`, or loaded for one command with `-p MODULE`, `-p file.py` or
+`-p folder/of/package`. Each hook is called once at start, and none is called inside the loop over documents. Names are
+unique within a kind: a clash is an error that names both plugins.
 """
 
 from __future__ import annotations

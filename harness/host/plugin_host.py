@@ -205,13 +205,14 @@ def _check_names(plugin: object, name: str) -> None:
 def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
     """Load the built-in plugins, the installed ones and `extra`.
 
-    `extra` contains arguments of `-p`: a module, a file.py, or no:NAME to disable a plugin. The environment variable
-    HARNESS_PLUGINS, if set, lists the entry points to load, separated by commas; empty means none.
+    `extra` contains arguments of `-p`: a module, a file.py, the folder of a package, or no:NAME to disable a plugin.
+    The environment variable HARNESS_PLUGINS, if set, lists the entry points to load, separated by commas; empty means
+    none.
     """
     names = list(extra)
     off = {name.removeprefix("no:") for name in names if name.startswith("no:")}
     host = PluginHost()
-    host.extra = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in names)
+    host.extra = tuple(str(path.resolve()) if (path := _file_of(name)) else name for name in names)
     for candidate in (
         *_built_in(),
         *_installed(),
@@ -244,17 +245,33 @@ def _installed() -> Iterator[Candidate]:
 
 
 def _named(target: str) -> Candidate:
-    """Return the plugin of an argument of `-p`: a module by its dotted name, or a file."""
-    if not target.endswith(".py"):
+    """Return the plugin of an argument of `-p`: a module by its dotted name, a file, or the folder of a package."""
+    path = _file_of(target)
+    if path is None:
         return Candidate(target, partial(importlib.import_module, target))
-    return Candidate(Path(target).stem, partial(_import_file, Path(target)))
+    name = path.resolve().parent.name if path.name == "__init__.py" else path.stem
+    return Candidate(name, partial(_import_file, path))
+
+
+def _file_of(target: str) -> Path | None:
+    """Return the file of an argument of `-p`, of a package its __init__.py; None for a module by its name."""
+    path = Path(target)
+    if os.sep in target and (path / "__init__.py").is_file():
+        return path / "__init__.py"
+    return path if target.endswith(".py") else None
 
 
 def _import_file(path: Path) -> object:
     if not path.is_file():
         raise PluginError(f"there is no file {path}")
-    name = f"harness_plugin_file_{path.stem}"  # cannot collide with the name of another module
-    spec = importlib.util.spec_from_file_location(name, path)
+    is_package = path.name == "__init__.py"  # its modules import each other by the name of the folder
+    folder = path.resolve().parent
+    name = folder.name if is_package else f"harness_plugin_file_{path.stem}"  # cannot collide with another module
+    origin = getattr(sys.modules.get(name), "__file__", None)
+    if is_package and name in sys.modules and origin != str(folder / path.name):
+        raise PluginError(f"Python already has a module {name!r} ({origin}); rename the folder {folder}")
+    places = [str(folder)] if is_package else None
+    spec = importlib.util.spec_from_file_location(name, path.resolve(), submodule_search_locations=places)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)

@@ -85,7 +85,8 @@ def back_test(
         else:
             missing.append((law.name, failures[0]))
     if not rows:
-        raise LawError(f"no law predicts {value}; tried: {choose(law.name for law in able)}")
+        reasons = "".join(f"; {name} ({reason})" for name, reason in missing[:3])
+        raise LawError(f"no law predicts {value}; tried: {choose(law.name for law in able)}{reasons}")
     return BackTest(_ranked(pd.DataFrame(rows).drop(columns="moves"), level), value, level, tuple(missing))
 
 

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 from click.testing import CliRunner
 
+import harness
 from harness import UsageError
 from harness.cli import main
 from harness.cli.skeletons import KINDS, write_skeleton
@@ -70,6 +71,11 @@ def test_a_family_without_flops_is_told_which_setting_is_missing(tmp_path, monke
         ("lwa", "mine", "", "there is no kind 'lwa' of plugin; did you mean 'law'"),
         ("law", "My-Law", "", "'My-Law' cannot name a package"),
         ("law", "json", "", "Python already has a module 'json'"),
+        ("metric", "métrique", "", "lower-case letters, digits and _, such as metrique"),
+        ("law", "lambda", "", "'lambda' is a keyword of Python; choose another name, such as my_lambda"),
+        ("reporter", "lines", "", "the template of kind reporter uses the name 'lines' itself"),
+        ("engine", "tokenizer", "", "the template of kind engine uses the name 'tokenizer' itself"),
+        ("plugin", "register", "", "uses the name 'register' itself"),
         ("law", "mine", "x/{size}", "--source describes checkpoints of a family, not a law"),
         ("family", "mine", "x/{step}", "expected a pattern with {size}"),
         ("family", "mine", "nowhere/{size}", "matches no folder with config.json"),
@@ -80,6 +86,40 @@ def test_what_cannot_be_written_is_refused(tmp_path, kind, name, source, message
         write_skeleton(kind, name, tmp_path, source=source)
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("law", "power", "there already is a law 'power', of plugin 'laws.loss'"),
+        ("family", "aster", "there already is a family 'aster', of plugin 'nano'"),
+        ("figure", "choices", "there already is a panel 'choices'"),
+        ("command", "rank", "there already is a command 'rank', of plugin 'analyses.rank'"),
+        ("plugin", "acc", "there already is a metric 'acc', of plugin 'metrics.choice'"),
+        ("task", "nano", "there already is a plugin 'nano'"),
+    ],
+)
+def test_a_name_that_is_registered_already_is_refused_before_anything_is_written(tmp_path, kind, name, message):
+    result = CliRunner().invoke(main, ["new", kind, name, "-o", str(tmp_path)])
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert message.replace("panel", "figure") in result.output
+
+
+def test_a_new_package_is_loaded_from_its_folder(tmp_path, monkeypatch):
+    """`-p mine/mine/__init__.py` named the plugin __init__, and its modules were not found."""
+    write_skeleton("plugin", "loaded_by_folder", tmp_path)
+    folder = tmp_path / "loaded_by_folder" / "loaded_by_folder"
+    for argument in (str(folder), str(folder / "__init__.py")):
+        host = load_plugins([argument])
+        host.check()
+        assert "loaded_by_folder" in host.laws
+        assert host.extra == (str(folder / "__init__.py"),)
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "__init__.py").touch()
+    with pytest.raises(harness.PluginError, match=r"Python already has a module 'harness' .*; rename the folder"):
+        load_plugins([str(tmp_path / "harness")]).check()
+    for module in [module for module in sys.modules if module.startswith("loaded_by_folder")]:
+        monkeypatch.delitem(sys.modules, module)
 
 
 def test_existing_files_are_not_overwritten(tmp_path):

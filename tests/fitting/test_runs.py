@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import harness
 from harness import LawError
 from harness.cli import main
 from harness.fitting.fit import fit, fit_families
@@ -120,6 +121,19 @@ def test_two_rows_of_one_checkpoint_are_an_error_equal_or_not(y):
         refuse_twice(points)
     refuse_twice(points.assign(seed=[0, 0, 1]))
     refuse_twice(points.drop(columns=["size", "step"]).assign(x=[1, 2, 1], y=[1.0, 1.0, 2.0]))  # unnamed replicates
+
+
+def test_two_cells_of_one_checkpoint_are_refused_by_fit_and_forecast_and_resolved_by_where(host: PluginHost):
+    """A store with `--limit` and whole cells of one task counted each checkpoint twice."""
+    cells = table(family="f", size=list("abcdefghi"), task="t", checkpoint=list("abcdefghi"), engine="vllm", n=400)
+    both = pd.concat([cells.assign(fingerprint="1"), cells[:2].assign(fingerprint="2", n=20)], ignore_index=True)
+    with pytest.raises(LawError, match=r"two points for f:a .*2 of 11 .*with --where \"fingerprint == '1'\"$"):
+        quick(both, host)
+    with pytest.raises(LawError, match="two points for f:a"):
+        harness.forecast(both, value="y", params=1e12, tokens=1e12, registries=host)
+    assert quick(both, host, where="fingerprint == '1'").steps[0].n == 9
+    bits = np.repeat([8.0, 16.0], [9, 2])
+    refuse_twice(both.assign(fingerprint="1", dtype=bits.astype(str), bits=bits), ["bits"])
 
 
 def test_duplicates_of_a_long_table_are_resolved_by_where(host: PluginHost):

@@ -113,3 +113,15 @@ def test_leverage_is_the_diagonal_of_the_hat_matrix():
     assert line.leverage(np.array([0.0, 1.0]), units) == pytest.approx(2 / len(X) + 2 * means**2 / (off**2).sum())
     held = Problem(lambda p, _: p[:, :1] + p[:, 1:] * X, np.array([0.0, -np.inf]), INF[:2], X[None])
     assert held.leverage(np.array([0.0, 1.0]), np.arange(len(X))) == pytest.approx(X**2 / (X**2).sum())
+
+
+@pytest.mark.parametrize("huber", [False, True])
+def test_equations_that_overflow_end_a_search_without_a_warning(huber):
+    """`harness predictability` printed numpy's "overflow encountered in matmul"."""
+
+    def residuals(params, which):
+        return 1e160 * params[:, :1] ** 2 * np.array([1.0, 2.0])
+
+    started = np.array([[1e-5], [1e-9]])
+    solution = minimise(Problem(residuals, np.array([0.0]), np.array([np.inf]), np.zeros((2, 2)), huber=huber), started)
+    assert (solution.params <= started).all()

@@ -112,7 +112,7 @@ def test_points_without_names_are_told_apart():
 def test_too_few_sizes_are_named():
     with pytest.raises(LawError, match="the largest family has 3 sizes; a back-test from 3 sizes needs 4"):
         back_test(ladder().query("params < 2e8"), ["line"], value="loss")
-    with pytest.raises(LawError, match="no law predicts loss; tried: sigmoid"):
+    with pytest.raises(LawError, match=r"no law predicts loss; tried: sigmoid; sigmoid \(.+\)$"):
         back_test(ladder().assign(flops=1e19).assign(loss=np.inf), ["sigmoid"], value="loss")
 
 

@@ -5,10 +5,13 @@ A package has pyproject.toml with the entry point, a module, a test with the con
 
 from __future__ import annotations
 
+import ast
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -71,7 +74,7 @@ def write_skeleton(
     if source and kind != "family":
         raise UsageError(f"--source describes checkpoints of a family, not a {kind}")
     place = Path(folder) / name
-    _check_name(name, place)
+    _check_name(kind, name, place)
     settings = family_settings(source, tokens_per_step) if source else HUB_FAMILY
     values = {**_values(kind, name), **settings, "package": name}
     written = []
@@ -92,13 +95,42 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return Template((FILES / f"{template}.template").read_text(encoding="utf-8")).substitute(values)
 
 
-def _check_name(name: str, place: Path) -> None:
+def _check_name(kind: str, name: str, place: Path) -> None:
+    """Raise UsageError for a name that the modules of a kind cannot have."""
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a package: expected lower-case letters, digits and _, such as my_law")
+        raise UsageError(
+            f"{name!r} cannot name a package: expected lower-case letters, digits and _, such as {_similar(name)}"
+        )
+    if iskeyword(name):
+        raise UsageError(f"{name!r} is a keyword of Python; choose another name, such as my_{name}")
+    if {name, _class_name(name)} & _names_of(kind):
+        raise UsageError(
+            f"the template of kind {kind} uses the name {name!r} itself; choose another name, such as my_{name}"
+        )
     if place.exists():
         raise UsageError(f"{place} exists; choose another name, or another folder with -o")
     if find_spec(name) is not None:
         raise UsageError(f"Python already has a module {name!r}; choose another name")
+
+
+def _similar(name: str) -> str:
+    """Return a valid name that resembles a name, or an example of one."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    similar = re.sub("[^a-z0-9]+", "_", ascii_name).strip("_")
+    return similar if NAME.fullmatch(similar) and not iskeyword(similar) else "my_law"
+
+
+def _names_of(kind: str) -> set[str]:
+    """Return the functions, classes and arguments that the modules of a kind define, whatever the plugin's name."""
+    other = "another_name"
+    modules = [rendered(kind, other, f"{part}.py") for part in (PARTS if kind == "plugin" else (kind,))]
+    nodes = [node for module in modules for node in ast.walk(ast.parse(module))]
+    names = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return (names | {node.arg for node in nodes if isinstance(node, ast.arg)}) - {other, _class_name(other)}
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 def _values(kind: str, name: str) -> dict[str, str]:
@@ -107,7 +139,7 @@ def _values(kind: str, name: str) -> dict[str, str]:
         "name": name,
         "about": KINDS[kind].about,
         "dashed": "-".join(word for word in words if word),
-        "Class": "".join(word.capitalize() for word in words),
+        "Class": _class_name(name),
         "distribution": distribution.name() if distribution.name() != "." else "scaling-harness",
         "contents": _contents(kind, name),
     }
