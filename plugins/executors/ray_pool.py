@@ -6,6 +6,7 @@ while the others continue. All nodes need the same environment, and the store an
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -17,6 +18,7 @@ from harness.errors import StoreError
 from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
 
 ENDS = {"done", "fatal"}  # the last event of an order
+ANSWERS = 30.0  # seconds in which a cluster accepts a connection
 PAUSE = 1.0  # seconds between queries of Ray
 
 
@@ -100,6 +102,23 @@ class RayPool:
         self.actors.clear()
 
 
+def _connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster; without `address`, start one. Raises UsageError if none answers.
+
+    Ray itself tries to connect for minutes, and then ends the process.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=ANSWERS).close()
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    except (OSError, OverflowError) as error:  # a ConnectionError of Ray is an OSError
+        raise UsageError(
+            f"no Ray cluster answers at --address {address} ({error}); start one with ray start --head, or leave "
+            "--address out to start one on this machine"
+        ) from error
+
+
 def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: str | None) -> None:
     """Run a sweep with actors of a cluster; without `address`, start a cluster on this machine."""
     try:
@@ -108,7 +127,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: st
         raise UsageError(f"the executor ray needs Ray, not installed here: {how_to_install('ray')}") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        _connect(ray, address)
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0)) // gpus_per_worker
         n = expect_workers(workers, range(gpus))

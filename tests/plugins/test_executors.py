@@ -101,14 +101,17 @@ def test_two_local_workers_render_conversations_and_keep_tokens_as_one_process_d
     assert all(settings.chat_template and settings.system_prompt for settings in two.settings.values())
 
 
+def expect_ray() -> None:
+    """Skip the test without Ray, unless it is required."""
+    if os.environ.get("HARNESS_REQUIRE_DATA") != "1":
+        pytest.importorskip("ray")
+
+
 def ray_cluster() -> Any:
-    """Return a Ray cluster of two nodes of one CPU on this machine; skip without Ray, unless it is required."""
-    try:
-        from ray.cluster_utils import Cluster
-    except ImportError:
-        if os.environ.get("HARNESS_REQUIRE_DATA") == "1":
-            raise
-        pytest.skip("ray is not installed")
+    """Return a Ray cluster of two nodes of one CPU on this machine."""
+    expect_ray()
+    from ray.cluster_utils import Cluster
+
     quickly = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
     head = {"num_cpus": 1, "object_store_memory": 2**27, "_system_config": quickly, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -168,6 +171,16 @@ def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, m
 def test_what_an_executor_cannot_do_is_a_usage_error(tmp_path, arguments, message):
     with pytest.raises(UsageError, match=message):
         harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=5, **arguments)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999", "auto"])
+def test_an_address_without_a_ray_cluster_is_an_error_at_once(tmp_path, address):
+    """Ray tried to connect for minutes, and ended the process."""
+    expect_ray()
+    arguments = {"limit": 2, "executor": "ray", "executor_options": {"workers": 1, "address": address}}
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at --address {address}"):
+        harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)
 
 
 def test_a_plugin_of_this_process_alone_is_refused(tmp_path, fake_host):
