@@ -96,7 +96,10 @@ def read_settings(path: Path) -> str:
         content = stream.read(MOST_SETTINGS + 1)
     if len(content) > MOST_SETTINGS:
         raise ValueError(f"it has more than {MOST_SETTINGS} bytes, the limit for such files")
-    return content.decode("utf-8")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def read_all(stream: TextIO) -> str:

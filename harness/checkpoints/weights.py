@@ -24,6 +24,7 @@ BUFFER = re.compile(r"(inv_freq|masked_bias|weight_scale|weight_scale_inv)$")  #
 PACKED = {"U8", "I16", "I32"}  # types of integers that have several weights each
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+PART = re.compile(r"(?P<name>.+-)[0-9]{5}-of-(?P<of>[0-9]{5})")  # of weights in several files
 WIDTH = ("hidden_size", "n_embd", "d_model")
 MOST_HEADER = 10**8  # bytes, as the safetensors library allows
 DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
@@ -62,7 +63,7 @@ def safetensors_files(folder: Path) -> list[Path]:
     These are model.safetensors, or the files that the index names, or all. Other files of the folder (averaged weights,
     the optimizer's state, a copy with other names) are no weights of this checkpoint.
     """
-    return _loaded(folder, "model.safetensors") or sorted(folder.glob("*.safetensors"))
+    return _loaded(folder, "model.safetensors") or _complete(sorted(folder.glob("*.safetensors")))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -72,6 +73,17 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
         raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
+    return files
+
+
+def _complete(files: list[Path]) -> list[Path]:
+    """Return files; raise FamilyError if the name of one says that others are missing."""
+    for file in files:
+        if match := PART.fullmatch(file.stem):
+            name, parts = match["name"], match["of"]
+            named = {f"{name}{number:05d}-of-{parts}.safetensors" for number in range(1, int(parts) + 1)}
+            if missing := named - {file.name for file in files}:
+                raise FamilyError(f"{file.parent} lacks {choose(missing)}; copy it again")
     return files
 
 
