@@ -22,9 +22,10 @@ from harness import DamagedFile, StoreError
 from harness.cli import main
 from harness.files import how_to_write, write_whole
 from harness.host import load_plugins
+from harness.store import files
 from harness.store.cells import Store
 from harness.store.check import check_store
-from harness.store.files import StoreFiles, pack_json, pack_table, unpack_json, unpack_table
+from harness.store.files import SCHEMA, StoreFiles, pack_json, pack_table, unpack_json, unpack_table
 from harness.store.identity import Settings
 from harness.store.points import PointStore
 from harness.testing import inspect_fake, open_fake
@@ -170,6 +171,25 @@ def test_the_command_check_prints_what_is_wrong(store: Store):
     result = CliRunner().invoke(main, ["check", str(store.path)])
     assert result.exit_code == 1
     assert f"settings/{SETTINGS.digest}.json | it is empty" in result.output
+    assert "sys.exit" not in result.output  # it was the last line
+
+
+def test_a_store_of_a_later_version_is_not_taken_for_a_damaged_one(store: Store, monkeypatch):
+    """`harness eval` replaced its mark, as if it were damaged."""
+    monkeypatch.setattr(files, "SCHEMA", SCHEMA + 1)
+    content = pack_json("store", {})
+    (store.path / "store.json").write_bytes(content)
+    monkeypatch.undo()
+    for create in (False, True):
+        with pytest.raises(StoreError, match=f"has schema {SCHEMA + 1}; this version reads 1 and 2; use the version"):
+            Store(store.path, create=create)
+    assert (store.path / "store.json").read_bytes() == content
+
+
+def test_a_link_to_a_folder_that_is_missing_is_said(tmp_path):
+    (tmp_path / "link").symlink_to("purged")
+    with pytest.raises(StoreError, match="no store can be made at .*link: purged, where it points, is missing; make"):
+        Store(tmp_path / "link", create=True)
 
 
 # --- schema 1 --------------------------------------------------------------------------------------------------------
