@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import SuiteError, UsageError
 from harness.engines import how_to_install
-from harness.errors import StoreError
+from harness.errors import HarnessError, StoreError
 from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
 
 ENDS = {"done", "fatal"}  # the last event of an order
@@ -27,11 +27,17 @@ class RayWorker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.said: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self.worker = Worker(spec, lambda kind, content: self.said.put((kind, content)))
+        self.spec = spec
+        self.worker: Worker | None = None
 
     def ready(self) -> Iterator[tuple[str, Any]]:
-        """Report that the actor has started."""
-        yield "ready", None
+        """Start the worker, and report that it is ready or why it is lost."""
+        try:
+            self.worker = Worker(self.spec, lambda kind, content: self.said.put((kind, content)))
+        except HarnessError as error:
+            yield "lost", str(error)
+        else:
+            yield "ready", None
 
     def do(self, orders: Orders) -> Iterator[tuple[str, Any]]:
         """Carry out orders in a thread, and yield its events."""
@@ -47,7 +53,8 @@ class RayWorker:
 
     def _do(self, orders: Orders) -> None:
         try:
-            self.worker.do(orders)
+            if self.worker is not None:
+                self.worker.do(orders)
         except StoreError as error:
             self.said.put(("fatal", str(error)))
         except BaseException as error:  # without an event, the sweep would wait forever
@@ -86,14 +93,17 @@ class RayPool:
 
     def _next(self, worker: int, stream: Any) -> Iterator[Event]:
         try:
-            yield Event(worker, *self.ray.get(next(stream)))
+            event = Event(worker, *self.ray.get(next(stream)))
         except StopIteration:
             if self.streams.get(worker) is stream:
                 del self.streams[worker]
+            return
         except self.ray.exceptions.RayError as error:
+            event = Event(worker, "lost", str(error).strip())
+        if event.kind == "lost":
             del self.streams[worker]
             self.ray.kill(self.actors.pop(worker))
-            yield Event(worker, "lost", str(error).strip())
+        yield event
 
     def stop(self) -> None:
         """End all actors."""

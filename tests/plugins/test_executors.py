@@ -19,8 +19,17 @@ from harness.evaluation.schedule import Schedule, Work
 from harness.evaluation.suite import Progress
 from harness.evaluation.sweep import _Drive
 from harness.evaluation.workers import Event
+from harness.host import load_plugins
 from harness_plugins.executors import local_pool
 
+ENGINE = """
+import harness
+from harness.testing import inspect_fake, open_fake
+
+@harness.hookimpl
+def register_engines(register):
+    register("mine", open_fake, inspect_fake)
+"""
 TASKS = ["nano_addition", "nano_job", "nano_saying"]
 
 
@@ -42,6 +51,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     store = tmp_path_factory.mktemp("alone") / "store"
     harness.evaluate(["aster:w32l2"], TASKS, store, limit=20).check()
     return rows_of(store)
+
+
+class Noted(Progress):
+    """Keeps the notes of a plan."""
+
+    def start(self, plan: Plan) -> None:
+        self.notes = list(plan.notes)
 
 
 class Kills(Progress):
@@ -157,6 +173,23 @@ def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, m
         harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_workers_without_a_plugin_of_the_sweep_say_so_in_one_line(tmp_path, executor):
+    """The end of a traceback was printed."""
+    if executor == "ray":
+        expect_ray()
+    (tmp_path / "mine.py").write_text(ENGINE)
+    registries = load_plugins([str(tmp_path / "mine.py")])
+    (tmp_path / "mine.py").unlink()
+    arguments = {"engine": "mine", "executor": executor, "executor_options": {"workers": 1}, "registries": registries}
+    with pytest.raises(SuiteError) as raised:
+        harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=2, **arguments)
+    why = f"plugin 'mine' does not load: there is no file {tmp_path / 'mine.py'}; correct it, or disable it with"
+    assert str(raised.value) == f"all workers failed; the last output of the first was: {why} -p no:mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -199,6 +232,15 @@ def test_shards_do_every_checkpoint_once(tmp_path, fake_host):
         names += harness.open_store(tmp_path / shard[0]).cell_names()
     harness.evaluate(["aster:w32l2"], ["nano_job"], tmp_path / "all", **arguments).check()
     assert sorted(names) == sorted(harness.open_store(tmp_path / "all").cell_names())
+
+
+def test_shards_of_a_plan_with_a_failure_are_said_to_differ(tmp_path, fake_host):
+    """A checkpoint that one process could not read left others to no shard, and nothing said so."""
+    (tmp_path / "gone.toml").write_text('source = "gone"\n[sizes.a]')
+    arguments = {"limit": 2, "engine": "fake", "registries": fake_host, "progress": (told := Noted())}
+    families = ["aster:w32l2", str(tmp_path / "gone.toml")]
+    harness.evaluate(families, ["nano_job"], tmp_path / "s", shard="1/2", **arguments)
+    assert "run the command once more without --shard to compute what no shard had" in told.notes[-1]
 
 
 def test_a_worker_that_cannot_store_stops_the_sweep(tmp_path):
