@@ -215,6 +215,20 @@ def test_a_missing_part_of_weights_without_an_index_is_named(tmp_path):
         weight_files(tmp_path)
 
 
+def test_a_damaged_download_is_deleted_before_it_is_repeated(tmp_path):
+    """`copy it again` does not help: the hub's client takes the file for complete."""
+    blob = tmp_path / "blobs" / "1234"
+    blob.parent.mkdir()
+    blob.write_bytes(b"")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(blob)
+    again = f"delete {blob} and download it again"
+    with pytest.raises(FamilyError, match=again):
+        tensor_shapes(tmp_path / "model.safetensors")
+    with pytest.raises(FamilyError, match=again):
+        measure(tmp_path)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     path = write_family(tmp_path, "source = 'nowhere'\n[sizes.a]\n")
     with pytest.raises(FamilyError, match="no config.json or adapter_config.json in .*nowhere"):
