@@ -31,7 +31,8 @@ from harness import Checkpoint, Doc, Task
 from harness.checkpoints.families import locate, select
 from harness.host import default_host
 from harness.tables import Table
-from harness.tasks.loading import find_task, fingerprint
+from harness.tasks.finding import find_task
+from harness.tasks.loading import fingerprint
 
 BATCH_SIZES = (1, 16, 64)
 REPEATS = 3

@@ -27,7 +27,7 @@ from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table
-from harness.tasks.loading import find_task
+from harness.tasks.finding import find_task
 from harness_plugins.engines.tokenizers import HFTokenizer
 from tests.benchmarks.throughput import processor
 from tests.conftest import REPOSITORY, published

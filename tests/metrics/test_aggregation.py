@@ -160,7 +160,7 @@ def test_no_documents_and_no_gold_are_errors():
 
 def test_values_of_the_wrong_shape_or_not_finite_are_refused():
     own = scores([-1.0, -2.0], [-1.0, -2.0])
-    with pytest.raises(MetricError, match=r"returned \(4,\); expected 1 of \(2,\)"):
+    with pytest.raises(MetricError, match=r"returned arrays of shape \(4,\); expected 1 of shape \(2,\)"):
         per_document(Metric("rows", lambda s: s.logprob), own)
     with pytest.raises(MetricError, match="metric 'bad' is nan for document 0"):
         per_document(Metric("bad", lambda s: np.full(len(s), np.nan)), own)

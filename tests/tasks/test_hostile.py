@@ -25,7 +25,8 @@ from harness.store.cells import Store
 from harness.store.check import check_store
 from harness.store.point_files import read_table
 from harness.store.subsets import load_subsets
-from harness.tasks.loading import find_task, fingerprinted, load_task
+from harness.tasks.finding import find_task
+from harness.tasks.loading import fingerprinted, load_task
 from harness.tasks.patterns import find_matches
 from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, read_task_file
 from harness.tasks.templates import fill, fill_list

@@ -13,8 +13,10 @@ import harness
 from harness import TaskError, UsageError
 from harness.host import PluginHost
 from harness.tasks import jinja_fields
-from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
+from harness.tasks.finding import find_task, find_tasks
+from harness.tasks.loading import load_task
 from harness.tasks.prompt_options import Prompting
+from harness.tasks.task_files import read_task_file
 from harness.testing import check_task
 
 

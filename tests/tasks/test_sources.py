@@ -13,7 +13,7 @@ from harness.errors import MetricError, UsageError
 from harness.fitting.wide_points import widen
 from harness.host import PluginHost, load_plugins
 from harness.tasks.conversations import messages_of
-from harness.tasks.loading import find_tasks
+from harness.tasks.finding import find_tasks
 from harness.tasks.prompt_options import Prompting
 from harness.testing import inspect_fake, open_fake
 from harness_plugins.analyses.equal_points import shared_documents
