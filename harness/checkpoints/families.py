@@ -10,16 +10,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from harness.checkpoints.adapters import base_of, is_adapter
-from harness.checkpoints.family_files import load_family
+from harness.checkpoints.family_files import FLOPS, load_family
 from harness.checkpoints.flops import training_flops
 from harness.checkpoints.hub import MARK, locate_on_hub
 from harness.checkpoints.steps import parse_steps
-from harness.checkpoints.weights import measure
+from harness.checkpoints.weights import Sizes, measure, read_config
 from harness.errors import FamilyError, UsageError, choose, nearest, suggest
 from harness.host.registries import Registries
 from harness.types import Checkpoint, Family
 from harness.types.columns import reserved
 
+ACTIVE = "params_active"  # feature of mixtures of experts: parameters that one token uses
 NO_FAMILIES = "none is installed; the distribution scaling-harness-nano has three small ones"
 
 
@@ -112,20 +113,75 @@ def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
 
 
 def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Fill in missing attributes from config.json and the safetensors headers."""
+    """Fill in missing attributes from config.json and the safetensors headers.
+
+    FLOPs of a mixture of experts count the parameters that one token uses (the feature `params_active`, of the family
+    file or counted from the files). Where this number is unknown, FLOPs are unknown.
+    """
     measured = measure(folder)
-    params = measured.params if checkpoint.params is None else checkpoint.params
-    body = checkpoint.params_non_embedding
-    body = measured.params_non_embedding if body is None else body
-    flops = checkpoint.flops
-    counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + measured.head}
-    n = counted.get(checkpoint.flops_convention)
-    if flops is None and n and checkpoint.tokens is not None:
-        flops = training_flops(n, checkpoint.tokens)
-    return replace(
+    known = replace(
         checkpoint,
-        params=params,
-        params_non_embedding=body,
-        flops=flops,
+        params=measured.params if checkpoint.params is None else checkpoint.params,
+        params_non_embedding=(
+            measured.params_non_embedding
+            if checkpoint.params_non_embedding is None
+            else checkpoint.params_non_embedding
+        ),
         features={**measured.features, **checkpoint.features},
     )
+    if not measured.has_experts and ACTIVE not in checkpoint.features:
+        return replace(known, flops=_flops(known, measured, 0.0))
+    return _of_experts(known, measured)
+
+
+def _of_experts(checkpoint: Checkpoint, measured: Sizes) -> Checkpoint:
+    """Return a mixture of experts with its active parameters and FLOPs, if known, and the convention of its FLOPs."""
+    active = checkpoint.features.get(ACTIVE, measured.active)
+    total = checkpoint.params if measured.params is None else measured.params
+    unused = None if active is None or total is None else total - active
+    convention = checkpoint.flops_convention
+    return replace(
+        checkpoint,
+        flops=_flops(checkpoint, measured, unused),
+        flops_convention=f"{convention}_active" if convention in FLOPS else convention,
+        features=checkpoint.features if active is None else {ACTIVE: float(active), **checkpoint.features},
+    )
+
+
+def _flops(checkpoint: Checkpoint, measured: Sizes, unused: float | None) -> float | None:
+    """Return training FLOPs: those given, or by the convention, without `unused` parameters; None if unknown."""
+    params, body = checkpoint.params, checkpoint.params_non_embedding
+    counted = {"6ND": params, "6ND_non_embedding": body, "6ND_head": body and body + measured.head}
+    n = counted.get(checkpoint.flops_convention)
+    if checkpoint.flops is not None or not n or checkpoint.tokens is None or unused is None:
+        return checkpoint.flops
+    return training_flops(n - unused, checkpoint.tokens)
+
+
+def active_params(checkpoint: Checkpoint) -> float:
+    """Return the parameters that one token uses: all of a dense model; 0 if they are unknown."""
+    return checkpoint.features.get(ACTIVE, float(checkpoint.params or 0))
+
+
+def notes_on_counts(checkpoints: Iterable[tuple[Checkpoint, Path]]) -> list[str]:
+    """Return notes on parameters and FLOPs that are unknown, or those of experts: one per family and size."""
+    notes = dict[tuple[str, str], str]()
+    for checkpoint, folder in checkpoints:
+        if note := _note_on_counts(checkpoint, folder):
+            notes[checkpoint.family, checkpoint.size] = f"{checkpoint.family}:{checkpoint.size} {note}"
+    return list(notes.values())
+
+
+def _note_on_counts(checkpoint: Checkpoint, folder: Path) -> str:
+    active, flops = checkpoint.features.get(ACTIVE), checkpoint.flops
+    if active is not None and flops is not None and checkpoint.flops_convention.endswith("_active"):
+        total = "" if checkpoint.params is None else f", of {checkpoint.params:.4g}"
+        return f"is a mixture of experts: its FLOPs count the {active:.4g} parameters that a token uses{total}"
+    if active is None and flops is None and checkpoint.tokens is not None and measure(folder).has_experts:
+        return (
+            f"is a mixture of experts, and its files do not say how many parameters a token uses: its FLOPs stay "
+            f"unknown; set {ACTIVE} in [features], or flops, in the family file"
+        )
+    if checkpoint.params is None and "quantization_config" in read_config(folder):
+        return "has quantised weights, which do not say how many parameters it has; set params in the family file"
+    return ""

@@ -12,6 +12,7 @@ annealed = "last"                        # true, false, or "last": only the last
 
 [features]                               # any numbers; each becomes a column of the points
 batch = 256
+params_active = 12.9e9                   # of a mixture of experts (default: counted from the files)
 
 [sizes.small]                            # one table per size; every key above may also be set here
 params = 59552                           # default: params and params_non_embedding are counted from the
@@ -36,7 +37,8 @@ from harness.types import Checkpoint, Family
 from harness.types.columns import reserved
 
 FLOPS = {
-    "6ND": "6 x all parameters x tokens (Hoffmann 2022)",
+    "6ND": "6 x all parameters x tokens (Hoffmann 2022). In every convention, parameters of a mixture of experts are "
+    "those that one token uses",
     "6ND_non_embedding": "6 x parameters outside embeddings x tokens (Kaplan 2020)",
     "6ND_head": "6 x (parameters outside embeddings + output head) x tokens: matrix products with parameters",
 }

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.experts import active_counts, routing_of
 from harness.errors import FamilyError, choose
 from harness.files import parse_json, read_settings
 from harness.types import Json
@@ -19,8 +20,10 @@ EMBEDDING = re.compile(
     r"|(^|\.)embeddings\.weight$|" + POSITION.pattern
 )
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.weight$|^output\.weight$")
-BUFFER = re.compile(r"(inv_freq|masked_bias)$")  # saved by older versions, not trained
+BUFFER = re.compile(r"(inv_freq|masked_bias|weight_scale|weight_scale_inv)$")  # older versions; scales of FP8
+PACKED = {"U8", "I16", "I32"}  # types of integers that have several weights each
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 WIDTH = ("hidden_size", "n_embd", "d_model")
 MOST_HEADER = 10**8  # bytes, as the safetensors library allows
 DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
@@ -28,12 +31,18 @@ DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameter counts of a checkpoint; `head` is that of the output head, tied or not. Unknown: None or 0."""
+    """Parameter counts of a checkpoint; `head` is that of the output head, tied or not. Unknown: None or 0.
+
+    `active` counts the parameters that one token uses, which for a dense model are all; None if it cannot be vouched
+    for.
+    """
 
     params: int | None
     params_non_embedding: int | None
     head: int = 0
     features: dict[str, float] = field(default_factory=dict)
+    has_experts: bool = False
+    active: int | None = None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -130,22 +139,43 @@ def _numbers(values: Json) -> tuple[int, ...]:
 def measure(folder: Path) -> Sizes:
     """Count the parameters of a checkpoint; width and depth of config.json are features."""
     config = read_config(folder)
-    features = dict(_features(config))
-    shapes = {
-        name: shape
-        for file in safetensors_files(folder)
-        for name, shape in tensor_shapes(file).items()
-        if not BUFFER.search(name) and not (MASK.search(name) and len(shape) != 1)
-    }
+    features, shapes = dict(_features(config)), _parameters(folder, config)
+    routing = routing_of(config, shapes)
+    has_experts = routing is not None
     if not shapes:
-        return Sizes(None, None, 0, features)
+        return Sizes(None, None, 0, features, has_experts)
     tied = config.get("tie_word_embeddings") is True
-    counts = {name: prod(shape) for name, shape in shapes.items() if not (tied and HEAD.search(name))}
+    shapes = {name: shape for name, shape in shapes.items() if not (tied and HEAD.search(name))}
+    counts = {name: prod(shape) for name, shape in shapes.items()}
     total = sum(counts.values())
+    used = active_counts(routing, shapes) if routing else counts
     lookups = sum(n for name, n in counts.items() if EMBEDDING.search(name) or HEAD.search(name))
     tokens = sum(n for name, n in counts.items() if EMBEDDING.search(name) and not POSITION.search(name))
     head = sum(n for name, n in counts.items() if HEAD.search(name)) or tokens
-    return Sizes(total, total - lookups, head, features)
+    return Sizes(total, total - lookups, head, features, has_experts, sum(used.values()) if used else None)
+
+
+def _parameters(folder: Path, config: dict[str, Json]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all parameters, without buffers and without layers that predict later tokens in training.
+
+    Nothing is returned for weights of which several are packed into one integer (GPTQ, AWQ, bitsandbytes, MXFP4).
+    """
+    headers = {name: header for file in safetensors_files(folder) for name, header in tensor_headers(file).items()}
+    if any(dtype in PACKED and len(shape) > 1 and not MASK.search(name) for name, (dtype, shape) in headers.items()):
+        return {}
+    return {
+        name: shape
+        for name, (_, shape) in headers.items()
+        if not BUFFER.search(name) and not (MASK.search(name) and len(shape) != 1) and not _beyond(name, config)
+    }
+
+
+def _beyond(name: str, config: dict[str, Json]) -> bool:
+    """Say whether a tensor belongs to a layer after the last one (multi-token prediction), which scores no text."""
+    depth, layer = config.get("num_hidden_layers"), LAYER.search(name)
+    if layer is None or type(depth) is not int or not config.get("num_nextn_predict_layers"):
+        return False
+    return int(layer[1]) >= depth
 
 
 def _features(config: dict[str, Json]) -> Iterator[tuple[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.checkpoints.families import active_params
 from harness.checkpoints.flops import inference_flops
 from harness.evaluation.encoder_pool import EncoderPool
 from harness.evaluation.plan import Plan
@@ -44,7 +45,7 @@ def costs(plan: Plan) -> list[Cost]:
         encoded = pool.encode(job, task)
         tokens = encoded.total_tokens * (plan.samples if task.generation else 1)
         scored = int(encoded.n_tokens.sum()) if isinstance(encoded, EncodedTask) else 0
-        flops = inference_flops(job.checkpoint.params or 0, tokens)
+        flops = inference_flops(active_params(job.checkpoint), tokens)
         cell = Cost(task.name, 1, len(task.docs), tokens, flops, scored)
         by_task[task.name] = by_task[task.name] + cell if task.name in by_task else cell
     return sorted(by_task.values(), key=lambda cost: cost.task)

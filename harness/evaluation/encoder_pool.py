@@ -40,9 +40,11 @@ class EncoderPool:
         )
         if key != self.key:
             self.key, self.encoded = key, {}
-        if task.fingerprint not in self.encoded:
-            self.encoded[task.fingerprint] = self.thread.submit(_encode, job, task)
-        return self.encoded[task.fingerprint]
+        future = self.encoded.get(task.fingerprint)
+        if future is None or (future.done() and isinstance(future.exception(), EngineError)):
+            # a tokenizer that did not load in one folder, whose disk may be gone, is loaded again from the next
+            future = self.encoded[task.fingerprint] = self.thread.submit(_encode, job, task)
+        return future
 
 
 def _encode(job: Job, task: Task) -> Encoded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from harness.checkpoints.digests import FileStates, checkpoint_digest, state_of
-from harness.errors import EngineError
+from harness.errors import EngineError, FamilyError
 from harness.evaluation.plan import Job, Setup
 from harness.types import Engine
 
@@ -24,7 +24,7 @@ class EngineSlot:
         """Return an engine that serves the job's checkpoint."""
         if self.engine is not None and job.digest == self.digest:
             return self.engine
-        before = self._expect_planned(job)
+        before = self.expect_planned(job)
         engine = self._load(job)
         if state_of(job.folder, job.checkpoint.adapter) != before:
             self.close()
@@ -32,9 +32,16 @@ class EngineSlot:
         self.shape, self.digest = job.info.shape, job.digest
         return engine
 
-    def _expect_planned(self, job: Job) -> FileStates:
+    def expect_planned(self, job: Job) -> FileStates:
         """Return the state of a checkpoint's files; raise EngineError if they changed since the plan."""
-        state = state_of(job.folder, job.checkpoint.adapter)
+        try:
+            state = state_of(job.folder, job.checkpoint.adapter)
+        except (FamilyError, OSError) as error:
+            self.close()
+            raise EngineError(
+                f"files of {job.folder} vanished since the plan was made: {error}; restore them, and run harness eval "
+                "again"
+            ) from error
         if state != job.files:
             self.close()  # it may have read the changed files ahead
             if checkpoint_digest(job.folder, adapter=job.checkpoint.adapter) != job.digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.checkpoints.families import active_params
 from harness.checkpoints.flops import inference_flops
 from harness.errors import UsageError
 from harness.evaluation.plan import Plan
@@ -30,7 +31,7 @@ def works_of(plan: Plan, device: str, *, everything: bool = False) -> list[Work]
         for task, cell in job.cells:
             if cell.name not in seen_cells:
                 seen_cells.add(cell.name)
-                flops = inference_flops(params, tokens[task.fingerprint])
+                flops = inference_flops(active_params(job.checkpoint), tokens[task.fingerprint])
                 cells[cell.name] = CELL + flops / FLOPS_PER_SECOND[device]
         works.append(Work(job.info.shape or str(number), cells, 4 * params / LOAD_BYTES))
     return works

@@ -17,7 +17,7 @@ from harness.checkpoints.digests import (
     expect_no_pickles,
     state_of,
 )
-from harness.checkpoints.families import complete, locate
+from harness.checkpoints.families import complete, locate, notes_on_counts
 from harness.checkpoints.hub import origin_on_hub
 from harness.checkpoints.text_ends import own_ends
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
@@ -150,7 +150,7 @@ def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: S
             except PLUGIN_ERRORS as error:  # an engine may raise any error for an unsupported model
                 plan.failures.append(Failure(checkpoint.label, error))
     plan.jobs = _by_shape(plan.jobs)
-    plan.notes += _equal_weights(plan.jobs)
+    plan.notes += _equal_weights(plan.jobs) + notes_on_counts((job.checkpoint, job.folder) for job in plan.jobs)
     return plan
 
 

@@ -109,6 +109,12 @@ class Schedule:
             self.waiting[assignment.job] = _longest_first(again)
         return fails
 
+    def drop(self, job: int) -> list[str]:
+        """Remove the waiting cells of a checkpoint, and return them."""
+        cells = self.waiting.pop(job, {})
+        self.left -= sum(cells.values())
+        return list(cells)
+
     def _seconds(self, job: int) -> float:
         return sum(self.waiting[job].values())
 

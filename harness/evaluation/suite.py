@@ -96,6 +96,7 @@ class Suite:
     def serve(self, job: Job, after: Job | None) -> None:
         """Do the missing cells of one job, and leave the engine open; `after` may be read ahead."""
         self.plan.jobs = [job]
+        self.failed = set()  # an earlier order for other cells of the checkpoint may have failed
         self._do_unclaimed(job, after)
         self._wait_for_others()
         self._expect_all()
@@ -168,10 +169,11 @@ class Suite:
         """Compute all claimed cells of a checkpoint, cells of choices in one stream; failures are reported."""
         claims = sorted(claims, key=lambda claim: claim.task.generation is not None)
         encoded = self._encoded(job, claims)
-        first = next(encoded, None)
-        if first is None:
-            return
         try:
+            self.slot.expect_planned(job)
+            first = next(encoded, None)
+            if first is None:
+                return
             engine = self.slot.serve(job)
             self.slot.expect(after)
             for is_drawn, cells in groupby(chain([first], encoded), lambda cell: cell[0].task.generation is not None):

@@ -23,7 +23,7 @@ from harness.store.cells import Store
 from harness.store.identity import CellId
 from harness.types import Task
 
-ATTEMPTS = 3  # workers in a row that may die in one place before they have done anything
+ATTEMPTS = 3  # times in a row that a worker may die before its first order, or checkpoints at which it may die
 
 
 Executor = Callable[..., object]  # called with a sweep, and options as keywords
@@ -86,7 +86,9 @@ class Sweep:
         return [name for name, cell in cells if not self.store.has(cell, tokens=self.spec.tokens)]
 
     def fail(self, failure: Failure) -> None:
-        """Record and report a failure."""
+        """Record and report a failure; one that several workers report counts once."""
+        if str(failure) in map(str, self.summary.failures):
+            return
         self.summary.failures.append(failure)
         self.progress.failed(failure)
 
@@ -96,7 +98,7 @@ class _Drive:
     sweep: Sweep
     pool: Pool
     schedule: Schedule
-    attempts: dict[int, int] = field(default_factory=dict)
+    deaths: dict[int, list[int | None]] = field(default_factory=dict)  # checkpoints, since a worker did its last order
     idle: set[int] = field(default_factory=set)
     given_up: dict[int, str] = field(default_factory=dict)
     doing: dict[int, Assignment] = field(default_factory=dict)
@@ -109,7 +111,7 @@ class _Drive:
                 self._hear(event)
             if len(self.given_up) == self.pool.size:
                 why = next(iter(self.given_up.values()))
-                raise SuiteError(f"all workers failed; the last output of the first was: {why}")
+                raise SuiteError(f"all workers failed; the last output of the first was: {_without_frames(why)}")
 
     def _hear(self, event: Event) -> None:
         hear = getattr(self, f"_{event.kind}")
@@ -119,7 +121,7 @@ class _Drive:
         self._give(worker)
 
     def _done(self, worker: int, _: None) -> None:
-        self.attempts[worker] = 0
+        self.deaths.pop(worker, None)
         self.doing.pop(worker, None)
         self._give(worker)
 
@@ -171,22 +173,38 @@ class _Drive:
         for name in assignment.cells if assignment else ():
             if name not in {*unfinished, *self.sweep.failed, *self.sweep.written}:
                 self._wrote(name)  # its report was lost
-        first = next(iter(why.splitlines()), "")
+        told = _without_frames(why).splitlines()
+        short = ": ".join(dict.fromkeys((*told[:1], *told[-1:])))
         self.sweep.progress.note(
-            f"worker {worker} was lost: {first}; other workers compute its {len(unfinished)} cells"
+            f"worker {worker} was lost: {short}; other workers compute its {len(unfinished)} cells"
         )
         if lost := self.schedule.lost(worker, unfinished):
-            number, task, _ = self.sweep.cells[lost]
-            where = f"{self.sweep.plan.jobs[number].checkpoint.label} {task.name}"
-            self.sweep.failed.add(lost)
-            self.sweep.fail(Failure(where, SuiteError(f"{self.schedule.losses[lost]} workers died at it: {why}")))
-        self.attempts[worker] = self.attempts.get(worker, 0) + 1
-        if self.attempts[worker] >= ATTEMPTS:
+            self._give_up_cell(lost, why)
+        deaths = self.deaths.setdefault(worker, [])
+        deaths.append(assignment.job if assignment else None)
+        if deaths.count(None) >= ATTEMPTS or len(set(deaths)) >= ATTEMPTS:
             self.given_up[worker] = why
         else:
             self.pool.start(worker)
         for other in sorted(self.idle):
             self._give(other)
+
+    def _give_up_cell(self, name: str, why: str) -> None:
+        """Record the failure of a cell at which workers died, or of its checkpoint if none of its cells was written."""
+        number, task, _ = self.sweep.cells[name]
+        label = self.sweep.plan.jobs[number].checkpoint.label
+        error = SuiteError(f"{self.schedule.losses[name]} workers died at it: {_without_frames(why)}")
+        if any(self.sweep.cells[other][0] == number for other in self.sweep.written):
+            self.sweep.failed.add(name)
+            self.sweep.fail(Failure(f"{label} {task.name}", error))
+        else:
+            self.sweep.failed |= {name, *self.schedule.drop(number)}
+            self.sweep.fail(Failure(label, error))
+
+
+def _without_frames(log: str) -> str:
+    """Return the last output of a worker without the frames of a traceback."""
+    return "\n".join(line for line in log.splitlines() if not line.startswith((" ", "\t", "Traceback")))
 
 
 def drive(sweep: Sweep, pool: Pool) -> Summary:

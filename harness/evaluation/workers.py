@@ -20,6 +20,7 @@ from harness.evaluation.sampling import SamplingOptions, make_sampling
 from harness.evaluation.suite import Progress, Suite
 from harness.host import load_plugins
 from harness.host.distribution import version
+from harness.host.origins import PLUGIN_ERRORS
 from harness.host.registries import Registries
 from harness.store.cells import Store
 from harness.store.identity import CellId, Settings
@@ -94,16 +95,22 @@ class Worker:
         """Compute the cells of an order; report failures and continue. Raises StoreError if the store is unwritable."""
         try:
             job = self._job(orders.now)
-            after = self._job(orders.after) if orders.after else None
-        except EngineError as error:
-            self.tell("failed", Failure(orders.now.checkpoint.label, error))
+        except PLUGIN_ERRORS as error:  # an engine may raise any error; the checkpoint may have vanished
+            self.suite.progress.failed(Failure(orders.now.checkpoint.label, error))
             return
-        self.suite.serve(job, after)
+        self.suite.serve(job, self._ahead(orders.after))
         self.suite.progress.flush()  # type: ignore[attr-defined]  # it is a _Messages
 
     def close(self) -> None:
         """Free the engine."""
         self.suite.slot.close()
+
+    def _ahead(self, order: Order | None) -> Job | None:
+        """Return the job of a checkpoint to read ahead, which is only a hint: its errors are reported by its order."""
+        try:
+            return self._job(order) if order else None
+        except PLUGIN_ERRORS:
+            return None
 
     def _job(self, order: Order) -> Job:
         setup = self.suite.slot.setup

@@ -146,9 +146,12 @@ def expect_one_model(params: Floats, tokens: Floats, flops: Floats) -> None:
 
 
 def _conventional(points: pd.DataFrame) -> Floats:
-    """Return FLOPs / 6 N D (n,), NaN where unknown; N counts all parameters or those outside embeddings, if closer."""
+    """Return FLOPs / 6 N D (n,), NaN where unknown.
+
+    N counts all parameters, those outside embeddings, or those that a token uses, whichever is closest.
+    """
     flops, tokens = (_numbers(points, name) for name in ("flops", "tokens"))
-    names = [name for name in ("params", "params_non_embedding") if name in points.columns]
+    names = [name for name in ("params", "params_non_embedding", "params_active") if name in points.columns]
     products = [training_flops(1.0, 1.0) * _numbers(points, name) * tokens for name in names]
     ratios = np.array([(flops / product.where(product > 0)).to_numpy() for product in products])
     with np.errstate(divide="ignore", invalid="ignore"):

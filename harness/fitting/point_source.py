@@ -111,8 +111,9 @@ def open_asked(
     """Open points with the options of a command, which are removed from `asked`: those of `point_options`, and where.
 
     `metrics` are the only scores to read of a table (columns, or metrics of a long one); a store is read whole. `score`
-    is that of `open_points`, `selects` that of `Reading`.
+    is that of `open_points` (default: the task asked for), `selects` that of `Reading`.
     """
+    score = score or asked.get("task")
     how = {name: asked.pop(name) for name in ("renames", "label", "run", "drop_duplicates", "where")}
     of_table = () if path.is_dir() else metrics
     return open_points(path, Reading(**how, metrics=of_table, selects=selects), score=score, registries=registries)

@@ -39,6 +39,7 @@ NAMES = {  # our column: what others call it, where the meaning and the unit are
     "size": ("model_size",),
     "params": ("n_params", "num_params", "n_parameters", "num_parameters", "model_num_parameters"),
     "params_non_embedding": ("n_params_non_embedding", "non_embedding_params"),
+    "params_active": ("n_params_active", "active_params", "n_active_params", "num_active_params", "activated_params"),
     "tokens": ("n_tokens", "num_tokens", "training_tokens", "tokens_seen"),
     "flops": ("flop", "training_flop", "training_flops", "compute_flop", "flop_6nd"),
     "label": ("model", "model_name"),
@@ -169,7 +170,8 @@ def _identified(frame: pd.DataFrame, name: str, family: str | None, notes: list[
         points = points.assign(size=[size for _, size in parts] if parts else _sizes(points))
     if points["family"].isna().any():
         raise UsageError(
-            f"family is missing in {int(points['family'].isna().sum())} of {len(points)} rows; pass --family"
+            f"family is missing in {int(points['family'].isna().sum())} of {len(points)} rows; fill it in "
+            "(a family named nan, NA or None counts as missing), or harness import with --family"
         )
     step = checked(points["step"], "step") if "step" in points.columns else np.nan
     seed = _seeds(points["seed"], notes) if "seed" in points.columns else 0
@@ -221,7 +223,7 @@ def _text(value: Scalar) -> str:
 def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Return points with counts as numbers, FLOPs or tokens filled in, units checked, and untrained models dropped."""
     points = frame
-    for name in (*FEWEST, "params_non_embedding", "loss"):
+    for name in (*FEWEST, "params_non_embedding", "params_active", "loss"):
         if name in points.columns:
             points = points.assign(**{name: checked(points[name], name)})
     untrained = np.zeros(len(points), dtype=bool)

@@ -65,7 +65,8 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
             f"value; columns are: {choose(frame.columns)}"
         )
     if not asked:
-        notes.append(f"benchmarks: {few(tasks)}; --tasks names others")
+        notes.append(f"benchmarks: {few(tasks)}; harness import --tasks names others")
+    frame = _without_shared_errors(frame, tasks)
     of_row = "task" in frame.columns
     beside = {f"{task}{ending}" for task in tasks for ending in ("_stderr", "_n")}
     known = frame.drop(columns=[c for c in frame.columns if c in beside or (c in tasks and c not in COLUMNS)])
@@ -76,6 +77,20 @@ def melted(frame: pd.DataFrame, asked: Sequence[str], metric: str | None, notes:
         added = {ours: frame[f"{column}_{ours}"] for ours in ("stderr", "n") if f"{column}_{ours}" in frame.columns}
         rows.append(known.assign(**of, value=frame[column], **added))
     return pd.concat(rows, ignore_index=True)
+
+
+def _without_shared_errors(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+    """Return a table without columns of errors that would be those of several benchmarks.
+
+    Raises UsageError if none of them has errors of its own, such as a column NAME_stderr.
+    """
+    shared = [name for name in ("stderr", "low", "high") if name in frame.columns and len(tasks) > 1]
+    if any(frame[name].notna().any() for name in shared) and not any(f"{t}_stderr" in frame.columns for t in tasks):
+        raise UsageError(
+            f"the column {shared[0]} would belong to all of {few(tasks)}; say whose it is with "
+            f"--map {shared[0]}={tasks[0]}_stderr, or choose one benchmark"
+        )
+    return frame.drop(columns=shared)
 
 
 def _benchmarks(frame: pd.DataFrame, asked: Sequence[str]) -> Iterator[str]:

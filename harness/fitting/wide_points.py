@@ -16,6 +16,7 @@ from harness.metrics.intervals import shown_error
 from harness.types import Ints
 from harness.types.laws import Law, traits
 
+ACTIVE = "params_active"  # of mixtures of experts
 FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
 FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")
@@ -52,20 +53,32 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
 def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
     """Return points with columns that follow from others: flops (6 N D) or tokens (C / 6 N), and rates.
 
-    A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. Rates
+    A column is filled in only if it is missing in all rows; its convention is then FILLED, or FILLED_TOKENS. N counts
+    the parameters that a token uses (`params_active`) where that column has them; see `_used`. Rates
     (successes / trials) become the column `value`.
     """
     frame = points
+    if "params" in frame.columns and not _absent(frame, ACTIVE):
+        active, params = _numbers(frame, ACTIVE, "params")
+        frame = frame.assign(**{ACTIVE: active.fillna(params)})  # all of a dense model
     if _absent(frame, "flops") and {"params", "tokens"} <= set(frame.columns):
-        params, tokens = _numbers(frame, "params", "tokens")
+        params, tokens = _used(frame), next(_numbers(frame, "tokens"))
         frame = frame.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
     elif _absent(frame, "tokens") and {"params", "flops"} <= set(frame.columns):
-        params, flops = _numbers(frame, "params", "flops")
+        params, flops = _used(frame), next(_numbers(frame, "flops"))
         tokens = flops / (training_flops(1.0, 1.0) * params.where(params > 0))
         frame = frame.assign(tokens=tokens, tokens_convention=FILLED_TOKENS)
     if value and value not in frame.columns and {"successes", "trials"} <= set(frame.columns):
         frame = frame.assign(**{value: frame["successes"] / frame["trials"]})
     return frame
+
+
+def _used(points: pd.DataFrame) -> pd.Series[float]:
+    """Return N of 6 N D: active parameters where known, else all; missing for a mixture with unknown active ones."""
+    (used,) = _numbers(points, "params" if _absent(points, ACTIVE) else ACTIVE)
+    if _absent(points, ACTIVE) and "flops_convention" in points.columns:
+        used = used.mask(points["flops_convention"].astype(str).str.endswith("_active"))
+    return used
 
 
 def _absent(points: pd.DataFrame, name: str) -> bool:

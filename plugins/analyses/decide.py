@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import harness
-from harness import Floats, LawError, Measured, Table, UsageError
+from harness import Floats, LawError, Measured, Range, Table, UsageError
 from harness_plugins.analyses.decisions import agreement, mean_known, signal_to_noise
 from harness_plugins.analyses.equal_points import shared_documents
 from harness_plugins.analyses.multiple_tests import CORRECTIONS
+from harness_plugins.analyses.ranking_tests import clear_pairs, unequal_sizes, untested
 from harness_plugins.analyses.rankings import PROXIES, DecideOptions, Ranking, Scale, large_rows, read_rankings
 
 if TYPE_CHECKING:
@@ -48,27 +49,12 @@ def decide(store: PointStore, *, task: str | None = None, where: str | None = No
     return [*first, _crossovers(store, rankings, chosen)]
 
 
-def _clear(rankings: Sequence[Ranking], options: DecideOptions, scale: int | None = None) -> Floats:
-    """Return whether the difference of each pair at the large scale, or a small one, is significant over documents."""
-    from scipy.stats import norm
-
-    p = []
-    for ranking in rankings:
-        at = ranking.large if scale is None else ranking.small[scale]
-        first, second = np.triu_indices(len(ranking.families), 1)
-        values, draws = at.values[ranking.metric], at.draws[ranking.metric]
-        difference = values[first] - values[second]
-        errors = (draws[:, first] - draws[:, second]).std(axis=0, ddof=1)
-        z = np.divide(np.abs(difference), errors, out=np.where(difference == 0, 0.0, np.inf), where=errors > 0)
-        p.append(2 * norm.sf(z))
-    return np.asarray(CORRECTIONS[options.correction](np.concatenate(p)) < 1 - options.level)
-
-
 def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     proxies = [name for name in PROXIES if any(name in ranking.large.values for ranking in rankings)]
     used = [ranking for ranking in rankings if set(proxies) <= set(ranking.large.values)]
     clear = np.concatenate([np.repeat(ranking in used, _count(ranking)) for ranking in rankings])
-    clear = _clear(rankings, options)[clear]
+    tested = clear_pairs(rankings, options)[clear]
+    clear = tested == 1
     rows = []
     for number, scale in enumerate(used[0].small):
         for metric in ("", *proxies):
@@ -76,8 +62,8 @@ def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
             rows.append(
                 (
                     *(scale.label, metric or "the metric itself", len(used), int(np.isfinite(values).sum())),
-                    *(options.range(mean_known(values), mean_known(draws)), int(clear.sum())),
-                    options.range(mean_known(values[clear]), mean_known(draws[:, clear])),
+                    *(_share(values, draws, options), int(clear.sum())),
+                    _share(values[clear], draws[:, clear], options),
                 )
             )
     left = sorted({ranking.task for ranking in rankings} - {ranking.task for ranking in used})
@@ -93,7 +79,16 @@ def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     )
     columns = ("small", "ranked by", "tasks", "pairs", "agree", "clear pairs", "agree where clear")
     title = "Agreement of small scales with the large scale in ranking families"
-    return Table("decisions", title, columns, tuple(rows), (about, caution), optional=("tasks", "clear pairs"))
+    said = (about, caution, *unequal_sizes(rankings, options.large), *untested(tested))
+    return Table("decisions", title, columns, tuple(rows), said, optional=("tasks", "clear pairs"))
+
+
+def _share(values: Floats, draws: Floats, options: DecideOptions) -> Range:
+    """Return the share of pairs (P,) that agree, with its interval; unknown if the errors of a pair are."""
+    unknown = np.isfinite(values) & np.isnan(draws).all(axis=0)
+    shares = np.empty(0) if unknown.any() else mean_known(draws)
+    share: Range = options.range(float(mean_known(values)), shares)
+    return share
 
 
 def _count(ranking: Ranking) -> int:
@@ -111,26 +106,30 @@ def _agreements(rankings: Sequence[Ranking], number: int, metric: str) -> tuple[
 
 
 def _pairs(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
-    clear = iter(_clear(rankings, options))
-    clear_at_small = [iter(_clear(rankings, options, number)) for number in range(len(rankings[0].small))]
+    clear = iter(clear_pairs(rankings, options))
+    clear_at_small = [iter(clear_pairs(rankings, options, number)) for number in range(len(rankings[0].small))]
     rows = []
     for ranking in rankings:
         for i, j in combinations(range(len(ranking.families)), 2):
             values, draws = ranking.large.values[ranking.metric], ranking.large.draws[ranking.metric]
             error = float((draws[:, i] - draws[:, j]).std(ddof=1))
-            is_clear = bool(next(clear))
+            is_clear = next(clear)
             ahead = [
-                _ahead(ranking, scale, (i, j), bool(next(mark)))
+                _ahead(ranking, scale, (i, j), next(mark) == 1)
                 for scale, mark in zip(ranking.small, clear_at_small, strict=True)
             ]
             names = (ranking.families[i], ranking.families[j])
             rows.append(
-                (ranking.task, ranking.metric, *names, Measured(float(values[i] - values[j]), error), is_clear, *ahead)
+                (
+                    *(ranking.task, ranking.metric, *names, Measured(float(values[i] - values[j]), error)),
+                    *(None if np.isnan(is_clear) else bool(is_clear), *ahead),
+                )
             )
     about = (
         "A - B: difference of the metric at the large scale (sign reversed if lower is better), with the standard "
-        f"error over paired documents. clear: significant at {1 - options.level:.0%} ({options.correction}). Other "
-        "columns: the better family at each small scale, in brackets if the difference is not significant."
+        f"error over paired documents, or from the standard errors of a table. clear: significant at "
+        f"{1 - options.level:.0%} ({options.correction}). Other columns: the better family at each small scale, in "
+        "brackets if the difference is not significant."
     )
     columns = ("task", "metric", "A", "B", "A - B", "clear", *(scale.label for scale in rankings[0].small))
     return Table("pairs", "Pairs of families", columns, tuple(rows), (about,))

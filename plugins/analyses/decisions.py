@@ -12,7 +12,7 @@ from harness import Floats, LawError, Range
 def agreement(small: Floats, large: Floats) -> Floats:
     """Return for each pair of F families whether two scales agree: (..., F), (..., F) to (..., F (F - 1) / 2).
 
-    1 if they agree, 0 if not, 1/2 for a tie at the small scale, NaN for a tie at the large scale.
+    1 if they agree, 0 if not, 1/2 for a tie at the small scale, NaN for a tie at the large scale or an unknown value.
 
     >>> agreement(np.array([0.3, 0.2, 0.2]), np.array([0.9, 0.8, 0.7])).tolist()
     [1.0, 1.0, 0.5]
@@ -20,7 +20,7 @@ def agreement(small: Floats, large: Floats) -> Floats:
     first, second = np.triu_indices(small.shape[-1], 1)
     before, after = small[..., first] - small[..., second], large[..., first] - large[..., second]
     alike = np.where(before == 0, 0.5, (np.sign(before) == np.sign(after)).astype(np.float64))
-    return np.where(after == 0, np.nan, alike)
+    return np.where((after == 0) | np.isnan(before) | np.isnan(after), np.nan, alike)
 
 
 def decision_accuracy(small: Floats, large: Floats) -> Floats:

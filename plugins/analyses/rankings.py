@@ -43,7 +43,10 @@ class DecideOptions:
 
 @dataclass(frozen=True)
 class Scale:
-    """The scores of F families on one task at one scale: values (F,) and draws (R, F) per metric; higher is better."""
+    """The scores of F families on one task at one scale: values (F,) and draws (R, F) per metric; higher is better.
+
+    Draws are NaN where the standard error is unknown.
+    """
 
     label: str
     values: dict[str, Floats]
@@ -82,10 +85,19 @@ def read_rankings(store: PointStore, task: str | None, where: str | None, option
             raise UsageError(f"{name}: only the family {choose(families)}; ranking needs 2 or more families")
         signs = {m: 1.0 if store.rises(m) else -1.0 for m in known}
         rng = np.random.default_rng([options.seed, number])
-        drawn = store.replicates(points, list(signs), options.bootstrap, rng)
+        drawn = _of_known_errors(store.replicates(points, list(signs), options.bootstrap, rng), points)
         chosen = [("large", large_rows(points, options.large)), *_small(points, options)]
         large, *small = (_scale(label, points[rows], chosen=rows, drawn=drawn, signs=signs) for label, rows in chosen)
         yield Ranking(name, metric, families, points, large, tuple(small), store.rises(metric))
+
+
+def _of_known_errors(drawn: dict[str, Floats], points: pd.DataFrame) -> dict[str, Floats]:
+    """Return draws (R, n) of metrics, NaN where a point has neither documents nor a standard error to draw from."""
+    import pandas as pd
+
+    here = points["checkpoint"].notna() if "checkpoint" in points.columns else pd.Series(False, index=points.index)
+    known = {name: (here | points[f"{name}_stderr"].notna()).to_numpy() for name in drawn}
+    return {name: np.where(known[name], draws, np.nan) for name, draws in drawn.items()}
 
 
 def _last(points: pd.DataFrame) -> pd.DataFrame:
@@ -137,5 +149,11 @@ def _scale(
     weights = np.stack([(rows["family"] == family).to_numpy(dtype=float) for family in sorted(set(rows["family"]))])
     weights = (weights / weights.sum(axis=1, keepdims=True)).T  # (rows, F)
     values = {name: sign * rows[name].to_numpy() @ weights for name, sign in signs.items()}
-    draws = {name: sign * drawn[name][:, chosen.to_numpy()] @ weights for name, sign in signs.items()}
+    draws = {name: sign * _averaged(drawn[name][:, chosen.to_numpy()], weights) for name, sign in signs.items()}
     return Scale(label, values, draws)
+
+
+def _averaged(draws: Floats, weights: Floats) -> Floats:
+    """Return the means (R, F) of draws (R, rows); NaN for a family with an unknown draw, but not for the others."""
+    unknown = np.isnan(draws) @ (weights > 0)
+    return np.where(unknown, np.nan, np.nan_to_num(draws) @ weights)

@@ -23,6 +23,7 @@ from harness_plugins.engines.sharing import Sharing, real_tree_differs
 
 WINDOW = 256  # least requests per window
 BATCHES = {"cpu": 0, "cuda": 4}  # batches that a window fills; a CPU computes one after the other
+CACHED = {"cpu": 4, "cuda": 2}  # cached tokens that count as one of a batch; a CPU copies a prefix once
 Launched = Callable[[], Iterable[ChoiceScore]]  # waits for a batch in progress and returns its scores
 
 
@@ -32,6 +33,7 @@ class Scorer:
 
     batch_tokens: int = 1
     batches: int = 0  # batches that a window fills
+    cached: int = 2  # tokens of a row and its prefix that count as one token of a batch
     scored: int = 1  # scored tokens of a batch
     row: int = 1  # tokens of a row that several trees are packed in
     rope_switch: int = 0  # tokens above which rotary frequencies change for a whole batch
@@ -88,7 +90,7 @@ class Scorer:
         trees = [grow(request, len(run.shared)) for request in run.requests]
         trees.sort(key=lambda tree: len(tree.ids), reverse=True)
         row = self._row(run)
-        read = self.row / max(self.row, (len(run.shared) + self.row) / 2)  # every row has a copy of the cache
+        read = self.row / max(self.row, (len(run.shared) + self.row) / self.cached)  # every row has a copy of the cache
         while trees:
             batch = pack(trees, row, int(self.batch_tokens * read), self.scored)
             alone = batch.ids.size if len(batch.trees) == 1 else 0

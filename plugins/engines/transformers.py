@@ -30,7 +30,7 @@ from harness_plugins.engines.loading import copy_tensors, load_module, read_tens
 from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed
 from harness_plugins.engines.merging import add_adapter
 from harness_plugins.engines.ropes import rope_switch
-from harness_plugins.engines.scoring import BATCHES, Scorer
+from harness_plugins.engines.scoring import BATCHES, CACHED, Scorer
 from harness_plugins.engines.sharing import (
     SELECTED,
     Sharing,
@@ -159,7 +159,7 @@ class TransformersEngine:
         if scorer.forwards:
             scorer.forwards.close()
         if model is not self.model:
-            self.scorer = scorer = Scorer(self.settings.batch_tokens or BUDGET[kind], BATCHES[kind])
+            self.scorer = scorer = Scorer(self.settings.batch_tokens or BUDGET[kind], BATCHES[kind], CACHED[kind])
         self.model = model.to(self.settings.device)
         scorer.forwards = forwards = Forwards(self.model, self.settings.device, last_block)
         config = model.config.get_text_config()

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import SuiteError, UsageError
 from harness.engines import how_to_install
+from harness.errors import StoreError
 from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
 
 ENDS = {"done", "fatal"}  # the last event of an order
@@ -36,6 +37,8 @@ class RayWorker:
         thread.start()
         while True:
             kind, content = self.said.get()
+            if kind == "died":
+                raise RuntimeError(content)  # another actor computes the rest
             yield kind, content
             if kind in ENDS:
                 return
@@ -43,8 +46,10 @@ class RayWorker:
     def _do(self, orders: Orders) -> None:
         try:
             self.worker.do(orders)
-        except Exception as error:
-            self.said.put(("fatal", f"{type(error).__name__}: {error}"))
+        except StoreError as error:
+            self.said.put(("fatal", str(error)))
+        except BaseException as error:  # without an event, the sweep would wait forever
+            self.said.put(("died", f"{type(error).__name__}: {error}"))
         else:
             self.said.put(("done", None))
 

@@ -128,3 +128,46 @@ def test_the_command_counts_rungs_where_no_small_size_is_named(tmp_path, nano_st
     crossings = pd.read_csv(tmp_path / "crossovers.csv")
     assert len(crossings) == 0  # birch has three points, too few for a sigmoid
     assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in found.stdout
+
+
+def test_pairs_without_known_errors_are_not_clear(tmp_path):
+    """A table without standard errors had ± 0 for every difference, which made every pair clear."""
+    families = (("a", 0.3), ("b", 0.31), ("c", 0.4))
+    sizes = [(f, n, a + 0.1 * i) for f, a in families for i, n in enumerate((1e8, 1e9))]
+    table = pd.DataFrame([{"family": f, "params": n, "tokens": 20 * n, "acc": a} for f, n, a in sizes])
+    table.to_csv(tmp_path / "none.csv", index=False)
+    shown = CliRunner().invoke(main, ["decide", str(tmp_path / "none.csv"), "--bootstrap", "20"]).output
+    assert "| a | b | -0.01 ± ?" in shown
+    assert "The standard errors of 3 of 3 pairs are unknown: they have no interval and no test." in shown
+    assert "1 [?]" in shown
+    table.assign(stderr=[0.01, 0.01, 0.01, np.nan, 0.01, 0.01]).to_csv(tmp_path / "some.csv", index=False)
+    shown = CliRunner().invoke(main, ["decide", str(tmp_path / "some.csv"), "--bootstrap", "200"]).output
+    assert "The standard errors of 2 of 3 pairs are unknown" in shown
+    clear = [line for line in shown.splitlines() if "| a | c |" in line]
+    assert "| yes " in clear[0]
+
+
+def test_large_sizes_that_are_not_alike_and_families_of_one_size_are_named(tmp_path):
+    """The table of decisions was empty without a word, and a model of 1e8 parameters was held against one of 1e10."""
+    sizes = [("a", 1e8, 0.3), ("b", 1e8, 0.3), ("b", 1e9, 0.4), ("b", 1e10, 0.5)]
+    table = pd.DataFrame([{"family": f, "params": n, "tokens": 20 * n, "acc": a} for f, n, a in sizes])
+    table.to_csv(tmp_path / "sizes.csv", index=False)
+    shown = CliRunner().invoke(main, ["decide", str(tmp_path / "sizes.csv"), "--bootstrap", "20"]).output
+    assert "acc: no small scale, because a has one size; exclude it with --where" in shown
+    assert "acc: the large sizes of families have 1e+08 to 1e+10 parameters" in shown
+
+
+def test_errors_of_one_benchmark_are_not_those_of_another(tmp_path):
+    """A column stderr beside acc and ppl was the error of both."""
+    table = pd.DataFrame({"family": "a", "params": [1e8, 1e9], "tokens": 2e10, "acc": [0.3, 0.4], "ppl": [90.0, 20.0]})
+    table.assign(stderr=0.01).to_csv(tmp_path / "both.csv", index=False)
+    run = CliRunner().invoke(main, ["import", str(tmp_path / "both.csv"), "-o", str(tmp_path / "store")])
+    assert (
+        "the column stderr would belong to all of acc, ppl; say whose it is with --map stderr=acc_stderr" in run.output
+    )
+    asked = ["import", str(tmp_path / "both.csv"), "-o", str(tmp_path / "store"), "--map", "stderr=acc_stderr"]
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    points = PointStore(tmp_path / "store").points()
+    errors = points.groupby("task")["stderr"].max()
+    assert errors["acc"] == 0.01
+    assert np.isnan(errors["ppl"])
