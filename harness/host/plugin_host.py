@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import click
 
 
+OF_PLUGIN = "harness_plugin"  # attribute of the commands that plugins added
+
+
 @dataclass(frozen=True)
 class PluginInfo:
     """A line of `harness plugins`.
@@ -93,14 +96,16 @@ class PluginHost(Registries):
             self._keep_commands(cli, before, call.plugin_name)
 
     def _keep_commands(self, cli: click.Group, before: Mapping[str, click.Command], plugin: str) -> None:
-        """Note which commands a plugin added; undo and report what it replaced."""
+        """Note which commands a plugin added; undo and report what it replaced, except commands of another host."""
         for name, command in dict(getattr(cli, "commands", {})).items():
-            if name not in before:
+            is_left = name not in self.commands and hasattr(before.get(name), OF_PLUGIN)
+            if command is not before.get(name) and (name not in before or is_left):
                 self.commands[name] = plugin
+                setattr(command, OF_PLUGIN, plugin)
                 origin = Origin(plugin, "command", name)
                 command.make_context = marked(command.make_context, origin)
                 command.invoke = marked(command.invoke, origin)
-            elif command is not before[name]:
+            elif command is not before.get(name):
                 cli.commands[name] = before[name]
                 owner = f"{self.commands[name]!r}" if name in self.commands else "the harness"
                 self.errors[plugin] = f"it registers the command {name!r}, already registered by {owner}"
