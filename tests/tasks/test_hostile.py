@@ -389,8 +389,8 @@ def test_any_table_is_read_or_refused(tmp_path, seed, content):
     flipped = bytearray(whole.read_bytes())
     for place in rng.integers(0, len(flipped), rng.integers(1, 4)):
         flipped[place] ^= 1 << int(rng.integers(8))
-    for name, found in (("t.parquet", bytes(flipped)), ("u.parquet", content), ("t.csv", content)):
-        (tmp_path / name).write_bytes(found)
+    for name, content_tried in (("t.parquet", bytes(flipped)), ("u.parquet", content), ("t.csv", content)):
+        (tmp_path / name).write_bytes(content_tried)
         only_ours(read_table, tmp_path / name)
 
 

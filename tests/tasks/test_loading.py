@@ -65,8 +65,8 @@ def test_gold_by_label_constant_or_of_the_document(tmp_path):
         {"q": "y", "c": ["a", "b"], "l": ["1", "2"], "g": 1},
     ]
     constant = CHOICE.replace("gold: g", 'gold: {field: g, labels: ["1", "2"]}')
-    own = CHOICE.replace("gold: g", "gold: {field: g, labels: l}")
-    for yaml in (constant, own):
+    labelled = CHOICE.replace("gold: g", "gold: {field: g, labels: l}")
+    for yaml in (constant, labelled):
         task = check_task(write_task(tmp_path, yaml, rows))
         assert [doc.gold for doc in task.docs] == [(1,), (0,)]
 

@@ -105,8 +105,8 @@ def test_errors_of_metrics_that_are_not_means_are_not_paired_between_families(ho
     shared, names = shared_documents(store, 0), ["mine:row", "mine:whole"]
     points = widen(store.points("mine:one", metrics=names))
     first, second = (
-        shared.replicates(own, names, 400, np.random.default_rng(number))
-        for number, (_, own) in enumerate(points.groupby("family"))
+        shared.replicates(family_points, names, 400, np.random.default_rng(number))
+        for number, (_, family_points) in enumerate(points.groupby("family"))
     )
     assert (first["mine:row"] == second["mine:row"]).all()
     values = (points.loc[points["family"] == name, "mine:whole"].to_numpy() for name in ("aster", "birch"))
