@@ -130,7 +130,7 @@ def _filled(node: Any, x: str, value: str, *, log_x: bool) -> Any:
     filled = {key: _filled(part, x, value, log_x=log_x) for key, part in node.items()}
     if filled.get("field") == "x" and "scale" in filled:
         filled["scale"] |= {"type": "log" if log_x else "linear"} | ({} if log_x else {"zero": False})
-        filled["axis"] |= {"format": "~e" if log_x else "~g"}
+        filled["axis"] |= {"format": "~e" if log_x and x != "loss" else "~g"}
         filled["title"] = X_TITLES.get(x, x)
     return filled
 

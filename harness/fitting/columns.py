@@ -13,6 +13,7 @@ from harness.fitting.laws import Column
 from harness.fitting.runs import label, some
 from harness.types import Bools, Floats
 
+ACTIVE = "params_active"  # of mixtures of experts
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
 MOST_RATIO = 1e6  # tokens per parameter of most rows; models of 1e6 parameters saw 1e11 tokens
@@ -46,6 +47,8 @@ def renamed(
         if not (theirs and sign and ours.isidentifier()):
             raise UsageError(f"--map {pair!r}: expected THEIRS=OURS, such as n_params=params")
         frame = frame.assign(**{ours: _theirs(frame, theirs)})
+    if params_column == ACTIVE and "params" in points.columns:
+        frame = frame.assign(params=frame["params"].fillna(points["params"]))  # all of a dense model
     return frame
 
 

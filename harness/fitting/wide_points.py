@@ -9,14 +9,13 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, UsageError
-from harness.fitting.columns import query
+from harness.fitting.columns import ACTIVE, query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
 from harness.types import Ints
 from harness.types.laws import Law, traits
 
-ACTIVE = "params_active"  # of mixtures of experts
 FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
 FILLED_TOKENS = "C / 6N, filled in"  # convention of tokens that the harness computed
 OF_METRIC = ("metric", "value", "stderr", "low", "high", "n", "ties")

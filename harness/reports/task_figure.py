@@ -46,6 +46,8 @@ def plot_task(
     x = x or scales[0]
     if x not in scales:
         raise UsageError(f"no point of {task} has {x}; choose another --x of {choose(scales)}")
+    if said := _not_drawn(shown, x):
+        note(said)
     curves = data.curves.rename(columns={"low_90": "low", "high_90": "high"}).assign(kind=CURVE, label="")
     if len(curves) and curves[x].isna().all():
         note(f"the law is a function of FLOPs, which do not follow from {x} here; no curve is drawn")
@@ -55,6 +57,13 @@ def plot_task(
     metric, laws = str(shown["metric"].iloc[0]), ", ".join(dict.fromkeys(fit for fit in data.curves.get("law", ())))
     title = printable(f"{task}: {laws}" if laws else task)
     return scaling_chart(rows.dropna(subset=[x]), x=x, value=metric, log_x=log_x, title=title)
+
+
+def _not_drawn(shown: pd.DataFrame, x: str) -> str:
+    """Say how many points have no place on an axis, and of which families; nothing if all have one."""
+    lost = shown[shown[x].isna()]
+    families = choose(sorted(set(lost["family"].map(str))))
+    return f"{len(lost)} of {len(shown)} points have no {x} and are not drawn: those of {families}" if len(lost) else ""
 
 
 def _only_task(store: PointStore) -> str:

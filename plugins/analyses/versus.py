@@ -131,9 +131,12 @@ def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correcti
     adjusted = np.full(len(duels), np.nan)
     adjusted[known] = CORRECTIONS[correction](p_values[known]) if known.any() else np.nan
     rows = tuple(_row(duel, float(p), 1 - level) for duel, p in zip(duels, adjusted, strict=True))
-    about = (
-        f"A is {names[0]}, B is {names[1]}, on the same documents. B - A ± standard error of paired documents. only A, "
-        "only B: documents that only one of them has right."
+    without = all(duel.test == "z" for duel in duels)
+    about = f"A is {names[0]}, B is {names[1]}" + (
+        ". B - A ± standard error."
+        if without
+        else ", on the same documents. B - A ± standard error of paired documents. only A, only B: documents that only "
+        "one of them has right."
     )
     n_better = sum(str(row[-1]).endswith("better") for row in rows)
     tests = (

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from harness import Checkpoint
 from harness.checkpoints.families import active_params, complete, notes_on_counts
 from harness.checkpoints.weights import measure
-from harness.fitting.columns import check_units
+from harness.fitting.columns import check_units, renamed
 from harness.fitting.wide_points import FILLED, completed
 
 BODY = {
@@ -138,6 +138,11 @@ def test_a_table_with_active_parameters_fills_flops_from_them():
     assert set(filled["flops_convention"]) == {FILLED}
     sparse = filled.assign(params=[12.9e9 * 20, 7e9])
     assert check_units(sparse, ["flops"]) == ()
+
+
+def test_active_parameters_as_params_are_all_of_dense_models():
+    table = pd.DataFrame({"params": [46.7e9, 7e9], "params_active": [12.9e9, np.nan]})
+    assert list(renamed(table, params_column="params_active")["params"]) == [12.9e9, 7e9]
 
 
 @pytest.mark.architectures

@@ -14,6 +14,7 @@ from harness.charts.layers import DASHES, LIGHT
 from harness.fitting.point_source import table_points
 from harness.reports.page import _about
 from harness.reports.report import collect
+from harness.reports.task_figure import plot_task
 from harness.store.points import PointStore
 from harness_plugins.panels.overview import heat_map, predictions
 from harness_plugins.panels.scaling import choices, scaling
@@ -70,6 +71,23 @@ def test_error_bars_that_are_unknown_are_not_announced(both: pd.DataFrame):
     data = collect(table_points(both[["family", "flops", "params", "acc"]]), law="line", hold_out="largest")
     assert "No standard errors are known" in _about(data)
     assert "Each point is a checkpoint; its error is unknown. Diamonds" in scaling(data).about
+
+
+def test_points_that_lack_the_axis_are_counted(both: pd.DataFrame):
+    """A family without params was missing from the figure of --x params without a word."""
+    table = both[["family", "flops", "params", "acc"]].copy()
+    table.loc[table["family"] == "b", "params"] = np.nan
+    notes = list[str]()
+    chart = plot_task(table, law="line", x="params", note=notes.append)
+    assert "5 of 10 points have no params and are not drawn: those of b" in notes
+    assert set(chart.data["family"]) == {"a"}
+
+
+def test_losses_on_an_axis_are_plain_numbers():
+    """The ticks of losses were 1.2e+0, 1.4e+0."""
+    rows = pd.DataFrame({"family": "a", "label": "x", "loss": [1.2, 1.9], "value": 0.5, "low": 0.4, "high": 0.6})
+    spec = specification(scaling_chart(rows.assign(kind="measured"), x="loss"))
+    assert {layer["encoding"]["x"]["axis"]["format"] for layer in spec["layer"]} == {"~g"}
 
 
 def test_choices_are_drawn_of_final_checkpoints(nano_store: PointStore):

@@ -46,7 +46,7 @@ function filled(node, asked) {
   const copy = Object.fromEntries(Object.entries(node).map(([key, part]) => [key, filled(part, asked)]));
   if (copy.field === "x" && copy.scale) {
     copy.scale = { ...copy.scale, type: asked.log ? "log" : "linear" };
-    copy.axis = { ...copy.axis, format: asked.log ? "~e" : "~s" };
+    copy.axis = { ...copy.axis, format: asked.x === "loss" ? "~g" : asked.log ? "~e" : "~s" };
     copy.title = data.xTitles[asked.x] || asked.x;
   }
   if (asked.logY && ["value", "low"].includes(copy.field) && copy.scale && copy.scale.zero === false) copy.scale = data.logY;
