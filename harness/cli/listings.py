@@ -48,7 +48,7 @@ def ls(host: PluginHost, /, kind: str, as_json: bool) -> None:
 def show(host: PluginHost, /, task: str, n: int, data: Path | None, **given: Unpack[FewshotFlags]) -> None:
     """Print the exact prompts of a task, with the boundary between context and continuation."""
     from harness.reports.listings import prompts
-    from harness.tasks.loading import find_task
+    from harness.tasks.finding import find_task
     from harness.tasks.prompt_options import Prompting
 
     answer(prompts(find_task(task, host, data, prompting=Prompting(**given)), n))

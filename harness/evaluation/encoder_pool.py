@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from harness.checkpoints.digests import tokenizer_digest
 from harness.errors import EngineError
 from harness.evaluation.bos_and_truncation import Encoder
+from harness.evaluation.engine_contract import expect_tokenizer
 from harness.evaluation.plan import Job, truncation_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask, encode_prompts, encode_task
 from harness.host.origins import PLUGIN_ERRORS, describe
@@ -52,6 +53,7 @@ def _encode(job: Job, task: Task) -> Encoded:
         tokenizer = job.info.load_tokenizer()
     except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
         raise EngineError(f"the tokenizer in {job.folder} does not load: {describe(error)}") from error
+    expect_tokenizer(tokenizer, settings.engine)
     encode = encode_prompts if task.generation else encode_task
     render = job.chat.renderer(tokenizer, job.folder) if job.chat else None
     return encode(

@@ -22,6 +22,7 @@ from harness.checkpoints.hub import origin_on_hub
 from harness.checkpoints.text_ends import own_ends
 from harness.errors import DamagedFile, EngineError, HarnessError, UsageError, choose, suggest
 from harness.evaluation.chat import Chat
+from harness.evaluation.engine_contract import expect_info
 from harness.evaluation.sampling import Sampling
 from harness.host.distribution import missing
 from harness.host.origins import PLUGIN_ERRORS, describe
@@ -162,9 +163,7 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup, cache: Dig
             f"the engine {setup.engine.name!r} serves no adapters; use --engine transformers, or save the merged model "
             f"(merge_and_unload of peft) and evaluate its folder"
         )
-    info = setup.engine.inspect(known, folder, **setup.options)
-    if not isinstance(info, EngineInfo):
-        raise EngineError(f"inspect of engine {setup.engine.name!r} returned {info!r}; expected a harness.EngineInfo")
+    info = expect_info(setup.engine.inspect(known, folder, **setup.options), setup.engine.name)
     settings = Settings(
         engine=setup.engine.name,
         dtype=info.dtype,

@@ -20,7 +20,8 @@ from harness.store.cells import Store
 from harness.store.folders import expect_usable
 from harness.store.subsets import Subset, load_subsets, take_all
 from harness.tasks.conversations import as_chat
-from harness.tasks.loading import find_tasks, fingerprinted
+from harness.tasks.finding import find_tasks
+from harness.tasks.loading import fingerprinted
 from harness.tasks.prompt_options import Prompting, PromptingOptions
 from harness.types import Family, Task
 from harness.types.json import JsonObject

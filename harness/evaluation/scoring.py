@@ -9,6 +9,7 @@ import numpy as np
 from filelock import BaseFileLock
 
 from harness.errors import EngineError
+from harness.evaluation.engine_contract import expect_score
 from harness.evaluation.tokens import EncodedTask
 from harness.host.distribution import version
 from harness.store.choice_cells import Records
@@ -16,6 +17,8 @@ from harness.store.identity import CellId
 from harness.store.token_cells import Tokens
 from harness.types import Bools, ChoiceScore, Floats, Request, Task
 from harness.types.json import JsonObject
+
+ROUNDING = 1e-3  # nats per token; the largest log-probability above 0 that rounding may cause
 
 
 @dataclass
@@ -43,10 +46,12 @@ class Tally:
     logprob: Floats = field(init=False)
     unconditional: Floats | None = field(init=False)
     is_greedy: Bools | None = field(init=False)
+    came: Bools = field(init=False)  # the requests whose results came
 
     def __post_init__(self) -> None:
         rows = len(self.encoded.n_tokens)
         self.left = len(self.encoded.requests)
+        self.came = np.zeros(self.left, dtype=np.bool_)
         self.logprob = np.zeros(rows)
         self.unconditional = np.zeros(rows) if self.task.unconditional else None
         self.is_greedy = np.ones(rows, dtype=np.bool_)
@@ -64,7 +69,11 @@ class Tally:
         return self.claim.task
 
     def add(self, request: int, score: ChoiceScore) -> None:
-        """Add one result to its rows."""
+        """Add one result to its rows; raise EngineError for a second result of a request, and for another shape."""
+        if self.came[request]:
+            raise EngineError(f"the engine returned two scores with the key {score.key!r}; expected one per request")
+        expect_score(score, len(self.encoded.requests[request].continuations))
+        self.came[request] = True
         self.left -= 1
         piece = self.encoded.pieces[request]
         if piece.unconditional and self.unconditional is not None:
@@ -79,12 +88,18 @@ class Tally:
             self.is_greedy[piece.rows] &= score.is_greedy[piece.which]
 
     def records(self, provenance: JsonObject) -> Records:
-        """Return the finished records; raise EngineError for a non-finite score."""
+        """Return the finished records; raise EngineError for a log-probability that is not finite or is above 0."""
         for column in (self.logprob, self.unconditional):
-            if column is not None and not np.isfinite(column).all():
-                row = int(np.flatnonzero(~np.isfinite(column))[0])
+            if column is None:
+                continue
+            wrong = ~np.isfinite(column) | (column > ROUNDING * self.encoded.n_tokens)
+            if wrong.any():
+                row = int(np.flatnonzero(wrong)[0])
                 where = f"document {self.encoded.doc_ids[row]}, choice {self.encoded.choices[row]}"
-                raise EngineError(f"{where}: the log-probability is {column[row]}; nothing is stored for this task")
+                raise EngineError(
+                    f"{where}: the log-probability is {column[row]}; expected a finite number of nats, at most 0; "
+                    "nothing is stored for this task"
+                )
         counts = {"truncated": int(self.encoded.truncated.sum()), "joined": self.encoded.joined}
         return Records(
             doc_ids=self.encoded.doc_ids,
@@ -127,15 +142,21 @@ def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Reques
 
 def added(score: ChoiceScore, begun: Sequence[Tally]) -> Tally:
     """Add a result to the cell that it belongs to, and return the cell; raise EngineError for an unknown key."""
+    if not isinstance(score, ChoiceScore):
+        raise EngineError(f"the engine returned {score!r}; expected a harness.ChoiceScore")
     match score.key:
-        case (int(number), int(request)) if number < len(begun):
+        case (int(number), int(request)) if 0 <= number < len(begun) and 0 <= request < len(
+            begun[number].encoded.requests
+        ):
             begun[number].add(request, score)
             return begun[number]
     raise EngineError(f"the engine returned a score with the key {score.key!r}, which was not requested")
 
 
-def check_all_came(tallies: Sequence[Tally]) -> None:
-    """Raise EngineError if the engine returned fewer results than requested."""
+def check_all_came(tallies: Sequence[Tally], unread: Iterator[Request]) -> None:
+    """Raise EngineError if the engine returned fewer results than requested, or left requests unread."""
+    if next(unread, None) is not None:
+        raise EngineError("the engine stopped before it read all requests; expected one result per request")
     for tally in tallies:
         if tally.left:
             raise EngineError(f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results are missing")

@@ -15,9 +15,10 @@ from filelock import Timeout
 
 from harness.errors import DamagedFile, EngineError, PluginError, StoreError, SuiteError, UsageError
 from harness.evaluation.encoder_pool import Encoded, EncoderPool
+from harness.evaluation.engine_contract import provenance_of
 from harness.evaluation.engine_slot import EngineSlot
 from harness.evaluation.plan import Failure, Job, Plan, Setup
-from harness.evaluation.sampling import SampleRun
+from harness.evaluation.sample_runs import SampleRun
 from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requests_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask
 from harness.evaluation.vocabulary import expect_known
@@ -26,6 +27,7 @@ from harness.host.origins import PLUGIN_ERRORS, is_interrupt
 from harness.store.cells import Store
 from harness.store.identity import CellId
 from harness.types import Checkpoint, Engine, Task
+from harness.types.json import JsonObject
 
 
 class Progress:
@@ -196,15 +198,16 @@ class Suite:
             for claim, encoded in cells
             if isinstance(encoded, EncodedTask)  # prompts of generated text are not scored
         )
+        requests = requests_of(tallies, begun)
         try:
-            for score in engine.score(requests_of(tallies, begun)):
+            for score in engine.score(requests):
                 tally = added(score, begun)
                 self.progress.documents(job.checkpoint, tally.documents)
                 if not tally.left:
                     self._write(job, tally, engine)
         finally:  # also what was complete before an engine failed
             self._report_written(job, wait=True)
-        check_all_came(begun)
+        check_all_came(begun, requests)
 
     def _draw(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Generate the text of cells, one after the other; an error of a checker or sampler fails its cell only."""
@@ -213,7 +216,7 @@ class Suite:
                 run = self._sample_run(claim, encoded)
                 for documents in run.run(engine):
                     self.progress.documents(job.checkpoint, documents)
-                run.seal({**engine.describe(), **job.trusted})
+                run.seal({**self._provenance(engine), **job.trusted})
             except PluginError as error:
                 self._fail(_where(job, claim.task), error)
                 continue
@@ -233,9 +236,12 @@ class Suite:
             except DamagedFile as error:
                 self.progress.note(f"{error.found}; its samples will be drawn again")
 
+    def _provenance(self, engine: Engine) -> JsonObject:
+        return provenance_of(engine, self.slot.setup.engine.name)
+
     def _tell(self, job: Job, engine: Engine) -> None:
         """Report notes of the engine on disabled optimisations, once each."""
-        notes = engine.describe().get("notes")
+        notes = self._provenance(engine).get("notes")
         for note in map(str, notes if isinstance(notes, (list, tuple)) else ()):
             if note not in self.told:
                 self.told.add(note)
@@ -243,7 +249,7 @@ class Suite:
 
     def _write(self, job: Job, tally: Tally, engine: Engine) -> None:
         try:
-            self.writer.put(tally, tally.records({**engine.describe(), **job.trusted}), tally.tokens())
+            self.writer.put(tally, tally.records({**self._provenance(engine), **job.trusted}), tally.tokens())
         except EngineError as error:
             self._fail(_where(job, tally.task), error)
             tally.claim.lock.release()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +17,7 @@ import pluggy
 
 from harness.errors import PluginError, choose
 from harness.host import distribution, hookspecs
+from harness.host.candidates import GROUP, Candidate, built_in, file_of, installed, named
 from harness.host.origins import PLUGIN_ERRORS, Origin, describe, marked
 from harness.host.registrars import REGISTRARS
 from harness.host.registries import Registries
@@ -27,49 +25,8 @@ from harness.host.registries import Registries
 if TYPE_CHECKING:
     import click
 
-GROUP = "harness"
-BUILT_IN = (
-    "harness_plugins.engines.transformers",
-    "harness_plugins.engines.vllm",
-    "harness_plugins.metrics.choice",
-    "harness_plugins.metrics.text",
-    "harness_plugins.metrics.generation",
-    "harness_plugins.metrics.references",
-    "harness_plugins.checkers.answers",
-    "harness_plugins.checkers.code",
-    "harness_plugins.laws.breaks",
-    "harness_plugins.laws.listing",
-    "harness_plugins.laws.loss",
-    "harness_plugins.laws.recipes",
-    "harness_plugins.laws.sampling",
-    "harness_plugins.laws.task",
-    "harness_plugins.laws.baselines",
-    "harness_plugins.laws.families",
-    "harness_plugins.laws.isoflop",
-    "harness_plugins.laws.observational",
-    "harness_plugins.analyses.capabilities",
-    "harness_plugins.analyses.decompose",
-    "harness_plugins.analyses.trends",
-    "harness_plugins.analyses.decide",
-    "harness_plugins.analyses.rank",
-    "harness_plugins.analyses.versus",
-    "harness_plugins.analyses.task_predictability",
-    "harness_plugins.analyses.active",
-    "harness_plugins.analyses.forecast",
-    "harness_plugins.executors.listing",
-    "harness_plugins.forecasters",
-    "harness_plugins.imports.importing",
-    "harness_plugins.sources.bigbench",
-    "harness_plugins.sources.lm_eval",
-    "harness_plugins.samplers",
-    "harness_plugins.panels.scaling",
-    "harness_plugins.panels.predicted",
-    "harness_plugins.panels.overview",
-    "harness_plugins.panels.models",
-    "harness_plugins.reporters",
-    "harness_plugins.nano",
-    "harness_tasks",
-)
+
+OF_PLUGIN = "harness_plugin"  # attribute of the commands that plugins added
 
 
 @dataclass(frozen=True)
@@ -85,17 +42,6 @@ class PluginInfo:
     hooks: tuple[str, ...]
     error: str | None = None
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plugin that may be loaded: its name, its import function, and its origin."""
-
-    name: str
-    load: Callable[[], object]
-    distribution: str = ""
-    version: str = ""
-    is_built_in: bool = False  # part of this distribution, which is slow to find: looked up only for display
 
 
 class PluginHost(Registries):
@@ -120,7 +66,7 @@ class PluginHost(Registries):
         self.candidates[name] = candidate
         begun = time.perf_counter()
         try:
-            with redirect_stdout(sys.stderr):  # output of a plugin must not mix with the tables of a command
+            with _no_terminal():
                 self.add(candidate.load(), name)
         except PLUGIN_ERRORS as error:  # at import or in a hook; the message must name the plugin
             self.errors[name] = _why(error)
@@ -134,7 +80,7 @@ class PluginHost(Registries):
         for hook, registrar in REGISTRARS.items():
             for call in getattr(self.manager.hook, hook).get_hookimpls():
                 if call.plugin_name == name:
-                    call.function(registrar(self, name))
+                    _expect_none(call.function(registrar(self, name)), hook)
 
     def add_commands(self, cli: click.Group) -> None:
         """Let plugins add sub-commands to a click group."""
@@ -142,17 +88,27 @@ class PluginHost(Registries):
             before = dict(getattr(cli, "commands", {}))
             begun = time.perf_counter()
             try:
-                with redirect_stdout(sys.stderr):
-                    call.function(cli)
+                with _no_terminal():
+                    _expect_none(call.function(cli), "register_commands")
             except PLUGIN_ERRORS as error:  # as in load
                 self.errors[call.plugin_name] = _why(error)
             self.seconds[call.plugin_name] = self.seconds.get(call.plugin_name, 0.0) + time.perf_counter() - begun
-            for name, command in getattr(cli, "commands", {}).items():
-                if command is not before.get(name):
-                    self.commands[name] = call.plugin_name
-                    origin = Origin(call.plugin_name, "command", name)
-                    command.make_context = marked(command.make_context, origin)
-                    command.invoke = marked(command.invoke, origin)
+            self._keep_commands(cli, before, call.plugin_name)
+
+    def _keep_commands(self, cli: click.Group, before: Mapping[str, click.Command], plugin: str) -> None:
+        """Note which commands a plugin added; undo and report what it replaced, except commands of another host."""
+        for name, command in dict(getattr(cli, "commands", {})).items():
+            is_left = name not in self.commands and hasattr(before.get(name), OF_PLUGIN)
+            if command is not before.get(name) and (name not in before or is_left):
+                self.commands[name] = plugin
+                setattr(command, OF_PLUGIN, plugin)
+                origin = Origin(plugin, "command", name)
+                command.make_context = marked(command.make_context, origin)
+                command.invoke = marked(command.invoke, origin)
+            elif command is not before.get(name):
+                cli.commands[name] = before[name]
+                owner = f"{self.commands[name]!r}" if name in self.commands else "the harness"
+                self.errors[plugin] = f"it registers the command {name!r}, already registered by {owner}"
 
     def check(self) -> None:
         """Raise PluginError if a plugin did not load."""
@@ -184,6 +140,27 @@ class PluginHost(Registries):
         )
 
 
+def _expect_none(returned: object, hook: str) -> None:
+    """Refuse what a hook returns, which would be lost; a hook with `yield` has not run at all."""
+    if inspect.isgenerator(returned) or inspect.iscoroutine(returned):
+        returned.close()
+        raise PluginError(f"{hook} contains yield or is async, so that nothing is registered; make it a plain function")
+    if returned is not None:
+        raise PluginError(f"{hook} returned {returned!r}, which is ignored; call its argument for every object instead")
+
+
+@contextmanager
+def _no_terminal() -> Iterator[None]:
+    """Send output to standard error and give no input, so that a plugin cannot mix with tables or wait for a reader."""
+    before = sys.stdin
+    with Path(os.devnull).open(encoding="utf-8") as nothing, redirect_stdout(sys.stderr):
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
+
+
 def _why(error: BaseException) -> str:
     """Return an error as one line."""
     if isinstance(error, SystemExit):
@@ -212,12 +189,8 @@ def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
     names = list(extra)
     off = {name.removeprefix("no:") for name in names if name.startswith("no:")}
     host = PluginHost()
-    host.extra = tuple(str(path.resolve()) if (path := _file_of(name)) else name for name in names)
-    for candidate in (
-        *_built_in(),
-        *_installed(),
-        *map(_named, (n for n in names if not n.startswith("no:"))),
-    ):
+    host.extra = tuple(str(path.resolve()) if (path := file_of(name)) else name for name in names)
+    for candidate in (*built_in(), *installed(), *map(named, (n for n in names if not n.startswith("no:")))):
         if candidate.name not in off:
             host.load(candidate)
     return host
@@ -227,54 +200,3 @@ def load_plugins(extra: Iterable[str] = ()) -> PluginHost:
 def default_host() -> PluginHost:
     """Return the default host of this process, for functions that are called without a host."""
     return load_plugins()
-
-
-def _built_in() -> Iterator[Candidate]:
-    for target in BUILT_IN:
-        name = target.removeprefix("harness_plugins.")
-        yield Candidate(name, partial(importlib.import_module, target), is_built_in=True)
-
-
-def _installed() -> Iterator[Candidate]:
-    """Yield the entry points of other distributions that HARNESS_PLUGINS allows."""
-    wanted = os.environ.get("HARNESS_PLUGINS")
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        if wanted is None or entry.name in wanted.split(","):
-            dist = entry.dist
-            yield Candidate(entry.name, entry.load, dist.name if dist else "", dist.version if dist else "")
-
-
-def _named(target: str) -> Candidate:
-    """Return the plugin of an argument of `-p`: a module by its dotted name, a file, or the folder of a package."""
-    path = _file_of(target)
-    if path is None:
-        return Candidate(target, partial(importlib.import_module, target))
-    name = path.resolve().parent.name if path.name == "__init__.py" else path.stem
-    return Candidate(name, partial(_import_file, path))
-
-
-def _file_of(target: str) -> Path | None:
-    """Return the file of an argument of `-p`, of a package its __init__.py; None for a module by its name."""
-    path = Path(target)
-    if os.sep in target and (path / "__init__.py").is_file():
-        return path / "__init__.py"
-    return path if target.endswith(".py") else None
-
-
-def _import_file(path: Path) -> object:
-    if not path.is_file():
-        raise PluginError(f"there is no file {path}")
-    is_package = path.name == "__init__.py"  # its modules import each other by the name of the folder
-    folder = path.resolve().parent
-    name = folder.name if is_package else f"harness_plugin_file_{path.stem}"  # cannot collide with another module
-    origin = getattr(sys.modules.get(name), "__file__", None)
-    if is_package and name in sys.modules and origin != str(folder / path.name):
-        raise PluginError(f"Python already has a module {name!r} ({origin}); rename the folder {folder}")
-    places = [str(folder)] if is_package else None
-    spec = importlib.util.spec_from_file_location(name, path.resolve(), submodule_search_locations=places)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look up their module during execution
-    spec.loader.exec_module(module)
-    return module

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from harness.errors import PluginError, choose
 from harness.host.hookspecs import Register
@@ -46,6 +48,7 @@ NEEDS = (
     "words",
 )
 UNBOUNDED = (-float("inf"), float("inf"))
+NUMBERS = (int, float, np.number)
 AGGREGATES = ("mean", "ratio", "exp_ratio")
 
 
@@ -119,6 +122,8 @@ def make_metric(
 ) -> Metric:
     """Return a metric as it is registered; raise PluginError if it is not valid."""
     name = str(name or getattr(fn, "__name__", ""))
+    if not isinstance(needs, Iterable):
+        raise PluginError(f"metric {name!r}: needs={needs!r}; expected a list of: {choose(NEEDS)}")
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
     unknown = set(needs) - set(NEEDS)
     if unknown:
@@ -127,7 +132,8 @@ def make_metric(
         raise PluginError(
             f"metric {name!r}: aggregate={aggregate!r}; expected one of {choose(AGGREGATES)}, or a function"
         )
-    low, high = bounds
+    is_pair = isinstance(bounds, Sequence) and len(bounds) == 2 and all(isinstance(x, NUMBERS) for x in bounds)
+    low, high = bounds if is_pair else (0, 0)
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
     ends = (float(low), float(high))
@@ -200,11 +206,25 @@ def expect_law(law: Law) -> None:
     features = getattr(law, "features", ())
     if isinstance(features, str):
         raise PluginError(f"law {law.name!r}: features = {features!r}; expected a tuple of names, ({features!r},)")
+    if kind == "formula":
+        _expect_bounds(law)
     for name, meant in misspelt(law, kind):
         raise PluginError(
             f"law {law.name!r} has an attribute {name!r}, which is not in the contract; did you mean {meant!r}? "
             f"Otherwise rename it to _{name}"
         )
+
+
+def _expect_bounds(law: Law) -> None:
+    """Raise a PluginError unless each parameter of a formula has a lower bound below an upper one."""
+    parameters = getattr(law, "parameters", None)
+    expected = "expected a dict from names to (lower, upper), with lower < upper"
+    if not isinstance(parameters, Mapping):
+        raise PluginError(f"law {law.name!r}: parameters = {parameters!r}; {expected}")
+    for name, bounds in parameters.items():
+        is_pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(x, NUMBERS) for x in bounds)
+        if not is_pair or not bounds[0] < bounds[1]:
+            raise PluginError(f"law {law.name!r}: the bounds of {name!r} are {bounds!r}; {expected}")
 
 
 def _laws(registries: Registries, plugin: str) -> Register:

@@ -57,16 +57,30 @@ def applied(metric: Metric, scores: Scored) -> Applied:
     result = metric.fn(scores)
     tied = result.tied if isinstance(result, PerDoc) else None
     values = result.values if isinstance(result, PerDoc) else result
-    columns = tuple(np.asarray(c, dtype=np.float64) for c in (values if isinstance(values, tuple) else (values,)))
+    columns = tuple(_column(metric, column) for column in (values if isinstance(values, tuple) else (values,)))
     _check(metric, columns, scores)
     return Applied(columns, tied)
+
+
+def _column(metric: Metric, values: object) -> Floats:
+    """Return values as numbers; raise MetricError for anything else."""
+    try:
+        if values is None:
+            raise TypeError("no value")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        shown = repr(values) if len(repr(values)) < 80 else f"{repr(values)[:80]}..."
+        raise MetricError(f"metric {metric.name!r} returned {shown}; expected one number per document, (n,)") from error
 
 
 def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
     expected = 2 if metric.aggregate in {"ratio", "exp_ratio"} else 1 if metric.aggregate == "mean" else len(columns)
     if len(columns) != expected or any(column.shape != (len(scores),) for column in columns):
         shapes = ", ".join(str(column.shape) for column in columns)
-        raise MetricError(f"metric {metric.name!r} returned {shapes}; expected {expected} of ({len(scores)},)")
+        raise MetricError(
+            f"metric {metric.name!r} returned arrays of shape {shapes}; expected {expected} of shape ({len(scores)},), "
+            "with one value per document"
+        )
     for column in columns:
         bad = np.flatnonzero(~np.isfinite(column))
         if len(bad):

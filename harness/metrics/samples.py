@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MetricError
-from harness.metrics.scores import Scores
+from harness.metrics.scores import Scores, expect_no_changes
 from harness.types import PASS_AT, Bools, Floats, Ints
 
 
@@ -49,6 +49,9 @@ class Samples:
     chance: float = 0.0  # generated text has no chance level
     texts: NDArray[np.object_] | None = None
     references: NDArray[np.object_] | None = None  # tuples of texts
+
+    def __post_init__(self) -> None:
+        expect_no_changes(self)
 
     def __len__(self) -> int:
         return len(self.first)

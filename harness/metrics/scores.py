@@ -16,6 +16,15 @@ N = TypeVar("N", np.float64, np.int64, np.bool_)
 TIE = 1e-6  # nats; two best choices that differ by less are tied
 
 
+def expect_no_changes(scores: object) -> None:
+    """Make the arrays of a dataclass read-only: all metrics get the same arrays, so that none may change them."""
+    for name, column in vars(scores).items():
+        if isinstance(column, np.ndarray) and column.flags.writeable:
+            view = column.view()
+            view.flags.writeable = False
+            object.__setattr__(scores, name, view)
+
+
 @dataclass(frozen=True)
 class Scores:
     """Log-probabilities (nats) of all m choices of n documents.
@@ -41,6 +50,7 @@ class Scores:
     n_words: Ints | None = None
 
     def __post_init__(self) -> None:
+        expect_no_changes(self)
         if not len(self):
             raise MetricError("no documents to compute a metric from")
         for column in (self.logprob, self.logprob_unconditional):

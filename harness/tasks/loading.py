@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import HarnessError, TaskError, UsageError, choose, suggest
+import numpy as np
+
+from harness.errors import TaskError, choose
 from harness.files import digest_of, expect_characters
-from harness.host.registries import Registries
-from harness.tasks.conversations import as_chat
 from harness.tasks.documents import expect_own, find_files, look_for, read_rows
 from harness.tasks.hub import HubRows
-from harness.tasks.prompt_options import PLAIN, Prompting, options_for
+from harness.tasks.prompt_options import PLAIN, Prompting
 from harness.tasks.prompts import FewShot, PromptSpec, examples, make_docs
-from harness.tasks.task_files import HubTask, TaskFile, read_task_file
+from harness.tasks.task_files import HubTask, TaskFile
 from harness.tasks.templates import Row, look_up
 from harness.types import Doc, Generation, Json, Task
 
+TASK_KINDS = ("choice", "cloze", "text", "generate", "unjudged")
+INTEGERS = (int, np.integer)
 MOST_CHOICES = 2**15 - 1  # of a document; a store numbers them with 16 bits
-WILDCARD = re.compile(r"[*?\[]")
 
 
 NumberedRows = dict[tuple[Path, int], Row]  # rows by file and number
@@ -53,7 +52,7 @@ def load_task(file: TaskFile, data: Path | None = None, limit: int | None = None
         material = _material(file, data)
         prompt = material.prompt
         docs = sorted(make_docs(prompt, material.rows, file.leave_out), key=lambda doc: doc.group or "")
-        docs = list(_limited(docs, limit))
+        docs = list(limited(docs, limit))
         _check(docs)
     except TaskError as error:
         raise TaskError(f"task {file.name}: {error}") from error
@@ -159,7 +158,8 @@ def _shown(prompt: PromptSpec, shots: FewShot | None, solved: Iterable[Row]) -> 
     return replace(prompt, shots=shots, examples=examples(prompt, shots, solved)) if shots else prompt
 
 
-def _limited(docs: Iterable[Doc], limit: int | None) -> Iterator[Doc]:
+def limited(docs: Iterable[Doc], limit: int | None) -> Iterator[Doc]:
+    """Yield the first documents of each group; all of them without a limit."""
     seen: dict[str | None, int] = {}
     for doc in docs:
         seen[doc.group] = seen.get(doc.group, 0) + 1
@@ -176,6 +176,30 @@ def _check(docs: Sequence[Doc]) -> None:
         if doc.doc_id in seen:
             raise TaskError(f"two documents have the id {doc.doc_id!r}; correct id: or group: in task.yaml")
         seen.add(doc.doc_id)
+
+
+def _expect_kind(task: Task) -> None:
+    """Raise TaskError for a kind that does not exist, and for documents that are not in a tuple or list."""
+    if task.kind not in TASK_KINDS:
+        raise TaskError(f"kind is {task.kind!r}; expected one of {', '.join(TASK_KINDS)}")
+    if not isinstance(task.docs, (tuple, list)):
+        raise TaskError(f"docs is {task.docs!r}; expected a tuple of harness.Doc")
+
+
+def _expect_choices(doc: Doc, kind: str) -> None:
+    """Raise TaskError where the parts of a document do not fit together."""
+    if not isinstance(doc, Doc):
+        raise TaskError(f"a document is {doc!r}; expected a harness.Doc")
+    n = len(doc.choices)
+    for name in ("contexts", "continuations"):
+        if len(getattr(doc, name)) not in {1, n} and kind != "generate":
+            raise TaskError(
+                f"document {doc.doc_id}: {len(getattr(doc, name))} {name} of {n} choices; expected {n}, or 1"
+            )
+    if not all(isinstance(k, INTEGERS) and 0 <= k < n for k in doc.gold):
+        raise TaskError(
+            f"document {doc.doc_id}: gold {list(doc.gold)} of {n} choices; expected indices from 0 to {n - 1}"
+        )
 
 
 def _expect_storable(doc: Doc) -> None:
@@ -209,104 +233,14 @@ def suffix_of_shots(n: int | None, default_n: int) -> str:
 def fingerprinted(task: Task) -> Task:
     """Return a task with the fingerprint of its content, whatever its author gave it.
 
-    Raises TaskError where one of its documents cannot be stored.
+    Raises TaskError where its kind is unknown, or one of its documents is invalid or cannot be stored.
     """
     try:
+        _expect_kind(task)
+        for doc in task.docs:
+            _expect_choices(doc, task.kind)
         _check(task.docs)
     except TaskError as error:
         raise TaskError(f"task {task.name}: {error}") from error
     digest = fingerprint(task.kind, task.unconditional, task.docs, task.generation)
     return task if task.fingerprint == digest else replace(task, fingerprint=digest)
-
-
-def find_tasks(
-    patterns: Sequence[str],
-    registries: Registries,
-    data: Path | None = None,
-    limit: int | None = None,
-    prompting: Prompting = PLAIN,
-) -> list[Task]:
-    """Return the tasks that names, wildcards, prefix:NAME or paths of task folders name, each once."""
-    names = dict.fromkeys(name for pattern in patterns for name in _expand(pattern, registries))
-    return [task for name in names for task in _tasks_of(name, registries, data, limit, prompting)]
-
-
-def _expand(pattern: str, registries: Registries) -> list[str]:
-    if (Path(pattern) / "task.yaml").is_file() or Path(pattern).name == "task.yaml":
-        return [pattern]
-    if ":" in pattern:
-        return _of_source(pattern, registries) if WILDCARD.search(pattern) else [pattern]
-    names = [name for name in registries.tasks if fnmatch(name, pattern)]
-    if not names:
-        raise _no_task(pattern, registries)
-    return names
-
-
-def _no_task(name: str, registries: Registries) -> UsageError:
-    if name.endswith((".yaml", ".yml")):
-        return UsageError(f"{name} is no folder with task.yaml; lm_eval:{name} if it is a task file of lm-eval")
-    known = suggest(name, registries.tasks, "harness ls tasks")
-    return UsageError(f"there is no task {name!r}, and no folder of that name with task.yaml; {known}")
-
-
-def _of_source(pattern: str, registries: Registries) -> list[str]:
-    """Return the names that a source lists and a pattern such as `prefix:*` matches; raise UsageError for none."""
-    prefix, _, rest = pattern.partition(":")
-    listed = [str(name) for name in registries.sources[prefix].list_names()]
-    names = [f"{prefix}:{name}" for name in listed if fnmatch(name, rest)]
-    if not names:
-        reason = f"its {len(listed)} names do not match" if listed else "it lists no names, so each must be spelled out"
-        raise UsageError(f"{pattern!r} selects no task of the source {prefix!r}: {reason}")
-    return names
-
-
-def find_task(
-    name: str,
-    registries: Registries,
-    data: Path | None = None,
-    limit: int | None = None,
-    prompting: Prompting = PLAIN,
-) -> Task:
-    """Return one task by its name, as prefix:NAME of a source, or by the path of its folder."""
-    tasks = _tasks_of(name, registries, data, limit, prompting)
-    if len(tasks) > 1:
-        raise UsageError(f"{name} names {len(tasks)} tasks; choose one: {choose(task.name for task in tasks)}")
-    return tasks[0]
-
-
-def _tasks_of(
-    name: str, registries: Registries, data: Path | None, limit: int | None, prompting: Prompting
-) -> list[Task]:
-    entry = registries.tasks[name] if name in registries.tasks else name  # noqa: SIM401  # a registry has no get
-    if entry == name and ":" not in name and not Path(name).exists():
-        raise _no_task(name, registries)
-    if not isinstance(entry, Task) and (name in registries.tasks or ":" not in name):
-        return [load_task(read_task_file(Path(entry)), data, limit, prompting)]
-    if not isinstance(entry, Task):
-        return [_limited_task(task, limit) for task in _from_source(name, registries, prompting, limit)]
-    if {"num_fewshot", "fewshot_seed"} & set(prompting.changes):
-        raise UsageError(
-            f"the task {name} is made by a plugin, with its own few-shot examples; leave --num-fewshot out"
-        )
-    return [_limited_task(as_chat(entry, prompting), limit)]
-
-
-def _from_source(name: str, registries: Registries, prompting: Prompting, limit: int | None) -> list[Task]:
-    prefix, _, rest = name.partition(":")
-    resolve = registries.sources[prefix].resolve
-    options = options_for(resolve, prefix, prompting, limit)
-    try:
-        resolved = resolve(rest, **options)
-    except HarnessError:
-        raise
-    except KeyError as error:
-        known = suggest(rest, registries.sources[prefix].list_names(), "harness ls tasks")
-        raise UsageError(f"the source {prefix!r} has no task {rest!r}; {known}") from error
-    tasks = [resolved] if isinstance(resolved, Task) else resolved
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise TaskError(f"the source {prefix!r} returned {resolved!r} for {rest!r}; expected a harness.Task, or a list")
-    return tasks if "chat" in options else [as_chat(task, prompting) for task in tasks]
-
-
-def _limited_task(task: Task, limit: int | None) -> Task:
-    return fingerprinted(task if limit is None else replace(task, docs=tuple(_limited(task.docs, limit))))

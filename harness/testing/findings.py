@@ -49,8 +49,8 @@ class Findings:
         except (AssertionError, HarnessError) as error:
             self.failures.append(str(error))
         except PLUGIN_ERRORS as error:  # the code under test may fail in any way
-            name = getattr(check, "__name__", "check")
-            self.failures.append(f"{name.strip('_').replace('_', ' ')}: {describe(error)}")
+            name = getattr(check, "__name__", "check").strip("_").replace("_", " ")
+            self.failures.append(describe(error) if name in {"<lambda>", "raise"} else f"{name}: {describe(error)}")
         return []
 
     def vital(self, check: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -77,7 +77,7 @@ def collected(what: str) -> Iterator[Findings]:
     except _Enough:
         pass
     if findings.failures:
-        raise ConformanceError(what, findings.failures)
+        raise ConformanceError(what, list(dict.fromkeys(findings.failures)))
 
 
 def expect_call(function: Callable[..., object], *args: object, **kwargs: object) -> None:

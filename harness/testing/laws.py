@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.fitting.laws import bounds, curve
 from harness.fitting.procedures import ProcedureFit
+from harness.host.origins import describe
 from harness.host.registrars import expect_law
 from harness.testing.findings import Findings, collected, expect_call
 from harness.types import Floats
@@ -87,7 +88,16 @@ def _truth(law: FormulaLaw, params: Mapping[str, float] | None) -> Mapping[str, 
 
 
 def _values(law: FormulaLaw, values: Floats, x: Mapping[str, Floats]) -> Floats:
-    y: Floats = curve(law, values, x)[0]
+    n = len(next(iter(x.values())))
+    one = {name: float(value) for name, value in zip(law.parameters, values[0], strict=True)}
+    try:
+        returned = law.formula(**x, **one)
+        y: Floats = curve(law, values, x)[0]
+    except Exception as error:
+        raise AssertionError(
+            f"law {law.name!r}: the formula fails for features ({n},) and {one}: {describe(error)}; use numpy functions"
+        ) from error
+    assert returned is not None, f"law {law.name!r}: the formula returned None; expected values ({n},)"
     assert np.isfinite(y).all(), f"law {law.name!r}: the formula gives {y} for {values[0]}"
     return y
 

@@ -18,6 +18,7 @@ from harness.metrics.scores import Scores
 from harness.testing.findings import collected, expect_call
 from harness.types import OUTCOMES, Floats, Metric, MetricValues
 
+ROUNDING = 1e-6  # by which a value may lie outside the bounds
 WORDS = ("a", "blue", "house", "stands", "near", "the", "river", "today")  # of made-up texts
 
 
@@ -102,9 +103,9 @@ def check_metric(
         made: Metric = findings.vital(_made, metric, registered)
         tried = scores or _scores_for(made)
         findings.vital(expect_call, made.fn, tried)
+        findings.vital(_check_values, made, tried)
         if isinstance(tried, Scores):
             findings.run(_check_needs, made, tried)
-        findings.vital(_check_values, made, tried)
         findings.run(_check_order, made, tried)
         findings.run(_check_company, made, tried)
         findings.run(_check_estimate, made, tried)
@@ -126,7 +127,12 @@ def _columns(metric: Metric, scores: Scored) -> tuple[Floats, ...]:
 
 
 def _check_values(metric: Metric, scores: Scored) -> None:
-    _columns(metric, scores)
+    """Check that values lie within the bounds, unless several gold choices add up to more."""
+    (low, high), values = metric.bounds, _columns(metric, scores)[0]
+    outside = np.flatnonzero((values < low - ROUNDING) | (values > high + ROUNDING))
+    if metric.aggregate == "mean" and len(outside) and ("one_gold" in scores.offers or isinstance(scores, Samples)):
+        found = f"{values[outside[0]]:g} for document {scores.doc_ids[outside[0]]}"
+        raise AssertionError(f"{metric.name}: {found}, outside its bounds {low:g} to {high:g}; correct bounds=")
 
 
 def _check_order(metric: Metric, scores: Scored) -> None:

@@ -69,6 +69,10 @@ def check_plugins(
     for name in plugins:
         if name not in host.candidates:
             raise UsageError(f"there is no plugin {name!r}; {suggest(name, host.candidates, 'harness plugins')}")
+    for name in plugins:
+        if not host.manager.get_hookcallers(host.manager.get_plugin(name)):
+            why = "it has no function that is marked with @harness.hookimpl, so it registers nothing"
+            yield Checked(name, "plugin", name, failures=(why,))
     for registry, check in CHECKS.items():
         for name, plugin in sorted(host.owners(registry).items()):
             if not plugins or plugin in plugins:
@@ -108,7 +112,8 @@ def _task(host: PluginHost, name: str) -> None:
 
 def _source(host: PluginHost, name: str) -> None:
     resolve, list_names, *_ = host.sources[name]
-    if not list(list_names()):
+    names = list_names()
+    if isinstance(names, Sequence) and not names:
         raise NotCheckedError("it lists no names to try")
     check_source(resolve, list_names)
 

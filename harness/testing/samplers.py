@@ -38,6 +38,7 @@ def _check_answer(sampler: Sampler) -> None:
     assert more.shape == drawn.shape, f"more() gives {more.shape} for {drawn.shape} documents"
     assert np.issubdtype(more.dtype, np.integer), f"more() gives {more.dtype}; expected integers"
     assert (more >= 0).all(), f"more() gives {more}; expected 0 or more"
+    assert (more > 0).all(), f"more() gives {more} for documents without samples; expected 1 or more"
 
 
 def _check_end(sampler: Sampler, rates: Floats = RATES) -> None:

@@ -39,9 +39,6 @@ def check_task(
 
 def _task(task: str | Path | Task, data: Path | None) -> Task:
     if isinstance(task, Task):
-        assert task.docs, "there are no documents"
-        repeated = [doc_id for doc_id, count in Counter(doc.doc_id for doc in task.docs).items() if count > 1]
-        assert not repeated, f"two documents have the id {repeated[0]!r}"
         return fingerprinted(task)
     return load_task(read_task_file(Path(task)), data)
 
@@ -91,13 +88,20 @@ def check_source(
     An unknown name must raise KeyError or an error of harness.errors. Raises an AssertionError that lists all failures.
     """
     with collected("the source") as findings:
-        names = findings.vital(lambda: list(list_names()))
+        names = findings.vital(_names, list_names)
         findings.expect(all(isinstance(n, str) for n in names), f"list_names() returns {names[:3]}; expected text")
         findings.expect(len(set(names)) == len(names), "list_names() returns a name twice")
         chosen = name or next(iter(names), "")
         if findings.expect(bool(chosen), "list_names() returns nothing; pass an existing name with name="):
             findings.run(lambda: check_task(_resolved(resolve, chosen)))
         findings.run(_check_unknown, resolve)
+
+
+def _names(list_names: Callable[[], Iterable[str]]) -> list[str]:
+    names = list_names()
+    is_list = isinstance(names, Iterable) and not isinstance(names, str)
+    assert is_list, f"list_names() returned {names!r}; expected a list of names"
+    return list(names)
 
 
 def _resolved(resolve: Callable[..., Task | Sequence[Task]], name: str) -> Task:
@@ -117,7 +121,8 @@ def _check_unknown(resolve: Callable[..., Task | Sequence[Task]]) -> None:
         resolved = resolve("no/such task")
     except (KeyError, HarnessError):
         return
-    raise AssertionError(f"resolve('no/such task') returned {resolved!r}; expected KeyError for an unknown name")
+    told = f"the task {resolved.name!r}" if isinstance(resolved, Task) else repr(resolved)
+    raise AssertionError(f"resolve('no/such task') returned {told}; expected KeyError for an unknown name")
 
 
 def check_family(family: str | Path | Family, *, registries: Registries | None = None) -> Family:

@@ -46,10 +46,10 @@ def row(case: tuple[str, float], count: int) -> tuple[str, ...]:
     name, scale = case
     law = default_host().laws[name]
     options = {"count": count, "scale": scale, "bootstrap": RESAMPLES, "starts": 4}
-    found = coverage(law, truth(law), places(steps_of(law)[0], POINTS), **options)  # type: ignore[arg-type]
-    own = ", ".join(f"{parameter} {hits / count:.0%}" for parameter, hits in found.parameters.items())
+    covered = coverage(law, truth(law), places(steps_of(law)[0], POINTS), **options)  # type: ignore[arg-type]
+    of_parameters = ", ".join(f"{parameter} {hits / count:.0%}" for parameter, hits in covered.parameters.items())
     label = name if scale == NOISE else f"{name}, noise of {scale:.1%}"
-    return (label, own, *(f"{hits / count:.0%}" for hits in (found.curve, found.beyond, found.new)))
+    return (label, of_parameters, *(f"{hits / count:.0%}" for hits in (covered.curve, covered.beyond, covered.new)))
 
 
 def families(seed: int) -> dict[str, list[bool]]:
@@ -62,21 +62,21 @@ def capabilities(seed: int) -> dict[str, list[bool]]:
     """Predict the task of 20 new models from 40 with observational."""
     table = test_observational.models(60, noise=0.03, seed=seed)
     law = Observational(test_observational.NAMES, components=2)
-    found = fit(table, law, value="task", hold_out="index > 39", bootstrap=100)
-    return {"observational, new models": [bool(held["inside"]) for held in found.hold_out]}
+    fitted = fit(table, law, value="task", hold_out="index > 39", bootstrap=100)
+    return {"observational, new models": [bool(held["inside"]) for held in fitted.hold_out]}
 
 
 def minima(seed: int) -> dict[str, list[bool]]:
     """Find the exponent of N* from parabolas near the minima, and far to either side of them."""
-    found, rng = {}, np.random.default_rng(seed)
+    covered, rng = {}, np.random.default_rng(seed)
     exponent = test_isoflop.SURFACE["beta"] / (test_isoflop.SURFACE["alpha"] + test_isoflop.SURFACE["beta"])
     for about, width in (("1.3 times", 0.3), ("2.7 times", 1.0)):
         grid = test_isoflop.grid(-width, width, noise=0.002, rng=rng)
         fitted = fit(grid, IsoFlop(measure_bias=False), value="loss", bootstrap=100, seed=seed).steps[0]
         draws = [draw.parameters["a"] for draw in fitted.draws]  # type: ignore[union-attr]
         low, high = np.quantile(draws, [0.05, 0.95])
-        found[f"isoflop, exponent of N*, sizes within {about}"] = [bool(low <= exponent <= high)]
-    return found
+        covered[f"isoflop, exponent of N*, sizes within {about}"] = [bool(low <= exponent <= high)]
+    return covered
 
 
 def procedures(seed: int) -> dict[str, list[bool]]:
@@ -84,10 +84,10 @@ def procedures(seed: int) -> dict[str, list[bool]]:
     return {**families(seed), **capabilities(seed), **minima(seed)}
 
 
-def shares(found: Iterable[Mapping[str, list[bool]]]) -> list[tuple[str, str]]:
+def shares(simulations: Iterable[Mapping[str, list[bool]]]) -> list[tuple[str, str]]:
     """Return the share of intervals that held, of each kind."""
     held, count = Counter[str](), Counter[str]()
-    for simulated in found:
+    for simulated in simulations:
         for name, inside in simulated.items():
             held[name] += sum(inside)
             count[name] += len(inside)

@@ -83,10 +83,10 @@ def write_store(path: Path, rng: np.random.Generator) -> PointStore:
     for number, family in enumerate(TRUTH):
         skills = expit(logit(accuracy(family, BUDGETS)) + WOBBLE * rng.normal(size=RUNS))
         for i, skill in enumerate(skills):
-            own = np.sqrt(SHARED) * difficulty + np.sqrt(1 - SHARED) * rng.normal(size=DOCUMENTS)
+            deviations = np.sqrt(SHARED) * difficulty + np.sqrt(1 - SHARED) * rng.normal(size=DOCUMENTS)
             logprob = np.full((DOCUMENTS, 4), -2.0)
-            logprob[own >= norm.ppf(skill), 1] = -1.0
-            logprob[own < norm.ppf(skill), 0] = -1.0
+            logprob[deviations >= norm.ppf(skill), 1] = -1.0
+            logprob[deviations < norm.ppf(skill), 0] = -1.0
             digest = f"{number * RUNS + i:016x}"
             store.put_checkpoint(digest, _checkpoint(family, i, digest))
             ones = np.ones(4 * DOCUMENTS, dtype=np.int64)
@@ -133,30 +133,30 @@ def covers(interval: Range, truth: float) -> bool:
 def _judge(tables: Mapping[str, Table], kind: str) -> dict[str, list[Any]]:
     """Return what covers the truth, of each kind of statement."""
     truth = {family: float(accuracy(family, AT)) for family in TRUTH}
-    found: dict[str, list[Any]] = defaultdict(list)
+    judged: dict[str, list[Any]] = defaultdict(list)
     for row in tables["scores"].rows:
-        found[f"{kind}: score of a family"].append(covers(row[3], truth[row[2]]))
+        judged[f"{kind}: score of a family"].append(covers(row[3], truth[row[2]]))
     for row in tables["differences"].rows:
-        found[f"{kind}: difference of two families"].append(covers(row[4], truth[row[2]] - truth[row[3]]))
+        judged[f"{kind}: difference of two families"].append(covers(row[4], truth[row[2]] - truth[row[3]]))
     for row in tables["gains"].rows:
         gain = budget(row[2], truth[row[1]]) / AT
-        found[f"{kind}: compute-equivalent gain"].append(covers(row[3], gain))
-    found[f"{kind}: crossover, where one was found"] = _crossings(tables, crossover)
+        judged[f"{kind}: compute-equivalent gain"].append(covers(row[3], gain))
+    judged[f"{kind}: crossover, where one was found"] = _crossings(tables, crossover)
     order = " > ".join(sorted(truth, key=lambda family: -truth[family]))
     said, chance = tables["ranking"].rows[0][2:]
-    found[f"{kind}: order"].append((chance, said == order))
-    return found
+    judged[f"{kind}: order"].append((chance, said == order))
+    return judged
 
 
 def _pareto(tables: Mapping[str, Table]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
+    judged: dict[str, list[Any]] = defaultdict(list)
     for row in tables["scores"].rows:
         a, b = FRONTIERS[row[2]]
-        found["Pareto table: error of a family"].append(covers(row[3], a * AT**b))
+        judged["Pareto table: error of a family"].append(covers(row[3], a * AT**b))
     (a, b), (c, d) = FRONTIERS["ash"], FRONTIERS["beech"]
     where = (c / a) ** (1 / (b - d))
-    found["Pareto table: crossover, where one was found"] = _crossings(tables, lambda *_: where)
-    return found
+    judged["Pareto table: crossover, where one was found"] = _crossings(tables, lambda *_: where)
+    return judged
 
 
 def _crossings(tables: Mapping[str, Table], truth: Callable[[str, str], float | None]) -> list[bool]:
@@ -166,19 +166,19 @@ def _crossings(tables: Mapping[str, Table], truth: Callable[[str, str], float | 
         where = truth(row[1], row[2])
         if where is not None and row[3] is not None:
             pairs[row[1], row[2]].append(covers(row[3], where))
-    return [any(own) for own in pairs.values()]
+    return [any(crossed) for crossed in pairs.values()]
 
 
 def simulate(seed: int, *, stores: bool = True, resamples: int = RESAMPLES) -> dict[str, list[Any]]:
     """Return what covers the truth in one simulation of each kind."""
     rng, host = np.random.default_rng(seed), default_host()
     asked: dict[str, Any] = {"at": {"flops": AT}, "host": host, "bootstrap": resamples, "seed": seed}
-    found: dict[str, list[Any]] = {}
+    outcomes: dict[str, list[Any]] = {}
     if stores:
         with tempfile.TemporaryDirectory() as folder:
-            found |= _judge(_named(rank(write_store(Path(folder) / "store", rng), **asked)), "store")
-    found |= _judge(_named(rank(table(rng), metric="acc", **asked)), "table")
-    return found | _pareto(_named(rank(frontiers(rng), metric="error", lower_is_better=True, pareto=True, **asked)))
+            outcomes |= _judge(_named(rank(write_store(Path(folder) / "store", rng), **asked)), "store")
+    outcomes |= _judge(_named(rank(table(rng), metric="acc", **asked)), "table")
+    return outcomes | _pareto(_named(rank(frontiers(rng), metric="error", lower_is_better=True, pareto=True, **asked)))
 
 
 def _named(tables: list[Table]) -> dict[str, Table]:
@@ -187,12 +187,12 @@ def _named(tables: list[Table]) -> dict[str, Table]:
 
 def summed(every: list[dict[str, list[Any]]]) -> list[tuple[str, ...]]:
     """Return the share of intervals that cover the truth, and how probable orders were right."""
-    found: dict[str, list[Any]] = defaultdict(list)
+    totals: dict[str, list[Any]] = defaultdict(list)
     for one in every:
-        for name, own in one.items():
-            found[name] += own
-    covered = [(k, f"{np.mean(v):.0%} of {len(v):,}", "90%") for k, v in found.items() if not k.endswith(": order")]
-    return covered + [row for k, v in found.items() if k.endswith(": order") for row in _orders(k, v)]
+        for name, outcomes in one.items():
+            totals[name] += outcomes
+    covered = [(k, f"{np.mean(v):.0%} of {len(v):,}", "90%") for k, v in totals.items() if not k.endswith(": order")]
+    return covered + [row for k, v in totals.items() if k.endswith(": order") for row in _orders(k, v)]
 
 
 def _orders(name: str, every: list[tuple[float, bool]]) -> list[tuple[str, ...]]:
@@ -200,10 +200,10 @@ def _orders(name: str, every: list[tuple[float, bool]]) -> list[tuple[str, ...]]
     chances, right = (np.array(values) for values in zip(*every, strict=True))
     rows = []
     for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 1.0)):
-        own = (chances >= low) & (chances < high)
-        if own.any():
+        in_bin = (chances >= low) & (chances < high)
+        if in_bin.any():
             said = f"{name} said to be {low:.0%} to {high:.0%} probable, right"
-            rows.append((said, f"{right[own].mean():.0%} of {own.sum():,}", f"{chances[own].mean():.0%}"))
+            rows.append((said, f"{right[in_bin].mean():.0%} of {in_bin.sum():,}", f"{chances[in_bin].mean():.0%}"))
     return rows
 
 
@@ -217,8 +217,10 @@ def main(count: int) -> None:
         f"{6 * RUNS} runs."
     )
     notes = (about, f"`python -m tests.benchmarks.equal_compute {count}`")
-    found = Table("equal_compute", "Families at equal compute", ("statement", "found", "nominal"), tuple(rows), notes)
-    print(default_host().reporters["md"]([found]))
+    statements = Table(
+        "equal_compute", "Families at equal compute", ("statement", "found", "nominal"), tuple(rows), notes
+    )
+    print(default_host().reporters["md"]([statements]))
 
 
 if __name__ == "__main__":

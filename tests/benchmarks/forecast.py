@@ -53,12 +53,20 @@ COLUMNS = (
 LAW = {"bootstrap": 200, "starts": 16}
 
 
-def row(target: str, method: str, own: Scores) -> tuple[Any, ...]:
+def row(target: str, method: str, scores: Scores) -> tuple[Any, ...]:
     """Return a row of scores."""
-    low, high = own.coverage_interval
-    share = f"{own.covered} of {own.n}: {own.coverage:.0%}"
-    widths = (own.median_width, own.mean_width, own.interval_score, own.crps)
-    return (target, method, own.n, f"{own.mae:.3f}", share, f"{low:.0%} to {high:.0%}", *(f"{x:.3f}" for x in widths))
+    low, high = scores.coverage_interval
+    share = f"{scores.covered} of {scores.n}: {scores.coverage:.0%}"
+    widths = (scores.median_width, scores.mean_width, scores.interval_score, scores.crps)
+    return (
+        target,
+        method,
+        scores.n,
+        f"{scores.mae:.3f}",
+        share,
+        f"{low:.0%} to {high:.0%}",
+        *(f"{x:.3f}" for x in widths),
+    )
 
 
 def references(y: Floats, last: Floats, chance: Floats) -> Iterator[tuple[str, Floats]]:
@@ -73,8 +81,8 @@ def by_law(
 ) -> tuple[Floats, str]:
     """Return the quantiles (1, Q) of a law of 0.1.0 at one target, and why there are none."""
     try:
-        found = fit(points, law, value=value, via=via, registries=default_host(), resample="runs", **LAW)
-        drawn = found.sample(held, np.random.default_rng(0))
+        fitted = fit(points, law, value=value, via=via, registries=default_host(), resample="runs", **LAW)
+        drawn = fitted.sample(held, np.random.default_rng(0))
         return np.nan_to_num(np.quantile(drawn, LEVELS, axis=0).T, nan=0.5), ""
     except harness.LawError as error:
         return np.full((1, len(LEVELS)), np.nan), str(error)
@@ -87,14 +95,14 @@ def laws(
     return {name: np.concatenate([by_law(*case, name, via=via)[0] for case in cases]) for name in names}
 
 
-def misses(found: Forecast) -> list[str]:
+def misses(forecast: Forecast) -> list[str]:
     """Name every measured target outside its interval."""
-    own = found.frame
-    outside = (own["measured"] < own["low"] - 1e-12) | (own["measured"] > own["high"] + 1e-12)
+    frame = forecast.frame
+    outside = (frame["measured"] < frame["low"] - 1e-12) | (frame["measured"] > frame["high"] + 1e-12)
     return [
         f"{r.task}, {r.family}: measured {r.measured:.3f}, forecast {r.median:.3f} [{r.low:.3f}, {r.high:.3f}]"
         f"{' (abstained)' if r.verdict.startswith('abstain') else ''}"
-        for r in own[outside].itertuples()
+        for r in frame[outside].itertuples()
     ]
 
 
@@ -102,19 +110,19 @@ def ladders(
     name: str, target: str, points: pd.DataFrame, tops: Sequence[str], *, via: str | None, names: Sequence[str]
 ) -> tuple[list[tuple[Any, ...]], list[str]]:
     """Forecast sizes `tops` (one per call of harness.forecast: the largest that is left) and score laws beside it."""
-    kept = points[~points["size"].isin(tops[1:])]
-    found = harness.forecast(kept, via=via)
-    frame = found.frame
+    smaller = points[~points["size"].isin(tops[1:])]
+    forecast = harness.forecast(smaller, via=via)
+    frame = forecast.frame
     y = frame["measured"].to_numpy(dtype=np.float64)
     cases = []
     for task, family in zip(frame["task"], frame["family"], strict=True):
-        own = kept[(kept["task"] == task) & (kept["family"] == family)]
-        held = own["params"] == own["params"].max()
-        rung = own[held].sort_values("tokens" if "tokens" in own else "flops").tail(1)
-        cases.append((own[~held], rung))
-    last = np.array([own.sort_values(["params", "tokens"])["acc"].iloc[-1] for own, _ in cases])
-    chance = np.array([own["chance"].iloc[0] for own, _ in cases])
-    clear = ~found.abstained.to_numpy()
+        ladder_points = smaller[(smaller["task"] == task) & (smaller["family"] == family)]
+        held = ladder_points["params"] == ladder_points["params"].max()
+        rung = ladder_points[held].sort_values("tokens" if "tokens" in ladder_points else "flops").tail(1)
+        cases.append((ladder_points[~held], rung))
+    last = np.array([ladder_points.sort_values(["params", "tokens"])["acc"].iloc[-1] for ladder_points, _ in cases])
+    chance = np.array([ladder_points["chance"].iloc[0] for ladder_points, _ in cases])
+    clear = ~forecast.abstained.to_numpy()
     clusters = np.array(frame["task"])
 
     def scored(quantiles: Floats, rows: np.ndarray) -> Scores:
@@ -123,24 +131,24 @@ def ladders(
 
     every = np.ones(len(y), dtype=bool)
     methods = {**laws(cases, names, via), **dict(references(y, last, chance))}
-    rows = [row(target, "forecast", scored(found.quantiles, every))]
+    rows = [row(target, "forecast", scored(forecast.quantiles, every))]
     if clear.any() and not clear.all():
-        rows.append(row(target, f"forecast, {int((~clear).sum())} abstained", scored(found.quantiles, clear)))
+        rows.append(row(target, f"forecast, {int((~clear).sum())} abstained", scored(forecast.quantiles, clear)))
     for method, quantiles in methods.items():
         rows.append(row(target, f"{method} of 0.1.0" if method in names else method, scored(quantiles, every)))
         if clear.any() and not clear.all():
             rows.append(row(target, f"{method}, the same rows", scored(quantiles, clear)))
-    notes = [f"Missed, {name}: {line}." for line in misses(found)] or [f"Missed, {name}: none."]
+    notes = [f"Missed, {name}: {line}." for line in misses(forecast)] or [f"Missed, {name}: none."]
     said = [f"{r.task}, {r.family}: {r.verdict}" for r in frame[~clear].itertuples()]
     notes += [f"Abstained, {name}: {'; '.join(said)}."] if said else []
-    notes.append(f"Earlier rungs of these ladders, {name}: {found.earlier}.")
+    notes.append(f"Earlier rungs of these ladders, {name}: {forecast.earlier}.")
     return rows, notes
 
 
 def table(name: str, title: str, made: Sequence[tuple[list[tuple[Any, ...]], list[str]]], *notes: str) -> Table:
     """Join rows and notes."""
-    rows = tuple(line for own, _ in made for line in own)
-    return Table(name, title, COLUMNS, rows, (*(note for _, own in made for note in own), *notes))
+    rows = tuple(line for lines, _ in made for line in lines)
+    return Table(name, title, COLUMNS, rows, (*(note for _, lines in made for note in lines), *notes))
 
 
 def olmo() -> Table:
@@ -193,10 +201,10 @@ def benchmarks() -> Table:
 
     points = data.benchmarks()
     points = points[points["flops"].notna()]
-    every = [own for own in read_ladders(points, "acc") if own.rungs >= 1]
+    every = [ladder for ladder in read_ladders(points, "acc") if ladder.rungs >= 1]
     parts = [default_host().forecasters[name] for name in ("families", "capability")]
     run = Run(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
-    cases, _ = run.cases([(i, cut) for i, own in enumerate(every) for cut in earlier(own, 1)])
+    cases, _ = run.cases([(i, cut) for i, ladder in enumerate(every) for cut in earlier(ladder, 1)])
     family = np.array([every[i].family for i in cases.ladder])
     task = np.array([every[i].task for i in cases.ladder])
     whole = np.array([every[i].rungs for i in cases.ladder])
@@ -215,7 +223,9 @@ def benchmarks() -> Table:
     single = dict(zip(cases.names, cases.quantiles, strict=True))
     methods = {"forecast": quantiles, **single, "family intercept + slope": base}
     methods |= dict(references(cases.y, last, np.array([every[i].chance for i in cases.ladder])))
-    made = [row("largest", name, score(cases.y[rows], own[rows], clusters=clusters)) for name, own in methods.items()]
+    made = [
+        row("largest", name, score(cases.y[rows], ladder[rows], clusters=clusters)) for name, ladder in methods.items()
+    ]
     outside = (cases.y < quantiles[:, 5]) | (cases.y > quantiles[:, 95])
     lines = [
         f"{task[i]}, {family[i]}: {cases.y[i]:.3f}, forecast {quantiles[i, 50]:.3f}"
@@ -233,13 +243,15 @@ def benchmarks() -> Table:
 def shared_slope(points: pd.DataFrame, family: str, ladder: Any) -> Floats:
     """Return the quantiles (Q,) of a line in ln FLOPs with an intercept per family, in logits, by least squares."""
     top = (points["family"] == family) & (np.log(points["flops"]) > ladder.order[ladder.tops[-2]] + 1e-9)
-    kept = points[~top]
-    if not (kept["family"] == family).any():
+    smaller = points[~top]
+    if not (smaller["family"] == family).any():
         return np.full(len(LEVELS), np.nan)
-    names = sorted(set(kept["family"]))
-    design = np.column_stack([np.log(kept["flops"]), *[(kept["family"] == own).to_numpy(float) for own in names]])
-    y = special.logit(np.clip(kept["acc"], 0.005, 0.995))
-    at = np.array([ladder.order[ladder.tops[-1]], *[float(own == family) for own in names]])
+    names = sorted(set(smaller["family"]))
+    design = np.column_stack(
+        [np.log(smaller["flops"]), *[(smaller["family"] == name).to_numpy(float) for name in names]]
+    )
+    y = special.logit(np.clip(smaller["acc"], 0.005, 0.995))
+    at = np.array([ladder.order[ladder.tops[-1]], *[float(name == family) for name in names]])
     inverse = np.linalg.pinv(design.T @ design)
     beta = inverse @ design.T @ y
     free = len(y) - design.shape[1]
@@ -257,16 +269,16 @@ def simulate(name: str, seed: int, made: Simulated) -> None:
     ends = points[points["step"] == 1000]
     tops = [ends[ends["rung"] == sizes + j].sort_values("task") for j in range(len(AHEAD))]
     aims = {key: [float(top[key].iloc[0]) for top in tops] for key in ("params", "tokens")}
-    found = harness.forecast(points[points["rung"] < sizes], via="bpb", seed=seed, **aims)
+    forecast = harness.forecast(points[points["rung"] < sizes], via="bpb", seed=seed, **aims)
     oracle = Oracle().quantiles(points, sizes, [1, 2], np.random.default_rng(seed))
     for j, ahead in enumerate(AHEAD):
-        own = np.arange(len(found.frame)) % len(AHEAD) == j
+        at_distance = np.arange(len(forecast.frame)) % len(AHEAD) == j
         parts = {
             "y": tops[j]["acc"].to_numpy(),
             "true": tops[j]["true"].to_numpy(),
-            "ours": found.quantiles[own],
+            "ours": forecast.quantiles[at_distance],
             "oracle": oracle[j],
-            "abstained": found.abstained.to_numpy()[own].astype(float),
+            "abstained": forecast.abstained.to_numpy()[at_distance].astype(float),
         }
         for key, part in parts.items():
             made.setdefault(f"{name}, {ahead}x", {}).setdefault(key, []).append(part)
@@ -286,19 +298,19 @@ def simulated(made: Simulated, stores: int) -> Table:
     """Return the table of simulations."""
     rows: list[tuple[Any, ...]] = []
     notes, ratios = [], []
-    joined = {label: {key: np.concatenate(parts) for key, parts in own.items()} for label, own in made.items()}
-    for label, own in joined.items():
-        mine, best = score(own["y"], own["ours"]), score(own["y"], own["oracle"])
+    joined = {label: {key: np.concatenate(parts) for key, parts in scores.items()} for label, scores in made.items()}
+    for label, scores in joined.items():
+        mine, best = score(scores["y"], scores["ours"]), score(scores["y"], scores["oracle"])
         rows += [row(label, "forecast", mine), row(label, "oracle", best)]
         ratios.append(mine.interval_score / best.interval_score)
-        abstained = own["abstained"].mean()
+        abstained = scores["abstained"].mean()
         notes.append(f"{label}: interval score {ratios[-1]:.2f} times the oracle's; {abstained:.1%} abstained.")
-    every = {key: np.concatenate([own[key] for own in joined.values()]) for key in ("y", "true", "ours")}
+    every = {key: np.concatenate([scores[key] for scores in joined.values()]) for key in ("y", "true", "ours")}
     for low, high in pairwise(BANDS):
         band = (every["true"] >= low) & (every["true"] < high)
         if band.any():
-            own = score(every["y"][band], every["ours"][band])
-            rows.append(row(f"all, true accuracy {low:g} to {min(high, 1):g}", "forecast", own))
+            scores = score(every["y"][band], every["ours"][band])
+            rows.append(row(f"all, true accuracy {low:g} to {min(high, 1):g}", "forecast", scores))
     about = (
         f"{stores * TASKS} ladders a setting in {stores} stores of {TASKS} tasks; mean ratio of interval scores "
         f"{np.mean(ratios):.2f}, largest {np.max(ratios):.2f}. The oracle has the true law, the true noise and the "
@@ -313,10 +325,10 @@ def shapes(stores: int) -> Table:
         said = []
         for seed in range(SEED, SEED + stores):
             points, _ = store(5, 1, seed, shape)
-            found = harness.forecast(
+            forecast = harness.forecast(
                 points[points["rung"] < 5], params=4.5e9, tokens=9e10, seed=seed, forecasters=["walk"]
             )
-            said += [why.split(":")[1] if why.startswith("abstain") else "" for why in found.frame["verdict"]]
+            said += [why.split(":")[1] if why.startswith("abstain") else "" for why in forecast.frame["verdict"]]
         curve = [why for why in said if why and "interval" not in why]
         low, high = stats.binomtest(len(curve), len(said)).proportion_ci(method="wilson")
         rows.append((label, len(said), f"{len(curve) / len(said):.1%}", f"{low:.1%} to {high:.1%}"))
@@ -326,10 +338,10 @@ def shapes(stores: int) -> Table:
     )
 
 
-def write(name: str, found: Table) -> None:
+def write(name: str, written: Table) -> None:
     """Write a section."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{name}.md").write_text(default_host().reporters["md"]([found]) + "\n", encoding="utf-8")
+    (FOLDER / f"{name}.md").write_text(default_host().reporters["md"]([written]) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -354,8 +366,8 @@ def main() -> None:
 
 def join(names: Sequence[str]) -> None:
     """Write calibration.md: targets, how it was made, and all sections that are there."""
-    there = [FOLDER / f"{name}.md" for name in names]
-    texts = [path.read_text(encoding="utf-8").strip() for path in there if path.is_file()]
+    paths = [FOLDER / f"{name}.md" for name in names]
+    texts = [path.read_text(encoding="utf-8").strip() for path in paths if path.is_file()]
     head = default_host().reporters["md"]([reached(FOLDER)]).strip()
     about = (FOLDER / "about.md").read_text(encoding="utf-8").strip()
     (FOLDER / "calibration.md").write_text("\n\n".join([head, about, *texts]) + "\n", encoding="utf-8")

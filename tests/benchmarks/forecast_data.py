@@ -27,7 +27,7 @@ def olmo(*, last: int = 5) -> pd.DataFrame:
     """The ends of 16 runs up to 1.3B (means of the last evaluations), and the 7B; a run is a size and a length."""
     runs = read("olmo_ladder", "ladder_runs_16.csv.gz").sort_values("step")
     large = read("olmo_ladder", "target_7b.csv")
-    found = []
+    rows = []
     for task, docs in OLMO_DOCS.items():
         columns = {f"bpb_{task}": "bpb", f"acc_{task}": "acc"}
         ends = [
@@ -39,8 +39,8 @@ def olmo(*, last: int = 5) -> pd.DataFrame:
         top = large.rename(columns=columns)[["bpb", "acc", "params", "tokens"]].assign(size="7B")
         points = pd.concat([*ends, top], ignore_index=True)
         chance = CHANCE.get(task, 0.25)
-        found.append(points.assign(family="olmo", task=task, acc_n=float(docs), chance=chance))
-    frame = pd.concat(found, ignore_index=True)
+        rows.append(points.assign(family="olmo", task=task, acc_n=float(docs), chance=chance))
+    frame = pd.concat(rows, ignore_index=True)
     return frame.assign(flops=6.0 * frame["params"] * frame["tokens"])
 
 
@@ -80,9 +80,9 @@ def benchmarks() -> pd.DataFrame:
         params=points["model_size_b"] * 1e9,
         tokens=points["pretraining_tokens_t"] * 1e12,
     ).rename(columns={"model_family": "family", "model": "size"})
-    kept = ["family", "size", "params", "tokens", "flops"]
+    columns = ["family", "size", "params", "tokens", "flops"]
     tables = [
-        points[[*kept, task]].rename(columns={task: "acc"}).assign(task=task, chance=chance)
+        points[[*columns, task]].rename(columns={task: "acc"}).assign(task=task, chance=chance)
         for task, chance in BENCHMARKS.items()
     ]
     frame = pd.concat(tables, ignore_index=True)

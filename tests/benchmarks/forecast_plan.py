@@ -25,15 +25,15 @@ def store(seed: int, sizes: tuple[float, ...] = SIZES) -> pd.DataFrame:
 
 def widths(points: pd.DataFrame) -> tuple[float, harness.Forecast]:
     """Return the mean width of the 90 % intervals of the target, and the forecast."""
-    found = harness.forecast(points, **TARGET)
-    return float((found.frame["high"] - found.frame["low"]).mean()), found
+    forecast = harness.forecast(points, **TARGET)
+    return float((forecast.frame["high"] - forecast.frame["low"]).mean()), forecast
 
 
 def compared(seed: int) -> dict[str, tuple[float, float, float]]:
     """Return the width now, expected and real, for every run that could be next."""
     points = store(seed)
-    now, found = widths(points)
-    expected = {row[1]: row[6].value for row in found.plan().rows}
+    now, widths_after = widths(points)
+    expected = {row[1]: row[6].value for row in widths_after.plan().rows}
     after = {
         name: widths(pd.concat([points, store(seed + STORES, (factor * SIZES[-1],))]))[0]
         for name, factor in NEXT.items()

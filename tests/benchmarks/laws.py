@@ -38,8 +38,8 @@ STARTS = ((0.0, 5.0, 10.0, 15.0, 20.0, 25.0), (0.0, 0.5, 1.0, 1.5, 2.0), (-1.0, 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     """Return the processor's seconds of a call, and what it returns."""
     begun = time.process_time()
-    found = run()
-    return time.process_time() - begun, found
+    result = run()
+    return time.process_time() - begun, result
 
 
 class Scipy:
@@ -79,10 +79,10 @@ class Scipy:
     def bootstrap(self, best: Floats, weights: Floats) -> Floats:
         """Return alpha and beta (R, 2) of every resample."""
         tight = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}  # with the default they stop where they begin
-        found = (
+        solutions = (
             minimize(self.with_gradient, best, args=(w,), jac=True, method="L-BFGS-B", options=tight).x for w in weights
         )
-        return np.array([p[3:] for p in found])
+        return np.array([p[3:] for p in solutions])
 
 
 def side_by_side() -> Table:
@@ -119,8 +119,8 @@ def side_by_side() -> Table:
     return Table("laws", "A fit of loss, and its errors", ("what", "seconds", "found", "times as fast"), cells, notes)
 
 
-def _cost(found: Any) -> str:
-    return f"objective {found.steps[0].cost:.8g}"
+def _cost(solution: Any) -> str:
+    return f"objective {solution.steps[0].cost:.8g}"
 
 
 def _errors(draws: Floats) -> str:

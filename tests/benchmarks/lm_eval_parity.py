@@ -67,32 +67,32 @@ def measure(case: cases.Case, host: PluginHost) -> tuple[object, ...]:
         for size in BATCH_SIZES:
             seconds[cases.theirs(case, folder, model_of(case, size), folder / f"theirs-{size}")] = size
         fastest = min(seconds)
-        own = cases.ours(case, folder, MODEL, folder / "ours", host=host)
-        found = cases.compare(folder / f"theirs-{seconds[fastest]}", folder / "ours")
-    for difference in found.differences[:20]:
+        own_seconds = cases.ours(case, folder, MODEL, folder / "ours", host=host)
+        result = cases.compare(folder / f"theirs-{seconds[fastest]}", folder / "ours")
+    for difference in result.differences[:20]:
         print(f"{case.name}: {difference}", file=sys.stderr)
-    equal = "yes" if not found.differences else f"no: {len(found.differences)} differences"
+    equal = "yes" if not result.differences else f"no: {len(result.differences)} differences"
     return (
-        case.name, case.output_type, found.documents, found.choices, found.largest, found.relative, equal,
-        round(fastest, 1), round(own, 1), round(fastest / own, 2),
+        case.name, case.output_type, result.documents, result.choices, result.largest, result.relative, equal,
+        round(fastest, 1), round(own_seconds, 1), round(fastest / own_seconds, 2),
     )  # fmt: skip
 
 
 def beside_native(host: PluginHost, n: int = 1000, repeats: int = 3) -> tuple[object, ...]:
     """Return the seconds of arc_easy as a native task and as lm-eval's, of the same documents."""
-    case, found = cases.arc_easy(n), {"arc_easy": list[float](), "lm_eval:arc_easy": list[float]()}
+    case, times = cases.arc_easy(n), {"arc_easy": list[float](), "lm_eval:arc_easy": list[float]()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         case.write(folder)
         for i in range(repeats + 1):
-            for task, seconds in found.items():
+            for task, seconds in times.items():
                 begin = time.perf_counter()
                 settings = {"limit": n, "options": {"max_length": cases.MAX_LENGTH}, "data": published("tasks")}
                 prompting = {"include_path": [str(folder)]} if ":" in task else {}
                 store = folder / f"{task.replace(':', '-')}-{i}"
                 harness.evaluate([MODEL], [task], store, registries=host, prompting=prompting, **settings).check()
                 seconds.append(time.perf_counter() - begin)
-    native, theirs = (median(seconds[1:]) for seconds in found.values())
+    native, theirs = (median(seconds[1:]) for seconds in times.values())
     return "arc_easy", n, round(native, 2), round(theirs, 2), round(100 * (theirs / native - 1), 1)
 
 

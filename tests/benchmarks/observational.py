@@ -67,11 +67,11 @@ def sweep(fit: Callable[..., Floats]) -> tuple[float, list[Floats]]:
     without = tuple(name for name in BENCHMARKS if name != "gsm8k")
     kinds = [(BENCHMARKS, WORDS, k) for k in range(1, 6)] + [(without, PRODUCTS, k) for k in range(1, 6)]
     kinds.append((("mmlu", "hellaswag"), WORDS, 2))
-    begun, found = time.perf_counter(), []
+    begun, fits = time.perf_counter(), []
     for split in SPLITS:
         ladder = table[table["flops"] <= split].reset_index(drop=True)
-        found += [fit(ladder, *kind) for kind in kinds]
-    return time.perf_counter() - begun, found
+        fits += [fit(ladder, *kind) for kind in kinds]
+    return time.perf_counter() - begun, fits
 
 
 def main() -> None:

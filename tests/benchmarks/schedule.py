@@ -78,16 +78,16 @@ def run(case: Case, seed: int) -> tuple[Outcome, int]:
 
 def row(case: Case) -> tuple[object, ...]:
     """Return a row of the table; raise where a cell was not done once."""
-    found = [run(case, seed) for seed in range(SEEDS)]
-    for outcome, cells in found:
+    runs = [run(case, seed) for seed in range(SEEDS)]
+    for outcome, cells in runs:
         once = sum(times == 1 for times in outcome.times_done.values())
         if once + len(outcome.failed) != cells:
             raise SystemExit(f"{case.name}: {once} of {cells} cells were done once, {len(outcome.failed)} failed")
-    outcomes = [outcome for outcome, _ in found]
+    outcomes = [outcome for outcome, _ in runs]
     shares = sorted(100 * outcome.share for outcome in outcomes)
     hours = median(outcome.end for outcome in outcomes) / 3600
     deaths, failed = (median(values) for values in _counts(outcomes))
-    return (case.name, found[0][1], f"{hours:.2f}", f"{deaths:.0f}", f"{failed:.0f}", f"{shares[SEEDS // 2]:.1f}",
+    return (case.name, runs[0][1], f"{hours:.2f}", f"{deaths:.0f}", f"{failed:.0f}", f"{shares[SEEDS // 2]:.1f}",
             f"{shares[0]:.1f}")  # fmt: skip
 
 

@@ -68,9 +68,9 @@ def accuracy(known: Checkpoint) -> float:
 def logprobs(known: Checkpoint, gold: Any, seed: int) -> Any:
     """Return log-probabilities (n, CHOICES) of documents with such right answers."""
     rng = np.random.default_rng([seed, known.params or 0, known.step or 0])
-    found = rng.normal(-3, 1, (len(gold), CHOICES))
-    found[np.arange(len(gold)), gold] += 4 * (rng.random(len(gold)) < accuracy(known))
-    return found
+    values = rng.normal(-3, 1, (len(gold), CHOICES))
+    values[np.arange(len(gold)), gold] += 4 * (rng.random(len(gold)) < accuracy(known))
+    return values
 
 
 # --- operations, each in a process of its own ----------------------------------------------------------------------
@@ -125,8 +125,8 @@ class InstantEngine:
     def score(self, requests: Any) -> Iterator[ChoiceScore]:
         """Score requests; document i has the right answer i mod CHOICES."""
         for number, request in enumerate(requests):
-            found = logprobs(self.known, np.array([number % CHOICES]), number)[0]
-            yield ChoiceScore(request.key, found, np.zeros(CHOICES, dtype=np.bool_))
+            values = logprobs(self.known, np.array([number % CHOICES]), number)[0]
+            yield ChoiceScore(request.key, values, np.zeros(CHOICES, dtype=np.bool_))
 
     def swap(self, known: Checkpoint, folder: Path) -> None:
         """Serve another checkpoint."""
@@ -229,9 +229,9 @@ def measured(operation: str, path: Path, count: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.store", "--do", operation, str(path), str(count)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(path.parent / "cache")}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(operation, count, found, file=sys.stderr, flush=True)
-    return found
+    measurement: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(operation, count, measurement, file=sys.stderr, flush=True)
+    return measurement
 
 
 def do(operation: str, path: Path, count: int) -> None:
@@ -249,9 +249,9 @@ def table_of(name: str, title: str, operations: list[str], counts: list[int], fo
     for count in counts:
         path = folder / f"{name}-{count}"
         asked = [name for name in operations if name != "compare" or count <= MOST_COMPARED]
-        found = {operation: measured(operation, path, count) for operation in asked}
-        other = found["duckdb"]["seconds"] if "duckdb" in found else None
-        for operation, one in found.items():
+        measurements = {operation: measured(operation, path, count) for operation in asked}
+        other = measurements["duckdb"]["seconds"] if "duckdb" in measurements else None
+        for operation, one in measurements.items():
             ratio = one["seconds"] / other if other else None
             cells = (f"{count:.0e}".replace("e+0", "e"), operation, one["seconds"], one["wall"], one["MiB"])
             rows.append((*cells, one["seconds"] / count * 1e6, *([ratio] if other else []), one["result"]))

@@ -55,10 +55,10 @@ class Clock:
         def timed(*arguments: Any) -> Any:
             self.passes.append([])
             self.is_canary, begun = True, time.perf_counter()
-            found = run(*arguments)
+            result = run(*arguments)
             self.is_canary = False
             self.canaries.append(time.perf_counter() - begun)
-            return found
+            return result
 
         return timed
 

@@ -31,7 +31,8 @@ from harness import Checkpoint, Doc, Task
 from harness.checkpoints.families import locate, select
 from harness.host import default_host
 from harness.tables import Table
-from harness.tasks.loading import find_task, fingerprint
+from harness.tasks.finding import find_task
+from harness.tasks.loading import fingerprint
 
 BATCH_SIZES = (1, 16, 64)
 REPEATS = 3
@@ -145,8 +146,8 @@ def theirs(folder: Path, task: Task, warm_up: Task, batch_size: int) -> tuple[fl
 def timed(run: Callable[[Task], list[float]], task: Task) -> tuple[float, list[float]]:
     """Return the seconds that a run takes, and what it gives."""
     begun = time.perf_counter()
-    found = run(task)
-    return time.perf_counter() - begun, found
+    result = run(task)
+    return time.perf_counter() - begun, result
 
 
 def measure(name: str, folder: str, batch_size: str) -> None:
@@ -168,9 +169,9 @@ def measured(name: str, folder: Path, batch_size: int) -> dict[str, Any]:
     """Measure in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.throughput", "--measure", name, str(folder), str(batch_size)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name} batch {batch_size}: {found['seconds']:.2f} s", file=sys.stderr)
-    return found
+    measurement: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name} batch {batch_size}: {measurement['seconds']:.2f} s", file=sys.stderr)
+    return measurement
 
 
 def compare(name: str, folder: Path) -> tuple[object, ...]:

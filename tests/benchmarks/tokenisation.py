@@ -27,7 +27,7 @@ from harness.evaluation.bos_and_truncation import Encoder
 from harness.evaluation.tokens import encode_task
 from harness.host import default_host
 from harness.tables import Table
-from harness.tasks.loading import find_task
+from harness.tasks.finding import find_task
 from harness_plugins.engines.tokenizers import HFTokenizer
 from tests.benchmarks.throughput import processor
 from tests.conftest import REPOSITORY, published
@@ -53,9 +53,9 @@ class Timed(HFTokenizer):
 
     def _timed(self, encode: Callable[[list[str]], list[list[int]]], texts: list[str]) -> list[list[int]]:
         begun = time.process_time()
-        found = encode(texts)
+        encoded = encode(texts)
         self.library += time.process_time() - begun
-        return found
+        return encoded
 
 
 class Whole:
@@ -71,11 +71,11 @@ class Whole:
 
 def tasks() -> dict[str, Task]:
     """Return the first documents of every task; of MMLU, whole subjects."""
-    found = {}
+    by_name = {}
     for name in TASKS:
         task = find_task(name, default_host(), published("tasks", name.removesuffix("_0shot")))
-        found[name] = replace(task, docs=task.docs[:DOCUMENTS])
-    return found
+        by_name[name] = replace(task, docs=task.docs[:DOCUMENTS])
+    return by_name
 
 
 def tokenizers(folder: Path, texts: Sequence[str]) -> dict[str, Path]:
@@ -119,13 +119,13 @@ def compare(task: Task, tokenizer: Path) -> Compared:
 
 def main() -> None:
     """Print the table."""
-    found = tasks()
-    docs = [*found["arc_easy"].docs, *found["mmlu_0shot"].docs]
+    tried = tasks()
+    docs = [*tried["arc_easy"].docs, *tried["mmlu_0shot"].docs]
     texts = [text for doc in docs for text in (*doc.contexts, *doc.choices)]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for kind, folder in tokenizers(Path(temporary), texts).items():
-            for name, task in found.items():
+            for name, task in tried.items():
                 one = compare(task, folder)
                 times = (one.whole, one.whole_library, one.parts, one.library)
                 texts_of = (f"{each:.2f}" for each in times)

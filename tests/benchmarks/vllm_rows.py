@@ -45,14 +45,14 @@ def documents(n: int) -> list[Asked]:
     def ids(size: int) -> tuple[int, ...]:
         return tuple(rng.integers(1, 1000, size=size).tolist())
 
-    shared, found = ids(70), []
+    shared, requests = ids(70), []
     for i in range(n):
         size = int(rng.integers(90, 190))
         size = max(size // BLOCK * BLOCK, 96) if i % 4 == 0 else size
         fork = ids(int(rng.integers(1, 4)))
         ends = (fork + ids(3), fork + ids(5), ids(int(rng.integers(2, 9))), ids(1))
-        found.append(Asked(i, shared + ids(size - len(shared)), ends, greedy=i % 2 == 0))
-    return found
+        requests.append(Asked(i, shared + ids(size - len(shared)), ends, greedy=i % 2 == 0))
+    return requests
 
 
 @contextmanager
@@ -63,9 +63,9 @@ def timed(vllm: Any, spent: list[float]) -> Iterator[None]:
     def clocked(run: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **settings: Any) -> Any:
             begun = time.perf_counter()
-            found = run(*arguments, **settings)
+            result = run(*arguments, **settings)
             spent.append(time.perf_counter() - begun)
-            return found
+            return result
 
         return call
 
@@ -78,8 +78,8 @@ def scores(vllm: Any, ways: tuple[str, ...], asked: list[Asked]) -> list[tuple[l
     """Return the scores of requests in some ways, with an empty prefix cache."""
     vllm.ways = {**PLAIN, **dict.fromkeys(ways, True)}
     vllm.engine.reset_prefix_cache()
-    found = dict(vllm.score(iter(asked)))
-    return [(found[one.number].logprobs, found[one.number].greedy) for one in asked]
+    by_key = dict(vllm.score(iter(asked)))
+    return [(by_key[one.number].logprobs, by_key[one.number].greedy) for one in asked]
 
 
 def measure(n: int) -> dict[str, Any]:
@@ -96,10 +96,10 @@ def measure(n: int) -> dict[str, Any]:
             spent: list[float] = []
             vllm.repaired, begun = 0, time.perf_counter()
             with timed(vllm, spent):
-                found = scores(vllm, ways, asked)
+                measured = scores(vllm, ways, asked)
             runs.append((time.perf_counter() - begun, sum(spent)))
-        off = [abs(x - y) for a, b in zip(plain, found, strict=True) for x, y in zip(a[0], b[0], strict=True)]
-        greedy = sum(a[1] != b[1] for a, b in zip(plain, found, strict=True))
+        off = [abs(x - y) for a, b in zip(plain, measured, strict=True) for x, y in zip(a[0], b[0], strict=True)]
+        greedy = sum(a[1] != b[1] for a, b in zip(plain, measured, strict=True))
         seconds, python = (median(run[i] for run in runs) for i in range(2))
         result[name] = {
             "seconds": seconds,

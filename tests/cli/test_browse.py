@@ -49,9 +49,9 @@ def evil_store(tmp_path: Path) -> PointStore:
 
 
 def browsed(*arguments: str) -> str:
-    found = CliRunner().invoke(main, ["browse", *arguments], env={"COLUMNS": "100"})
-    assert found.exit_code == 0, found.output
-    return found.stdout
+    result = CliRunner().invoke(main, ["browse", *arguments], env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def test_a_document_with_markup_and_terminal_escapes_is_shown_not_run(evil_store: PointStore):
@@ -83,34 +83,34 @@ def test_scores_come_with_their_prompts_where_they_are_asked_for(evil_store: Poi
 
 
 def test_margins_and_picks_are_those_of_the_metric(nano_store: PointStore):
-    (found,) = read_documents(nano_store, task="nano_birthplace")
+    (documents,) = read_documents(nano_store, task="nano_birthplace")
     acc = nano_store.points("nano_birthplace", metrics=["acc"])
     keys = ["family", "size", "step"]
-    expected = found.checkpoints.merge(acc, on=keys)["value"]
-    assert found.right.mean(axis=1) == pytest.approx(expected.to_numpy())
-    assert ((found.margins > 0) == found.right).all()
+    expected = documents.checkpoints.merge(acc, on=keys)["value"]
+    assert documents.right.mean(axis=1) == pytest.approx(expected.to_numpy())
+    assert ((documents.margins > 0) == documents.right).all()
     assert (
-        found.right
-        == np.array([[found.choices(n)["is_gold"].iloc[p] for n, p in enumerate(row)] for row in found.picks])
+        documents.right
+        == np.array([[documents.choices(n)["is_gold"].iloc[p] for n, p in enumerate(row)] for row in documents.picks])
     ).all()
 
 
 def test_documents_are_sorted_by_what_is_asked(nano_store: PointStore):
-    (found,) = read_documents(nano_store, task="nano_birthplace")
-    first = found.order("disagreement")[0]
-    assert 0 < found.right[found.finals][:, first].mean() < 1
-    assert found.margins[found.finals].mean(axis=0).argmin() == found.order("hardest")[0]
-    still = found.right.all(axis=0) | ~found.right.any(axis=0)
-    assert (found.measure("flips")[still] == 0).all()
-    assert found.measure("flips").max() > 0
+    (documents,) = read_documents(nano_store, task="nano_birthplace")
+    first = documents.order("disagreement")[0]
+    assert 0 < documents.right[documents.finals][:, first].mean() < 1
+    assert documents.margins[documents.finals].mean(axis=0).argmin() == documents.order("hardest")[0]
+    still = documents.right.all(axis=0) | ~documents.right.any(axis=0)
+    assert (documents.measure("flips")[still] == 0).all()
+    assert documents.measure("flips").max() > 0
     with pytest.raises(UsageError, match="'longest'; expected one of disagreement, flips, hardest"):
-        found.order("longest")
+        documents.order("longest")
 
 
 def test_rows_for_the_report_have_a_row_per_document_and_last_checkpoint(nano_store: PointStore):
-    found = read_documents(nano_store)
-    rows = document_rows(found, sort="hardest", count=2)
-    assert len(rows) == 2 * 5 * len(found)
+    documents = read_documents(nano_store)
+    rows = document_rows(documents, sort="hardest", count=2)
+    assert len(rows) == 2 * 5 * len(documents)
     assert set(rows["label"]) == {f"aster:w{w}@1600" for w in ("32l2", "64l2")} | {
         f"birch:w{w}@1600" for w in ("32l2", "64l2", "96l3")
     }
@@ -125,15 +125,15 @@ def test_what_is_not_there_is_said(nano_store: PointStore):
         (["--doc", "0"], "choose one with --task"),
         (["--task", "nano_birthplace", "--doc", "x"], "has no document 'x'"),
     ):
-        found = CliRunner().invoke(main, ["browse", str(nano_store.path), *arguments])
-        assert found.exit_code == 2
-        assert said in found.stderr
+        result = CliRunner().invoke(main, ["browse", str(nano_store.path), *arguments])
+        assert result.exit_code == 2
+        assert said in result.stderr
 
 
 @pytest.mark.parametrize("width", ["60", "80", "120"])
 def test_no_line_is_wider_than_the_terminal(nano_store: PointStore, width: str):
     arguments = ["browse", str(nano_store.path), "--sort", "flips", "--n", "3"]
     for extra in ([], ["--task", "nano_birthplace", "--doc", "7", "--all-steps"]):
-        found = CliRunner().invoke(main, [*arguments, *extra], env={"COLUMNS": width})
-        assert found.exit_code == 0, found.output
-        assert max(map(len, found.stdout.splitlines())) <= int(width)
+        result = CliRunner().invoke(main, [*arguments, *extra], env={"COLUMNS": width})
+        assert result.exit_code == 0, result.output
+        assert max(map(len, result.stdout.splitlines())) <= int(width)

@@ -30,9 +30,9 @@ def test_a_new_plugin_loads_and_passes_its_checks(tmp_path, monkeypatch, kind):
     host = load_plugins([name])
     host.check()
     results = list(check_plugins(host, [name]))
-    assert [failure for found in results for failure in found.failures] == []
+    assert [failure for checked in results for failure in checked.failures] == []
     if kind != "command":
-        assert {found.kind for found in results} == REGISTERED.get(kind, {kind}) - {"command"}
+        assert {checked.kind for checked in results} == REGISTERED.get(kind, {kind}) - {"command"}
     tests = [path for path in files if path.name.startswith("test_")]
     assert all("import check_" in path.read_text() for path in tests)
     for module in [m for m in sys.modules if m.split(".")[0] == name]:
@@ -47,7 +47,10 @@ def test_a_family_is_read_from_existing_folders(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     table = tomllib.loads((tmp_path / "ours" / "ours" / "ours.toml").read_text())
-    assert {size: own["step"] for size, own in table["sizes"].items()} == {"w32l2": "400, 800", "w64l2": "800"}
+    assert {size: settings["step"] for size, settings in table["sizes"].items()} == {
+        "w32l2": "400, 800",
+        "w64l2": "800",
+    }
     assert table["tokens_per_step"] == 65536
     from harness.testing import check_family
 

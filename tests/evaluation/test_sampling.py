@@ -199,7 +199,7 @@ def test_a_run_that_is_stopped_ends_with_the_same_samples(family, tmp_path, erro
 
 
 def test_a_damaged_part_is_set_aside_and_drawn_again(family, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.evaluation.sampling.PART_ROWS", 20)
+    monkeypatch.setattr("harness.evaluation.sample_runs.PART_ROWS", 20)
     _, store = draw(family, tmp_path / "s", **UNTIL)
     before, parts = texts(store), sorted((tmp_path / "s" / "samples").glob("*/*.parquet"))
     assert len(parts) > 3
@@ -216,7 +216,7 @@ def test_a_damaged_part_is_set_aside_and_drawn_again(family, tmp_path, monkeypat
 @pytest.mark.parametrize("harm", ["copied over another", "duplicated", "deleted", "damaged seal", "empty seal"])
 def test_eval_repairs_parts_and_seals(family, tmp_path, monkeypatch, harm: str):
     """Once repaired, the texts are those of before, and the next run has nothing to do."""
-    monkeypatch.setattr("harness.evaluation.sampling.PART_ROWS", 20)
+    monkeypatch.setattr("harness.evaluation.sample_runs.PART_ROWS", 20)
     _, store = draw(family, tmp_path / "s", **UNTIL)
     before, parts = texts(store), sorted((tmp_path / "s" / "samples").glob("*/*.parquet"))
     seal = parts[0].with_name("seal.json")

@@ -33,27 +33,27 @@ def closed_form(p, flops):
 
 
 def test_the_search_finds_the_closed_form_for_every_resample(host: PluginHost):
-    found = fit(points(), "chinchilla", value="loss", registries=host, bootstrap=100, objective="log_least_squares")
+    fitted = fit(points(), "chinchilla", value="loss", registries=host, bootstrap=100, objective="log_least_squares")
     budgets = [1e20, 5.76e23]
-    rows = found.optimal(budgets)
+    rows = fitted.optimal(budgets)
     for (_, row), flops in zip(rows.iterrows(), budgets, strict=True):
-        assert row["params"] == pytest.approx(closed_form(found.steps[0].parameters, flops), rel=1e-5)
+        assert row["params"] == pytest.approx(closed_form(fitted.steps[0].parameters, flops), rel=1e-5)
         assert 6 * row["params"] * row["tokens"] == pytest.approx(flops)
-        draws = dict(zip(found.steps[0].parameters, found.steps[0].draws.T, strict=True))
+        draws = dict(zip(fitted.steps[0].parameters, fitted.steps[0].draws.T, strict=True))
         low, high = np.quantile(closed_form(draws, flops), [0.05, 0.95])
         assert [row["params_low"], row["params_high"]] == pytest.approx([low, high], rel=1e-4)
         assert row["tokens_low"] < row["tokens"] < row["tokens_high"]
-        at_best = found.predict(params=[row["params"]], tokens=[row["tokens"]]).iloc[0]
+        at_best = fitted.predict(params=[row["params"]], tokens=[row["tokens"]]).iloc[0]
         assert row["value"] == at_best["value"]
 
 
 @pytest.mark.parametrize("law", ["over_trained", "kaplan", "farseer"])
 def test_every_law_in_params_and_tokens_has_an_optimum(host: PluginHost, law):
     """No other split of the budget has a lower loss."""
-    found = fit(points(), law, value="loss", registries=host, bootstrap=20)
-    (row,) = found.optimal(1e21).to_dict("records")
+    fitted = fit(points(), law, value="loss", registries=host, bootstrap=20)
+    (row,) = fitted.optimal(1e21).to_dict("records")
     around = row["params"] * np.array([0.9, 1.1])
-    assert (found.curve({"params": around, "tokens": 1e21 / 6 / around}) > row["value"]).all()
+    assert (fitted.curve({"params": around, "tokens": 1e21 / 6 / around}) > row["value"]).all()
 
 
 def test_what_has_no_best_split_is_an_error(host: PluginHost):

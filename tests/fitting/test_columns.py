@@ -23,10 +23,10 @@ THEIRS = pd.DataFrame({"n": N, "body": 0.8 * N, "d_b": D / 1e9, "nll": LOSS})
 
 
 def test_columns_are_renamed_and_computed():
-    found = renamed(THEIRS, ["n=params", "d_b * 1e9 = tokens", "nll=loss"])
-    assert (found["params"] == N).all()
-    assert found["tokens"].to_numpy() == pytest.approx(D)
-    assert set(THEIRS.columns) <= set(found.columns)
+    renamed_points = renamed(THEIRS, ["n=params", "d_b * 1e9 = tokens", "nll=loss"])
+    assert (renamed_points["params"] == N).all()
+    assert renamed_points["tokens"].to_numpy() == pytest.approx(D)
+    assert set(THEIRS.columns) <= set(renamed_points.columns)
     assert (renamed(THEIRS, ["n=params"], "body")["params"] == 0.8 * N).all()
 
 
@@ -75,12 +75,12 @@ def run(tmp_path, *arguments: str):
 
 def test_a_table_of_others_is_fitted_by_the_command(tmp_path):
     mapped = ("--map", "n=params", "--map", "d_b*1e9=tokens", "--bootstrap", "20", "--json")
-    (found,) = json.loads(run(tmp_path, "--law", "chinchilla", *mapped).stdout)
-    (step,) = found["steps"]
+    (fitted,) = json.loads(run(tmp_path, "--law", "chinchilla", *mapped).stdout)
+    (step,) = fitted["steps"]
     assert step["parameters"]["alpha"] == pytest.approx(0.35, rel=1e-3)
     assert step["derived"]["A"] == pytest.approx(480, rel=1e-2)
     assert {"stderr", "intervals", "domain", "objective", "agree"} <= set(step)
-    assert found["seconds"] > 0
+    assert fitted["seconds"] > 0
     body = json.loads(run(tmp_path, "--law", "chinchilla", *mapped, "--params-column", "body").stdout)[0]["steps"][0]
     assert body["derived"]["A"] == pytest.approx(480 * 0.8**0.35, rel=1e-2)
 
@@ -106,15 +106,15 @@ def test_laws_are_listed_and_unverified_formulas_marked():
 def test_flops_computed_from_columns_of_whole_numbers_do_not_overflow():
     """6 N D of a 7B model on 139B tokens exceeds 64-bit integers: products were negative."""
     points = pd.DataFrame({"n": [6_889_672_704, 1_439_795_200], "d": [137_793_454_080, 28_795_904_000]})
-    found = renamed(points, ["n=params", "d=tokens", "6 * params * tokens=flops"])
-    assert found["flops"].tolist() == pytest.approx([5.6961e21, 2.4876e20], rel=1e-4)
-    assert len(query(found, "6 * n * d > 1e21")) == 1
-    assert found["params"].tolist() == points["n"].tolist()
+    renamed_points = renamed(points, ["n=params", "d=tokens", "6 * params * tokens=flops"])
+    assert renamed_points["flops"].tolist() == pytest.approx([5.6961e21, 2.4876e20], rel=1e-4)
+    assert len(query(renamed_points, "6 * n * d > 1e21")) == 1
+    assert renamed_points["params"].tolist() == points["n"].tolist()
 
 
 def test_a_pair_sees_the_columns_mapped_before_it():
-    found = renamed(THEIRS, ["n=params", "d_b * 1e9=tokens", "6 * params * tokens=flops"])
-    assert found["flops"].to_numpy() == pytest.approx(6 * N * D)
+    renamed_points = renamed(THEIRS, ["n=params", "d_b * 1e9=tokens", "6 * params * tokens=flops"])
+    assert renamed_points["flops"].to_numpy() == pytest.approx(6 * N * D)
 
 
 def test_the_published_table_whose_flops_overflow_is_refused():
@@ -142,9 +142,9 @@ def test_flops_that_conventions_do_not_explain_are_said(host: PluginHost):
 def test_tokens_follow_from_flops_and_params_and_the_fit_says_so(host: PluginHost):
     points = pd.DataFrame({"params": N, "flops": 6 * N * D, "loss": LOSS})
     assert completed(points)["tokens"].to_numpy() == pytest.approx(D)
-    found = fit(points, "chinchilla", value="loss", registries=host, bootstrap=10)
-    assert found.steps[0].parameters["alpha"] == pytest.approx(0.35, rel=1e-2)
-    assert "note: the points have no tokens; computed as flops / (6 x params)" in str(found)
+    fitted = fit(points, "chinchilla", value="loss", registries=host, bootstrap=10)
+    assert fitted.steps[0].parameters["alpha"] == pytest.approx(0.35, rel=1e-2)
+    assert "note: the points have no tokens; computed as flops / (6 x params)" in str(fitted)
 
 
 @pytest.mark.parametrize("name", ["params", "tokens"])

@@ -16,13 +16,13 @@ LAWS = {name: REGISTERED[name] for name in REGISTERED if hasattr(REGISTERED[name
 
 def differences(law, values, x):
     """Return central differences (R, p, n) of a law's formula."""
-    found = []
+    columns = []
     for j in range(values.shape[1]):
         step = np.zeros_like(values)
         step[:, j] = 1e-6 * np.maximum(np.abs(values[:, j]), 1e-2)
         run = 2 * step[:, j : j + 1]
-        found.append((curve(law, values + step, x) - curve(law, values - step, x)) / run)
-    return np.stack(found, axis=1)
+        columns.append((curve(law, values + step, x) - curve(law, values - step, x)) / run)
+    return np.stack(columns, axis=1)
 
 
 @pytest.mark.parametrize("name", sorted(LAWS))

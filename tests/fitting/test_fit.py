@@ -52,31 +52,31 @@ def test_shipped_laws_pass_the_check(host: PluginHost, name):
 
 @pytest.mark.parametrize("objective", ["least_squares", "log_least_squares", "log_huber"])
 def test_parameters_are_recovered_exactly_without_noise(host: PluginHost, objective):
-    found = quick(table(power(FLOPS)), "power", host, objective=objective)
-    assert found.steps[0].parameters == pytest.approx({"E": 1.7, "a": 7.0, "alpha": 0.15}, rel=1e-4)
-    assert found.steps[0].cost < 1e-12
+    fitted = quick(table(power(FLOPS)), "power", host, objective=objective)
+    assert fitted.steps[0].parameters == pytest.approx({"E": 1.7, "a": 7.0, "alpha": 0.15}, rel=1e-4)
+    assert fitted.steps[0].cost < 1e-12
 
 
 def test_held_out_points_are_scored_beside_the_last_value_and_a_constant(host: PluginHost):
     rng = np.random.default_rng(0)
     y = power(FLOPS) * (1 + rng.normal(scale=0.01, size=12))
-    found = quick(table(y), "power", host, hold_out="flops > 1e21")
-    scores, held = found.scores, y[FLOPS > 1e21]
-    assert (scores.n, scores.covered, scores.unbounded) == (3, sum(row["inside"] for row in found.hold_out), 0)
-    assert scores.mae == pytest.approx(np.mean([abs(row["error"]) for row in found.hold_out]))
+    fitted = quick(table(y), "power", host, hold_out="flops > 1e21")
+    scores, held = fitted.scores, y[FLOPS > 1e21]
+    assert (scores.n, scores.covered, scores.unbounded) == (3, sum(row["inside"] for row in fitted.hold_out), 0)
+    assert scores.mae == pytest.approx(np.mean([abs(row["error"]) for row in fitted.hold_out]))
     assert scores.last == pytest.approx(np.abs(held - y[FLOPS <= 1e21][-1]).mean())
     assert scores.constant == pytest.approx(np.abs(held - y[FLOPS <= 1e21].mean()).mean())
     assert 0 < scores.crps < scores.mean_width
-    assert f"held out: n 3, covered {scores.covered} of 3" in str(found)
-    assert found.to_json()["scores"]["crps"] == scores.crps
-    assert LawFit.from_json(json.loads(json.dumps(found.to_json())), host).scores == scores
+    assert f"held out: n 3, covered {scores.covered} of 3" in str(fitted)
+    assert fitted.to_json()["scores"]["crps"] == scores.crps
+    assert LawFit.from_json(json.loads(json.dumps(fitted.to_json())), host).scores == scores
 
 
 def test_predictions_worse_than_the_mean_of_what_was_measured_are_a_warning(host: PluginHost):
     y = np.where(FLOPS > 1e21, [50.0 + i for i in range(12)], power(FLOPS))
-    found = quick(table(y), "power", host, hold_out="flops > 1e21")
-    assert found.scores.r2 < 0
-    assert "worse than their mean does" in " ".join(found.warnings)
+    fitted = quick(table(y), "power", host, hold_out="flops > 1e21")
+    assert fitted.scores.r2 < 0
+    assert "worse than their mean does" in " ".join(fitted.warnings)
     alone = quick(table(y)[:-2], "power", host, hold_out="flops > 1e21")
     assert np.isnan(alone.scores.r2)
     assert "worse than their mean does" not in " ".join(alone.warnings)
@@ -86,8 +86,8 @@ def test_huber_is_not_fooled_by_its_small_delta(host: PluginHost):
     """With delta 1e-3 on logarithms a solver with absolute tolerances stops at once; an outlier must not matter."""
     y = power(FLOPS)
     y[3] *= 1.5
-    found = quick(table(y), "power", host, objective="log_huber")
-    assert found.steps[0].parameters == pytest.approx({"E": 1.7, "a": 7.0, "alpha": 0.15}, rel=5e-3)
+    fitted = quick(table(y), "power", host, objective="log_huber")
+    assert fitted.steps[0].parameters == pytest.approx({"E": 1.7, "a": 7.0, "alpha": 0.15}, rel=5e-3)
     spoilt = quick(table(y), "power", host, objective="log_least_squares")
     assert abs(spoilt.steps[0].parameters["alpha"] - 0.15) > 0.02
 
@@ -114,8 +114,8 @@ def test_prediction_intervals_cover_what_they_say(host: PluginHost):
     inside = 0
     for seed in range(150):
         y = power(flops) * np.exp(rng.normal(scale=0.01, size=30))
-        found = quick(table(y, flops), "power", host, objective="log_least_squares", bootstrap=100, seed=seed)
-        row = found.predict(flops=[3e21]).iloc[0]
+        fitted = quick(table(y, flops), "power", host, objective="log_least_squares", bootstrap=100, seed=seed)
+        row = fitted.predict(flops=[3e21]).iloc[0]
         new = power(3e21) * np.exp(rng.normal(scale=0.01))
         inside += row["low"] <= new <= row["high"]
     assert 0.82 <= inside / 150 <= 0.97
@@ -127,8 +127,8 @@ def test_intervals_of_a_short_ladder_cover_what_they_say(host: PluginHost):
     rng, flops, inside = np.random.default_rng(2), np.geomspace(1e18, 1e21, 5), 0
     for seed in range(100):
         y = power(flops) * np.exp(rng.normal(scale=0.01, size=5))
-        found = quick(table(y, flops), "power", host, objective="log_least_squares", bootstrap=60, starts=8, seed=seed)
-        low, high = np.quantile(found.draws({"flops": np.array([4e21])}), [0.05, 0.95])
+        fitted = quick(table(y, flops), "power", host, objective="log_least_squares", bootstrap=60, starts=8, seed=seed)
+        low, high = np.quantile(fitted.draws({"flops": np.array([4e21])}), [0.05, 0.95])
         inside += low <= power(4e21) <= high
     assert 84 <= inside <= 97
 
@@ -141,10 +141,10 @@ def test_checkpoints_of_few_runs_are_not_independent(host: PluginHost):
     for seed in range(60):
         noise = 0.01 * rng.normal(size=5)[runs] + 0.002 * rng.normal(size=50)
         points = table(power(flops) * np.exp(noise), flops, family="f", size=runs.astype(str))
-        found = quick(points, "power", host, resample="runs", bootstrap=60, starts=8, seed=seed)
-        row = found.predict(flops=[4e21]).iloc[0]
+        fitted = quick(points, "power", host, resample="runs", bootstrap=60, starts=8, seed=seed)
+        row = fitted.predict(flops=[4e21]).iloc[0]
         inside += row["low"] <= power(4e21) * np.exp(0.01 * rng.normal()) <= row["high"]
-    assert found.steps[0].dof == 4
+    assert fitted.steps[0].dof == 4
     assert 48 <= inside <= 59
 
 
@@ -159,9 +159,9 @@ def test_what_points_of_one_run_have_in_common_is_told_from_their_residuals():
 
 def test_one_run_says_nothing_of_how_runs_differ(host: PluginHost):
     points = table(power(FLOPS) * np.exp(np.random.default_rng(0).normal(scale=0.01, size=12)), size="s", family="f")
-    found = quick(points, "power", host, resample="runs")
-    assert np.isnan([*found.steps[0].stderr.values(), *found.predict(flops=[1e23])[["low", "high"]].iloc[0]]).all()
-    assert "points of one run or seed only" in "\n".join(found.warnings)
+    fitted = quick(points, "power", host, resample="runs")
+    assert np.isnan([*fitted.steps[0].stderr.values(), *fitted.predict(flops=[1e23])[["low", "high"]].iloc[0]]).all()
+    assert "points of one run or seed only" in "\n".join(fitted.warnings)
 
 
 def test_many_independent_points_give_the_errors_of_a_bootstrap_of_pairs(host: PluginHost):
@@ -224,16 +224,16 @@ def test_steps_are_fitted_to_rows_of_their_own(host: PluginHost):
     """Checkpoints inside runs mislead the first step, and help the second."""
     truth = pytest.approx({"E": 0.1, "a": 20.0, "alpha": 0.45}, rel=1e-2)
     asked = {"value": "acc", "resample": "runs"}
-    found = quick(trained(), "two_step", host, step1_where="ends", **asked)
-    assert (found.steps[0].n, found.steps[1].n, found.runs) == (8, 32, 8)
-    assert found.steps[0].parameters == truth
-    assert found.steps[1].parameters == pytest.approx({"p": -0.75, "x0": 1.2, "k": 3.0, "q": 1.0}, rel=1e-2)
+    fitted = quick(trained(), "two_step", host, step1_where="ends", **asked)
+    assert (fitted.steps[0].n, fitted.steps[1].n, fitted.runs) == (8, 32, 8)
+    assert fitted.steps[0].parameters == truth
+    assert fitted.steps[1].parameters == pytest.approx({"p": -0.75, "x0": 1.2, "k": 3.0, "q": 1.0}, rel=1e-2)
     assert quick(trained(), "two_step", host, **asked).steps[0].parameters != truth
     other = quick(trained(), "two_step", host, step1_where="step == 4", step2_where="step > 1", **asked)
-    assert other.steps[0].parameters == found.steps[0].parameters
+    assert other.steps[0].parameters == fitted.steps[0].parameters
     assert other.steps[1].n == 24
-    assert "step 1 is fitted where: ends" in str(found)
-    assert LawFit.from_json(json.loads(json.dumps(found.to_json())), host).options == found.options
+    assert "step 1 is fitted where: ends" in str(fitted)
+    assert LawFit.from_json(json.loads(json.dumps(fitted.to_json())), host).options == fitted.options
 
 
 def test_intervals_of_steps_with_their_own_rows_cover_the_truth(host: PluginHost):
@@ -271,18 +271,18 @@ def test_a_fit_says_how_often_its_intervals_covered_earlier_sizes(tmp_path, host
     points = table(power(flops) * (1 + rng.normal(scale=0.01, size=8)), flops, size=sizes)
     points.to_csv(tmp_path / "points.csv", index=False)
     source, options = PointsFile(tmp_path / "points.csv", value="y"), Options(bootstrap=50)
-    (found,), _ = fit_file(source, "power", earlier=True, options=options, registries=host)
+    (fitted,), _ = fit_file(source, "power", earlier=True, options=options, registries=host)
     tested = back_test(points, ["power"], value="y", bootstrap=50, registries=host).rows
-    assert [row["inside"] for row in found.earlier] == tested["inside"].tolist()
-    assert [row["beyond"] for row in found.earlier] == pytest.approx([10.0] * 5)
-    bounded = [row["inside"] for row in found.earlier if row["inside"] is not None]
+    assert [row["inside"] for row in fitted.earlier] == tested["inside"].tolist()
+    assert [row["beyond"] for row in fitted.earlier] == pytest.approx([10.0] * 5)
+    bounded = [row["inside"] for row in fitted.earlier if row["inside"] is not None]
     said = f"back-test on this ladder: 90% intervals covered {sum(bounded)} of {len(bounded)} earlier sizes, 10 times"
-    assert said in str(found)
-    save_fits([found], tmp_path / "fit.json")
+    assert said in str(fitted)
+    save_fits([fitted], tmp_path / "fit.json")
     notes = " ".join(prediction_table(load_fits(tmp_path / "fit.json", host), {"flops": 988e25}).notes)
     assert "the target lies 988 times beyond the fitted range (flops 1e+18 to 1e+25)" in notes
     assert f"{said} beyond the fitted range; none lay as far as 988 times" in notes
-    near = " ".join(prediction_table([found], {"flops": 9e25}).notes)
+    near = " ".join(prediction_table([fitted], {"flops": 9e25}).notes)
     assert "the target lies" not in near
     assert said in near
     assert "none lay as far" not in near
@@ -291,11 +291,11 @@ def test_a_fit_says_how_often_its_intervals_covered_earlier_sizes(tmp_path, host
 
 
 def test_a_composed_law_chains_its_steps(host: PluginHost):
-    found = quick(two_step_points(), "two_step", host, value="acc", hold_out="largest")
-    assert found.negated
-    assert found.steps[0].parameters == pytest.approx({"E": 0.1, "a": 20.0, "alpha": 0.45}, rel=1e-2)
-    assert found.steps[1].parameters == pytest.approx({"p": -0.75, "x0": 1.2, "k": 3.0, "q": 1.0}, rel=5e-2)
-    assert abs(found.hold_out[0]["error"]) < 1e-3
+    fitted = quick(two_step_points(), "two_step", host, value="acc", hold_out="largest")
+    assert fitted.negated
+    assert fitted.steps[0].parameters == pytest.approx({"E": 0.1, "a": 20.0, "alpha": 0.45}, rel=1e-2)
+    assert fitted.steps[1].parameters == pytest.approx({"p": -0.75, "x0": 1.2, "k": 3.0, "q": 1.0}, rel=5e-2)
+    assert abs(fitted.hold_out[0]["error"]) < 1e-3
 
 
 def test_the_uncertainty_of_the_first_step_goes_through_the_second(host: PluginHost):
@@ -303,17 +303,17 @@ def test_the_uncertainty_of_the_first_step_goes_through_the_second(host: PluginH
     rng = np.random.default_rng(0)
     exact = quick(points, "two_step", host, value="acc").predict(flops=[3e20]).iloc[0]
     points["logp_gold"] *= np.exp(rng.normal(scale=0.1, size=30))
-    found = quick(points, "two_step", host, value="acc")
-    noisy = found.predict(flops=[3e20]).iloc[0]
+    fitted = quick(points, "two_step", host, value="acc")
+    noisy = fitted.predict(flops=[3e20]).iloc[0]
     assert exact["high"] - exact["low"] < 0.02
     assert noisy["high"] - noisy["low"] > 0.05
-    assert found.draws({"flops": np.array([3e20])}).shape == (50, 1)
+    assert fitted.draws({"flops": np.array([3e20])}).shape == (50, 1)
 
 
 def test_a_loss_column_can_stand_between_the_steps(host: PluginHost):
     points = two_step_points().rename(columns={"logp_gold": "loss"}).assign(loss=lambda t: -t["loss"])
-    found = quick(points, "two_step", host, value="acc", via="loss")
-    assert (found.via, found.negated) == ("loss", False)
+    fitted = quick(points, "two_step", host, value="acc", via="loss")
+    assert (fitted.via, fitted.negated) == ("loss", False)
     with pytest.raises(LawError, match="no column 'logp_gold'"):
         quick(points, "two_step", host, value="acc")
 
@@ -324,10 +324,10 @@ def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
 
     k = np.unique(np.geomspace(1, 100, 20).round())
     one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
-    found = quick(one, "pass_at_k", host, value="y", resample="runs")
-    assert found.runs == 1
-    assert found.predict(k=[1000.0])[["low", "high"]].isna().all(axis=None)
-    assert "no residual degrees of freedom" in " ".join(found.warnings)
+    fitted = quick(one, "pass_at_k", host, value="y", resample="runs")
+    assert fitted.runs == 1
+    assert fitted.predict(k=[1000.0])[["low", "high"]].isna().all(axis=None)
+    assert "no residual degrees of freedom" in " ".join(fitted.warnings)
     two = pd.concat([one.assign(model="a", trials=200), one.assign(model="b", trials=300)])
     assert set(units_of(two, "runs")) == {0, 1}
     assert len(set(units_of(one, "checkpoints"))) == len(one)
@@ -343,12 +343,12 @@ def rates(seed: int, n: int = 400) -> pd.DataFrame:
 
 def test_joint_resamples_count_the_noise_of_documents_once(host: PluginHost):
     """On a ladder whose only noise is that of documents, errors were 1.4 times as wide as the spread of fits."""
-    at, found = {"flops": np.array([1e19, 1e20, 1e21])}, []
+    at, intervals = {"flops": np.array([1e19, 1e20, 1e21])}, []
     for seed in range(40):
         one = quick(rates(seed), "sigmoid", host, value="y", resample="joint", bootstrap=60, starts=2, seed=seed)
         draws = one.draws(at)
-        found.append((one.curve(at), draws.std(axis=0)))
-    curves, errors = (np.array(own) for own in zip(*found, strict=True))
+        intervals.append((one.curve(at), draws.std(axis=0)))
+    curves, errors = (np.array(columns) for columns in zip(*intervals, strict=True))
     assert 0.75 < np.mean(errors.mean(axis=0) / curves.std(axis=0, ddof=1)) < 1.25
 
 
@@ -357,12 +357,12 @@ def test_a_prediction_of_an_accuracy_is_not_narrower_than_its_binomial_limit(hos
     flops = np.geomspace(1e18, 1e22, 12)
     y = 0.2 + 0.8 / (1 + np.exp(-3 * (np.log10(flops) - 19)))
     points = pd.DataFrame({"flops": flops, "y": y, "y_stderr": np.sqrt(y * (1 - y) / 400), "y_n": 400})
-    found = quick(points, "sigmoid", host, value="y", resample="checkpoints")
-    ends = found.predict(flops=[1e24]).iloc[0]
+    fitted = quick(points, "sigmoid", host, value="y", resample="checkpoints")
+    ends = fitted.predict(flops=[1e24]).iloc[0]
     assert ends["low"] == pytest.approx(0.9933, abs=2e-4)
     assert ends["high"] == pytest.approx(1)
-    again = LawFit.from_json(json.loads(json.dumps(found.to_json())), host)
-    assert again.predict(flops=[1e24]).equals(found.predict(flops=[1e24]))
+    again = LawFit.from_json(json.loads(json.dumps(fitted.to_json())), host)
+    assert again.predict(flops=[1e24]).equals(fitted.predict(flops=[1e24]))
 
 
 def test_resampling_units():
@@ -387,11 +387,11 @@ def test_weights_vary_more_where_a_unit_holds_the_fit():
     """About as 1 / (1 - h)^2; points of one unit alike, and the mean of every resample is 1."""
     units, leverage = np.arange(400) // 2, np.append(np.zeros(199), 0.5)
     drawn = point_weights(units, 20_000, np.random.default_rng(0))
-    found = Resamples(drawn, {}, units, power=1.0).raised(leverage)
-    assert (found[:, 0] == found[:, 1]).all()
-    assert np.allclose(found.mean(axis=1), 1)
-    assert found[:, 0].var() == pytest.approx(1, rel=0.1)
-    assert found[:, -1].var() == pytest.approx(5, rel=0.2)  # (1 / (1 - h))^2 = 4, and Weibull's 5
+    raised = Resamples(drawn, {}, units, power=1.0).raised(leverage)
+    assert (raised[:, 0] == raised[:, 1]).all()
+    assert np.allclose(raised.mean(axis=1), 1)
+    assert raised[:, 0].var() == pytest.approx(1, rel=0.1)
+    assert raised[:, -1].var() == pytest.approx(5, rel=0.2)  # (1 / (1 - h))^2 = 4, and Weibull's 5
     assert (Resamples(drawn, {}, units).raised(leverage) == drawn).all()
 
 
@@ -417,8 +417,8 @@ def test_a_store_resamples_runs_and_documents_by_default(nano_store: PointStore,
 
 def test_without_a_store_documents_are_drawn_from_standard_errors(host: PluginHost):
     points = table(power(FLOPS), y_stderr=0.01)
-    found = quick(points, "power", host, resample="documents", bootstrap=300)
-    assert found.steps[0].stderr["E"] > 1e-3
+    fitted = quick(points, "power", host, resample="documents", bootstrap=300)
+    assert fitted.steps[0].stderr["E"] > 1e-3
     with pytest.raises(LawError, match="needs a store, or a column y_stderr"):
         quick(points.drop(columns="y_stderr"), "power", host, resample="documents")
 
@@ -450,8 +450,8 @@ class OneAtATime:
 
 def test_a_formula_that_does_not_broadcast_is_called_row_by_row(host: PluginHost):
     x = np.linspace(1, 2, 6)
-    found = quick(pd.DataFrame({"x": x, "y": 3 - 2 * x}), OneAtATime(), host, bootstrap=10)
-    assert found.steps[0].parameters == pytest.approx({"a": 3, "b": -2})
+    fitted = quick(pd.DataFrame({"x": x, "y": 3 - 2 * x}), OneAtATime(), host, bootstrap=10)
+    assert fitted.steps[0].parameters == pytest.approx({"a": 3, "b": -2})
     assert curve(OneAtATime(), np.array([[1.0, 2.0], [0.0, 1.0]]), {"x": x}).shape == (2, 6)
     with pytest.raises(AssertionError, match="expected \\(3, 12\\)"):
         check_law(OneAtATime(), params={"a": 1.0, "b": 2.0})
@@ -474,12 +474,12 @@ def test_directions_that_the_points_do_not_determine_are_a_warning(host: PluginH
 
 def test_few_runs_and_no_freedom_are_warnings(host: PluginHost):
     points = table(power(FLOPS[:3]), FLOPS[:3])
-    found = quick(points, "power", host)
-    assert "3 runs: intervals from so few runs are approximate" in "\n".join(found.warnings)
-    assert "as many free parameters as points, or" in "\n".join(found.warnings)
-    row = found.predict(flops=[1e23]).iloc[0]
+    fitted = quick(points, "power", host)
+    assert "3 runs: intervals from so few runs are approximate" in "\n".join(fitted.warnings)
+    assert "as many free parameters as points, or" in "\n".join(fitted.warnings)
+    row = fitted.predict(flops=[1e23]).iloc[0]
     assert np.isnan(row["low"])
-    assert np.isnan(list(found.steps[0].stderr.values())).all()
+    assert np.isnan(list(fitted.steps[0].stderr.values())).all()
 
 
 def test_a_trend_that_turns_back_is_a_warning(host: PluginHost):
@@ -537,19 +537,19 @@ def test_families_are_fitted_by_themselves_and_one_that_fails_is_an_error_of_its
             table(power(FLOPS[:2]), FLOPS[:2]).assign(family="c"),
         ]
     )
-    found = dict(fit_families(points, "power", value="y", registries=host, bootstrap=20))
-    assert found["a"].steps[0].parameters["E"] == pytest.approx(1.7, rel=1e-3)
-    assert found["b"].steps[0].parameters["E"] == pytest.approx(2.5, rel=1e-3)
-    assert isinstance(found["c"], LawError)
-    assert found["a"].labels["family"] == "a"
+    fits = dict(fit_families(points, "power", value="y", registries=host, bootstrap=20))
+    assert fits["a"].steps[0].parameters["E"] == pytest.approx(1.7, rel=1e-3)
+    assert fits["b"].steps[0].parameters["E"] == pytest.approx(2.5, rel=1e-3)
+    assert isinstance(fits["c"], LawError)
+    assert fits["a"].labels["family"] == "a"
 
 
 def test_a_fit_comes_back_from_its_file(tmp_path, host: PluginHost):
-    found = quick(two_step_points(), "two_step", host, value="acc", hold_out="largest")
-    save_fits([found], tmp_path / "fit.json")
+    fitted = quick(two_step_points(), "two_step", host, value="acc", hold_out="largest")
+    save_fits([fitted], tmp_path / "fit.json")
     (again,) = load_fits(tmp_path / "fit.json", host)
-    assert json.dumps(again.to_json()) == json.dumps(found.to_json())
-    pd.testing.assert_frame_equal(again.predict(flops=[1e23]), found.predict(flops=[1e23]))
+    assert json.dumps(again.to_json()) == json.dumps(fitted.to_json())
+    pd.testing.assert_frame_equal(again.predict(flops=[1e23]), fitted.predict(flops=[1e23]))
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(LawError, match="is not a file of fits"):
         load_fits(tmp_path / "other.json", host)
@@ -565,8 +565,8 @@ def test_a_fit_prints_itself(host: PluginHost):
 
 
 def test_predictions_say_how_far_they_lie_beyond(host: PluginHost):
-    found = quick(table(power(FLOPS)), "power", host)
-    assert found.predict(flops=[1e20, 1e23, 1e17])["beyond"].tolist() == pytest.approx([1, 10, 10])
+    fitted = quick(table(power(FLOPS)), "power", host)
+    assert fitted.predict(flops=[1e20, 1e23, 1e17])["beyond"].tolist() == pytest.approx([1, 10, 10])
 
 
 def test_nothing_left_to_fit_and_nothing_held_out_are_said(host: PluginHost, tmp_path):
@@ -616,24 +616,24 @@ def test_most_generic_starts_reach_the_best_fit(host: PluginHost):
 
 def test_what_follows_from_parameters_has_errors_too(host: PluginHost):
     y = power(FLOPS) * np.exp(np.random.default_rng(0).normal(scale=0.003, size=12))
-    found = quick(table(y), "power", host)
-    value, draws = found.steps[0].derived["A"]
-    assert value == np.exp(found.steps[0].parameters["a"])
-    assert draws == pytest.approx(np.exp(found.steps[0].draws[:, 1]))
-    low, high = found.steps[0].intervals(0.9)["A"]
+    fitted = quick(table(y), "power", host)
+    value, draws = fitted.steps[0].derived["A"]
+    assert value == np.exp(fitted.steps[0].parameters["a"])
+    assert draws == pytest.approx(np.exp(fitted.steps[0].draws[:, 1]))
+    low, high = fitted.steps[0].intervals(0.9)["A"]
     assert low < value < high
-    step = found.to_json()["steps"][0]
+    step = fitted.to_json()["steps"][0]
     assert (step["derived"]["A"], step["intervals"]["A"]) == (value, [low, high])
-    assert "A      " in str(found)
+    assert "A      " in str(fitted)
 
 
 def test_published_starts_are_those_of_the_source(host: PluginHost):
     rng, points = np.random.default_rng(0), pd.DataFrame({"params": np.geomspace(1e7, 1e10, 8)})
     points["tokens"] = 1e11 * rng.permutation(8) + 1e9
     points["y"] = 1.8 + 170 * points["params"] ** -0.27 + 290 * points["tokens"] ** -0.27
-    found = quick(points, "over_trained", host, starts="published")
-    assert found.steps[0].starts == 128
-    assert found.steps[0].cost == pytest.approx(quick(points, "over_trained", host).steps[0].cost, abs=1e-12)
+    fitted = quick(points, "over_trained", host, starts="published")
+    assert fitted.steps[0].starts == 128
+    assert fitted.steps[0].cost == pytest.approx(quick(points, "over_trained", host).steps[0].cost, abs=1e-12)
     with pytest.raises(UsageError, match="'power' has no published starts; give a number"):
         quick(table(power(FLOPS)), "power", host, starts="published")
 
@@ -642,9 +642,9 @@ def test_families_that_are_fitted_as_one_are_a_warning(host: PluginHost):
     """The command fits each family; the function pooled them without a word."""
     points = pd.concat([table(power(FLOPS, E=e), family=name) for name, e in (("a", 1.7), ("b", 2.5))])
     assert quick(points, "power", host).warnings[0].startswith("points of 2 families (a, b) were fitted together")
-    each = fit_families(points, "power", value="y", registries=host, bootstrap=20)
-    own = [quick(points[points["family"] == "a"], "power", host), *(found for _, found in each)]
-    assert not [said for found in own for said in found.warnings if "fitted together" in said]
+    fits = fit_families(points, "power", value="y", registries=host, bootstrap=20)
+    separate = [quick(points[points["family"] == "a"], "power", host), *(fitted for _, fitted in fits)]
+    assert not [said for fitted in separate for said in fitted.warnings if "fitted together" in said]
 
 
 @pytest.mark.parametrize(("name", "bad"), [("y_stderr", -0.1), ("y_n", 0)])
@@ -668,17 +668,17 @@ def test_a_missing_standard_error_is_not_taken_for_none(host: PluginHost):
 
 def test_a_fit_is_strict_json_whatever_is_unknown(tmp_path, host: PluginHost):
     """Three points leave no freedom: standard errors and intervals are not known, null in the file, NaN when read."""
-    found = quick(table(power(FLOPS[:4]), FLOPS[:4]), "power", host, hold_out="largest")
+    fitted = quick(table(power(FLOPS[:4]), FLOPS[:4]), "power", host, hold_out="largest")
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    save_fits([found], tmp_path / "fit.json")
+    save_fits([fitted], tmp_path / "fit.json")
     (row,) = json.loads((tmp_path / "fit.json").read_text(), parse_constant=refuse)[0]["hold_out"]
     assert (row["stderr"], row["low"], row["inside"]) == (None, None, None)
     (again,) = load_fits(tmp_path / "fit.json", host)
     assert np.isnan([*again.steps[0].stderr.values(), again.hold_out[0]["stderr"]]).all()
-    assert str(again) == str(found)
+    assert str(again) == str(fitted)
 
 
 def test_a_place_where_no_fits_can_be_written_is_refused_before_the_fit(tmp_path):
@@ -722,9 +722,9 @@ def test_a_turn_that_no_point_has_seen_is_a_warning(host: PluginHost):
 
 
 def test_a_bound_that_an_anchor_implies_is_no_warning(host: PluginHost):
-    found = quick(turning(0.5), "two_step", host, value="acc")
-    assert found.steps[1].parameters["q"] == 1.0
-    assert "q lies at its bound" not in "\n".join(found.warnings)
+    fitted = quick(turning(0.5), "two_step", host, value="acc")
+    assert fitted.steps[1].parameters["q"] == 1.0
+    assert "q lies at its bound" not in "\n".join(fitted.warnings)
 
 
 def test_points_to_leave_out_are_named_with_the_expression_that_leaves_them_out(host: PluginHost):
@@ -762,9 +762,9 @@ def test_resamples_of_ones_own_take_the_place_of_ours(host: PluginHost):
     """A point drawn twice is a point that stands there twice."""
     y = power(FLOPS) * np.exp(np.random.default_rng(0).normal(scale=0.01, size=12))
     counts = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), size=3)
-    found = quick(table(y), "power", host, weights=counts, objective="log_least_squares")
-    assert found.steps[0].draws.shape == (3, 3)
-    for draw, count in zip(found.steps[0].draws, counts, strict=True):
+    fitted = quick(table(y), "power", host, weights=counts, objective="log_least_squares")
+    assert fitted.steps[0].draws.shape == (3, 3)
+    for draw, count in zip(fitted.steps[0].draws, counts, strict=True):
         rows = np.repeat(np.arange(12), count)
         again = quick(table(y[rows], FLOPS[rows], seed=np.arange(12)), "power", host, objective="log_least_squares")
         assert curve(host.laws["power"], draw[None], {"flops": FLOPS})[0] == pytest.approx(

@@ -54,11 +54,11 @@ def test_draws_are_those_of_a_posterior_that_is_known():
     def likelihood(z):
         return -0.5 * ((y[:, None, :] - z) ** 2).sum(axis=2) / variance
 
-    found = sample(likelihood, (2, 2000, 1), np.random.default_rng(0))
+    draws = sample(likelihood, (2, 2000, 1), np.random.default_rng(0))
     precision = 1 + 3 / variance
-    assert found.z.mean(axis=(1, 2)) == pytest.approx(y.sum(axis=1) / variance / precision, abs=0.03)
-    assert found.z.std(axis=(1, 2)) == pytest.approx(precision**-0.5, rel=0.06)
-    assert (found.distinct > 200).all()
+    assert draws.z.mean(axis=(1, 2)) == pytest.approx(y.sum(axis=1) / variance / precision, abs=0.03)
+    assert draws.z.std(axis=(1, 2)) == pytest.approx(precision**-0.5, rel=0.06)
+    assert (draws.distinct > 200).all()
 
 
 def test_problems_that_share_a_prior_move_it():
@@ -68,20 +68,20 @@ def test_problems_that_share_a_prior_move_it():
         return -0.5 * ((y[:, None, :] - z) ** 2).sum(axis=2) / 1.0
 
     alone = sample(likelihood, (12, 500, 1), np.random.default_rng(0))
-    found = pooled(likelihood, (12, 500, 1), np.zeros(12, dtype=int), np.array([True]), np.random.default_rng(0))
+    draws = pooled(likelihood, (12, 500, 1), np.zeros(12, dtype=int), np.array([True]), np.random.default_rng(0))
     assert alone.z.mean() == pytest.approx(1.0, abs=0.1)
-    assert found.z.mean() > 1.3
+    assert draws.z.mean() > 1.3
 
 
 def test_a_forecast_covers_what_the_true_law_gives():
     points = several()
-    found = harness.forecast(points, **BIG)
+    forecast = harness.forecast(points, **BIG)
     truth = 0.25 + 0.75 * special.expit(np.array([-1.5 + 0.5 * i for i in range(6)]) + 0.6 * np.log(2.2e9 / 2.8e8))
-    inside = (found.frame["low"] <= truth) & (truth <= found.frame["high"])
+    inside = (forecast.frame["low"] <= truth) & (truth <= forecast.frame["high"])
     assert inside.sum() >= 5
-    assert (found.frame["high"] - found.frame["low"]).between(0.02, 0.45).all()
-    assert found.frame["beyond"].round(2).eq(4.0).all()
-    assert not found.abstained.any()
+    assert (forecast.frame["high"] - forecast.frame["low"]).between(0.02, 0.45).all()
+    assert forecast.frame["beyond"].round(2).eq(4.0).all()
+    assert not forecast.abstained.any()
 
 
 def test_the_same_seed_gives_the_same_numbers():
@@ -93,25 +93,25 @@ def test_the_same_seed_gives_the_same_numbers():
 
 def test_the_largest_size_is_held_out_and_scored():
     points = several()
-    found = harness.forecast(points)
+    forecast = harness.forecast(points)
     top = points.groupby("task")["acc"].last()
-    assert found.frame.set_index("task")["measured"].to_dict() == top.to_dict()
+    assert forecast.frame.set_index("task")["measured"].to_dict() == top.to_dict()
     changed = points.assign(acc=np.where(points["params"] == max(SIZES), 0.99, points["acc"]))
-    assert (harness.forecast(changed).quantiles == found.quantiles).all(), "what is held out is never seen"
-    assert found.scores.n == 6
-    assert found.earlier.n == 6, "three sizes forecast the fourth, in six tasks"
+    assert (harness.forecast(changed).quantiles == forecast.quantiles).all(), "what is held out is never seen"
+    assert forecast.scores.n == 6
+    assert forecast.earlier.n == 6, "three sizes forecast the fourth, in six tasks"
     below = points[points["params"] < max(SIZES)].groupby("task")["acc"]
-    assert found.scores.last == pytest.approx((top - below.last()).abs().mean())
-    assert found.scores.constant == pytest.approx((top - below.mean()).abs().mean())
-    assert np.isfinite([found.earlier.last, found.earlier.constant, found.earlier.crps]).all()
-    assert found.to_json()["scores"]["last"] == found.scores.last
+    assert forecast.scores.last == pytest.approx((top - below.last()).abs().mean())
+    assert forecast.scores.constant == pytest.approx((top - below.mean()).abs().mean())
+    assert np.isfinite([forecast.earlier.last, forecast.earlier.constant, forecast.earlier.crps]).all()
+    assert forecast.to_json()["scores"]["last"] == forecast.scores.last
 
 
 def test_no_interval_is_narrower_than_documents_allow():
     points = pd.concat([ladder(f"t{i}", a=6.0, seed=i) for i in range(4)])
-    found = harness.forecast(points, **BIG)
-    assert ((found.frame["high"] - found.frame["low"]) >= 1 / 500 - 1e-9).all()
-    steps = found.frame[["low", "high"]].to_numpy() * 500
+    forecast = harness.forecast(points, **BIG)
+    assert ((forecast.frame["high"] - forecast.frame["low"]) >= 1 / 500 - 1e-9).all()
+    steps = forecast.frame[["low", "high"]].to_numpy() * 500
     assert steps == pytest.approx(np.round(steps), abs=1e-6)
 
 
@@ -132,28 +132,28 @@ def test_intervals_for_all_documents_are_wider():
 def test_it_abstains_and_says_why(values, why):
     points = several(3)
     odd = ladder("odd").assign(acc=values)
-    found = harness.forecast(pd.concat([points, odd]), **BIG).frame.set_index("task")
-    assert why in found.loc["odd", "verdict"]
-    assert found.loc[["t0", "t1", "t2"], "verdict"].isin(["forecast", "wide"]).all()
+    frame = harness.forecast(pd.concat([points, odd]), **BIG).frame.set_index("task")
+    assert why in frame.loc["odd", "verdict"]
+    assert frame.loc[["t0", "t1", "t2"], "verdict"].isin(["forecast", "wide"]).all()
 
 
 def test_a_leap_from_far_below_chance_is_not_forecast_and_teaches_the_others_nothing():
     odd = [ladder(f"odd{i}", seed=i).assign(acc=(0.02, 0.05, 0.03, 0.9, 0.95)) for i in range(3)]
-    found = harness.forecast(pd.concat([several(), *odd]), **BIG).frame.set_index("task")
-    assert found.loc["odd0", "verdict"].startswith("abstain: 3 of 5 sizes are far below chance, 0.25")
-    assert (found.loc[[f"t{i}" for i in range(6)], "factor"] < 1.2).all(), "its misses do not widen them"
+    frame = harness.forecast(pd.concat([several(), *odd]), **BIG).frame.set_index("task")
+    assert frame.loc["odd0", "verdict"].startswith("abstain: 3 of 5 sizes are far below chance, 0.25")
+    assert (frame.loc[[f"t{i}" for i in range(6)], "factor"] < 1.2).all(), "its misses do not widen them"
 
 
 def test_an_interval_that_says_nothing_abstains():
-    own = read_ladders(ladder(), "acc")[0]
-    assert verdict(own, 0.3, 0.9).startswith("abstain: the interval is 0.60 wide")
-    assert verdict(own, 0.6, 0.85) == "wide"
-    assert verdict(own, 0.7, 0.8) == "forecast"
+    ladders = read_ladders(ladder(), "acc")[0]
+    assert verdict(ladders, 0.3, 0.9).startswith("abstain: the interval is 0.60 wide")
+    assert verdict(ladders, 0.6, 0.85) == "wide"
+    assert verdict(ladders, 0.7, 0.8) == "forecast"
 
 
 def test_two_sizes_are_too_few():
-    found = harness.forecast(several(2, sizes=SIZES[:2]), **BIG)
-    assert found.frame["verdict"].str.contains("2 sizes, and a curve needs 3").all()
+    forecast = harness.forecast(several(2, sizes=SIZES[:2]), **BIG)
+    assert forecast.frame["verdict"].str.contains("2 sizes, and a curve needs 3").all()
     with pytest.raises(LawError, match="two sizes below the target"):
         harness.forecast(ladder(sizes=SIZES[:1]), **BIG)
 
@@ -171,16 +171,16 @@ def test_values_that_are_no_accuracies_are_refused():
 
 def test_flops_alone_are_enough():
     points = several(3).drop(columns=["params", "tokens"])
-    found = harness.forecast(points, flops=4 * float(points["flops"].max()))
-    assert found.frame["beyond"].round(2).eq(4.0).all()
-    assert (found.frame["median"] > points.groupby("task")["acc"].last().to_numpy() - 0.05).all()
+    forecast = harness.forecast(points, flops=4 * float(points["flops"].max()))
+    assert forecast.frame["beyond"].round(2).eq(4.0).all()
+    assert (forecast.frame["median"] > points.groupby("task")["acc"].last().to_numpy() - 0.05).all()
 
 
 def test_a_task_loss_adds_the_two_steps():
     points = several(3).assign(bpb=lambda x: 0.4 + 0.6 * (x["params"] / 2.8e8) ** -0.2)
-    found = harness.forecast(points, via="bpb", **BIG)
-    assert all(own["stepwise"] > 0.2 for own in found.frame["weights"])
-    assert all(own["stepwise"] == 0 for own in harness.forecast(points, **BIG).frame["weights"])
+    forecast = harness.forecast(points, via="bpb", **BIG)
+    assert all(weights["stepwise"] > 0.2 for weights in forecast.frame["weights"])
+    assert all(weights["stepwise"] == 0 for weights in harness.forecast(points, **BIG).frame["weights"])
 
 
 def test_a_part_that_fails_before_loses_its_weight():
@@ -193,9 +193,9 @@ def test_a_part_that_fails_before_loses_its_weight():
     past = Cases(
         ("near", "far"), count, count * 0 + 3, count * 0 + 4, y * 0 + 1.4, y, y * 0 + 500, np.array([near, far]), count
     )
-    found = combine(past, past.take(np.array([0])), np.ones(2))
-    assert found.weights[0, 0] > 0.8
-    assert found.factors[0] < 1
+    combined = combine(past, past.take(np.array([0])), np.ones(2))
+    assert combined.weights[0, 0] > 0.8
+    assert combined.factors[0] < 1
 
 
 def test_misses_of_the_past_widen():
@@ -222,9 +222,9 @@ def test_what_held_before_narrows_by_a_constant_more_and_nothing_known_leaves_th
 
 
 def test_ends_are_rounded_outward():
-    found = rounded(np.linspace(0.401, 0.499, len(LEVELS))[None], np.array([20.0]))
-    assert found[0, 0] == pytest.approx(0.4)
-    assert found[0, -1] == pytest.approx(0.5)
+    ends = rounded(np.linspace(0.401, 0.499, len(LEVELS))[None], np.array([20.0]))
+    assert ends[0, 0] == pytest.approx(0.4)
+    assert ends[0, -1] == pytest.approx(0.5)
 
 
 def test_scores_of_a_normal_distribution_are_the_known_ones():
@@ -233,9 +233,9 @@ def test_scores_of_a_normal_distribution_are_the_known_ones():
     assert interval_score(np.array([2.0]), np.array([-1.0]), np.array([1.0]))[0] == pytest.approx(2 + 20)
     assert normal_scores(np.array([1.0, 9.0]), np.array([z, z])) == pytest.approx([1.0, 3.5], abs=0.01)
     y = np.random.default_rng(0).standard_normal(2000)
-    found = score(y, np.tile(z, (2000, 1)))
-    assert found.coverage == pytest.approx(0.9, abs=0.02)
-    assert found.mean_width == pytest.approx(2 * 1.645, abs=0.01)
+    scored = score(y, np.tile(z, (2000, 1)))
+    assert scored.coverage == pytest.approx(0.9, abs=0.02)
+    assert scored.mean_width == pytest.approx(2 * 1.645, abs=0.01)
     assert score(y[:0], np.empty((0, len(z)))).n == 0
 
 
@@ -255,9 +255,9 @@ def test_a_law_of_a_plugin_and_a_forecaster_take_part():
             register(Straight())
 
     host.add(Plugin, "straight")
-    found = harness.forecast(several(2), registries=host, **BIG)
-    assert set(found.frame["weights"][0]) == {"saturating", "stepwise", "walk", "sink_forecaster", "straight"}
-    assert all(0 < own["straight"] < 1 for own in found.frame["weights"])
+    forecast = harness.forecast(several(2), registries=host, **BIG)
+    assert set(forecast.frame["weights"][0]) == {"saturating", "stepwise", "walk", "sink_forecaster", "straight"}
+    assert all(0 < weights["straight"] < 1 for weights in forecast.frame["weights"])
 
 
 @pytest.mark.parametrize(
@@ -287,8 +287,8 @@ def test_the_command_prints_a_row_per_task_and_keeps_quantiles(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "| t1" in shown.output
     assert (tmp_path / "out" / "forecast.csv").is_file()
-    found = CliRunner().invoke(main, [*command, "--json"])
-    table = json.loads(found.stdout)
+    result = CliRunner().invoke(main, [*command, "--json"])
+    table = json.loads(result.stdout)
     assert len(table["rows"][0]["quantiles"]) == len(table["levels"]) == len(LEVELS)
 
 
@@ -305,15 +305,15 @@ def test_the_command_prints_a_row_per_task_and_keeps_quantiles(tmp_path):
 )
 def test_the_command_says_what_is_wrong(tmp_path, asked, why):
     ladder().to_csv(tmp_path / "points.csv", index=False)
-    found = CliRunner().invoke(main, ["forecast", str(tmp_path / "points.csv"), *asked])
-    assert found.exit_code == 2
-    assert why in found.output
+    result = CliRunner().invoke(main, ["forecast", str(tmp_path / "points.csv"), *asked])
+    assert result.exit_code == 2
+    assert why in result.output
 
 
 def test_a_store_is_forecast_by_its_own_metrics(nano_store, tmp_path):
-    found = CliRunner().invoke(main, ["forecast", str(nano_store.path), "--at", "largest", "--json"])
-    assert found.exit_code == 0, found.output
-    rows = json.loads(found.stdout)["rows"]
+    result = CliRunner().invoke(main, ["forecast", str(nano_store.path), "--at", "largest", "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
     assert {row["family"] for row in rows} == {"birch"}, "aster has two sizes: one is held out, and one is no ladder"
     assert all(row["verdict"].startswith("abstain: 2 sizes") for row in rows)
 
@@ -322,26 +322,26 @@ def test_many_families_are_forecast_from_one_another():
     """Eight families of three sizes: one line in ln FLOPs, an offset per family; the largest of one is held out."""
     rng = np.random.default_rng(0)
     tables = [
-        ladder(task, f"f{i}", a=a + own, b=0.5, chance=0.25, seed=100 * i + t, sizes=SIZES[i % 3 : i % 3 + 3])
-        for i, own in enumerate(0.4 * rng.standard_normal(8))
+        ladder(task, f"f{i}", a=a + skill, b=0.5, chance=0.25, seed=100 * i + t, sizes=SIZES[i % 3 : i % 3 + 3])
+        for i, skill in enumerate(0.4 * rng.standard_normal(8))
         for t, (task, a) in enumerate((("t0", -1.0), ("t1", 0.0), ("t2", 0.5)))
     ]
-    found = harness.forecast(pd.concat(tables, ignore_index=True), family="f2")
-    assert set(found.frame["weights"][0]) == {"families", "capability"}
-    assert found.frame["family"].eq("f2").all()
-    assert ((found.frame["measured"] - found.frame["median"]).abs() < 0.1).all()
-    assert found.earlier.n >= 40
-    assert found.earlier.coverage > 0.75
+    forecast = harness.forecast(pd.concat(tables, ignore_index=True), family="f2")
+    assert set(forecast.frame["weights"][0]) == {"families", "capability"}
+    assert forecast.frame["family"].eq("f2").all()
+    assert ((forecast.frame["measured"] - forecast.frame["median"]).abs() < 0.1).all()
+    assert forecast.earlier.n >= 40
+    assert forecast.earlier.coverage > 0.75
 
 
 def test_help_does_not_import_what_forecasts_need():
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", "import sys, harness.host as h; h.load_plugins(); print('scipy' in sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == "False"
+    assert result.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", ["saturating", "stepwise", "walk", "families", "capability"])
@@ -376,13 +376,13 @@ def test_a_forecaster_that_breaks_the_contract_is_named(draw, why):
 def test_a_plan_expects_the_width_that_the_forecast_has_after_the_run():
     far = {"params": 8.8e9, "tokens": 1.76e11}
     points = several(3)
-    found = harness.forecast(points, **far)
-    rows = {row[1]: row for row in found.plan().rows}
+    forecast = harness.forecast(points, **far)
+    rows = {row[1]: row for row in forecast.plan().rows}
     one, two, four = (
         rows[f"a{name}"]
         for name in ("nother seed of the largest size", *(f" size of {n} times the parameters" for n in (2, 4)))
     )
-    assert one[5] == pytest.approx((found.frame["high"] - found.frame["low"]).mean())
+    assert one[5] == pytest.approx((forecast.frame["high"] - forecast.frame["low"]).mean())
     assert four[6].value < two[6].value < one[6].value < one[5]
     assert (four[2], four[4]) == pytest.approx((4 * SIZES[-1], 16 * 120 * SIZES[-1] ** 2))
     run = pd.concat([ladder(f"t{i}", a=-1.5 + 0.5 * i, seed=50 + i, sizes=(4 * SIZES[-1],)) for i in range(3)])
@@ -409,9 +409,9 @@ def test_a_model_without_tokens_is_not_placed_on_a_ladder_of_flops():
     for asked in (BIG, {"flops": 1e21}):
         with pytest.raises(LawError, match="neither tokens nor FLOPs of t, f are known"):
             harness.forecast(of_sizes, **asked)
-    found = harness.forecast(of_sizes, params=2.2e9).frame.iloc[0]
-    assert found["median"] > points["acc"].iloc[-1]
-    assert found["beyond"] == pytest.approx(2)
+    frame = harness.forecast(of_sizes, params=2.2e9).frame.iloc[0]
+    assert frame["median"] > points["acc"].iloc[-1]
+    assert frame["beyond"] == pytest.approx(2)
 
 
 def test_a_forecast_does_not_depend_on_the_order_of_rows_or_on_a_column_of_sizes():
@@ -450,6 +450,6 @@ def test_flops_that_are_not_those_of_params_and_tokens_are_refused(tmp_path):
     save_fits([harness.fit(ladder(), "line", value="acc", bootstrap=20)], tmp_path / "fit.json")
     asked = ["predict", str(tmp_path / "fit.json"), "--params", "1e9", "--tokens", "2e10"]
     assert CliRunner().invoke(main, asked).exit_code == 0
-    found = CliRunner().invoke(main, [*asked, "--flops", "1e25"])
-    assert found.exit_code == 2
-    assert "expected the three of one model" in found.stderr
+    result = CliRunner().invoke(main, [*asked, "--flops", "1e25"])
+    assert result.exit_code == 2
+    assert "expected the three of one model" in result.stderr

@@ -34,8 +34,8 @@ def test_slopes_are_the_derivatives_of_residuals(name):
     target = y if objective.counts else objective.forward(np.array([0.1, 0.31, 0.62]))
     h = 1e-7
     high, low = (objective.residuals(value + d, target, trials) for d in (h, -h))
-    found = objective.slopes(value, objective.residuals(value, target, trials), target, trials)
-    assert found == pytest.approx((high - low) / (2 * h), rel=2e-4)
+    slopes = objective.slopes(value, objective.residuals(value, target, trials), target, trials)
+    assert slopes == pytest.approx((high - low) / (2 * h), rel=2e-4)
 
 
 def test_where_curve_and_rate_meet_the_slope_is_its_limit():
@@ -78,10 +78,10 @@ def test_the_error_of_counted_successes_is_the_error_made(host: PluginHost):
     estimates, stated, inside = [], [], 0
     truth = np.exp(-np.exp(5.0 - 0.2 * np.log(2e10)))
     for seed in range(60):
-        found = quick(counted(seed=seed), host, bootstrap=100, seed=seed)
-        estimates.append(found.steps[0].parameters["alpha"])
-        stated.append(found.steps[0].stderr["alpha"])
-        row = found.predict(params=[2e10]).iloc[0]
+        fitted = quick(counted(seed=seed), host, bootstrap=100, seed=seed)
+        estimates.append(fitted.steps[0].parameters["alpha"])
+        stated.append(fitted.steps[0].stderr["alpha"])
+        row = fitted.predict(params=[2e10]).iloc[0]
         inside += row["low"] <= truth <= row["high"]
     assert np.median(stated) == pytest.approx(np.std(estimates), rel=0.33)
     assert 48 <= inside <= 60

@@ -59,20 +59,20 @@ def points(n: int = 12) -> pd.DataFrame:
 
 @pytest.fixture
 def host():
-    found = load_plugins()
-    found.laws.add("average", Average(), "tests")
-    return found
+    plugins = load_plugins()
+    plugins.laws.add("average", Average(), "tests")
+    return plugins
 
 
 def test_a_procedure_is_fitted_predicted_and_printed_like_any_law(host):
     table = points()
-    found = fit(table, "average", value="y", hold_out="flops > 1e21", registries=host, bootstrap=50)
-    assert found.steps[0].parameters == {"y": table["y"][8]}
-    assert [row["predicted"] for row in found.hold_out] == [table["y"][8]] * 3
-    assert found.hold_out[-1]["beyond"] == pytest.approx(1e22 / table["flops"][8])
-    assert found.hold_out[-1]["low"] < table["y"][8] < found.hold_out[-1]["high"]
-    assert found.predict(flops=[1e25])["value"].tolist() == [table["y"][8]]
-    text = str(found)
+    fitted = fit(table, "average", value="y", hold_out="flops > 1e21", registries=host, bootstrap=50)
+    assert fitted.steps[0].parameters == {"y": table["y"][8]}
+    assert [row["predicted"] for row in fitted.hold_out] == [table["y"][8]] * 3
+    assert fitted.hold_out[-1]["beyond"] == pytest.approx(1e22 / table["flops"][8])
+    assert fitted.hold_out[-1]["low"] < table["y"][8] < fitted.hold_out[-1]["high"]
+    assert fitted.predict(flops=[1e25])["value"].tolist() == [table["y"][8]]
+    text = str(fitted)
     assert "average: y: the mean of the points of the largest compute." in text
     assert "warning: average: a mean is no law" in text
     assert "of 50 resamples fitted" in text
@@ -89,29 +89,29 @@ def test_held_out_points_reach_no_fit(host):
 def test_units_are_resampled_whole(host):
     """Two runs of six points: the last point of a resample is that of either run, and of no other point."""
     table = points().assign(family="f", size=["a"] * 6 + ["b"] * 6)
-    found = fit(table, "average", value="y", registries=host, bootstrap=200)
-    drawn = {draw.parameters["y"] for draw in found.steps[0].draws}
+    fitted = fit(table, "average", value="y", registries=host, bootstrap=200)
+    drawn = {draw.parameters["y"] for draw in fitted.steps[0].draws}
     assert drawn == {table["y"][5], table["y"][11]}
 
 
 def test_resamples_that_fail_are_counted(host):
-    found = fit(points(3), "average", value="y", registries=host, bootstrap=100)
-    failed = found.steps[0].failed
+    fitted = fit(points(3), "average", value="y", registries=host, bootstrap=100)
+    failed = fitted.steps[0].failed
     assert 60 < failed < 95  # one of 4.5 resamples of three points holds all three
-    assert f"average: {failed} of 100 resamples could not be fitted" in str(found)
+    assert f"average: {failed} of 100 resamples could not be fitted" in str(fitted)
     few = fit(points(3), "average", value="y", registries=host, bootstrap=20)
     assert "could be fitted; there are no intervals" in str(few)
     assert np.isnan(few.predict(flops=[1e21])[["low", "high"]].to_numpy()).all()
 
 
 def test_a_fit_is_read_back_with_the_options_of_its_law(host, tmp_path):
-    found = fit(points(), "average", value="y", registries=host, bootstrap=20, law_options={"last": 4})
-    save_fits([found], tmp_path / "fit.json")
+    fitted = fit(points(), "average", value="y", registries=host, bootstrap=20, law_options={"last": 4})
+    save_fits([fitted], tmp_path / "fit.json")
     (read,) = load_fits(tmp_path / "fit.json", host)
     assert read.steps[0].law == Average(last=4)
-    pd.testing.assert_frame_equal(read.predict(flops=[1e23]), found.predict(flops=[1e23]))
-    assert str(read) == str(found)
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["law_options"] == {"last": 4}
+    pd.testing.assert_frame_equal(read.predict(flops=[1e23]), fitted.predict(flops=[1e23]))
+    assert str(read) == str(fitted)
+    assert json.loads(json.dumps(fitted.to_json(), allow_nan=False))["law_options"] == {"last": 4}
 
 
 def test_options_that_a_law_does_not_have_are_named(host):
@@ -130,8 +130,8 @@ def test_a_law_that_pools_is_fitted_once(host):
 
 def test_documents_are_redrawn_and_units_stay(host):
     table = points().assign(y_stderr=0.01)
-    found = fit(table, "average", value="y", registries=host, bootstrap=300, resample="documents")
-    assert found.steps[0].stderr["y"] == pytest.approx(0.01, rel=0.15)
+    fitted = fit(table, "average", value="y", registries=host, bootstrap=300, resample="documents")
+    assert fitted.steps[0].stderr["y"] == pytest.approx(0.01, rel=0.15)
 
 
 def test_the_command_line_takes_a_procedure_and_its_options(tmp_path):

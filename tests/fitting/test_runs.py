@@ -46,9 +46,9 @@ def test_sixteen_trainings_at_four_sizes_are_sixteen_runs(host: PluginHost):
     told = runs_of(designed())
     assert (told.count, told.sizes, told.columns) == (16, 4, ("family", "size", "tokens per parameter"))
     assert runs_of(designed().drop(columns="size")).count == 16
-    found = quick(designed(), host)
-    assert (found.runs, found.sizes) == (16, 4)
-    assert "  runs: 16 of 4 sizes, identified by family, size, tokens per parameter" in str(found).splitlines()
+    fitted = quick(designed(), host)
+    assert (fitted.runs, fitted.sizes) == (16, 4)
+    assert "  runs: 16 of 4 sizes, identified by family, size, tokens per parameter" in str(fitted).splitlines()
 
 
 def test_checkpoints_at_the_same_tokens_are_of_one_run_per_size():
@@ -68,9 +68,9 @@ def test_a_run_column_tells_runs_apart_and_may_count_anew_at_every_size():
 
 
 def test_a_family_without_sizes_is_not_one_run(host: PluginHost):
-    found = quick(table(family="f"), host, resample="runs")
-    assert found.runs == 9
-    assert np.isfinite(list(found.steps[0].stderr.values())).all()
+    fitted = quick(table(family="f"), host, resample="runs")
+    assert fitted.runs == 9
+    assert np.isfinite(list(fitted.steps[0].stderr.values())).all()
     assert runs_of(pd.DataFrame({"family": "f", "step": [1, 2, 3], "y": 1.0})).count == 1
 
 
@@ -81,20 +81,22 @@ def test_the_published_ladder_needs_a_column_that_tells_its_runs_apart(tmp_path,
     source = PointsFile(path, value="loss_c4", renames=mapped)
     with pytest.raises(LawError, match=r"two points for 190M@5000 .*differ in chinchilla_multiple.*with --run"):
         fit_file(source, "power", **asked)
-    (found,), _ = fit_file(replace(source, run="chinchilla_multiple"), "power", **asked)
-    assert (found.runs, found.sizes) == (16, 4)
+    (fitted,), _ = fit_file(replace(source, run="chinchilla_multiple"), "power", **asked)
+    assert (fitted.runs, fitted.sizes) == (16, 4)
 
 
 def test_families_with_falsy_names_are_fitted_by_themselves(host: PluginHost):
     """0 and "" were taken for no family, and all points pooled."""
     points = pd.concat([table().assign(family=0), table().assign(family=1, y=lambda t: t["y"] + 1)])
-    found = dict(fit_families(points, "power", value="y", registries=host, bootstrap=10))
-    assert [(name, own.steps[0].n, own.labels["family"]) for name, own in found.items()] == [
+    fits = dict(fit_families(points, "power", value="y", registries=host, bootstrap=10))
+    assert [(name, fitted.steps[0].n, fitted.labels["family"]) for name, fitted in fits.items()] == [
         ("0", 9, "0"),
         ("1", 9, "1"),
     ]
     named = points.assign(family=points["family"].map({0: "", 1: "b"}))
-    assert [own.steps[0].n for _, own in fit_families(named, "power", value="y", registries=host, bootstrap=10)] == [
+    assert [
+        fitted.steps[0].n for _, fitted in fit_families(named, "power", value="y", registries=host, bootstrap=10)
+    ] == [
         9,
         9,
     ]
@@ -109,9 +111,9 @@ def test_nine_rows_given_twice_are_refused_and_can_be_dropped(tmp_path, host: Pl
     assert "(rows 0 and 9; 9 of 18 rows repeat others), equal in every column: pass --drop-duplicates" in str(
         refused.output
     )
-    kept = CliRunner().invoke(main, [*arguments, "--drop-duplicates"]).stdout
-    assert "note: 9 of 18 rows are equal to others in every column and were dropped" in kept
-    assert "    9 points" in kept
+    output = CliRunner().invoke(main, [*arguments, "--drop-duplicates"]).stdout
+    assert "note: 9 of 18 rows are equal to others in every column and were dropped" in output
+    assert "    9 points" in output
 
 
 @pytest.mark.parametrize("y", [1.0, 2.0])
@@ -181,9 +183,9 @@ def test_the_last_checkpoints_do_not_depend_on_the_order_of_rows():
 def test_the_largest_size_of_a_family_without_params_is_that_of_most_flops(host: PluginHost):
     """`--hold-out largest`, the default of plot, was an error for tables that say FLOPs only, so they had no curve."""
     points = table(family="f", size=list("aabbccddd"), step=[1, 2] * 4 + [3]).drop(columns="params")
-    found = quick(points, host, hold_out="largest")
-    assert [row["point"] for row in found.hold_out] == ["f:d@1", "f:d@2", "f:d@3"]
-    assert "no params of f are known; the largest size is the one with the most FLOPs" in found.warnings
+    fitted = quick(points, host, hold_out="largest")
+    assert [row["point"] for row in fitted.hold_out] == ["f:d@1", "f:d@2", "f:d@3"]
+    assert "no params of f are known; the largest size is the one with the most FLOPs" in fitted.warnings
     assert not any("no params" in said for said in quick(points.assign(params=points["flops"]), host).warnings)
     with pytest.raises(LawError, match="params, which is missing for f:b@1"):
         quick(points.assign(params=[1e9, 1e9, None, None, 2e9, 2e9, 3e9, 3e9, 3e9]), host, hold_out="largest")

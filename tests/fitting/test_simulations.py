@@ -26,10 +26,16 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_no_oftener(host: Plug
     law = host.laws["sigmoid"]
     arguments = {"count": 60, "bootstrap": 80, "starts": 2}
     for level, least, most in ((0.9, 47, 60), (0.5, 18, 42)):
-        found = coverage(law, law.example, places(law, 50), level=level, **arguments)
-        assert all(least <= n <= most for n in (*found.parameters.values(), found.curve, found.beyond, found.new)), (
-            found
-        )
+        coverage_shares = coverage(law, law.example, places(law, 50), level=level, **arguments)
+        assert all(
+            least <= n <= most
+            for n in (
+                *coverage_shares.parameters.values(),
+                coverage_shares.curve,
+                coverage_shares.beyond,
+                coverage_shares.new,
+            )
+        ), coverage_shares
 
 
 @pytest.mark.soak
@@ -37,6 +43,6 @@ def test_steps_are_simulated_one_behind_the_other(host: PluginHost):
     """Accuracy follows from the loss as it was measured; both steps have their parameters counted."""
     law = host.laws["two_step"]
     truth = {"E": 1.7, "a": 7.0, "alpha": 0.15, "p": -0.7, "x0": 2.6, "k": 4.0, "q": 1.0}
-    found = coverage(law, truth, places(law.steps[0], 50), count=30, bootstrap=80, starts=2)
-    assert set(found.parameters) == set(truth)
-    assert all(22 <= n <= 30 for n in (found.curve, found.beyond, found.new))
+    coverage_shares = coverage(law, truth, places(law.steps[0], 50), count=30, bootstrap=80, starts=2)
+    assert set(coverage_shares.parameters) == set(truth)
+    assert all(22 <= n <= 30 for n in (coverage_shares.curve, coverage_shares.beyond, coverage_shares.new))

@@ -43,19 +43,19 @@ def test_each_problem_of_a_batch_is_solved_as_alone_and_as_by_scipy():
 
 
 def test_without_noise_the_truth_comes_back():
-    found = minimise(problem(model(np.array([0.3, 2.0, 0.8]))), np.array([[0.0, 1.0, 1.0]]))
-    assert found.params[0] == pytest.approx([0.3, 2.0, 0.8], rel=1e-9)
-    assert found.cost[0] < 1e-20
+    solution = minimise(problem(model(np.array([0.3, 2.0, 0.8]))), np.array([[0.0, 1.0, 1.0]]))
+    assert solution.params[0] == pytest.approx([0.3, 2.0, 0.8], rel=1e-9)
+    assert solution.cost[0] < 1e-20
 
 
 def test_bounds_hold_and_the_rest_is_optimal_there():
     lower, upper = np.array([0.5, 0.0, 0.0]), np.array([1.0, 9.0, 9.0])
     y = noisy()
-    found = minimise(problem(y, lower, upper), np.array([[0.7, 1.0, 1.0]]))
+    solution = minimise(problem(y, lower, upper), np.array([[0.7, 1.0, 1.0]]))
     scipys = least_squares(lambda p: model(p) - y[0], [0.7, 1.0, 1.0], bounds=(lower, upper), xtol=1e-14, ftol=1e-14)
-    assert found.params[0, 0] == 0.5
-    assert found.params[0] == pytest.approx(scipys.x, rel=1e-4)
-    assert found.cost[0] <= scipys.cost * (1 + 1e-9)
+    assert solution.params[0, 0] == 0.5
+    assert solution.params[0] == pytest.approx(scipys.x, rel=1e-4)
+    assert solution.cost[0] <= scipys.cost * (1 + 1e-9)
 
 
 def test_huber_with_a_small_delta_reaches_scipys_optimum_and_ignores_an_outlier():
@@ -63,7 +63,7 @@ def test_huber_with_a_small_delta_reaches_scipys_optimum_and_ignores_an_outlier(
     y = noisy(scale=1e-3)
     y[0, 4] += 0.5
     delta = 1e-3
-    found = minimise(problem(y, huber=True, delta=delta), np.array([[0.0, 1.0, 1.0]]), Effort(1000))
+    solution = minimise(problem(y, huber=True, delta=delta), np.array([[0.0, 1.0, 1.0]]), Effort(1000))
     scipys = least_squares(
         lambda p: (model(p) - y[0]) / delta,
         [0.3, 2.0, 0.8],
@@ -73,24 +73,24 @@ def test_huber_with_a_small_delta_reaches_scipys_optimum_and_ignores_an_outlier(
         ftol=1e-15,
         gtol=1e-15,
     )
-    assert found.cost[0] <= scipys.cost * (1 + 1e-6)
-    assert found.params[0] == pytest.approx([0.3, 2.0, 0.8], abs=5e-3)
+    assert solution.cost[0] <= scipys.cost * (1 + 1e-6)
+    assert solution.params[0] == pytest.approx([0.3, 2.0, 0.8], abs=5e-3)
 
 
 def test_weights_count_like_repeated_points():
     y = noisy()
     weights = np.random.default_rng(1).integers(0, 4, size=(1, len(X))).astype(float)
-    found = minimise(problem(y, weights=weights), np.array([[0.0, 1.0, 1.0]]))
+    solution = minimise(problem(y, weights=weights), np.array([[0.0, 1.0, 1.0]]))
     repeated = np.repeat(np.arange(len(X)), weights[0].astype(int))
     scipys = least_squares(lambda p: (model(p) - y[0])[repeated], [0.0, 1.0, 1.0], xtol=1e-14, ftol=1e-14)
-    assert found.params[0] == pytest.approx(scipys.x, rel=1e-6)
+    assert solution.params[0] == pytest.approx(scipys.x, rel=1e-6)
 
 
 def test_a_start_that_is_not_finite_keeps_an_infinite_cost():
-    found = minimise(problem(noisy()), np.array([[0.0, 1.0, -1e4], [0.0, 1.0, 1.0]]))
-    assert np.isinf(found.cost[0])
-    assert not found.converged[0]
-    assert np.isfinite(found.cost[1])
+    solution = minimise(problem(noisy()), np.array([[0.0, 1.0, -1e4], [0.0, 1.0, 1.0]]))
+    assert np.isinf(solution.cost[0])
+    assert not solution.converged[0]
+    assert np.isfinite(solution.cost[1])
 
 
 def test_rank_tells_how_many_parameters_are_determined():

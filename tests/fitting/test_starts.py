@@ -24,15 +24,15 @@ def begin(host: PluginHost, law: str, seed=0):
 def test_linear_parameters_are_those_of_bounded_least_squares(host: PluginHost, objective):
     """Of over_trained a, b and E are linear and not below 0; scipy solves one start at a time."""
     law, starts = host.laws["over_trained"], begin(host, "over_trained")
-    found = project(law, starts, X, LOSS, OBJECTIVES[objective])
+    projected = project(law, starts, X, LOSS, OBJECTIVES[objective])
     weight = 1 / LOSS if objective.startswith("log") else np.ones_like(LOSS)
     at_bound = 0
-    for row, start in zip(found, starts, strict=True):
+    for row, start in zip(projected, starts, strict=True):
         assert row[2] == start[2]
         terms = np.stack([N ** row[2], (D * np.sqrt(6)) ** row[2], np.ones_like(N)], axis=1) * weight[:, None]
         best = lsq_linear(terms / np.linalg.norm(terms, axis=0), LOSS * weight, bounds=(0, np.inf), method="bvls")
-        own = terms @ row[[0, 1, 3]] - LOSS * weight
-        assert own @ own / 2 == pytest.approx(best.cost, rel=1e-6, abs=1e-9)
+        misses = terms @ row[[0, 1, 3]] - LOSS * weight
+        assert misses @ misses / 2 == pytest.approx(best.cost, rel=1e-6, abs=1e-9)
         at_bound += (row[[0, 1, 3]] == 0).any()
     assert at_bound
 

@@ -10,8 +10,8 @@ import pytest
 import harness
 from harness import PluginError, UsageError
 from harness.host import Candidate, PluginHost, distribution, load_plugins
+from harness.host.candidates import BUILT_IN
 from harness.host.hookspecs import HOOKS
-from harness.host.plugin_host import BUILT_IN
 from tests.conftest import REPOSITORY
 
 SINK = REPOSITORY / "tests" / "kitchen_sink.py"

@@ -26,8 +26,8 @@ def scores(*logprobs: list[float], gold: list[list[int]] | None = None, kind: st
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     rows = sum(lengths)
     is_gold = np.zeros(rows, dtype=bool)
-    for start, own in zip(first, gold or [[0]] * len(logprobs), strict=True):
-        is_gold[start + np.array(own)] = True
+    for start, gold_choices in zip(first, gold or [[0]] * len(logprobs), strict=True):
+        is_gold[start + np.array(gold_choices)] = True
     plain = {
         "n_tokens": np.ones(rows, dtype=int),
         "n_chars": np.ones(rows, dtype=int),
@@ -47,8 +47,8 @@ def scores(*logprobs: list[float], gold: list[list[int]] | None = None, kind: st
 
 @pytest.fixture
 def value(host: PluginHost):
-    def compute(name: str, own: Scores) -> np.ndarray:
-        return per_document(host.metrics[name], own).columns[0]
+    def compute(name: str, cell_scores: Scores) -> np.ndarray:
+        return per_document(host.metrics[name], cell_scores).columns[0]
 
     return compute
 
@@ -76,24 +76,24 @@ def test_metrics_by_hand(value, name, expected):
 
 
 def test_accuracies_by_length(value):
-    own = scores([-4.0, -3.0], n_chars=np.array([8, 2]), n_bytes=np.array([8, 4]), n_tokens=np.array([4, 3]))
-    assert value("acc", own) == 0
-    assert value("acc_char", own) == 1  # -0.5 against -1.5
-    assert value("acc_byte", own) == 1  # -0.5 against -0.75
-    assert value("acc_token", own) == 1  # -1 against -1: a tie, the first wins
-    assert value("acc_token", replace(own, n_tokens=np.array([3, 3]))) == 0
+    cell_scores = scores([-4.0, -3.0], n_chars=np.array([8, 2]), n_bytes=np.array([8, 4]), n_tokens=np.array([4, 3]))
+    assert value("acc", cell_scores) == 0
+    assert value("acc_char", cell_scores) == 1  # -0.5 against -1.5
+    assert value("acc_byte", cell_scores) == 1  # -0.5 against -0.75
+    assert value("acc_token", cell_scores) == 1  # -1 against -1: a tie, the first wins
+    assert value("acc_token", replace(cell_scores, n_tokens=np.array([3, 3]))) == 0
 
 
 def test_accuracy_against_the_unconditional_probability(value):
-    own = scores([-4.0, -3.0], logprob_unconditional=np.array([-6.0, -3.0]))
-    assert (value("acc", own), value("acc_pmi", own)) == (0, 1)
+    cell_scores = scores([-4.0, -3.0], logprob_unconditional=np.array([-6.0, -3.0]))
+    assert (value("acc", cell_scores), value("acc_pmi", cell_scores)) == (0, 1)
 
 
 def test_several_correct_choices_add_their_mass(value):
-    own = scores([HALF, QUARTER, EIGHTH], gold=[[1, 2]])
-    assert value("mc2", own) == pytest.approx([(0.25 + 0.125) / 0.875])
-    assert value("logp_gold", own) == pytest.approx([np.log(0.375)])
-    assert value("acc", own) == 0
+    cell_scores = scores([HALF, QUARTER, EIGHTH], gold=[[1, 2]])
+    assert value("mc2", cell_scores) == pytest.approx([(0.25 + 0.125) / 0.875])
+    assert value("logp_gold", cell_scores) == pytest.approx([np.log(0.375)])
+    assert value("acc", cell_scores) == 0
     assert value("acc", scores([QUARTER, HALF, EIGHTH], gold=[[1, 2]])) == 1
 
 
@@ -107,9 +107,9 @@ def test_cloze_and_text_metrics(host: PluginHost):
 
 
 def test_the_first_of_equal_choices_wins_and_ties_are_counted(host: PluginHost):
-    own = scores([-1.0, -1.0], [-2.0, -1.0, -1.0 - 1e-9], [-1.0, -2.0], gold=[[1], [1], [0]])
-    estimate = evaluate(host.metrics["acc"], own)
-    assert per_document(host.metrics["acc"], own).columns[0].tolist() == [0, 1, 1]
+    cell_scores = scores([-1.0, -1.0], [-2.0, -1.0, -1.0 - 1e-9], [-1.0, -2.0], gold=[[1], [1], [0]])
+    estimate = evaluate(host.metrics["acc"], cell_scores)
+    assert per_document(host.metrics["acc"], cell_scores).columns[0].tolist() == [0, 1, 1]
     assert estimate.ties == 2
 
 
@@ -119,9 +119,9 @@ def test_calibration_error_of_a_calibrated_and_of_an_overconfident_model(host: P
     p = rng.uniform(0.5, 1, n)
     right = rng.random(n) < p
     calibrated = scores(*np.log(np.column_stack([p, 1 - p])), gold=[[0] if r else [1] for r in right])
-    found = evaluate(host.metrics["ece"], calibrated)
-    assert found.value < 0.015
-    assert found.low <= found.value <= found.high
+    estimate = evaluate(host.metrics["ece"], calibrated)
+    assert estimate.value < 0.015
+    assert estimate.low <= estimate.value <= estimate.high
     sure = scores(*[[np.log(0.95), np.log(0.05)]] * 100, gold=[[0]] * 60 + [[1]] * 40)
     assert evaluate(host.metrics["ece"], sure).value == pytest.approx(0.35)
 
@@ -159,13 +159,13 @@ def test_no_documents_and_no_gold_are_errors():
 
 
 def test_values_of_the_wrong_shape_or_not_finite_are_refused():
-    own = scores([-1.0, -2.0], [-1.0, -2.0])
-    with pytest.raises(MetricError, match=r"returned \(4,\); expected 1 of \(2,\)"):
-        per_document(Metric("rows", lambda s: s.logprob), own)
+    cell_scores = scores([-1.0, -2.0], [-1.0, -2.0])
+    with pytest.raises(MetricError, match=r"returned arrays of shape \(4,\); expected 1 of shape \(2,\)"):
+        per_document(Metric("rows", lambda s: s.logprob), cell_scores)
     with pytest.raises(MetricError, match="metric 'bad' is nan for document 0"):
-        per_document(Metric("bad", lambda s: np.full(len(s), np.nan)), own)
+        per_document(Metric("bad", lambda s: np.full(len(s), np.nan)), cell_scores)
     with pytest.raises(MetricError, match="expected 2 of"):
-        per_document(Metric("half", lambda s: np.ones(len(s)), aggregate="ratio"), own)
+        per_document(Metric("half", lambda s: np.ones(len(s)), aggregate="ratio"), cell_scores)
 
 
 def test_all_shipped_metrics_pass_the_check(host: PluginHost):
@@ -178,10 +178,12 @@ def test_all_shipped_metrics_pass_the_check(host: PluginHost):
     unjudged = replace(example_samples(12, each=2), outcome=np.full(24, "unjudged"))
     drawn = (example_samples(), replace(example_samples(), until=3), unjudged)
     two = example_scores(needs=("two_choices",))
-    for own in (example_scores(), two, several, replace(single, kind="cloze"), plain, *drawn):
-        by_name = {m for name in host.metrics if (m := host.metrics[name]).by_name and set(m.needs) <= own.offers}
-        for metric in {*applicable(own, host), *by_name}:
-            check_metric(metric, own)
+    for cell_scores in (example_scores(), two, several, replace(single, kind="cloze"), plain, *drawn):
+        by_name = {
+            m for name in host.metrics if (m := host.metrics[name]).by_name and set(m.needs) <= cell_scores.offers
+        }
+        for metric in {*applicable(cell_scores, host), *by_name}:
+            check_metric(metric, cell_scores)
             tried.add(metric.name)
     assert tried == set(host.metrics)
 
@@ -192,9 +194,9 @@ def test_check_metric_notices_a_metric_that_looks_at_other_documents():
 
 
 def test_standard_error_of_a_mean_is_the_plain_one(host: PluginHost):
-    own = example_scores(50)
-    estimate = evaluate(host.metrics["margin"], own)
-    values = per_document(host.metrics["margin"], own).columns[0]
+    cell_scores = example_scores(50)
+    estimate = evaluate(host.metrics["margin"], cell_scores)
+    values = per_document(host.metrics["margin"], cell_scores).columns[0]
     assert estimate.stderr == pytest.approx(stats.sem(values))
     assert (estimate.low, estimate.high) == pytest.approx(stats.norm.interval(0.95, values.mean(), stats.sem(values)))
 
@@ -209,8 +211,10 @@ def test_interval_of_a_share_is_wilsons_and_does_not_collapse(host: PluginHost):
 def test_groups_are_averaged_and_errors_of_clusters_are_clustered(host: PluginHost):
     """Group a has four documents, all right; group b two, all wrong."""
     right, wrong = [-1.0, -2.0], [-2.0, -1.0]
-    own = scores(*[right] * 4, *[wrong] * 2, group=np.array(["a"] * 4 + ["b"] * 2, dtype=object), clustered=True)
-    macro, micro = (evaluate(host.metrics["acc"], own, average) for average in ("macro", "micro"))
+    cell_scores = scores(
+        *[right] * 4, *[wrong] * 2, group=np.array(["a"] * 4 + ["b"] * 2, dtype=object), clustered=True
+    )
+    macro, micro = (evaluate(host.metrics["acc"], cell_scores, average) for average in ("macro", "micro"))
     assert (macro.value, micro.value) == pytest.approx((0.5, 4 / 6))
     assert macro.stderr == pytest.approx(np.std([1, 0], ddof=1) / np.sqrt(2))
     residuals = np.array([4 * (1 - 4 / 6), 2 * (0 - 4 / 6)])
@@ -223,20 +227,20 @@ def test_two_strata_have_the_error_of_their_documents_and_not_of_two_groups(aver
     """60 documents at 0.63 and 60 at 0.40: it was 0.517 +- 0.117 with the interval [-0.97, 2.00]."""
     right = np.concatenate([np.arange(60) < 38, np.arange(60) < 24])
     group = np.repeat(np.array(["a", "b"], dtype=object), 60)
-    found = evaluate(host.metrics["acc"], sure_of(np.full(120, 0.9), right, group=group), average)
-    assert found.value == pytest.approx(62 / 120)
-    own = [38 / 60, 24 / 60]
-    assert found.stderr == pytest.approx(np.sqrt(sum(p * (1 - p) / 59 for p in own)) / 2)
-    assert (found.low, found.high) == pytest.approx((0.430, 0.6025), abs=2e-3)
+    estimate = evaluate(host.metrics["acc"], sure_of(np.full(120, 0.9), right, group=group), average)
+    assert estimate.value == pytest.approx(62 / 120)
+    shares = [38 / 60, 24 / 60]
+    assert estimate.stderr == pytest.approx(np.sqrt(sum(p * (1 - p) / 59 for p in shares)) / 2)
+    assert (estimate.low, estimate.high) == pytest.approx((0.430, 0.6025), abs=2e-3)
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("p_choices", 0.999), ("p_wrong", 0.999), ("logp_gold", 0.9999)])
 def test_intervals_stay_within_the_bounds_of_a_metric(name, chosen, host: PluginHost):
     """One document of twelve differs from the rest, so that the normal interval exceeds the range."""
-    own = sure_of(np.array([chosen] * 11 + [0.6]), np.ones(12, dtype=bool))
-    found, (low, high) = evaluate(host.metrics[name], own), host.metrics[name].bounds
-    assert low <= found.low <= found.value <= found.high <= high
-    assert (found.low == low) or (found.high == high)
+    cell_scores = sure_of(np.array([chosen] * 11 + [0.6]), np.ones(12, dtype=bool))
+    estimate, (low, high) = evaluate(host.metrics[name], cell_scores), host.metrics[name].bounds
+    assert low <= estimate.low <= estimate.value <= estimate.high <= high
+    assert (estimate.low == low) or (estimate.high == high)
 
 
 def test_bounds_in_the_wrong_order_are_refused():
@@ -249,15 +253,17 @@ def test_strata_that_all_agree_leave_an_interval_within_the_range(host: PluginHo
     half = evaluate(host.metrics["acc"], sure_of(np.full(40, 0.9), np.arange(40) < 20, group=group))
     assert 0.42 < half.low < 0.48 < 0.52 < half.high < 0.58
     for clustered, low in ((False, 0.91), (True, 0.0)):
-        found = evaluate(host.metrics["acc"], sure_of(np.full(40, 0.9), np.ones(40), group=group, clustered=clustered))
-        assert low <= found.low < 0.95
-        assert found.high == pytest.approx(1)
+        estimate = evaluate(
+            host.metrics["acc"], sure_of(np.full(40, 0.9), np.ones(40), group=group, clustered=clustered)
+        )
+        assert low <= estimate.low < 0.95
+        assert estimate.high == pytest.approx(1)
 
 
 def test_strata_of_one_document_are_taken_together(host: PluginHost):
-    own = replace(example_scores(40), group=np.array([str(i) for i in range(40)], dtype=object))
+    cell_scores = replace(example_scores(40), group=np.array([str(i) for i in range(40)], dtype=object))
     metric = host.metrics["margin"]
-    assert evaluate(metric, own).stderr == pytest.approx(evaluate(metric, example_scores(40)).stderr)
+    assert evaluate(metric, cell_scores).stderr == pytest.approx(evaluate(metric, example_scores(40)).stderr)
 
 
 def test_the_error_of_a_ratio_covers_its_spread(host: PluginHost):
@@ -267,8 +273,8 @@ def test_the_error_of_a_ratio_covers_its_spread(host: PluginHost):
     for _ in range(400):
         n_bytes = rng.integers(5, 50, size=60)
         nats = n_bytes * rng.normal(1, 0.2, size=60)
-        own = scores(*[[-x] for x in nats], kind="text", n_bytes=n_bytes)
-        estimate = evaluate(host.metrics["bits_per_byte"], own)
+        cell_scores = scores(*[[-x] for x in nats], kind="text", n_bytes=n_bytes)
+        estimate = evaluate(host.metrics["bits_per_byte"], cell_scores)
         values.append(estimate.value)
         errors.append(estimate.stderr)
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)
@@ -281,9 +287,9 @@ def test_one_document_says_nothing_of_its_error(host: PluginHost):
 @pytest.mark.parametrize("name", ["acc", "logp_gold"])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_equal_weights_give_back_the_value(host: PluginHost, name, groups):
-    own = example_scores(40, groups=groups)
-    expected = evaluate(host.metrics[name], own).value
-    assert reweighted(host.metrics[name], own, np.ones((3, 40))) == pytest.approx([expected] * 3)
+    cell_scores = example_scores(40, groups=groups)
+    expected = evaluate(host.metrics[name], cell_scores).value
+    assert reweighted(host.metrics[name], cell_scores, np.ones((3, 40))) == pytest.approx([expected] * 3)
 
 
 def test_offers_follow_the_scores():
@@ -295,16 +301,19 @@ def test_chance_is_the_share_of_right_choices():
     assert scores([-1.0, -1.0], [-1.0] * 4).chance == pytest.approx((1 / 2 + 1 / 4) / 2)
 
 
-def noisy(own: Scores, seed: int, scale: float = 0.3) -> Scores:
+def noisy(cell_scores: Scores, seed: int, scale: float = 0.3) -> Scores:
     """Return scores of the same documents from another engine."""
-    return replace(own, logprob=own.logprob + np.random.default_rng(seed).normal(scale=scale, size=len(own.logprob)))
+    return replace(
+        cell_scores,
+        logprob=cell_scores.logprob + np.random.default_rng(seed).normal(scale=scale, size=len(cell_scores.logprob)),
+    )
 
 
 @pytest.mark.parametrize("name", ["acc", "margin", "ece", "brier"])
 def test_a_metric_does_not_differ_from_itself(name, host: PluginHost):
     for groups in (1, 4):
-        own = example_scores(40, groups=groups)
-        assert paired_difference(host.metrics[name], own, own) == (0, 0)
+        cell_scores = example_scores(40, groups=groups)
+        assert paired_difference(host.metrics[name], cell_scores, cell_scores) == (0, 0)
 
 
 def test_the_error_of_a_paired_difference_is_that_of_the_documents_differences(host: PluginHost):
@@ -322,7 +331,7 @@ def test_the_error_of_a_paired_difference_is_that_of_the_documents_differences(h
 def test_a_paired_error_is_clustered_by_group(average, host: PluginHost):
     """All documents of a group change alike, so there are 5 of them, not 100."""
     a = example_scores(100, groups=5, clustered=True)
-    metric = Metric("mean_logprob", lambda own: own.sum(own.logprob) / own.n_choices)
+    metric = Metric("mean_logprob", lambda cell_scores: cell_scores.sum(cell_scores.logprob) / cell_scores.n_choices)
     shift = np.array([float(name.split()[1]) for name in a.group])
     b = replace(a, logprob=a.logprob - shift[a.doc])
     value, stderr = paired_difference(metric, a, b, average)
@@ -333,7 +342,11 @@ def test_a_paired_error_is_clustered_by_group(average, host: PluginHost):
 @pytest.mark.parametrize("aggregate", ["ratio", "exp_ratio"])
 @pytest.mark.parametrize("groups", [1, 40])
 def test_the_paired_error_of_a_ratio_is_that_of_resampled_documents(aggregate, groups):
-    metric = Metric("nats", lambda own: (-own.sum(own.logprob) / 10, own.sum(own.n_tokens)), aggregate=aggregate)
+    metric = Metric(
+        "nats",
+        lambda cell_scores: (-cell_scores.sum(cell_scores.logprob) / 10, cell_scores.sum(cell_scores.n_tokens)),
+        aggregate=aggregate,
+    )
     a = example_scores(400, groups=groups)
     b = noisy(a, 2)
     value, stderr = paired_difference(metric, a, b)
@@ -363,9 +376,9 @@ def test_the_interval_of_the_calibration_error_holds_the_truth(host: PluginHost)
     inside = 0
     for _ in range(100):
         confidence = rng.uniform(0.5, 1, 200)
-        found = evaluate(host.metrics["ece"], sure_of(confidence, rng.random(200) < confidence - 0.05))
-        assert 0 <= found.low <= found.value <= found.high
-        inside += found.low <= 0.05 <= found.high
+        estimate = evaluate(host.metrics["ece"], sure_of(confidence, rng.random(200) < confidence - 0.05))
+        assert 0 <= estimate.low <= estimate.value <= estimate.high
+        inside += estimate.low <= 0.05 <= estimate.high
     assert 78 <= inside <= 98
 
 
@@ -383,15 +396,17 @@ def test_intervals_over_few_clusters_are_students(host: PluginHost):
     inside = 0
     for _ in range(300):
         margins = np.repeat(rng.normal(size=4), 10) + rng.normal(size=40)
-        own = scores(*[[m, 0.0] for m in margins], group=groups, clustered=True)
-        found = evaluate(host.metrics["margin"], own)
-        inside += found.low <= 0 <= found.high
+        cell_scores = scores(*[[m, 0.0] for m in margins], group=groups, clustered=True)
+        estimate = evaluate(host.metrics["margin"], cell_scores)
+        inside += estimate.low <= 0 <= estimate.high
     assert 0.92 <= inside / 300 <= 0.98
 
 
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("groups", [1, 3, 4, 10])
 def test_reweighted_documents_vary_by_the_standard_error(host: PluginHost, groups, clustered):
-    own = example_scores(40, groups=groups, clustered=clustered)
-    drawn = reweighted(host.metrics["margin"], own, document_weights(Groups.of(own), 4000, np.random.default_rng(0)))
-    assert drawn.std() == pytest.approx(evaluate(host.metrics["margin"], own).stderr, rel=0.06)
+    cell_scores = example_scores(40, groups=groups, clustered=clustered)
+    drawn = reweighted(
+        host.metrics["margin"], cell_scores, document_weights(Groups.of(cell_scores), 4000, np.random.default_rng(0))
+    )
+    assert drawn.std() == pytest.approx(evaluate(host.metrics["margin"], cell_scores).stderr, rel=0.06)

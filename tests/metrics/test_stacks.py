@@ -33,8 +33,8 @@ def relative(scores):
 
 def by_name(scores):
     """Return values that are looked up by the document's id, as if it were unique."""
-    found = dict(zip(scores.doc_ids, scores.gold(scores.logprob), strict=True))
-    return np.array([found[name] for name in scores.doc_ids])
+    values = dict(zip(scores.doc_ids, scores.gold(scores.logprob), strict=True))
+    return np.array([values[name] for name in scores.doc_ids])
 
 
 def first_of_few(scores):
@@ -50,8 +50,8 @@ def test_a_metric_that_needs_its_own_cell_gets_each_cell_alone(stack, function):
     metric = Metric("own", function)
     columns, ties = stack.per_document(metric)
     alone = [applied(metric, stack.scores.part(number, 3)) for number in range(3)]
-    assert np.array_equal(columns[0], [own.columns[0] for own in alone])
-    assert ties == [own.ties for own in alone]
+    assert np.array_equal(columns[0], [cell.columns[0] for cell in alone])
+    assert ties == [cell.ties for cell in alone]
 
 
 def test_a_metric_is_called_once_for_all_cells_and_once_for_two_of_them(stack):

@@ -13,7 +13,7 @@ import harness
 from harness import PluginHost, Task, TaskError, UsageError
 from harness.cli import main
 from harness.reports.listings import prompts
-from harness.tasks.loading import find_task, find_tasks
+from harness.tasks.finding import find_task, find_tasks
 
 EXAMPLES = [
     {"input": "Is snow white?", "target_scores": {"yes": 1, "no": 0}},

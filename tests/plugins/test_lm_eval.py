@@ -16,7 +16,7 @@ from harness.checkpoints.families import locate, select
 from harness.cli import main
 from harness.host import PluginHost
 from harness.points import widen
-from harness.tasks.loading import find_tasks
+from harness.tasks.finding import find_tasks
 from harness.tasks.prompt_options import Prompting
 from harness.tasks.task_files import read_task_file
 from harness_plugins.sources.lm_eval import rebuilding

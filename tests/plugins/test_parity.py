@@ -18,7 +18,8 @@ from harness import Doc, Task
 from harness.checkpoints.families import locate, select
 from harness.host import PluginHost, default_host
 from harness.store.points import PointStore
-from harness.tasks.loading import find_task, load_task
+from harness.tasks.finding import find_task
+from harness.tasks.loading import load_task
 from harness.tasks.task_files import read_task_file
 from tests.conftest import REPOSITORY, published
 

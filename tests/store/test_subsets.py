@@ -11,7 +11,7 @@ import harness
 from harness import Subset, UsageError
 from harness.host import PluginHost
 from harness.store.subsets import load_subsets, save_subsets, take
-from harness.tasks.loading import find_task
+from harness.tasks.finding import find_task
 
 
 @pytest.fixture

@@ -75,12 +75,12 @@ def test_csv_gives_errors_and_bounds_columns_of_their_own(host: PluginHost, tmp_
 
 
 def test_json(host: PluginHost):
-    found = json.loads(host.reporters["json"]([TABLE]))["families"]
-    assert found["rows"][0] == {
+    families = json.loads(host.reporters["json"]([TABLE]))["families"]
+    assert families["rows"][0] == {
         "task": "a_b", "acc": 0.96834, "acc stderr": 0.0087, "FLOPs": 1.234e14, "FLOPs low": 1e14, "FLOPs high": None,
         "n": 400, "inside": True,
     }  # fmt: skip
-    assert found["notes"] == ["a note"]
+    assert families["notes"] == ["a note"]
 
 
 def test_latex(host: PluginHost):

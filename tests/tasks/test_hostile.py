@@ -25,7 +25,8 @@ from harness.store.cells import Store
 from harness.store.check import check_store
 from harness.store.point_files import read_table
 from harness.store.subsets import load_subsets
-from harness.tasks.loading import find_task, fingerprinted, load_task
+from harness.tasks.finding import find_task
+from harness.tasks.loading import fingerprinted, load_task
 from harness.tasks.patterns import find_matches
 from harness.tasks.task_files import PROMPT_KEYS, TASK_KEYS, read_task_file
 from harness.tasks.templates import fill, fill_list
@@ -388,8 +389,8 @@ def test_any_table_is_read_or_refused(tmp_path, seed, content):
     flipped = bytearray(whole.read_bytes())
     for place in rng.integers(0, len(flipped), rng.integers(1, 4)):
         flipped[place] ^= 1 << int(rng.integers(8))
-    for name, found in (("t.parquet", bytes(flipped)), ("u.parquet", content), ("t.csv", content)):
-        (tmp_path / name).write_bytes(found)
+    for name, content_tried in (("t.parquet", bytes(flipped)), ("u.parquet", content), ("t.csv", content)):
+        (tmp_path / name).write_bytes(content_tried)
         only_ours(read_table, tmp_path / name)
 
 

@@ -13,8 +13,10 @@ import harness
 from harness import TaskError, UsageError
 from harness.host import PluginHost
 from harness.tasks import jinja_fields
-from harness.tasks.loading import find_task, find_tasks, load_task, read_task_file
+from harness.tasks.finding import find_task, find_tasks
+from harness.tasks.loading import load_task
 from harness.tasks.prompt_options import Prompting
+from harness.tasks.task_files import read_task_file
 from harness.testing import check_task
 
 
@@ -63,8 +65,8 @@ def test_gold_by_label_constant_or_of_the_document(tmp_path):
         {"q": "y", "c": ["a", "b"], "l": ["1", "2"], "g": 1},
     ]
     constant = CHOICE.replace("gold: g", 'gold: {field: g, labels: ["1", "2"]}')
-    own = CHOICE.replace("gold: g", "gold: {field: g, labels: l}")
-    for yaml in (constant, own):
+    labelled = CHOICE.replace("gold: g", "gold: {field: g, labels: l}")
+    for yaml in (constant, labelled):
         task = check_task(write_task(tmp_path, yaml, rows))
         assert [doc.gold for doc in task.docs] == [(1,), (0,)]
 

@@ -13,7 +13,7 @@ from harness.errors import MetricError, UsageError
 from harness.fitting.wide_points import widen
 from harness.host import PluginHost, load_plugins
 from harness.tasks.conversations import messages_of
-from harness.tasks.loading import find_tasks
+from harness.tasks.finding import find_tasks
 from harness.tasks.prompt_options import Prompting
 from harness.testing import inspect_fake, open_fake
 from harness_plugins.analyses.equal_points import shared_documents
@@ -105,8 +105,8 @@ def test_errors_of_metrics_that_are_not_means_are_not_paired_between_families(ho
     shared, names = shared_documents(store, 0), ["mine:row", "mine:whole"]
     points = widen(store.points("mine:one", metrics=names))
     first, second = (
-        shared.replicates(own, names, 400, np.random.default_rng(number))
-        for number, (_, own) in enumerate(points.groupby("family"))
+        shared.replicates(family_points, names, 400, np.random.default_rng(number))
+        for number, (_, family_points) in enumerate(points.groupby("family"))
     )
     assert (first["mine:row"] == second["mine:row"]).all()
     values = (points.loc[points["family"] == name, "mine:whole"].to_numpy() for name in ("aster", "birch"))

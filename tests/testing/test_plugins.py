@@ -170,3 +170,112 @@ def test_the_time_to_load_a_plugin_is_listed(tmp_path):
     (info,) = [i for i in load_plugins([str(tmp_path / "slow.py")]).plugins() if i.name == "slow"]
     assert info.seconds >= 0.4
     assert "slow takes " in run("-p", tmp_path / "slow.py", "plugins").stdout
+
+
+LAW = """
+class Law:
+    "y = a - b ln C."
+    name, features, parameters, example = "l", ("flops",), {"a": (0.0, 2.0), "b": (0.0, 1.0)}, {"a": 1.0, "b": 0.1}
+    def guess(self, y, flops):
+        return self.example
+    def formula(self, flops, a, b):
+        BODY
+"""
+DOC = "harness.Doc('0', ('q',), (' a', ' b'), ('a', 'b'), (0,))"
+THREE = "harness.Doc('0', ('q',), (' a', ' b', ' c'), ('a', 'b'), (0,))"
+REPLACES = """
+import harness
+@harness.hookimpl
+def register_commands(cli):
+    @cli.command("fit")
+    def fit():
+        1 / 0
+"""
+
+
+def failures_of(path, *lines: str) -> str:
+    """Return why a plugin of these lines does not load, or the failures of its checks."""
+    (path / "mine.py").write_text("\n".join(["import numpy as np", "import harness", *lines]))
+    host = load_plugins([str(path / "mine.py")])
+    if "mine" in host.errors:
+        return host.errors["mine"]
+    return "; ".join(failure for result in check_plugins(host, ["mine"]) for failure in result.failures)
+
+
+def hook(name: str, body: str) -> str:
+    return f"@harness.hookimpl\ndef register_{name}(register):\n    {body}"
+
+
+@pytest.mark.parametrize(
+    ("body", "keywords", "message"),
+    [
+        ("return None", "", "metric 'm' returned None; expected one number per document, (n,)"),
+        ("yield 1.0", "", "metric 'm' returned <generator"),
+        ("return np.zeros(3)", "", "metric 'm' returned arrays of shape (3,); expected 1 of shape (12,)"),
+        ("scores.logprob[:] = 0.0", "", "assignment destination is read-only"),
+        ("return scores.gold(scores.logprob)", "bounds=(0, 1)", "for document 0, outside its bounds 0 to 1"),
+        ("return 1", "bounds=1", "metric 'm': bounds=1; expected (lowest, highest) possible value"),
+        ("return 1", "needs=3", "metric 'm': needs=3; expected a list of: answers"),
+    ],
+)
+def test_a_metric_that_breaks_its_contract_is_told_what_was_expected(tmp_path, body, keywords, message):
+    metric = f"def m(scores):\n    {body}"
+    named = keywords if "needs" in keywords else f"needs=['choices', 'one_gold'], {keywords}"
+    assert message in failures_of(tmp_path, metric, hook("metrics", f"register(m, {named})"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("BODY", "return None", "law 'l': the formula returned None; expected values (12,)"),
+        ("BODY", "import math; return a - b * math.log(flops)", "use numpy functions"),
+        ('{"a": (0.0, 2.0)', '{"a": (2.0, 0.0)', "the bounds of 'a' are (2.0, 0.0); expected a dict from names to"),
+        ('{"a": (0.0, 2.0), "b": (0.0, 1.0)}', '["a", "b"]', "law 'l': parameters = ['a', 'b']; expected a dict"),
+    ],
+)
+def test_a_law_that_breaks_its_contract_is_told_what_was_expected(tmp_path, before, after, message):
+    law = LAW.replace(before, after).replace("BODY", "return a - b * np.log(flops) / 10")
+    assert message in failures_of(tmp_path, law, hook("laws", "register(Law())"))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (f"'quiz', ({DOC},)", "task t: kind is 'quiz'; expected one of choice, cloze, text, generate, unjudged"),
+        ("'choice', ('a', 'b')", "task t: a document is 'a'; expected a harness.Doc"),
+        (f"'choice', (doc for doc in [{DOC}])", "expected a tuple of harness.Doc"),
+        (f"'choice', ({DOC.replace('(0,)', '(5,)')},)", "document 0: gold [5] of 2 choices"),
+        (f"'choice', ({THREE},)", "document 0: 3 continuations of 2 choices; expected 2, or 1"),
+    ],
+)
+def test_a_task_of_a_plugin_is_refused_when_its_documents_do_not_fit_together(tmp_path, task, message):
+    """`gold` of a choice that does not exist was accepted, and such documents counted as wrong."""
+    registered = hook("tasks", f"register(harness.Task('t', {task}, fingerprint=''))")
+    assert message in failures_of(tmp_path, registered)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (hook("metrics", "yield register(len)"), "register_metrics contains yield or is async, so that nothing is"),
+        (hook("metrics", "return [len]"), "register_metrics returned [<built-in function len>], which is ignored"),
+        ("def register(): pass", "it has no function that is marked with @harness.hookimpl"),
+        ("input('name? ')", "EOFError"),
+        (hook("sources", "register('s', dict.pop, lambda: 'abc')"), "list_names() returned 'abc'; expected a list"),
+        (hook("checkers", "register('c', lambda doc, text: harness.Outcome(next(SEEN)))"), "repeated calls gave"),
+        (hook("samplers", "register('s', Never)"), "for documents without samples; expected 1 or more"),
+    ],
+)
+def test_what_a_plugin_does_wrong_is_said(tmp_path, lines, message):
+    seen = "import itertools\nSEEN = itertools.cycle(['passed', 'failed', 'crashed'])"
+    never = "class Never:\n    at_most = 3\n    def more(self, drawn, passed):\n        return 0 * drawn"
+    assert message in failures_of(tmp_path, seen, never, lines)
+
+
+def test_a_command_cannot_replace_another(tmp_path):
+    """A plugin with a command `fit` replaced that of the harness."""
+    (tmp_path / "mine.py").write_text(REPLACES)
+    result = run("-p", tmp_path / "mine.py", "fit", "points.csv")
+    reason = "it registers the command 'fit', already registered by the harness"
+    assert f"plugin 'mine' does not load: {reason}" in result.output
+    assert "Fit a law to points" in run("fit", "--help").output
