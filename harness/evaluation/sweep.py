@@ -106,12 +106,14 @@ class _Drive:
     doing: dict[int, Assignment] = field(default_factory=dict)
 
     def run(self) -> None:
-        for worker in range(self.pool.size):
+        cells = sum(len(waiting) for waiting in self.schedule.waiting.values())
+        size = min(self.pool.size, cells)  # more workers would have nothing to do
+        for worker in range(size):
             self.pool.start(worker)
         while not self.schedule.is_done:
             for event in self.pool.events():
                 self._hear(event)
-            if len(self.given_up) == self.pool.size:
+            if len(self.given_up) == size:
                 why = next(iter(self.given_up.values()))
                 raise SuiteError(f"all workers failed; the last output of the first was: {_without_frames(why)}")
 

@@ -72,7 +72,7 @@ class Told(Progress):
     """Keeps what a sweep tells; acts when it starts."""
 
     def __init__(self, act: Callable[[], None]) -> None:
-        self.act, self.notes, self.failures = act, list[str](), list[str]()
+        self.act, self.notes, self.failures, self.started = act, list[str](), list[str](), 0
 
     def start(self, plan) -> None:
         self.act()
@@ -96,7 +96,9 @@ def sweep(
     told.start(plan)
 
     def executor(planned: Sweep) -> None:
-        drive(planned, HerePool(planned, workers, frozenset(deadly)))
+        pool = HerePool(planned, workers, frozenset(deadly))
+        drive(planned, pool)
+        told.started = pool.started
 
     summary = run_with(executor, plan, setup, store, told, registries=registries, sampling=None)
     return summary, told
@@ -142,6 +144,13 @@ def test_a_checkpoint_that_kills_its_workers_does_not_end_the_sweep(tmp_path, fa
     assert not any("File" in text for text in told.failures + told.notes)
     assert "worker 0 was lost: the process ended by signal 11: MemoryError: no room; " in told.notes[0]
     assert sweep(tmp_path, family)[0].written == 2 * len(TASKS)
+
+
+def test_no_more_workers_are_started_than_there_are_cells(tmp_path, family):
+    """`--workers 1000` started a thousand processes for two cells."""
+    few = harness.Family("fam", family.checkpoints[:1])
+    assert sweep(tmp_path, few, workers=1000)[1].started == len(TASKS)
+    assert sweep(tmp_path, few, workers=1000)[1].started == 0
 
 
 def test_a_worker_that_dies_at_every_checkpoint_is_not_started_again_and_again(tmp_path, family):
