@@ -3,7 +3,7 @@
 from harness.checkpoints.digests import config_digest, tensors_digest, tokenizer_digest
 from harness.checkpoints.text_ends import own_ends
 from harness.checkpoints.weights import BUFFER, MASK, read_config, safetensors_files, weight_files
-from harness.evaluation.tokens import common_prefix
+from harness.evaluation.text_parts import common_prefix
 from harness.host.distribution import how_to_install
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,15 @@ MOST_NODES = 100_000  # values in a YAML file; values of aliases count at every 
 MOST_LINE = 2**26  # characters of one line of documents
 MOST_TEXT = 2**30  # characters of documents that are read at once
 SURROGATE = re.compile(r"\\u[dD]")  # JSON escapes of surrogates, single or in pairs
+REMEDIES = {
+    errno.ENOSPC: "free disk space, or choose another folder",
+    errno.EDQUOT: "delete files of yours there, or choose another folder",
+    errno.EFBIG: "raise the largest size of files (ulimit -f), or choose another folder",
+    errno.EROFS: "choose another folder, or mount the file system for writing",
+    errno.EACCES: "change the permissions of the folder and its files, or choose another folder",
+    errno.EPERM: "change the permissions of the folder and its files, or choose another folder",
+    errno.ENAMETOOLONG: "choose a folder with a shorter path",
+}  # by errno of writing
 BUILDS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)  # errors of PyYAML for a !!tag
 
 
@@ -42,8 +52,12 @@ def write_whole(path: Path, content: bytes, *, temporary: Path | None = None) ->
         temporary.replace(path)
     except OSError as error:
         _remove(temporary)
-        why = error.strerror or error
-        raise StoreError(f"{path} cannot be written: {why}; free disk space or choose another folder") from error
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}; {how_to_write(error)}") from error
+
+
+def how_to_write(error: OSError) -> str:
+    """Return what a user can do about an error of writing."""
+    return REMEDIES.get(error.errno or 0, "choose another folder")
 
 
 def _remove(path: Path) -> None:
@@ -82,7 +96,10 @@ def read_settings(path: Path) -> str:
         content = stream.read(MOST_SETTINGS + 1)
     if len(content) > MOST_SETTINGS:
         raise ValueError(f"it has more than {MOST_SETTINGS} bytes, the limit for such files")
-    return content.decode("utf-8")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def read_all(stream: TextIO) -> str:

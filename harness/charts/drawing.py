@@ -20,6 +20,7 @@ from harness.charts.layers import (
     covered,
     covered_shape,
     forecast_layers,
+    legend_columns,
     over_decades,
     scaling_layers,
 )
@@ -94,7 +95,8 @@ def _of_layers(
 ) -> Chart:
     """Return a chart of layers, or a chart for each value of the column `by` where it has several."""
     alt = _altair()
-    filled = [_filled(layer, x, value, log_x=log_x) for layer in layers]
+    columns = legend_columns(map(str, rows["family"].dropna().unique()), WIDTH)
+    filled = [_with_columns(_filled(layer, x, value, log_x=log_x), columns) for layer in layers]
     spec: Spec = {
         "data": {"values": []},
         "config": {"range": {"category": LIGHT}},
@@ -131,6 +133,15 @@ def _filled(node: Any, x: str, value: str, *, log_x: bool) -> Any:
         filled["axis"] |= {"format": "~e" if log_x else "~g"}
         filled["title"] = X_TITLES.get(x, x)
     return filled
+
+
+def _with_columns(layer: Spec, columns: int) -> Spec:
+    """Return a layer whose legend of families has some columns."""
+    colour = layer["encoding"].get("color")
+    if not colour or colour.get("field") != "family":
+        return layer
+    legend = {**colour, "legend": {**colour["legend"], "columns": columns}}
+    return {**layer, "encoding": {**layer["encoding"], "color": legend}}
 
 
 def _altair() -> ModuleType:

@@ -5,7 +5,7 @@ The report draws them in the browser, where controls fill in `$metric` and `$x_t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ X_TITLES = {
 POINT, HELD_OUT, CURVE = "measured", "held out", "law"
 KINDS = (POINT, "forecast of the largest", "forecast")
 # Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages. Families after the eighth get further
-# colours, and dashed or dotted curves, so that none looks like another up to the 24th.
+# colours, and dashed or dotted curves, so that none looks like another up to the 24th; colours then repeat.
 LIGHT = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000",
     "#e6ab02", "#a50026", "#7fbf3f", "#7f7f7f", "#6b3e26", "#00bcbc", "#ff4f97", "#23481f",
@@ -34,7 +34,7 @@ DARK = [
     "#d9a400", "#ff6b6b", "#a6e05a", "#bdbdbd", "#c08a6a", "#2fe6e6", "#ff7fb8", "#7fb07f",
     "#8c8cff", "#ffc4b0", "#d6d47a", "#dcc0f5", "#e05ce0", "#8fd0d2", "#e8c9a0", "#8fb0e0",
 ]  # fmt: skip
-DASHES = [[1, 0]] * 8 + [[7, 4]] * 8 + [[2, 3]] * 8
+DASHES = [[1, 0]] * 8 + [[7, 4]] * 8 + [[2, 3]] * 8 + [[9, 3, 2, 3]] * 24
 
 X: Spec = {
     "field": "x",
@@ -47,14 +47,28 @@ COLOUR: Spec = {
     "type": "nominal",
     "title": "Family",
     "scale": {"range": "category"},
-    "legend": {"orient": "bottom", "symbolOpacity": 1, "columns": 4},
+    "legend": {"orient": "bottom", "symbolOpacity": 1, "symbolStrokeWidth": 0, "columns": 4},
 }
 DASH: Spec = {"field": "family", "type": "nominal", "scale": {"range": DASHES}, "legend": None}
+
+
+def legend_columns(names: Iterable[str], width: float) -> int:
+    """Return the number of columns of a legend, so that its longest name fits.
+
+    >>> legend_columns(["aster", "birch"], 440), legend_columns(["a name of more than thirty letters"], 440)
+    (4, 2)
+    """
+    longest = min(LETTER * max(map(len, names), default=1), LONGEST)
+    return max(1, min(4, int(width / (longest + SYMBOL))))
+
+
 TEXTS = {"label": "Checkpoint", "family": "Family", "kind": "Kind", "choice": "Choice", "metric": "Metric"}
 NUMBERS = {"x": "$x_title", "value": "Value", "low": "Lower end", "high": "Upper end"}
 HAS_ENDS = "isValid(datum.low) && isValid(datum.high)"
 
+APART, SPREAD = 7, 28  # pixels between families of equal compute, and between the first and the last at most
 
+LETTER, LONGEST, SYMBOL = 5.5, 160, 25  # pixels of a letter, of the longest name, and of a symbol in a legend
 DECADES = 100.0  # ratio of the largest to the smallest measured value from which their axis is logarithmic
 LOG_Y: Spec = {"type": "log", "nice": False, "padding": 6}  # scale of such an axis
 
@@ -117,7 +131,8 @@ def scaling_layers(x: Spec | None = None) -> list[Spec]:
 def forecast_layers() -> list[Spec]:
     """Return layers of measured points, and of forecasts with their intervals; those that abstain are pale.
 
-    Columns of the rows: x, value, low, high, family, label, verdict, abstains, and kind (one of KINDS).
+    Families are shifted sideways, because those of equal compute would hide each other. Columns of the rows: x, value,
+    low, high, family, label, verdict, abstains, and kind (one of KINDS).
     """
     pale = {"condition": {"test": "datum.abstains", "value": 0.3}, "value": 1}
     shape = _shape("kind", None, KINDS, ("circle", "square", "triangle-up"))
@@ -126,9 +141,20 @@ def forecast_layers() -> list[Spec]:
     ends = {**of_all, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}
     shown = tooltip("label", "family", "kind", "verdict", "value", "low", "high")
     marks = {**of_all, "shape": shape, "tooltip": shown, "y": y_axis("value", "$metric")}
+    shift = {"xOffset": {"expr": "datum.dodge"}}
+    layers = [
+        _layer({"type": "rule", "strokeWidth": 3, "aria": False, **shift}, ends, f"datum.kind != '{POINT}'", HAS_ENDS),
+        _layer({"type": "point", "filled": True, "size": 70, **shift}, marks),
+    ]
+    return [{**layer, "transform": [*_dodge(), *layer.get("transform", [])]} for layer in layers]
+
+
+def _dodge() -> list[Spec]:
+    """Return transforms that compute the sideways shift of each family (pixels), centred on its place on the axis."""
     return [
-        _layer({"type": "rule", "strokeWidth": 3, "aria": False}, ends, f"datum.kind != '{POINT}'", HAS_ENDS),
-        _layer({"type": "point", "filled": True, "size": 70}, marks),
+        {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "family"}], "groupby": []},
+        {"joinaggregate": [{"op": "max", "field": "place", "as": "places"}], "groupby": []},
+        {"calculate": f"(datum.place - (datum.places + 1) / 2) * min({APART}, {SPREAD} / datum.places)", "as": "dodge"},
     ]
 
 

@@ -64,6 +64,9 @@ def select(text: str, registries: Registries) -> list[Checkpoint]:
     match = re.fullmatch(r"(?P<family>[^:@]+)(:(?P<sizes>[^@]*))?(@(?P<steps>.+))?", text)
     if not match:
         raise UsageError(f"{text!r}: expected FAMILY[:SIZE][@STEPS], such as aster:w64l2@100..1600 *2")
+    is_whole = Path(text).exists() and not Path(match["family"]).exists()  # a path with : or @
+    if is_whole:
+        return list(find_family(text, registries).checkpoints)
     family = find_family(match["family"], registries)
     sizes, items = (match["sizes"] or "*").split(","), (match["steps"] or "").split(",")
     chosen: set[str] = set()
@@ -101,14 +104,19 @@ def _at_steps(checkpoints: list[Checkpoint], steps: str) -> list[Checkpoint]:
 def locate(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     """Return the checkpoint with its revision resolved to a commit, and the folder of its files.
 
-    Raises FamilyError if the folder is missing. Hub ids are resolved by huggingface_hub and its cache, which honours
+    A source that is an adapter becomes the checkpoint's adapter, and the adapter's base model its source. Raises
+    FamilyError if the folder is missing. Hub ids are resolved by huggingface_hub and its cache, which honours
     HF_HUB_OFFLINE.
     """
     if checkpoint.source.startswith(MARK):
         return locate_on_hub(checkpoint)
     folder = Path(checkpoint.source)
+    if is_adapter(folder):
+        return locate(replace(checkpoint, source=base_of(folder), adapter=str(folder)))
     if not (folder / "config.json").is_file():
-        raise FamilyError(f"{checkpoint.label}: no config.json in {folder}; correct source in the family file")
+        raise FamilyError(
+            f"{checkpoint.label}: no config.json or adapter_config.json in {folder}; correct source in the family file"
+        )
     return checkpoint, folder
 
 

@@ -1,7 +1,8 @@
 """Family files: TOML that describes checkpoints, with training FLOPs by its convention.
 
 about = "what this family is"
-source = "weights/{size}/step-{step}"    # folders, relative to this file; or hub = "org/name-{size}"
+source = "weights/{size}/step-{step}"    # folders of models or LoRA adapters, relative to this file;
+                                         # or hub = "org/name-{size}"
 revision = "step{step}"                  # with hub: branch, tag or commit, resolved to a commit
 bos = "auto"                             # auto | always | never: auto is what the tokenizer adds by default
 step = "100, 200, 400..3200 *2"          # or 1000..5000 +1000, a number, or a list
@@ -55,7 +56,7 @@ COUNTS = ("tokens_per_step", "tokens", "flops", "params", "params_non_embedding"
 def load_family(path: Path) -> Family:
     """Read a family file; raise FamilyError, naming the file, if it is invalid."""
     try:
-        table = tomllib.loads(read_settings(path))
+        table = tomllib.loads(read_settings(path).removeprefix("\ufeff"))  # the mark that Windows writes
         return _family(path, table)
     except (OSError, ValueError) as error:  # a FamilyError is a ValueError
         raise FamilyError(f"{path}: {error}") from error
@@ -126,6 +127,8 @@ def _check(size: str, settings: Mapping[str, Any]) -> None:
 def _check_counts(size: str, settings: Mapping[str, Any]) -> None:
     for key in COUNTS:
         value = settings.get(key)
+        if isinstance(value, dict) and (strange := [step for step in value if not re.fullmatch(r"[0-9]{1,18}", step)]):
+            raise FamilyError(f"size {size}: {key} has the step {choose(strange)}; expected whole numbers")
         numbers = value.values() if isinstance(value, dict) else [value]
         for number in numbers:
             if number is not None and not isinstance(value, str) and not (_is_number(number) and number >= 0):

@@ -28,7 +28,8 @@ def locate_on_hub(checkpoint: Checkpoint) -> tuple[Checkpoint, Path]:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
     except Exception as error:  # huggingface_hub raises errors of many libraries
-        raise FamilyError(f"{checkpoint.label}: {name} at {revision} cannot be downloaded: {error}") from error
+        why = " ".join(str(error).split())
+        raise FamilyError(f"{checkpoint.label}: {name} at {revision} cannot be downloaded: {why}") from error
     return replace(checkpoint, source=f"{MARK}{name}@{folder.name}"), folder  # a snapshot is named by its commit
 
 

@@ -24,6 +24,7 @@ BUFFER = re.compile(r"(inv_freq|masked_bias|weight_scale|weight_scale_inv)$")  #
 PACKED = {"U8", "I16", "I32"}  # types of integers that have several weights each
 MASK = re.compile(r"\.(attn|attention)\.bias$")  # likewise, where it is no vector
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+PART = re.compile(r"(?P<name>.+-)[0-9]{5}-of-(?P<of>[0-9]{5})")  # of weights in several files
 WIDTH = ("hidden_size", "n_embd", "d_model")
 MOST_HEADER = 10**8  # bytes, as the safetensors library allows
 DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
@@ -47,13 +48,23 @@ class Sizes:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return config.json of a checkpoint folder."""
+    file = folder / "config.json"
     try:
-        config = parse_json(read_settings(folder / "config.json"))
+        config = parse_json(read_settings(file))
+    except FileNotFoundError as error:
+        raise FamilyError(f"{file} is missing; copy the checkpoint again") from error
     except (OSError, ValueError) as error:
-        raise FamilyError(f"{folder / 'config.json'}: {error}") from error
+        raise FamilyError(f"{file}: {error}; {how_to_repair(file)}") from error
     if not isinstance(config, dict):
         raise FamilyError(f"{folder / 'config.json'}: expected a JSON object, found {type(config).__name__}")
     return config
+
+
+def how_to_repair(file: Path) -> str:
+    """Return what a user can do about a damaged file. The cache of the hub links to files that it does not verify."""
+    blob = file.resolve()
+    is_cached = file.is_symlink() and blob.parent.name == "blobs"
+    return f"delete {blob} and download it again" if is_cached else "copy it again"
 
 
 def safetensors_files(folder: Path) -> list[Path]:
@@ -62,7 +73,7 @@ def safetensors_files(folder: Path) -> list[Path]:
     These are model.safetensors, or the files that the index names, or all. Other files of the folder (averaged weights,
     the optimizer's state, a copy with other names) are no weights of this checkpoint.
     """
-    return _loaded(folder, "model.safetensors") or sorted(folder.glob("*.safetensors"))
+    return _loaded(folder, "model.safetensors") or _complete(sorted(folder.glob("*.safetensors")))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -71,7 +82,20 @@ def weight_files(folder: Path) -> list[Path]:
     files = files or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         gguf = "; GGUF files are not read: convert them to safetensors" if list(folder.glob("*.gguf")) else ""
+        if not folder.is_dir():
+            raise FamilyError(f"the folder {folder} is missing; copy the checkpoint again")
         raise FamilyError(f"{folder} has no weights; expected *.safetensors (or pytorch_model*.bin){gguf}")
+    return files
+
+
+def _complete(files: list[Path]) -> list[Path]:
+    """Return files; raise FamilyError if the name of one says that others are missing."""
+    for file in files:
+        if match := PART.fullmatch(file.stem):
+            name, parts = match["name"], match["of"]
+            named = {f"{name}{number:05d}-of-{parts}.safetensors" for number in range(1, int(parts) + 1)}
+            if missing := named - {file.name for file in files}:
+                raise FamilyError(f"{file.parent} lacks {choose(missing)}; copy it again")
     return files
 
 
@@ -109,9 +133,9 @@ def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         end = 8 + length + max((_numbers(tensor["data_offsets"])[1] for tensor in tensors.values()), default=0)
         headers = {name: (str(tensor["dtype"]), _numbers(tensor["shape"])) for name, tensor in tensors.items()}
     except (OSError, ValueError, MemoryError, OverflowError, KeyError, TypeError, AttributeError) as error:
-        raise FamilyError(f"{file}: not a safetensors file ({error}); copy it again") from error
+        raise FamilyError(f"{file}: not a safetensors file ({error}); {how_to_repair(file)}") from error
     if file.stat().st_size != end:
-        raise FamilyError(f"{file} has {file.stat().st_size} bytes; its header expects {end}; copy it again")
+        raise FamilyError(f"{file} has {file.stat().st_size} bytes; its header expects {end}; {how_to_repair(file)}")
     return headers
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -30,7 +29,8 @@ class Flags(SamplingFlags, PromptingFlags, ExecutorFlags):
     "-t",
     "--tasks",
     required=True,
-    help="Tasks, separated by commas: names, wildcards, prefix:NAME, or folders.",
+    multiple=True,
+    help="Tasks, separated by commas: names, wildcards, prefix:NAME, or folders; may be repeated.",
 )
 @click.option(
     "-o",
@@ -97,7 +97,7 @@ def evaluate(
     /,
     *,
     families: tuple[str, ...],
-    tasks: str,
+    tasks: tuple[str, ...],
     store: Path,
     engine: str | None,
     options: tuple[str, ...],
@@ -123,7 +123,7 @@ def evaluate(
     from harness.cli.progress import shown
     from harness.evaluation.evaluate import evaluate as run
 
-    names = [name for name in tasks.split(",") if name]
+    names = [name for listed in tasks for name in listed.split(",") if name]
     settings: RunSettings = {
         "engine": engine,
         "options": read_options(options) | ({"max_length": max_length} if max_length else {}),
@@ -178,4 +178,4 @@ def check(host: PluginHost, /, store: Path, suffix: str | None) -> None:
     table = findings_table(store)
     print_tables([table], host, suffix=suffix, every_row=True)
     if any(kind in {"damaged", "missing"} for kind, *_ in table.rows):
-        sys.exit(1)
+        raise Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.errors import TokenError, choose
 from harness.evaluation.text_parts import Ids
@@ -28,7 +29,7 @@ class Encoder:
         if self.bos == "always" and self.tokenizer.bos_id is None:
             raise TokenError("bos = always, but the tokenizer has no BOS token; set bos = never or auto in the family")
 
-    @property
+    @cached_property
     def prefix(self) -> Ids:
         """Return the tokens before every context."""
         if self.bos == "always" and self.tokenizer.bos_id is not None:

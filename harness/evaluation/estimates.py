@@ -51,6 +51,11 @@ def keep_shard(plan: Plan, text: str) -> None:
         raise UsageError(f"--shard {text}: expected I/N with 1 <= I <= N, such as 2/8")
     jobs = shard(works_of(plan, "CPU", everything=True), int(number), int(of))
     plan.jobs = [plan.jobs[job] for job in jobs]
+    if plan.failures:
+        plan.notes.append(
+            f"{len(plan.failures)} checkpoints failed before they were shared out, so that other processes may have "
+            "other shards; run the command once more without --shard to compute what no shard had"
+        )
 
 
 def worker_table(plan: Plan, workers: int, device: str) -> Table:

@@ -64,6 +64,7 @@ class Sweep:
     cells: dict[str, tuple[int, Task, CellId]] = field(init=False)  # missing cells, by name
     failed: set[str] = field(init=False, default_factory=set)
     written: set[str] = field(init=False, default_factory=set)
+    told: set[str] = field(init=False, default_factory=set)  # failures
 
     def __post_init__(self) -> None:
         self.summary = Summary(there=len(self.plan.there), failures=list(self.plan.failures))
@@ -87,8 +88,9 @@ class Sweep:
 
     def fail(self, failure: Failure) -> None:
         """Record and report a failure; one that several workers report counts once."""
-        if str(failure) in map(str, self.summary.failures):
+        if str(failure) in self.told:
             return
+        self.told.add(str(failure))
         self.summary.failures.append(failure)
         self.progress.failed(failure)
 
@@ -175,9 +177,8 @@ class _Drive:
                 self._wrote(name)  # its report was lost
         told = _without_frames(why).splitlines()
         short = ": ".join(dict.fromkeys((*told[:1], *told[-1:])))
-        self.sweep.progress.note(
-            f"worker {worker} was lost: {short}; other workers compute its {len(unfinished)} cells"
-        )
+        after = f"; other workers compute its {len(unfinished)} cells" if unfinished else ""
+        self.sweep.progress.note(f"worker {worker} was lost: {short}{after}")
         if lost := self.schedule.lost(worker, unfinished):
             self._give_up_cell(lost, why)
         deaths = self.deaths.setdefault(worker, [])

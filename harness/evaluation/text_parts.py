@@ -11,6 +11,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 from harness.types import Tokenizer
@@ -18,6 +20,7 @@ from harness.types import Tokenizer
 Ids = list[int]
 Prompt = tuple[str, str]
 Parts = tuple[str, ...]  # the first part of a text, and later parts, which start at cuts
+MOST_CHARACTERS = 2**22  # encoded at a time: the ids and texts of a whole task with long contexts fill gigabytes
 LEAST_SHARED = 64  # smallest common prefix of contexts that is encoded separately, in characters
 
 
@@ -32,6 +35,23 @@ class PartTokenizer(Tokenizer, Protocol):
     def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[Ids]:
         """Encode first parts, or later parts, without special tokens."""
         ...
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """Token ids of contexts with and without their continuations, by text.
+
+    If a continuation starts at a cut, its ids are in `continuations` instead: they are added to those of its context.
+    """
+
+    texts: Mapping[str, Ids]
+    continuations: Mapping[Prompt, Ids] = field(default_factory=dict)
+
+    def whole(self, prompt: Prompt) -> Ids:
+        """Return the ids of a context with its continuation."""
+        if prompt in self.continuations:
+            return self.texts[prompt[0]] + self.continuations[prompt]
+        return self.texts["".join(prompt)]
 
 
 @contextmanager
@@ -65,23 +85,78 @@ def common_start(a: str, b: str) -> int:
     return low
 
 
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the length of the common prefix of two sequences of one type, comparing slices.
+
+    >>> common_prefix((1, 2, 3), (1, 2, 4, 5))
+    2
+    """
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
+    return low
+
+
+def in_batches(docs: Iterable[list[Prompt]]) -> Iterator[list[list[Prompt]]]:
+    """Yield consecutive documents until their prompts have MOST_CHARACTERS, at least one document at a time."""
+    batch, characters = list[list[Prompt]](), 0
+    for doc in docs:
+        batch.append(doc)
+        characters += _characters(doc)
+        if characters >= MOST_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _characters(doc: Sequence[Prompt]) -> int:
+    return sum(map(len, chain.from_iterable(doc)))
+
+
 def encode_whole(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Ids]:
     """Encode each distinct text once, all in one call."""
     listed = sorted(set(texts))
     return dict(zip(listed, tokenizer.encode_batch(listed), strict=True))
 
 
-def encode_in_parts(docs: Sequence[Sequence[Prompt]], tokenizer: PartTokenizer) -> dict[str, Ids]:
-    """Return the ids of every context, and of every context with its continuation, of documents.
+def encode_in_parts(docs: Sequence[Sequence[Prompt]], tokenizer: PartTokenizer) -> PromptIds:
+    """Return the ids of every context of documents, and of its continuations.
 
     Raises CutError if the ids of verified texts differ from those of the whole texts.
     """
     heads = dict(_with_heads({context for doc in docs for context, _ in doc}, tokenizer))
-    parts = {context + rest: _parts(context, rest, heads[context], tokenizer) for doc in docs for context, rest in doc}
-    parts |= {context: (head, context[len(head) :]) if head else (context,) for context, head in heads.items()}
-    ids_by_text = _joined(parts, tokenizer)
-    _check(docs, ids_by_text, tokenizer)
-    return ids_by_text
+    at_cut, across = _at_cut(dict.fromkeys(chain.from_iterable(docs)), tokenizer)
+    parts: dict[str, Parts] = {
+        context: (head, context[len(head) :]) if head else (context,) for context, head in heads.items()
+    }
+    parts |= {context + rest: _parts(context, rest, heads[context], tokenizer) for context, rest in across}
+    begins = {cut[0]: None for cut in parts.values()}
+    later = dict.fromkeys(chain((rest for _, rest in at_cut), *(cut[1:] for cut in parts.values())))
+    ids_of_begins, ids_of_later = _encode(begins, tokenizer, first=True), _encode(later, tokenizer, first=False)
+    ids = PromptIds(
+        {text: sum((ids_of_later[part] for part in cut[1:]), ids_of_begins[cut[0]]) for text, cut in parts.items()},
+        {prompt: ids_of_later[prompt[1]] for prompt in at_cut},
+    )
+    _check(docs, ids, tokenizer)
+    return ids
+
+
+def _at_cut(prompts: Iterable[Prompt], tokenizer: PartTokenizer) -> tuple[list[Prompt], list[Prompt]]:
+    """Return the prompts whose continuation starts at a cut, and the others."""
+    edges = {prompt: prompt[0][-1:] + prompt[1][:2] for prompt in prompts}
+    is_cut = {edge: tokenizer.last_cut(edge) == 1 for edge in set(edges.values())}
+    at_cut = [prompt for prompt, edge in edges.items() if is_cut[edge] and prompt[0]]
+    across = [prompt for prompt, edge in edges.items() if not (is_cut[edge] and prompt[0])]
+    return at_cut, across
+
+
+def _encode(parts: Iterable[str], tokenizer: PartTokenizer, *, first: bool) -> dict[str, Ids]:
+    listed = list(parts)
+    return dict(zip(listed, tokenizer.encode_parts(listed, first=first), strict=True))
 
 
 def _with_heads(contexts: Iterable[str], tokenizer: PartTokenizer) -> Iterator[tuple[str, str]]:
@@ -101,8 +176,9 @@ def _run_from(texts: Sequence[str], begin: int) -> tuple[int, int]:
     It ends before a text that would leave less than half of the characters shared so far.
     """
     first = texts[begin]
+    least = first[:LEAST_SHARED]
     end, shared = begin + 1, len(first)
-    while end < len(texts):
+    while end < len(texts) and texts[end].startswith(least):
         common = common_start(first[:shared], texts[end])
         if common < (LEAST_SHARED if end == begin + 1 else max(LEAST_SHARED, shared / 2)):
             break
@@ -111,9 +187,7 @@ def _run_from(texts: Sequence[str], begin: int) -> tuple[int, int]:
 
 
 def _parts(context: str, rest: str, head: str, tokenizer: PartTokenizer) -> Parts:
-    """Split a context with its continuation, if possible at their boundary."""
-    if tokenizer.last_cut(context[-1:] + rest[:2]) == 1 and context:
-        return (head, context[len(head) :], rest) if head else (context, rest)
+    """Split a context with a continuation that does not start at a cut."""
     cut = tokenizer.last_cut(context)
     if not cut:
         return (context + rest,)
@@ -121,19 +195,12 @@ def _parts(context: str, rest: str, head: str, tokenizer: PartTokenizer) -> Part
     return (head, context[len(head) : cut], last) if 0 < len(head) < cut else (context[:cut], last)
 
 
-def _joined(parts: Mapping[str, Parts], tokenizer: PartTokenizer) -> dict[str, Ids]:
-    """Encode each distinct part once, and concatenate the parts of every text."""
-    firsts = sorted({cut[0] for cut in parts.values()})
-    rests = sorted({part for cut in parts.values() for part in cut[1:]})
-    begins = dict(zip(firsts, tokenizer.encode_parts(firsts, first=True), strict=True))
-    others = dict(zip(rests, tokenizer.encode_parts(rests, first=False), strict=True))
-    return {text: begins[cut[0]] + [i for part in cut[1:] for i in others[part]] for text, cut in parts.items()}
-
-
-def _check(docs: Sequence[Sequence[Prompt]], ids_by_text: Mapping[str, Ids], tokenizer: Tokenizer) -> None:
+def _check(docs: Sequence[Sequence[Prompt]], ids: PromptIds, tokenizer: Tokenizer) -> None:
     """Raise CutError if a text of the first or of the longest document has different ids when encoded whole."""
-    longest = max(docs, key=lambda doc: sum(len(context) + len(rest) for context, rest in doc))
+    longest = max(docs, key=_characters)
     first, last = docs[0][0], longest[-1]
-    for text, ids in encode_whole([first[0], "".join(first), "".join(last)], tokenizer).items():
-        if ids_by_text[text] != ids:
+    whole = encode_whole([first[0], "".join(first), "".join(last)], tokenizer)
+    pairs = ((first[0], ids.texts[first[0]]), *(("".join(prompt), ids.whole(prompt)) for prompt in (first, last)))
+    for text, joined in pairs:
+        if joined != whole[text]:
             raise CutError(f"{text!r} has different ids when encoded in parts")

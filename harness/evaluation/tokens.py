@@ -18,9 +18,11 @@ All engines use the same rules. All prompts are checked before the first forward
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,17 +33,17 @@ from harness.evaluation.text_parts import (
     Ids,
     PartTokenizer,
     Prompt,
+    PromptIds,
+    common_prefix,
     encode_in_parts,
     encode_whole,
+    in_batches,
     without_collection,
 )
 from harness.types import Bools, Doc, Ints, Request, Task
 
-CHUNK = 512  # documents encoded at a time: with long few-shot contexts, the texts of a whole task fill gigabytes
 
-
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Target of the scores of a request: that of continuation `which[i]` is added to row `rows[i]`, shapes (r,).
 
     All scores of a request go to the conditional column, or all to the unconditional one.
@@ -80,8 +82,7 @@ class EncodedTask:
         return sum(len(r.context) + len(c) for r in self.requests for c in r.continuations)
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """One document as token ids: pairs of a context (BOS included) and its continuations.
 
     `rows[i][k]` is the choice of the k-th continuation of pair i.
@@ -102,21 +103,6 @@ def move_spaces(context: str, continuation: str) -> tuple[str, str]:
     """
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return the length of the common prefix of two sequences of one type, comparing slices.
-
-    >>> common_prefix((1, 2, 3), (1, 2, 4, 5))
-    2
-    """
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
-    return low
 
 
 @dataclass(frozen=True)
@@ -166,13 +152,8 @@ def encode_task(task: Task, encoder: Encoder) -> EncodedTask:
 
 def _encode_task(task: Task, encoder: Encoder) -> EncodedTask:
     splits = _split_task(task, encoder)
-    first_rows = np.cumsum([0, *(len(split.n_tokens) for split in splits)])
     pairs = [pair for split in splits for pair in split.pairs]
-    pieces = [
-        Piece(first + np.array(choices), np.arange(len(choices)))
-        for first, split in zip(first_rows[:-1], splits, strict=True)
-        for choices in split.rows
-    ]
+    pieces = _pieces(splits)
     if task.unconditional:
         for pair, piece in _unconditional(task, encoder):
             pairs.append(pair)
@@ -188,34 +169,50 @@ def _encode_task(task: Task, encoder: Encoder) -> EncodedTask:
     )
 
 
+def _pieces(splits: Sequence[Split]) -> list[Piece]:
+    """Return the target of the scores of every pair; all arrays are views of two, because small ones cost more."""
+    first_rows = np.cumsum([0, *(len(split.n_tokens) for split in splits)])
+    choices = [rows for split in splits for rows in split.rows]
+    counts = np.array([len(rows) for rows in choices], dtype=np.int64)
+    ends = np.cumsum(counts)
+    first_of_pairs = np.repeat(first_rows[:-1], [len(split.rows) for split in splits])
+    rows = np.fromiter(chain.from_iterable(choices), np.int64) + np.repeat(first_of_pairs, counts)
+    which = np.arange(len(rows)) - np.repeat(ends - counts, counts)
+    slices = map(slice, (ends - counts).tolist(), ends.tolist())
+    return [Piece(rows[part], which[part]) for part in slices]
+
+
 def _split_task(task: Task, encoder: Encoder) -> list[Split]:
     """Split all documents; those whose texts may be cut in parts, unless a check shows that the ids are others."""
-    chunks = [task.docs[begin : begin + CHUNK] for begin in range(0, len(task.docs), CHUNK)]
     try:
-        return [split for docs in chunks for split in _split_docs(task, docs, encoder, whole=task.kind == "text")]
+        return list(_split_docs(task, encoder, whole=task.kind == "text"))
     except CutError:
-        return [split for docs in chunks for split in _split_docs(task, docs, encoder, whole=True)]
+        return list(_split_docs(task, encoder, whole=True))
 
 
-def _split_docs(task: Task, docs: Sequence[Doc], encoder: Encoder, *, whole: bool) -> list[Split]:
-    prompts = [[move_spaces(*_prompt(task, doc, k, encoder)) for k in range(len(doc.choices))] for doc in docs]
-    if not whole and isinstance(encoder.tokenizer, PartTokenizer):
-        ids = encode_in_parts(prompts, encoder.tokenizer)
-    else:
-        texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
-        ids = encode_whole(texts, encoder.tokenizer)
-    return [_split(task, doc, doc_prompts, ids, encoder) for doc, doc_prompts in zip(docs, prompts, strict=True)]
+def _split_docs(task: Task, encoder: Encoder, *, whole: bool) -> Iterator[Split]:
+    docs = iter(task.docs)
+    for prompts in in_batches(_prompts(task, doc, encoder) for doc in task.docs):
+        if not whole and isinstance(encoder.tokenizer, PartTokenizer):
+            ids = encode_in_parts(prompts, encoder.tokenizer)
+        else:
+            texts = (text for doc in prompts for context, rest in doc for text in (context, context + rest))
+            ids = PromptIds(encode_whole(texts, encoder.tokenizer))
+        for doc_prompts, doc in zip(prompts, docs, strict=False):  # the next batch goes on with the rest of docs
+            yield _split(task, doc, doc_prompts, ids, encoder)
 
 
-def _prompt(task: Task, doc: Doc, choice: int, encoder: Encoder) -> Prompt:
-    context, continuation = doc.prompt(choice)
-    return encoder.text(task, context), continuation
+def _prompts(task: Task, doc: Doc, encoder: Encoder) -> list[Prompt]:
+    """Return the context and the continuation of every choice, without spaces between them in the context."""
+    contexts = [encoder.text(task, context) for context in doc.contexts]
+    choices = range(len(doc.choices))
+    return [move_spaces(contexts[k if len(contexts) > 1 else 0], doc.prompt(k)[1]) for k in choices]
 
 
-def _split(task: Task, doc: Doc, prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: Encoder) -> Split:
+def _split(task: Task, doc: Doc, prompts: Sequence[Prompt], ids: PromptIds, encoder: Encoder) -> Split:
     try:
         if task.kind == "text":
-            return _split_text(ids[prompts[0][1]], encoder)
+            return _split_text(ids.texts[prompts[0][1]], encoder)
         if len(doc.contexts) == 1:
             return _split_shared(prompts, ids, encoder)
         return _side_by_side([_split_shared([prompt], ids, encoder) for prompt in prompts])
@@ -223,17 +220,11 @@ def _split(task: Task, doc: Doc, prompts: Sequence[Prompt], ids: Mapping[str, Id
         raise TokenError(f"task {task.name}, document {doc.doc_id}: {error}") from error
 
 
-def _split_shared(prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: Encoder) -> Split:
+def _split_shared(prompts: Sequence[Prompt], ids: PromptIds, encoder: Encoder) -> Split:
     """Split the encodings of one context with each of its continuations at their common boundary."""
-    alone = ids[prompts[0][0]]
-    wholes = [ids[context + rest] for context, rest in prompts]
-    end = min([len(alone), *(common_prefix(alone, whole) for whole in wholes)])
-    joined = end < len(alone)
-    if encoder.prefix and all(whole[: len(encoder.prefix)] == encoder.prefix for whole in wholes):
-        end = max(end, len(encoder.prefix))  # the text contains BOS: never twice, never scored
-    context = encoder.before(wholes[0][:end]) + wholes[0][:end]
-    continuations = tuple(whole[end:] for whole in wholes)
-    lengths = tuple(len(c) for c in continuations)
+    context, continuations, joined = _divide(prompts, ids, encoder)
+    context = encoder.before(context) + context
+    lengths = tuple(map(len, continuations))
     if 0 in lengths:
         k = lengths.index(0)
         raise TokenError(f"choice {k}: the continuation {prompts[k][1]!r} has no tokens; correct the document")
@@ -245,6 +236,20 @@ def _split_shared(prompts: Sequence[Prompt], ids: Mapping[str, Ids], encoder: En
     cut = encoder.cut(context, max(lengths))
     truncated = (len(cut) < len(context),) * len(lengths)
     return Split(((cut, continuations),), (tuple(range(len(lengths))),), truncated, lengths, joined)
+
+
+def _divide(prompts: Sequence[Prompt], ids: PromptIds, encoder: Encoder) -> tuple[Ids, tuple[Ids, ...], bool]:
+    """Return the ids of a context and of its continuations, and whether a token spans their boundary."""
+    alone = ids.texts[prompts[0][0]]
+    rests = [rest for prompt in prompts if (rest := ids.continuations.get(prompt)) is not None]
+    if len(rests) == len(prompts) and len(alone) >= len(encoder.prefix):
+        return alone, tuple(rests), False
+    wholes = [ids.whole(prompt) for prompt in prompts]
+    end = min([len(alone), *(common_prefix(alone, whole) for whole in wholes)])
+    joined = end < len(alone)
+    if encoder.prefix and all(whole[: len(encoder.prefix)] == encoder.prefix for whole in wholes):
+        end = max(end, len(encoder.prefix))  # the text contains BOS: never twice, never scored
+    return wholes[0][:end], tuple(whole[end:] for whole in wholes), joined
 
 
 def _side_by_side(splits: Sequence[Split]) -> Split:

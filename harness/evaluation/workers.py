@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.checkpoints.digests import FileStates
-from harness.errors import EngineError, StoreError, SuiteError
+from harness.errors import EngineError, HarnessError, StoreError, SuiteError
 from harness.evaluation.chat import Chat
 from harness.evaluation.plan import Failure, Job, Plan, Setup
 from harness.evaluation.sampling import SamplingOptions, make_sampling
@@ -179,8 +179,15 @@ class _Messages(Progress):
 
 
 def serve(spec: WorkerSpec, tell: Tell, orders: Callable[[], Orders | None]) -> None:
-    """Run a worker: carry out what `orders()` returns until it returns None."""
-    worker = Worker(spec, tell)
+    """Run a worker: carry out what `orders()` returns until it returns None.
+
+    One that cannot start, for example without a plugin that the sweep has, tells why it is `lost`.
+    """
+    try:
+        worker = Worker(spec, tell)
+    except HarnessError as error:
+        tell("lost", str(error))
+        return
     tell("ready", None)
     try:
         while (order := orders()) is not None:

@@ -9,7 +9,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from harness.store.files import OLD, Content, StoreFiles
+from harness.store.files import OLD, Content, StoreFiles, names_in
 from harness.types import Bools, Floats, Ints
 from harness.types.json import Json, JsonObject
 
@@ -39,8 +39,7 @@ class ChoiceCells:
 
     def names(self) -> set[str]:
         """Return the names of all cells; opens no file."""
-        stems = (file.stem for file in (self.files.path / "records").glob("*.parquet"))
-        return {stem for stem in stems if CELL_NAME.fullmatch(stem)}
+        return {name for name in names_in(self.files.path / "records", ".parquet") if CELL_NAME.fullmatch(name)}
 
     def has(self, name: str) -> bool:
         """Return whether a cell is in the store; one look-up, opens no file."""

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import DamagedFile, StoreError
-from harness.files import expect_regular, write_whole
+from harness.files import expect_regular, how_to_write, write_whole
 from harness.types.json import Json, JsonObject
 
 SCHEMA = 2
@@ -197,13 +197,19 @@ class StoreFiles:
     def keep_json(self, name: str, value: JsonObject) -> None:
         """Make a JSON file the latest one with this value; a file that has it already is not written again."""
         self.expect_current()
+        if not self._has_json(name, value):
+            self.write_json(name, value)
+            return
         try:
-            if self.json(name).exists() and self.read_json(name) == json.loads(json.dumps(value)):
-                os.utime(self.json(name))
-                return
+            os.utime(self.json(name))
+        except OSError:
+            pass  # of another user, or in a read-only store; only the order of equal names changes
+
+    def _has_json(self, name: str, value: JsonObject) -> bool:
+        try:
+            return self.json(name).exists() and self.read_json(name) == json.loads(json.dumps(value))
         except (StoreError, OSError):
-            pass  # it is written
-        self.write_json(name, value)
+            return False
 
     def write_json(self, name: str, value: JsonObject) -> None:
         """Write a JSON value, whole or not at all."""
@@ -236,7 +242,7 @@ class StoreFiles:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{path.parent} cannot be made: {error.strerror}; choose another folder") from error
+            raise StoreError(f"{path.parent} cannot be made: {error.strerror}; {how_to_write(error)}") from error
         write_whole(path, content, temporary=path.with_name(temporary) if temporary else None)
 
     def _bytes(self, path: Path) -> bytes:
@@ -253,6 +259,22 @@ class StoreFiles:
             ) from error
         except OSError as error:
             raise self.damaged(path, str(error.strerror or error)) from error
+
+
+def names_in(folder: Path, suffix: str = "") -> list[str]:
+    """Return the names in a folder that end with `suffix`, without it; none if there is no folder.
+
+    Raises StoreError for an unreadable folder, which `Path.glob` takes for an empty one.
+    """
+    try:
+        names = [file.name for file in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be listed: {error.strerror}; change its permissions, or copy the store"
+        ) from error
+    return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
 
 
 def _first_line(error: Exception) -> str:

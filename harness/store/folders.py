@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from harness.errors import DamagedFile, StoreError
-from harness.files import expect_regular, write_whole
-from harness.store.files import AGAIN, OLD, SCHEMA, UNREADABLE, StoreFiles, pack_json, unpack_json
+from harness.files import expect_regular, how_to_write, write_whole
+from harness.store.files import AGAIN, JSON_MARK, OLD, SCHEMA, UNREADABLE, StoreFiles, pack_json, unpack_json, verify
 
 FOLDERS = ("records", "samples", "tokens", "tasks", "checkpoints", "settings", "points", "damaged", ".locks")
 
@@ -49,6 +49,11 @@ def expect_usable(path: Path) -> int | None:
         known = None
     if not mark.exists() and path.is_dir() and any(_is_strange(file.name) for file in path.iterdir()):
         raise StoreError(f"{path} is neither empty nor a store; choose another folder")
+    if path.is_symlink() and not path.exists():
+        raise StoreError(
+            f"no store can be made at {path}: {path.readlink()}, where it points, is missing; make it, or "
+            "choose another folder"
+        )
     StoreFiles(path, schema=known or _schema_of_files(path)).expect_current()
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -65,7 +70,7 @@ def write_mark(path: Path) -> int:
         for folder in FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"no store can be made at {path}: {error.strerror}; choose another folder") from error
+        raise StoreError(f"no store can be made at {path}: {error.strerror}; {how_to_write(error)}") from error
     if known is None:
         write_whole(path / "store.json", pack_json("store", {}))
     return SCHEMA
@@ -75,7 +80,9 @@ def _schema_of(content: bytes) -> int | None:
     """Return the schema in the mark; None if it is damaged."""
     try:
         mark = json.loads(content)
-        if set(mark) == {"schema"} and mark["schema"] != SCHEMA:  # format of schema 1
+        if mark["schema"] != SCHEMA:
+            if set(mark) != {"schema"}:  # the format of schema 1 has no digest
+                verify(content, JSON_MARK)
             return int(mark["schema"])
         unpack_json(content, "store")
     except UNREADABLE:

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from harness.errors import DamagedFile, StoreError, choose
 from harness.store.cells import Store
+from harness.store.files import names_in
 from harness.types import JsonObject
 
 IMPORT_NAME = re.compile(r"[a-z0-9_.-]+-[0-9a-f]{8}")
@@ -79,10 +80,10 @@ class ImportedStore(Store):
         """Return the names of all imports, sorted; opens no file."""
         return sorted(
             {
-                file.stem
-                for suffix in ("json", "parquet")
-                for file in (self.path / "points").glob(f"*.{suffix}")
-                if IMPORT_NAME.fullmatch(file.stem)
+                name
+                for suffix in (".json", ".parquet")
+                for name in names_in(self.path / "points", suffix)
+                if IMPORT_NAME.fullmatch(name)
             }
         )
 

@@ -13,7 +13,7 @@ from harness.errors import DamagedFile, StoreError
 from harness.files import digest_of
 from harness.metrics.standard_errors import Groups
 from harness.store.documents import Docs, TaskMeta, doc_of, task_columns, task_meta_of, with_earlier_groups
-from harness.store.files import OLD, Columns, StoreFiles
+from harness.store.files import OLD, Columns, StoreFiles, names_in
 from harness.store.folders import read_schema, write_mark
 from harness.store.identity import Settings
 from harness.types import Checkpoint, Task
@@ -42,7 +42,8 @@ class NamedStore:
     def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Return checkpoints by digest; several if equal weights are in several places under different names."""
         by_digest: dict[str, dict[str, Checkpoint]] = {}
-        files = (file for file in (self.path / "checkpoints").glob("*.json") if CHECKPOINT_NAME.fullmatch(file.stem))
+        folder = self.path / "checkpoints"
+        files = [folder / f"{name}.json" for name in names_in(folder, ".json") if CHECKPOINT_NAME.fullmatch(name)]
         for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
             checkpoint = self._value(Checkpoint, f"checkpoints/{file.stem}")
             by_digest.setdefault(file.stem.split("-")[0], {})[checkpoint.label] = checkpoint
@@ -56,7 +57,7 @@ class NamedStore:
     @cached_property
     def settings(self) -> dict[str, Settings]:
         """Return settings by digest."""
-        stems = (file.stem for file in (self.path / "settings").glob("*.json"))
+        stems = names_in(self.path / "settings", ".json")
         return {stem: self._value(Settings, f"settings/{stem}") for stem in stems if DIGEST.fullmatch(stem)}
 
     def _value(self, kind: type[V], name: str) -> V:
@@ -96,8 +97,7 @@ class NamedStore:
     @cached_property
     def task_meta(self) -> dict[str, TaskMeta]:
         """Return name, kind, metric, average ... of tasks, by fingerprint."""
-        stems = (file.stem for file in (self.path / "tasks").glob("*.parquet"))
-        names = [stem for stem in stems if DIGEST.fullmatch(stem)]
+        names = [name for name in names_in(self.path / "tasks", ".parquet") if DIGEST.fullmatch(name)]
         return {name: task_meta_of(self.files.read_table(f"tasks/{name}").meta) for name in names}
 
     def task(self, fingerprint: str) -> Task:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from harness.errors import DamagedFile
 from harness.metrics.samples import SampleColumns
 from harness.store.choice_cells import CELL_NAME
-from harness.store.files import StoreFiles
+from harness.store.files import StoreFiles, names_in
 from harness.types.json import Json, JsonObject
 
 
@@ -58,8 +58,8 @@ class SampleCells:
 
     def names(self) -> set[str]:
         """Return the names of all complete cells; opens no file."""
-        sealed = (seal.parent.name for seal in (self.files.path / "samples").glob("*/seal.json"))
-        return {name for name in sealed if CELL_NAME.fullmatch(name)}
+        named = filter(CELL_NAME.fullmatch, names_in(self.files.path / "samples"))
+        return {name for name in named if self.has(name)}
 
     def has(self, name: str) -> bool:
         """Return whether a cell is complete; one look-up, opens no file."""
@@ -67,8 +67,8 @@ class SampleCells:
 
     def parts(self, name: str) -> list[str]:
         """Return the names of the parts of a cell, in order."""
-        files = (self.files.path / _folder(name)).glob("*.parquet")
-        return [f"{_folder(name)}/{file.stem}" for file in sorted(files) if PART_NAME.fullmatch(file.stem)]
+        names = names_in(self.files.path / _folder(name), ".parquet")
+        return [f"{_folder(name)}/{part}" for part in sorted(names) if PART_NAME.fullmatch(part)]
 
     def add(self, name: str, rows: Sequence[Drawn]) -> None:
         """Write more samples of a cell as a part; the caller holds its lock."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.store.choice_cells import CELL_NAME, Records
-from harness.store.files import StoreFiles
+from harness.store.files import StoreFiles, names_in
 from harness.types import Floats, Ints
 
 BYTES = 8  # of a token, before compression: its id and its log-probability
@@ -60,7 +60,7 @@ class TokenCells:
 
     def names(self) -> set[str]:
         """Return the names of the cells that have them; opens no file."""
-        stems = (file.stem for file in (self.files.path / "tokens").glob("*.parquet"))
+        stems = names_in(self.files.path / "tokens", ".parquet")
         return {stem for stem in stems if CELL_NAME.fullmatch(stem)}
 
     def has(self, name: str) -> bool:

@@ -68,7 +68,7 @@ def trend(curve: Curve, *, level: float = 0.9, seed: int = 0) -> Trend:
         vertex=bent.vertex,
         linearity=interval(linearity),
         breakthroughness=interval(breakthroughness),
-        tests=_of_documents(curve, bent, drawn) if known else (over_runs, _inside(curve, bent, bent.p), np.nan),
+        tests=_of_documents(curve, bent, drawn) if known else (over_runs, _turn_of_residuals(curve, bent), np.nan),
         over_runs=over_runs,
     )
 
@@ -78,8 +78,31 @@ def _of_documents(curve: Curve, bent: Quadratic, drawn: Floats) -> tuple[float, 
     rho = spearman(curve.x, drawn)
     direction = min(2 * min((rho <= 0).mean(), (rho >= 0).mean()) + 1 / len(drawn), 1.0)
     curvature = _p(bent.u.value, curve.error(np.linalg.pinv(parabola(curve.x))[0]))
-    turn = _inside(curve, bent, max(curvature, _arms(curve, bent.u.value)))
+    turn = _inside(curve, bent, max(curvature, _arms(curve, bent.u.value, _rise_over_documents)))
     return float(direction), turn, _reversal(curve)
+
+
+def _turn_of_residuals(curve: Curve, bent: Quadratic) -> float:
+    """Return the p of a U-shape whose errors are those of runs around the parabola; NaN if these are unknown."""
+    from scipy.stats import t
+
+    dof = len(curve.x) - 3
+    if dof < 1:
+        return float("nan")
+    residuals = curve.y - parabola(curve.x) @ [bent.u.value, bent.v, bent.w]
+    error = float(np.sqrt(2 * (residuals**2).sum() / dof))
+
+    def p(curve: Curve, start: int, end: int, sign: float) -> float:
+        rise = sign * float(curve.y[end] - curve.y[start])
+        return float(t.sf(rise / error, dof)) if error else float(rise <= 0)
+
+    return _inside(curve, bent, max(bent.p, _arms(curve, bent.u.value, p)))
+
+
+def _rise_over_documents(curve: Curve, start: int, end: int, sign: float) -> float:
+    """Return the p of the hypothesis that a curve does not rise (sign 1) or fall (-1) between two runs."""
+    rise, error = curve.step(start, end)
+    return _p(sign * rise, error, one_sided=True)
 
 
 def _inside(curve: Curve, bent: Quadratic, p: float) -> float:
@@ -96,16 +119,16 @@ def _p(value: float, error: float, *, one_sided: bool = False) -> float:
     return float(norm.sf(value / error) if one_sided else 2 * norm.sf(abs(value) / error))
 
 
-def _arms(curve: Curve, u: float) -> float:
-    """Return the p of a missing arm of a U-shape: the ends against the extreme between them.
+def _arms(curve: Curve, u: float, p_of: Callable[[Curve, int, int, float], float]) -> float:
+    """Return the p of a missing arm of a U-shape: the ends against the extreme between them, each tested by `p_of`.
 
     Curvature alone does not show a U-shape, because a curve that levels off has it, too (Simonsohn 2018). p is
     corrected for the M - 2 possible positions of the extreme.
     """
-    sign = np.sign(u)
+    sign = float(np.sign(u))
     between = 1 + int(np.argmin(sign * curve.y[1:-1]))
-    rises = (curve.step(between, end) for end in (0, len(curve.y) - 1))
-    return min(max(_p(sign * rise, error, one_sided=True) for rise, error in rises) * (len(curve.y) - 2), 1.0)
+    arms = (p_of(curve, between, end, sign) for end in (0, len(curve.y) - 1))
+    return min(max(arms) * (len(curve.y) - 2), 1.0)
 
 
 def _reversal(curve: Curve) -> float:

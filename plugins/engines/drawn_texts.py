@@ -1,12 +1,16 @@
 """From drawn tokens to texts, by one rule for all engines.
 
 Special tokens are left out of a text. A stop text that is a special token is therefore never found in it, and ends a
-text as its token. Of generation_config.json only EOS applies: texts are drawn from the distribution of the model.
+text as its token. If a stop text has a special token beside other characters (`<|im_end|>` and a line break), the stop
+texts of its request are searched in the text with special tokens. Of generation_config.json only EOS applies: texts are
+drawn from the distribution of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,60 @@ HARMLESS = {  # keys of generation_config.json: tokens, lengths, and those that 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
     """Return the ids of the special tokens of a transformers tokenizer by their texts."""
     return {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+class Stops:
+    """The stop texts of requests, as the tokens of one tokenizer end them."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.special = {
+            text: i for text, i in special_tokens(tokenizer).items() if vocabulary is None or i < vocabulary
+        }
+        self._mixed: dict[tuple[str, ...], bool] = {}
+
+    def tokens(self, stops: tuple[str, ...]) -> list[int]:
+        """Return the tokens that are stop texts."""
+        return [self.special[stop] for stop in stops if stop in self.special]
+
+    def are_mixed(self, stops: tuple[str, ...]) -> bool:
+        """Return whether a stop text has a special token beside other characters."""
+        if stops not in self._mixed:
+            longer = [stop for stop in stops if stop not in self.special]
+            self._mixed[stops] = any(token in stop for stop in longer for token in self.special)
+        return self._mixed[stops]
+
+    def end(self, ids: Sequence[int], stops: tuple[str, ...]) -> bool:
+        """Return whether the text of tokens contains a stop text."""
+        skips = not self.are_mixed(stops)
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skips, clean_up_tokenization_spaces=False)
+        return any(stop in text for stop in stops)
+
+    def text_of(self, prompt: Sequence[int], ids: Sequence[int], stops: tuple[str, ...]) -> str:
+        """Return the text of tokens drawn after a prompt, up to the first of its stop texts."""
+        if not self.are_mixed(stops):
+            return before_stops(text_after(self.tokenizer, prompt, ids), stops)
+        parts = list(self._parts(prompt, ids))
+        left, text = len(before_stops("".join(part for part, _ in parts), stops)), ""
+        for part, is_special in parts:
+            text += "" if is_special else part[: max(left, 0)]
+            left -= len(part)
+        return text
+
+    def _parts(self, prompt: Sequence[int], ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
+        """Yield the text of each special token, and of the tokens between them; each with whether it is special."""
+        begin = 0
+        for is_special, run in groupby(ids, lambda i: i in self._contents):
+            tokens = list(run)
+            if is_special:
+                yield "".join(self._contents[i] for i in tokens), True
+            else:
+                yield text_after(self.tokenizer, [*prompt[-BEFORE:], *ids[:begin]], tokens), False
+            begin += len(tokens)
+
+    @cached_property
+    def _contents(self) -> dict[int, str]:
+        return {i: text for text, i in self.special.items()}
 
 
 def text_after(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness import EngineError, OutOfMemory, Sample, SampleRequest
 from harness.engines import common_prefix
-from harness_plugins.engines.drawn_texts import before_stops, special_tokens, text_after
+from harness_plugins.engines.drawn_texts import Stops
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.packing import LEAST_SHARED
 
@@ -43,9 +43,8 @@ class Ends:
     """Stopping criterion: records where each row of a batch (b,) ends, and why."""
 
     def __init__(self, draws: Sequence[Draw], tokenizer: Any, eos: frozenset[int]) -> None:
-        self.draws, self.tokenizer = draws, tokenizer
-        special = special_tokens(tokenizer)
-        self.eos = [eos | {special[stop] for stop in draw.request.stop if stop in special} for draw in draws]
+        self.draws, self.stops = draws, Stops(tokenizer)
+        self.eos = [eos.union(self.stops.tokens(draw.request.stop)) for draw in draws]
         self.begin = len(draws[0].request.prompt)
         self.ends = [0] * len(draws)
         self.finish = ["length"] * len(draws)
@@ -70,14 +69,14 @@ class Ends:
         if not draw.request.stop:
             return False
         longest = 4 * max(map(len, draw.request.stop)) + 4
-        text = self.tokenizer.decode(ids[-longest:].tolist(), skip_special_tokens=True)
-        return any(stop in text for stop in draw.request.stop)
+        is_over: bool = self.stops.end(ids[-longest:].tolist(), draw.request.stop)
+        return is_over
 
     def sample(self, row: int, ids: Sequence[int]) -> Sample:
         """Return a finished sample from its row of tokens."""
         draw = self.draws[row]
         drawn = tuple(ids[self.begin : self.begin + self.ends[row]])
-        text = before_stops(text_after(self.tokenizer, draw.request.prompt, drawn), draw.request.stop)
+        text = self.stops.text_of(draw.request.prompt, drawn, draw.request.stop)
         return Sample(draw.request.key, draw.index, draw.seed, text, drawn, self.finish[row])
 
 

@@ -29,7 +29,8 @@ def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) ->
     try:
         model, loading_info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
     except Exception as error:  # transformers raises errors of many libraries
-        raise EngineError(f"{folder} does not load in transformers: {error}") from error
+        why = error if " " in str(error) else f"{type(error).__name__}: {error}"  # "101" says nothing
+        raise EngineError(f"{folder} does not load in transformers: {why}") from error
     _check_names(folder, loading_info)
     _check_ties(folder, model)
     return model.eval()

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 from harness_plugins.engines.regex_proofs import NotProvenError, RegexFacts, facts_of
@@ -36,7 +35,8 @@ ALIKE = {
     "BertNormalizer",
 }  # these change ASCII characters one by one
 Chars = frozenset[str]
-MOST_KNOWN = 2**18  # largest number of words in the cache
+BYTE_SPACE = "Ġ"  # what byte-level tokenizers write for a space
+DROPS_NOTHING = {"Split", "ByteLevel", "Digits", "Punctuation"}
 WORDS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # these drop spaces and split there
 
 
@@ -44,12 +44,14 @@ WORDS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # these drop spac
 class Cuts:
     """The places where a text may be cut, and whether the space there is omitted from the second part.
 
-    A cut is before a single space, between one of the characters `before` and one of `after`.
+    A cut is before a single space, between one of the characters `before` and one of `after`. Tokens in `starts` begin
+    with a space; empty if it is not proven that these are the first tokens of words (`_starts`).
     """
 
     before: Chars
     after: Chars
     drops_space: bool = False
+    starts: frozenset[int] = frozenset()
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -61,42 +63,17 @@ class Cuts:
         """Split a text at all cuts; parts after a cut are without its space."""
         return self.pattern.split(text)
 
+    def free(self, words: Iterable[str]) -> list[str]:
+        """Return the words, texts without spaces, that may have a cut on both sides."""
+        before, after = self.before, self.after
+        return [word for word in words if word and word[0] in after and word[-1] in before]
+
     def last(self, text: str) -> int:
         """Return the last cut that is valid for any text that follows; 0 if there is none."""
         place = text.rfind(" ", 1, -1)
         while place > 0 and not (text[place - 1] in self.before and text[place + 1] in self.after):
             place = text.rfind(" ", 1, place)
         return max(place, 0)
-
-
-class PartEncoder:
-    """Encode texts word by word, each distinct word once; `encode` encodes complete texts."""
-
-    def __init__(self, cuts: Cuts, encode: Callable[[list[str]], list[list[int]]]) -> None:
-        self.cuts, self.encode = cuts, encode
-        self.known: dict[str, list[int]] = {}  # words after a cut, without its space
-
-    def encode_parts(self, texts: Sequence[str], *, first: bool) -> list[list[int]]:
-        """Encode the first parts of texts, or their later parts, which start at a cut."""
-        split = [self.cuts.split(text if first else text[1:]) for text in texts]
-        begins: Sequence[list[int]] = self._begins([words.pop(0) for words in split]) if first else [[]] * len(split)
-        self._learn(set(chain.from_iterable(split)))
-        ids = self.known.__getitem__
-        return [[*begin, *chain.from_iterable(map(ids, words))] for begin, words in zip(begins, split, strict=True)]
-
-    def _begins(self, words: Sequence[str]) -> list[list[int]]:
-        """Encode the first words of texts."""
-        listed = sorted(set(words))
-        ids = dict(zip(listed, self.encode(listed), strict=True))
-        return [ids[word] for word in words]
-
-    def _learn(self, words: set[str]) -> None:
-        """Encode new words and cache them; the size of the cache is limited."""
-        if len(self.known) > MOST_KNOWN:
-            self.known.clear()
-        listed = list(words - self.known.keys())
-        alone = listed if self.cuts.drops_space else [f" {word}" for word in listed]
-        self.known.update(zip(listed, self.encode(alone), strict=True))
 
 
 def find_cuts(tokenizer: str) -> Cuts | None:
@@ -109,7 +86,7 @@ def find_cuts(tokenizer: str) -> Cuts | None:
         before, after = _free_of_added(steps["added_tokens"], normalizer)
     except NotProvenError:
         return None
-    return Cuts(before, after, normalizer.prepends)
+    return Cuts(before, after, normalizer.prepends, _starts(steps, normalizer))
 
 
 @dataclass(frozen=True)
@@ -204,3 +181,19 @@ def _free_of_added(added: Sequence[Mapping[str, Any]], normalizer: _Normalizer) 
             changes = token["normalized"] and normalizer.changes
             chars -= set(PRINTABLE) if changes and not char.isascii() else {char, char.lower(), char.upper()}
     return frozenset(before), frozenset(after)
+
+
+def _starts(steps: Mapping[str, Any], normalizer: _Normalizer) -> frozenset[int]:
+    """Return the tokens that begin with a space if every word of printable ASCII has such a token first; else none.
+
+    No step may drop a space, and the vocabulary must contain its mark, so that the first token begins with it.
+    """
+    model, splitters = steps["model"], _listed(steps["pre_tokenizer"], "pretokenizers")
+    kinds = [step["type"] for step in splitters]
+    mark = SPACE if normalizer.marks or kinds == ["Metaspace"] else BYTE_SPACE
+    drops = any(step.get("behavior") == "Removed" for step in splitters)
+    known = mark == SPACE or (kinds.count("ByteLevel") == 1 and set(kinds) <= DROPS_NOTHING)
+    affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    if model["type"] != "BPE" or affixes or drops or not known or mark not in model["vocab"]:
+        return frozenset()
+    return frozenset(number for token, number in model["vocab"].items() if token.startswith(mark))

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from harness_plugins.engines.text_cuts import PartEncoder, find_cuts
+from harness_plugins.engines.text_cuts import find_cuts
+from harness_plugins.engines.word_cache import PartEncoder
 
 ENCODERS = ("__call__", "_call_one", "_encode_plus", "_batch_encode_plus", "prepare_for_tokenization")
 

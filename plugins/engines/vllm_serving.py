@@ -13,7 +13,7 @@ from importlib.metadata import version
 from math import inf
 from typing import Any
 
-from harness_plugins.engines.drawn_texts import before_stops, special_tokens, text_after
+from harness_plugins.engines.drawn_texts import Stops
 from harness_plugins.engines.vllm_asks import (
     WAYS,
     Answer,
@@ -188,13 +188,13 @@ class Vllm:
         for (request, index), output in self.run(draws, self._sample_params):
             (completion,) = output.outputs
             ids = tuple(completion.token_ids)
-            text = before_stops(text_after(self.engine.tokenizer, request.prompt, ids), request.stop)
+            text = self._stops.text_of(request.prompt, ids, request.stop)
             yield request.key, index, text, ids, completion.finish_reason
 
     @cached_property
-    def _special(self) -> dict[str, int]:
-        """Return the special tokens that the model can draw."""
-        return {text: i for text, i in special_tokens(self.engine.tokenizer).items() if i < self.vocabulary}
+    def _stops(self) -> Stops:
+        """Return the stop texts as special tokens that the model can draw."""
+        return Stops(self.engine.tokenizer, self.vocabulary)
 
     def _sample_params(self, draw: Any) -> Any:
         from vllm import SamplingParams
@@ -205,8 +205,8 @@ class Vllm:
             top_p=request.top_p,
             max_tokens=min(request.max_tokens, self.max_length - len(request.prompt)),
             stop=list(request.stop),
-            stop_token_ids=[self._special[stop] for stop in request.stop if stop in self._special],
-            skip_special_tokens=True,
+            stop_token_ids=self._stops.tokens(request.stop),
+            skip_special_tokens=not self._stops.are_mixed(request.stop),
             seed=request.seed + index,
         )
 

@@ -58,10 +58,12 @@ class LocalPool:
         for pipe in wait(list(pipes)):
             worker = pipes[pipe]
             try:
-                yield Event(worker, *self.children[worker].receive())
+                event = Event(worker, *self.children[worker].receive())
             except ChildDied as error:
+                event = Event(worker, "lost", str(error))
+            if event.kind == "lost":
                 self.children.pop(worker).stop()
-                yield Event(worker, "lost", str(error))
+            yield event
 
     def stop(self) -> None:
         """End all processes."""

@@ -6,6 +6,7 @@ while the others continue. All nodes need the same environment, and the store an
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -13,10 +14,11 @@ from typing import Any
 
 from harness import SuiteError, UsageError
 from harness.engines import how_to_install
-from harness.errors import StoreError
+from harness.errors import HarnessError, StoreError
 from harness.executors import Event, Orders, Sweep, Worker, WorkerSpec, drive, expect_workers
 
 ENDS = {"done", "fatal"}  # the last event of an order
+ANSWERS = 30.0  # seconds in which a cluster accepts a connection
 PAUSE = 1.0  # seconds between queries of Ray
 
 
@@ -25,11 +27,17 @@ class RayWorker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.said: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self.worker = Worker(spec, lambda kind, content: self.said.put((kind, content)))
+        self.spec = spec
+        self.worker: Worker | None = None
 
     def ready(self) -> Iterator[tuple[str, Any]]:
-        """Report that the actor has started."""
-        yield "ready", None
+        """Start the worker, and report that it is ready or why it is lost."""
+        try:
+            self.worker = Worker(self.spec, lambda kind, content: self.said.put((kind, content)))
+        except HarnessError as error:
+            yield "lost", str(error)
+        else:
+            yield "ready", None
 
     def do(self, orders: Orders) -> Iterator[tuple[str, Any]]:
         """Carry out orders in a thread, and yield its events."""
@@ -45,7 +53,8 @@ class RayWorker:
 
     def _do(self, orders: Orders) -> None:
         try:
-            self.worker.do(orders)
+            if self.worker is not None:
+                self.worker.do(orders)
         except StoreError as error:
             self.said.put(("fatal", str(error)))
         except BaseException as error:  # without an event, the sweep would wait forever
@@ -84,20 +93,40 @@ class RayPool:
 
     def _next(self, worker: int, stream: Any) -> Iterator[Event]:
         try:
-            yield Event(worker, *self.ray.get(next(stream)))
+            event = Event(worker, *self.ray.get(next(stream)))
         except StopIteration:
             if self.streams.get(worker) is stream:
                 del self.streams[worker]
+            return
         except self.ray.exceptions.RayError as error:
+            event = Event(worker, "lost", str(error).strip())
+        if event.kind == "lost":
             del self.streams[worker]
             self.ray.kill(self.actors.pop(worker))
-            yield Event(worker, "lost", str(error).strip())
+        yield event
 
     def stop(self) -> None:
         """End all actors."""
         for actor in self.actors.values():
             self.ray.kill(actor)
         self.actors.clear()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster; without `address`, start one. Raises UsageError if none answers.
+
+    Ray itself tries to connect for minutes, and then ends the process.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=ANSWERS).close()
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    except (OSError, OverflowError) as error:  # a ConnectionError of Ray is an OSError
+        raise UsageError(
+            f"no Ray cluster answers at --address {address} ({error}); start one with ray start --head, or leave "
+            "--address out to start one on this machine"
+        ) from error
 
 
 def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: str | None) -> None:
@@ -108,7 +137,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus_per_worker: int, address: st
         raise UsageError(f"the executor ray needs Ray, not installed here: {how_to_install('ray')}") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        _connect(ray, address)
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0)) // gpus_per_worker
         n = expect_workers(workers, range(gpus))

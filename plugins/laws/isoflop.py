@@ -16,6 +16,8 @@ from harness_plugins.laws.loss import Chinchilla
 if TYPE_CHECKING:
     import pandas as pd
 
+FARTHEST = 100.0  # largest ln L that may be a loss
+LARGEST = 300.0  # largest ln A: its square is a number of 64 bits, too
 CURVES = ("parabola", "akima")
 
 
@@ -182,10 +184,13 @@ def _lowest(surface: Callable[[Floats, Floats], Floats], curve: Curve) -> float:
 def _frontier(c: Floats, loss: Floats) -> dict[str, float]:
     """Fit L* = E + A C^-gamma to ln L* at ln C, (B,) each; without E for fewer than four budgets.
 
-    For a given gamma, E and A follow by least squares; gamma is searched in (0, 2).
+    For a given gamma, E and A follow by least squares; gamma is searched in (0, 2). Raises LawError for losses so far
+    from 1 that they are not numbers, as curves with noise of hardly any degree of freedom have.
     """
+    slope, level = np.polyfit(c, loss, 1)
+    if (np.abs(loss) > FARTHEST).any() or abs(level) > LARGEST:
+        raise LawError(f"isoflop: the lowest losses are exp({loss.min():.3g}) to exp({loss.max():.3g}), not numbers")
     if len(c) <= FEWEST:
-        slope, level = np.polyfit(c, loss, 1)
         return {"E": 0.0, "A": float(np.exp(level)), "gamma": float(-slope)}
     from scipy.optimize import minimize_scalar, nnls
 

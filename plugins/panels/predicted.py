@@ -41,7 +41,8 @@ def forecasts(data: ReportData) -> Panel | None:
     return Panel(
         title="Forecasts",
         about="Squares forecast the largest size from the smaller ones, triangles a model with ten times the compute, "
-        "with their intervals; circles are measurements. Pale forecasts abstain: their intervals are not "
+        "with their intervals; circles are measurements. Families are drawn side by side. Pale forecasts abstain: "
+        "their intervals are not "
         f"informative. {counted} of {len(known)} measured values lie in the 90 % interval of the other forecasts.",
         chart={"layer": forecast_layers()},
         rows=rows,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness import Panel, ReportData
 from harness.charts import COLOUR, CURVE, HELD_OUT, POINT, SCALES, X, over_decades, scaling_layers, tooltip, y_axis
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IDENTITY = ["task", "metric", "family", "label"]
 
@@ -32,12 +35,20 @@ def scaling(data: ReportData) -> Panel:
         rows.loc[own.index] = own
     return Panel(
         title="Score against scale",
-        about="Each point is a checkpoint, with its 95 % interval over documents. Diamonds were held out. " + drawn,
+        about=f"Each point is a checkpoint{_with_errors(points)}. Diamonds were held out. {drawn}",
         chart={"layer": scaling_layers()},
         rows=rows,
         controls=("task", "family", "x", "level"),
         decades=list(cut),
     )
+
+
+def _with_errors(points: pd.DataFrame) -> str:
+    """Say which of the measured points have intervals."""
+    known = (points["low"].notna() & points["high"].notna()).mean()
+    if known in (0, 1):
+        return ", with its 95 % interval over documents" if known else "; its error is unknown"
+    return f", with its 95 % interval over documents where it is known ({known:.0%} of the points)"
 
 
 def _lines(colour: dict[str, Any], tooltip: list[dict[str, Any]], title: str) -> dict[str, Any]:
@@ -73,26 +84,40 @@ def _faceted() -> dict[str, Any]:
 
 
 def choices(data: ReportData) -> Panel | None:
-    """Return the mean log-probability of the gold choice and of the wrong choices against scale."""
+    """Return the mean log-probability of the gold and of the wrong choices of final checkpoints against scale."""
     if not len(data.choices):
         return None
     colour = {"field": "choice", "type": "nominal", "title": "Choice", "legend": {"orient": "bottom"}}
-    chart = _lines(colour, tooltip("label", "choice", "x", "value"), "Mean log-probability (nats)")
-    chart["encoding"]["strokeDash"] = {
-        "field": "family",
-        "type": "nominal",
-        "title": "Family",
-        "legend": {"orient": "bottom"},
+    points = _lines(colour, tooltip("label", "choice", "x", "value"), "Mean log-probability (nats)")["encoding"]
+    stroke = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeColor": "#888888", "symbolStrokeWidth": 2}
+    legend = {"orient": "bottom", "columns": 4, **stroke}
+    dash = {"field": "family", "type": "nominal", "title": "Family", "legend": legend}
+    chart = {
+        "layer": [
+            {"mark": "line", "encoding": {**points, "strokeDash": dash}},
+            {"mark": {"type": "point", "size": 45, "filled": True, "opacity": 1}, "encoding": points},
+        ]
     }
     return Panel(
         title="Log-probability of each choice",
-        about="Mean over documents of the log-probability of the gold choice and of the wrong choices, ranked within "
-        "each document. Accuracy depends on their differences: it rises only where the gold choice gains on the best "
-        "wrong one.",
+        about="Final checkpoints of each size. Mean over documents of the log-probability of the gold choice and of "
+        "the wrong choices, ranked within each document. Accuracy depends on their differences: it rises only where "
+        "the gold choice gains on the best wrong one.",
         chart=chart,
-        rows=data.choices,
+        rows=_of_finals(data),
         controls=("task", "family", "x"),
     )
+
+
+def _of_finals(data: ReportData) -> pd.DataFrame:
+    """Return the choices of final checkpoints; of all checkpoints if every family has one size."""
+    from harness.points import ends
+
+    shown = data.points[data.points["shown"]]
+    finals = shown[ends(shown, "task")]
+    if finals.groupby(["task", "family"])["label"].nunique().max() < 2:
+        return data.choices
+    return data.choices.merge(finals[["task", "label"]].drop_duplicates())
 
 
 @harness.hookimpl

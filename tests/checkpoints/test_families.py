@@ -174,9 +174,64 @@ def test_a_folder_with_a_checkpoint_is_a_family(host: PluginHost):
     assert complete(*locate(checkpoint)).params == 59552
 
 
+@pytest.mark.parametrize("name", ["at@step", "co:lon", "sp ace ü"])
+def test_a_folder_is_found_whatever_its_name(tmp_path, host: PluginHost, name):
+    """The part of a path after @ or : was taken for steps or sizes."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text("{}")
+    (checkpoint,) = select(str(tmp_path / name), host)
+    assert checkpoint.source == str(tmp_path / name)
+
+
+def test_a_family_file_may_name_folders_of_adapters(tmp_path):
+    """They were said to lack config.json."""
+    for folder, file, content in (
+        ("base", "config.json", {}),
+        ("lora-7", "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "../base"}),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text(json.dumps(content))
+    family = load_family(write_family(tmp_path, 'source = "lora-{step}"\nstep = 7\n[sizes.a]'))
+    checkpoint, folder = locate(family.checkpoints[0])
+    assert (checkpoint.label, checkpoint.adapter) == ("mine:a@7", str(tmp_path / "lora-7"))
+    assert checkpoint.source == str(folder) == str(tmp_path / "base")
+
+
+def test_a_family_file_with_a_byte_order_mark_is_read(tmp_path):
+    assert load_family(write_family(tmp_path, '\ufeffsource = "x"\n[sizes.a]')).checkpoints[0].size == "a"
+
+
+def test_a_table_of_steps_with_other_keys_is_refused(tmp_path):
+    """Checkpoints had no tokens, and no FLOPs, without a word."""
+    path = write_family(tmp_path, 'source = "x"\nstep = 7\n[sizes.a]\ntokens = { step-7 = 5 }')
+    with pytest.raises(FamilyError, match="size a: tokens has the step step-7; expected whole numbers"):
+        load_family(path)
+
+
+def test_a_missing_part_of_weights_without_an_index_is_named(tmp_path):
+    save_file({"x": np.zeros(2)}, tmp_path / "model-00001-of-00003.safetensors")
+    save_file({"y": np.zeros(2)}, tmp_path / "model-00003-of-00003.safetensors")
+    with pytest.raises(FamilyError, match="lacks model-00002-of-00003.safetensors; copy it again"):
+        weight_files(tmp_path)
+
+
+def test_a_damaged_download_is_deleted_before_it_is_repeated(tmp_path):
+    """`copy it again` does not help: the hub's client takes the file for complete."""
+    blob = tmp_path / "blobs" / "1234"
+    blob.parent.mkdir()
+    blob.write_bytes(b"")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(blob)
+    again = f"delete {blob} and download it again"
+    with pytest.raises(FamilyError, match=again):
+        tensor_shapes(tmp_path / "model.safetensors")
+    with pytest.raises(FamilyError, match=again):
+        measure(tmp_path)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     path = write_family(tmp_path, "source = 'nowhere'\n[sizes.a]\n")
-    with pytest.raises(FamilyError, match="no config.json in .*nowhere"):
+    with pytest.raises(FamilyError, match="no config.json or adapter_config.json in .*nowhere"):
         locate(load_family(path).checkpoints[0])
 
 

@@ -209,7 +209,7 @@ def test_names_of_families_reach_a_terminal_as_escapes(tmp_path):
     for output in (result.stderr, run("compare", tmp_path / "s").output, run("check", tmp_path / "s").output):
         assert printable(output, lines=True) == output
     assert "odd:[bold]\\x1b[2J\\x9b nano_job" in result.stderr
-    assert "odd:\\u202e: no config.json in " in result.stderr
+    assert "odd:\\u202e: no config.json or adapter_config.json in " in result.stderr
 
 
 def test_fit_predict_and_files(tmp_path, nano_store: PointStore):

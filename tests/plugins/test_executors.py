@@ -19,8 +19,17 @@ from harness.evaluation.schedule import Schedule, Work
 from harness.evaluation.suite import Progress
 from harness.evaluation.sweep import _Drive
 from harness.evaluation.workers import Event
+from harness.host import load_plugins
 from harness_plugins.executors import local_pool
 
+ENGINE = """
+import harness
+from harness.testing import inspect_fake, open_fake
+
+@harness.hookimpl
+def register_engines(register):
+    register("mine", open_fake, inspect_fake)
+"""
 TASKS = ["nano_addition", "nano_job", "nano_saying"]
 
 
@@ -42,6 +51,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     store = tmp_path_factory.mktemp("alone") / "store"
     harness.evaluate(["aster:w32l2"], TASKS, store, limit=20).check()
     return rows_of(store)
+
+
+class Noted(Progress):
+    """Keeps the notes of a plan."""
+
+    def start(self, plan: Plan) -> None:
+        self.notes = list(plan.notes)
 
 
 class Kills(Progress):
@@ -101,14 +117,17 @@ def test_two_local_workers_render_conversations_and_keep_tokens_as_one_process_d
     assert all(settings.chat_template and settings.system_prompt for settings in two.settings.values())
 
 
+def expect_ray() -> None:
+    """Skip the test without Ray, unless it is required."""
+    if os.environ.get("HARNESS_REQUIRE_DATA") != "1":
+        pytest.importorskip("ray")
+
+
 def ray_cluster() -> Any:
-    """Return a Ray cluster of two nodes of one CPU on this machine; skip without Ray, unless it is required."""
-    try:
-        from ray.cluster_utils import Cluster
-    except ImportError:
-        if os.environ.get("HARNESS_REQUIRE_DATA") == "1":
-            raise
-        pytest.skip("ray is not installed")
+    """Return a Ray cluster of two nodes of one CPU on this machine."""
+    expect_ray()
+    from ray.cluster_utils import Cluster
+
     quickly = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
     head = {"num_cpus": 1, "object_store_memory": 2**27, "_system_config": quickly, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -154,6 +173,23 @@ def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, m
         harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_workers_without_a_plugin_of_the_sweep_say_so_in_one_line(tmp_path, executor):
+    """The end of a traceback was printed."""
+    if executor == "ray":
+        expect_ray()
+    (tmp_path / "mine.py").write_text(ENGINE)
+    registries = load_plugins([str(tmp_path / "mine.py")])
+    (tmp_path / "mine.py").unlink()
+    arguments = {"engine": "mine", "executor": executor, "executor_options": {"workers": 1}, "registries": registries}
+    with pytest.raises(SuiteError) as raised:
+        harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=2, **arguments)
+    why = f"plugin 'mine' does not load: there is no file {tmp_path / 'mine.py'}; correct it, or disable it with"
+    assert str(raised.value) == f"all workers failed; the last output of the first was: {why} -p no:mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -168,6 +204,16 @@ def test_workers_that_cannot_start_end_the_sweep_with_what_they_said(tmp_path, m
 def test_what_an_executor_cannot_do_is_a_usage_error(tmp_path, arguments, message):
     with pytest.raises(UsageError, match=message):
         harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=5, **arguments)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999", "auto"])
+def test_an_address_without_a_ray_cluster_is_an_error_at_once(tmp_path, address):
+    """Ray tried to connect for minutes, and ended the process."""
+    expect_ray()
+    arguments = {"limit": 2, "executor": "ray", "executor_options": {"workers": 1, "address": address}}
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at --address {address}"):
+        harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", **arguments)
 
 
 def test_a_plugin_of_this_process_alone_is_refused(tmp_path, fake_host):
@@ -186,6 +232,15 @@ def test_shards_do_every_checkpoint_once(tmp_path, fake_host):
         names += harness.open_store(tmp_path / shard[0]).cell_names()
     harness.evaluate(["aster:w32l2"], ["nano_job"], tmp_path / "all", **arguments).check()
     assert sorted(names) == sorted(harness.open_store(tmp_path / "all").cell_names())
+
+
+def test_shards_of_a_plan_with_a_failure_are_said_to_differ(tmp_path, fake_host):
+    """A checkpoint that one process could not read left others to no shard, and nothing said so."""
+    (tmp_path / "gone.toml").write_text('source = "gone"\n[sizes.a]')
+    arguments = {"limit": 2, "engine": "fake", "registries": fake_host, "progress": (told := Noted())}
+    families = ["aster:w32l2", str(tmp_path / "gone.toml")]
+    harness.evaluate(families, ["nano_job"], tmp_path / "s", shard="1/2", **arguments)
+    assert "run the command once more without --shard to compute what no shard had" in told.notes[-1]
 
 
 def test_a_worker_that_cannot_store_stops_the_sweep(tmp_path):

@@ -114,19 +114,44 @@ def test_settings_beside_the_weights_change_no_text_and_are_said(tmp_path, host,
         assert getattr(other.model.generation_config, name) == value
 
 
+def with_special(folder: Path, token: int) -> Path:
+    """Make a token of the tokenizer in a folder a special one, and return the folder."""
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    (content,) = (text for text, i in tokenizer["model"]["vocab"].items() if i == token)
+    added = {"id": token, "content": content, "special": True}
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | added)
+    file.write_text(json.dumps(tokenizer))
+    return folder
+
+
 def test_a_stop_that_is_a_special_token_ends_a_text(tmp_path, host, engine, words):
     """Special tokens are left out of texts, so that <|im_end|> was never found."""
     (whole,) = engine.generate([SampleRequest("x", words, 16)])
-    folder, tokenizer = copied(host, tmp_path / "own", eos_token_id=0), tmp_path / "own" / "tokenizer.json"
-    found = json.loads(tokenizer.read_text())
-    (end,) = (i for token, i in found["model"]["vocab"].items() if token == ".")
-    found["added_tokens"].append({**found["added_tokens"][0], "id": end, "content": ".", "special": True})
-    tokenizer.write_text(json.dumps(found))
+    folder = copied(host, tmp_path / "own", eos_token_id=0)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    end = vocabulary["."]
+    with_special(folder, end)
     assert end in whole.ids
     with open_engine(CHECKPOINT, folder, max_length=64) as other:
         (cut,) = other.generate([SampleRequest("x", words, 16, stop=(".",))])
     assert (cut.ids, cut.finish) == (whole.ids[: whole.ids.index(end) + 1], "stop")
     assert cut.text == whole.text[: whole.text.index(".")]
+
+
+@pytest.mark.parametrize("form", ["{before}{special}{after}", "{special}{after}", "{before}{special}"])
+def test_a_stop_that_has_a_special_token_beside_other_text_ends_a_text(tmp_path, host, engine, words, form):
+    """`<|im_end|>` with a line break was never found, because special tokens are left out of texts."""
+    (whole,) = engine.generate([SampleRequest("x", words, 16)])
+    folder = copied(host, tmp_path / "own", eos_token_id=0)
+    end = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["."]
+    with_special(folder, end)
+    place, before, after = whole.ids.index(end), *whole.text.split(".")[:2]
+    stop = form.format(before=before[-1], special=".", after=after[:1])
+    with open_engine(CHECKPOINT, folder, max_length=64) as other:
+        (cut,) = other.generate([SampleRequest("x", words, 16, stop=("nowhere", stop))])
+    assert (cut.ids, cut.finish) == (whole.ids[: place + (2 if "{after}" in form else 1)], "stop")
+    assert cut.text == (before[:-1] if "{before}" in form else before)
 
 
 def test_ends_of_texts_are_those_of_the_checkpoint_that_was_swapped_in(tmp_path, host, engine, words):

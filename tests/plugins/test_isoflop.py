@@ -9,7 +9,7 @@ import pytest
 from harness import LawError, UsageError
 from harness.fitting.fit import fit
 from harness.testing import check_law
-from harness_plugins.laws.isoflop import IsoFlop
+from harness_plugins.laws.isoflop import IsoFlop, _frontier
 from harness_plugins.laws.isoflop_curves import curves, exponent, minimum
 from tests.reproductions.targets import read
 
@@ -150,3 +150,11 @@ def test_a_budget_without_a_best_size_is_an_error_of_the_exponent():
         exponent(flops, np.where(flops > 9e19, np.nan, best))
     with pytest.raises(LawError, match="2 of 5 budgets"):
         exponent(flops, best, np.array([0.1, np.nan, 0.1, 0.0, 0.1]))
+
+
+def test_noise_of_one_degree_of_freedom_does_not_end_a_fit():
+    """The back-test of a published table ended in a ValueError on infinite values, after two RuntimeWarnings."""
+    budgets = np.array([40.0, 42.0, 44.0, 46.0])
+    for count in (3, 4):
+        with pytest.raises(LawError, match=r"the lowest losses are exp.* not numbers"):
+            _frontier(budgets[:count], -800.0 * budgets[:count])

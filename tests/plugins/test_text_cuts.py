@@ -108,7 +108,10 @@ def test_a_task_has_the_same_ids_in_parts_as_whole(tokenizer, seed):
     assert found.joined == whole.joined
     prompts = [[move_spaces(*doc.prompt(k)) for k in range(len(doc.choices))] for doc in task.docs]
     texts = [text for doc in prompts for context, rest in doc for text in (context, context + rest)]
-    assert encode_in_parts(prompts, tokenizer) == encode_whole(texts, tokenizer)
+    ids, ids_of_texts = encode_in_parts(prompts, tokenizer), encode_whole(texts, tokenizer)
+    assert all(ids.texts[context] == ids_of_texts[context] for doc in prompts for context, _ in doc)
+    assert all(ids.whole(prompt) == ids_of_texts["".join(prompt)] for doc in prompts for prompt in doc)
+    assert ids.continuations
 
 
 class Liar(ByteTokenizer):

@@ -203,3 +203,18 @@ def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointS
     assert (text["runs"], text["shape"]) == (10, "rises, not monotone")  # early steps of a larger size
     assert set(rows["emergence"]["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
     assert "corrected for 24 tests (bh)" in found.stdout
+
+
+def test_perplexities_that_only_fall_are_not_an_inverted_u():
+    """Without standard errors, the curvature of a curve that levels off was enough for a U-shape."""
+    flops = np.geomspace(6e16, 6e22, 6)
+    table = pd.DataFrame(
+        {"family": "a", "flops": flops, "params": np.sqrt(flops / 600), "ppl": 1e4 * (flops / 1e16) ** -0.5}
+    )
+    (curve,) = read_curves(table.assign(metric="ppl", value=-table["ppl"]), metric="ppl")
+    shown = trend(curve)
+    assert shown.tests[1] == 1
+    assert shown.shape(shown.tests, 0.1) == "rises"
+    turned = table.assign(metric="acc", value=[0.2, 0.4, 0.55, 0.62, 0.4, 0.19])
+    (curve,) = read_curves(turned, metric="acc")
+    assert trend(curve).shape(trend(curve).tests, 0.1) == "inverted U"

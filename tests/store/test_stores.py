@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +20,15 @@ from click.testing import CliRunner
 import harness
 from harness import DamagedFile, StoreError
 from harness.cli import main
+from harness.files import how_to_write, write_whole
+from harness.host import load_plugins
+from harness.store import files
 from harness.store.cells import Store
 from harness.store.check import check_store
-from harness.store.files import StoreFiles, pack_json, pack_table, unpack_json, unpack_table
+from harness.store.files import SCHEMA, StoreFiles, pack_json, pack_table, unpack_json, unpack_table
 from harness.store.identity import Settings
 from harness.store.points import PointStore
+from harness.testing import inspect_fake, open_fake
 from tests.conftest import REPOSITORY
 from tests.store.test_records import CELL, CHECKPOINT, SETTINGS, records
 from tests.store.test_records import store as store  # noqa: PLC0414  # a fixture
@@ -163,6 +171,25 @@ def test_the_command_check_prints_what_is_wrong(store: Store):
     result = CliRunner().invoke(main, ["check", str(store.path)])
     assert result.exit_code == 1
     assert f"settings/{SETTINGS.digest}.json | it is empty" in result.output
+    assert "sys.exit" not in result.output  # it was the last line
+
+
+def test_a_store_of_a_later_version_is_not_taken_for_a_damaged_one(store: Store, monkeypatch):
+    """`harness eval` replaced its mark, as if it were damaged."""
+    monkeypatch.setattr(files, "SCHEMA", SCHEMA + 1)
+    content = pack_json("store", {})
+    (store.path / "store.json").write_bytes(content)
+    monkeypatch.undo()
+    for create in (False, True):
+        with pytest.raises(StoreError, match=f"has schema {SCHEMA + 1}; this version reads 1 and 2; use the version"):
+            Store(store.path, create=create)
+    assert (store.path / "store.json").read_bytes() == content
+
+
+def test_a_link_to_a_folder_that_is_missing_is_said(tmp_path):
+    (tmp_path / "link").symlink_to("purged")
+    with pytest.raises(StoreError, match="no store can be made at .*link: purged, where it points, is missing; make"):
+        Store(tmp_path / "link", create=True)
 
 
 # --- schema 1 --------------------------------------------------------------------------------------------------------
@@ -227,3 +254,86 @@ def test_files_are_the_same_bytes_when_written_again(tmp_path):
     assert files.write_table("records/a", {"x": [1.0]}, {"b": 1}) == files.write_table(
         "records/a", {"x": [1.0]}, {"b": 1}
     )
+
+
+READ_ONLY = """
+import sys
+from pathlib import Path
+import harness
+from harness.host import load_plugins
+from harness.store.check import check_store
+from tests.store.test_stores import Fake
+
+path, host = Path(sys.argv[1]), load_plugins()
+host.add(Fake, "fake")
+
+def told(function, *arguments, **options):
+    try:
+        print(function(*arguments, **options))
+    except harness.HarnessError as error:
+        print(type(error).__name__, error)
+
+def evaluate(step):
+    arguments = {"limit": 2, "engine": "fake", "registries": host}
+    return harness.evaluate([f"aster:w32l2@{step}"], ["nano_job"], path, **arguments).written
+
+for folder in (path / "tasks", path / ".locks", path / "records"):
+    folder.chmod(0o555)
+told(evaluate, 1600)
+told(evaluate, 800)
+(path / "tasks").chmod(0o755)
+(path / ".locks").chmod(0o755)
+told(evaluate, 800)
+(path / "records").chmod(0o000)
+told(lambda: len(harness.open_store(path).cells()))
+told(check_store, path)
+(path / "records").chmod(0o755)
+told(evaluate, 800)
+"""
+
+
+class Fake:
+    """A plugin with the engine without a model."""
+
+    @staticmethod
+    @harness.hookimpl
+    def register_engines(register: harness.Register) -> None:
+        register("fake", open_fake, inspect_fake)
+
+
+@pytest.mark.soak
+def test_a_read_only_store_is_read_and_nothing_is_said_of_disk_space(tmp_path):
+    """Permissions were answered with `free disk space`, and folders that cannot be listed passed for empty ones."""
+    host = load_plugins()
+    host.add(Fake, "fake")
+    harness.evaluate(["aster:w32l2@1600"], ["nano_job"], tmp_path / "s", limit=2, engine="fake", registries=host)
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    command = [*(drop if os.geteuid() == 0 else []), sys.executable, "-c", READ_ONLY, str(tmp_path / "s")]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    permissions = "Permission denied; change the permissions of the folder and its files, or choose another folder"
+    whole, lock, record, *unlisted, again = ended.stdout.splitlines()
+    assert (whole, again) == ("0", "1")
+    assert lock.endswith(f".lock cannot be locked: {permissions}")
+    assert record.endswith(f".parquet cannot be written: {permissions}")
+    for line in unlisted:
+        assert line.endswith("records cannot be listed: Permission denied; change its permissions, or copy the store")
+    assert len(unlisted) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free disk space, or choose another folder"),
+        (errno.EROFS, "choose another folder, or mount the file system for writing"),
+        (errno.EACCES, "change the permissions of the folder and its files, or choose another folder"),
+        (errno.EIO, "choose another folder"),
+    ],
+)
+def test_an_error_of_writing_says_what_to_do_about_it(number, remedy):
+    assert how_to_write(OSError(number, "why")) == remedy
+
+
+def test_a_file_that_cannot_be_written_says_why(tmp_path):
+    with pytest.raises(StoreError, match="cannot be written: File name too long; choose a folder with a shorter path"):
+        write_whole(tmp_path / ("x" * 300), b"")

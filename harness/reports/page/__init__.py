@@ -93,8 +93,14 @@ def _about(data: ReportData) -> str:
     checkpoints = points["label"].nunique()
     return (
         f"{checkpoints} checkpoints of {families} {'family' if families == 1 else 'families'} on {tasks} "
-        f"{'task' if tasks == 1 else 'tasks'}. Error bars are 95 % intervals over documents."
+        f"{'task' if tasks == 1 else 'tasks'}. {_errors(points)}"
     )
+
+
+def _errors(points: pd.DataFrame) -> str:
+    if points["low"].notna().any():
+        return "Error bars are 95 % intervals over documents."
+    return "No standard errors are known, so that points have no error bars."
 
 
 def _controls(data: ReportData) -> list[Control]:

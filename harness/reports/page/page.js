@@ -54,6 +54,7 @@ function filled(node, asked) {
     const range = copy.scale.range === "category" ? (dark.matches ? data.dark : data.light) : copy.scale.range;
     const of = (family) => range[Math.max(0, data.families.indexOf(family)) % range.length];
     copy.scale = { ...copy.scale, domain: asked.families, range: asked.families.map(of) };
+    if (copy.legend) copy.legend = { ...copy.legend, columns: Math.min(copy.legend.columns || 4, asked.columns) };
   }
   return copy;
 }
@@ -69,7 +70,7 @@ function config() {
   return {
     background: "transparent", view: { stroke: line },
     axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft, gridOpacity: 0.6 },
-    legend: { labelColor: ink, titleColor: ink }, header: { labelColor: ink, titleColor: ink }, title: { color: ink },
+    legend: { labelColor: ink, titleColor: ink, layout: { bottom: { direction: "vertical", anchor: "start" } } }, header: { labelColor: ink, titleColor: ink }, title: { color: ink },
     text: { color: ink }, rule: { color: soft },
     range: { category: dark.matches ? data.dark : data.light },
   };
@@ -97,12 +98,14 @@ async function draw(name) {
   asked.metricLabel = metricOf(panel, rows, asked);
   asked.logY = panel.decades.includes(asked.task);
   asked.families = [...new Set(rows.map((row) => row.family).filter((family) => family != null))].sort();
+  const longest = Math.max(1, ...asked.families.map((family) => String(family).length));
   const figure = document.getElementById("figure-" + name), empty = document.getElementById("empty-" + name);
   empty.hidden = rows.length > 0; figure.hidden = !rows.length;
   panel.shown = rows;
   const details = document.querySelector("#panel-" + name + " details");
   if (details.open) document.getElementById("table-" + name).replaceChildren(table(rows));
   if (!rows.length) return;
+  asked.columns = Math.max(1, Math.floor((figure.clientWidth - 60) / (Math.min(5.5 * longest, 160) + 25)));  // as in legend_columns
   const spec = { ...filled(panel.spec, asked), datasets: undefined, data: { values: rows } };
   if (!spec.facet && !spec.hconcat && !spec.vconcat) { spec.width = "container"; spec.autosize = { type: "fit-x", contains: "padding" }; }
   if (views[name]) views[name].finalize();

@@ -1,0 +1,82 @@
+"""What figures show: families beside each other, metrics that cannot share an axis, names that fit the legend."""
+
+from __future__ import annotations
+
+import re
+from itertools import cycle, islice
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.charts import forecast_chart, scaling_chart, specification
+from harness.charts.layers import DASHES, LIGHT
+from harness.fitting.point_source import table_points
+from harness.reports.page import _about
+from harness.reports.report import collect
+from harness.store.points import PointStore
+from harness_plugins.panels.overview import heat_map, predictions
+from harness_plugins.panels.scaling import choices, scaling
+
+vl_convert = pytest.importorskip("vl_convert")
+
+
+def test_forecasts_of_families_with_equal_compute_do_not_hide_each_other():
+    """All families had the same place on the axis, so that only the last was seen."""
+    rows = pd.DataFrame({"family": ["a", "b", "c"], "label": "x", "flops": 1e18, "value": 0.5, "low": 0.4, "high": 0.6})
+    chart = forecast_chart(rows.assign(kind="forecast", verdict="", abstains=False))
+    svg = vl_convert.vegalite_to_svg(specification(chart))
+    marks = re.findall(r'aria-roledescription="point"[^>]*transform="translate\(([\d.]+),', svg)
+    places = sorted(map(float, marks))
+    assert np.diff(places) == pytest.approx([7, 7])
+
+
+def test_families_after_the_24th_do_not_look_like_others():
+    """The 25th family had the colour and the line of the first."""
+    looks = list(zip(islice(cycle(LIGHT), 48), map(tuple, islice(cycle(DASHES), 48)), strict=True))
+    assert len(set(looks)) == 48
+
+
+def test_long_names_of_families_get_fewer_columns_in_the_legend():
+    rows = pd.DataFrame({"family": ["a" * 40, "b"], "label": "x", "flops": 1e18, "value": 0.5, "low": 0.4, "high": 0.6})
+    spec = specification(scaling_chart(rows.assign(kind="measured")))
+    assert {layer["encoding"]["color"]["legend"]["columns"] for layer in spec["layer"]} == {2}
+
+
+@pytest.fixture(scope="module")
+def both() -> pd.DataFrame:
+    """Return accuracies and perplexities of two families, without standard errors."""
+    flops = np.geomspace(1e18, 1e22, 5)
+    rows = [{"family": f, "flops": flops, "params": np.sqrt(flops / 120)} for f in ("a", "b")]
+    table = pd.concat(map(pd.DataFrame, rows), ignore_index=True)
+    return table.assign(acc=0.2 + 0.02 * np.arange(10), ppl=np.geomspace(900, 5, 10))
+
+
+def test_perplexities_do_not_share_the_axes_and_colours_of_accuracies(both: pd.DataFrame):
+    """Accuracies were one colour of the heat map, and one point of the predictions, beside perplexities."""
+    data = collect(table_points(both), law="line", hold_out="largest")
+    cells = heat_map(data).rows.set_index("task")
+    assert cells["share"]["acc"].between(0, 1).all()
+    assert cells["share"]["ppl"].isna().all()
+    assert list(heat_map(data).rows["row"].unique()) == ["acc", "ppl"]
+    drawn = predictions(data)
+    assert drawn is not None
+    assert drawn.chart["facet"]["sort"] == ["scores from 0 to 1", "ppl"]
+    assert drawn.chart["resolve"] == {"scale": {"x": "independent", "y": "independent"}}
+    assert set(drawn.rows["chart"][drawn.rows["task"] == "ppl"]) == {"ppl"}
+
+
+def test_error_bars_that_are_unknown_are_not_announced(both: pd.DataFrame):
+    data = collect(table_points(both[["family", "flops", "params", "acc"]]), law="line", hold_out="largest")
+    assert "No standard errors are known" in _about(data)
+    assert "Each point is a checkpoint; its error is unknown. Diamonds" in scaling(data).about
+
+
+def test_choices_are_drawn_of_final_checkpoints(nano_store: PointStore):
+    """Early checkpoints of large sizes stood between late ones of small sizes, on one line."""
+    data = collect(nano_store, law="line", hold_out="largest", task="nano_birthplace")
+    panel = choices(data)
+    assert panel is not None
+    assert panel.rows["label"].str.endswith("@1600").all()
+    assert not data.choices["label"].str.endswith("@1600").all()
+    assert panel.chart["layer"][0]["encoding"]["strokeDash"]["legend"]["symbolType"] == "stroke"
