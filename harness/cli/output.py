@@ -28,7 +28,7 @@ from typing import TextIO, TypeVar
 
 import click
 
-from harness.errors import UsageError, choose
+from harness.errors import PluginError, UsageError, choose
 from harness.host.registries import Registries
 from harness.tables import Table, printable
 from harness.types import Json
@@ -213,7 +213,7 @@ def print_tables(
     if suffix is None and is_terminal():
         show_tables(chosen, screen(whole=whole), every_row=every_row)
     else:
-        answer(host.reporters[suffix or "md"](chosen))
+        answer(_rendered(host, suffix or "md", chosen))
     if output:
         write_tables(tables, host, output)
 
@@ -251,4 +251,13 @@ def write_tables(tables: Sequence[Table], host: Registries, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         for suffix in ("md", "csv"):
-            (folder / f"{table.name}.{suffix}").write_text(host.reporters[suffix]([table]), encoding="utf-8")
+            (folder / f"{table.name}.{suffix}").write_text(_rendered(host, suffix, [table]), encoding="utf-8")
+
+
+def _rendered(host: Registries, suffix: str, tables: Sequence[Table]) -> str:
+    """Return tables in a format; raise PluginError if it gives anything but text."""
+    text: object = host.reporters[suffix](list(tables))
+    if not isinstance(text, str):
+        origin = host.reporters.origin(suffix)
+        raise PluginError(f"{origin} returned {text!r}; expected text")
+    return text

@@ -124,10 +124,10 @@ class SampleRun:
             return
         sampling = self.sampling
         try:
-            more = run(sampling.origin, sampling.sampler.more, self.asked[idle], self.passed[idle])
+            asked = run(sampling.origin, sampling.sampler.more, self.asked[idle], self.passed[idle])
+            more = np.asarray(asked, dtype=np.int64)
         except PLUGIN_ERRORS as error:  # a plugin may fail in any way
             raise PluginError(describe(error)) from error
-        more = np.asarray(more, dtype=np.int64)
         if more.shape != idle.shape or (more < 0).any():
             raise PluginError(
                 f"sampler {self.sampling.name!r} requests {more} more samples; expected {len(idle)} non-negative "

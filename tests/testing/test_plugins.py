@@ -279,3 +279,11 @@ def test_a_command_cannot_replace_another(tmp_path):
     reason = "it registers the command 'fit', already registered by the harness"
     assert f"plugin 'mine' does not load: {reason}" in result.output
     assert "Fit a law to points" in run("fit", "--help").output
+
+
+def test_a_format_that_returns_no_text_is_an_error_that_names_it(tmp_path):
+    """`--format bad` printed 3."""
+    (tmp_path / "bad.py").write_text(BAD)
+    result = run("-p", tmp_path / "bad.py", "laws", "--format", "bad")
+    assert result.exit_code == 1
+    assert "plugin 'bad', reporter 'bad' returned 3; expected text" in result.output
