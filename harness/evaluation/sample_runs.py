@@ -125,14 +125,17 @@ class SampleRun:
         sampling = self.sampling
         try:
             asked = run(sampling.origin, sampling.sampler.more, self.asked[idle], self.passed[idle])
-            more = np.asarray(asked, dtype=np.int64)
         except PLUGIN_ERRORS as error:  # a plugin may fail in any way
             raise PluginError(describe(error)) from error
-        if more.shape != idle.shape or (more < 0).any():
+        more = np.asarray(asked)
+        if more.shape != idle.shape or more.dtype.kind not in "iu" or (more < 0).any():
             raise PluginError(
-                f"sampler {self.sampling.name!r} requests {more} more samples; expected {len(idle)} non-negative "
+                f"sampler {self.sampling.name!r} requests {asked} more samples; expected {len(idle)} non-negative "
                 "integers"
             )
+        more = more.astype(np.int64)
+        if (self.asked[idle] + more == 0).any():
+            raise PluginError(f"sampler {self.sampling.name!r} requests no sample of a document; expected 1 or more")
         self.queue += [Run(int(doc), int(self.asked[doc]), int(n)) for doc, n in zip(idle, more, strict=True) if n]
         self.asked[idle] += more
         self.open -= {int(doc) for doc in idle[more == 0]}

@@ -47,6 +47,14 @@ class Source(NamedTuple):
     metrics: Callable[..., Sequence[SourceMetric]] | None = None
     groups: Callable[..., Sequence[SourceMetric]] | None = None
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names that the source `prefix` lists; raise PluginError if these are no list of texts."""
+        listed = self.list_names()
+        names = list(listed) if isinstance(listed, Iterable) and not isinstance(listed, str) else [listed]
+        if not all(isinstance(name, str) for name in names):
+            raise PluginError(f"source {prefix!r}: list_names() returned {listed!r}; expected a list of texts")
+        return names
+
 
 @dataclass
 class Registry(Generic[T]):

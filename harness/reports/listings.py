@@ -48,7 +48,7 @@ def _tasks(host: PluginHost) -> Listed:
         kind = task.kind if isinstance(task, Task) else task.prompt.kind
         rows.append((name, kind, task.metric, "shipped" if isinstance(task, Task) else _origin(task), task.about))
     for prefix in host.sources:
-        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix].list_names()]
+        rows += [(f"{prefix}:{name}", "", "", "", "") for name in host.sources[prefix].names(prefix)]
     return ("task", "kind", "metric", "documents", "about"), rows
 
 
@@ -127,7 +127,7 @@ def _default(parameter: Parameter) -> str:
 
 def _sources(host: PluginHost) -> Listed:
     rows: list[tuple[Cell, ...]] = [
-        (f"{name}:NAME", len(list(host.sources[name].list_names())), host.sources.entries[name].plugin, _about(resolve))
+        (f"{name}:NAME", len(host.sources[name].names(name)), host.sources.entries[name].plugin, _about(resolve))
         for name in host.sources
         for resolve in [host.sources[name].resolve]
     ]

@@ -52,7 +52,7 @@ def _no_task(name: str, registries: Registries) -> UsageError:
 def _of_source(pattern: str, registries: Registries) -> list[str]:
     """Return the names that a source lists and a pattern such as `prefix:*` matches; raise UsageError for none."""
     prefix, _, rest = pattern.partition(":")
-    listed = [str(name) for name in registries.sources[prefix].list_names()]
+    listed = registries.sources[prefix].names(prefix)
     names = [f"{prefix}:{name}" for name in listed if fnmatch(name, rest)]
     if not names:
         reason = f"its {len(listed)} names do not match" if listed else "it lists no names, so each must be spelled out"
@@ -100,7 +100,7 @@ def _from_source(name: str, registries: Registries, prompting: Prompting, limit:
     except HarnessError:
         raise
     except KeyError as error:
-        known = suggest(rest, registries.sources[prefix].list_names(), "harness ls tasks")
+        known = suggest(rest, registries.sources[prefix].names(prefix), "harness ls tasks")
         raise UsageError(f"the source {prefix!r} has no task {rest!r}; {known}") from error
     tasks = [resolved] if isinstance(resolved, Task) else resolved
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, Task) for task in tasks):

@@ -371,6 +371,36 @@ def test_a_sampler_that_never_ends_is_told_so():
         check_sampler(Endless())
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (None, "requests None more samples; expected 5 non-negative integers"),
+        (np.full(5, 0.5), "more samples; expected 5 non-negative integers"),
+        (np.zeros(5, dtype=np.int64), "requests no sample of a document; expected 1 or more"),
+    ],
+)
+def test_a_sampler_that_breaks_its_contract_is_named(family, tmp_path, more, message):
+    class Sampler:
+        at_most = 5
+
+        def more(self, drawn, passed):
+            return more
+
+    class Broken:
+        @staticmethod
+        @harness.hookimpl
+        def register_samplers(register: harness.Register) -> None:
+            register("broken", Sampler)
+
+    host = host_with()
+    host.add(Broken, "broken")
+    summary, store = draw(family, tmp_path / "s", host=host, sampler="broken")
+    (failure,) = summary.failures
+    assert "sampler 'broken' requests" in str(failure.error)
+    assert message in str(failure.error)
+    assert not store.cells()
+
+
 def test_samplers_ask_for_what_is_missing():
     drawn, passed = np.array([0, 5, 5, 5, 40, 100]), np.array([0, 0, 1, 5, 2, 0])
     sampler = PassUntil(successes=5, max_samples=100)

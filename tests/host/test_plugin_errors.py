@@ -65,6 +65,7 @@ def register_reporters(register):
 @harness.hookimpl
 def register_sources(register):
     register("bad_source", fails, lambda: [])
+    register("no_list", fails, lambda: None)
 
 @harness.hookimpl
 def register_engines(register):
@@ -106,6 +107,7 @@ def run(*arguments: object) -> Result:
         ("fit STORE --task nano_saying --law bad_law", "plugin 'bad', law 'bad_law': IndexError: list index"),
         ("compare STORE --format bad", "plugin 'bad', reporter 'bad': KeyError: 'x'"),
         ("show bad_source:x", "plugin 'bad', source 'bad_source': RuntimeError: no"),
+        ("ls sources", "source 'no_list': list_names() returned None; expected a list of texts"),
         ("boom", "plugin 'bad', command 'boom': ValueError: no"),
         ("leave", "plugin 'bad', command 'leave': called sys.exit(0)"),
     ],
