@@ -59,7 +59,8 @@ def test_samples_of_runs_that_were_killed_are_those_of_an_undisturbed_one(tmp_pa
     """kill -9 whenever another part is there; what it holds is not drawn again, and the estimates are the same."""
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     asked = "-t nano_addition_gen --sampler pass_until --successes 3 --max-samples 150 --temperature 1 --limit 100 -o"
-    often = "import harness.evaluation.sampling as s; s.PART_SECONDS = 1; from harness.cli import main; main()"
+    often = "from unittest import mock; mock.patch('harness.evaluation.sample_runs.PART_SECONDS', 1).start(); "
+    often += "from harness.cli import main; main()"
     drawing = [sys.executable, "-c", often, "eval", "aster:w32l2@1600", *asked.split()]
     subprocess.run([*drawing, str(calm)], check=True, capture_output=True)
     found: set[Path] = set()

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import harness
-import harness.evaluation.sampling as drawing
 from harness import Checkpoint, ChoiceScore, Doc, Family, Generation, Outcome, Task
 from harness.host import load_plugins
 from harness.store.cells import Store
@@ -127,10 +127,10 @@ def tasks() -> list[Task]:
 
 def evaluate(store: Path, models: Path, failure: str = "", at: int = 0) -> dict[str, Any]:
     """Run the suite; return what was written, and what failed."""
-    drawing.PART_SECONDS = 0.01
     sampling = {"sampler": "n", "options": {"n": 4}}
     settings: dict[str, Any] = {"engine": "fake", "registries": host(failure, at), "sampling": sampling}
-    summary = harness.evaluate([make_models(models)], tasks(), store, **settings)
+    with mock.patch("harness.evaluation.sample_runs.PART_SECONDS", 0.01):
+        summary = harness.evaluate([make_models(models)], tasks(), store, **settings)
     return {"written": summary.written, "failures": [str(one) for one in summary.failures]}
 
 
