@@ -78,7 +78,7 @@ def sweep() -> tuple[float, Clock]:
     with ExitStack() as stack:
         for name in ("packed", "plain"):
             stack.enter_context(mock.patch.object(Forwards, name, clock.of_pass(getattr(Forwards, name))))
-        serve = clock.of_checks(TransformersEngine._serve)  # noqa: SLF001  # what follows each swap
+        serve = clock.of_checks(TransformersEngine._serve)  # what follows each swap
         stack.enter_context(mock.patch.object(TransformersEngine, "_serve", serve))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         tasks = [f"nano_{name}" for name in TASKS]
