@@ -150,7 +150,7 @@ def evaluate(
             progress.note("interrupted; the same command computes the missing cells")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    say(f"{summary.written} cells written, {summary.there} were already stored")
+    say(f"{summary.written} cells written, {summary.already_stored} were already stored")
 
 
 def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: RunSettings) -> None:

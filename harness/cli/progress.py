@@ -45,7 +45,7 @@ class Counting(Progress):
             self.left[params] = self.left.get(params, 0) + len(task.docs)
         self.docs_total = sum(self.left.values())
         self.begun = self.last = time.monotonic()
-        self.say(f"{len(plan.there)} of {len(plan.there) + len(missing)} cells are already stored")
+        self.say(f"{len(plan.already_stored)} of {len(plan.already_stored) + len(missing)} cells are already stored")
         for note in plan.notes:
             self.say(f"note: {note}")
 

@@ -55,7 +55,7 @@ def cost_table(plan: Plan) -> Table:
     """Return the cost of a plan: one row per task, and their sum."""
     rows = costs(plan)
     everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
-    stored = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are in the store."
+    stored = f"{len(plan.already_stored)} of {len(plan.already_stored) + everything.cells} cells are in the store."
     about = "Tokens count every choice with its context, and generated text at its maximal length. "
     about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")

@@ -65,10 +65,10 @@ class Failure:
 
 @dataclass
 class Plan:
-    """All jobs of a suite; `there` are the names of cells that are in the store."""
+    """All jobs of a suite; `already_stored` are the names of cells that are in the store."""
 
     jobs: list[Job] = field(default_factory=list)
-    there: set[str] = field(default_factory=set)
+    already_stored: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     samples: int = 1  # largest number per document
@@ -81,17 +81,17 @@ class Plan:
             try:
                 store.check(name)
                 if store.has(wanted[name], tokens=self.tokens):
-                    self.there.add(name)
+                    self.already_stored.add(name)
             except DamagedFile as error:
                 if self.tokens or Path(str(error.path)).parent.name != "tokens":
-                    self.notes.append(f"{error.found}; its cell will be computed again")
+                    self.notes.append(f"{error.problem}; its cell will be computed again")
                 else:
-                    self.notes.append(f"{error.found}; --keep-tokens computes it again")
-                    self.there.add(name)
+                    self.notes.append(f"{error.problem}; --keep-tokens computes it again")
+                    self.already_stored.add(name)
 
     def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
         """Yield the cells to compute; equal cells once."""
-        seen = set(self.there)
+        seen = set(self.already_stored)
         for job in self.jobs:
             for task, cell in job.cells:
                 if cell.name not in seen:

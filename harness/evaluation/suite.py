@@ -54,14 +54,14 @@ class Summary:
     """Result of a suite: cells written, cells already stored, and failures."""
 
     written: int = 0
-    there: int = 0
+    already_stored: int = 0
     failures: list[Failure] = field(default_factory=list)
 
     def check(self) -> None:
         """Raise SuiteError if anything failed."""
         if self.failures:
             raise SuiteError(
-                f"{len(self.failures)} failed, {self.written} cells written, {self.there} already stored; "
+                f"{len(self.failures)} failed, {self.written} cells written, {self.already_stored} already stored; "
                 f"first failure: {self.failures[0]}"
             ) from self.failures[0].error
 
@@ -74,7 +74,7 @@ class Suite:
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
         self.writer = CellWriter(store)
-        self.summary = Summary(there=len(plan.there), failures=list(plan.failures))
+        self.summary = Summary(already_stored=len(plan.already_stored), failures=list(plan.failures))
         self.failed = {failure.where for failure in plan.failures}
         self.told: set[str] = set()
 
@@ -117,12 +117,12 @@ class Suite:
         return [
             (task, cell)
             for task, cell in job.cells
-            if not self._is_there(cell) and not {job.checkpoint.label, _where(job, task)} & self.failed
+            if not self._is_stored(cell) and not {job.checkpoint.label, _where(job, task)} & self.failed
         ]
 
-    def _is_there(self, cell: CellId) -> bool:
+    def _is_stored(self, cell: CellId) -> bool:
         """Return whether a cell was stored when the plan was made or since; at most two look-ups."""
-        return cell.name in self.plan.there or self._has(cell)
+        return cell.name in self.plan.already_stored or self._has(cell)
 
     def _has(self, cell: CellId) -> bool:
         return self.store.has(cell, tokens=self.slot.setup.tokens)
@@ -234,7 +234,7 @@ class Suite:
             try:
                 return SampleRun(claim, encoded, sampling, self.store)
             except DamagedFile as error:
-                self.progress.note(f"{error.found}; its samples will be drawn again")
+                self.progress.note(f"{error.problem}; its samples will be drawn again")
 
     def _provenance(self, engine: Engine) -> JsonObject:
         return provenance_of(engine, self.slot.setup.engine.name)

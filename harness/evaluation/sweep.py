@@ -67,7 +67,7 @@ class Sweep:
     told: set[str] = field(init=False, default_factory=set)  # failures
 
     def __post_init__(self) -> None:
-        self.summary = Summary(there=len(self.plan.there), failures=list(self.plan.failures))
+        self.summary = Summary(already_stored=len(self.plan.already_stored), failures=list(self.plan.failures))
         numbers = {id(job): number for number, job in enumerate(self.plan.jobs)}
         self.cells = {cell.name: (numbers[id(job)], task, cell) for job, task, cell in self.plan.missing()}
 

@@ -41,10 +41,13 @@ def import_name(file: str, content: bytes) -> str:
 
 
 class ImportMeta(TypedDict):
-    """How points were imported: arguments, the metric of each task, whether metrics rise, and digests of files."""
+    """How points were imported: arguments, the metric of each task, whether metrics rise, and digests of files.
+
+    In the file, `shown_metrics` is the key "own".
+    """
 
     command: list[str]
-    own: dict[str, str]
+    shown_metrics: dict[str, str]
     rises: dict[str, bool]
     files: NotRequired[JsonObject]
 
@@ -56,7 +59,7 @@ def import_meta_of(kept: JsonObject) -> ImportMeta:
         raise StoreError(f"an import has the keys {choose(kept)}; expected command, own and rises")
     meta = ImportMeta(
         command=[str(argument) for argument in command],
-        own={task: str(metric) for task, metric in metrics.items()},
+        shown_metrics={task: str(metric) for task, metric in metrics.items()},
         rises={metric: bool(value) for metric, value in rises.items()},
     )
     files = kept.get("files")

@@ -230,7 +230,7 @@ def test_eval_repairs_parts_and_seals(family, tmp_path, monkeypatch, harm: str):
     }[harm]()
     assert draw(family, tmp_path / "s", **UNTIL)[0].written == 1
     summary, store = draw(family, tmp_path / "s", **UNTIL)
-    assert (summary.written, summary.there) == (0, 1)
+    assert (summary.written, summary.already_stored) == (0, 1)
     assert texts(store) == before
 
 
@@ -247,7 +247,7 @@ def test_equal_seeds_draw_equal_texts_and_others_do_not(family, tmp_path):
 def test_samplers_and_checkers_are_part_of_what_a_cell_is(family, tmp_path):
     for sampling in ({"options": {"n": 2}}, {"options": {"n": 3}}, UNTIL, {"options": {"n": 2}, "temperature": 0.5}):
         assert draw(family, tmp_path / "s", **sampling)[0].written == 1
-    assert draw(family, tmp_path / "s", **UNTIL)[0].there == 1
+    assert draw(family, tmp_path / "s", **UNTIL)[0].already_stored == 1
     frame = harness.open_store(tmp_path / "s", registries=host_with()).points(metrics=["pass_rate"])
     assert frame["sampling"].nunique() == frame["settings"].nunique() == 4
     prints = {make_task(**own).fingerprint for own in ({}, {"checker": "runs"}, {"max_tokens": 3}, {"stop": ()})}

@@ -59,10 +59,10 @@ class Recorder(Progress):
         self.failures: list[str] = []
         self.notes: list[str] = []
         self.docs = 0
-        self.there = 0
+        self.already_stored = 0
 
     def start(self, plan: Plan) -> None:
-        self.there = len(plan.there)
+        self.already_stored = len(plan.already_stored)
         self.notes += plan.notes
 
     def cell(self, checkpoint: Checkpoint, task: Task) -> None:
@@ -98,7 +98,7 @@ def run(families, tasks, store: Path, host, engine: str = "fake", **settings):
 
 def test_every_choice_of_every_document_is_stored(tmp_path, family, fake_host):
     summary, progress = run([family], [make_task("a"), make_task("b")], tmp_path / "s", fake_host)
-    assert (summary.written, summary.there, summary.failures) == (6, 0, [])
+    assert (summary.written, summary.already_stored, summary.failures) == (6, 0, [])
     assert progress.docs == 18
     frame = harness.open_store(tmp_path / "s").scores()
     assert len(frame) == 3 * 2 * 3 * 2
@@ -121,7 +121,7 @@ def test_resume_scores_only_missing_cells(tmp_path, family, fake_host):
     run([family], [make_task("a")], store, fake_host)
     before = {file: file.stat().st_mtime_ns for file in (store / "records").iterdir()}
     summary, progress = run([family], [make_task("a"), make_task("b")], store, fake_host)
-    assert (summary.written, summary.there, progress.there) == (3, 3, 3)
+    assert (summary.written, summary.already_stored, progress.already_stored) == (3, 3, 3)
     assert {task for _, task in progress.cells} == {"b"}
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in before.items())
 
@@ -135,7 +135,7 @@ def test_nothing_is_opened_when_nothing_is_missing(tmp_path, family, fake_host):
         yield
 
     summary, _ = run([family], [make_task("a")], tmp_path / "s", host_with("fake", refuse))
-    assert (summary.written, summary.there) == (0, 3)
+    assert (summary.written, summary.already_stored) == (0, 3)
 
 
 def test_another_setting_is_another_cell(tmp_path, family, fake_host):
@@ -262,7 +262,7 @@ def test_a_damaged_cell_is_said_and_computed_again(tmp_path, family, fake_host):
     victim = sorted((store / "records").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:100])
     summary, progress = run([family], [make_task("a")], store, fake_host)
-    assert (summary.written, summary.there) == (1, 2)
+    assert (summary.written, summary.already_stored) == (1, 2)
     assert f"{victim} is damaged" in progress.notes[0]
     assert len(harness.open_store(store).scores()) == 18
 

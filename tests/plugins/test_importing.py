@@ -43,7 +43,7 @@ def table(text: str, folder: Path) -> pd.DataFrame:
 
 def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
     found = published(table(WIDE, tmp_path), Reading(), name="t")
-    assert found.own == {"mmlu": "score", "arc": "acc", "pile": "bpb"}
+    assert found.shown_metrics == {"mmlu": "score", "arc": "acc", "pile": "bpb"}
     assert found.rises == {"score": True, "acc": True, "bpb": False}
     points = found.points.set_index(["task", "size"])
     assert points.loc[("mmlu", "10m"), "value"] == pytest.approx(0.25)  # a percentage

@@ -50,7 +50,7 @@ def test_models_without_the_task_take_part_in_gaps_and_components():
     law = Observational(NAMES, components=2)
     found = fit(known, law, value="task", hold_out="index > 49", bootstrap=20)
     everything, scored = Space.of(table.loc[:49, list(NAMES)].to_numpy()), found.steps[0]
-    assert np.asarray(scored.found.state["space"]["centre"]) == pytest.approx(everything.centre)
+    assert np.asarray(scored.fitted.state["space"]["centre"]) == pytest.approx(everything.centre)
     assert scored.n == int(known.loc[:49, "task"].notna().sum())
     assert len(found.hold_out) == int(known.loc[50:, "task"].notna().sum())
     assert "; R2 0.9" in str(found)

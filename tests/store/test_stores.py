@@ -123,7 +123,7 @@ def test_the_error_of_a_damaged_file_survives_pickling():
     error = DamagedFile("s/records/a.parquet", "it is empty", " and was moved to s/damaged")
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
-    assert (again.path, again.why, again.found) == (error.path, error.why, error.found)
+    assert (again.path, again.why, again.problem) == (error.path, error.why, error.problem)
 
 
 def test_folders_that_copies_lost_are_made_again(store: Store):

@@ -43,9 +43,9 @@ def test_cells_without_tokens_are_computed_again_only_where_tokens_are_asked_for
     before = store.scores()
     assert run(fake_host, tmp_path)[1].written == summary.written == 3
     store, again = run(fake_host, tmp_path)
-    assert (again.written, again.there) == (0, 3)
+    assert (again.written, again.already_stored) == (0, 3)
     assert store.scores().equals(before)
-    assert run(fake_host, tmp_path, keep_tokens=False)[1].there == 3
+    assert run(fake_host, tmp_path, keep_tokens=False)[1].already_stored == 3
 
 
 def test_damaged_tokens_are_set_aside_and_computed_again_where_they_are_asked_for(fake_host, tmp_path):
@@ -55,7 +55,7 @@ def test_damaged_tokens_are_set_aside_and_computed_again_where_they_are_asked_fo
     whole = file.read_bytes()
     file.write_bytes(whole[:-9] + b"x" * 9)
     assert [(found.kind, found.path) for found in check_store(tmp_path)] == [("damaged", f"tokens/{name}.parquet")]
-    assert run(fake_host, tmp_path, keep_tokens=False)[1].there == 3
+    assert run(fake_host, tmp_path, keep_tokens=False)[1].already_stored == 3
     assert not file.exists()
     assert run(fake_host, tmp_path)[1].written == 1
     assert file.read_bytes() == whole
