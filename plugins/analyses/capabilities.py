@@ -94,8 +94,8 @@ def _families(lines: Lines) -> Table:
 
 
 def _equivalents(points: pd.DataFrame, lines: Lines, reference: str, level: float) -> Table:
-    low, high = lines.flops[lines.names.index(reference)]
     equivalent = sorted(equivalents(points, lines, reference, level=level), key=lambda model: -model[2].value)
+    low, high = lines.flops[lines.names.index(reference)]
     rows = [
         (_name(dict(row)), float(row["flops"]), best, gain, max(1.0, low / best.value, best.value / high))
         for row, best, gain in equivalent

@@ -104,3 +104,8 @@ def test_the_command_prints_its_tables(tmp_path):
         capabilities(models().drop(columns="family"), NAMES)
     with pytest.raises(LawError, match="expected 0 to 1"):
         coordinates(100 * models()[list(NAMES)], NAMES)
+
+
+def test_a_reference_without_a_line_is_named_with_the_families_that_have_one():
+    with pytest.raises(UsageError, match="--reference 'd' has no fitted line; expected one of: a, b, c"):
+        capabilities(models(0.02), NAMES, reference="d")

@@ -11,6 +11,7 @@ from harness import LawError, UsageError
 from harness.cli import main
 from harness.fitting.crossings import crossovers
 from harness.fitting.fit import fit
+from harness.fitting.point_source import table_points
 from harness.host import PluginHost
 from harness.store.points import PointStore
 from harness_plugins.analyses.decide import decide
@@ -171,3 +172,33 @@ def test_errors_of_one_benchmark_are_not_those_of_another(tmp_path):
     errors = points.groupby("task")["stderr"].max()
     assert errors["acc"] == 0.01
     assert np.isnan(errors["ppl"])
+
+
+def two_tasks(metrics: dict[str, tuple[str, ...]], sizes: dict[str, int]) -> pd.DataFrame:
+    """Return long points of the families a and b, of which b is ahead, on the sizes and metrics of each task."""
+    rows = [
+        {"task": task, "metric": metric, "family": family, "size": f"s{i}", "params": 10.0 ** (7 + i), "tokens": 1e10}
+        | {"value": sign * (0.3 + 0.1 * i + 0.02 * (family == "b")), "stderr": 0.001}
+        for task, count in sizes.items()
+        for family in "ab"
+        for i in range(count)
+        for metric in metrics[task]
+        for sign in [-1.0 if metric == "logp_gold" else 1.0]
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_tasks_that_were_evaluated_on_different_sizes_have_rows_of_their_own():
+    """A task without the sizes of another ended the command with an IndexError."""
+    table = two_tasks({"whole": ("acc",), "part": ("acc",)}, {"whole": 4, "part": 3})
+    decisions, pairs, *_ = decide(table_points(table), **FAST)
+    rows = {row[0]: (row[2], row[4].value) for row in decisions.rows}
+    assert rows == {f"rung {k} of {n}": (1, 1.0) for n in (3, 4) for k in range(1, n)}
+    ahead = {row[0]: dict(zip(pairs.columns[6:], row[6:], strict=True)) for row in pairs.rows}
+    assert {label: name for label, name in ahead["part"].items() if name} == {"rung 1 of 3": "b", "rung 2 of 3": "b"}
+
+
+def test_tasks_that_share_no_continuous_metric_are_ranked_by_their_own():
+    table = two_tasks({"one": ("acc", "p_choices"), "other": ("acc", "logp_gold")}, {"one": 3, "other": 3})
+    decisions, *_ = decide(table_points(table), **FAST)
+    assert {row[1:3] for row in decisions.rows} == {("the metric itself", 2)}
