@@ -60,8 +60,7 @@ def cost_table(plan: Plan) -> Table:
     about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")
     cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
-    kept = (
-        f"Log-probabilities of {everything.scored:,} tokens will be kept: {everything.scored * BYTES / 1e6:,.3g} MB "
-        "before compression."
-    )
-    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *([kept] * plan.tokens), *plan.notes))
+    size = f"{everything.scored * BYTES / 1e6:,.3g} MB before compression"
+    of_tokens = f"Log-probabilities of {everything.scored:,} tokens will be kept: {size}."
+    notes = (stored, about, *([of_tokens] if plan.keep_tokens else []), *plan.notes)
+    return Table("plan", "Planned evaluation", columns, cells, notes)

@@ -28,7 +28,7 @@ class Work:
     """A plan of one task on a small and a large checkpoint."""
 
     jobs = (SMALL, LARGE)
-    there = frozenset({"a"})
+    already_stored = frozenset({"a"})
     notes = ("mind this",)
 
     def missing(self):
