@@ -25,7 +25,7 @@ FIXED = 16  # width of the column right, plus the space between columns
 CONTEXT = 4000  # largest number of characters shown of a context
 
 
-class Asked(TypedDict):
+class DocumentFlags(TypedDict):
     """Options that say which documents are read."""
 
     task: str | None
@@ -50,7 +50,14 @@ class Asked(TypedDict):
 @click.option("--all-steps", is_flag=True, help="Show every step of a document, not only the last of each run.")
 @click.pass_obj
 def browse(
-    host: PluginHost, /, store: Path, doc: str | None, sort: str, count: int, all_steps: bool, **asked: Unpack[Asked]
+    host: PluginHost,
+    /,
+    store: Path,
+    doc: str | None,
+    sort: str,
+    count: int,
+    all_steps: bool,
+    **asked: Unpack[DocumentFlags],
 ) -> None:
     """Show documents with the log-probability of every choice across checkpoints.
 

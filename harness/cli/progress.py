@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from harness.cli.eta import Estimate
+from harness.cli.eta import TimeEstimate
 from harness.evaluation.plan import Failure, Plan
 from harness.evaluation.suite import Progress
 from harness.tables import printable
@@ -28,7 +28,7 @@ class Counting(Progress):
     def __init__(self) -> None:
         self.cells = self.cells_total = self.docs = self.docs_total = 0
         self.left: dict[int, int] = {}  # remaining documents, by the parameters of their checkpoint
-        self.estimate = Estimate()
+        self.estimate = TimeEstimate()
         self.begun = self.last = time.monotonic()
         self.first: float | None = None
 

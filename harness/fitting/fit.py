@@ -23,7 +23,7 @@ from harness.errors import LawError
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
 from harness.fitting.formula import Chain
 from harness.fitting.held_out_scores import held_out_rows
-from harness.fitting.ladder import Asked, Ladder
+from harness.fitting.ladder import Ladder, PointSelection
 from harness.fitting.laws import configured
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
@@ -164,7 +164,7 @@ def named_law(law: str | Law, registries: Registries | None) -> Law:
 def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     """Build the ladder of points and fit a law to it; see `fit`."""
     law, options = configured(law, request.law_options), request.settings
-    asked = Asked(request.value, request.via, request.where, request.hold_out, request.store, request.weights)
+    asked = PointSelection(request.value, request.via, request.where, request.hold_out, request.store, request.weights)
     ladder = Ladder.of(points, law, options, asked)
     kept = (ladder.points.assign(is_held_out=False), ladder.target.assign(is_held_out=True))
     fitted = LawFit(

@@ -74,7 +74,7 @@ def coverage(
     starts: int | str = 32,
     objective: str | None = None,
 ) -> Coverage:
-    """Fit a law to points (n,) with noise `count` times, and count the intervals that hold the truth.
+    """Fit a law to points (n,) with noise `count` times, and count the intervals that cover the truth.
 
     `truth` are its parameters, those of both steps for a composed law. Other arguments are those of `harness.fit`;
     points are independent.

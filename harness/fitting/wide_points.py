@@ -9,11 +9,12 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, UsageError
-from harness.fitting.columns import ACTIVE, query
+from harness.fitting.columns import query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
 from harness.types import Ints
+from harness.types.columns import ACTIVE_PARAMS
 from harness.types.laws import Law, traits
 
 FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
@@ -57,9 +58,9 @@ def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
     (successes / trials) become the column `value`.
     """
     frame = points
-    if "params" in frame.columns and not _absent(frame, ACTIVE):
-        active, params = _numbers(frame, ACTIVE, "params")
-        frame = frame.assign(**{ACTIVE: active.fillna(params)})  # all of a dense model
+    if "params" in frame.columns and not _absent(frame, ACTIVE_PARAMS):
+        active, params = _numbers(frame, ACTIVE_PARAMS, "params")
+        frame = frame.assign(**{ACTIVE_PARAMS: active.fillna(params)})  # all of a dense model
     if _absent(frame, "flops") and {"params", "tokens"} <= set(frame.columns):
         params, tokens = _used(frame), next(_numbers(frame, "tokens"))
         frame = frame.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
@@ -74,8 +75,8 @@ def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
 
 def _used(points: pd.DataFrame) -> pd.Series[float]:
     """Return N of 6 N D: active parameters where known, else all; missing for a mixture with unknown active ones."""
-    (used,) = _numbers(points, "params" if _absent(points, ACTIVE) else ACTIVE)
-    if _absent(points, ACTIVE) and "flops_convention" in points.columns:
+    (used,) = _numbers(points, "params" if _absent(points, ACTIVE_PARAMS) else ACTIVE_PARAMS)
+    if _absent(points, ACTIVE_PARAMS) and "flops_convention" in points.columns:
         used = used.mask(points["flops_convention"].astype(str).str.endswith("_active"))
     return used
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.errors import LawError
 from harness.fitting.fit import Request, each_family
-from harness.fitting.forecast_files import VIA, one_task
+from harness.fitting.forecast_files import LOSS, SCORE, TASK_LOSS, one_task
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import Scores
 from harness.fitting.forecasts import forecast
@@ -163,14 +163,14 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
 
 def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
     frames = [
-        one_task(task_points, str(task_points[task_points["shown"]]["metric"].iloc[0]), VIA)
+        one_task(task_points, str(task_points[task_points["shown"]]["metric"].iloc[0]), TASK_LOSS)
         for _, task_points in points.groupby("task")
     ]
-    wide = prepared(pd.concat(frames, ignore_index=True), None, "score")
-    via = "task_loss" if "task_loss" in wide.columns else None
+    wide = prepared(pd.concat(frames, ignore_index=True), None, SCORE)
+    via = LOSS if LOSS in wide.columns else None
     options = asked.options
     return forecast(
-        wide, value="score", via=via, level=options.level, seed=options.seed, registries=asked.store.registries
+        wide, value=SCORE, via=via, level=options.level, seed=options.seed, registries=asked.store.registries
     )
 
 

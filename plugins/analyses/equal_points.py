@@ -25,7 +25,7 @@ SCALES = ("flops", "params", "tokens", "loss")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RankOptions:
     """The arguments of `rank`, documented there."""
 
     at: Mapping[str, float]
@@ -85,7 +85,7 @@ class Points:
     store: PointStore | None = None
 
 
-def read_points(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **chosen: Any) -> Iterator[Points]:
+def read_points(source: PointStore | pd.DataFrame, asked: RankOptions, host: Any, **chosen: Any) -> Iterator[Points]:
     """Return the points of every task of a store or a table; see `equal_compute.read_matches`."""
     if isinstance(source, harness.PointStore):
         return _of_store(source, asked, host, **chosen)
@@ -93,7 +93,7 @@ def read_points(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **ch
 
 
 def _of_store(
-    store: PointStore, asked: Asked, host: Any, *, task: str | None = None, where: str | None = None
+    store: PointStore, asked: RankOptions, host: Any, *, task: str | None = None, where: str | None = None
 ) -> Iterator[Points]:
     from harness.points import query
 
@@ -132,7 +132,7 @@ def shared_documents(store: PointStore, seed: int) -> PointStore:
 
 
 def _of_table(
-    table: pd.DataFrame, asked: Asked, host: Any, *, task: str | None = None, where: str | None = None
+    table: pd.DataFrame, asked: RankOptions, host: Any, *, task: str | None = None, where: str | None = None
 ) -> Iterator[Points]:
     from harness.points import query
 

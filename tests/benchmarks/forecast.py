@@ -196,14 +196,14 @@ def opt() -> Table:
 
 def benchmarks() -> Table:
     """Forecast the largest model of each family from its smaller ones and all other families."""
-    from harness.fitting.forecast_runs import Run
+    from harness.fitting.forecast_runs import ForecastRun
     from harness.fitting.rungs import earlier, read_ladders
 
     points = data.benchmarks()
     points = points[points["flops"].notna()]
     every = [ladder for ladder in read_ladders(points, "acc") if ladder.rungs >= 1]
     parts = [default_host().forecasters[name] for name in ("families", "capability")]
-    run = Run(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
+    run = ForecastRun(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
     cases, _ = run.cases([(i, cut) for i, ladder in enumerate(every) for cut in earlier(ladder, 1)])
     family = np.array([every[i].family for i in cases.ladder])
     task = np.array([every[i].task for i in cases.ladder])

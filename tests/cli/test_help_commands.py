@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from harness.cli import main
 from harness.cli.help_commands import pages
 from harness.host import PluginHost
+from harness.host.candidates import BUILT_IN
 from tests.conftest import REPOSITORY
 from tests.test_architecture import sources
 
@@ -40,6 +41,9 @@ def test_doctor_works_while_a_plugin_is_broken_and_names_it(tmp_path):
         assert "plugin broken" in result.stdout
         assert "ZeroDivisionError" in result.stdout
         assert "disable it with -p no:broken" in result.stdout
+    table = json.loads(run("-p", tmp_path / "broken.py", "doctor", "--format", "json").stdout)["doctor"]
+    loaded = next(row["found"] for row in table["rows"] if row["item"] == "plugins")
+    assert loaded.startswith(f"{len(BUILT_IN)} loaded, ")  # it was counted with those that did not load
 
 
 def test_a_slow_plugin_is_named_by_doctor(tmp_path):

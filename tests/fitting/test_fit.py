@@ -12,7 +12,7 @@ import pytest
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
 from harness.fitting.fit_files import PointsFile, fit_file
-from harness.fitting.ladder import Asked, Ladder
+from harness.fitting.ladder import Ladder, PointSelection
 from harness.fitting.laws import curve
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, point_weights
@@ -699,7 +699,7 @@ def test_trends_are_looked_for_along_sizes_only(host: PluginHost):
     )
     assert "monotone" not in warnings_of(rows, OneAtATime(), host)
     sizes = pd.DataFrame({"flops": FLOPS, "y": power(FLOPS), "size": np.repeat(["s", "m", "l"], 4)})
-    ladder = Ladder.of(sizes, host.laws["power"], Options(resample="runs"), Asked("y"))
+    ladder = Ladder.of(sizes, host.laws["power"], Options(resample="runs"), PointSelection("y"))
     assert len(rungs(ladder, np.arange(len(sizes)))[0]) == 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def test_a_panel_of_a_plugin_is_shown_with_its_name(tmp_path: Path):
     ("make", "said"),
     [
         (lambda data: 1 / 0, "ZeroDivisionError"),
+        (lambda data: sys.exit(0), r"panel 'losses' of plugin 'theirs' failed: .*called sys.exit\(0\)"),
         (lambda data: "a figure", "expected a harness.Panel"),
         (lambda data: replace(losses(data), chart={}), "has no chart"),
         (lambda data: replace(losses(data), controls=["zoom"]), "there are: family, level, metric, task, x"),
