@@ -33,8 +33,8 @@ def test_signal_to_noise_and_its_interval():
     """Noise of relative deviation 0.01 in runs of 5 checkpoints: the 90 % interval holds the true ratio as often."""
     rng, finals = np.random.default_rng(0), np.array([0.5, 0.6, 0.7])
     truth = (0.2 / 0.6) / 0.01
-    found = [signal_to_noise(finals, 0.5 + 0.005 * rng.normal(size=(2, 5))) for _ in range(400)]
-    inside = np.mean([one.low <= truth <= one.high for one in found])
+    ratios = [signal_to_noise(finals, 0.5 + 0.005 * rng.normal(size=(2, 5))) for _ in range(400)]
+    inside = np.mean([ratio.low <= truth <= ratio.high for ratio in ratios])
     assert 0.86 < inside < 0.94
     assert np.isinf(signal_to_noise(finals, [np.full(3, 0.5)]).value)
     with pytest.raises(LawError, match="2 models, a run with 2 late checkpoints"):
@@ -56,9 +56,9 @@ def crossing_fits(host: PluginHost, seed: int, *, noise: float = 0.003, resample
 def test_the_interval_of_a_crossover_holds_the_truth(host: PluginHost):
     inside = []
     for seed in range(25):
-        found, share = crossovers(*crossing_fits(host, seed))
+        crossings, share = crossovers(*crossing_fits(host, seed))
         assert share == 1
-        inside.append(any(one.low <= 8.22526e20 <= one.high for one in found))
+        inside.append(any(crossing.low <= 8.22526e20 <= crossing.high for crossing in crossings))
     assert 18 <= sum(inside) <= 25
 
 
@@ -70,9 +70,9 @@ def test_resamples_that_do_not_cross_leave_an_end_open(host: PluginHost):
         points = pd.DataFrame({"flops": flops, "y": a * flops**-b * np.exp(rng.normal(scale=0.01, size=8))})
         options = {"bootstrap": 100, "resample": "checkpoints", "seed": number}
         fits.append(fit(points, "power", value="y", objective="log_least_squares", registries=host, **options))
-    found, share = crossovers(*fits)
+    crossings, share = crossovers(*fits)
     assert 0 < share < 1
-    assert [one.high for one in found] in ([np.inf], [])
+    assert [crossing.high for crossing in crossings] in ([np.inf], [])
 
 
 def test_equal_curves_and_curves_without_a_common_range_do_not_cross(host: PluginHost):
@@ -122,13 +122,13 @@ def test_what_cannot_be_decided_is_said(nano_store: PointStore):
 
 def test_the_command_counts_rungs_where_no_small_size_is_named(tmp_path, nano_store: PointStore):
     arguments = ["decide", str(nano_store.path), "--task", "nano_birthplace", "--bootstrap", "20", "-o", str(tmp_path)]
-    found = CliRunner().invoke(main, arguments)
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
     decisions = pd.read_csv(tmp_path / "decisions.csv")
     assert set(decisions["small"]) == {"rung 1 of 2"}
     crossings = pd.read_csv(tmp_path / "crossovers.csv")
     assert len(crossings) == 0  # birch has three points, too few for a sigmoid
-    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in found.stdout
+    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in result.stdout
 
 
 def test_pairs_without_known_errors_are_not_clear(tmp_path):

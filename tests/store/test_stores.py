@@ -154,8 +154,8 @@ def test_check_names_everything_that_is_wrong_and_changes_nothing(store: Store):
     (store.path / "records" / "copy of x.parquet").write_bytes(b"x")
     next((store.path / "checkpoints").iterdir()).write_bytes(b"{}")
     before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
-    found = {(finding.kind, finding.path.split("/")[0]) for finding in check_store(store.path)}
-    assert found == {
+    kinds = {(finding.kind, finding.path.split("/")[0]) for finding in check_store(store.path)}
+    assert kinds == {
         ("damaged", "records"),
         ("damaged", "checkpoints"),
         ("missing", "checkpoints"),
