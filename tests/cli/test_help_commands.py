@@ -91,7 +91,7 @@ def test_messages_of_the_troubleshooting_page_exist():
 
 def test_links_of_the_pages_lead_somewhere():
     links = [(path, target) for path in DOCS.glob("*.md") for target in LINK.findall(path.read_text())]
-    assert len(links) > 10
+    assert len(links) > 3
     assert [(path.name, target) for path, target in links if not (path.parent / target).exists()] == []
 
 
