@@ -184,9 +184,9 @@ def _logprobs(documents: Documents, number: int, *, all_steps: bool) -> Table:
     table.add_column("", no_wrap=True)
     for name in ["margin", *(f"{'*' if choices['is_gold'].iloc[i] else ''}[{i}]" for i in shown)]:
         table.add_column(_text(name), justify="right", no_wrap=True)
-    kept = [True] * len(values) if all_steps else list(ends(documents.checkpoints))
+    is_shown = [True] * len(values) if all_steps else list(ends(documents.checkpoints))
     for row, label in enumerate(documents.checkpoints["label"]):
-        if kept[row]:
+        if is_shown[row]:
             right = bool(documents.right[row, number])
             cells = [_text(f"{'>' if i == picked[row] else ''}{values[row, i]:.2f}") for i in shown]
             mark = _text("right" if right else "wrong", style="green" if right else "red")

@@ -45,10 +45,10 @@ class TimeEstimate:
             seconds = sum(n * (a + b * params) for params, n in remaining.items())
             return seconds, seconds
         ((params, documents),) = self.documents.items()
-        each = self.seconds[params] / documents
-        slope = min(SLOWEST, each / max(params, 1))
-        steepest = sum(n * (each + slope * max(size - params, -params)) for size, n in remaining.items())
-        flat = each * sum(remaining.values())
+        per_document = self.seconds[params] / documents
+        slope = min(SLOWEST, per_document / max(params, 1))
+        steepest = sum(n * (per_document + slope * max(size - params, -params)) for size, n in remaining.items())
+        flat = per_document * sum(remaining.values())
         return min(flat, steepest), max(flat, steepest)
 
     def _fitted(self) -> tuple[float, float]:

@@ -101,11 +101,11 @@ class Lines(Counting):
         if self.printed >= 0 and self.every:
             self._line(checkpoint.label)
 
-    def _line(self, what: str, *, due: bool = False) -> None:
+    def _line(self, subject: str, *, due: bool = False) -> None:
         now = time.monotonic() - self.begun
         if due or now - self.printed >= self.every:
             self.printed = now
-            self.say(f"{self.cells}/{self.cells_total} {what}  {self.pace}")
+            self.say(f"{self.cells}/{self.cells_total} {subject}  {self.pace}")
 
 
 class Live(Counting):
@@ -135,8 +135,8 @@ class Live(Counting):
         super().cell(checkpoint, task)
         self._show(f"{checkpoint.label} {task.name}")
 
-    def _show(self, what: str) -> None:
-        self.bar.update(self.task, description=printable(what), cells=f"{self.cells}/{self.cells_total} cells")
+    def _show(self, subject: str) -> None:
+        self.bar.update(self.task, description=printable(subject), cells=f"{self.cells}/{self.cells_total} cells")
 
 
 def _clock(seconds: float) -> str:

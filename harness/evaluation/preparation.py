@@ -99,7 +99,9 @@ def prepare(
     if drawn:
         setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or SamplingOptions())))
     elif sampling:
-        raise UsageError(f"{choose(sampling)}: the tasks {choose(task.name for task in loaded_tasks)} generate no text")
+        raise UsageError(
+            f"{choose(sampling)}: the tasks {choose(task.name for task in loaded_tasks)} generate no text; leave it out"
+        )
     once = list({(c.label, c.source): c for c in checkpoints}.values())
     plan = make_plan(once, loaded_tasks, setup)
     if store is not None and (Path(store) / "store.json").exists():

@@ -82,7 +82,8 @@ class SampleRun:
             while self.open:
                 if not self.queue:
                     raise EngineError(
-                        f"{self.claim.task.name}: the engine returned no samples for {len(self.open)} documents"
+                        f"{self.claim.task.name}: the engine returned no samples for {len(self.open)} documents; "
+                        "expected all that were requested"
                     )
                 left = len(self.open)
                 for sample in engine.generate(self._requests()):

@@ -160,4 +160,7 @@ def check_all_came(tallies: Sequence[Tally], unread: Iterator[Request]) -> None:
         raise EngineError("the engine stopped before it read all requests; expected one result per request")
     for tally in tallies:
         if tally.left:
-            raise EngineError(f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results are missing")
+            raise EngineError(
+                f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results are missing; "
+                "expected one per request"
+            )

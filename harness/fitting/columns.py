@@ -162,14 +162,19 @@ def _conventional(points: pd.DataFrame) -> Floats:
     return np.asarray(ratios[np.argmin(distance, axis=0), np.arange(len(points))])
 
 
-def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
-    """Return the rows for which a pandas expression is true; integers are converted to float64 to avoid overflow."""
+def query(frame: pd.DataFrame, expression: str | None) -> pd.DataFrame:
+    """Return the rows for which a pandas expression is true, all of them without one.
+
+    Integers are converted to float64 to avoid overflow.
+    """
+    if not expression:
+        return frame
     numbers = floats(frame) if frame.index.is_unique else floats(frame).reset_index(drop=True)
     try:
-        kept = numbers.index.isin(numbers.query(expression).index)
+        is_selected = numbers.index.isin(numbers.query(expression).index)
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
         raise UsageError(f"{expression!r} cannot be applied: {error}; columns are: {choose(frame.columns)}") from error
-    return frame[kept]
+    return frame[is_selected]
 
 
 def column(frame: pd.DataFrame, name: str) -> Floats:

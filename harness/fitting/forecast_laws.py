@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError
-from harness.fitting.fit import Request, fit_points
+from harness.fitting.fit import FitRequest, fit_points
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.rungs import SCALES, Batch, ForecastLadder, Targets
@@ -50,7 +50,7 @@ class LawForecaster:
     def _fit(self, ladder: ForecastLadder, seed: int) -> Floats:
         via = "via" if isinstance(self.law, ComposedLaw) else None
         options = Options(bootstrap=RESAMPLES, starts=8, resample="runs", seed=seed)
-        fit = fit_points(frame_of(ladder), self.law, Request("value", via, options=options))
+        fit = fit_points(frame_of(ladder), self.law, FitRequest("value", via, options=options))
         return fit.sample(pd.DataFrame(_scales(ladder.targets)), np.random.default_rng(seed))
 
 

@@ -27,7 +27,7 @@ SIZES = (2.0, 4.0)  # of the next size over the largest
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateRun:
     """A run that could be made next; NaN where a scale is not used by the ladder."""
 
     name: str
@@ -49,18 +49,18 @@ class Expected:
     error: float
 
 
-def candidates(ladder: ForecastLadder) -> list[Candidate]:
+def candidates(ladder: ForecastLadder) -> list[CandidateRun]:
     """Return runs to consider: a seed of the largest size, more tokens, and the next sizes at its tokens per parameter.
 
     Runs that cost as much as the target are left out.
     """
     top = ladder.tops[-1]
     n, d, c = (float(getattr(ladder, name)[top]) for name in ("params", "tokens", "flops"))
-    considered = [Candidate("another seed of the largest size", n, d, c)]
+    considered = [CandidateRun("another seed of the largest size", n, d, c)]
     if np.isfinite(n) and np.isfinite(d):
-        considered.append(Candidate("the largest size, twice the tokens", n, 2 * d, 2 * c))
+        considered.append(CandidateRun("the largest size, twice the tokens", n, 2 * d, 2 * c))
     considered += [
-        Candidate(f"a size of {factor:g} times the parameters", factor * n, factor * d, factor**2 * c)
+        CandidateRun(f"a size of {factor:g} times the parameters", factor * n, factor * d, factor**2 * c)
         for factor in SIZES
     ]
     limit = _costs(ladder.targets)
@@ -121,7 +121,7 @@ def _of_family(
     weights: Sequence[dict[str, float]],
     level: float,
     rng: np.random.Generator,
-) -> Iterator[tuple[Candidate | None, list[Expected]]]:  # fmt: skip
+) -> Iterator[tuple[CandidateRun | None, list[Expected]]]:  # fmt: skip
     """Yield every candidate of a family, and None for more documents, with the expected widths of its forecasts."""
     ladders = [run.ladders[i] for i in indices]
     considered = candidates(ladders[0])
@@ -144,7 +144,7 @@ def _of_family(
         yield None, expected
 
 
-def _with(ladder: ForecastLadder, considered: Sequence[Candidate]) -> ForecastLadder:
+def _with(ladder: ForecastLadder, considered: Sequence[CandidateRun]) -> ForecastLadder:
     """Return a ladder whose targets are its own and then the candidates."""
     targets = ladder.targets
     assert targets is not None

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.charts import FORECAST, LARGEST_FORECAST, POINT, forecast_chart, with_figure
 from harness.errors import UsageError
-from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, References, interval, score
 from harness.tables import Range, Table
 from harness.types import Floats
 
@@ -39,14 +39,14 @@ class Forecast:
     level: float
     of: str
     value: str
-    earlier: Scores
+    earlier: PredictionScores
     notes: tuple[str, ...] = ()
     levels: Floats = field(default_factory=LEVELS.copy)
     planner: Callable[[Forecast], Table] | None = field(default=None, repr=False, compare=False)
     points: pd.DataFrame | None = field(default=None, repr=False, compare=False)  # ends of runs, for figures
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> PredictionScores:
         """Return how the forecasts that do not abstain did, where the target was measured."""
         known = self.frame["measured"].notna() & ~self.abstained
         rows = known.to_numpy()
@@ -174,7 +174,7 @@ def _evidence(tried: int, covered: int, score: float) -> str:
     return f"{covered} of {tried}, {score:.3f}" if tried and np.isfinite(score) else "none"
 
 
-def score_rows(rows: Mapping[str, Scores]) -> Table:
+def score_rows(rows: Mapping[str, PredictionScores]) -> Table:
     """Return a table of scores, a row each."""
     columns = (
         "forecast",

@@ -12,7 +12,7 @@ import pandas as pd
 from harness.errors import HarnessError, PluginError
 from harness.fitting.forecast_models import Drawn, Forecaster
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, References, interval, score
 from harness.fitting.forecast_stack import Cases, combine
 from harness.fitting.rungs import Batch, ForecastLadder, earlier
 from harness.fitting.verdicts import FEWEST, verdict
@@ -173,12 +173,12 @@ class _Earlier:
     quantiles: Floats
     references: References
 
-    def of(self, ladder: int, level: float) -> Scores:
+    def of(self, ladder: int, level: float) -> PredictionScores:
         """Score those of one ladder."""
         of_ladder = self.cases.ladder == ladder
         return score(self.cases.y[of_ladder], self.quantiles[of_ladder], level=level)
 
-    def all(self, level: float) -> Scores:
+    def all(self, level: float) -> PredictionScores:
         """Score all of them, ladders being what is independent."""
         clusters = list(self.cases.ladder)
         return score(self.cases.y, self.quantiles, level=level, clusters=clusters, references=self.references)

@@ -75,12 +75,12 @@ class ViewedStore(PointStore):
         if unit != "checkpoint":
             return points
         points = renamed(points, labelled(self.how.renames, self.how.label), run=self.how.run)
-        kept = query(points, self.how.where) if self.how.selects and self.how.where else points
-        if kept.empty:
+        selected = query(points, self.how.where if self.how.selects else None)
+        if selected.empty:
             raise UsageError(
                 f"{self.how.where!r} selects 0 of {len(points)} points; columns are: {choose(points.columns)}"
             )
-        return kept
+        return selected
 
 
 class Source(NamedTuple):

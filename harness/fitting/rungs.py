@@ -137,7 +137,7 @@ def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> li
 
 def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
     if frame.empty:
-        raise LawError(f"no point has a value of {value}")
+        raise LawError(f"no point has a value of {value}; choose another metric")
     low, high = float(frame[value].min()), float(frame[value].max())
     if low < 0 or high > 1:
         raise LawError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from harness.fitting.fit import Request, fit_points
+from harness.fitting.fit import FitRequest, fit_points
 from harness.fitting.laws import curve, steps_of
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import Options
@@ -88,7 +88,7 @@ def coverage(
         rng = np.random.default_rng([seed, 7])
         made = dict(zip(columns[-len(steps) :], _made(steps, truth, x, scale, rng), strict=True))
         points = pd.DataFrame({**x, **made, "trials": float(TRIALS)})
-        fit = fit_points(points, law, Request("y", "via", options=replace(options, seed=seed)))
+        fit = fit_points(points, law, FitRequest("y", "via", options=replace(options, seed=seed)))
         for step in fit.steps:
             for name, (low, high) in step.intervals(fit.options.level).items():  # type: ignore[union-attr]
                 if name in held:

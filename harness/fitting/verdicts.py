@@ -57,8 +57,8 @@ def _of_interval(ladder: ForecastLadder, low: float, high: float) -> str:
         return ""
     docs = ladder.docs[ladder.tops[-1]]
     limit = 3.3 * np.sqrt(0.25 / docs) if np.isfinite(docs) else 0.0
-    what = "measure more documents" if limit > (high - low) / 2 else "add a size nearer the target"
-    return f"the interval is {high - low:.2f} wide, more than half of the way from chance to 1; {what}"
+    advice = "measure more documents" if limit > (high - low) / 2 else "add a size nearer the target"
+    return f"the interval is {high - low:.2f} wide, more than half of the way from chance to 1; {advice}"
 
 
 def verdict(ladder: ForecastLadder, low: float, high: float, *, curve: bool = True) -> str:

@@ -31,17 +31,17 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     """
     first = steps_of(law)[0] if law else None
     prepare = traits(first).prepare
-    kept, wide = None, points.reset_index(drop=True)
+    selected, wide = None, points.reset_index(drop=True)
     if is_long(points):
         rows = completed(points)
-        kept = matching(rows, where)
-        wide = rows if kept is None else kept
+        selected = matching(rows, where)
+        wide = rows if selected is None else selected
         wide = wide if wide.empty else widen(wide)
     if not wide.empty:
         wide = completed(wide, value)
         wide = prepare(wide) if prepare else wide
         again = matching(wide, where)
-        wide = again if again is not None else wide if kept is not None else query(wide, str(where))
+        wide = again if again is not None else wide if selected is not None else query(wide, where)
     if wide.empty:
         why = f"{where!r} selects 0 of {len(points)} rows" if where else "the table is empty"
         raise LawError(f"there are no points to fit: {why}")
@@ -90,9 +90,11 @@ def _numbers(points: pd.DataFrame, *names: str) -> Iterator[pd.Series[float]]:
 
 
 def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
-    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
+    """Return the rows for which an expression is true, all without one; None if the frame lacks a column of it."""
+    if not where:
+        return frame
     try:
-        return query(frame, where) if where else frame
+        return query(frame, where)
     except UsageError:
         return None
 
@@ -128,8 +130,8 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
     _refuse_two(points, [*identity, "metric"])
     number = _checkpoints(points, identity)
     first = np.unique(number, return_index=True)[1]
-    kept = [name for name in points.columns if name not in OF_METRIC]
-    wide = _inferred(points[kept].iloc[first].reset_index(drop=True))
+    shared = [name for name in points.columns if name not in OF_METRIC]
+    wide = _inferred(points[shared].iloc[first].reset_index(drop=True))
     metrics = points["metric"].to_numpy()[np.argsort(number, kind="stable")]
     for metric in dict.fromkeys(metrics):
         wide = _with_metric(wide, _of_metric(points, number, metric), metric)

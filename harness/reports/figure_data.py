@@ -164,9 +164,9 @@ def _sizes(rows: pd.DataFrame) -> int:
     return int(rows.groupby("family")["params"].nunique().max())
 
 
-def _too_many(points: pd.DataFrame, what: str, command: str, note: Notes) -> bool:
+def _too_many(points: pd.DataFrame, figure: str, command: str, note: Notes) -> bool:
     """Say, in a note as well, whether there are too many ladders for a slow figure."""
     ladders = len(points[points["shown"]].groupby(["task", "family"]))
     if ladders > LADDERS:
-        note(f"{what}: omitted for {ladders} ladders (limit: {LADDERS} tasks x families); see {command}")
+        note(f"{figure}: omitted for {ladders} ladders (limit: {LADDERS} tasks x families); see {command}")
     return ladders > LADDERS

@@ -52,17 +52,17 @@ class ImportMeta(TypedDict):
     files: NotRequired[JsonObject]
 
 
-def import_meta_of(kept: JsonObject) -> ImportMeta:
+def import_meta_of(stored: JsonObject) -> ImportMeta:
     """Return how points were imported; raise StoreError where the file does not say so."""
-    command, metrics, rises = kept.get("command"), kept.get("own"), kept.get("rises")
+    command, metrics, rises = stored.get("command"), stored.get("own"), stored.get("rises")
     if not isinstance(command, list) or not isinstance(metrics, dict) or not isinstance(rises, dict):
-        raise StoreError(f"an import has the keys {choose(kept)}; expected command, own and rises")
+        raise StoreError(f"an import has the keys {choose(stored)}; expected command, own and rises")
     meta = ImportMeta(
         command=[str(argument) for argument in command],
         shown_metrics={task: str(metric) for task, metric in metrics.items()},
         rises={metric: bool(value) for metric, value in rises.items()},
     )
-    files = kept.get("files")
+    files = stored.get("files")
     if isinstance(files, dict):
         meta["files"] = files
     return meta

@@ -125,7 +125,9 @@ class PointStore(RecordStore):
         how = Measuring(self, metrics, named_task, self._replicates.keep)
         frame = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
         if frame.empty:
-            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
+            raise MetricError(
+                f"the metrics {choose(metrics or ())} apply to no task in {self.path}; see harness ls metrics"
+            )
         return ordered(frame)
 
     def _documents(self, cells: Sequence[Cell], how: Measuring) -> pd.DataFrame:

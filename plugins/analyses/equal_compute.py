@@ -64,8 +64,8 @@ def ranking(values: Floats, draws: Floats) -> tuple[list[int], float]:
     :param values: scores (F,), higher is better; `draws` (R, F) are their paired resamples.
     """
     order = np.argsort(-values, kind="stable")
-    kept = draws[:, order]
-    return [int(i) for i in order], float(likely((kept[:, :-1] > kept[:, 1:]).all(axis=1)))
+    ordered = draws[:, order]
+    return [int(i) for i in order], float(likely((ordered[:, :-1] > ordered[:, 1:]).all(axis=1)))
 
 
 def best(draws: Floats) -> Floats:

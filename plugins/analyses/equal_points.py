@@ -100,7 +100,7 @@ def _of_store(
     via = str(getattr(host.laws[asked.law], "via", "")) if asked.law else ""
     for name, metric in sorted(metrics_of(store, task, asked.metric).items()):
         points = store.points(name, metrics=[metric, *([via] if via in host.metrics else [])])
-        points = query(points, where) if where else points
+        points = query(points, where)
         refuse_doubles(points.drop_duplicates(["checkpoint", "settings", "fingerprint"]), name)
         shared = shared_documents(store, asked.seed) if store.holds_errors_of(points) else None
         yield Points(name, metric, store.rises(metric) and not asked.lower_is_better, points, shared)
@@ -136,7 +136,7 @@ def _of_table(
 ) -> Iterator[Points]:
     from harness.points import query
 
-    frame = query(table, where) if where else table
+    frame = query(table, where)
     if "family" not in frame.columns:
         raise UsageError(f"the table has no column family; --map NAME=family names it; it has: {choose(frame.columns)}")
     if not {"metric", "value"} <= set(frame.columns):

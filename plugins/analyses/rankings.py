@@ -87,7 +87,7 @@ def _ranking(
 
     points = widen(store.points(task, metrics=metrics))
     known = [m for m in metrics if points[m].notna().all()]
-    points = _last(query(points, where) if where else points)
+    points = _last(query(points, where))
     refuse_doubles(points, task)
     families = tuple(sorted(set(points["family"])))
     if len(families) < 2:
@@ -128,13 +128,13 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
 
     from harness.points import ends, query
 
-    kept = query(points, expression)
-    kept = kept[ends(kept)]
+    selected = query(points, expression)
+    selected = selected[ends(selected)]
     for family in sorted(set(points["family"])):
-        sizes = set(kept[kept["family"] == family]["size"])
+        sizes = set(selected[selected["family"] == family]["size"])
         if len(sizes) != 1:
             raise UsageError(f"{expression!r} selects {choose(sizes)} of {family}; expected one size per family")
-    return pd.Series(points.index.isin(kept.index), index=points.index)
+    return pd.Series(points.index.isin(selected.index), index=points.index)
 
 
 def _small(points: pd.DataFrame, options: DecideOptions) -> Iterator[tuple[str, pd.Series[bool]]]:

@@ -161,9 +161,9 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
             continue
         row = points[points["task"] == task].iloc[0].to_dict()
         _write(store, results, task_records.task, (row, task_records.records))
-        kept = points["task"] != task
+        is_other = points["task"] != task
         notes.append(f"{task}: {len(task_records.task.docs)} documents with the log-probability of every choice")
-        points, cells = points[kept], cells + 1
+        points, cells = points[is_other], cells + 1
     metrics = {task: metric for task, metric in imported.published.shown_metrics.items() if task in set(points["task"])}
     published = replace(imported.published, points=points, notes=tuple(notes), shown_metrics=metrics)
     return replace(imported, published=published, cells=cells)

@@ -113,8 +113,8 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
             ) from error
         missing = [] if not isinstance(sample, dict) else [name for name in SAMPLE if name not in sample]
         if not isinstance(sample, dict) or missing:
-            what = f"no {choose(missing)}" if missing else f"a JSON {type(sample).__name__}"
-            raise UsageError(f"{path}, line {number} of {len(lines)}: {what}; expected samples of lm-eval")
+            lack = f"no {choose(missing)}" if missing else f"a JSON {type(sample).__name__}"
+            raise UsageError(f"{path}, line {number} of {len(lines)}: {lack}; expected samples of lm-eval")
         yield sample
 
 

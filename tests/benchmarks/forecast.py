@@ -24,7 +24,7 @@ from scipy import special, stats
 import harness
 from harness.fitting.fit import fit
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_scores import LEVELS, Scores, score
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, score
 from harness.fitting.forecast_stack import combine
 from harness.fitting.wide_points import widen
 from harness.host import default_host
@@ -53,7 +53,7 @@ COLUMNS = (
 LAW = {"bootstrap": 200, "starts": 16}
 
 
-def row(target: str, method: str, scores: Scores) -> tuple[Any, ...]:
+def row(target: str, method: str, scores: PredictionScores) -> tuple[Any, ...]:
     """Return a row of scores."""
     low, high = scores.coverage_interval
     share = f"{scores.covered} of {scores.n}: {scores.coverage:.0%}"
@@ -125,7 +125,7 @@ def ladders(
     clear = ~forecast.abstained.to_numpy()
     clusters = np.array(frame["task"])
 
-    def scored(quantiles: Floats, rows: np.ndarray) -> Scores:
+    def scored(quantiles: Floats, rows: np.ndarray) -> PredictionScores:
         rows = rows & np.isfinite(quantiles[:, 0])
         return score(y[rows], quantiles[rows], clusters=list(clusters[rows]))
 

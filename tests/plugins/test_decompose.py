@@ -90,7 +90,7 @@ def test_nothing_is_lost_where_all_turn_right_once_though_ties_lower_the_correla
     turns = (gold > 0.8).astype(float)
     loss = predictability_lost(made_up({"logp_gold": gold, "acc": turns}))
     assert loss.at == ()
-    assert loss.kept == {"logp_gold": pytest.approx(1), "acc": pytest.approx(1)}
+    assert loss.relative == {"logp_gold": pytest.approx(1), "acc": pytest.approx(1)}
     everywhere = predictability_lost(made_up({"logp_gold": gold, "acc": np.ones((60, 6))}))
     assert everywhere.at == ()
     assert np.isnan(everywhere.falls["acc"].value)
