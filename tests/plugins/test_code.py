@@ -88,6 +88,12 @@ def test_a_wrong_answer_is_told_from_a_crash(program, outcome, detail):
     assert run(program) == (outcome, detail)
 
 
+def test_the_failed_line_is_named_after_a_form_feed():
+    """Python does not end a line there, so that the detail was the line before."""
+    tests = CodeTests("page = '\x0c'\nassert f(1) == 2", ("f",))
+    assert run("def f(x): return x", tests) == ("failed", "assert f(1) == 2")
+
+
 CHEATS = {
     "prints": "print('passed')\nimport os\nos.write(1, b'passed')\nos._exit(0)",
     "exits": "import os\nos._exit(0)",

@@ -272,6 +272,20 @@ def test_a_damaged_samples_file_is_named_with_its_line(tmp_path, damage, said):
     assert not (tmp_path.parent / "s").exists()
 
 
+def test_texts_with_line_separators_of_unicode_are_imported(tmp_path):
+    """lm-eval writes U+2028 and U+0085 as they are; a line was cut there, and the file passed for damaged."""
+    for file in LM_EVAL.iterdir():
+        shutil.copy(file, tmp_path)
+    for samples in tmp_path.glob("samples_*"):
+        rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
+        texts = [json.dumps({**row, "note": "a\u2028b\x85c"}, ensure_ascii=False) for row in rows]
+        samples.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert run("import", tmp_path, "-o", tmp_path.parent / "s").exit_code == 0
+    assert run("import", LM_EVAL, "-o", tmp_path.parent / "t").exit_code == 0
+    cells = [PointStore(tmp_path.parent / name).cell_names() for name in ("s", "t")]
+    assert cells[0] == cells[1] != set()
+
+
 def test_samples_alone_and_other_files_are_refused(tmp_path):
     (samples,) = LM_EVAL.glob("samples_sums*")
     assert "need the results_*.json of their run" in run("import", samples, "-o", tmp_path / "s").stderr
