@@ -61,16 +61,16 @@ class StoreError(HarnessError):
 class DamagedFile(StoreError):
     """A file of the store is damaged, for the reason `why`.
 
-    `found` is the first part of the message: which file, why, and where it was moved. The last part is the `remedy`.
+    `problem` is the first part of the message: which file, why, and where it was moved. The last part is the `remedy`.
     """
 
     def __init__(self, path: object, why: str, moved: str = "", remedy: str = "run harness eval again") -> None:
         super().__init__(path, why, moved, remedy)
         self.path, self.why, self.remedy = path, why, remedy
-        self.found = f"{path} is damaged ({why}){moved}"
+        self.problem = f"{path} is damaged ({why}){moved}"
 
     def __str__(self) -> str:
-        return f"{self.found}; {self.remedy}"
+        return f"{self.problem}; {self.remedy}"
 
 
 class MetricError(HarnessError, ValueError):

@@ -140,12 +140,12 @@ def parse_json(text: str, *, once: bool = False) -> Json:
 
 
 def _expect_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
+        twice = next(key for key in table if keys.count(key) > 1)
         raise ValueError(f"an object has the key {twice!r} twice; remove one of them")
-    return found
+    return table
 
 
 ONCE = json.JSONDecoder(object_pairs_hook=_expect_once)

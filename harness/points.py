@@ -2,7 +2,7 @@
 
 from harness.fitting.columns import column, labelled, query, readable, renamed
 from harness.fitting.point_source import Source, TablePoints, benchmark_table, open_asked, open_points, table_points
-from harness.fitting.published import Published, Reading, own_metrics, published, same_points
+from harness.fitting.published import Published, Reading, published, same_points, shown_metrics
 from harness.fitting.runs import doubled, ends, label, largest, largest_known, refuse_twice, runs_of
 from harness.fitting.wide_points import widen
 from harness.metrics.aggregation import applicable, evaluate, paired_difference
@@ -39,7 +39,6 @@ __all__ = [
     "open_asked",
     "open_points",
     "open_store",
-    "own_metrics",
     "paired_difference",
     "per_document",
     "published",
@@ -52,6 +51,7 @@ __all__ = [
     "runs_of",
     "same_points",
     "shown_error",
+    "shown_metrics",
     "table_points",
     "widen",
 ]

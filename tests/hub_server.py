@@ -50,7 +50,7 @@ class Hub:
 @contextmanager
 def hub() -> Iterator[Hub]:
     """Serve a hub; its address is HF_ENDPOINT for clients."""
-    found = Hub()
+    started = Hub()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -65,8 +65,8 @@ def hub() -> Iterator[Hub]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = unquote(urlsplit(self.path).path)
-            found.asked.append(path)
-            self.send(*respond(found, path, body))
+            started.asked.append(path)
+            self.send(*respond(started, path, body))
 
         def send(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response(status)
@@ -79,11 +79,11 @@ def hub() -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    found.address = f"http://127.0.0.1:{server.server_port}"
+    started.address = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield found
+        yield started
     finally:
         server.shutdown()
         server.server_close()

@@ -88,9 +88,10 @@ def imported(source: str, *, top: bool) -> Iterator[str]:
 
 def sources(*folders: str) -> list[Path]:
     """Return the modules in some folders; plugins/example is a distribution of its own, as a stranger's."""
-    found = (path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
+    paths = [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
+    assert {path.relative_to(REPOSITORY).parts[0] for path in paths} == set(folders)
     built = REPOSITORY / "plugins" / "nano" / "build"
-    return sorted(path for path in found if not {REPOSITORY / "plugins" / "example", built} & set(path.parents))
+    return sorted(path for path in paths if not {REPOSITORY / "plugins" / "example", built} & set(path.parents))
 
 
 def module_of(path: Path) -> str:
@@ -118,8 +119,8 @@ def graph() -> dict[str, set[str]]:
 
 def against_the_order(module: str, imported: str) -> bool:
     """Say whether an import goes against the order of packages."""
-    own, other = package_of(module), package_of(imported)
-    return own != other and not {other, imported} & ALLOWED[own]
+    package, other = package_of(module), package_of(imported)
+    return package != other and not {other, imported} & ALLOWED[package]
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -194,8 +195,8 @@ def test_plugins_import_only_numpy_and_the_harness_at_the_top():
 
 def test_plugins_import_public_modules_only():
     for path in sources("plugins", "tasks"):
-        own = {m for m in imports(path.read_text("utf-8")) if m.partition(".")[0] == "harness"}
-        assert own <= PUBLIC, f"{path.relative_to(REPOSITORY)} imports {', '.join(sorted(own - PUBLIC))}"
+        of_harness = {m for m in imports(path.read_text("utf-8")) if m.partition(".")[0] == "harness"}
+        assert of_harness <= PUBLIC, f"{path.relative_to(REPOSITORY)} imports {', '.join(sorted(of_harness - PUBLIC))}"
 
 
 def test_the_core_names_its_plugins_only_in_the_list_of_built_ins():
@@ -259,5 +260,5 @@ def test_the_repository_speaks_of_itself_alone():
     stray = re.compile(r"(?<![\w.])/(home|root|Users)/\w|TO" + r"DO|FIX" + r"ME")
     documents = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/*.md")]
     for path in [*sources("harness", "plugins", "tasks", "tests"), *documents]:
-        found = stray.search(path.read_text(encoding="utf-8"))
-        assert not found, f"{path}: {found}"
+        match = stray.search(path.read_text(encoding="utf-8"))
+        assert not match, f"{path}: {match}"

@@ -61,7 +61,7 @@ def test_new_plugins_of_all_kinds_are_listed_and_pass_their_checks(current: Path
         f"harness-{name.replace('_', '-')}" for name in names
     }
     results = json.loads(run(current, packages, "harness", "plugins", *sorted(names), "--check", "--json"))
-    assert [found for found in results if found["failures"] or found["skipped"]] == []
+    assert [result for result in results if result["failures"] or result["skipped"]] == []
     assert len(results) == len(KINDS) - 1 + 6 + 6  # `plugin` and example register six objects each
 
 

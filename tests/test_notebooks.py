@@ -100,20 +100,20 @@ def test_a_law_of_several_features_is_drawn_as_predicted_against_measured(host: 
 
 
 def test_a_forecast_is_drawn_beside_what_was_measured(host: PluginHost):
-    found = harness.forecast(ladder(), registries=host)
-    rows = rows_of(found.plot())
+    forecast = harness.forecast(ladder(), registries=host)
+    rows = rows_of(forecast.plot())
     assert sum(row["kind"] == "measured" for row in rows) == 20
     assert sum(row["kind"] == "forecast of the largest" for row in rows) == 4
     assert {row["task"] for row in rows} == {"arc", "piqa"}
-    assert "Training compute (FLOPs)" in image_of(found._repr_html_())
+    assert "Training compute (FLOPs)" in image_of(forecast._repr_html_())
 
 
 def test_a_back_test_has_a_chart_per_law(host: PluginHost):
-    found = harness.back_test(ladder(), ["last", "line"], value="acc", bootstrap=10, registries=host)
-    chart = found.plot()
-    assert chart.to_dict()["facet"]["sort"][0] == found.summary().rows[0][0]  # the best law comes first
-    assert len(rows_of(chart)) == len(found.rows)
-    assert "<svg" in image_of(found._repr_html_())
+    result = harness.back_test(ladder(), ["last", "line"], value="acc", bootstrap=10, registries=host)
+    chart = result.plot()
+    assert chart.to_dict()["facet"]["sort"][0] == result.summary().rows[0][0]  # the best law comes first
+    assert len(rows_of(chart)) == len(result.rows)
+    assert "<svg" in image_of(result._repr_html_())
 
 
 def test_a_store_and_a_comparison_are_drawn(nano_store: PointStore):
@@ -121,11 +121,11 @@ def test_a_store_and_a_comparison_are_drawn(nano_store: PointStore):
     points = nano_store.points("nano_addition", metrics=["acc"])
     assert [row["value"] for row in rows] == pytest.approx(points["value"].tolist())
     assert rows[0]["label"] == "aster:w32l2@0" or "aster:w32l2@" in rows[0]["label"]
-    found = harness.compare(nano_store, laws=["line"], where="task == 'nano_birthplace'", bootstrap=10)
-    assert {row["family"] for row in rows_of(found.plot())} == {"aster", "birch"}
-    assert "<table>" in found._repr_html_()
+    comparison = harness.compare(nano_store, laws=["line"], where="task == 'nano_birthplace'", bootstrap=10)
+    assert {row["family"] for row in rows_of(comparison.plot())} == {"aster", "birch"}
+    assert "<table>" in comparison._repr_html_()
     with pytest.raises(harness.UsageError, match="no points of task 'other'"):
-        found.plot("other")
+        comparison.plot("other")
 
 
 def test_without_altair_a_notebook_shows_the_text_alone(one_fit: LawFit, monkeypatch):
@@ -144,12 +144,12 @@ def test_without_altair_a_notebook_shows_the_text_alone(one_fit: LawFit, monkeyp
 
 def test_saved_fits_are_drawn_by_harness_plot(one_fit: LawFit, tmp_path: Path):
     save_fits([one_fit], tmp_path / "fits.json")
-    found = CliRunner().invoke(main, ["plot", str(tmp_path / "fits.json"), "-o", str(tmp_path / "f.json")])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(main, ["plot", str(tmp_path / "fits.json"), "-o", str(tmp_path / "f.json")])
+    assert result.exit_code == 0, result.output
     (rows,) = json.loads((tmp_path / "f.json").read_text())["datasets"].values()
     assert {row["kind"] for row in rows} == {"measured", "held out", "law"}
-    found = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["plot", str(tmp_path / "fits.json"), "--task", "other", "-o", str(tmp_path / "g.svg")]
     )
-    assert found.exit_code == 2
-    assert "no fit is for task 'other'; there are: arc" in found.stderr
+    assert result.exit_code == 2
+    assert "no fit is for task 'other'; there are: arc" in result.stderr

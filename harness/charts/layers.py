@@ -21,7 +21,7 @@ X_TITLES = {
     "loss": "Training loss (nats per token)",
 }
 POINT, HELD_OUT, CURVE = "measured", "held out", "law"
-KINDS = (POINT, "forecast of the largest", "forecast")
+LARGEST_FORECAST, FORECAST = "forecast of the largest", "forecast"
 # Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages. Families after the eighth get further
 # colours, and dashed or dotted curves, so that none looks like another up to the 24th; colours then repeat.
 LIGHT = [
@@ -132,10 +132,11 @@ def forecast_layers() -> list[Spec]:
     """Return layers of measured points, and of forecasts with their intervals; those that abstain are pale.
 
     Families are shifted sideways, because those of equal compute would hide each other. Columns of the rows: x, value,
-    low, high, family, label, verdict, abstains, and kind (one of KINDS).
+    low, high, family, label, verdict, abstains, and kind (POINT, LARGEST_FORECAST or FORECAST).
     """
     pale = {"condition": {"test": "datum.abstains", "value": 0.3}, "value": 1}
-    shape = _shape("kind", None, KINDS, ("circle", "square", "triangle-up"))
+    kinds = (POINT, LARGEST_FORECAST, FORECAST)
+    shape = _shape("kind", None, kinds, ("circle", "square", "triangle-up"))
     shape["legend"] |= {"columns": 1, "labelLimit": 260}
     of_all = {"x": X, "color": COLOUR, "opacity": pale}
     ends = {**of_all, "y": y_axis("low", "$metric"), "y2": {"field": "high"}}

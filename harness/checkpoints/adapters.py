@@ -52,6 +52,6 @@ def adapter_digest(folder: Path) -> str:
     """Return the digest of an adapter: its weights, and its settings without the path of the base model."""
     config, weights = adapter_files(folder)
     settings = json.loads(config.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in settings.items() if key not in {"base_model_name_or_path", "revision"}}
+    own_settings = {key: value for key, value in settings.items() if key not in {"base_model_name_or_path", "revision"}}
     with weights.open("rb") as stream:
-        return digest_of([kept, hashlib.file_digest(stream, "sha256").hexdigest()])
+        return digest_of([own_settings, hashlib.file_digest(stream, "sha256").hexdigest()])

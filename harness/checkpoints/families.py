@@ -18,9 +18,8 @@ from harness.checkpoints.weights import Sizes, measure, read_config
 from harness.errors import FamilyError, UsageError, choose, nearest, suggest
 from harness.host.registries import Registries
 from harness.types import Checkpoint, Family
-from harness.types.columns import reserved
+from harness.types.columns import ACTIVE_PARAMS, reserved
 
-ACTIVE = "params_active"  # feature of mixtures of experts: parameters that one token uses
 NO_FAMILIES = "none is installed; the distribution scaling-harness-nano has three small ones"
 
 
@@ -137,14 +136,14 @@ def complete(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         ),
         features={**measured.features, **checkpoint.features},
     )
-    if not measured.has_experts and ACTIVE not in checkpoint.features:
+    if not measured.has_experts and ACTIVE_PARAMS not in checkpoint.features:
         return replace(known, flops=_flops(known, measured, 0.0))
     return _of_experts(known, measured)
 
 
 def _of_experts(checkpoint: Checkpoint, measured: Sizes) -> Checkpoint:
     """Return a mixture of experts with its active parameters and FLOPs, if known, and the convention of its FLOPs."""
-    active = checkpoint.features.get(ACTIVE, measured.active)
+    active = checkpoint.features.get(ACTIVE_PARAMS, measured.active)
     total = checkpoint.params if measured.params is None else measured.params
     unused = None if active is None or total is None else total - active
     convention = checkpoint.flops_convention
@@ -152,7 +151,7 @@ def _of_experts(checkpoint: Checkpoint, measured: Sizes) -> Checkpoint:
         checkpoint,
         flops=_flops(checkpoint, measured, unused),
         flops_convention=f"{convention}_active" if convention in FLOPS else convention,
-        features=checkpoint.features if active is None else {ACTIVE: float(active), **checkpoint.features},
+        features=checkpoint.features if active is None else {ACTIVE_PARAMS: float(active), **checkpoint.features},
     )
 
 
@@ -168,7 +167,7 @@ def _flops(checkpoint: Checkpoint, measured: Sizes, unused: float | None) -> flo
 
 def active_params(checkpoint: Checkpoint) -> float:
     """Return the parameters that one token uses: all of a dense model; 0 if they are unknown."""
-    return checkpoint.features.get(ACTIVE, float(checkpoint.params or 0))
+    return checkpoint.features.get(ACTIVE_PARAMS, float(checkpoint.params or 0))
 
 
 def notes_on_counts(checkpoints: Iterable[tuple[Checkpoint, Path]]) -> list[str]:
@@ -181,14 +180,14 @@ def notes_on_counts(checkpoints: Iterable[tuple[Checkpoint, Path]]) -> list[str]
 
 
 def _note_on_counts(checkpoint: Checkpoint, folder: Path) -> str:
-    active, flops = checkpoint.features.get(ACTIVE), checkpoint.flops
+    active, flops = checkpoint.features.get(ACTIVE_PARAMS), checkpoint.flops
     if active is not None and flops is not None and checkpoint.flops_convention.endswith("_active"):
         total = "" if checkpoint.params is None else f", of {checkpoint.params:.4g}"
         return f"is a mixture of experts: its FLOPs count the {active:.4g} parameters that a token uses{total}"
     if active is None and flops is None and checkpoint.tokens is not None and measure(folder).has_experts:
         return (
             f"is a mixture of experts, and its files do not say how many parameters a token uses: its FLOPs stay "
-            f"unknown; set {ACTIVE} in [features], or flops, in the family file"
+            f"unknown; set {ACTIVE_PARAMS} in [features], or flops, in the family file"
         )
     if checkpoint.params is None and "quantization_config" in read_config(folder):
         return "has quantised weights, which do not say how many parameters it has; set params in the family file"

@@ -25,7 +25,7 @@ FIXED = 16  # width of the column right, plus the space between columns
 CONTEXT = 4000  # largest number of characters shown of a context
 
 
-class Asked(TypedDict):
+class DocumentFlags(TypedDict):
     """Options that say which documents are read."""
 
     task: str | None
@@ -50,7 +50,14 @@ class Asked(TypedDict):
 @click.option("--all-steps", is_flag=True, help="Show every step of a document, not only the last of each run.")
 @click.pass_obj
 def browse(
-    host: PluginHost, /, store: Path, doc: str | None, sort: str, count: int, all_steps: bool, **asked: Unpack[Asked]
+    host: PluginHost,
+    /,
+    store: Path,
+    doc: str | None,
+    sort: str,
+    count: int,
+    all_steps: bool,
+    **asked: Unpack[DocumentFlags],
 ) -> None:
     """Show documents with the log-probability of every choice across checkpoints.
 
@@ -177,9 +184,9 @@ def _logprobs(documents: Documents, number: int, *, all_steps: bool) -> Table:
     table.add_column("", no_wrap=True)
     for name in ["margin", *(f"{'*' if choices['is_gold'].iloc[i] else ''}[{i}]" for i in shown)]:
         table.add_column(_text(name), justify="right", no_wrap=True)
-    kept = [True] * len(values) if all_steps else list(ends(documents.checkpoints))
+    is_shown = [True] * len(values) if all_steps else list(ends(documents.checkpoints))
     for row, label in enumerate(documents.checkpoints["label"]):
-        if kept[row]:
+        if is_shown[row]:
             right = bool(documents.right[row, number])
             cells = [_text(f"{'>' if i == picked[row] else ''}{values[row, i]:.2f}") for i in shown]
             mark = _text("right" if right else "wrong", style="green" if right else "red")

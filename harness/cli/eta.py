@@ -1,4 +1,4 @@
-"""Estimate the remaining time of a run from the time of finished documents.
+"""TimeEstimate the remaining time of a run from the time of finished documents.
 
 A document takes a + b x parameters seconds: a does not depend on the model, b is the time of arithmetic. One measured
 size does not determine a and b. The estimate is then a range: from b = 0 to the largest b of a slow core. With two
@@ -17,7 +17,7 @@ SLOWEST = 1e-8  # seconds per document and parameter: 100 tokens at 2e10 FLOP/s,
 
 
 @dataclass
-class Estimate:
+class TimeEstimate:
     """Measured seconds of documents, by the number of parameters of their checkpoint."""
 
     documents: dict[int, int] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Estimate:
 
         `remaining` is the number of documents by parameters.
 
-        >>> estimate = Estimate()
+        >>> estimate = TimeEstimate()
         >>> estimate.add(1_000_000, 100, 1.0)
         >>> [round(seconds, 1) for seconds in estimate.left({1_000_000: 100, 100_000_000: 100})]
         [2.0, 101.0]
@@ -45,10 +45,10 @@ class Estimate:
             seconds = sum(n * (a + b * params) for params, n in remaining.items())
             return seconds, seconds
         ((params, documents),) = self.documents.items()
-        each = self.seconds[params] / documents
-        slope = min(SLOWEST, each / max(params, 1))
-        steepest = sum(n * (each + slope * max(size - params, -params)) for size, n in remaining.items())
-        flat = each * sum(remaining.values())
+        per_document = self.seconds[params] / documents
+        slope = min(SLOWEST, per_document / max(params, 1))
+        steepest = sum(n * (per_document + slope * max(size - params, -params)) for size, n in remaining.items())
+        flat = per_document * sum(remaining.values())
         return min(flat, steepest), max(flat, steepest)
 
     def _fitted(self) -> tuple[float, float]:

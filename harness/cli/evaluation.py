@@ -16,7 +16,7 @@ from harness.cli.sampling_options import SamplingFlags, sampling_options, sampli
 from harness.host import PluginHost
 
 if TYPE_CHECKING:
-    from harness.evaluation.evaluate import RunSettings
+    from harness.evaluation.evaluate import EvaluateOptions
 
 
 class Flags(SamplingFlags, PromptingFlags, ExecutorFlags):
@@ -124,7 +124,7 @@ def evaluate(
     from harness.evaluation.evaluate import evaluate as run
 
     names = [name for listed in tasks for name in listed.split(",") if name]
-    settings: RunSettings = {
+    settings: EvaluateOptions = {
         "engine": engine,
         "options": read_options(options) | ({"max_length": max_length} if max_length else {}),
         "data": data,
@@ -150,10 +150,12 @@ def evaluate(
             progress.note("interrupted; the same command computes the missing cells")
             raise Exit(INTERRUPTED) from None
     summary.check()
-    say(f"{summary.written} cells written, {summary.there} were already stored")
+    say(f"{summary.written} cells written, {summary.already_stored} were already stored")
 
 
-def _dry_run(host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: RunSettings) -> None:
+def _dry_run(
+    host: PluginHost, families: tuple[str, ...], tasks: list[str], store: Path, settings: EvaluateOptions
+) -> None:
     from harness.evaluation.evaluate import plan_tables
 
     plan, tables = plan_tables(families, tasks, store=store, registries=host, **settings)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.types import Json
 
 
-class Asked(TypedDict):
+class FileArguments(TypedDict):
     """Arguments that a fit and a back-test of a file share."""
 
     via: str | None
@@ -152,7 +152,7 @@ def fit(
     source = PointsFile(points, task, metric, value, renames, params_column, run, drop_duplicates, label)
     steps = (step1_where, step2_where, step1_objective)
     options = Options(objective, resample, bootstrap, level, starts, seed, *steps)
-    asked: Asked = {"via": via, "where": where, "law_options": read_options(law_options), "options": options}
+    asked: FileArguments = {"via": via, "where": where, "law_options": read_options(law_options), "options": options}
     if back_test:
         if hold_out or pool:
             given = "hold-out" if hold_out else "pool"
@@ -167,7 +167,7 @@ def fit(
     _fit(host, source, law, asked, hold_out=hold_out, pool=pool, earlier=earlier, as_json=as_json, output=output)
 
 
-def _back_test(host: PluginHost, source: PointsFile, laws: list[str], asked: Asked) -> list[Table]:
+def _back_test(host: PluginHost, source: PointsFile, laws: list[str], asked: FileArguments) -> list[Table]:
     from harness.reports.back_test_files import back_test_file
 
     result = back_test_file(source, laws, registries=host, **asked)
@@ -178,7 +178,7 @@ def _fit(
     host: PluginHost,
     source: PointsFile,
     law: str,
-    asked: Asked,
+    asked: FileArguments,
     *,
     hold_out: str | None,
     pool: bool,

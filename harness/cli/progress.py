@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from harness.cli.eta import Estimate
+from harness.cli.eta import TimeEstimate
 from harness.evaluation.plan import Failure, Plan
 from harness.evaluation.suite import Progress
 from harness.tables import printable
@@ -28,7 +28,7 @@ class Counting(Progress):
     def __init__(self) -> None:
         self.cells = self.cells_total = self.docs = self.docs_total = 0
         self.left: dict[int, int] = {}  # remaining documents, by the parameters of their checkpoint
-        self.estimate = Estimate()
+        self.estimate = TimeEstimate()
         self.begun = self.last = time.monotonic()
         self.first: float | None = None
 
@@ -45,7 +45,7 @@ class Counting(Progress):
             self.left[params] = self.left.get(params, 0) + len(task.docs)
         self.docs_total = sum(self.left.values())
         self.begun = self.last = time.monotonic()
-        self.say(f"{len(plan.there)} of {len(plan.there) + len(missing)} cells are already stored")
+        self.say(f"{len(plan.already_stored)} of {len(plan.already_stored) + len(missing)} cells are already stored")
         for note in plan.notes:
             self.say(f"note: {note}")
 
@@ -101,11 +101,11 @@ class Lines(Counting):
         if self.printed >= 0 and self.every:
             self._line(checkpoint.label)
 
-    def _line(self, what: str, *, due: bool = False) -> None:
+    def _line(self, subject: str, *, due: bool = False) -> None:
         now = time.monotonic() - self.begun
         if due or now - self.printed >= self.every:
             self.printed = now
-            self.say(f"{self.cells}/{self.cells_total} {what}  {self.pace}")
+            self.say(f"{self.cells}/{self.cells_total} {subject}  {self.pace}")
 
 
 class Live(Counting):
@@ -135,8 +135,8 @@ class Live(Counting):
         super().cell(checkpoint, task)
         self._show(f"{checkpoint.label} {task.name}")
 
-    def _show(self, what: str) -> None:
-        self.bar.update(self.task, description=printable(what), cells=f"{self.cells}/{self.cells_total} cells")
+    def _show(self, subject: str) -> None:
+        self.bar.update(self.task, description=printable(subject), cells=f"{self.cells}/{self.cells_total} cells")
 
 
 def _clock(seconds: float) -> str:

@@ -154,32 +154,32 @@ def arrange(columns: Sequence[Column], table: Table, at: Screen, *, every_row: b
     if at.whole:
         return Layout(({i: column.natural for i, column in enumerate(columns)},), (), count)
     rows = count if every_row else min(count, max(at.height - FRAME - len(table.notes[:MOST_NOTES]), FEWEST_ROWS))
-    kept = list(range(len(columns)))
+    columns_left = list(range(len(columns)))
     for name in table.optional:
-        if _fits(columns, kept, at.width):
+        if _fits(columns, columns_left, at.width):
             break
-        kept = [i for i in kept if table.columns[i] != name]
-    blocks = list(_blocks(columns, kept, at.width))
+        columns_left = [i for i in columns_left if table.columns[i] != name]
+    blocks = list(_blocks(columns, columns_left, at.width))
     room = max((at.height - FRAME) // (rows + 3), 1)
     widths = tuple(_widths(columns, block, at.width) for block in blocks[:room])
     shown = {i for block in widths for i in block}
     return Layout(widths, tuple(i for i in range(len(columns)) if i not in shown), rows)
 
 
-def _fits(columns: Sequence[Column], kept: Sequence[int], width: int) -> bool:
-    return sum(columns[i].narrowest for i in kept) + GAP * (len(kept) - 1) <= width
+def _fits(columns: Sequence[Column], numbers: Sequence[int], width: int) -> bool:
+    return sum(columns[i].narrowest for i in numbers) + GAP * (len(numbers) - 1) <= width
 
 
-def _blocks(columns: Sequence[Column], kept: Sequence[int], width: int) -> Iterator[list[int]]:
+def _blocks(columns: Sequence[Column], numbers: Sequence[int], width: int) -> Iterator[list[int]]:
     """Yield groups of columns that fit; each starts with the columns that name the rows (the text on the left)."""
     names = list[int]()
-    for i in kept:
+    for i in numbers:
         if columns[i].is_number or not _fits(columns, [*names, i], width // 2):
             break
         names.append(i)
-    names = names or list(kept[:1])
+    names = names or list(numbers[:1])
     block = list(names)
-    for i in kept[len(names) :]:
+    for i in numbers[len(names) :]:
         if len(block) > len(names) and not _fits(columns, [*block, i], width):
             yield block
             block = list(names)

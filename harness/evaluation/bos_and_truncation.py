@@ -67,7 +67,10 @@ class Encoder:
         over = len(context) + longest - self.limit
         if over <= 0:
             return context
-        kept = 0 if self.truncation == "lm_eval" else len(self.prefix)
-        if over > len(context) - max(kept, 1):
-            raise TokenError(f"a continuation of {longest} tokens does not fit: max_length is {self.max_length}")
-        return context[:kept] + context[kept + over :]
+        start = 0 if self.truncation == "lm_eval" else len(self.prefix)
+        if over > len(context) - max(start, 1):
+            raise TokenError(
+                f"a continuation of {longest} tokens does not fit: max_length is {self.max_length}; raise "
+                "--max-length if the model allows it, or leave the document out"
+            )
+        return context[:start] + context[start + over :]

@@ -55,13 +55,12 @@ def cost_table(plan: Plan) -> Table:
     """Return the cost of a plan: one row per task, and their sum."""
     rows = costs(plan)
     everything = sum(rows, Cost("all", 0, 0, 0, 0.0))
-    stored = f"{len(plan.there)} of {len(plan.there) + everything.cells} cells are in the store."
+    stored = f"{len(plan.already_stored)} of {len(plan.already_stored) + everything.cells} cells are in the store."
     about = "Tokens count every choice with its context, and generated text at its maximal length. "
     about += "FLOPs are 2 x parameters x tokens."
     columns = ("task", "cells", "documents", "tokens", "FLOPs")
     cells = tuple((c.task, c.cells, c.documents, c.tokens, float(c.flops)) for c in [*rows, everything])
-    kept = (
-        f"Log-probabilities of {everything.scored:,} tokens will be kept: {everything.scored * BYTES / 1e6:,.3g} MB "
-        "before compression."
-    )
-    return Table("plan", "Planned evaluation", columns, cells, (stored, about, *([kept] * plan.tokens), *plan.notes))
+    size = f"{everything.scored * BYTES / 1e6:,.3g} MB before compression"
+    of_tokens = f"Log-probabilities of {everything.scored:,} tokens will be kept: {size}."
+    notes = (stored, about, *([of_tokens] if plan.keep_tokens else []), *plan.notes)
+    return Table("plan", "Planned evaluation", columns, cells, notes)

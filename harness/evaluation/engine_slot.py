@@ -61,8 +61,8 @@ class EngineSlot:
             self.engine = engine
         return self.engine
 
-    def expect(self, job: Job | None) -> None:
-        """Let the engine prefetch the next checkpoint, if it will be swapped in."""
+    def prefetch(self, job: Job | None) -> None:
+        """Let the engine read the next checkpoint ahead, if it will be swapped in."""
         if self.engine is not None and job is not None and job.info.shape == self.shape != "":
             try:
                 self.engine.prefetch(job.checkpoint, job.folder)

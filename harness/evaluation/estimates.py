@@ -23,7 +23,7 @@ def works_of(plan: Plan, device: str, *, everything: bool = False) -> list[Work]
 
     Tokens are estimated from characters; contexts count once.
     """
-    seen_cells = set() if everything else set(plan.there)
+    seen_cells = set() if everything else set(plan.already_stored)
     tokens = {task.fingerprint: _tokens(task, plan.samples) for job in plan.jobs for task, _ in job.cells}
     works = []
     for number, job in enumerate(plan.jobs):

@@ -12,10 +12,10 @@ from harness.errors import UsageError, choose
 from harness.evaluation.costs import cost_table
 from harness.evaluation.estimates import keep_shard, worker_table
 from harness.evaluation.plan import Plan
-from harness.evaluation.preparation import Settings, prepare
+from harness.evaluation.preparation import PlanOptions, prepare
 from harness.evaluation.sampling import SamplingOptions
 from harness.evaluation.suite import Progress, Suite, Summary
-from harness.evaluation.sweep import Executor, run_with
+from harness.evaluation.sweep import Executor, run_with_executor
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.store.cells import Store
@@ -27,7 +27,7 @@ from harness.types import Family, Task
 from harness.types.json import JsonObject
 
 
-class RunSettings(Settings, total=False):
+class EvaluateOptions(PlanOptions, total=False):
     """Keyword arguments that say where cells are computed, too; documented at `evaluate`."""
 
     executor: str | None
@@ -110,7 +110,7 @@ def evaluate(
     progress.start(plan)
     if run is None:
         return Suite(plan, setup, opened, progress).run()
-    return run_with(run, plan, setup, opened, progress, registries=registries, sampling=sampling)
+    return run_with_executor(run, plan, setup, opened, progress, registries=registries, sampling=sampling)
 
 
 def find_executor(name: str | None, options: JsonObject, registries: Registries) -> Executor | None:
@@ -135,17 +135,17 @@ def plan_tables(
     executor_options: JsonObject | None = None,
     shard: str | None = None,
     store: Path | None = None,
-    **settings: Unpack[Settings],
+    **arguments: Unpack[PlanOptions],
 ) -> tuple[Plan, list[Table]]:
     """Return what `evaluate` would do with the same arguments, and tables of it; changes nothing on disk."""
-    options = executor_options or {}
+    executor_options = executor_options or {}
     if executor:
-        find_executor(executor, options, registries)
-    plan, _ = prepare(families, tasks, store=store, registries=registries, **settings)
+        find_executor(executor, executor_options, registries)
+    plan, _ = prepare(families, tasks, store=store, registries=registries, **arguments)
     if shard:
         keep_shard(plan, shard)
     tables = [cost_table(plan)]
-    workers = options.get("workers")
+    workers = executor_options.get("workers")
     if isinstance(workers, int) and workers:
-        tables.append(worker_table(plan, workers, "GPU" if options.get("gpus_per_worker") else "CPU"))
+        tables.append(worker_table(plan, workers, "GPU" if executor_options.get("gpus_per_worker") else "CPU"))
     return plan, tables

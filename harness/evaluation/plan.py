@@ -63,16 +63,21 @@ class Failure:
         return f"{self.where}: {text if isinstance(self.error, HarnessError) else describe(self.error)}"
 
 
+def cell_label(checkpoint: Checkpoint, task: Task) -> str:
+    """Return the name of a cell in messages, and in failures of this cell alone."""
+    return f"{checkpoint.label} {task.name}"
+
+
 @dataclass
 class Plan:
-    """All jobs of a suite; `there` are the names of cells that are in the store."""
+    """All jobs of a suite; `already_stored` are the names of cells that are in the store."""
 
     jobs: list[Job] = field(default_factory=list)
-    there: set[str] = field(default_factory=set)
+    already_stored: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     samples: int = 1  # largest number per document
-    tokens: bool = False  # cells without log-probabilities of tokens are not complete
+    keep_tokens: bool = False  # cells without log-probabilities of tokens are not complete
 
     def look_into(self, store: Store) -> None:
         """Find the complete cells of the store. A damaged one is set aside, reported in a note, and computed again."""
@@ -80,18 +85,18 @@ class Plan:
         for name in sorted(wanted.keys() & store.cell_names()):
             try:
                 store.check(name)
-                if store.has(wanted[name], tokens=self.tokens):
-                    self.there.add(name)
+                if store.has(wanted[name], tokens=self.keep_tokens):
+                    self.already_stored.add(name)
             except DamagedFile as error:
-                if self.tokens or Path(str(error.path)).parent.name != "tokens":
-                    self.notes.append(f"{error.found}; its cell will be computed again")
+                if self.keep_tokens or Path(str(error.path)).parent.name != "tokens":
+                    self.notes.append(f"{error.problem}; its cell will be computed again")
                 else:
-                    self.notes.append(f"{error.found}; --keep-tokens computes it again")
-                    self.there.add(name)
+                    self.notes.append(f"{error.problem}; --keep-tokens computes it again")
+                    self.already_stored.add(name)
 
     def missing(self) -> Iterator[tuple[Job, Task, CellId]]:
         """Yield the cells to compute; equal cells once."""
-        seen = set(self.there)
+        seen = set(self.already_stored)
         for job in self.jobs:
             for task, cell in job.cells:
                 if cell.name not in seen:
@@ -114,7 +119,7 @@ class Setup:
     sampling: Sampling | None = None
     pickles: tuple[str, ...] = ()  # names of pickled weights that may be loaded
     chat: Chat | None = None
-    tokens: bool = False  # log-probabilities of tokens are kept
+    keep_tokens: bool = False  # log-probabilities of tokens are stored
 
     def trusted_of(self, folder: Path) -> dict[str, Json]:
         """Return what a checkpoint's files may run when they are loaded, for the provenance of its cells.
@@ -142,7 +147,7 @@ def truncation_of(settings: Settings, task: Task) -> str:
 
 def make_plan(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], setup: Setup) -> Plan:
     """Inspect every checkpoint; one that cannot be used is a failure of the plan."""
-    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1, tokens=setup.tokens)
+    plan = Plan(samples=setup.sampling.sampler.at_most if setup.sampling else 1, keep_tokens=setup.keep_tokens)
     with DigestCache() as cache:
         for checkpoint in checkpoints:
             try:
@@ -187,7 +192,7 @@ def _job(checkpoint: Checkpoint, tasks: Sequence[Task], setup: Setup, cache: Dig
 
 def check_options(setup: Setup) -> None:
     """Raise EngineError if modules of the engine are not installed, and UsageError for what it does not offer."""
-    if setup.tokens and not setup.engine.tokens:
+    if setup.keep_tokens and not setup.engine.tokens:
         raise UsageError(
             f"the engine {setup.engine.name!r} returns no log-probabilities of single tokens; leave --keep-tokens out, "
             "or use --engine transformers"

@@ -27,7 +27,7 @@ from harness.types import Family, Task
 from harness.types.json import JsonObject
 
 
-class Settings(TypedDict, total=False):
+class PlanOptions(TypedDict, total=False):
     """Keyword arguments that `evaluate` and `prepare` share; documented at `evaluate`."""
 
     engine: str | None
@@ -71,7 +71,15 @@ def prepare(
     greedy = frozenset(name for name in registries.metrics if "greedy" in registries.metrics[name].needs)
     prompt_settings, chat = take_prompting(prompting or PromptingOptions())
     setup = Setup(
-        chosen, dict(options or {}), truncation, rehash, greedy, None, tuple(allow_pickle), chat, tokens=keep_tokens
+        chosen,
+        dict(options or {}),
+        truncation,
+        rehash,
+        greedy,
+        None,
+        tuple(allow_pickle),
+        chat,
+        keep_tokens=keep_tokens,
     )
     check_options(setup)
     if truncation is not None and truncation not in TRUNCATION:
@@ -91,7 +99,9 @@ def prepare(
     if drawn:
         setup = replace(setup, sampling=make_sampling(drawn, registries, **(sampling or SamplingOptions())))
     elif sampling:
-        raise UsageError(f"{choose(sampling)}: the tasks {choose(task.name for task in loaded_tasks)} generate no text")
+        raise UsageError(
+            f"{choose(sampling)}: the tasks {choose(task.name for task in loaded_tasks)} generate no text; leave it out"
+        )
     once = list({(c.label, c.source): c for c in checkpoints}.values())
     plan = make_plan(once, loaded_tasks, setup)
     if store is not None and (Path(store) / "store.json").exists():

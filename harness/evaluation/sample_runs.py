@@ -33,7 +33,7 @@ PART_SECONDS = 10.0  # seconds after which a part is written
 SEED_BYTES = 6  # of the seed of a document's first sample; the next samples have consecutive seeds
 
 
-class Run(NamedTuple):
+class SampleRange(NamedTuple):
     """Samples first, first + 1 ... first + n - 1 of document number `doc`."""
 
     doc: int
@@ -51,11 +51,11 @@ class SampleRun:
         self.asked, self.came, self.passed = (np.zeros(n, dtype=np.int64) for _ in range(3))  # samples of each document
         self.arrived = [0] * n  # of each document, a number whose bit i is set if sample i arrived
         self.open = set(range(n))  # unfinished documents
-        self.queue: deque[Run] = deque()  # samples to draw next
+        self.queue: deque[SampleRange] = deque()  # samples to draw next
         self.rows: list[Drawn] = []
         self.stored, self.written = 0, time.monotonic()
         self.pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check")
-        self.checks: dict[Future[Outcome], tuple[Run, Sample]] = {}
+        self.checks: dict[Future[Outcome], tuple[SampleRange, Sample]] = {}
         self._resume()
 
     def _resume(self) -> None:
@@ -67,7 +67,7 @@ class SampleRun:
             self.passed[doc] += outcome == "passed"
         for doc, samples in enumerate(stored):
             self.came[doc], self.asked[doc] = len(samples), max(samples, default=-1) + 1
-            self.queue += [Run(doc, i, 1) for i in range(self.asked[doc]) if i not in samples]
+            self.queue += [SampleRange(doc, i, 1) for i in range(self.asked[doc]) if i not in samples]
         self.stored = int(self.came.sum())
         self._decide(range(len(self.came)))
 
@@ -82,7 +82,8 @@ class SampleRun:
             while self.open:
                 if not self.queue:
                     raise EngineError(
-                        f"{self.claim.task.name}: the engine returned no samples for {len(self.open)} documents"
+                        f"{self.claim.task.name}: the engine returned no samples for {len(self.open)} documents; "
+                        "expected all that were requested"
                     )
                 left = len(self.open)
                 for sample in engine.generate(self._requests()):
@@ -100,16 +101,16 @@ class SampleRun:
     def _requests(self) -> Iterator[SampleRequest]:
         """Yield the queued requests; the queue may grow while the engine consumes them."""
         while self.queue:
-            run, generation = self.queue.popleft(), self.generation
+            span, generation = self.queue.popleft(), self.generation
             yield SampleRequest(
-                key=run,
-                prompt=self.encoded.prompts[run.doc],
+                key=span,
+                prompt=self.encoded.prompts[span.doc],
                 max_tokens=generation.max_tokens,
-                n=run.n,
+                n=span.n,
                 temperature=generation.temperature,
                 top_p=generation.top_p,
                 stop=generation.stop,
-                seed=self._seed(run.doc) + run.first,
+                seed=self._seed(span.doc) + span.first,
                 cell=self.claim.cell.name,
             )
 
@@ -136,7 +137,9 @@ class SampleRun:
         more = more.astype(np.int64)
         if (self.asked[idle] + more == 0).any():
             raise PluginError(f"sampler {self.sampling.name!r} requests no sample of a document; expected 1 or more")
-        self.queue += [Run(int(doc), int(self.asked[doc]), int(n)) for doc, n in zip(idle, more, strict=True) if n]
+        self.queue += [
+            SampleRange(int(doc), int(self.asked[doc]), int(n)) for doc, n in zip(idle, more, strict=True) if n
+        ]
         self.asked[idle] += more
         self.open -= {int(doc) for doc in idle[more == 0]}
 
@@ -144,29 +147,30 @@ class SampleRun:
 
     def _take(self, sample: Sample) -> None:
         """Check a sample; programs run in parallel while more text is generated."""
-        run = self._run_of(sample)
+        span = self._range_of(sample)
         future: Future[Outcome] = Future()
         if self.checker.executes_code:
-            future = self.pool.submit(self._check, run.doc, sample.text)
+            future = self.pool.submit(self._check, span.doc, sample.text)
         else:
-            future.set_result(self._check(run.doc, sample.text))
-        self.checks[future] = (run, sample)
+            future.set_result(self._check(span.doc, sample.text))
+        self.checks[future] = (span, sample)
         self._finish_checks(wait=False)
 
-    def _run_of(self, sample: Sample) -> Run:
+    def _range_of(self, sample: Sample) -> SampleRange:
         """Return the samples that a result belongs to; raise EngineError for one that was not asked for, or twice."""
         if not isinstance(sample, Sample):
             raise EngineError(f"the engine returned {sample!r}; expected a harness.Sample")
-        run = sample.key
-        if not isinstance(run, Run) or not 0 <= sample.index < run.n:
+        span = sample.key
+        if not isinstance(span, SampleRange) or not 0 <= sample.index < span.n:
             raise EngineError(
-                f"the engine returned a sample with the key {run!r} and index {sample.index!r}, which was not asked for"
+                f"the engine returned a sample with the key {span!r} and index {sample.index!r}, which was not "
+                "asked for"
             )
-        bit = 1 << (run.first + sample.index)
-        if self.arrived[run.doc] & bit:
-            raise EngineError(f"the engine returned sample {sample.index} of the key {run!r} twice")
-        self.arrived[run.doc] |= bit
-        return run
+        bit = 1 << (span.first + sample.index)
+        if self.arrived[span.doc] & bit:
+            raise EngineError(f"the engine returned sample {sample.index} of the key {span!r} twice")
+        self.arrived[span.doc] |= bit
+        return span
 
     def _check(self, doc: int, text: str) -> Outcome:
         document = self.claim.task.docs[doc]
@@ -181,16 +185,16 @@ class SampleRun:
 
     def _finish_checks(self, *, wait: bool) -> None:
         for future in [future for future in self.checks if wait or future.done()]:
-            run, sample = self.checks.pop(future)
+            span, sample = self.checks.pop(future)
             outcome = future.result()
             text = sample.text if self.sampling.keep_texts else None
-            number, size = run.first + sample.index, len(sample.ids)
+            number, size = span.first + sample.index, len(sample.ids)
             self.rows.append(
-                Drawn(run.doc, number, sample.seed, text, size, sample.finish, outcome.outcome, outcome.detail)
+                Drawn(span.doc, number, sample.seed, text, size, sample.finish, outcome.outcome, outcome.detail)
             )
-            self.came[run.doc] += 1
-            self.passed[run.doc] += outcome.outcome == "passed"
-            self._decide([run.doc])
+            self.came[span.doc] += 1
+            self.passed[span.doc] += outcome.outcome == "passed"
+            self._decide([span.doc])
 
     # --- keeping ---------------------------------------------------------------------------------------------------
 

@@ -90,7 +90,9 @@ def make_sampling(
     try:
         made = make(**options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"sampler {sampler!r} cannot be made with {options}: {error}") from error
+        raise UsageError(
+            f"sampler {sampler!r} cannot be made with {options}: {error}; see harness ls samplers"
+        ) from error
     if not isinstance(made, Sampler):
         raise PluginError(f"sampler {sampler!r} returned {made!r}; expected a harness.Sampler: more() and at_most")
     checkers = {task.name: find_checker(task.generation.checker, registries) for task in tasks if task.generation}

@@ -120,8 +120,8 @@ class Schedule:
 
     def _choose(self, worker: int) -> int | None:
         """Return the longest checkpoint of the worker's shape, or of the one with the most work per worker."""
-        kept = set(self.hints.values())
-        free = [job for job in self.waiting if job not in kept] or list(self.waiting)
+        reserved = set(self.hints.values())
+        free = [job for job in self.waiting if job not in reserved] or list(self.waiting)
         if not free:
             return None
         seconds = {job: self._seconds(job) for job in free}

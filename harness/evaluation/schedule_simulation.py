@@ -23,7 +23,7 @@ class Faults:
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """Seconds of each worker (w,): on finished cells, and on loading and starting; and the end of the sweep."""
 
     useful: list[float]
@@ -46,7 +46,7 @@ class _Simulation:
     seconds: Seconds
     start: float
     faults: Faults
-    outcome: Outcome
+    outcome: SweepOutcome
     events: list[tuple[float, int, tuple[str, ...]]] = field(default_factory=list)  # when, who, cells lost by dying
     deaths: dict[int, float] = field(default_factory=dict)
     serves: dict[int, str] = field(default_factory=dict)
@@ -103,12 +103,12 @@ def simulate(
     start: float = 0.0,
     seconds: Seconds | None = None,
     faults: Faults | None = None,
-) -> Outcome:
+) -> SweepOutcome:
     """Return the outcome of a simulated sweep; an engine of another shape starts in `start` seconds.
 
     `seconds(job, cell)` returns the actual time of a cell (default: the estimate).
     """
-    outcome = Outcome([0.0] * workers, [0.0] * workers)
+    outcome = SweepOutcome([0.0] * workers, [0.0] * workers)
     real = seconds or (lambda job, cell: works[job].cells[cell])
     _Simulation(works, Schedule(works, workers), real, start, faults or Faults(), outcome).run()
     return outcome

@@ -34,14 +34,15 @@ class Claim:
 class Tally:
     """The records of a cell under construction.
 
-    `greedy`: its metric needs to know which continuations are greedy. `keeps`: log-probabilities of tokens are stored.
+    `greedy`: its metric needs to know which continuations are greedy. `keep_tokens`: log-probabilities of tokens are
+    stored.
     """
 
     claim: Claim
     encoded: EncodedTask
     greedy: bool = True
-    keeps: bool = False
-    kept: dict[int, tuple[Floats, ...]] = field(default_factory=dict)  # of each request, by continuation
+    keep_tokens: bool = False
+    token_logprobs: dict[int, tuple[Floats, ...]] = field(default_factory=dict)  # of each request, by continuation
     left: int = field(init=False)
     logprob: Floats = field(init=False)
     unconditional: Floats | None = field(init=False)
@@ -80,8 +81,8 @@ class Tally:
             self.unconditional[piece.rows] += score.logprobs[piece.which]
             return
         self.logprob[piece.rows] += score.logprobs[piece.which]
-        if self.keeps:
-            self.kept[request] = score.tokens or ()
+        if self.keep_tokens:
+            self.token_logprobs[request] = score.tokens or ()
         if score.is_greedy is None or self.is_greedy is None:
             self.is_greedy = None
         else:
@@ -114,11 +115,11 @@ class Tally:
 
     def tokens(self) -> Tokens | None:
         """Return the tokens of all rows where they are kept; raise EngineError unless they add up to the records."""
-        if not self.keeps:
+        if not self.keep_tokens:
             return None
         rows = range(len(self.encoded.n_tokens))
         ids, logprobs = [list[int]() for _ in rows], [list[Floats]() for _ in rows]
-        for number, tokens in sorted(self.kept.items()):  # windows of a text in their order
+        for number, tokens in sorted(self.token_logprobs.items()):  # windows of a text in their order
             piece, continuations = self.encoded.pieces[number], self.encoded.requests[number].continuations
             if len(tokens) != len(continuations):
                 raise EngineError(f"the engine returned tokens of {len(tokens)} of {len(continuations)} continuations")
@@ -136,8 +137,8 @@ def requests_of(tallies: Iterable[Tally], begun: list[Tally]) -> Iterator[Reques
     for number, tally in enumerate(tallies):
         begun.append(tally)
         for request, piece in zip(tally.encoded.requests, tally.encoded.pieces, strict=True):
-            keeps = tally.keeps and not piece.unconditional
-            yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy, tokens=keeps)
+            tokens = tally.keep_tokens and not piece.unconditional
+            yield replace(request, key=(number, request.key), cell=number, greedy=tally.greedy, tokens=tokens)
 
 
 def added(score: ChoiceScore, begun: Sequence[Tally]) -> Tally:
@@ -159,4 +160,7 @@ def check_all_came(tallies: Sequence[Tally], unread: Iterator[Request]) -> None:
         raise EngineError("the engine stopped before it read all requests; expected one result per request")
     for tally in tallies:
         if tally.left:
-            raise EngineError(f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results are missing")
+            raise EngineError(
+                f"{tally.task.name}: {tally.left} of {len(tally.encoded.requests)} results are missing; "
+                "expected one per request"
+            )

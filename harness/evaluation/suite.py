@@ -17,7 +17,7 @@ from harness.errors import DamagedFile, EngineError, PluginError, StoreError, Su
 from harness.evaluation.encoder_pool import Encoded, EncoderPool
 from harness.evaluation.engine_contract import provenance_of
 from harness.evaluation.engine_slot import EngineSlot
-from harness.evaluation.plan import Failure, Job, Plan, Setup
+from harness.evaluation.plan import Failure, Job, Plan, Setup, cell_label
 from harness.evaluation.sample_runs import SampleRun
 from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requests_of
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask
@@ -54,16 +54,21 @@ class Summary:
     """Result of a suite: cells written, cells already stored, and failures."""
 
     written: int = 0
-    there: int = 0
+    already_stored: int = 0
     failures: list[Failure] = field(default_factory=list)
 
     def check(self) -> None:
         """Raise SuiteError if anything failed."""
         if self.failures:
             raise SuiteError(
-                f"{len(self.failures)} failed, {self.written} cells written, {self.there} already stored; "
+                f"{len(self.failures)} failed, {self.written} cells written, {self.already_stored} already stored; "
                 f"first failure: {self.failures[0]}"
             ) from self.failures[0].error
+
+
+def nothing_written() -> SuiteError:
+    """Return the error of a cell that is missing at the end without another reason."""
+    return SuiteError("no record was written, and no error was raised")
 
 
 class Suite:
@@ -74,7 +79,7 @@ class Suite:
         self.slot = EngineSlot(setup)
         self.pool = EncoderPool()
         self.writer = CellWriter(store)
-        self.summary = Summary(there=len(plan.there), failures=list(plan.failures))
+        self.summary = Summary(already_stored=len(plan.already_stored), failures=list(plan.failures))
         self.failed = {failure.where for failure in plan.failures}
         self.told: set[str] = set()
 
@@ -117,15 +122,15 @@ class Suite:
         return [
             (task, cell)
             for task, cell in job.cells
-            if not self._is_there(cell) and not {job.checkpoint.label, _where(job, task)} & self.failed
+            if not self._is_stored(cell) and not {job.checkpoint.label, cell_label(job.checkpoint, task)} & self.failed
         ]
 
-    def _is_there(self, cell: CellId) -> bool:
+    def _is_stored(self, cell: CellId) -> bool:
         """Return whether a cell was stored when the plan was made or since; at most two look-ups."""
-        return cell.name in self.plan.there or self._has(cell)
+        return cell.name in self.plan.already_stored or self._has(cell)
 
     def _has(self, cell: CellId) -> bool:
-        return self.store.has(cell, tokens=self.slot.setup.tokens)
+        return self.store.has(cell, tokens=self.slot.setup.keep_tokens)
 
     def _pass(self, jobs: Sequence[Job]) -> None:
         """Compute the cells of each job that no other process has locked."""
@@ -159,7 +164,7 @@ class Suite:
                 self._fail(job.checkpoint.label, error)
                 return  # the tokenizer does not load
             except PLUGIN_ERRORS as error:  # a task that fails must not stop the others
-                self._fail(_where(job, claim.task), error)
+                self._fail(cell_label(job.checkpoint, claim.task), error)
             else:
                 if after:
                     self.pool.ahead(job, after.task)
@@ -175,7 +180,7 @@ class Suite:
             if first is None:
                 return
             engine = self.slot.serve(job)
-            self.slot.expect(after)
+            self.slot.prefetch(after)
             for is_drawn, cells in groupby(chain([first], encoded), lambda cell: cell[0].task.generation is not None):
                 if is_drawn:
                     self._draw(job, cells, engine)
@@ -191,10 +196,9 @@ class Suite:
     def _score(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Score the choices of cells in one stream."""
         begun: list[Tally] = []
-        greedy = self.slot.setup.greedy
-        keeps = self.slot.setup.tokens
+        greedy, keep_tokens = self.slot.setup.greedy, self.slot.setup.keep_tokens
         tallies = (
-            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source), keeps)
+            Tally(claim, encoded, claim.task.metric in greedy or bool(claim.task.source), keep_tokens)
             for claim, encoded in cells
             if isinstance(encoded, EncodedTask)  # prompts of generated text are not scored
         )
@@ -218,7 +222,7 @@ class Suite:
                     self.progress.documents(job.checkpoint, documents)
                 run.seal({**self._provenance(engine), **job.trusted})
             except PluginError as error:
-                self._fail(_where(job, claim.task), error)
+                self._fail(cell_label(job.checkpoint, claim.task), error)
                 continue
             finally:
                 claim.lock.release()
@@ -234,7 +238,7 @@ class Suite:
             try:
                 return SampleRun(claim, encoded, sampling, self.store)
             except DamagedFile as error:
-                self.progress.note(f"{error.found}; its samples will be drawn again")
+                self.progress.note(f"{error.problem}; its samples will be drawn again")
 
     def _provenance(self, engine: Engine) -> JsonObject:
         return provenance_of(engine, self.slot.setup.engine.name)
@@ -251,7 +255,7 @@ class Suite:
         try:
             self.writer.put(tally, tally.records({**self._provenance(engine), **job.trusted}), tally.tokens())
         except EngineError as error:
-            self._fail(_where(job, tally.task), error)
+            self._fail(cell_label(job.checkpoint, tally.task), error)
             tally.claim.lock.release()
         self._report_written(job)
 
@@ -274,19 +278,15 @@ class Suite:
         """Report cells that are missing without an error, because a run is complete only if every cell is stored."""
         for job in self.plan.jobs:
             for task, _ in self._open_cells(job):
-                self._fail(_where(job, task), SuiteError("no record was written, and no error was raised"))
+                self._fail(cell_label(job.checkpoint, task), nothing_written())
 
     def _wait_for_others(self) -> None:
         """Wait for cells that other processes have locked; compute those that a dead process left."""
         for job in self.plan.jobs:
             for task, cell in self._open_cells(job):
-                self.progress.note(f"{_where(job, task)}: waiting for another process")
+                self.progress.note(f"{cell_label(job.checkpoint, task)}: waiting for another process")
                 alone = replace(job, cells=((task, cell),))
                 while self._open_cells(alone):
                     with self.store.lock(cell).acquire(timeout=-1):
                         pass
                     self._pass([alone])
-
-
-def _where(job: Job, task: Task) -> str:
-    return f"{job.checkpoint.label} {task.name}"

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from harness.errors import StoreError, SuiteError, UsageError
 from harness.evaluation.estimates import works_of
-from harness.evaluation.plan import Failure, Job, Plan, Setup
+from harness.evaluation.plan import Failure, Job, Plan, Setup, cell_label
 from harness.evaluation.sampling import SamplingOptions
 from harness.evaluation.schedule import Assignment, Schedule, Work
-from harness.evaluation.suite import Progress, Suite, Summary
+from harness.evaluation.suite import Progress, Suite, Summary, nothing_written
 from harness.evaluation.workers import Event, Order, Orders, WorkerSpec
 from harness.host import PluginHost
 from harness.host.registries import Registries
@@ -67,7 +67,7 @@ class Sweep:
     told: set[str] = field(init=False, default_factory=set)  # failures
 
     def __post_init__(self) -> None:
-        self.summary = Summary(there=len(self.plan.there), failures=list(self.plan.failures))
+        self.summary = Summary(already_stored=len(self.plan.already_stored), failures=list(self.plan.failures))
         numbers = {id(job): number for number, job in enumerate(self.plan.jobs)}
         self.cells = {cell.name: (numbers[id(job)], task, cell) for job, task, cell in self.plan.missing()}
 
@@ -84,7 +84,7 @@ class Sweep:
     def unfinished(self, assignment: Assignment) -> list[str]:
         """Return the cells of a lost worker that are neither in the store nor failed."""
         cells = ((name, self.cells[name][2]) for name in assignment.cells if name not in self.failed)
-        return [name for name, cell in cells if not self.store.has(cell, tokens=self.spec.tokens)]
+        return [name for name, cell in cells if not self.store.has(cell, tokens=self.spec.keep_tokens)]
 
     def fail(self, failure: Failure) -> None:
         """Record and report a failure; one that several workers report counts once."""
@@ -118,6 +118,7 @@ class _Drive:
                 raise SuiteError(f"all workers failed; the last output of the first was: {_without_frames(why)}")
 
     def _hear(self, event: Event) -> None:
+        """Act on an event: the method _KIND of this class."""
         hear = getattr(self, f"_{event.kind}")
         hear(event.worker, event.content)
 
@@ -157,9 +158,9 @@ class _Drive:
         self.sweep.progress.cell(self.sweep.plan.jobs[number].checkpoint, task)
 
     def _failed(self, worker: int, failure: Failure) -> None:
-        label = self._job(worker).checkpoint.label
+        checkpoint = self._job(worker).checkpoint
         for name in self.doing[worker].cells:
-            if failure.where in {label, f"{label} {self.sweep.cells[name][1].name}"}:
+            if failure.where in {checkpoint.label, cell_label(checkpoint, self.sweep.cells[name][1])}:
                 self.sweep.failed.add(name)
         self.sweep.fail(failure)
 
@@ -195,14 +196,14 @@ class _Drive:
     def _give_up_cell(self, name: str, why: str) -> None:
         """Record the failure of a cell at which workers died, or of its checkpoint if none of its cells was written."""
         number, task, _ = self.sweep.cells[name]
-        label = self.sweep.plan.jobs[number].checkpoint.label
+        checkpoint = self.sweep.plan.jobs[number].checkpoint
         error = SuiteError(f"{self.schedule.losses[name]} workers died at it: {_without_frames(why)}")
         if any(self.sweep.cells[other][0] == number for other in self.sweep.written):
             self.sweep.failed.add(name)
-            self.sweep.fail(Failure(f"{label} {task.name}", error))
+            self.sweep.fail(Failure(cell_label(checkpoint, task), error))
         else:
             self.sweep.failed |= {name, *self.schedule.drop(number)}
-            self.sweep.fail(Failure(label, error))
+            self.sweep.fail(Failure(checkpoint.label, error))
 
 
 def _without_frames(log: str) -> str:
@@ -222,7 +223,7 @@ def drive(sweep: Sweep, pool: Pool) -> Summary:
     return sweep.summary
 
 
-def run_with(
+def run_with_executor(
     executor: Executor,
     plan: Plan,
     setup: Setup,
@@ -242,9 +243,8 @@ def run_with(
     sweep = Sweep(plan, spec, store, progress)
     executor(sweep)
     for name, (number, task, cell) in sweep.cells.items():
-        if not store.has(cell) and name not in sweep.failed:
-            where = f"{plan.jobs[number].checkpoint.label} {task.name}"
-            sweep.fail(Failure(where, SuiteError("no record was written, and no error was raised")))
+        if not store.has(cell, tokens=setup.keep_tokens) and name not in sweep.failed:
+            sweep.fail(Failure(cell_label(plan.jobs[number].checkpoint, task), nothing_written()))
     return sweep.summary
 
 
@@ -267,7 +267,7 @@ def spec_of(
         sampling=sampling or SamplingOptions(),
         plugins=extra,
         chat=setup.chat,
-        tokens=setup.tokens,
+        keep_tokens=setup.keep_tokens,
     )
 
 

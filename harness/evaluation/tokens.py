@@ -101,8 +101,8 @@ def move_spaces(context: str, continuation: str) -> tuple[str, str]:
     >>> move_spaces("Answer: ", "Paris")
     ('Answer:', ' Paris')
     """
-    kept = context.rstrip()
-    return kept, context[len(kept) :] + continuation
+    stripped = context.rstrip()
+    return stripped, context[len(stripped) :] + continuation
 
 
 @dataclass(frozen=True)
@@ -268,13 +268,13 @@ def _split_text(text: Ids, encoder: Encoder) -> Split:
     prefix = encoder.prefix if encoder.prefix and text[: len(encoder.prefix)] == encoder.prefix else []
     scored = text[len(prefix) :]
     if not scored:
-        raise TokenError("the text has no tokens")
+        raise TokenError("the text has no tokens; leave the document out")
     pairs: list[tuple[Ids, tuple[Ids, ...]]] = []
     before, end = encoder.before([]), 0
     while end < len(scored):
         size = encoder.limit - len(before)
         if size < 1:
-            raise TokenError(f"max_length {encoder.max_length} leaves no room for text")
+            raise TokenError(f"max_length {encoder.max_length} leaves no room for text; raise --max-length")
         pairs.append((before, (scored[end : end + size],)))
         end += size
         filled = min(len(scored), end + encoder.limit - 1)  # the last window starts early enough to be full

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.checkpoints.digests import FileStates
 from harness.errors import EngineError, HarnessError, StoreError, SuiteError
@@ -28,20 +28,19 @@ from harness.types import Checkpoint, Task
 from harness.types.json import JsonObject
 
 SECONDS = 0.5  # between two events for documents
-
-
+Kind = Literal["ready", "documents", "cell", "failed", "note", "done", "lost", "fatal"]
 Content = str | int | Failure | None  # of an event: text, a number of documents, a fingerprint, a failure
 
 
 class Event(NamedTuple):
-    """An event of a worker: `kind` is ready, documents, cell, failed, note, done, lost or fatal."""
+    """An event of a worker."""
 
     worker: int
-    kind: str
+    kind: Kind
     content: Content = None
 
 
-Tell = Callable[[str, Content], None]
+Tell = Callable[[Kind, Content], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class WorkerSpec:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     plugins: tuple[str, ...] = ()
     chat: Chat | None = None
-    tokens: bool = False
+    keep_tokens: bool = False
     version: str = field(default_factory=version)
 
 
@@ -85,21 +84,22 @@ class Worker:
     """Carry out orders; call `tell(kind, content)` for every event."""
 
     def __init__(self, spec: WorkerSpec, tell: Tell) -> None:
-        _expect_same(spec)
+        _expect_version_and_store(spec)
         self.spec, self.tell = spec, tell
         host = load_plugins(spec.plugins)
         host.check()
-        self.suite = Suite(Plan(), setup_of(spec, host), Store(spec.store), _Messages(tell))
+        self.messages = _Messages(tell)
+        self.suite = Suite(Plan(), setup_of(spec, host), Store(spec.store), self.messages)
 
     def do(self, orders: Orders) -> None:
         """Compute the cells of an order; report failures and continue. Raises StoreError if the store is unwritable."""
         try:
             job = self._job(orders.now)
         except PLUGIN_ERRORS as error:  # an engine may raise any error; the checkpoint may have vanished
-            self.suite.progress.failed(Failure(orders.now.checkpoint.label, error))
+            self.messages.failed(Failure(orders.now.checkpoint.label, error))
             return
         self.suite.serve(job, self._ahead(orders.after))
-        self.suite.progress.flush()  # type: ignore[attr-defined]  # it is a _Messages
+        self.messages.flush()
 
     def close(self) -> None:
         """Free the engine."""
@@ -127,7 +127,7 @@ class Worker:
         return Job(order.checkpoint, order.folder, info, order.settings, cells, *details)
 
 
-def _expect_same(spec: WorkerSpec) -> None:
+def _expect_version_and_store(spec: WorkerSpec) -> None:
     """Raise SuiteError if a worker runs a different version or cannot access the store."""
     if spec.version != version():
         raise SuiteError(
@@ -140,7 +140,9 @@ def _expect_same(spec: WorkerSpec) -> None:
 def setup_of(spec: WorkerSpec, registries: Registries) -> Setup:
     """Return the setup of a sweep, rebuilt from its values."""
     engine = registries.engines[spec.engine]
-    setup = Setup(engine, spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat, tokens=spec.tokens)
+    setup = Setup(
+        engine, spec.options, spec.truncation, greedy=spec.greedy, chat=spec.chat, keep_tokens=spec.keep_tokens
+    )
     drawn = [task for task in spec.tasks.values() if task.generation]
     return replace(setup, sampling=make_sampling(drawn, registries, **spec.sampling)) if drawn else setup
 

@@ -65,7 +65,7 @@ def _own(
     """Return the optimum that a procedure computes itself, with an interval over its resamples."""
     place, tail = {"flops": flops}, (1 - fit.options.level) / 2
     draws = [of(draw, flops) for draw in step.draws]
-    for name, value in of(step.found, flops).items():
+    for name, value in of(step.fitted, flops).items():
         low, high = np.quantile([draw[name] for draw in draws], [tail, 1 - tail]) if draws else (np.nan, np.nan)
         place |= {name: value, f"{name}_low": low, f"{name}_high": high}
     predicted = fit.predict(pd.DataFrame([place]))

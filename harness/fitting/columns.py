@@ -12,8 +12,8 @@ from harness.errors import LawError, UsageError, choose, suggest
 from harness.fitting.laws import Column
 from harness.fitting.runs import label, some
 from harness.types import Bools, Floats
+from harness.types.columns import ACTIVE_PARAMS
 
-ACTIVE = "params_active"  # of mixtures of experts
 DOUBTFUL = 4.0  # forward passes alone are 2 N D (1/3 of 6 N D), recomputed activations 8 N D (4/3), attention up to 2
 ABSURD = 100.0  # active experts are 1/20 of all parameters, embeddings of tiny models 12 times the rest; units are 1e3
 MOST_RATIO = 1e6  # tokens per parameter of most rows; models of 1e6 parameters saw 1e11 tokens
@@ -47,7 +47,7 @@ def renamed(
         if not (theirs and sign and ours.isidentifier()):
             raise UsageError(f"--map {pair!r}: expected THEIRS=OURS, such as n_params=params")
         frame = frame.assign(**{ours: _theirs(frame, theirs)})
-    if params_column == ACTIVE and "params" in points.columns:
+    if params_column == ACTIVE_PARAMS and "params" in points.columns:
         frame = frame.assign(params=frame["params"].fillna(points["params"]))  # all of a dense model
     return frame
 
@@ -154,7 +154,7 @@ def _conventional(points: pd.DataFrame) -> Floats:
     N counts all parameters, those outside embeddings, or those that a token uses, whichever is closest.
     """
     flops, tokens = (_numbers(points, name) for name in ("flops", "tokens"))
-    names = [name for name in ("params", "params_non_embedding", "params_active") if name in points.columns]
+    names = [name for name in ("params", "params_non_embedding", ACTIVE_PARAMS) if name in points.columns]
     products = [training_flops(1.0, 1.0) * _numbers(points, name) * tokens for name in names]
     ratios = np.array([(flops / product.where(product > 0)).to_numpy() for product in products])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -162,14 +162,19 @@ def _conventional(points: pd.DataFrame) -> Floats:
     return np.asarray(ratios[np.argmin(distance, axis=0), np.arange(len(points))])
 
 
-def query(frame: pd.DataFrame, expression: str) -> pd.DataFrame:
-    """Return the rows for which a pandas expression is true; integers are converted to float64 to avoid overflow."""
+def query(frame: pd.DataFrame, expression: str | None) -> pd.DataFrame:
+    """Return the rows for which a pandas expression is true, all of them without one.
+
+    Integers are converted to float64 to avoid overflow.
+    """
+    if not expression:
+        return frame
     numbers = floats(frame) if frame.index.is_unique else floats(frame).reset_index(drop=True)
     try:
-        kept = numbers.index.isin(numbers.query(expression).index)
+        is_selected = numbers.index.isin(numbers.query(expression).index)
     except Exception as error:  # pandas raises errors of many kinds for a bad expression
         raise UsageError(f"{expression!r} cannot be applied: {error}; columns are: {choose(frame.columns)}") from error
-    return frame[kept]
+    return frame[is_selected]
 
 
 def column(frame: pd.DataFrame, name: str) -> Floats:

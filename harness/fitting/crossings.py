@@ -62,18 +62,18 @@ def reach(fit: Curve, score: float, *, rises: bool = True) -> tuple[Range | None
     return reached, "" if reached.value <= high else f"extrapolated {reached.value / high:.2g} times"
 
 
-def crossing(found: Curve, score: float, *, rises: bool = True) -> Range | None:
+def crossing(fit: Curve, score: float, *, rises: bool = True) -> Range | None:
     """Return the training FLOPs at which a law of compute first reaches a score, with its interval, or None.
 
     The crossing is upwards with `rises`, else downwards. Resamples that do not reach the score count as infinite, those
     beyond it from the start as the smallest budget. If the best curve does not reach the score, but enough resamples
     do, the value is infinite and the lower end finite. Raises LawError for a law of other features than flops.
     """
-    low, high = _budgets(found)
+    low, high = _budgets(fit)
     flops, sign = np.geomspace(low, high * REACH, GRID), 1 if rises else -1
-    value = _first(sign * found.curve(_at(found, flops))[None], flops, sign * score)[0]
-    draws = _first(sign * found.draws(_at(found, flops)), flops, sign * score)
-    tail = (1 - found.level) / 2
+    value = _first(sign * fit.curve(_at(fit, flops))[None], flops, sign * score)[0]
+    draws = _first(sign * fit.draws(_at(fit, flops)), flops, sign * score)
+    tail = (1 - fit.level) / 2
     bounds = np.quantile(draws, [tail, 1 - tail], method="nearest")
     return Range(float(value), float(bounds[0]), float(bounds[1])) if np.isfinite([value, bounds[0]]).any() else None
 
@@ -111,7 +111,7 @@ def crossovers(a: Curve, b: Curve) -> tuple[list[Range], float]:
     return ranges, float((draws[:, :-1] * draws[:, 1:] < 0).any(axis=1).mean())
 
 
-def gain(found: Curve, reference: Curve, at: float, *, rises: bool = True) -> Range:
+def gain(fit: Curve, reference: Curve, at: float, *, rises: bool = True) -> Range:
     """Return the factor of compute that `reference` needs for the score that a law has at `at`.
 
     This is the compute-equivalent gain over `reference`: above 1, the first law uses its compute better. Resamples are
@@ -120,14 +120,14 @@ def gain(found: Curve, reference: Curve, at: float, *, rises: bool = True) -> Ra
     for laws of several features, or of different ones.
     """
     low, high = _budgets(reference)
-    _budgets(found)
-    if found.features != reference.features:
-        raise LawError(f"{found.features[0]} and {reference.features[0]}: expected two laws of one feature")
+    _budgets(fit)
+    if fit.features != reference.features:
+        raise LawError(f"{fit.features[0]} and {reference.features[0]}: expected two laws of one feature")
     flops, here, sign = np.geomspace(low / REACH, high * REACH, GRID), np.array([at]), 1 if rises else -1
-    best = sign * (reference.curve(_at(reference, flops)) - found.curve(_at(found, here)))
-    apart = sign * (reference.draws(_at(reference, flops)) - found.draws(_at(found, here)))
+    best = sign * (reference.curve(_at(reference, flops)) - fit.curve(_at(fit, here)))
+    apart = sign * (reference.draws(_at(reference, flops)) - fit.draws(_at(fit, here)))
     value, draws = _worth(best[None], flops, at)[0], _worth(apart, flops, at)
-    tail = (1 - found.level) / 2
+    tail = (1 - fit.level) / 2
     bounds = np.quantile(draws, [tail, 1 - tail], method="nearest")
     return Range(float(value), float(bounds[0]), float(bounds[1]))
 

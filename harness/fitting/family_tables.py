@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize, special
 
-from harness.fitting.rungs import Batch, Ladder
+from harness.fitting.rungs import Batch, ForecastLadder
 from harness.types import Floats, Ints
 
 FEWEST = 5  # families of a task
@@ -107,12 +107,12 @@ class Families:
         return draws
 
 
-def seen(ladder: Ladder, context: Sequence[Ladder]) -> list[Ladder]:
+def seen(ladder: ForecastLadder, context: Sequence[ForecastLadder]) -> list[ForecastLadder]:
     """Return what is known of a task when a ladder is forecast: other families, and the ladder itself."""
     return [ladder, *(other for other in context if other.task == ladder.task and other.family != ladder.family)]
 
 
-def _by_flops(table: Sequence[Ladder], ladder: Ladder) -> tuple[Rows, Rows]:
+def _by_flops(table: Sequence[ForecastLadder], ladder: ForecastLadder) -> tuple[Rows, Rows]:
     """Return the rows of a table and the targets of a ladder, by standardised ln FLOPs."""
     x = np.concatenate([entry.order for entry in table])
     y = np.concatenate([score_logit(entry.value, entry.chance) for entry in table])
@@ -146,8 +146,8 @@ class Capabilities:
 
     def _path(
         self,
-        ladder: Ladder,
-        table: Sequence[Ladder],
+        ladder: ForecastLadder,
+        table: Sequence[ForecastLadder],
         levels: Mapping[tuple[str, float], float],
         learnt: dict[str, Floats],
         rng: np.random.Generator,
@@ -169,7 +169,7 @@ class Capabilities:
         return np.interp(c, grid, curve) + np.interp(c, grid, error) * rng.standard_normal(c.shape)
 
 
-def capability(ladder: Ladder, context: Sequence[Ladder]) -> dict[tuple[str, float], float]:
+def capability(ladder: ForecastLadder, context: Sequence[ForecastLadder]) -> dict[tuple[str, float], float]:
     """Return the capability of every model by (family, ln FLOPs), without those above the cut of the ladder's family.
 
     It is the first principal component of the standardised logits of all tasks, of standard deviation 1; missing

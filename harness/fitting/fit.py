@@ -23,7 +23,7 @@ from harness.errors import LawError
 from harness.fitting.earlier_sizes import FEW_DRAWS, TARGET, EarlierSize, earlier_sizes
 from harness.fitting.formula import Chain
 from harness.fitting.held_out_scores import held_out_rows
-from harness.fitting.ladder import Asked, Ladder
+from harness.fitting.ladder import Ladder, PointSelection
 from harness.fitting.laws import configured
 from harness.fitting.options import Options
 from harness.fitting.procedures import fit_procedure
@@ -39,7 +39,7 @@ from harness.types.laws import Law, ProcedureLaw, traits
 
 
 @dataclass(frozen=True)
-class Request:
+class FitRequest:
     """The arguments of `fit` besides points and law; documented there."""
 
     value: str
@@ -112,7 +112,7 @@ def fit(
     """
     steps = (step1_where, step2_where, step1_objective)
     options = Options(objective, resample, bootstrap, level, starts, seed, *steps)
-    request = Request(value, via, where, hold_out, store, options, law_options or {}, weights)
+    request = FitRequest(value, via, where, hold_out, store, options, law_options or {}, weights)
     fitted = fit_points(points, named_law(law, registries), request)
     return replace(fitted, warnings=(*of_families(fitted), *fitted.warnings))
 
@@ -141,11 +141,11 @@ def fit_families(
     before families are separated. Raises LawError if no points are left.
     """
     options = Options(objective, resample, bootstrap, level, starts, seed)
-    request = Request(value, via, where, hold_out, store, options, law_options or {})
+    request = FitRequest(value, via, where, hold_out, store, options, law_options or {})
     yield from each_family(points, named_law(law, registries), request)
 
 
-def each_family(points: pd.DataFrame, law: Law, request: Request) -> Iterator[tuple[str, LawFit | LawError]]:
+def each_family(points: pd.DataFrame, law: Law, request: FitRequest) -> Iterator[tuple[str, LawFit | LawError]]:
     """Yield (family, fit or error); see `fit_families`."""
     frame = prepared(points, law, request.value, request.where)
     request = replace(request, where=None)
@@ -161,12 +161,12 @@ def named_law(law: str | Law, registries: Registries | None) -> Law:
     return (registries or default_host()).laws[law] if isinstance(law, str) else law
 
 
-def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
+def fit_points(points: pd.DataFrame, law: Law, request: FitRequest) -> LawFit:
     """Build the ladder of points and fit a law to it; see `fit`."""
     law, options = configured(law, request.law_options), request.settings
-    asked = Asked(request.value, request.via, request.where, request.hold_out, request.store, request.weights)
+    asked = PointSelection(request.value, request.via, request.where, request.hold_out, request.store, request.weights)
     ladder = Ladder.of(points, law, options, asked)
-    kept = (ladder.points.assign(is_held_out=False), ladder.target.assign(is_held_out=True))
+    parts = (ladder.points.assign(is_held_out=False), ladder.target.assign(is_held_out=True))
     fitted = LawFit(
         law=law.name,
         value=request.value,
@@ -180,7 +180,7 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
         worth=ladder.worth,
         labels=ladder.labels,
         law_options=dict(request.law_options),
-        points=pd.concat(kept, ignore_index=True),
+        points=pd.concat(parts, ignore_index=True),
     )
     if isinstance(law, ProcedureLaw):
         step = fit_procedure(law, ladder.points, ladder.resamples, value=request.value, options=options)
@@ -195,7 +195,7 @@ def fit_points(points: pd.DataFrame, law: Law, request: Request) -> LawFit:
     return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, ladder)))
 
 
-def _earlier(points: pd.DataFrame, law: Law, request: Request) -> list[EarlierSize]:
+def _earlier(points: pd.DataFrame, law: Law, request: FitRequest) -> list[EarlierSize]:
     """Predict the earlier sizes of a ladder, with few resamples of runs."""
     options = replace(request.options, bootstrap=min(FEW_DRAWS, request.options.bootstrap))
     again = replace(request, where=None, hold_out=TARGET, store=None, options=options, earlier=False, law_options={})

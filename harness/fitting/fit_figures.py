@@ -81,9 +81,9 @@ def fits_chart(fits: Sequence[FitView], *, log_x: bool = True) -> Chart:
             f"a figure shows one value over the same features; the fits describe {said}: draw them separately"
         )
     ((value, features),) = kinds
-    shared = [{str(fit.labels[key]) for fit in fits if key in fit.labels} for key in ("task",)]
+    tasks = {str(fit.labels["task"]) for fit in fits if "task" in fit.labels}
     laws = list(dict.fromkeys(fit.law for fit in fits))
-    title = ": ".join([*(min(names) for names in shared if len(names) == 1), ", ".join(laws)])
+    title = ": ".join([*(tasks if len(tasks) == 1 else ()), ", ".join(laws)])
     if len(features) == 1:
         rows = pd.concat([_over_feature(fit, features[0], _name(fit, laws)) for fit in fits], ignore_index=True)
         positive = bool((rows[features[0]] > 0).all())

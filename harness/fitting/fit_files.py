@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.errors import LawError, UsageError, choose
 from harness.fitting.columns import labelled, renamed
-from harness.fitting.fit import Request, each_family, fit_points
+from harness.fitting.fit import FitRequest, each_family, fit_points
 from harness.fitting.options import Options
 from harness.fitting.result import LawFit
 from harness.host import default_host
@@ -92,7 +92,7 @@ def fit_file(
     registries = registries or default_host()
     read = source.read(registries, [via, via_of(law, registries)])
     options = options or Options()
-    request = Request(read.value, via, where, hold_out, read.store, options, law_options or {}, earlier=earlier)
+    request = FitRequest(read.value, via, where, hold_out, read.store, options, law_options or {}, earlier=earlier)
     chosen = registries.laws[law]
     if pool:
         return [replace(fit_points(read.points, chosen, request), notes=read.notes)], []

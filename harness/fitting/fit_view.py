@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fitted_formula import StepFit
-from harness.fitting.forecast_scores import Scores
+from harness.fitting.forecast_scores import PredictionScores
 from harness.fitting.held_out_scores import HeldOut
 from harness.fitting.laws import Column, FeatureValues
 from harness.fitting.options import Options
@@ -51,7 +51,7 @@ class FitView(Protocol):
     @property
     def domain(self) -> Mapping[str, tuple[float, float]]: ...  # noqa: D102
     @property
-    def scores(self) -> Scores: ...  # noqa: D102
+    def scores(self) -> PredictionScores: ...  # noqa: D102
     @property
     def features(self) -> tuple[str, ...]: ...  # noqa: D102
     @property

@@ -108,10 +108,10 @@ class StepFit:
 
 def _quantiles(draws: Floats, at: Sequence[float]) -> Floats:
     with np.errstate(invalid="ignore"):  # infinite draws, such as 10^(a / 0)
-        return np.asarray(np.quantile(draws, at))
+        return np.asarray(np.quantile(draws, at, axis=0))
 
 
-def half_width(draws: Floats) -> float:
-    """Return half the range of the central 68 % of draws (R,), a standard error that is robust to outliers."""
+def half_width(draws: Floats) -> Floats:
+    """Return half the range of the central 68 % of draws (R, ...), a standard error that is robust to outliers."""
     low, high = _quantiles(draws, [TAIL, 1 - TAIL])
-    return float(high - low) / 2
+    return np.asarray((high - low) / 2)

@@ -21,7 +21,7 @@ from harness.host.registries import Registries
 from harness.store.point_files import read_table
 from harness.store.points import PointStore
 
-VIA = "gold_bits_per_byte"
+TASK_LOSS = "gold_bits_per_byte"  # metric that a forecast learns from besides the score
 ACCURACY = "acc"
 SCORE, LOSS = "score", "task_loss"  # columns of the points that are forecast
 
@@ -55,7 +55,7 @@ def forecast_file(
     found_columns = None if path.is_dir() else _columns(path, task, labelled(renames, label), metric or ACCURACY, via)
     if found_columns is None:
         source = open_points(path, how, registries=registries)
-        points, value, found_via = _of_store(source.store, task, metric if path.is_dir() else None, via or VIA)
+        points, value, found_via = _of_store(source.store, task, metric if path.is_dir() else None, via or TASK_LOSS)
         if via and not found_via:
             raise UsageError(f"{path} has no task loss {via!r} (--via); name a column or metric that it has, or none")
         via = found_via

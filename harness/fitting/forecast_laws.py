@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.checkpoints.flops import training_flops
 from harness.errors import LawError
-from harness.fitting.fit import Request, fit_points
+from harness.fitting.fit import FitRequest, fit_points
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
-from harness.fitting.rungs import SCALES, Batch, Ladder, Targets
+from harness.fitting.rungs import SCALES, Batch, ForecastLadder, Targets
 from harness.host.registries import Registries
 from harness.types import Floats
 from harness.types.laws import ComposedLaw, Law, traits
@@ -46,23 +47,23 @@ class LawForecaster:
                 draws[p, :, : drawn.shape[1]] = np.clip(drawn, 0.0, 1.0)
         return draws
 
-    def _fit(self, ladder: Ladder, seed: int) -> Floats:
+    def _fit(self, ladder: ForecastLadder, seed: int) -> Floats:
         via = "via" if isinstance(self.law, ComposedLaw) else None
         options = Options(bootstrap=RESAMPLES, starts=8, resample="runs", seed=seed)
-        fit = fit_points(frame_of(ladder), self.law, Request("value", via, options=options))
+        fit = fit_points(frame_of(ladder), self.law, FitRequest("value", via, options=options))
         return fit.sample(pd.DataFrame(_scales(ladder.targets)), np.random.default_rng(seed))
 
 
-def _scales(of: Ladder | Targets | None) -> dict[str, Floats]:
+def _scales(of: ForecastLadder | Targets | None) -> dict[str, Floats]:
     """Return the scales that are known of every row or target; FLOPs are 6 N D where they are not given."""
     if of is None:
         return {}
     columns = {name: getattr(of, name) for name in SCALES}
-    columns["flops"] = np.where(np.isfinite(of.flops), of.flops, 6 * of.params * of.tokens)
+    columns["flops"] = np.where(np.isfinite(of.flops), of.flops, training_flops(1.0, 1.0) * of.params * of.tokens)
     return {name: column for name, column in columns.items() if np.isfinite(column).all()}
 
 
-def frame_of(ladder: Ladder) -> pd.DataFrame:
+def frame_of(ladder: ForecastLadder) -> pd.DataFrame:
     """Return the rows of a ladder as points; columns that are not known of every row are left out."""
     columns: dict[str, object] = {**_scales(ladder), "value": ladder.value, "family": ladder.family}
     if ladder.via is not None:

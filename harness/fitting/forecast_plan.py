@@ -16,8 +16,8 @@ import numpy as np
 from harness.checkpoints.flops import training_flops
 from harness.errors import UsageError
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_runs import Run, drawn_by
-from harness.fitting.rungs import Batch, Ladder, Targets
+from harness.fitting.forecast_runs import ForecastRun, drawn_by
+from harness.fitting.rungs import Batch, ForecastLadder, Targets
 from harness.tables import Cell, Measured, Table
 from harness.types import Floats
 
@@ -27,7 +27,7 @@ SIZES = (2.0, 4.0)  # of the next size over the largest
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateRun:
     """A run that could be made next; NaN where a scale is not used by the ladder."""
 
     name: str
@@ -49,18 +49,18 @@ class Expected:
     error: float
 
 
-def candidates(ladder: Ladder) -> list[Candidate]:
+def candidates(ladder: ForecastLadder) -> list[CandidateRun]:
     """Return runs to consider: a seed of the largest size, more tokens, and the next sizes at its tokens per parameter.
 
     Runs that cost as much as the target are left out.
     """
     top = ladder.tops[-1]
     n, d, c = (float(getattr(ladder, name)[top]) for name in ("params", "tokens", "flops"))
-    considered = [Candidate("another seed of the largest size", n, d, c)]
+    considered = [CandidateRun("another seed of the largest size", n, d, c)]
     if np.isfinite(n) and np.isfinite(d):
-        considered.append(Candidate("the largest size, twice the tokens", n, 2 * d, 2 * c))
+        considered.append(CandidateRun("the largest size, twice the tokens", n, 2 * d, 2 * c))
     considered += [
-        Candidate(f"a size of {factor:g} times the parameters", factor * n, factor * d, factor**2 * c)
+        CandidateRun(f"a size of {factor:g} times the parameters", factor * n, factor * d, factor**2 * c)
         for factor in SIZES
     ]
     limit = _costs(ladder.targets)
@@ -74,7 +74,7 @@ def _costs(targets: Targets | None) -> float:
     return float(flops if np.isfinite(flops) else training_flops(targets.params[0], targets.tokens[0]))
 
 
-def plan(run: Run, forecast: Forecast) -> Table:
+def plan(run: ForecastRun, forecast: Forecast) -> Table:
     """Return candidates per family with the expected mean width of the family's forecasts, largest gain per FLOP first.
 
     :param run: the forecast under way, whose ladders each have one target.
@@ -111,13 +111,17 @@ def plan(run: Run, forecast: Forecast) -> Table:
     return Table("forecast_plan", "What to measure next", columns, tuple(rows), (note,))
 
 
-def _largest(ladder: Ladder) -> float:
+def _largest(ladder: ForecastLadder) -> float:
     return float(np.exp(ladder.order.max()))
 
 
 def _of_family(
-    run: Run, indices: Sequence[int], weights: Sequence[dict[str, float]], level: float, rng: np.random.Generator
-) -> Iterator[tuple[Candidate | None, list[Expected]]]:
+    run: ForecastRun,
+    indices: Sequence[int],
+    weights: Sequence[dict[str, float]],
+    level: float,
+    rng: np.random.Generator,
+) -> Iterator[tuple[CandidateRun | None, list[Expected]]]:  # fmt: skip
     """Yield every candidate of a family, and None for more documents, with the expected widths of its forecasts."""
     ladders = [run.ladders[i] for i in indices]
     considered = candidates(ladders[0])
@@ -140,7 +144,7 @@ def _of_family(
         yield None, expected
 
 
-def _with(ladder: Ladder, considered: Sequence[Candidate]) -> Ladder:
+def _with(ladder: ForecastLadder, considered: Sequence[CandidateRun]) -> ForecastLadder:
     """Return a ladder whose targets are its own and then the candidates."""
     targets = ladder.targets
     assert targets is not None
@@ -153,7 +157,7 @@ def _with(ladder: Ladder, considered: Sequence[Candidate]) -> Ladder:
     )
 
 
-def _drawn(run: Run, ladders: Sequence[Ladder]) -> dict[str, Floats]:
+def _drawn(run: ForecastRun, ladders: Sequence[ForecastLadder]) -> dict[str, Floats]:
     """Return the draws (P, R, T) of every part."""
     batch = Batch.of(list(ladders), run.known)
     return {
@@ -178,7 +182,7 @@ def _mass(drawn: dict[str, Floats], weights: dict[str, float], p: int) -> Floats
     return np.asarray(mass / mass.sum())
 
 
-def _measured(target: Floats, ladder: Ladder, share: float, rng: np.random.Generator) -> Floats:
+def _measured(target: Floats, ladder: ForecastLadder, share: float, rng: np.random.Generator) -> Floats:
     """Return what would be measured at the target (K,), the noise of documents included."""
     assert ladder.targets is not None
     p, docs = np.clip(np.nan_to_num(target), 0.0, 1.0), ladder.targets.docs[0]
@@ -186,7 +190,9 @@ def _measured(target: Floats, ladder: Ladder, share: float, rng: np.random.Gener
     return np.asarray(np.clip(p + spread * rng.standard_normal(len(p)), 0.0, 1.0))
 
 
-def _width(target: Floats, mass: Floats, ladder: Ladder, share: float, level: float, rng: np.random.Generator) -> float:
+def _width(
+    target: Floats, mass: Floats, ladder: ForecastLadder, share: float, level: float, rng: np.random.Generator
+) -> float:
     return float(_widths(_measured(target, ladder, share, rng), mass[None], level)[0])
 
 
@@ -200,7 +206,7 @@ def _widths(values: Floats, mass: Floats, level: float) -> Floats:
 
 
 def _expected(
-    mass: Floats, target: Floats, candidate: Floats, ladder: Ladder, share: float, level: float,
+    mass: Floats, target: Floats, candidate: Floats, ladder: ForecastLadder, share: float, level: float,
     rng: np.random.Generator,
 ) -> Expected:  # fmt: skip
     """Return the expected width of the target's interval after the candidate was measured."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.charts import KINDS, forecast_chart, with_figure
+from harness.charts import FORECAST, LARGEST_FORECAST, POINT, forecast_chart, with_figure
 from harness.errors import UsageError
-from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, References, interval, score
 from harness.tables import Range, Table
 from harness.types import Floats
 
@@ -39,14 +39,14 @@ class Forecast:
     level: float
     of: str
     value: str
-    earlier: Scores
+    earlier: PredictionScores
     notes: tuple[str, ...] = ()
     levels: Floats = field(default_factory=LEVELS.copy)
     planner: Callable[[Forecast], Table] | None = field(default=None, repr=False, compare=False)
     points: pd.DataFrame | None = field(default=None, repr=False, compare=False)  # ends of runs, for figures
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> PredictionScores:
         """Return how the forecasts that do not abstain did, where the target was measured."""
         known = self.frame["measured"].notna() & ~self.abstained
         rows = known.to_numpy()
@@ -132,14 +132,14 @@ def forecast_figure(forecast: Forecast, *, log_x: bool = True) -> Chart:
     frame = forecast.frame
     known = frame["measured"].notna()
     rows = frame.rename(columns={"median": "value"}).assign(
-        kind=[KINDS[1] if is_known else KINDS[2] for is_known in known],
+        kind=[LARGEST_FORECAST if is_known else FORECAST for is_known in known],
         label=[f"{kind} of {family or task}" for kind, family, task in zip(
             ["the largest size" if is_known else "a model" for is_known in known],
             frame["family"], frame["task"], strict=True,
         )],
         abstains=forecast.abstained,
     )  # fmt: skip
-    measured = pd.DataFrame() if forecast.points is None else forecast.points.assign(kind=KINDS[0], abstains=False)
+    measured = pd.DataFrame() if forecast.points is None else forecast.points.assign(kind=POINT, abstains=False)
     rows = pd.concat([measured, rows], ignore_index=True)
     x = next((name for name in ("flops", "params") if rows[name].notna().all()), "params")
     columns = ["task", "family", "label", "kind", "verdict", "abstains", x, "value", "low", "high"]
@@ -174,7 +174,7 @@ def _evidence(tried: int, covered: int, score: float) -> str:
     return f"{covered} of {tried}, {score:.3f}" if tried and np.isfinite(score) else "none"
 
 
-def score_rows(rows: Mapping[str, Scores]) -> Table:
+def score_rows(rows: Mapping[str, PredictionScores]) -> Table:
     """Return a table of scores, a row each."""
     columns = (
         "forecast",

@@ -12,11 +12,11 @@ import pandas as pd
 from harness.errors import HarnessError, PluginError
 from harness.fitting.forecast_models import Drawn, Forecaster
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_scores import LEVELS, References, Scores, interval, score
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, References, interval, score
 from harness.fitting.forecast_stack import Cases, combine
-from harness.fitting.rungs import Batch, Ladder, earlier
+from harness.fitting.rungs import Batch, ForecastLadder, earlier
 from harness.fitting.verdicts import FEWEST, verdict
-from harness.host.origins import describe
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.types import Bools, Floats
 
 FEWEST_DRAWS = 50
@@ -33,7 +33,7 @@ def drawn_by(part: Forecaster, batch: Batch, rng: np.random.Generator) -> Drawn:
         drawn = drawn if isinstance(drawn, Drawn) else Drawn(np.asarray(drawn, dtype=float), np.full(count, np.nan))
     except HarnessError:
         raise
-    except Exception as error:  # a plugin may fail in any way
+    except PLUGIN_ERRORS as error:  # a plugin may fail in any way
         raise PluginError(f"forecaster {part.name!r} fails: {describe(error)}") from error
     shape = drawn.values.shape
     if len(shape) != 3 or (shape[0], shape[2]) != (count, width) or shape[1] < FEWEST_DRAWS:
@@ -50,11 +50,11 @@ def drawn_by(part: Forecaster, batch: Batch, rng: np.random.Generator) -> Drawn:
 
 
 @dataclass(frozen=True)
-class Run:
+class ForecastRun:
     """One forecast under way: fitted ladders with targets, and what it is composed of."""
 
-    ladders: list[Ladder]
-    others: list[Ladder]
+    ladders: list[ForecastLadder]
+    others: list[ForecastLadder]
     parts: list[Forecaster]
     seed: int
     share: float
@@ -109,11 +109,11 @@ class Run:
         return np.array([not text.startswith("abstain") for text in verdicts])
 
     @property
-    def known(self) -> list[Ladder]:
+    def known(self) -> list[ForecastLadder]:
         """Return the ladders to forecast, then the others."""
         return [*self.ladders, *self.others]
 
-    def cases(self, cuts: Sequence[tuple[int, Ladder]]) -> tuple[Cases, Floats]:
+    def cases(self, cuts: Sequence[tuple[int, ForecastLadder]]) -> tuple[Cases, Floats]:
         """Return what every part says of every target, and the fewest independent draws behind each cut."""
         sound = self._sound()
         batch = Batch.of([cut for _, cut in cuts], self.known, pools=np.array([sound[i] for i, _ in cuts]))
@@ -173,24 +173,24 @@ class _Earlier:
     quantiles: Floats
     references: References
 
-    def of(self, ladder: int, level: float) -> Scores:
+    def of(self, ladder: int, level: float) -> PredictionScores:
         """Score those of one ladder."""
         of_ladder = self.cases.ladder == ladder
         return score(self.cases.y[of_ladder], self.quantiles[of_ladder], level=level)
 
-    def all(self, level: float) -> Scores:
+    def all(self, level: float) -> PredictionScores:
         """Score all of them, ladders being what is independent."""
         clusters = list(self.cases.ladder)
         return score(self.cases.y, self.quantiles, level=level, clusters=clusters, references=self.references)
 
 
-def _references(ladders: Sequence[Ladder], cases: Cases) -> References:
+def _references(ladders: Sequence[ForecastLadder], cases: Cases) -> References:
     """Return the value of the largest size, and the mean of all sizes, that each case (C,) was forecast from."""
     tops = [ladders[i].value[ladders[i].tops[:k]] for i, k in zip(cases.ladder, cases.rungs, strict=True)]
     return References(np.array([values[-1] for values in tops]), np.array([values.mean() for values in tops]))
 
 
-def _earlier(past: Cases, ladders: Sequence[Ladder], prior: Floats, fewest: int) -> _Earlier:
+def _earlier(past: Cases, ladders: Sequence[ForecastLadder], prior: Floats, fewest: int) -> _Earlier:
     """Return earlier forecasts from at least `fewest` rungs, or from fewer where there is no other."""
     least = min(fewest, int(past.rungs.max())) if len(past.y) else 0
     order, combined = [], []
@@ -205,7 +205,7 @@ def _earlier(past: Cases, ladders: Sequence[Ladder], prior: Floats, fewest: int)
     return _Earlier(cases, quantiles, _references(ladders, cases))
 
 
-def _notes(ladders: Sequence[Ladder], past: Cases) -> tuple[str, ...]:
+def _notes(ladders: Sequence[ForecastLadder], past: Cases) -> tuple[str, ...]:
     notes = []
     if len(past.y) < 10:
         notes.append(

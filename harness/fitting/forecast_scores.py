@@ -56,7 +56,7 @@ def normal_scores(y: Floats, quantiles: Floats, levels: Floats = LEVELS) -> Floa
 
 
 @dataclass(frozen=True)
-class Scores:
+class PredictionScores:
     """How n predictions did: `covered` of them lie in their intervals, and `unbounded` have none; widths, interval
     score and CRPS are means. `last` and `constant` are the mean absolute errors of two references: the value of the
     largest fitted point, and the mean of the fitted points. `r2` is 1 - squared error / that of the mean of what was
@@ -158,7 +158,7 @@ def score(
     clusters: Sequence[object] = (),
     levels: Floats = LEVELS,
     references: References | None = None,
-) -> Scores:
+) -> PredictionScores:
     """Score n measured values against quantiles (n, Q); coverage counts `clusters` as what is independent."""
     low, high = interval(quantiles, level, levels) if len(y) else (y, y)
     middle = np.array([np.interp(0.5, levels, row) for row in quantiles])
@@ -177,16 +177,16 @@ def score_intervals(
     level: float,
     clusters: Sequence[object] = (),
     references: References | None = None,
-) -> Scores:
+) -> PredictionScores:
     """Score n measured values against predictions and intervals (n,), NaN where there is none, and their CRPS (n,)."""
     if not len(y):
         nan = float("nan")
-        return Scores(0, level, nan, 0, nan, nan, nan, nan)
+        return PredictionScores(0, level, nan, 0, nan, nan, nan, nan)
     bounded = np.isfinite(low) & np.isfinite(high)
     inside = bounded & (low - 1e-12 <= y) & (y <= high + 1e-12)
     widths = (high - low)[bounded]
     misses = interval_score(y[bounded], low[bounded], high[bounded], level)
-    return Scores(
+    return PredictionScores(
         n=len(y),
         level=level,
         mae=float(np.abs(y - predicted).mean()),

@@ -26,9 +26,9 @@ from harness.fitting.forecast_laws import LawForecaster, takes_part
 from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_plan import plan
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_runs import Report, Run
+from harness.fitting.forecast_runs import ForecastRun, Report
 from harness.fitting.likelihoods import SAME_DOCS
-from harness.fitting.rungs import Ladder, Targets, expect_same_scale, read_ladders
+from harness.fitting.rungs import ForecastLadder, Targets, expect_same_scale, read_ladders
 from harness.fitting.runs import refuse_twice
 from harness.fitting.wide_points import widen
 from harness.host import default_host
@@ -98,7 +98,9 @@ def forecast(
         raise LawError(f"0 of {len(wanted)} ladders have two sizes below the target; add sizes")
     measured = np.array([_measured(ladder, ladders) if asked is None else np.nan for ladder in fitted])
     others = [ladder for ladder in ladders if family not in (None, ladder.family)]
-    run = Run(fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many)
+    run = ForecastRun(
+        fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many
+    )
     result = run.forecast(measured, level=level, of=of, value=value)
     notes = (*_left_out(wide, value), *_without_loss(wide, fitted, via), *result.notes)
     return replace(result, planner=partial(plan, run), points=_ends(wanted), notes=notes)
@@ -110,7 +112,7 @@ def _left_out(wide: pd.DataFrame, value: str) -> list[str]:
     return [f"{lost} of {len(wide)} rows have no {value} and were left out"] if lost else []
 
 
-def _without_loss(wide: pd.DataFrame, ladders: Sequence[Ladder], via: str | None) -> list[str]:
+def _without_loss(wide: pd.DataFrame, ladders: Sequence[ForecastLadder], via: str | None) -> list[str]:
     """Return a note on ladders whose task loss is known at some sizes only, so that no model uses it."""
     if via is None:
         return []
@@ -122,7 +124,7 @@ def _without_loss(wide: pd.DataFrame, ladders: Sequence[Ladder], via: str | None
     return [f"{why}: {'; '.join(without)}"] if without else []
 
 
-def _ends(ladders: Sequence[Ladder]) -> pd.DataFrame:
+def _ends(ladders: Sequence[ForecastLadder]) -> pd.DataFrame:
     """Return the measured ends of runs: task, family, label, params, tokens, flops, value."""
     frames = []
     for ladder in ladders:
@@ -132,7 +134,7 @@ def _ends(ladders: Sequence[Ladder]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _many(ladders: Sequence[Ladder]) -> bool:
+def _many(ladders: Sequence[ForecastLadder]) -> bool:
     """Say whether these are many families of few sizes, which are forecast from one another."""
     families = {ladder.family for ladder in ladders}
     return len(families) >= MANY and float(np.median([ladder.rungs for ladder in ladders])) <= FEW_SIZES
@@ -162,19 +164,19 @@ def _asked(params: Wanted, tokens: Wanted, flops: Wanted) -> Targets | None:
     return Targets(**whole, docs=unknown)
 
 
-def _held(ladder: Ladder) -> Ladder:
+def _held(ladder: ForecastLadder) -> ForecastLadder:
     """Return a ladder without its largest size, which is the target."""
     if ladder.rungs < 2:
         return ladder
     return ladder.cut(ladder.rungs - 1)
 
 
-def _aimed(ladder: Ladder, asked: Targets) -> Ladder:
+def _aimed(ladder: ForecastLadder, asked: Targets) -> ForecastLadder:
     """Return a ladder with the target that was asked for; it answers as many documents as the largest size did."""
     return replace(ladder, targets=replace(asked, docs=np.repeat(ladder.docs[ladder.tops[-1]], len(asked))))
 
 
-def _measured(fitted: Ladder, ladders: Sequence[Ladder]) -> float:
+def _measured(fitted: ForecastLadder, ladders: Sequence[ForecastLadder]) -> float:
     whole = next(ladder for ladder in ladders if (ladder.task, ladder.family) == (fitted.task, fitted.family))
     return float(whole.value[whole.tops[-1]])
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.errors import LawError
 from harness.fitting.columns import trials
-from harness.fitting.fitted_formula import TAIL, StepFit
+from harness.fitting.fitted_formula import StepFit, half_width
 from harness.fitting.ladder import Ladder
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import PUBLISHED, Options
@@ -87,18 +87,11 @@ def fit_step(data: StepData, resamples: Resamples, options: Options) -> tuple[St
     if resamples.power and data.objective.delta is None:  # with Huber's loss, plain weights have the nominal coverage
         weights = resamples.raised(data.of_points(1).leverage(best, resamples.units))
     draws = minimise(data.of_resamples(weights), np.tile(best, (len(weights), 1)), effort).params
-    stderr = _spread(draws, redrawn=resamples.noise is not None) if fit.dof else np.full(len(best), np.nan)
+    is_redrawn = resamples.noise is not None
+    errors = half_width(draws) if is_redrawn else draws.std(axis=0, ddof=1)  # outliers among redrawn points: robust
+    stderr = errors if fit.dof else np.full(len(best), np.nan)
     known = dict(zip(data.law.parameters, map(float, stderr), strict=True))
     return replace(fit, draws=draws, stderr=known), data
-
-
-def _spread(draws: Floats, *, redrawn: bool) -> Floats:
-    """Return the standard deviation of draws (R, p); for redrawn points half the range of the central 68 %, which
-    outliers among the draws do not affect.
-    """
-    low, high = np.quantile(draws, [TAIL, 1 - TAIL], axis=0)
-    spread: Floats = (high - low) / 2 if redrawn else draws.std(axis=0, ddof=1)
-    return spread
 
 
 def _search(data: StepData, options: Options) -> Solution:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from harness.fitting.forecast_scores import LEVELS, References, Scores, crps, score_intervals
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, References, crps, score_intervals
 from harness.fitting.ladder import Ladder
 from harness.fitting.laws import Column
 from harness.types import Floats
@@ -94,7 +94,7 @@ def _references(y: Floats, scales: Sequence[Floats]) -> tuple[float, float]:
     return float(y[np.flatnonzero(scale == scale.max())[-1]]), float(y.mean())
 
 
-def held_out_scores(rows: Sequence[HeldOut], level: float, clusters: Sequence[object] = ()) -> Scores:
+def held_out_scores(rows: Sequence[HeldOut], level: float, clusters: Sequence[object] = ()) -> PredictionScores:
     """Score held-out points (`LawFit.hold_out`, rows of a back-test) with intervals of this level."""
     known = References(_floats(rows, "last"), _floats(rows, "constant"))
     y, predicted, low, high, crps = (_floats(rows, name) for name in ("measured", "predicted", "low", "high", "crps"))

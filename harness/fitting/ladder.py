@@ -13,7 +13,7 @@ from harness.fitting.columns import arrays, check_errors, check_units, effective
 from harness.fitting.hold_out import held_out, hold_out_notes
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
-from harness.fitting.resampling import Measured, Resamples, resamples_of
+from harness.fitting.resampling import MeasuredPoints, Resamples, resamples_of
 from harness.fitting.runs import ORDER, Runs, label, numeric, runs_of, sizes_of
 from harness.fitting.step_rows import step_rows
 from harness.fitting.wide_points import prepared
@@ -22,7 +22,7 @@ from harness.types import Bools, Floats
 from harness.types.laws import ComposedLaw, Law, ProcedureLaw, traits
 
 
-class Asked(NamedTuple):
+class PointSelection(NamedTuple):
     """Which points are fitted: the value, the column between two steps, a filter, held-out points, and their store."""
 
     value: str
@@ -61,7 +61,7 @@ class Ladder:
     resamples: Resamples
 
     @classmethod
-    def of(cls, table: pd.DataFrame, law: Law, options: Options, asked: Asked) -> Ladder:
+    def of(cls, table: pd.DataFrame, law: Law, options: Options, asked: PointSelection) -> Ladder:
         """Complete, filter, pivot and check a table, split it, and read both parts.
 
         Runs are identified before the split, because held-out points help.
@@ -75,6 +75,7 @@ class Ladder:
         numbers = {name: numeric(points, name) for name in {"params", *ORDER, value} & set(points.columns)}
         columns = ((asked.via or law.via), value) if isinstance(law, ComposedLaw) else (value,)
         features = () if isinstance(law, ProcedureLaw) else steps[0].features
+        measured = MeasuredPoints(points, of_points, columns, asked.store)
         check_errors(frame, columns)
         warnings = (*check_units(frame, [name for step in steps for name in step.features]), *notes)
         return cls(
@@ -91,7 +92,7 @@ class Ladder:
             worth=effective_documents(points, value) if traits(steps[-1]).value_range == (0.0, 1.0) else float("nan"),
             warnings=warnings,
             rows=step_rows(points, law, options) if options.of_steps else (),
-            resamples=resamples_of(law, Measured(points, of_points, columns, asked.store), options, asked.weights),
+            resamples=resamples_of(law, measured, options, asked.weights),
         )
 
     def at(self, rows: Bools) -> Ladder:

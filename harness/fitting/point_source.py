@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from harness.fitting.runs import ends
 from harness.host import default_host
 from harness.host.registries import Registries
 from harness.store.point_files import read_table
-from harness.store.points import Cell, PointStore, open_store
+from harness.store.points import Cell, ImportMeta, PointStore, TaskMeta, open_store
 from harness.types import Scalar
 
 OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens", "flops")
@@ -26,11 +27,24 @@ OF_MODELS = ("family", "size", "step", "seed", "run", "label", "params", "tokens
 class TablePoints(PointStore):
     """The points of a table file, without records of documents."""
 
-    def __init__(self, path: Path, found: Published, registries: Registries) -> None:
-        self.path, self.registries, self.found = path, registries, found
-        self.__dict__["imports"] = {path.name: {"own": found.own, "rises": found.rises, "command": []}}
-        self.__dict__["imported"] = found.points.assign(origin=path.name)
-        self.__dict__["task_meta"] = {}
+    def __init__(self, path: Path, contents: Published, registries: Registries) -> None:
+        self.path, self.registries, self.contents = path, registries, contents
+
+    @cached_property
+    def imports(self) -> dict[str, ImportMeta]:
+        """The metrics of the table, as those of the only import."""
+        shown_metrics, rises = self.contents.shown_metrics, self.contents.rises
+        return {self.path.name: ImportMeta(command=[], shown_metrics=shown_metrics, rises=rises)}
+
+    @cached_property
+    def imported(self) -> pd.DataFrame:
+        """All points of the table."""
+        return self.contents.points.assign(origin=self.path.name)
+
+    @cached_property
+    def task_meta(self) -> dict[str, TaskMeta]:
+        """No task: none has documents."""
+        return {}
 
     def cells(self) -> list[Cell]:
         """Return none."""
@@ -61,12 +75,12 @@ class ViewedStore(PointStore):
         if unit != "checkpoint":
             return points
         points = renamed(points, labelled(self.how.renames, self.how.label), run=self.how.run)
-        kept = query(points, self.how.where) if self.how.selects and self.how.where else points
-        if kept.empty:
+        selected = query(points, self.how.where if self.how.selects else None)
+        if selected.empty:
             raise UsageError(
                 f"{self.how.where!r} selects 0 of {len(points)} points; columns are: {choose(points.columns)}"
             )
-        return kept
+        return selected
 
 
 class Source(NamedTuple):
@@ -96,7 +110,7 @@ def open_points(path: Path, how: Reading, *, score: str | None = None, registrie
         store = table_points(table, how, name=path.name, registries=registries)
     except LawError as error:
         raise UsageError(f"{path}: {error}") from error
-    return Source(store, None, store.found.notes)
+    return Source(store, None, store.contents.notes)
 
 
 def open_asked(

@@ -20,7 +20,7 @@ Likelihood = Callable[[Floats], Floats]  # z (P, K, d) -> log-likelihood (P, K)
 KEEP = 0.5  # of the particles are worth something after a step in temperature
 MOVES = 3  # after each step
 LAST = 6  # moves at the posterior itself
-STEPS = 60  # in temperature; a likelihood that needs more is not of this world
+STEPS = 60  # in temperature, at most; draws of a likelihood that needs more are wider than its posterior
 
 
 @dataclass(frozen=True)

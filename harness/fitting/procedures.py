@@ -21,6 +21,7 @@ from harness.fitting.resampling import Resamples, freedom, shared
 from harness.types import Floats, Json
 from harness.types.laws import Fitted, ProcedureLaw, traits
 
+KEYS = {"fitted": "found"}  # attributes that have another name in files
 FEW_FITS = 10  # resamples that must be fitted to compute intervals
 
 
@@ -33,7 +34,7 @@ class ProcedureFit:
     """
 
     law: ProcedureLaw
-    found: Fitted
+    fitted: Fitted
     stderr: Mapping[str, float]
     draws: tuple[Fitted, ...]
     failed: int
@@ -47,7 +48,7 @@ class ProcedureFit:
     @property
     def parameters(self) -> Mapping[str, float]:
         """Return the fitted parameters."""
-        return self.found.parameters
+        return self.fitted.parameters
 
     def read(self, frame: pd.DataFrame) -> dict[str, Column]:
         """Return the features of points, (n,) each; numbers may be missing (NaN) if the law imputes them."""
@@ -55,7 +56,7 @@ class ProcedureFit:
 
     def value(self, features: Mapping[str, Column]) -> Floats:
         """Return predictions (n,)."""
-        return clipped(self.law, self.law.predict(self.found, pd.DataFrame(features)))
+        return clipped(self.law, self.law.predict(self.fitted, pd.DataFrame(features)))
 
     def curves(self, features: Mapping[str, Column]) -> Floats:
         """Return the predictions of every resample (R, n)."""
@@ -77,7 +78,7 @@ class ProcedureFit:
 
     def doubts(self) -> Iterator[str]:
         """Yield the notes of the procedure, and the number of resamples that could not be fitted."""
-        yield from (f"{self.law.name}: {note}" for note in self.found.notes)
+        yield from (f"{self.law.name}: {note}" for note in self.fitted.notes)
         tried = self.failed + len(self.draws)
         if not self.draws:
             yield f"{self.law.name}: fewer than {FEW_FITS} of {tried} resamples could be fitted; there are no intervals"
@@ -86,21 +87,22 @@ class ProcedureFit:
 
     def to_json(self) -> dict[str, Json]:
         """Return everything as JSON values; raise LawError for a state that a file cannot hold."""
-        table = {**vars(self), "law": self.law.name, "found": asdict(self.found)}
+        table = {**vars(self), "law": self.law.name, "fitted": asdict(self.fitted)}
         table["draws"] = [asdict(draw) for draw in self.draws]
-        return {name: _plain(value) for name, value in table.items()}
+        return {KEYS.get(name, name): _plain(value) for name, value in table.items()}
 
     @classmethod
     def from_json(cls, law: ProcedureLaw, table: Mapping[str, Any]) -> ProcedureFit:
         """Read it back."""
         read = {
             "law": law,
-            "found": _fitted(table["found"]),
+            "fitted": _fitted(table[KEYS["fitted"]]),
             "stderr": _numbers(table["stderr"]),
             "draws": tuple(_fitted(draw) for draw in table["draws"]),
             "domain": {name: (float(low), float(high)) for name, (low, high) in table["domain"].items()},
         }
-        return cls(**{**table, **read})
+        others = {name: value for name, value in table.items() if name not in KEYS.values()}
+        return cls(**{**others, **read})
 
 
 def _plain(value: object) -> Json:
@@ -150,7 +152,7 @@ def fit_procedure(
     dof = freedom(len(y), free, runs)
     return ProcedureFit(
         law=law,
-        found=fitted,
+        fitted=fitted,
         stderr={name: _spread([draw.parameters.get(name, np.nan) for draw in draws]) for name in fitted.parameters},
         draws=draws,
         failed=len(fits) - len(draws),

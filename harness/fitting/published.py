@@ -58,7 +58,7 @@ class Published:
 
     points: pd.DataFrame
     notes: tuple[str, ...]
-    own: dict[str, str]
+    shown_metrics: dict[str, str]
     rises: dict[str, bool]
 
 
@@ -109,10 +109,10 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
     _refuse_unknown_scale(long, table)
     points = _once(long, how, notes)
     metrics = {str(m): (rises or {}).get(str(m), not FALLS.search(str(m))) for m in points["metric"].unique()}
-    return Published(points, tuple(notes), own_metrics(points), metrics)
+    return Published(points, tuple(notes), shown_metrics(points), metrics)
 
 
-def own_metrics(points: pd.DataFrame) -> dict[str, str]:
+def shown_metrics(points: pd.DataFrame) -> dict[str, str]:
     """Return the metric that tables show of each task: accuracy if there is one, else the first by name."""
     metrics = {}
     for task, task_rows in points.groupby("task"):

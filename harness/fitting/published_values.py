@@ -45,11 +45,11 @@ def chosen(frame: pd.DataFrame, tasks: Sequence[str], metrics: Sequence[str]) ->
         if not patterns:
             continue
         known = set(rows[name].map(str)) if name in rows.columns else set()
-        kept = {entry for entry in known for pattern in patterns if fnmatch(entry, pattern)}
+        matching = {entry for entry in known for pattern in patterns if fnmatch(entry, pattern)}
         unknown = [pattern for pattern in patterns if not any(fnmatch(entry, pattern) for entry in known)]
         if unknown:
             raise UsageError(f"the table has no {name} {choose(unknown)}; it has: {choose(known)}")
-        rows = rows[rows[name].map(str).isin(kept)]
+        rows = rows[rows[name].map(str).isin(matching)]
     return rows
 
 
@@ -226,18 +226,18 @@ def _refuse_errors(frame: pd.DataFrame) -> None:
             )
 
 
-def _refuse_no_rate(task_rows: pd.DataFrame, what: str) -> None:
+def _refuse_no_rate(task_rows: pd.DataFrame, name: str) -> None:
     """Raise UsageError if values are neither fractions nor percentages, or a mixture."""
     values, column = task_rows["value"], str(task_rows["task"].iloc[0])
     if values.max() > 100 or values.min() < 0:
         raise UsageError(
-            f"{what} runs from {values.min():.4g} to {values.max():.4g}; expected fractions or percentages. Name the "
+            f"{name} runs from {values.min():.4g} to {values.max():.4g}; expected fractions or percentages. Name the "
             "benchmarks with --tasks, or their metric with --metric (ppl, loss, bpb ... have no bounds)"
         )
     small = ((values > 0) & (values <= 1)).mean()
     if small > MIXED:
         raise UsageError(
-            f"{what} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}, a mixture of "
+            f"{name} has {small:.0%} of its values between 0 and 1, and others up to {values.max():.4g}, a mixture of "
             f"fractions and percentages; convert them, such as with --map '{column} / 100={column}' for percentages"
         )
 

@@ -64,7 +64,7 @@ class Resamples:
         return weights
 
 
-class Measured(NamedTuple):
+class MeasuredPoints(NamedTuple):
     """Measured points: n rows, their runs, the measured columns, and the store of their documents."""
 
     points: pd.DataFrame
@@ -73,7 +73,7 @@ class Measured(NamedTuple):
     store: PointStore | None = None
 
 
-def resamples_of(law: Law, measured: Measured, options: Options, weights: Floats | None = None) -> Resamples:
+def resamples_of(law: Law, measured: MeasuredPoints, options: Options, weights: Floats | None = None) -> Resamples:
     """Return the resamples of points for a law: of units, or with given weights (R, n), which are for formulas only."""
     if isinstance(law, ProcedureLaw):
         if weights is not None:
@@ -85,7 +85,7 @@ def resamples_of(law: Law, measured: Measured, options: Options, weights: Floats
     return _for_formula(measured, max(len(step.parameters) for step in steps), options)
 
 
-def _for_formula(measured: Measured, parameters: int, options: Options) -> Resamples:
+def _for_formula(measured: MeasuredPoints, parameters: int, options: Options) -> Resamples:
     """Return resamples for a formula: redraw the points of few units around the law, weight many units."""
     unit, rng = str(options.resample), np.random.default_rng(options.seed)
     replicates = _replicates(measured, options)
@@ -98,7 +98,7 @@ def _for_formula(measured: Measured, parameters: int, options: Options) -> Resam
     return Resamples(weights, _common(measured, replicates, options), units, power=power)
 
 
-def _for_procedure(measured: Measured, options: Options) -> Resamples:
+def _for_procedure(measured: MeasuredPoints, options: Options) -> Resamples:
     """Return resamples for a procedure, which draws units itself."""
     replicates = _replicates(measured, options)
     units = units_of(measured.points, str(options.resample), measured.runs)
@@ -114,14 +114,14 @@ def _given(weights: Floats, n: int) -> Resamples:
     return Resamples(weights, {}, np.arange(n))
 
 
-def _common(measured: Measured, replicates: dict[str, Floats], options: Options) -> dict[str, Floats]:
+def _common(measured: MeasuredPoints, replicates: dict[str, Floats], options: Options) -> dict[str, Floats]:
     """Return replicates to combine with resampled runs, whose scatter already contains their noise per point."""
     if options.resample != "joint":
         return replicates
     return {name: in_common(draws, column(measured.points, name)) for name, draws in replicates.items()}
 
 
-def _replicates(measured: Measured, options: Options) -> dict[str, Floats]:
+def _replicates(measured: MeasuredPoints, options: Options) -> dict[str, Floats]:
     """Return the measured columns in resamples of their documents, if the options ask for them."""
     if options.resample not in {"documents", "joint"}:
         return {}
@@ -169,7 +169,7 @@ def freedom(n: int, free: int, units: int) -> int:
 def point_weights(units: Ints, count: int, rng: np.random.Generator) -> Floats:
     """Return exponential weights (count, n) of units (n,): a Bayesian bootstrap (Rubin 1981).
 
-    Every unit keeps a positive weight, so that a ladder of four runs has four runs in every remeasured.
+    Every unit keeps a positive weight, so that a ladder of four runs has four runs in every resample.
     """
     return rng.exponential(size=(count, int(units.max()) + 1))[:, units]
 

@@ -20,7 +20,7 @@ from harness.files import write_whole
 from harness.fitting.earlier_sizes import EarlierSize
 from harness.fitting.fit_figures import fits_chart, point_rows, read_rows
 from harness.fitting.fitted_formula import StepFit
-from harness.fitting.forecast_scores import Scores
+from harness.fitting.forecast_scores import PredictionScores
 from harness.fitting.held_out_scores import HeldOut, held_out_scores
 from harness.fitting.laws import Column, FeatureValues, configured, steps_of
 from harness.fitting.options import Options
@@ -109,7 +109,7 @@ class LawFit:
         return without_freedom(self)
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> PredictionScores:
         """Return the scores of the predictions of the held-out points."""
         return held_out_scores(self.hold_out, self.level)
 
@@ -183,9 +183,9 @@ class LawFit:
         read = {"steps": steps, "options": Options(**table["options"]), "hold_out": held}
         read |= {"worth": _number(table.get("worth"))}
         lists = {name: tuple(table.get(name, ())) for name in ("warnings", "told_apart", "notes", "earlier")}
-        kept = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
+        stored = {name: value for name, value in table.items() if name != "scores"}  # follows from the held-out points
         rows = [{name: _number(value) for name, value in row.items()} for row in table.get("points", ())]
-        return cls(**{**kept, **read, **lists, "points": read_rows(rows, table["value"])})
+        return cls(**{**stored, **read, **lists, "points": read_rows(rows, table["value"])})
 
     def __repr__(self) -> str:
         names = "".join(f", {key} {self.labels[key]}" for key in ("family", "task") if key in self.labels)
@@ -256,7 +256,7 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file for the fits")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: {path.parent} does not exist or is not writable")
+        raise UsageError(f"{path}: {path.parent} does not exist or is not writable; choose another folder")
 
 
 def load_fits(path: str | Path, registries: Registries | None = None) -> list[LawFit]:

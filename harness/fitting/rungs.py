@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, choose, suggest
-from harness.fitting.runs import ends
+from harness.fitting.runs import ORDER, ends
 from harness.types import Bools, Floats, Ints
 
 SCALES = ("params", "tokens", "flops")
-ORDER = ("tokens", "step", "flops")  # by which the last checkpoint of a run is found
 SAME_CHANCE = 1e-6
 
 
@@ -32,7 +32,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class ForecastLadder:
     """The ends of the runs of one task and family: n rows, and the models to forecast.
 
     `rung` numbers sizes from 1; `docs` is the number of documents behind a value, NaN where unknown; `via` is a task
@@ -72,7 +72,7 @@ class Ladder:
         rows = np.lexsort((self.order, self.rung))
         return rows[np.searchsorted(self.rung[rows], np.arange(1, self.rungs + 1), side="right") - 1]
 
-    def cut(self, k: int) -> Ladder:
+    def cut(self, k: int) -> ForecastLadder:
         """Return the lowest k rungs, with the top runs of the rungs above as targets."""
         keep, above = self.rung <= k, self.tops[k:]
         rows = {name: getattr(self, name)[keep] for name in (*SCALES, "value", "docs", "rung")}
@@ -88,11 +88,11 @@ class Ladder:
 def log_scale(params: Floats, tokens: Floats, flops: Floats) -> Floats:
     """Return ln flops where known, else ln 6 N D, else ln params."""
     with np.errstate(invalid="ignore"):
-        known = np.where(np.isfinite(flops), flops, 6 * params * tokens)
+        known = np.where(np.isfinite(flops), flops, training_flops(1.0, 1.0) * params * tokens)
         return np.log(np.where(np.isfinite(known), known, params))
 
 
-def expect_same_scale(ladders: Sequence[Ladder], asked: Targets) -> None:
+def expect_same_scale(ladders: Sequence[ForecastLadder], asked: Targets) -> None:
     """Raise LawError if a model to forecast lies on another scale than a ladder: FLOPs (or 6 N D), or params alone."""
     with np.errstate(invalid="ignore"):
         of_target = bool(np.isfinite(asked.flops).all() or np.isfinite(asked.params * asked.tokens).all())
@@ -110,7 +110,7 @@ def expect_same_scale(ladders: Sequence[Ladder], asked: Targets) -> None:
                 )
 
 
-def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> list[Ladder]:
+def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> list[ForecastLadder]:
     """Return the ladder of every task and family of wide points, in order of their names.
 
     :param points: one row per checkpoint and task: `value`, at least one of params and flops; family, task, size, seed,
@@ -137,7 +137,7 @@ def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> li
 
 def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
     if frame.empty:
-        raise LawError(f"no point has a value of {value}")
+        raise LawError(f"no point has a value of {value}; choose another metric")
     low, high = float(frame[value].min()), float(frame[value].max())
     if low < 0 or high > 1:
         raise LawError(
@@ -168,7 +168,7 @@ def _numbers(rows: pd.DataFrame, name: str) -> Floats:
     return pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=np.float64)
 
 
-def _ladder(task: str, family: str, rows: pd.DataFrame, value: str, via: str | None) -> Ladder:
+def _ladder(task: str, family: str, rows: pd.DataFrame, value: str, via: str | None) -> ForecastLadder:
     params, tokens, flops = (_numbers(rows, name) for name in SCALES)
     size = params if np.isfinite(params).all() else flops
     if not np.isfinite(size).all() or (size <= 0).any():
@@ -178,7 +178,7 @@ def _ladder(task: str, family: str, rows: pd.DataFrame, value: str, via: str | N
     if not np.isfinite(order).all() or (partly.any() and not partly.all()):
         raise LawError(f"{task}, {family}: FLOPs (or tokens) are known for some rows only; add them, or leave rows out")
     loss = _numbers(rows, via) if via else np.array([np.nan])
-    return Ladder(
+    return ForecastLadder(
         task=task,
         family=family,
         params=params,
@@ -233,13 +233,15 @@ def _at_least_one(rows: pd.DataFrame, name: str) -> Floats:
 class Batch:
     """P ladders side by side, padded to n rows and T targets: arrays (P, n) and (P, T), and what is not padding."""
 
-    ladders: tuple[Ladder, ...]
+    ladders: tuple[ForecastLadder, ...]
     real: Bools
     groups: Ints
-    context: tuple[Ladder, ...] = ()
+    context: tuple[ForecastLadder, ...] = ()
 
     @classmethod
-    def of(cls, ladders: Sequence[Ladder], context: Sequence[Ladder] = (), pools: Bools | None = None) -> Batch:
+    def of(
+        cls, ladders: Sequence[ForecastLadder], context: Sequence[ForecastLadder] = (), pools: Bools | None = None
+    ) -> Batch:
         """Put ladders side by side; `context` are all that are known, of which `ladders` may be cuts.
 
         `groups` (P,) numbers those that share priors: ladders of as many rungs, but those alone that do not pool.
@@ -275,7 +277,7 @@ class Batch:
         return padded
 
 
-def earlier(ladder: Ladder, first: int) -> Iterator[Ladder]:
+def earlier(ladder: ForecastLadder, first: int) -> Iterator[ForecastLadder]:
     """Yield the cuts of a ladder from `first` rungs on, each with the rungs above as targets."""
     for k in range(first, ladder.rungs):
         yield ladder.cut(k)

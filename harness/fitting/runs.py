@@ -137,7 +137,10 @@ def ends(frame: pd.DataFrame, *also: str) -> pd.Series[bool]:
 def largest(frame: pd.DataFrame, sizes: int = 1) -> pd.Series[bool]:
     """Mark the rows of the largest sizes of each family, by params; raise LawError without params."""
     if "params" not in frame.columns:
-        raise LawError("the largest size is selected by params, but the points have no column params")
+        raise LawError(
+            "the largest size is selected by params, but the points have no column params; add it, or select the size "
+            "by an expression"
+        )
     params = pd.Series(numeric(frame, "params"), index=frame.index)
     if params.isna().any():
         raise LawError(
@@ -227,10 +230,9 @@ def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
     rows = " and ".join(map(str, equal_rows.index[:2]))
     differ = [str(name) for name in equal_rows.columns if len(equal_rows[name].drop_duplicates()) > 1]
     repeated = int(frame.duplicated(keys).sum())
-    what = f"of {equal_rows['metric'].iloc[0]} " if "metric" in keys else ""
-    start = (
-        f"two points {what}for {label(equal_rows.iloc[0])} (rows {rows}; {repeated} of {len(frame)} rows repeat others)"
-    )
+    of_metric = f"of {equal_rows['metric'].iloc[0]} " if "metric" in keys else ""
+    counted = f"rows {rows}; {repeated} of {len(frame)} rows repeat others"
+    start = f"two points {of_metric}for {label(equal_rows.iloc[0])} ({counted})"
     if not differ:
         return f"{start}, equal in every column: pass --drop-duplicates to keep one of them"
     listed = ", ".join(differ[:5]) + (" ..." if len(differ) > 5 else "")

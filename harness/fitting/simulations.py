@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from harness.fitting.fit import Request, fit_points
+from harness.fitting.fit import FitRequest, fit_points
 from harness.fitting.laws import curve, steps_of
 from harness.fitting.objectives import objective_of
 from harness.fitting.options import Options
@@ -74,7 +74,7 @@ def coverage(
     starts: int | str = 32,
     objective: str | None = None,
 ) -> Coverage:
-    """Fit a law to points (n,) with noise `count` times, and count the intervals that hold the truth.
+    """Fit a law to points (n,) with noise `count` times, and count the intervals that cover the truth.
 
     `truth` are its parameters, those of both steps for a composed law. Other arguments are those of `harness.fit`;
     points are independent.
@@ -88,7 +88,7 @@ def coverage(
         rng = np.random.default_rng([seed, 7])
         made = dict(zip(columns[-len(steps) :], _made(steps, truth, x, scale, rng), strict=True))
         points = pd.DataFrame({**x, **made, "trials": float(TRIALS)})
-        fit = fit_points(points, law, Request("y", "via", options=replace(options, seed=seed)))
+        fit = fit_points(points, law, FitRequest("y", "via", options=replace(options, seed=seed)))
         for step in fit.steps:
             for name, (low, high) in step.intervals(fit.options.level).items():  # type: ignore[union-attr]
                 if name in held:

@@ -46,7 +46,7 @@ def _guess(law: FormulaLaw, y: Floats, x: Mapping[str, Floats]) -> Floats:
         ) from error
     missing = set(law.parameters) - set(guessed)
     if missing:
-        raise LawError(f"law {law.name!r}: guess() returns no {choose(missing)}")
+        raise LawError(f"law {law.name!r}: guess() returns no {choose(missing)}; expected a value of each parameter")
     guess: Floats = np.clip(np.array([float(guessed[name]) for name in law.parameters]), *bounds(law))
     return guess
 

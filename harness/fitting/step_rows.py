@@ -36,5 +36,5 @@ def _rows(points: pd.DataFrame, where: str | None, option: str) -> Bools | None:
     selected = np.zeros(len(points), dtype=bool)
     selected[points.index.get_indexer(query(points, where).index)] = True
     if not selected.any():
-        raise LawError(f"{option}={where!r} selects 0 of {len(points)} points to fit")
+        raise LawError(f"{option}={where!r} selects 0 of {len(points)} points to fit; change the expression")
     return selected

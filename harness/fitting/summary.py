@@ -80,7 +80,7 @@ def _step_lines(step: StepFit) -> Iterator[str]:
     for name, value in step.parameters.items():
         yield f"    {name:<6} {measured(value, step.stderr[name])}"
     for name, (value, draws) in step.derived.items():
-        yield f"    {name:<6} {measured(value, half_width(draws) if step.dof else float('nan'))} (derived)"
+        yield f"    {name:<6} {measured(value, float(half_width(draws)) if step.dof else float('nan'))} (derived)"
     ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in step.domain.items())
     yield (
         f"    {step.n} points, {ranges}; {step.objective} {step.cost:.4g}, scatter {step.scatter:.3g} "

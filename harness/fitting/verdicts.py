@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.fitting.rungs import Ladder
+from harness.fitting.rungs import ForecastLadder
 from harness.types import Floats
 
 BELOW = 0.15  # under chance
@@ -23,7 +23,7 @@ def error_of(value: Floats, docs: Floats) -> Floats:
     return np.asarray(np.sqrt(p * (1 - p) / n + (RUN * p * (1 - p)) ** 2))
 
 
-def _of_ladder(ladder: Ladder) -> str:
+def _of_ladder(ladder: ForecastLadder) -> str:
     y = ladder.value[ladder.tops]
     errors = error_of(y, ladder.docs[ladder.tops])
     if ladder.rungs < FEWEST:
@@ -52,16 +52,16 @@ def _below(y: Floats, chance: float) -> str:
     return f"{int(under.sum())} of {len(y)} sizes are far {look}" if under.mean() > MOST else ""
 
 
-def _of_interval(ladder: Ladder, low: float, high: float) -> str:
+def _of_interval(ladder: ForecastLadder, low: float, high: float) -> str:
     if high - low <= SAYS_NOTHING * _range(ladder):
         return ""
     docs = ladder.docs[ladder.tops[-1]]
     limit = 3.3 * np.sqrt(0.25 / docs) if np.isfinite(docs) else 0.0
-    what = "measure more documents" if limit > (high - low) / 2 else "add a size nearer the target"
-    return f"the interval is {high - low:.2f} wide, more than half of the way from chance to 1; {what}"
+    advice = "measure more documents" if limit > (high - low) / 2 else "add a size nearer the target"
+    return f"the interval is {high - low:.2f} wide, more than half of the way from chance to 1; {advice}"
 
 
-def verdict(ladder: Ladder, low: float, high: float, *, curve: bool = True) -> str:
+def verdict(ladder: ForecastLadder, low: float, high: float, *, curve: bool = True) -> str:
     """Return forecast, wide, or abstain with the reason, for a 90 % interval from `low` to `high`, and what would help.
 
     Without a `curve`, where a family is forecast from others, its own sizes need not make one.
@@ -72,5 +72,5 @@ def verdict(ladder: Ladder, low: float, high: float, *, curve: bool = True) -> s
     return "wide" if high - low > SAYS_LITTLE * _range(ladder) else "forecast"
 
 
-def _range(ladder: Ladder) -> float:
+def _range(ladder: ForecastLadder) -> float:
     return 1 - (ladder.chance if np.isfinite(ladder.chance) else 0.0)

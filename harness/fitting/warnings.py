@@ -229,8 +229,8 @@ def _of_largest(fit: FitView, y: Floats, ladder: Ladder) -> Iterator[str]:
         errors = np.nan_to_num(stderr[family_rows])
         error = float(np.sqrt((errors[top] ** 2).sum())) / int(top.sum())
         if abs(off) > REVERSAL * float(np.hypot(scatter, error)):
-            what = "the law breaks there" if top.sum() > 1 else "one point cannot distinguish a break from noise"
-            yield f"{name}the largest size is {off:+.3g} off the law, the others {scatter:.2g} (RMS): {what}"
+            meaning = "the law breaks there" if top.sum() > 1 else "one point cannot distinguish a break from noise"
+            yield f"{name}the largest size is {off:+.3g} off the law, the others {scatter:.2g} (RMS): {meaning}"
 
 
 def _of_turn(fit: FitView, y: Floats) -> Iterator[str]:

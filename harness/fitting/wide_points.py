@@ -9,11 +9,12 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, UsageError
-from harness.fitting.columns import ACTIVE, query
+from harness.fitting.columns import query
 from harness.fitting.laws import steps_of
 from harness.fitting.runs import DESCRIBES, refuse_twice, two_points
 from harness.metrics.intervals import shown_error
 from harness.types import Ints
+from harness.types.columns import ACTIVE_PARAMS
 from harness.types.laws import Law, traits
 
 FILLED = "6ND, filled in"  # convention of FLOPs that the harness computed
@@ -30,17 +31,17 @@ def prepared(points: pd.DataFrame, law: Law | None, value: str, where: str | Non
     """
     first = steps_of(law)[0] if law else None
     prepare = traits(first).prepare
-    kept, wide = None, points.reset_index(drop=True)
+    selected, wide = None, points.reset_index(drop=True)
     if is_long(points):
         rows = completed(points)
-        kept = matching(rows, where)
-        wide = rows if kept is None else kept
+        selected = matching(rows, where)
+        wide = rows if selected is None else selected
         wide = wide if wide.empty else widen(wide)
     if not wide.empty:
         wide = completed(wide, value)
         wide = prepare(wide) if prepare else wide
         again = matching(wide, where)
-        wide = again if again is not None else wide if kept is not None else query(wide, str(where))
+        wide = again if again is not None else wide if selected is not None else query(wide, where)
     if wide.empty:
         why = f"{where!r} selects 0 of {len(points)} rows" if where else "the table is empty"
         raise LawError(f"there are no points to fit: {why}")
@@ -57,9 +58,9 @@ def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
     (successes / trials) become the column `value`.
     """
     frame = points
-    if "params" in frame.columns and not _absent(frame, ACTIVE):
-        active, params = _numbers(frame, ACTIVE, "params")
-        frame = frame.assign(**{ACTIVE: active.fillna(params)})  # all of a dense model
+    if "params" in frame.columns and not _absent(frame, ACTIVE_PARAMS):
+        active, params = _numbers(frame, ACTIVE_PARAMS, "params")
+        frame = frame.assign(**{ACTIVE_PARAMS: active.fillna(params)})  # all of a dense model
     if _absent(frame, "flops") and {"params", "tokens"} <= set(frame.columns):
         params, tokens = _used(frame), next(_numbers(frame, "tokens"))
         frame = frame.assign(flops=training_flops(1.0, 1.0) * params * tokens, flops_convention=FILLED)
@@ -74,8 +75,8 @@ def completed(points: pd.DataFrame, value: str | None = None) -> pd.DataFrame:
 
 def _used(points: pd.DataFrame) -> pd.Series[float]:
     """Return N of 6 N D: active parameters where known, else all; missing for a mixture with unknown active ones."""
-    (used,) = _numbers(points, "params" if _absent(points, ACTIVE) else ACTIVE)
-    if _absent(points, ACTIVE) and "flops_convention" in points.columns:
+    (used,) = _numbers(points, "params" if _absent(points, ACTIVE_PARAMS) else ACTIVE_PARAMS)
+    if _absent(points, ACTIVE_PARAMS) and "flops_convention" in points.columns:
         used = used.mask(points["flops_convention"].astype(str).str.endswith("_active"))
     return used
 
@@ -89,9 +90,11 @@ def _numbers(points: pd.DataFrame, *names: str) -> Iterator[pd.Series[float]]:
 
 
 def matching(frame: pd.DataFrame, where: str | None) -> pd.DataFrame | None:
-    """Return the rows for which an expression is true; None if the frame lacks a column of it."""
+    """Return the rows for which an expression is true, all without one; None if the frame lacks a column of it."""
+    if not where:
+        return frame
     try:
-        return query(frame, where) if where else frame
+        return query(frame, where)
     except UsageError:
         return None
 
@@ -127,8 +130,8 @@ def widen(points: pd.DataFrame) -> pd.DataFrame:
     _refuse_two(points, [*identity, "metric"])
     number = _checkpoints(points, identity)
     first = np.unique(number, return_index=True)[1]
-    kept = [name for name in points.columns if name not in OF_METRIC]
-    wide = _inferred(points[kept].iloc[first].reset_index(drop=True))
+    shared = [name for name in points.columns if name not in OF_METRIC]
+    wide = _inferred(points[shared].iloc[first].reset_index(drop=True))
     metrics = points["metric"].to_numpy()[np.argsort(number, kind="stable")]
     for metric in dict.fromkeys(metrics):
         wide = _with_metric(wide, _of_metric(points, number, metric), metric)

@@ -94,10 +94,10 @@ def origin_of(error: BaseException, find: Callable[[FrameType], Origin | None] =
 def describe(error: BaseException, find: Callable[[FrameType], Origin | None] = lambda _: None) -> str:
     """Return any other error as one line: its origin, type and first line."""
     origin = origin_of(error, find)
-    what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    text = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     if isinstance(error, SystemExit):
-        what = f"called sys.exit({error.code!r}), which would end the run; raise an error instead"
-    return f"{origin}: {what}" if origin else what
+        text = f"called sys.exit({error.code!r}), which would end the run; raise an error instead"
+    return f"{origin}: {text}" if origin else text
 
 
 def is_interrupt(error: BaseException | None) -> bool:

@@ -84,4 +84,7 @@ def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
     for column in columns:
         bad = np.flatnonzero(~np.isfinite(column))
         if len(bad):
-            raise MetricError(f"metric {metric.name!r} is {column[bad[0]]} for document {scores.doc_ids[bad[0]]}")
+            raise MetricError(
+                f"metric {metric.name!r} is {column[bad[0]]} for document {scores.doc_ids[bad[0]]}; "
+                "expected a finite number"
+            )

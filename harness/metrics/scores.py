@@ -62,7 +62,7 @@ class Scores:
                 )
         without = np.flatnonzero(~np.logical_or.reduceat(self.is_gold, self.first))
         if len(without) and self.kind != "unjudged":
-            raise MetricError(f"document {self.doc_ids[without[0]]}: no gold choice")
+            raise MetricError(f"document {self.doc_ids[without[0]]}: no gold choice; expected one or more")
 
     def __len__(self) -> int:
         return len(self.first)

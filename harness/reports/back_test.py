@@ -18,7 +18,7 @@ import pandas as pd
 from harness.errors import LawError, choose
 from harness.fitting.columns import column
 from harness.fitting.earlier_sizes import FIRST, tests_of, with_rungs
-from harness.fitting.fit import Request, fit_points, named_law
+from harness.fitting.fit import FitRequest, fit_points, named_law
 from harness.fitting.forecast_scores import interval_score
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
@@ -67,7 +67,7 @@ def back_test(
     smaller ones in its family, or no law makes a prediction.
     """
     options = Options(objective, resample, bootstrap, level, starts, seed)
-    request = Request(value, via, None, "is_target", store, options, law_options or {})
+    request = FitRequest(value, via, None, "is_target", store, options, law_options or {})
     registries = registries or default_host()
     frame = with_rungs(prepared(points, None, value, where), first)
     able = [named_law(law, registries) for law in laws or registries.laws]
@@ -113,7 +113,7 @@ def _lacks(law: Law, frame: pd.DataFrame, value: str, via: str | None) -> bool:
     return not needs or not needs <= set(frame.columns) or y.min() < low or y.max() > high
 
 
-def _try(law: Law, tests: Iterable[pd.DataFrame], request: Request) -> tuple[list[Prediction], list[str]]:
+def _try(law: Law, tests: Iterable[pd.DataFrame], request: FitRequest) -> tuple[list[Prediction], list[str]]:
     """Return the predictions of one law, and the reasons for missing ones."""
     rows: list[Prediction] = []
     failures: list[str] = []

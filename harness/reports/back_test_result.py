@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.charts import agreement_chart, with_figure
-from harness.fitting.forecast_scores import Scores
+from harness.fitting.forecast_scores import PredictionScores
 from harness.fitting.held_out_scores import held_out_scores
 from harness.tables import Cell, Measured, Range, Table
 
@@ -61,7 +61,7 @@ class BackTest:
         """Return the summary for a notebook, and its figure."""
         return with_figure(self.summary()._repr_html_(), self.plot)
 
-    def scores(self, law: str) -> Scores:
+    def scores(self, law: str) -> PredictionScores:
         """Return the scores of the predictions of one law; families and tasks are the independent units."""
         rows = self.rows[self.rows["law"] == law].to_dict("records")
         return held_out_scores([{str(name): value for name, value in row.items()} for row in rows], self.level)

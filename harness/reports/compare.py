@@ -15,7 +15,7 @@ import pandas as pd
 from harness.errors import LawError, StoreError, UsageError, choose, suggest
 from harness.fitting.columns import query
 from harness.fitting.crossings import REACH, reach
-from harness.fitting.forecast_files import VIA
+from harness.fitting.forecast_files import TASK_LOSS
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
 from harness.fitting.runs import along, doubled, ends, label, largest_known
@@ -75,7 +75,7 @@ def compare(
     known = [store.registries.laws[name] for name in (*(laws or ()), reach)]
     if tuple(steps_of(known[-1])[0].features) != ("flops",):
         raise UsageError(f"{reach} is not a law of flops alone; expected one, such as sigmoid")
-    via = {VIA} if laws is None else {law.via for law in known if isinstance(law, ComposedLaw)}
+    via = {TASK_LOSS} if laws is None else {law.via for law in known if isinstance(law, ComposedLaw)}
     points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)

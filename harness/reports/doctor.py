@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.files import cache_folder
@@ -46,12 +46,12 @@ def doctor_table(host: PluginHost, folder: str | Path = ".") -> Table:
 def _system() -> Iterator[Line]:
     yield "harness", f"{distribution.version()} ({distribution.name()})", ""
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", ""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield "CPU cores", str(usable), ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield "CPU cores", str(cores), ""
     cache = cache_folder()
     near = next(path for path in (cache, *cache.parents) if path.exists())
-    usable = os.access(near, os.W_OK)
-    yield "cache", str(cache), "" if usable else "!it cannot be written; set XDG_CACHE_HOME"
+    is_writable = os.access(near, os.W_OK)
+    yield "cache", str(cache), "" if is_writable else "!it cannot be written; set XDG_CACHE_HOME"
 
 
 def _extras() -> Iterator[Line]:
@@ -108,15 +108,12 @@ def _plugins(host: PluginHost) -> Iterator[Line]:
     infos = host.plugins()
     for info in infos:
         if info.error:
-            yield f"plugin {info.name}", info.error, f"!mend it, or disable it with -p no:{info.name}"
+            yield f"plugin {info.name}", info.error, f"!correct it, or disable it with -p no:{info.name}"
         elif info.seconds > SLOW:
             yield f"plugin {info.name}", f"loads in {info.seconds:.1f} s", "!import heavy libraries inside functions"
-    others = [info for info in infos if not host.ships(info.name)]
-    yield "plugins", f"{len(infos)} loaded, {len(others)} of them from elsewhere", _names(others)
-
-
-def _names(infos: Sequence[object]) -> str:
-    return ", ".join(str(getattr(info, "name", "")) for info in infos)
+    loaded = [info.name for info in infos if not info.error]
+    others = [name for name in loaded if not host.ships(name)]
+    yield "plugins", f"{len(loaded)} loaded, {len(others)} of them from elsewhere", ", ".join(others)
 
 
 def _disk(folder: Path) -> Iterator[Line]:

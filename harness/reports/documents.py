@@ -99,19 +99,19 @@ def read_documents(
     if not cells:
         raise StoreError(f"{task or 'every task here'} generates text and scores no choices; see store.samples()")
     frame = pd.DataFrame([{**checkpoint_columns(cell), "label": cell.checkpoint.label} for cell in cells])
-    kept = query(frame, where) if where else frame
-    if kept.empty:
+    selected = query(frame, where)
+    if selected.empty:
         raise UsageError(f"{where!r} selects 0 of {len(frame)} cells; columns are: {choose(frame.columns)}")
     order = ["family", "params", "size", "seed", "tokens", "step"]
     documents = []
-    for _, task_rows in kept.sort_values(order, kind="stable").groupby(["task", "fingerprint"], sort=True):
+    for _, task_rows in selected.sort_values(order, kind="stable").groupby(["task", "fingerprint"], sort=True):
         ids = [cells[int(str(i))].id for i in task_rows.index]
         if store.task_meta[ids[0].fingerprint]["kind"] == "choice":
             scores = tuple(store.load(cell_id) for cell_id in ids)
             docs = store.docs(ids[0].fingerprint)
             documents.append(Documents(str(task_rows["task"].iloc[0]), task_rows.reset_index(drop=True), scores, docs))
     if not documents:
-        raise StoreError(f"{choose(set(kept['task']))}: tasks without choices, so no document is right or wrong")
+        raise StoreError(f"{choose(set(selected['task']))}: tasks without choices, so no document is right or wrong")
     return documents
 
 

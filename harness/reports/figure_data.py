@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from harness.charts import LEVELS
+from harness.charts import CURVE, FORECAST, HELD_OUT, LARGEST_FORECAST, LEVELS, POINT
 from harness.errors import HarnessError, LawError
 from harness.fitting.earlier_sizes import FIRST
 from harness.fitting.fit import fit_families
 from harness.fitting.fit_figures import ends_of
 from harness.fitting.fitted_formula import StepFit
+from harness.fitting.forecast_files import TASK_LOSS
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecasts import forecast
 from harness.fitting.result import LawFit
@@ -22,8 +23,7 @@ from harness.host.registries import Registries
 from harness.reports.back_test import back_test
 from harness.types import Floats, Scalar
 
-VIA = "logp_gold"  # between the steps of a two-step law
-LOSSES = "gold_bits_per_byte"  # task losses that a forecast learns from
+GOLD_LOGPROB = "logp_gold"  # between the steps of a two-step law
 NEXT = 10.0  # factor beyond the largest compute at which the next model is forecast
 TWO_STEP = "two_step"
 BASELINE = "last"
@@ -50,10 +50,10 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
     """
     rows = []
     for task, metric, task_points in _tasks(points):
-        if VIA not in set(task_points["metric"]) or TWO_STEP not in registries.laws:
+        if GOLD_LOGPROB not in set(task_points["metric"]) or TWO_STEP not in registries.laws:
             continue
-        wide = widen(task_points[task_points["metric"].isin([metric, VIA])])
-        wide = wide[wide[[metric, VIA]].notna().all(axis=1)]
+        wide = widen(task_points[task_points["metric"].isin([metric, GOLD_LOGPROB])])
+        wide = wide[wide[[metric, GOLD_LOGPROB]].notna().all(axis=1)]
         fits = fit_families(wide, TWO_STEP, value=metric, hold_out=hold_out, bootstrap=RESAMPLES, registries=registries)
         for family, result in fits:
             fit = None if isinstance(result, LawError) else result
@@ -63,7 +63,7 @@ def two_steps(points: pd.DataFrame, hold_out: str, registries: Registries, note:
             held = {str(prediction["point"]) for prediction in fit.hold_out} if fit else set()
             named: dict[str, Scalar] = {"task": task, "metric": metric, "family": family}
             rows += [row | named for row in _measured(measured, metric, held)]
-            losses = -measured[VIA].to_numpy(dtype=np.float64)
+            losses = -measured[GOLD_LOGPROB].to_numpy(dtype=np.float64)
             rows += [row | named for row in _second_step(fit, losses)] if fit else []
     return pd.DataFrame(rows)
 
@@ -73,9 +73,9 @@ def _measured(wide: pd.DataFrame, metric: str, held: set[str]) -> Iterator[dict[
     low, high = ends_of(wide, metric)
     for i, (_, row) in enumerate(wide.iterrows()):
         name = label(row)
-        kind = "held out" if name in held else "measured"
+        kind = HELD_OUT if name in held else POINT
         ends = {"low": float(low[i]), "high": float(high[i])}
-        yield {"label": name, "kind": kind, "task_loss": -float(row[VIA]), "value": float(row[metric]), **ends}
+        yield {"label": name, "kind": kind, "task_loss": -float(row[GOLD_LOGPROB]), "value": float(row[metric]), **ends}
 
 
 def _second_step(fit: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:
@@ -91,7 +91,7 @@ def _second_step(fit: LawFit, losses: Floats) -> Iterator[dict[str, Scalar]]:
         named = {
             f"{end}_{level * 100:.0f}": float(quantiles[k, i]) for level, quantiles in ends.items() for k, end in ENDS
         }
-        yield {"kind": "law", "task_loss": float(loss), "value": float(values[i]), **named}
+        yield {"kind": CURVE, "task_loss": float(loss), "value": float(values[i]), **named}
 
 
 ENDS = ((0, "low"), (1, "high"))
@@ -110,16 +110,16 @@ def forecasts(points: pd.DataFrame, registries: Registries, note: Notes) -> pd.D
         metrics.setdefault(metric, []).append(task)
     rows = []
     for metric, tasks in metrics.items():
-        metric_points = points[points["task"].isin(tasks) & points["metric"].isin([metric, LOSSES])]
+        metric_points = points[points["task"].isin(tasks) & points["metric"].isin([metric, TASK_LOSS])]
         try:
             wide = widen(metric_points)
             wide = wide[wide[metric].notna()]
-            via = LOSSES if LOSSES in wide and wide[LOSSES].notna().all() else None
+            via = TASK_LOSS if TASK_LOSS in wide and wide[TASK_LOSS].notna().all() else None
             largest = forecast(wide, value=metric, via=via, registries=registries)
-            rows += _forecast_rows(largest, metric, "forecast of the largest")
+            rows += _forecast_rows(largest, metric, LARGEST_FORECAST)
             most = NEXT * float(wide["flops"].max())
             ahead = forecast(wide, value=metric, via=via, flops=most, registries=registries)
-            rows += _forecast_rows(ahead, metric, "forecast")
+            rows += _forecast_rows(ahead, metric, FORECAST)
         except HarnessError as error:
             note(f"forecast of {metric}: {error}")
     return pd.DataFrame(rows)
@@ -164,9 +164,9 @@ def _sizes(rows: pd.DataFrame) -> int:
     return int(rows.groupby("family")["params"].nunique().max())
 
 
-def _too_many(points: pd.DataFrame, what: str, command: str, note: Notes) -> bool:
+def _too_many(points: pd.DataFrame, figure: str, command: str, note: Notes) -> bool:
     """Say, in a note as well, whether there are too many ladders for a slow figure."""
     ladders = len(points[points["shown"]].groupby(["task", "family"]))
     if ladders > LADDERS:
-        note(f"{what}: omitted for {ladders} ladders (limit: {LADDERS} tasks x families); see {command}")
+        note(f"{figure}: omitted for {ladders} ladders (limit: {LADDERS} tasks x families); see {command}")
     return ladders > LADDERS

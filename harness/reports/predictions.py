@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import LawError
-from harness.fitting.fit import Request, each_family
-from harness.fitting.forecast_files import VIA, one_task
+from harness.fitting.fit import FitRequest, each_family
+from harness.fitting.forecast_files import LOSS, SCORE, TASK_LOSS, one_task
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_scores import Scores
+from harness.fitting.forecast_scores import PredictionScores
 from harness.fitting.forecasts import forecast
 from harness.fitting.held_out_scores import HeldOut, held_out_scores
 from harness.fitting.hold_out import hold_out_notes
@@ -81,7 +81,7 @@ def each_fit(
             continue
         metric = task_points[task_points["shown"]]["metric"].iloc[0]
         store = asked.store if asked.store.holds_errors_of(task_points[task_points["shown"]]) else None
-        request = Request(metric, hold_out=hold_out, store=store, options=asked.options)
+        request = FitRequest(metric, hold_out=hold_out, store=store, options=asked.options)
         for family, fit in each_family(task_points, law, request):
             yield str(task), family, fit
 
@@ -107,7 +107,7 @@ def _of_laws(points: pd.DataFrame, laws: Sequence[str], asked: Comparison) -> Ta
     return Table("predictions", TITLE, columns, in_order(rows), (about, *notes), optional=("warnings", "error"))
 
 
-def _scores(held: Sequence[tuple[str, HeldOut]], level: float) -> Scores:
+def _scores(held: Sequence[tuple[str, HeldOut]], level: float) -> PredictionScores:
     """Score held-out points; tasks are the independent units."""
     return held_out_scores([prediction for _, prediction in held], level, [task for task, _ in held])
 
@@ -163,14 +163,14 @@ def _of_forecast(points: pd.DataFrame, shown: pd.DataFrame, asked: Comparison) -
 
 def _forecast(points: pd.DataFrame, asked: Comparison) -> Forecast:
     frames = [
-        one_task(task_points, str(task_points[task_points["shown"]]["metric"].iloc[0]), VIA)
+        one_task(task_points, str(task_points[task_points["shown"]]["metric"].iloc[0]), TASK_LOSS)
         for _, task_points in points.groupby("task")
     ]
-    wide = prepared(pd.concat(frames, ignore_index=True), None, "score")
-    via = "task_loss" if "task_loss" in wide.columns else None
+    wide = prepared(pd.concat(frames, ignore_index=True), None, SCORE)
+    via = LOSS if LOSS in wide.columns else None
     options = asked.options
     return forecast(
-        wide, value="score", via=via, level=options.level, seed=options.seed, registries=asked.store.registries
+        wide, value=SCORE, via=via, level=options.level, seed=options.seed, registries=asked.store.registries
     )
 
 

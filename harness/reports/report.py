@@ -20,7 +20,7 @@ from harness.fitting.point_source import table_points
 from harness.fitting.result import LawFit
 from harness.fitting.runs import label
 from harness.host import default_host
-from harness.host.origins import describe
+from harness.host.origins import PLUGIN_ERRORS, describe
 from harness.host.registries import Registries
 from harness.reports.documents import document_rows, read_documents
 from harness.reports.figure_data import back_tests, forecasts, two_steps
@@ -81,7 +81,7 @@ def _panels(data: ReportData, registries: Registries) -> Iterator[tuple[str, Pan
     for name, entry in registries.panels.entries.items():
         try:
             panel = entry.value(data)
-        except Exception as error:  # a panel of a plugin may fail in any way; the message names it
+        except PLUGIN_ERRORS as error:  # a panel of a plugin may fail in any way; the message names it
             raise PluginError(f"panel {name!r} of plugin {entry.plugin!r} failed: {describe(error)}") from error
         if panel is None:
             continue

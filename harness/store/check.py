@@ -89,10 +89,12 @@ def _cells(store: ImportedStore) -> Iterator[Finding]:
 def _trusted(store: ImportedStore, name: str) -> Iterator[Finding]:
     """Yield findings for checkpoints whose loading may have run their own code."""
     provenance = store.provenance(name)
-    for key, what in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
+    for key, meaning in (("remote_code", "code of the checkpoint ran"), ("pickles", "weights were read from a pickle")):
         files = provenance.get(key)
         if files and isinstance(files, (list, dict)):
-            yield Finding("trusted", f"cell {name}", f"{what}: {', '.join(map(str, files))} ({_labels(store, name)})")
+            yield Finding(
+                "trusted", f"cell {name}", f"{meaning}: {', '.join(map(str, files))} ({_labels(store, name)})"
+            )
 
 
 def _labels(store: ImportedStore, name: str) -> str:

@@ -146,21 +146,21 @@ def with_earlier_groups(source: Mapping[str, Any], earlier: Mapping[str, Any] | 
     return {**source, **({"part_of": every} if every else {})}
 
 
-def task_meta_of(kept: JsonObject) -> TaskMeta:
+def task_meta_of(stored: JsonObject) -> TaskMeta:
     """Return the attributes of a task as the store keeps them; those that an old store lacks stay absent."""
     meta = TaskMeta(
-        name=str(kept["name"]), kind=str(kept["kind"]), metric=str(kept["metric"]), average=str(kept["average"])
+        name=str(stored["name"]), kind=str(stored["kind"]), metric=str(stored["metric"]), average=str(stored["average"])
     )
-    if "unconditional" in kept:
-        meta["unconditional"] = bool(kept["unconditional"])
-    if "about" in kept:
-        meta["about"] = str(kept["about"])
-    if "groups" in kept:
-        meta["groups"] = str(kept["groups"])
-    source = kept.get("source")
+    if "unconditional" in stored:
+        meta["unconditional"] = bool(stored["unconditional"])
+    if "about" in stored:
+        meta["about"] = str(stored["about"])
+    if "groups" in stored:
+        meta["groups"] = str(stored["groups"])
+    source = stored.get("source")
     if isinstance(source, Mapping):
         meta["source"] = source
-    origin = kept.get("origin")
+    origin = stored.get("origin")
     if isinstance(origin, Mapping):
         meta["origin"] = {name: str(value) for name, value in origin.items()}
     return meta

@@ -54,11 +54,11 @@ class Content(NamedTuple):
 def pack_table(name: str, columns: Columns, meta: JsonObject) -> bytes:
     """Return columns and a JSON value as a Parquet file that carries its name and digest."""
     table, buffer = pa.table(dict(columns)), BytesIO()
-    kept = {"schema": SCHEMA, "name": name, "content": dict(meta)}
+    envelope = {"schema": SCHEMA, "name": name, "content": dict(meta)}
     compression = "zstd" if table.nbytes > SMALL else "snappy"
     with pq.ParquetWriter(buffer, table.schema, compression=compression, store_schema=False) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({"harness": json.dumps(kept), "harness.digest": "0" * DIGITS})
+        writer.add_key_value_metadata({"harness": json.dumps(envelope), "harness.digest": "0" * DIGITS})
     return _with_digest(buffer.getvalue(), TABLE_MARK)
 
 
@@ -71,8 +71,8 @@ def unpack_table(content: bytes, name: str) -> Content:
 
 def pack_json(name: str, value: JsonObject) -> bytes:
     """Return a JSON value as a file that carries its name and digest."""
-    kept = {"digest": "0" * DIGITS, "schema": SCHEMA, "name": name, "content": dict(value)}
-    return _with_digest(json.dumps(kept, indent=1).encode(), JSON_MARK)
+    envelope = {"digest": "0" * DIGITS, "schema": SCHEMA, "name": name, "content": dict(value)}
+    return _with_digest(json.dumps(envelope, indent=1).encode(), JSON_MARK)
 
 
 def unpack_json(content: bytes, name: str) -> dict[str, Json]:
@@ -111,12 +111,12 @@ def _digest(content: bytes, start: int) -> bytes:
     return digest.hexdigest()[:DIGITS].encode()
 
 
-def _expected(kept: JsonObject, name: str) -> dict[str, Json]:
-    content = kept["content"]
-    if kept["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {kept['schema']}; the schema of the store is {SCHEMA}")
-    if kept["name"] != name:
-        raise ValueError(f"it is {kept['name']} under another name")
+def _expected(envelope: JsonObject, name: str) -> dict[str, Json]:
+    content = envelope["content"]
+    if envelope["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {envelope['schema']}; the schema of the store is {SCHEMA}")
+    if envelope["name"] != name:
+        raise ValueError(f"it is {envelope['name']} under another name")
     if not isinstance(content, dict):
         raise ValueError(f"its content is a {type(content).__name__}; expected an object")
     return content

@@ -41,25 +41,28 @@ def import_name(file: str, content: bytes) -> str:
 
 
 class ImportMeta(TypedDict):
-    """How points were imported: arguments, the metric of each task, whether metrics rise, and digests of files."""
+    """How points were imported: arguments, the metric of each task, whether metrics rise, and digests of files.
+
+    In the file, `shown_metrics` is the key "own".
+    """
 
     command: list[str]
-    own: dict[str, str]
+    shown_metrics: dict[str, str]
     rises: dict[str, bool]
     files: NotRequired[JsonObject]
 
 
-def import_meta_of(kept: JsonObject) -> ImportMeta:
+def import_meta_of(stored: JsonObject) -> ImportMeta:
     """Return how points were imported; raise StoreError where the file does not say so."""
-    command, metrics, rises = kept.get("command"), kept.get("own"), kept.get("rises")
+    command, metrics, rises = stored.get("command"), stored.get("own"), stored.get("rises")
     if not isinstance(command, list) or not isinstance(metrics, dict) or not isinstance(rises, dict):
-        raise StoreError(f"an import has the keys {choose(kept)}; expected command, own and rises")
+        raise StoreError(f"an import has the keys {choose(stored)}; expected command, own and rises")
     meta = ImportMeta(
         command=[str(argument) for argument in command],
-        own={task: str(metric) for task, metric in metrics.items()},
+        shown_metrics={task: str(metric) for task, metric in metrics.items()},
         rises={metric: bool(value) for metric, value in rises.items()},
     )
-    files = kept.get("files")
+    files = stored.get("files")
     if isinstance(files, dict):
         meta["files"] = files
     return meta

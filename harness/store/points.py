@@ -30,9 +30,10 @@ from harness.host import default_host
 from harness.host.registries import Registries
 from harness.metrics.aggregation import applicable
 from harness.store.cells import Cell
+from harness.store.documents import TaskMeta
 from harness.store.frames import checkpoint_columns, document_frame, frame_of, source_frame
 from harness.store.identity import CellId
-from harness.store.imported import MEASURED, SAMPLES_ENGINE
+from harness.store.imported import MEASURED, SAMPLES_ENGINE, ImportMeta
 from harness.store.measured import Measuring
 from harness.store.point_figures import points_chart
 from harness.store.point_frames import ordered, redrawn, without_cell
@@ -46,7 +47,7 @@ from harness.types import Floats, Metric
 if TYPE_CHECKING:
     from harness.charts import Chart
 
-__all__ = ["Cell", "PointStore", "Read", "checkpoint_columns", "open_store"]
+__all__ = ["Cell", "ImportMeta", "PointStore", "Read", "TaskMeta", "checkpoint_columns", "open_store"]
 
 UNITS = ("checkpoint", "document", "choice")
 AT_ONCE = 500  # cells up to which a notebook shows the figure of a store
@@ -124,7 +125,9 @@ class PointStore(RecordStore):
         how = Measuring(self, metrics, named_task, self._replicates.keep)
         frame = frame_of(how.points(cells)) if unit == "checkpoint" else self._documents(cells, how)
         if frame.empty:
-            raise MetricError(f"the metrics {choose(metrics or ())} apply to no task in {self.path}")
+            raise MetricError(
+                f"the metrics {choose(metrics or ())} apply to no task in {self.path}; see harness ls metrics"
+            )
         return ordered(frame)
 
     def _documents(self, cells: Sequence[Cell], how: Measuring) -> pd.DataFrame:
@@ -145,7 +148,8 @@ class PointStore(RecordStore):
         task_metrics = {str(meta["name"]): str(meta["metric"]) for meta in self.task_meta.values()}
         others = self.without_cells
         readable = set() if others.empty else set(others["task"])  # not those of damaged files
-        other_metrics = {name: metric for about in self.imports.values() for name, metric in about["own"].items()}
+        imports = self.imports.values()
+        other_metrics = {name: metric for about in imports for name, metric in about["shown_metrics"].items()}
         other_metrics |= {name: metrics[0].name for name, metrics in self.group_metrics().items()}
         if task is not None and other_metrics:
             known = {cell.task for cell in self.cells()} | set(other_metrics)

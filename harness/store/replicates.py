@@ -91,11 +91,11 @@ class Replicates:
 
     def _of_cell(self, cell: CellId, draw: Draw, metrics: Sequence[Metric]) -> dict[str, Floats]:
         keys = {metric.name: (draw, cell, metric.name) for metric in metrics}
-        kept = {name: self._columns[key] for name, key in keys.items() if key in self._columns}
-        missing = [metric for metric in metrics if metric.name not in kept]
+        known = {name: self._columns[key] for name, key in keys.items() if key in self._columns}
+        missing = [metric for metric in metrics if metric.name not in known]
         computed = self._computed(cell, draw, missing) if missing else {}
         self._keep(cell, draw, computed)
-        return kept | computed
+        return known | computed
 
     def _computed(self, cell: CellId, draw: Draw, metrics: Sequence[Metric]) -> dict[str, Floats]:
         if draw not in self._weights:
@@ -111,9 +111,9 @@ class Replicates:
         scores = self.load(cell) if missing else None
         bound = [self.bind(metric, cell) for metric in missing]
         computed = {metric.name: per_document(metric, scores).columns for metric in bound if scores is not None}
-        kept = {metric.name: self._values[cell, metric.name] for metric in metrics if metric.name not in computed}
+        known = {metric.name: self._values[cell, metric.name] for metric in metrics if metric.name not in computed}
         return computed | {
-            name: tuple(np.asarray(c, dtype=np.float64) for c in columns) for name, columns in kept.items()
+            name: tuple(np.asarray(c, dtype=np.float64) for c in columns) for name, columns in known.items()
         }
 
     def _keep(self, cell: CellId, draw: Draw, columns: Mapping[str, Floats]) -> None:

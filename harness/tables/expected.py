@@ -13,24 +13,24 @@ from harness.tables.table import Cell, Range, Table, names_of
 from harness.types.json import Scalar
 
 
-def differences(found: Table, expected: tuple[Sequence[str], Sequence[Sequence[str]]]) -> Iterator[str]:
+def differences(table: Table, expected: tuple[Sequence[str], Sequence[Sequence[str]]]) -> Iterator[str]:
     """Yield the cells of a table that differ from an expected one (columns and rows of text, as from its CSV file).
 
     The tolerance is 0.001 (relative above 1); for values with an interval also one unit of the last printed digit, and
     one step of its ends. Rows are compared in order.
     """
-    columns, rows = found.flat()
-    kinds = found.kinds
-    units = [[u for cell, kind in zip(row, kinds, strict=True) for u in _units(cell, kind)] for row in found.rows]
+    columns, rows = table.flat()
+    kinds = table.kinds
+    units = [[u for cell, kind in zip(row, kinds, strict=True) for u in _units(cell, kind)] for row in table.rows]
     if list(expected[0]) != columns:
-        yield f"{found.name}: columns {', '.join(columns)}; expected {', '.join(expected[0])}"
+        yield f"{table.name}: columns {', '.join(columns)}; expected {', '.join(expected[0])}"
         return
     if len(rows) != len(expected[1]):
-        yield f"{found.name}: {len(rows)} rows; expected {len(expected[1])}"
+        yield f"{table.name}: {len(rows)} rows; expected {len(expected[1])}"
     for number_, (row, wanted) in enumerate(zip(rows, expected[1], strict=False), 1):
         for i, (column, value, other) in enumerate(zip(columns, row, wanted, strict=True)):
             if not _equal(value, other, units[number_ - 1][i]):
-                yield f"{found.name}, row {number_} ({row[0]} {row[1]}), {column}: {value}; expected {other or '-'}"
+                yield f"{table.name}, row {number_} ({row[0]} {row[1]}), {column}: {value}; expected {other or '-'}"
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:

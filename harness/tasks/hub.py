@@ -87,8 +87,8 @@ def _licence(dataset: str, commit: str) -> str:
 
 
 def _unread(source: HubDataset, name: str | None, why: str) -> TaskError:
-    what = f"{source.dataset}{f' ({name})' if name else ''} at revision {source.revision}"
+    dataset = f"{source.dataset}{f' ({name})' if name else ''} at revision {source.revision}"
     return TaskError(
-        f"cannot read the dataset {what}: {why}; pass the folder of {', '.join(source.files) or 'its files'} with "
+        f"cannot read the dataset {dataset}: {why}; pass the folder of {', '.join(source.files) or 'its files'} with "
         "--data, or run once with access to the hub (HF_HUB_OFFLINE unset)"
     )

@@ -39,6 +39,6 @@ def find_matches(pattern: str, text: str, *, most: int | None = None, seconds: f
     except TimeoutError as error:
         _finder().close()
         _finder.cache_clear()
-        what = f"the pattern {pattern!r} took longer than {seconds:g} s on a text of {len(text)} characters"
-        raise TimeoutError(f"{what}; write one in which no repetition is inside another") from error
+        reason = f"the pattern {pattern!r} took longer than {seconds:g} s on a text of {len(text)} characters"
+        raise TimeoutError(f"{reason}; write one in which no repetition is inside another") from error
     return matches

@@ -144,7 +144,9 @@ def _conversation(doc: Doc, description: str, solved: Sequence[Solved], spec: Pr
 
 def _examples_of(spec: PromptSpec, group: str | None) -> Sequence[Solved]:
     if spec.examples and group not in spec.examples:
-        raise TaskError(f"few-shot: no examples for group {group!r}")
+        raise TaskError(
+            f"few-shot: no examples for group {group!r}; there are groups {choose(map(str, spec.examples))}"
+        )
     return spec.examples[group]() if spec.examples else ()
 
 
@@ -197,9 +199,9 @@ def _shared_continuation(spec: PromptSpec, row: Row, doc_id: str, gold: tuple[in
 MAKERS = {"choice": _choice, "cloze": _cloze, "text": _text, "generate": _generate}
 
 
-def _filled(text: str, what: str) -> str:
+def _filled(text: str, name: str) -> str:
     if not text:
-        raise TaskError(f"{what} is empty; expected text to score")
+        raise TaskError(f"{name} is empty; expected text to score")
     return text
 
 
@@ -265,7 +267,8 @@ def examples(spec: PromptSpec, shots: FewShot, rows: Iterable[Row]) -> dict[str 
 def _draw(pool: list[Solved], shots: FewShot) -> Draw:
     if len(pool) < shots.n:
         raise TaskError(
-            f"few-shot: {shots.n} examples requested, {len(pool)} documents in {shots.documents or shots.split}"
+            f"few-shot: {shots.n} examples requested, {len(pool)} documents in {shots.documents or shots.split}; lower "
+            "--num-fewshot, or n of fewshot in task.yaml"
         )
     if shots.sampler == "per_doc":
         state = random.Random(shots.seed)  # noqa: S311  # no secret; lm-eval's own generator

@@ -177,9 +177,9 @@ def _made(kind: type[V], settings: Mapping[str, Setting]) -> V:
 def _expect_types(kind: type, table: Mapping[str, Setting]) -> None:
     """Raise TaskError where a key has a value of another type than the field of that name."""
     for member in fields(kind):
-        what, is_right = EXPECTED.get(str(member.type), ("", lambda _: True))
+        expected, is_right = EXPECTED.get(str(member.type), ("", lambda _: True))
         if member.name in table and not is_right(table[member.name]):
-            raise TaskError(f"{member.name}: {table[member.name]!r}; expected {what}")
+            raise TaskError(f"{member.name}: {table[member.name]!r}; expected {expected}")
 
 
 def _known(table: JsonObject, keys: set[str], where: str = "") -> None:
@@ -194,10 +194,10 @@ def _listed(table: JsonObject, key: str) -> tuple[str, ...]:
     return tuple(value) if is_texts(value) else ()
 
 
-def _names(value: Json, key: str, what: str) -> tuple[str, ...]:
+def _names(value: Json, key: str, items: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not is_texts(names) or not names:
-        raise TaskError(f"expected {key}: the name of {what}, or a list of them")
+        raise TaskError(f"expected {key}: the name of {items}, or a list of them")
     return tuple(names)
 
 

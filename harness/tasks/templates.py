@@ -50,11 +50,11 @@ def _drop_brackets(text: str) -> str:
 
 
 def _drop_in_line(line: str) -> str:
-    kept, place = list[str](), 0
+    parts, place = list[str](), 0
     while 0 <= (start := line.find("[", place)) < (end := line.find("]", start)):
-        kept.append(line[place:start])
+        parts.append(line[place:start])
         place = end + 1
-    return "".join(kept) + line[place:]
+    return "".join(parts) + line[place:]
 
 
 FILTERS: dict[str, Callable[..., str]] = {

@@ -69,7 +69,7 @@ class Findings:
 
 
 @contextmanager
-def collected(what: str) -> Iterator[Findings]:
+def collected(subject: str) -> Iterator[Findings]:
     """Collect failures; raise one ConformanceError with all of them at the end."""
     findings = Findings()
     try:
@@ -77,7 +77,7 @@ def collected(what: str) -> Iterator[Findings]:
     except _Enough:
         pass
     if findings.failures:
-        raise ConformanceError(what, list(dict.fromkeys(findings.failures)))
+        raise ConformanceError(subject, list(dict.fromkeys(findings.failures)))
 
 
 def expect_call(function: Callable[..., object], *args: object, **kwargs: object) -> None:

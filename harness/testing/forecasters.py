@@ -7,7 +7,7 @@ import pandas as pd
 
 from harness.fitting.forecast_models import Forecaster
 from harness.fitting.forecast_runs import drawn_by
-from harness.fitting.rungs import Batch, Ladder, read_ladders
+from harness.fitting.rungs import Batch, ForecastLadder, read_ladders
 from harness.host.registrars import expect_forecaster
 from harness.testing.findings import collected
 
@@ -37,7 +37,7 @@ def _check_draws(forecaster: Forecaster, batch: Batch) -> None:
     assert not (partly & unpadded).any(), f"{forecaster.name}: some draws of a target are NaN; expected all or none"
 
 
-def _ladders() -> list[Ladder]:
+def _ladders() -> list[ForecastLadder]:
     """Return test ladders: rising, at chance, with a task loss, with FLOPs alone; some have two targets."""
     params = 1e8 * 2.0 ** np.arange(6)
     known = pd.DataFrame({"params": params, "tokens": 20 * params, "flops": 120 * params**2, "acc_n": 400.0})

@@ -89,13 +89,14 @@ def _truth(law: FormulaLaw, params: Mapping[str, float] | None) -> Mapping[str, 
 
 def _values(law: FormulaLaw, values: Floats, x: Mapping[str, Floats]) -> Floats:
     n = len(next(iter(x.values())))
-    one = {name: float(value) for name, value in zip(law.parameters, values[0], strict=True)}
+    first = {name: float(value) for name, value in zip(law.parameters, values[0], strict=True)}
     try:
-        returned = law.formula(**x, **one)
+        returned = law.formula(**x, **first)
         y: Floats = curve(law, values, x)[0]
     except Exception as error:
         raise AssertionError(
-            f"law {law.name!r}: the formula fails for features ({n},) and {one}: {describe(error)}; use numpy functions"
+            f"law {law.name!r}: the formula fails for features ({n},) and {first}: {describe(error)}; use numpy "
+            "functions"
         ) from error
     assert returned is not None, f"law {law.name!r}: the formula returned None; expected values ({n},)"
     assert np.isfinite(y).all(), f"law {law.name!r}: the formula gives {y} for {values[0]}"
@@ -177,10 +178,10 @@ def example_points(law: ProcedureLaw) -> pd.DataFrame:
 
 
 def _fitted(law: ProcedureLaw, points: pd.DataFrame) -> Fitted:
-    kept = points.copy()
+    copied = points.copy()
     fitted = law.fit(points, "y", np.random.default_rng(0))
     assert isinstance(fitted, Fitted), f"law {law.name!r}: fit() returned {fitted!r}; expected a harness.Fitted"
-    assert points.equals(kept), f"law {law.name!r}: fit() modifies its input points"
+    assert points.equals(copied), f"law {law.name!r}: fit() modifies its input points"
     return fitted
 
 

@@ -131,8 +131,8 @@ def _check_values(metric: Metric, scores: Scored) -> None:
     (low, high), values = metric.bounds, _columns(metric, scores)[0]
     outside = np.flatnonzero((values < low - ROUNDING) | (values > high + ROUNDING))
     if metric.aggregate == "mean" and len(outside) and ("one_gold" in scores.offers or isinstance(scores, Samples)):
-        found = f"{values[outside[0]]:g} for document {scores.doc_ids[outside[0]]}"
-        raise AssertionError(f"{metric.name}: {found}, outside its bounds {low:g} to {high:g}; correct bounds=")
+        strange = f"{values[outside[0]]:g} for document {scores.doc_ids[outside[0]]}"
+        raise AssertionError(f"{metric.name}: {strange}, outside its bounds {low:g} to {high:g}; correct bounds=")
 
 
 def _check_order(metric: Metric, scores: Scored) -> None:

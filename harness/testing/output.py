@@ -85,8 +85,8 @@ def _curve(points: pd.DataFrame, task: str, family: str) -> pd.DataFrame:
     family_points = points[(points["task"] == task) & (points["family"] == family)]
     bounds = {f"low_{level:.0%}".rstrip("%"): family_points["value"] - level / 10 for level in LEVELS}
     bounds |= {f"high_{level:.0%}".rstrip("%"): family_points["value"] + level / 10 for level in LEVELS}
-    kept = ["task", "metric", "family", "flops", "params", "tokens", "loss", "value"]
-    return family_points[kept].assign(law="sigmoid", **bounds)
+    columns = ["task", "metric", "family", "flops", "params", "tokens", "loss", "value"]
+    return family_points[columns].assign(law="sigmoid", **bounds)
 
 
 def check_panel(make: Callable[[ReportData], object]) -> None:

@@ -20,6 +20,7 @@ COLUMNS = frozenset(field.name for field in fields(Checkpoint)) | {
     "doc", "doc_id", "group", "choice", "is_gold", "logprob", "logprob_unconditional", "is_greedy",
     "n_tokens", "n_chars", "n_bytes", "sample", "sample_seed", "text", "finish", "outcome", "detail",
 }  # fmt: skip
+ACTIVE_PARAMS = "params_active"  # parameters of a mixture of experts that one token uses
 OF_METRICS = ("", "_stderr", "_n")  # endings of the columns of a metric in wide points
 
 

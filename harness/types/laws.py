@@ -162,7 +162,8 @@ class Traits:
     - `uses_unscored`: True if `fit` also learns from points whose value is missing (NaN), which other laws reject;
     - `settled(fitted)`: the law to fit to resamples, with the choices made on the points fixed;
     - `fit_all(tables, value, rng)`: one Fitted per table, where this is faster than one by one;
-    - `resamples(points, value, fitted, rng)`: an iterator of Fitted, where units must not be drawn with replacement;
+    - `resamples(points, value, fitted, rng)`: an iterator of Fitted, None for one that cannot be fitted, where units
+      must not be drawn with replacement;
     - `sample(fitted, points, rng)`: values (n,) with measurement scatter, where the scatter is not constant;
     - `optimal(fitted, flops)`: params and tokens of the smallest loss at a budget, for `harness predict --optimal`.
     """
@@ -187,7 +188,7 @@ class Traits:
     uses_unscored: bool = False
     settled: Callable[[Fitted], ProcedureLaw] | None = None
     fit_all: Callable[[Sequence[pd.DataFrame], str, np.random.Generator], Iterable[Fitted]] | None = None
-    resamples: Callable[[pd.DataFrame, str, Fitted, np.random.Generator], Iterator[Fitted]] | None = None
+    resamples: Callable[[pd.DataFrame, str, Fitted, np.random.Generator], Iterator[Fitted | None]] | None = None
     sample: Callable[[Fitted, pd.DataFrame, np.random.Generator], Floats] | None = None
     optimal: Callable[[Fitted, float], dict[str, float]] | None = None
 

@@ -53,8 +53,8 @@ def capabilities(
     if reference:
         tables.append(_equivalents(projected, lines, reference, level))
     if count:
-        kept = projected[[f"pc{k}" for k in range(1, components + 1)]].to_numpy()
-        chosen, loss = select(kept, count)
+        coordinates_of_models = projected[[f"pc{k}" for k in range(1, components + 1)]].to_numpy()
+        chosen, loss = select(coordinates_of_models, count)
         tables.append(_selection(projected, chosen, loss, components))
     return tables
 
@@ -68,7 +68,7 @@ def _left_out(points: pd.DataFrame, lines: Lines) -> tuple[str, ...]:
         "of unknown family": int((known & ~named).sum()),
         f"of families with fewer than {FEWEST} budgets": int(few.sum()),
     }
-    left = ", ".join(f"{count} {what}" for what, count in why.items() if count)
+    left = ", ".join(f"{count} {reason}" for reason, count in why.items() if count)
     return (f"Excluded from the lines, of {len(points)} models: {left}.",) if left else ()
 
 
@@ -94,8 +94,8 @@ def _families(lines: Lines) -> Table:
 
 
 def _equivalents(points: pd.DataFrame, lines: Lines, reference: str, level: float) -> Table:
-    low, high = lines.flops[lines.names.index(reference)]
     equivalent = sorted(equivalents(points, lines, reference, level=level), key=lambda model: -model[2].value)
+    low, high = lines.flops[lines.names.index(reference)]
     rows = [
         (_name(dict(row)), float(row["flops"]), best, gain, max(1.0, low / best.value, best.value / high))
         for row, best, gain in equivalent
@@ -191,4 +191,4 @@ def _models(
     else:
         table, notes = read_table(path, drop_duplicates=drop_duplicates)
     named = renamed(table, labelled(renames, label))
-    return (query(named, where) if where else named), notes
+    return query(named, where), notes

@@ -95,10 +95,10 @@ def read_curves(
 def _of_store(
     store: PointStore, *, task: str | None, metric: str | None, where: str | None, scale: str
 ) -> Iterator[Curve]:
-    from harness.points import widen
+    from harness.points import query, widen
 
     for name, chosen in sorted(metrics_of(store, task, metric).items()):
-        points = _query(store.points(name, metrics=[chosen]), where)
+        points = query(store.points(name, metrics=[chosen]), where)
         refuse_doubles(points, name)
         for family, family_points in points.groupby("family", sort=True):
             last = _last(widen(family_points), scale)
@@ -131,7 +131,9 @@ def metrics_of(store: PointStore, task: str | None, metric: str | None) -> dict[
 def _of_table(
     table: pd.DataFrame, *, task: str | None, metric: str | None, where: str | None, scale: str
 ) -> Iterator[Curve]:
-    frame = _query(table, where)
+    from harness.points import query
+
+    frame = query(table, where)
     if not {"metric", "value"} <= set(frame.columns):
         if metric is None or metric not in frame.columns:
             raise UsageError(f"pass the column of the scores with --metric; the table has: {choose(frame.columns)}")
@@ -180,9 +182,3 @@ def _last(points: pd.DataFrame, scale: str) -> pd.DataFrame:
         raise UsageError(f"points have no column {scale!r}; expected --scale to be one of: {choose(points.columns)}")
     refuse_twice(points, [scale])
     return points[ends(points)].sort_values(scale, kind="stable").reset_index(drop=True)
-
-
-def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    from harness.points import query
-
-    return query(frame, where) if where else frame

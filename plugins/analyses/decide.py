@@ -52,20 +52,24 @@ def decide(store: PointStore, *, task: str | None = None, where: str | None = No
 def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     proxies = [name for name in PROXIES if any(name in ranking.large.values for ranking in rankings)]
     used = [ranking for ranking in rankings if set(proxies) <= set(ranking.large.values)]
-    clear = np.concatenate([np.repeat(ranking in used, _count(ranking)) for ranking in rankings])
-    tested = clear_pairs(rankings, options)[clear]
-    clear = tested == 1
+    if not used:  # no task has all of them
+        proxies, used = [], list(rankings)
+    tested = clear_pairs(rankings, options)
+    task_of_pair = np.repeat([ranking.task for ranking in rankings], [_count(ranking) for ranking in rankings])
     rows = []
-    for number, scale in enumerate(used[0].small):
+    for label in small_scales(used):
+        at_label = [ranking for ranking in used if label in ranking.small]
+        clear = tested[np.isin(task_of_pair, [ranking.task for ranking in at_label])] == 1
         for metric in ("", *proxies):
-            values, draws = _agreements(used, number, metric)
+            values, draws = _agreements(at_label, label, metric)
             rows.append(
                 (
-                    *(scale.label, metric or "the metric itself", len(used), int(np.isfinite(values).sum())),
+                    *(label, metric or "the metric itself", len(at_label), int(np.isfinite(values).sum())),
                     *(_share(values, draws, options), int(clear.sum())),
                     _share(values[clear], draws[:, clear], options),
                 )
             )
+    tested = tested[np.isin(task_of_pair, [ranking.task for ranking in used])]
     left = sorted({ranking.task for ranking in rankings} - {ranking.task for ranking in used})
     excluded = f" (tasks without choices are excluded: {', '.join(left)})" if left else ""
     about = (
@@ -83,6 +87,11 @@ def _decisions(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
     return Table("decisions", title, columns, tuple(rows), said, optional=("tasks", "clear pairs"))
 
 
+def small_scales(rankings: Sequence[Ranking]) -> list[str]:
+    """Return the labels of the small scales that some task has."""
+    return list(dict.fromkeys(label for ranking in rankings for label in ranking.small))
+
+
 def _share(values: Floats, draws: Floats, options: DecideOptions) -> Range:
     """Return the share of pairs (P,) that agree, with its interval; unknown if the errors of a pair are."""
     unknown = np.isfinite(values) & np.isnan(draws).all(axis=0)
@@ -95,19 +104,22 @@ def _count(ranking: Ranking) -> int:
     return len(ranking.families) * (len(ranking.families) - 1) // 2
 
 
-def _agreements(rankings: Sequence[Ranking], number: int, metric: str) -> tuple[Floats, Floats]:
+def _agreements(rankings: Sequence[Ranking], label: str, metric: str) -> tuple[Floats, Floats]:
     """Return the agreement of all tasks' pairs (P,) and its draws (R, P), ranked by a metric at a small scale."""
     values, draws = [], []
     for ranking in rankings:
-        name, small = metric or ranking.metric, ranking.small[number]
+        name, small = metric or ranking.metric, ranking.small[label]
         values.append(agreement(small.values[name], ranking.large.values[ranking.metric]))
         draws.append(agreement(small.draws[name], ranking.large.draws[ranking.metric]))
     return np.concatenate(values), np.concatenate(draws, axis=1)
 
 
 def _pairs(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
-    clear = iter(clear_pairs(rankings, options))
-    clear_at_small = [iter(clear_pairs(rankings, options, number)) for number in range(len(rankings[0].small))]
+    clear, labels = iter(clear_pairs(rankings, options)), small_scales(rankings)
+    clear_at_small = {
+        label: iter(clear_pairs([ranking for ranking in rankings if label in ranking.small], options, label))
+        for label in labels
+    }
     rows = []
     for ranking in rankings:
         for i, j in combinations(range(len(ranking.families)), 2):
@@ -115,8 +127,10 @@ def _pairs(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
             error = float((draws[:, i] - draws[:, j]).std(ddof=1))
             is_clear = next(clear)
             ahead = [
-                _ahead(ranking, scale, (i, j), next(mark) == 1)
-                for scale, mark in zip(ranking.small, clear_at_small, strict=True)
+                _ahead(ranking, ranking.small[label], (i, j), next(clear_at_small[label]) == 1)
+                if label in ranking.small
+                else None
+                for label in labels
             ]
             names = (ranking.families[i], ranking.families[j])
             rows.append(
@@ -131,7 +145,7 @@ def _pairs(rankings: Sequence[Ranking], options: DecideOptions) -> Table:
         f"{1 - options.level:.0%} ({options.correction}). Other columns: the better family at each small scale, in "
         "brackets if the difference is not significant."
     )
-    columns = ("task", "metric", "A", "B", "A - B", "clear", *(scale.label for scale in rankings[0].small))
+    columns = ("task", "metric", "A", "B", "A - B", "clear", *labels)
     return Table("pairs", "Pairs of families", columns, tuple(rows), (about,))
 
 

@@ -63,11 +63,11 @@ def decompose(
         for i in every
         if i.left_out
     ]
-    kept = [documents for documents in every if len(documents.x) >= FEWEST]
-    tables = [_steps(kept, level), _lost(kept, correlation, level, notes)]
+    usable = [documents for documents in every if len(documents.x) >= FEWEST]
+    tables = [_steps(usable, level), _lost(usable, correlation, level, notes)]
     if not isinstance(source, harness.PointStore):
         return tables
-    return [*tables, _joint(source, kept, level=level, bootstrap=bootstrap)]
+    return [*tables, _joint(source, usable, level=level, bootstrap=bootstrap)]
 
 
 def _steps(every: Sequence[DocumentScores], level: float) -> Table:
@@ -119,7 +119,7 @@ def _lost(every: Sequence[DocumentScores], correlation: str, level: float, notes
 
 
 def _first(loss: PredictabilityLoss) -> float:
-    first: float = next(iter(loss.kept.values()))
+    first: float = next(iter(loss.relative.values()))
     return first
 
 

@@ -59,7 +59,7 @@ class Pool:
         """
         from harness.points import ends, largest, query
 
-        points = query(self.points, where) if where else self.points
+        points = query(self.points, where)
         rows = points.index[ends(points) & largest(points, rungs)].to_numpy()
         if not len(rows):
             raise UsageError(f"{self.task}: no checkpoint that scored the task matches {where!r}; change --where")

@@ -84,14 +84,14 @@ def _of_store(
 ) -> Iterator[DocumentScores]:
     import pandas as pd
 
-    from harness.points import checkpoint_columns
+    from harness.points import checkpoint_columns, query
 
     cells = [cell for cell in store.select(task, family) if not store.is_sampled(cell.id)]
     if not cells:
         return
     known = pd.DataFrame([checkpoint_columns(cell) for cell in cells])
     known["cell"] = range(len(cells))
-    for (name, family_name), points in _query(known, where).groupby(["task", "family"], sort=True):
+    for (name, family_name), points in query(known, where).groupby(["task", "family"], sort=True):
         ordered = _by_scale(points, scale)
         refuse_doubles(ordered, str(name))
         scores = tuple(store.load(cells[i].id) for i in ordered["cell"])
@@ -131,7 +131,9 @@ def _values(store: PointStore, step: str, scores: Sequence[Scores]) -> Floats:
 def _of_table(
     table: pd.DataFrame, *, task: str | None, family: str | None, where: str | None, scale: str
 ) -> Iterator[DocumentScores]:
-    frame = _query(table, where)
+    from harness.points import query
+
+    frame = query(table, where)
     present = [step for step in STEPS if step in frame.columns]
     missing = {"doc_id", scale} - set(frame.columns)
     if missing or not present:
@@ -185,12 +187,6 @@ def refuse_unnamed(frame: pd.DataFrame, names: Sequence[str]) -> None:
 def _units(groups: Ints) -> Ints:
     """Return the number of the independent unit of each document: its group, or itself if all are in one group."""
     return groups if groups.max() > 0 else np.arange(len(groups))
-
-
-def _query(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    from harness.points import query
-
-    return query(frame, where) if where else frame
 
 
 def _by_scale(points: pd.DataFrame, scale: str) -> pd.DataFrame:

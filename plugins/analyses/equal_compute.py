@@ -13,7 +13,7 @@ import numpy as np
 
 import harness
 from harness import Floats, LawError, MetricError, UsageError
-from harness_plugins.analyses.equal_points import Asked, Points, read_points
+from harness_plugins.analyses.equal_points import Points, RankOptions, read_points
 from harness_plugins.analyses.frontier import frontier
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def ranking(values: Floats, draws: Floats) -> tuple[list[int], float]:
     :param values: scores (F,), higher is better; `draws` (R, F) are their paired resamples.
     """
     order = np.argsort(-values, kind="stable")
-    kept = draws[:, order]
-    return [int(i) for i in order], float(likely((kept[:, :-1] > kept[:, 1:]).all(axis=1)))
+    ordered = draws[:, order]
+    return [int(i) for i in order], float(likely((ordered[:, :-1] > ordered[:, 1:]).all(axis=1)))
 
 
 def best(draws: Floats) -> Floats:
@@ -77,7 +77,7 @@ def best(draws: Floats) -> Floats:
     return np.asarray(likely(top / top.sum(axis=1, keepdims=True), axis=0))
 
 
-def read_matches(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **chosen: Any) -> Iterator[Match]:
+def read_matches(source: PointStore | pd.DataFrame, asked: RankOptions, host: Any, **chosen: Any) -> Iterator[Match]:
     """Yield every task with at least two fitted families.
 
     :param source: a store, or a table with one row per checkpoint, a column family, and `metric` and `value` or a
@@ -91,7 +91,7 @@ def read_matches(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **c
         yield _match(points, asked, host)
 
 
-def _match(points: Points, asked: Asked, host: Any) -> Match:
+def _match(points: Points, asked: RankOptions, host: Any) -> Match:
     """Fit every family of a task; add a note for each family that cannot be fitted."""
     fits: dict[str, Any] = {}
     notes: list[str] = []
@@ -114,7 +114,7 @@ def _beyond(at: float, domain: tuple[float, float]) -> float:
     return max(1.0, at / domain[1], domain[0] / at)
 
 
-def _fit(points: Points, family_points: pd.DataFrame, asked: Asked, host: Any, *, seed: int) -> Any:
+def _fit(points: Points, family_points: pd.DataFrame, asked: RankOptions, host: Any, *, seed: int) -> Any:
     """Fit one family; raise LawError if it cannot be fitted, or has as many parameters as points."""
     from harness.points import ends, widen
 
@@ -131,7 +131,7 @@ def _fit(points: Points, family_points: pd.DataFrame, asked: Asked, host: Any, *
     return fit
 
 
-def law_of(asked: Asked, points: Points, wide: pd.DataFrame, host: Any) -> Any:
+def law_of(asked: RankOptions, points: Points, wide: pd.DataFrame, host: Any) -> Any:
     """Return the requested or default law of the equal quantities; raise UsageError if there is none."""
     from harness.laws import ProcedureLaw, steps_of
     from harness.points import column

@@ -25,7 +25,7 @@ SCALES = ("flops", "params", "tokens", "loss")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RankOptions:
     """The arguments of `rank`, documented there."""
 
     at: Mapping[str, float]
@@ -85,7 +85,7 @@ class Points:
     store: PointStore | None = None
 
 
-def read_points(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **chosen: Any) -> Iterator[Points]:
+def read_points(source: PointStore | pd.DataFrame, asked: RankOptions, host: Any, **chosen: Any) -> Iterator[Points]:
     """Return the points of every task of a store or a table; see `equal_compute.read_matches`."""
     if isinstance(source, harness.PointStore):
         return _of_store(source, asked, host, **chosen)
@@ -93,14 +93,14 @@ def read_points(source: PointStore | pd.DataFrame, asked: Asked, host: Any, **ch
 
 
 def _of_store(
-    store: PointStore, asked: Asked, host: Any, *, task: str | None = None, where: str | None = None
+    store: PointStore, asked: RankOptions, host: Any, *, task: str | None = None, where: str | None = None
 ) -> Iterator[Points]:
     from harness.points import query
 
     via = str(getattr(host.laws[asked.law], "via", "")) if asked.law else ""
     for name, metric in sorted(metrics_of(store, task, asked.metric).items()):
         points = store.points(name, metrics=[metric, *([via] if via in host.metrics else [])])
-        points = query(points, where) if where else points
+        points = query(points, where)
         refuse_doubles(points.drop_duplicates(["checkpoint", "settings", "fingerprint"]), name)
         shared = shared_documents(store, asked.seed) if store.holds_errors_of(points) else None
         yield Points(name, metric, store.rises(metric) and not asked.lower_is_better, points, shared)
@@ -132,11 +132,11 @@ def shared_documents(store: PointStore, seed: int) -> PointStore:
 
 
 def _of_table(
-    table: pd.DataFrame, asked: Asked, host: Any, *, task: str | None = None, where: str | None = None
+    table: pd.DataFrame, asked: RankOptions, host: Any, *, task: str | None = None, where: str | None = None
 ) -> Iterator[Points]:
     from harness.points import query
 
-    frame = query(table, where) if where else table
+    frame = query(table, where)
     if "family" not in frame.columns:
         raise UsageError(f"the table has no column family; --map NAME=family names it; it has: {choose(frame.columns)}")
     if not {"metric", "value"} <= set(frame.columns):

@@ -77,11 +77,11 @@ def _half_width(deviations: Floats, shares: Floats, level: float) -> Floats:
     """Return half the width (R,) of Student's interval of weighted means of uncorrelated terms; NaN for one term."""
     from scipy.stats import t
 
-    kept = 1 - float((shares**2).sum())
-    if kept <= 0:
+    rest = 1 - float((shares**2).sum())
+    if rest <= 0:
         return np.full(len(deviations), np.nan)
-    variance = (shares**2 * deviations**2).sum(axis=-1) / kept
-    return np.asarray(np.sqrt(variance) * t.ppf((1 + level) / 2, 1 / (1 - kept) - 1))
+    variance = (shares**2 * deviations**2).sum(axis=-1) / rest
+    return np.asarray(np.sqrt(variance) * t.ppf((1 + level) / 2, 1 / (1 - rest) - 1))
 
 
 @dataclass(frozen=True)

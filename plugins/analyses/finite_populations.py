@@ -48,9 +48,9 @@ def proportion(values: Floats, n_items: int, *, level: float = 0.95) -> Ends:
     observed, inverse = np.unique(values.sum(axis=1).astype(np.int64), return_inverse=True)
     ones = np.arange(n_items + 1)
     possible = (ones >= observed[:, None]) & (ones <= n_items - n + observed[:, None])
-    kept = possible & (hypergeom.cdf(observed[:, None], n_items, ones, n) > tail)
-    kept &= hypergeom.sf(observed[:, None] - 1, n_items, ones, n) > tail
-    low, high = kept.argmax(axis=1), n_items - kept[:, ::-1].argmax(axis=1)
+    is_accepted = possible & (hypergeom.cdf(observed[:, None], n_items, ones, n) > tail)
+    is_accepted &= hypergeom.sf(observed[:, None] - 1, n_items, ones, n) > tail
+    low, high = is_accepted.argmax(axis=1), n_items - is_accepted[:, ::-1].argmax(axis=1)
     return values.mean(axis=1), low[inverse] / n_items, high[inverse] / n_items
 
 

@@ -66,7 +66,7 @@ def correlation_by_chance(x: Floats, *, seed: int = 0) -> tuple[float, float]:
 class PredictabilityLoss:
     """Mean relative correlation with scale at each step, and the step at which it decreases most.
 
-    `kept` is the mean of |rho| divided by the largest |rho| that the same values can have in any order, so that a
+    `relative` is the mean of |rho| divided by the largest |rho| that the same values can have in any order, so that a
     document that changes once from wrong to right has 1 in spite of ties. Documents with a constant value are excluded
     from that step and from the `falls` to it. `at` is the step of the largest decrease, provided that its interval is
     above 0. It also names every step whose decrease is not significantly smaller. It is empty if nothing decreases.
@@ -74,7 +74,7 @@ class PredictabilityLoss:
     each without one training run, give the same `at`.
     """
 
-    kept: dict[str, float]
+    relative: dict[str, float]
     falls: dict[str, Range]
     at: tuple[str, ...]
     agree: int
@@ -85,18 +85,18 @@ def predictability_lost(
     documents: DocumentScores, *, correlation: str = "spearman", level: float = 0.9
 ) -> PredictabilityLoss:
     """Find the step at which documents lose their correlation with scale, and repeat it without each training run."""
-    kept, falls, at = _fall(documents.x, documents.steps, documents.groups, correlation=correlation, level=level)
+    relative, falls, at = _fall(documents.x, documents.steps, documents.groups, correlation=correlation, level=level)
     others = list(_without_one_run(documents, correlation, level))
-    return PredictabilityLoss(kept, falls, at, sum(other == at for other in others), len(others))
+    return PredictabilityLoss(relative, falls, at, sum(other == at for other in others), len(others))
 
 
 def _without_one_run(documents: DocumentScores, correlation: str, level: float) -> Iterator[tuple[str, ...]]:
     runs = documents.runs
     for run in sorted(set(runs)):
-        kept = runs != run
-        if kept.sum() > 2:
-            steps = {name: values[:, kept] for name, values in documents.steps.items()}
-            yield _fall(documents.x[kept], steps, documents.groups, correlation=correlation, level=level)[2]
+        others = runs != run
+        if others.sum() > 2:
+            steps = {name: values[:, others] for name, values in documents.steps.items()}
+            yield _fall(documents.x[others], steps, documents.groups, correlation=correlation, level=level)[2]
 
 
 def _fall(
@@ -104,7 +104,9 @@ def _fall(
 ) -> tuple[dict[str, float], dict[str, Range], tuple[str, ...]]:
     """Return the mean relative correlation of each step, the decreases, and the steps of the largest decrease."""
     shares = {name: _share(x, values, correlation) for name, values in steps.items()}
-    kept = {name: float(np.nanmean(share)) if np.isfinite(share).any() else np.nan for name, share in shares.items()}
+    relative = {
+        name: float(np.nanmean(share)) if np.isfinite(share).any() else np.nan for name, share in shares.items()
+    }
     names, columns = list(steps), np.stack(list(shares.values()))
     falls = {name: _linear(fall) for name, fall in zip(names[1:], columns[:-1] - columns[1:], strict=True)}
     tested = max(sum(np.ptp(fall) > 0 for fall in falls.values()), 1)
@@ -112,12 +114,12 @@ def _fall(
     ranges = {name: over_documents(fall, units, together) for name, fall in falls.items()}
     clear = [name for name, interval in ranges.items() if interval.low > 0]
     if not clear:
-        return kept, ranges, ()
+        return relative, ranges, ()
     best = max(clear, key=lambda name: ranges[name].value)
     rivals = (
         name for name in clear if name == best or not over_documents(falls[best] - falls[name], units, together).low > 0
     )
-    return kept, ranges, tuple(rivals)
+    return relative, ranges, tuple(rivals)
 
 
 def _share(x: Floats, values: Floats, correlation: str) -> Floats:

@@ -14,7 +14,7 @@ from harness import LawError, Table, UsageError
 from harness.errors import choose
 from harness.tables import noted
 from harness_plugins.analyses.equal_compute import Match, best, likely, ranking, read_matches
-from harness_plugins.analyses.equal_points import SCALES, Asked
+from harness_plugins.analyses.equal_points import SCALES, RankOptions
 
 if TYPE_CHECKING:
     import click
@@ -44,7 +44,7 @@ def rank(
     order and its probability), `differences` (all pairs) and, for a single equal quantity, `gains` (compute-equivalent
     gain over the reference; not for loss) and `crossovers`. Raises UsageError if no task has two fitted families.
     """
-    wanted = Asked(**asked)
+    wanted = RankOptions(**asked)
     host = host or (source.registries if isinstance(source, harness.PointStore) else harness.load_plugins())
     every = list(read_matches(source, wanted, host, task=task, where=where))
     matches = [match for match in every if len(match.families) > 1]
@@ -61,7 +61,7 @@ def rank(
     return noted(tables, notes)
 
 
-def _scores(matches: Sequence[Match], asked: Asked) -> Table:
+def _scores(matches: Sequence[Match], asked: RankOptions) -> Table:
     rows = []
     for match in matches:
         chances = best(match.sign * match.draws)
@@ -84,7 +84,7 @@ def _outside(beyond: float) -> str:
     return "" if beyond <= 1 else f"{beyond:.3g}x"
 
 
-def _caution(asked: Asked) -> list[str]:
+def _caution(asked: RankOptions) -> list[str]:
     """Return the assumptions of the probabilities."""
     if not asked.pareto:
         return ["Probabilities are shares of resamples of runs and documents; they assume that the law is correct."]
@@ -92,7 +92,7 @@ def _caution(asked: Asked) -> list[str]:
     return [f"Pareto: the law describes the best scores so far. {rough}"]
 
 
-def _ranking(matches: Sequence[Match], asked: Asked) -> Table:
+def _ranking(matches: Sequence[Match], asked: RankOptions) -> Table:
     rows = []
     for match in matches:
         order, chance = ranking(match.sign * match.values, match.sign * match.draws)
@@ -122,7 +122,7 @@ def _together(matches: Sequence[Match]) -> Iterator[tuple[Any, ...]]:
             yield f"mean of {len(group)} tasks", metric, _said(group[0], order), chance
 
 
-def _differences(matches: Sequence[Match], asked: Asked) -> Table:
+def _differences(matches: Sequence[Match], asked: RankOptions) -> Table:
     rows = []
     for match in matches:
         for i, j in combinations(range(len(match.families)), 2):
@@ -138,7 +138,7 @@ def _differences(matches: Sequence[Match], asked: Asked) -> Table:
     return Table("differences", "Differences of all pairs", columns, tuple(rows), (about,))
 
 
-def _gains(matches: Sequence[Match], asked: Asked) -> Table:
+def _gains(matches: Sequence[Match], asked: RankOptions) -> Table:
     scale = asked.features[0]
     rows, notes = [], []
     for match in matches:
@@ -183,7 +183,7 @@ def _remark(place: float, inside: tuple[float, float]) -> str:
     return f"reference extrapolated {beyond:.3g}x" if beyond > 1 else ""
 
 
-def _crossovers(matches: Sequence[Match], asked: Asked) -> Table:
+def _crossovers(matches: Sequence[Match], asked: RankOptions) -> Table:
     rows: list[tuple[Any, ...]] = []
     notes: list[str] = []
     for match in matches:

@@ -13,16 +13,16 @@ from harness_plugins.analyses.rankings import DecideOptions, Ranking, large_rows
 ALIKE = 2.0  # ratio of params of large sizes above which their order is not one of families
 
 
-def clear_pairs(rankings: Sequence[Ranking], options: DecideOptions, scale: int | None = None) -> Floats:
+def clear_pairs(rankings: Sequence[Ranking], options: DecideOptions, small: str | None = None) -> Floats:
     """Return whether the difference of each pair at the large scale, or a small one, is significant over documents.
 
-    1, 0, or NaN where the error of the difference is unknown.
+    1, 0, or NaN where the error of the difference is unknown. `small` is the label of a scale of all rankings.
     """
     from scipy.stats import norm
 
     p = []
     for ranking in rankings:
-        at = ranking.large if scale is None else ranking.small[scale]
+        at = ranking.large if small is None else ranking.small[small]
         first, second = np.triu_indices(len(ranking.families), 1)
         values, draws = at.values[ranking.metric], at.draws[ranking.metric]
         difference = values[first] - values[second]
@@ -38,8 +38,8 @@ def unequal_sizes(rankings: Sequence[Ranking], chosen: str) -> Iterator[str]:
     for ranking in rankings:
         sizes = ranking.points.groupby("family")["size"].nunique()
         if not ranking.small:
-            one = ", ".join(sorted(sizes.index[sizes == 1]))
-            yield f"{ranking.task}: no small scale, because {one or 'a family'} has one size; exclude it with --where"
+            alone = ", ".join(sorted(sizes.index[sizes == 1])) or "a family"
+            yield f"{ranking.task}: no small scale, because {alone} has one size; exclude it with --where"
         large = ranking.points[large_rows(ranking.points, chosen)].groupby("family")["params"].max()
         if large.max() > ALIKE * large.min():
             yield (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,47 +48,55 @@ class Scale:
     Draws are NaN where the standard error is unknown.
     """
 
-    label: str
     values: dict[str, Floats]
     draws: dict[str, Floats]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The families of one task: their points, and their scores at the large scale and at the small ones."""
+    """The families of one task: their points, and their scores at the large scale and at the small ones.
+
+    `small` are the small scales by label. Tasks that were evaluated on other sizes have other small scales.
+    """
 
     task: str
     metric: str
     families: tuple[str, ...]
     points: pd.DataFrame
     large: Scale
-    small: tuple[Scale, ...]
+    small: dict[str, Scale]
     rises: bool
 
 
 def read_rankings(store: PointStore, task: str | None, where: str | None, options: DecideOptions) -> Iterator[Ranking]:
     """Yield every task whose metric can rank families; raise UsageError for a single family."""
-    from harness.points import query, widen
-
     for number, (name, task_metric) in enumerate(sorted(store.tasks(task).items())):
         metric = options.metric or task_metric
         metrics = store.metrics_of(name)
-        if metric not in metrics:
-            continue
-        known = [m for m in dict.fromkeys([metric, *PROXIES]) if m in metrics]
-        points = widen(store.points(name, metrics=known))
-        known = [m for m in known if points[m].notna().all()]
-        points = _last(query(points, where) if where else points)
-        refuse_doubles(points, name)
-        families = tuple(sorted(set(points["family"])))
-        if len(families) < 2:
-            raise UsageError(f"{name}: only the family {choose(families)}; ranking needs 2 or more families")
-        signs = {m: 1.0 if store.rises(m) else -1.0 for m in known}
-        rng = np.random.default_rng([options.seed, number])
-        drawn = _of_known_errors(store.replicates(points, list(signs), options.bootstrap, rng), points)
-        chosen = [("large", large_rows(points, options.large)), *_small(points, options)]
-        large, *small = (_scale(label, points[rows], chosen=rows, drawn=drawn, signs=signs) for label, rows in chosen)
-        yield Ranking(name, metric, families, points, large, tuple(small), store.rises(metric))
+        if metric in metrics:
+            known = [m for m in dict.fromkeys([metric, *PROXIES]) if m in metrics]
+            yield _ranking(store, name, known, where, options, np.random.default_rng([options.seed, number]))
+
+
+def _ranking(
+    store: PointStore, task: str, metrics: Sequence[str], where: str | None, options: DecideOptions,
+    rng: np.random.Generator,
+) -> Ranking:  # fmt: skip
+    """Return the ranking of one task by the first of some metrics, with the scores in those that all points have."""
+    from harness.points import query, widen
+
+    points = widen(store.points(task, metrics=metrics))
+    known = [m for m in metrics if points[m].notna().all()]
+    points = _last(query(points, where))
+    refuse_doubles(points, task)
+    families = tuple(sorted(set(points["family"])))
+    if len(families) < 2:
+        raise UsageError(f"{task}: only the family {choose(families)}; ranking needs 2 or more families")
+    signs = {m: 1.0 if store.rises(m) else -1.0 for m in known}
+    drawn = _of_known_errors(store.replicates(points, list(signs), options.bootstrap, rng), points)
+    large = _scale(points, large_rows(points, options.large), drawn, signs)
+    small = {label: _scale(points, rows, drawn, signs) for label, rows in _small(points, options)}
+    return Ranking(task, metrics[0], families, points, large, small, store.rises(metrics[0]))
 
 
 def _of_known_errors(drawn: dict[str, Floats], points: pd.DataFrame) -> dict[str, Floats]:
@@ -120,13 +128,13 @@ def _matching(points: pd.DataFrame, expression: str) -> pd.Series[bool]:
 
     from harness.points import ends, query
 
-    kept = query(points, expression)
-    kept = kept[ends(kept)]
+    selected = query(points, expression)
+    selected = selected[ends(selected)]
     for family in sorted(set(points["family"])):
-        sizes = set(kept[kept["family"] == family]["size"])
+        sizes = set(selected[selected["family"] == family]["size"])
         if len(sizes) != 1:
             raise UsageError(f"{expression!r} selects {choose(sizes)} of {family}; expected one size per family")
-    return pd.Series(points.index.isin(kept.index), index=points.index)
+    return pd.Series(points.index.isin(selected.index), index=points.index)
 
 
 def _small(points: pd.DataFrame, options: DecideOptions) -> Iterator[tuple[str, pd.Series[bool]]]:
@@ -142,15 +150,15 @@ def _small(points: pd.DataFrame, options: DecideOptions) -> Iterator[tuple[str, 
         yield f"rung {number} of {large}", ends(points) & (rung == number)
 
 
-def _scale(
-    label: str, rows: pd.DataFrame, *, chosen: pd.Series[bool], drawn: dict[str, Floats], signs: dict[str, float]
-) -> Scale:
-    """Average the seeds of each family."""
-    weights = np.stack([(rows["family"] == family).to_numpy(dtype=float) for family in sorted(set(rows["family"]))])
+def _scale(points: pd.DataFrame, rows: pd.Series[bool], drawn: dict[str, Floats], signs: dict[str, float]) -> Scale:
+    """Return the scores of families at some rows of the points, averaged over seeds."""
+    at_scale = points[rows]
+    families = sorted(set(at_scale["family"]))
+    weights = np.stack([(at_scale["family"] == family).to_numpy(dtype=float) for family in families])
     weights = (weights / weights.sum(axis=1, keepdims=True)).T  # (rows, F)
-    values = {name: sign * rows[name].to_numpy() @ weights for name, sign in signs.items()}
-    draws = {name: sign * _averaged(drawn[name][:, chosen.to_numpy()], weights) for name, sign in signs.items()}
-    return Scale(label, values, draws)
+    values = {name: sign * at_scale[name].to_numpy() @ weights for name, sign in signs.items()}
+    draws = {name: sign * _averaged(drawn[name][:, rows.to_numpy()], weights) for name, sign in signs.items()}
+    return Scale(values, draws)
 
 
 def _averaged(draws: Floats, weights: Floats) -> Floats:

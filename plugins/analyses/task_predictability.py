@@ -80,7 +80,7 @@ def _points(store: PointStore, task: str, metric: str, where: str | None) -> pd.
     from harness.points import query, widen
 
     points = widen(store.points(task, metrics=sorted({metric, *({"logp_gold"} & store.metrics_of(task))})))
-    return (query(points, where) if where else points).reset_index(drop=True)
+    return query(points, where).reset_index(drop=True)
 
 
 def _lost(store: PointStore, task: str, where: str | None, level: float) -> str:

@@ -87,11 +87,11 @@ def _candidates(store: PointStore, task: str | None, where: str | None) -> pd.Da
         named = [label(row) for _, row in points.iterrows()]
         points = points.assign(label=named, fingerprint=keys, cell=None)
     frame = pd.concat([pd.DataFrame(rows), points], ignore_index=True) if rows else points.reset_index(drop=True)
-    kept = query(frame, where) if where else frame
-    if kept.empty:
+    selected = query(frame, where)
+    if selected.empty:
         reason = f"{where!r} selects 0 of {len(frame)} checkpoints and tasks" if where else "no checkpoint has a score"
         raise UsageError(reason)
-    return kept
+    return selected
 
 
 def _chosen(frame: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
@@ -99,19 +99,19 @@ def _chosen(frame: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
     from harness.points import query
 
     plain = frame.drop(columns="cell")
-    kept = query(plain, name) if EXPRESSION & set(name) else _named(plain, name)
-    labels = set(kept["label"])
+    selected = query(plain, name) if EXPRESSION & set(name) else _named(plain, name)
+    labels = set(selected["label"])
     if len(labels) != 1:
         raise UsageError(
             f"{side}: {name} selects {choose(labels)}; expected one checkpoint of {choose(frame['label'])}"
         )
-    twice = kept[kept.duplicated("fingerprint")]
+    twice = selected[selected.duplicated("fingerprint")]
     if len(twice):
         raise UsageError(
             f"{side}: {name} has {twice['task'].iloc[0]} more than once; choose by an expression over engine, dtype or "
             "settings"
         )
-    return {str(row["fingerprint"]): row for _, row in frame.loc[kept.index].iterrows()}
+    return {str(row["fingerprint"]): row for _, row in frame.loc[selected.index].iterrows()}
 
 
 def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:

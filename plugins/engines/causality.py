@@ -22,13 +22,13 @@ TOLERANCE_QUANTISED = 0.05  # weights of other types compute in half precision
 def expect_causal(forwards: Forwards, most: int) -> None:
     """Raise EngineError if tokens that follow change log-probabilities; `most` is the largest length of a canary."""
     config = forwards.model.config
-    kept = min(LENGTH, most) // 2
-    ids = np.random.default_rng(0).integers(config.get_text_config().vocab_size, size=(2, 2 * kept))
-    ids[1, :kept] = ids[0, :kept]
+    n_shared = min(LENGTH, most) // 2
+    ids = np.random.default_rng(0).integers(config.get_text_config().vocab_size, size=(2, 2 * n_shared))
+    ids[1, :n_shared] = ids[0, :n_shared]
     is_quantised = getattr(config, "quantization_config", None) is not None
     with in_float32(forwards.model):
         try:
-            off = _largest_effect(forwards, ids, kept) if kept else 0.0
+            off = _largest_effect(forwards, ids, n_shared) if n_shared else 0.0
         except Exception:  # a module may raise any error in another precision; scoring raises it again
             return
     if off > (TOLERANCE_QUANTISED if is_quantised else TOLERANCE):
@@ -39,14 +39,14 @@ def expect_causal(forwards: Forwards, most: int) -> None:
         )
 
 
-def _largest_effect(forwards: Forwards, ids: Any, kept: int) -> float:
+def _largest_effect(forwards: Forwards, ids: Any, n_shared: int) -> float:
     """Return the largest change of a log-probability of the first tokens, relative to 1 + its absolute value."""
     import torch
 
-    places = np.arange(kept)
+    places = np.arange(n_shared)
     both = forwards.logits(ids, np.concatenate([places, places + ids.shape[1]]))
-    alone = forwards.logits(ids[:1, :kept], places)
-    first, second, alone = (torch.log_softmax(part.float(), -1) for part in (*both.split(kept), alone))
+    alone = forwards.logits(ids[:1, :n_shared], places)
+    first, second, alone = (torch.log_softmax(part.float(), -1) for part in (*both.split(n_shared), alone))
     off = [
         torch.where(logprobs == alone, 0, (logprobs - alone).abs() / (1 + alone.abs())).max()
         for logprobs in (first, second)

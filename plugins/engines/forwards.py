@@ -40,7 +40,7 @@ class Answer:
     """The result of a pass over n sequences. It may still be computed on the device; `read` waits for it."""
 
     sums: Any  # (2, n): log-probabilities, and the number of tokens that are not the most probable ones
-    each: Any  # (t,): log-probabilities of the scored tokens
+    logprobs: Any  # (t,): log-probabilities of the scored tokens
     slot: Any  # (t,): the sequence of each, tokens of one sequence in their order
 
     def read(self) -> tuple[Floats, Bools]:
@@ -50,9 +50,9 @@ class Answer:
 
     def tokens(self) -> list[Floats]:
         """Return the log-probabilities of the tokens of each sequence (n arrays)."""
-        each, slot = self.each.cpu().numpy().astype(np.float64), self.slot.cpu().numpy()
+        logprobs, slot = self.logprobs.cpu().numpy().astype(np.float64), self.slot.cpu().numpy()
         counts = np.bincount(slot, minlength=self.sums.shape[1])
-        return np.split(each[np.argsort(slot, kind="stable")], np.cumsum(counts)[:-1])
+        return np.split(logprobs[np.argsort(slot, kind="stable")], np.cumsum(counts)[:-1])
 
 
 def rows_of(requests: Sequence[Request]) -> list[Row]:
@@ -237,10 +237,10 @@ class Forwards:
             below = value < top[which]
             if logits.dtype != torch.float32:  # tied tokens: the first counts
                 below = logits.argmax(-1)[which] != target
-            each = value - total[which]
+            logprobs = value - total[which]
             sums = torch.zeros(2, n, dtype=torch.float64, device=self.device)
-            sums.index_add_(1, slot, torch.stack([each.double(), below.double()]))
-        return Answer(sums, each, slot)
+            sums.index_add_(1, slot, torch.stack([logprobs.double(), below.double()]))
+        return Answer(sums, logprobs, slot)
 
     def _logits(self, inputs: Mapping[str, Any], at: Any) -> Any:
         """Return logits (t, V) at flattened positions; the head reads only these."""

@@ -145,9 +145,9 @@ class Generator:
 
     def _in_batches(self, draws: list[Draw]) -> Iterator[Sample]:
         """Draw samples for prompts of one length; halve the batch when memory runs out."""
-        kept = KEPT[self.forwards.device.split(":", maxsplit=1)[0]]
+        cached_rows = KEPT[self.forwards.device.split(":", maxsplit=1)[0]]
         longest = len(draws[0].request.prompt) + max(draw.most for draw in draws)
-        rows = max(1, kept // longest)
+        rows = max(1, cached_rows // longest)
         while draws:
             try:
                 yield from self._batch(draws[:rows])

@@ -97,8 +97,8 @@ def find_last_block(model: Any, logits: Callable[[Any, Any], Any], agree: Callab
     finally:
         for handle in handles:
             handle.remove()
-    *each, unchanged = scored_logits.split(int(scored.sum()))
-    return LastBlock([layers[i] for i in sorted(seen) if agree(each[i], unchanged) and _keeps_bits(layers[i])])
+    *of_layers, unchanged = scored_logits.split(int(scored.sum()))
+    return LastBlock([layers[i] for i in sorted(seen) if agree(of_layers[i], unchanged) and _keeps_bits(layers[i])])
 
 
 def _candidates(model: Any) -> list[Any]:

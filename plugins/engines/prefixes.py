@@ -48,7 +48,7 @@ class Prefix:
         """Return a cache of any length with the prefix in each row."""
         cache = self.new_cache()
         for i, pair in enumerate(self.kept):
-            expanded = [kept.expand(rows, -1, -1, -1) for kept in pair]
+            expanded = [cached.expand(rows, -1, -1, -1) for cached in pair]
             if self.appends:
                 _add_layer(cache, *expanded)  # the module copies them when it appends
             else:
@@ -73,9 +73,9 @@ class Prefix:
 
         if self.appends and self.rooms and not self.is_verified:
             self.is_verified = self.appends = all(
-                torch.equal(tensor[:, :, : kept.shape[-2]], kept.expand(len(tensor), -1, -1, -1))
+                torch.equal(tensor[:, :, : cached.shape[-2]], cached.expand(len(tensor), -1, -1, -1))
                 for pair, room in zip(self.kept, self.rooms, strict=True)
-                for kept, tensor in zip(pair, room, strict=True)
+                for cached, tensor in zip(pair, room, strict=True)
             )
         return self.appends
 
@@ -92,11 +92,11 @@ class Prefix:
         self.rooms = [(_with_room(keys, rows, new), _with_room(values, rows, new)) for keys, values in self.kept]
 
 
-def _with_room(kept: Any, rows: int, new: int) -> Any:
+def _with_room(cached: Any, rows: int, new: int) -> Any:
     """Return a tensor (rows, heads, p + new, d) that begins with `kept` (1, heads, p, d) in each row."""
-    _, heads, length, size = kept.shape
-    tensor = kept.new_empty(rows, heads, length + new, size)
-    tensor[:, :, :length] = kept
+    _, heads, length, size = cached.shape
+    tensor = cached.new_empty(rows, heads, length + new, size)
+    tensor[:, :, :length] = cached
     return tensor
 
 

@@ -164,9 +164,11 @@ class Gathered:
             request, scores = self.requests[row.request], self.incomplete.setdefault(row.request, {})
             scores[row.choice] = score
             if len(scores) == len(request.continuations):
-                logprobs, greedy, each = zip(*(scores[k] for k in range(len(scores))), strict=True)
+                logprobs, greedy, token_logprobs = zip(*(scores[k] for k in range(len(scores))), strict=True)
                 del self.incomplete[row.request]
-                yield ChoiceScore(request.key, np.array(logprobs), np.array(greedy), each if request.tokens else None)
+                yield ChoiceScore(
+                    request.key, np.array(logprobs), np.array(greedy), token_logprobs if request.tokens else None
+                )
 
 
 def windows(requests: Iterable[Request], tokens: Callable[[], int]) -> Iterator[list[Request]]:
@@ -188,10 +190,10 @@ def windows(requests: Iterable[Request], tokens: Callable[[], int]) -> Iterator[
 def one_behind(launched: Iterable[Launched]) -> Iterator[ChoiceScore]:
     """Yield the scores of each batch after the next one has started."""
     before: Launched | None = None
-    for each in launched:
+    for batch in launched:
         if before:
             yield from before()
-        before = each
+        before = batch
     if before:
         yield from before()
 

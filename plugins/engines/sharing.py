@@ -139,16 +139,16 @@ def _canary(vocabulary: int) -> list[Request]:
     return requests
 
 
-def _others_replaced(requests: Sequence[Request], vocabulary: int, kept: int) -> list[Request]:
+def _others_replaced(requests: Sequence[Request], vocabulary: int, choice: int) -> list[Request]:
     """Return trees of the same shape, in which only every second tail, from `kept` on, is unchanged.
 
     The first tree is replaced completely.
     """
-    rng = np.random.default_rng(1 + kept)
+    rng = np.random.default_rng(1 + choice)
     changed = []
     for i, request in enumerate(requests):
         ends = list(request.continuations)
-        for k in range(1 - kept, len(TAILS), 2):
+        for k in range(1 - choice, len(TAILS), 2):
             begin = len(ends[k]) - TAILS[k]
             ends[k] = ends[k][:begin] + tuple(rng.integers(vocabulary, size=TAILS[k]).tolist())
         context = request.context if i else tuple(rng.integers(vocabulary, size=len(request.context)).tolist())
@@ -161,7 +161,7 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], expected: F
     """Return how trees differ from rows, or choices with other siblings from themselves; "" if they agree."""
     vocabulary = forwards.model.config.get_text_config().vocab_size
     rotated = [replace(r, continuations=r.continuations[1:] + r.continuations[:1]) for r in requests]
-    variants = [requests, rotated, *(_others_replaced(requests, vocabulary, kept) for kept in (0, 1))]
+    variants = [requests, rotated, *(_others_replaced(requests, vocabulary, choice) for choice in (0, 1))]
     row = min(context, sum(len(grow(request).ids) for request in requests))  # each variant has its own row
     in_order, in_rotated, *replaced = _packed(forwards, variants, row)
     if why_not := _difference(in_order, expected):
@@ -169,8 +169,8 @@ def _canary_differs(forwards: Forwards, requests: Sequence[Request], expected: F
     here = np.arange(in_order.size).reshape(len(requests), -1)
     if why_not := _difference(in_rotated, in_order[np.roll(here, -1, 1).ravel()]):
         return f"{why_not} in another order"
-    for kept, other in enumerate(replaced):
-        unchanged = here[1:, kept : len(TAILS) : 2].ravel()
+    for choice, other in enumerate(replaced):
+        unchanged = here[1:, choice : len(TAILS) : 2].ravel()
         if why_not := _difference(other[unchanged], in_order[unchanged], LEAK):
             return f"{why_not} with other siblings"
     return ""

@@ -100,11 +100,11 @@ class _Normalizer:
     @classmethod
     def of(cls, step: Mapping[str, Any] | None) -> _Normalizer:
         steps = _listed(step, "normalizers")
-        kinds = [each["type"] for each in steps]
-        marks = [each for each in steps if each["type"] == "Replace"]
-        if any(each["pattern"] != {"String": " "} or each["content"] != SPACE for each in marks) or len(marks) > 1:
+        kinds = [part["type"] for part in steps]
+        marks = [part for part in steps if part["type"] == "Replace"]
+        if any(part["pattern"] != {"String": " "} or part["content"] != SPACE for part in marks) or len(marks) > 1:
             raise NotProvenError("the normaliser replaces something other than spaces")
-        prepended = [each["prepend"] for each in steps if each["type"] == "Prepend"]
+        prepended = [part["prepend"] for part in steps if part["type"] == "Prepend"]
         if prepended not in ([], [SPACE]) or (prepended and not marks):
             raise NotProvenError("the normaliser adds a prefix other than a space")
         if set(kinds) - ALIKE - {"Replace", "Prepend"}:
@@ -120,12 +120,12 @@ def _listed(step: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, 
         return [step]
     if name not in step:
         name = "pretokenizers"
-    return [inner for each in step[name] for inner in _listed(each, name)]
+    return [inner for part in step[name] for inner in _listed(part, name)]
 
 
 def _pre_tokenizer_splits(step: Mapping[str, Any] | None, normalizer: _Normalizer) -> bool:
     """Return whether a piece ends at every cut; raise NotProvenError if a step may depend on text across it."""
-    splits = [_step_splits(each, normalizer) for each in _listed(step, "pretokenizers")]
+    splits = [_step_splits(part, normalizer) for part in _listed(step, "pretokenizers")]
     return any(splits)
 
 

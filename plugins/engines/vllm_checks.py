@@ -91,7 +91,7 @@ def why_wrong(expected: Expected) -> str:
         "the weights in use differ from the checkpoint in": expected.wrong(),
         "recorded CUDA graphs would read old weights, because the memory moved of": _moved(expected),
     }
-    return "; ".join(f"{what} {listed(names)}" for what, names in problems.items() if names)
+    return "; ".join(f"{problem} {listed(names)}" for problem, names in problems.items() if names)
 
 
 def certain_gaps(expected: Expected) -> str:

@@ -49,7 +49,7 @@ def start(folder: str, options: Mapping[str, Any]) -> Any:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this already is a separate process
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; by default vLLM takes most of the memory
     settings = {"disable_log_stats": True, "enable_prefix_caching": True, "logprobs_mode": "raw_logprobs", "seed": 0}
-    own = {"generation_config": "vllm", "worker_extension_cls": CHECKS}  # of generation_config.json, EOS only
-    arguments = EngineArgs(model=folder, **{**settings, **own, **options})
+    defaults = {"generation_config": "vllm", "worker_extension_cls": CHECKS}  # of generation_config.json, EOS only
+    arguments = EngineArgs(model=folder, **{**settings, **defaults, **options})
     # LLM_CLASS selects batch sizes for throughput; the other contexts optimise a server's latency
     return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)

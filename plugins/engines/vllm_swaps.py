@@ -107,12 +107,12 @@ def verdict_of(kind: Kind) -> Verdict | None:
         return verdicts()[kind]
     file = _file(kind)
     try:
-        kept = json.loads(file.read_text("utf-8"))
+        stored = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(kept, dict) or kept.get("kind") != list(kind) or not isinstance(kept.get("why_not"), str):
+    if not isinstance(stored, dict) or stored.get("kind") != list(kind) or not isinstance(stored.get("why_not"), str):
         return None
-    return Verdict(kept["why_not"], lasting=True, file=file)
+    return Verdict(stored["why_not"], lasting=True, file=file)
 
 
 def keep_verdict(kind: Kind, verdict: Verdict) -> None:

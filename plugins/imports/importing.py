@@ -67,11 +67,12 @@ def import_files(
     _refuse_known(store, [*made, *(imported for _, imported in of_results)])
     made += [_with_records(store, result_file, imported) for result_file, imported in of_results]
     for imported in made:
+        published = imported.published
         about: dict[str, Any] = {"command": list(command), "files": {imported.file.name: _digest(imported.file)}}
-        about |= {"notes": list(imported.published.notes)}
-        about |= {"own": imported.published.own, "rises": imported.published.rises, "cells": imported.cells}
-        if len(imported.published.points):
-            store.put_points(imported.name, imported.published.points.assign(origin=imported.file.name), about)
+        about |= {"notes": list(published.notes)}
+        about |= {"own": published.shown_metrics, "rises": published.rises, "cells": imported.cells}
+        if len(published.points):
+            store.put_points(imported.name, published.points.assign(origin=imported.file.name), about)
     return _summary(made)
 
 
@@ -160,13 +161,12 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
             continue
         row = points[points["task"] == task].iloc[0].to_dict()
         _write(store, results, task_records.task, (row, task_records.records))
-        kept = points["task"] != task
+        is_other = points["task"] != task
         notes.append(f"{task}: {len(task_records.task.docs)} documents with the log-probability of every choice")
-        points, cells = points[kept], cells + 1
-    metrics = {task: metric for task, metric in imported.published.own.items() if task in set(points["task"])}
-    return replace(
-        imported, published=replace(imported.published, points=points, notes=tuple(notes), own=metrics), cells=cells
-    )
+        points, cells = points[is_other], cells + 1
+    metrics = {task: metric for task, metric in imported.published.shown_metrics.items() if task in set(points["task"])}
+    published = replace(imported.published, points=points, notes=tuple(notes), shown_metrics=metrics)
+    return replace(imported, published=published, cells=cells)
 
 
 def _write(store: PointStore, results: Results, task: harness.Task, scores: tuple[Mapping[str, Any], Any]) -> None:
@@ -205,9 +205,9 @@ def _checkpoint(results: Results, row: Mapping[str, Any]) -> Checkpoint:
 def _summary(made: Sequence[Imported]) -> Table:
     rows, notes = [], []
     for imported in made:
-        points = imported.published.points
+        points, tasks = imported.published.points, len(imported.published.shown_metrics) + imported.cells
         families = choose(set(points["family"])) if len(points) else None
-        counts = (len(points), imported.cells, imported.checkpoints, len(imported.published.own) + imported.cells)
+        counts = (len(points), imported.cells, imported.checkpoints, tasks)
         rows.append((imported.file.name, *counts, families))
         notes += [note if len(made) == 1 else f"{imported.file.name}: {note}" for note in imported.published.notes]
     columns = ("file", "points", "cells", "checkpoints", "tasks", "families")

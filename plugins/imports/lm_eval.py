@@ -23,6 +23,7 @@ import numpy as np
 import harness
 from harness import Doc, Task, UsageError
 from harness.errors import choose
+from harness.files import read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +100,10 @@ def _json(path: Path) -> Any:
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield samples, one per line; texts may contain U+2028 and U+0085, at which `splitlines` would cut them."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as stream:
+            lines = list(read_lines(stream))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}; expected samples of lm-eval, in UTF-8") from error
     for number, line in enumerate(lines, 1):
@@ -113,8 +116,8 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
             ) from error
         missing = [] if not isinstance(sample, dict) else [name for name in SAMPLE if name not in sample]
         if not isinstance(sample, dict) or missing:
-            what = f"no {choose(missing)}" if missing else f"a JSON {type(sample).__name__}"
-            raise UsageError(f"{path}, line {number} of {len(lines)}: {what}; expected samples of lm-eval")
+            lack = f"no {choose(missing)}" if missing else f"a JSON {type(sample).__name__}"
+            raise UsageError(f"{path}, line {number} of {len(lines)}: {lack}; expected samples of lm-eval")
         yield sample
 
 

@@ -29,10 +29,10 @@ def scaling(data: ReportData) -> Panel:
     drawn = (
         f"The line is the law ({laws}), fitted without them; the band is its interval." if laws else "No law is fitted."
     )
-    found = {str(task): over_decades(own) for task, own in rows.groupby("task")}
-    cut = {task: own for task, own in found.items() if own is not None}
-    for own in cut.values():
-        rows.loc[own.index] = own
+    over = {str(task): over_decades(of_task) for task, of_task in rows.groupby("task")}
+    cut = {task: of_task for task, of_task in over.items() if of_task is not None}
+    for of_task in cut.values():
+        rows.loc[of_task.index] = of_task
     return Panel(
         title="Score against scale",
         about=f"Each point is a checkpoint{_with_errors(points)}. Diamonds were held out. {drawn}",

@@ -24,7 +24,7 @@ from scipy import special, stats
 import harness
 from harness.fitting.fit import fit
 from harness.fitting.forecast_results import Forecast
-from harness.fitting.forecast_scores import LEVELS, Scores, score
+from harness.fitting.forecast_scores import LEVELS, PredictionScores, score
 from harness.fitting.forecast_stack import combine
 from harness.fitting.wide_points import widen
 from harness.host import default_host
@@ -53,7 +53,7 @@ COLUMNS = (
 LAW = {"bootstrap": 200, "starts": 16}
 
 
-def row(target: str, method: str, scores: Scores) -> tuple[Any, ...]:
+def row(target: str, method: str, scores: PredictionScores) -> tuple[Any, ...]:
     """Return a row of scores."""
     low, high = scores.coverage_interval
     share = f"{scores.covered} of {scores.n}: {scores.coverage:.0%}"
@@ -125,7 +125,7 @@ def ladders(
     clear = ~forecast.abstained.to_numpy()
     clusters = np.array(frame["task"])
 
-    def scored(quantiles: Floats, rows: np.ndarray) -> Scores:
+    def scored(quantiles: Floats, rows: np.ndarray) -> PredictionScores:
         rows = rows & np.isfinite(quantiles[:, 0])
         return score(y[rows], quantiles[rows], clusters=list(clusters[rows]))
 
@@ -196,14 +196,14 @@ def opt() -> Table:
 
 def benchmarks() -> Table:
     """Forecast the largest model of each family from its smaller ones and all other families."""
-    from harness.fitting.forecast_runs import Run
+    from harness.fitting.forecast_runs import ForecastRun
     from harness.fitting.rungs import earlier, read_ladders
 
     points = data.benchmarks()
     points = points[points["flops"].notna()]
     every = [ladder for ladder in read_ladders(points, "acc") if ladder.rungs >= 1]
     parts = [default_host().forecasters[name] for name in ("families", "capability")]
-    run = Run(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
+    run = ForecastRun(every, [], parts, 0, 0.5, lambda *_: None, 1, many=True)
     cases, _ = run.cases([(i, cut) for i, ladder in enumerate(every) for cut in earlier(ladder, 1)])
     family = np.array([every[i].family for i in cases.ladder])
     task = np.array([every[i].task for i in cases.ladder])

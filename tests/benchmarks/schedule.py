@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from harness.evaluation.schedule import Work
-from harness.evaluation.schedule_simulation import Faults, Outcome, simulate
+from harness.evaluation.schedule_simulation import Faults, SweepOutcome, simulate
 from harness.host import default_host
 from harness.tables import Table
 
@@ -62,7 +62,7 @@ def sweep(rng: np.random.Generator, share: float) -> list[Work]:
     return works
 
 
-def run(case: Case, seed: int) -> tuple[Outcome, int]:
+def run(case: Case, seed: int) -> tuple[SweepOutcome, int]:
     """Return what became of a case, and how many cells it has."""
     rng = np.random.default_rng(seed)
     works = sweep(rng, case.checkpoints)
@@ -91,7 +91,7 @@ def row(case: Case) -> tuple[object, ...]:
             f"{shares[0]:.1f}")  # fmt: skip
 
 
-def _counts(outcomes: Sequence[Outcome]) -> tuple[list[int], list[int]]:
+def _counts(outcomes: Sequence[SweepOutcome]) -> tuple[list[int], list[int]]:
     return [outcome.deaths for outcome in outcomes], [len(outcome.failed) for outcome in outcomes]
 
 

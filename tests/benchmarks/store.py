@@ -166,7 +166,7 @@ def evaluated(path: Path, count: int) -> str:
     tasks = [make_task(f"task{i}", 8) for i in range(TASKS)]
     summary = harness.evaluate(families, tasks, path, engine="instant", registries=host)
     summary.check()
-    return f"{summary.written} written, {summary.there} there"
+    return f"{summary.written} written, {summary.already_stored} there"
 
 
 class Plugin:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 from harness import Task
 from harness.evaluation.bos_and_truncation import Encoder
@@ -80,9 +81,9 @@ def tasks() -> dict[str, Task]:
 
 def tokenizers(folder: Path, texts: Sequence[str]) -> dict[str, Path]:
     """Return the folders of tokenizers."""
-    small_tokenizers.TOKENS = VOCABULARY
     nano = next((REPOSITORY / "plugins" / "nano" / "weights").rglob("tokenizer.json")).parent
-    made = {kind: small_tokenizers.save(small_tokenizers.PROVEN[kind](texts), folder / kind) for kind in KINDS}
+    with mock.patch.object(small_tokenizers, "TOKENS", VOCABULARY):
+        made = {kind: small_tokenizers.save(small_tokenizers.PROVEN[kind](texts), folder / kind) for kind in KINDS}
     return {"nano": nano, **made}
 
 

@@ -31,31 +31,35 @@ def test_digests_of_many_checkpoints_are_read_and_written_once(tmp_path, monkeyp
         digests, "write_whole", lambda path, content: (written.append(path), write_whole(path, content))
     )
     with DigestCache() as cache:
-        first = [checkpoint_digest(one, cache=cache) for one in checkpoints]
+        first = [checkpoint_digest(folder, cache=cache) for folder in checkpoints]
         assert written == []
     assert written == [cache.path]
     monkeypatch.setattr(digests, "_sha256", lambda file: pytest.fail(f"{file} is read again"))
-    assert [checkpoint_digest(one) for one in checkpoints] == first
+    assert [checkpoint_digest(folder) for folder in checkpoints] == first
 
 
 def test_a_killed_or_failed_run_keeps_the_digests_that_it_computed(tmp_path, monkeypatch):
-    one, two = _weights(tmp_path, 2)
+    first_folder, second_folder = _weights(tmp_path, 2)
     monkeypatch.setattr(digests, "SECONDS", 0.0)
     killed = DigestCache()  # is never closed
-    checkpoint_digest(one, cache=killed)
+    checkpoint_digest(first_folder, cache=killed)
     monkeypatch.setattr(digests, "SECONDS", 60.0)
     failed = DigestCache()
-    checkpoint_digest(two, cache=failed)
+    checkpoint_digest(second_folder, cache=failed)
     failed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert {str(file / "model.safetensors") for file in (one, two)} <= set(json.loads(killed.path.read_text()))
+    assert {str(file / "model.safetensors") for file in (first_folder, second_folder)} <= set(
+        json.loads(killed.path.read_text())
+    )
 
 
 def test_processes_that_cache_digests_at_the_same_time_keep_each_others(tmp_path):
-    one, two = _weights(tmp_path, 2)
+    first_folder, second_folder = _weights(tmp_path, 2)
     with DigestCache() as first, DigestCache() as second:
-        checkpoint_digest(one, cache=first)
-        checkpoint_digest(two, cache=second)
-    assert {str(file / "model.safetensors") for file in (one, two)} <= set(json.loads(first.path.read_text()))
+        checkpoint_digest(first_folder, cache=first)
+        checkpoint_digest(second_folder, cache=second)
+    assert {str(file / "model.safetensors") for file in (first_folder, second_folder)} <= set(
+        json.loads(first.path.read_text())
+    )
 
 
 def test_a_damaged_download_is_not_scored_under_the_digest_of_the_whole_one(tmp_path):
@@ -76,19 +80,19 @@ def test_a_damaged_download_is_not_scored_under_the_digest_of_the_whole_one(tmp_
 @pytest.mark.parametrize("name", ["tokenizer.json", "qwen.tiktoken", "source.spm", "tokenizer.model.v3", "bpe.codes"])
 def test_a_tokenizer_in_a_file_of_another_name_is_part_of_the_digest(tmp_path, name):
     (folder,) = _weights(tmp_path, 1)
-    found = [(checkpoint_digest(folder), digests.state_of(folder))]
+    known = [(checkpoint_digest(folder), digests.state_of(folder))]
     for content in ("a", "bc"):
         (folder / name).write_text(content)
-        found.append((checkpoint_digest(folder), digests.state_of(folder)))
-    assert len(set(found)) == len({digest for digest, _ in found}) == len({state for _, state in found}) == 3
+        known.append((checkpoint_digest(folder), digests.state_of(folder)))
+    assert len(set(known)) == len({digest for digest, _ in known}) == len({state for _, state in known}) == 3
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"', "NESTED", '{"FILE": 3}', '{"FILE": {"stamp": STAMP}}'])
 def test_a_damaged_cache_of_digests_is_rebuilt(tmp_path, content):
-    (one,) = _weights(tmp_path, 1)
-    expected = checkpoint_digest(one)
-    path, file = DigestCache().path, one / "model.safetensors"
+    (folder,) = _weights(tmp_path, 1)
+    expected = checkpoint_digest(folder)
+    path, file = DigestCache().path, folder / "model.safetensors"
     stamp = json.dumps(json.loads(path.read_text())[str(file)]["stamp"])
     path.write_text(content.replace("FILE", str(file)).replace("STAMP", stamp).replace("NESTED", "[" * 10**6))
-    assert checkpoint_digest(one) == expected
+    assert checkpoint_digest(folder) == expected
     assert str(file) in json.loads(path.read_text())

@@ -122,24 +122,24 @@ def test_a_pinned_revision_is_read_once_recorded_with_its_licence_and_served_off
     assert task.docs[0].choices == ("1", "2")
 
     asked = len(server.asked)
-    found = read(work, environment | {"HF_HUB_OFFLINE": "1"})
+    answer = read(work, environment | {"HF_HUB_OFFLINE": "1"})
     assert len(server.asked) == asked
-    assert found == {"task": dict(task.origin), "choices": ["1", "2"], "model": f"hub:org/tiny@{model}"}
+    assert answer == {"task": dict(task.origin), "choices": ["1", "2"], "model": f"hub:org/tiny@{model}"}
 
     write(server, work, 1)
-    found = read(work, environment | {"HF_HUB_OFFLINE": "1"})
+    answer = read(work, environment | {"HF_HUB_OFFLINE": "1"})
     assert len(server.asked) == asked
     assert (
         f"the cache has another revision, {data}; pass the folder of local.jsonl with --data, or run once"
-        in found["task"]
+        in answer["task"]
     )
-    assert "cannot be downloaded" in found["model"]
-    found = read(work, environment)
-    assert (found["task"]["licence"], found["choices"]) == ("apache-2.0", ["1", "3"])
+    assert "cannot be downloaded" in answer["model"]
+    answer = read(work, environment)
+    assert (answer["task"]["licence"], answer["choices"]) == ("apache-2.0", ["1", "3"])
     write(server, work, 0)
     again = read(work, environment | {"HF_HUB_OFFLINE": "1"})
     assert (again["task"], again["choices"]) == (dict(task.origin), ["1", "2"])
-    assert found["model"] == f"hub:org/tiny@{list(server.repositories[KEYS[0]].commits)[1]}"
+    assert answer["model"] == f"hub:org/tiny@{list(server.repositories[KEYS[0]].commits)[1]}"
 
 
 @pytest.mark.soak
@@ -147,9 +147,9 @@ def test_a_revision_that_the_hub_lacks_is_said(served):
     _, work, environment = served
     (work / "tiny.toml").write_text(FAMILY.replace("REVISION", "f" * 40))
     (work / "sums" / "task.yaml").write_text(TASK.replace("REVISION", "e" * 40))
-    found = read(work, environment)
-    assert f"org/tiny at {'f' * 40} cannot be downloaded" in found["model"]
-    assert f"cannot read the dataset org/sums at revision {'e' * 40}" in found["task"]
+    answer = read(work, environment)
+    assert f"org/tiny at {'f' * 40} cannot be downloaded" in answer["model"]
+    assert f"cannot read the dataset org/sums at revision {'e' * 40}" in answer["task"]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def evil_store(tmp_path: Path) -> PointStore:
     for number in range(6):
         family, size = f"f{number % 2}{EVIL}", f"s{number // 2}"
         flops, digest = 1e18 * 10 ** (number // 2), f"{number:016x}"
-        one = Checkpoint(family, size, 1, 0, digest, params=10**6 * (number // 2 + 1), tokens=1e9, flops=flops)
-        store.put_checkpoint(digest, one)
+        checkpoint = Checkpoint(family, size, 1, 0, digest, params=10**6 * (number // 2 + 1), tokens=1e9, flops=flops)
+        store.put_checkpoint(digest, checkpoint)
         ones = np.ones(12, dtype=np.int64)
         ids, choices = tuple(np.repeat([d.doc_id for d in docs], 2)), np.tile([0, 1], 6)
         store.write(

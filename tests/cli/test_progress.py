@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 from rich.progress import TextColumn
 
-from harness.cli.eta import Estimate
+from harness.cli.eta import TimeEstimate
 from harness.cli.progress import Lines, Live
 from harness.evaluation.plan import Failure, Job, Plan
 from harness.types import Checkpoint, Doc, Task
@@ -28,7 +28,7 @@ class Work:
     """A plan of one task on a small and a large checkpoint."""
 
     jobs = (SMALL, LARGE)
-    there = frozenset({"a"})
+    already_stored = frozenset({"a"})
     notes = ("mind this",)
 
     def missing(self):
@@ -80,7 +80,7 @@ def test_a_log_gets_at_most_a_line_every_ten_seconds_and_the_last_one(capsys, mo
 
 def test_the_first_estimate_of_a_ladder_is_not_that_of_its_smallest_size_times_parameters():
     """A sweep of two minutes was once announced as 2:08:20 after its first cell."""
-    estimate = Estimate()
+    estimate = TimeEstimate()
     estimate.add(60_000, 400, 2.0)
     low, high = estimate.left({60_000: 400, 2_000_000: 400, 1_000_000_000: 400})
     assert low == 6.0
@@ -88,7 +88,7 @@ def test_the_first_estimate_of_a_ladder_is_not_that_of_its_smallest_size_times_p
 
 
 def test_two_measured_sizes_determine_the_time_left():
-    estimate = Estimate()
+    estimate = TimeEstimate()
     estimate.add(1_000_000, 100, 100 * (0.01 + 1e-9 * 1e6))
     estimate.add(10_000_000, 100, 100 * (0.01 + 1e-9 * 1e7))
     assert estimate.left({100_000_000: 10}) == pytest.approx((1.1, 1.1), rel=1e-6)

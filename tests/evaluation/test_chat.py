@@ -36,14 +36,14 @@ def tokenizer(folder: Path, *, adds_bos: bool, template: str | None = None) -> H
     saved = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=BOS, eos_token=BOS)
     saved.chat_template = template
     saved.save_pretrained(folder)
-    found = HFTokenizer(str(folder))
-    assert bool(found.prefix_ids) is adds_bos
-    return found
+    loaded = HFTokenizer(str(folder))
+    assert bool(loaded.prefix_ids) is adds_bos
+    return loaded
 
 
-def requests(own: HFTokenizer, chat: Chat, folder: Path, bos: str, *, generate: bool = False):
+def requests(tokenizer_of_engine: HFTokenizer, chat: Chat, folder: Path, bos: str, *, generate: bool = False):
     """Return the token ids of the context of a conversation of one document, and its continuations."""
-    encoder = Encoder(own, 500, bos, render=chat.renderer(own, folder))
+    encoder = Encoder(tokenizer_of_engine, 500, bos, render=chat.renderer(tokenizer_of_engine, folder))
     prompting = Prompting(chat=True, system_prompt=chat.system_prompt)
     if generate:
         task = as_chat(Task("t", "generate", (DOC,), "f", generation=Generation("exact", 5)), prompting)
@@ -57,54 +57,54 @@ def requests(own: HFTokenizer, chat: Chat, folder: Path, bos: str, *, generate: 
 @pytest.mark.parametrize("adds_bos", [False, True])
 @pytest.mark.parametrize("bos", ["auto", "always", "never"])
 def test_bos_is_there_once_whoever_writes_it(tmp_path, adds_bos, template, bos, generate):
-    own = tokenizer(tmp_path, adds_bos=adds_bos, template=template)
-    context, _ = requests(own, Chat(system_prompt="Count."), tmp_path, bos, generate=generate)
+    loaded = tokenizer(tmp_path, adds_bos=adds_bos, template=template)
+    context, _ = requests(loaded, Chat(system_prompt="Count."), tmp_path, bos, generate=generate)
     wanted = template == WRITES_BOS or bos == "always" or (bos == "auto" and adds_bos)
-    assert context.count(own.bos_id) == wanted
-    assert not wanted or context[0] == own.bos_id
+    assert context.count(loaded.bos_id) == wanted
+    assert not wanted or context[0] == loaded.bos_id
     text = "<|system|>Count.\n<|user|>What is 1+1?\n<|assistant|>"
-    assert [list(context[wanted:])] == own.encode_batch([text])
+    assert [list(context[wanted:])] == loaded.encode_batch([text])
 
 
 def test_a_template_from_a_file_renders_as_that_of_the_tokenizer(tmp_path):
-    own = tokenizer(tmp_path / "t", adds_bos=True, template=PLAIN)
+    loaded = tokenizer(tmp_path / "t", adds_bos=True, template=PLAIN)
     (tmp_path / "mine.jinja").write_text(PLAIN)
     chats = [make_chat("tokenizer"), make_chat(str(tmp_path / "mine.jinja"))]
-    (first, choices), second = (requests(own, chat, tmp_path / "t", "auto") for chat in chats)
+    (first, choices), second = (requests(loaded, chat, tmp_path / "t", "auto") for chat in chats)
     assert (first, choices) == second
-    assert [own.inner.decode(ids) for ids in choices] == ["2", "3"]
+    assert [loaded.inner.decode(ids) for ids in choices] == ["2", "3"]
     assert chats[0].settings(tmp_path / "t") == chats[1].settings(tmp_path / "t")
 
 
 def test_a_template_that_refuses_a_conversation_says_its_roles(tmp_path):
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + PLAIN
-    own = tokenizer(tmp_path, adds_bos=False, template=template)
+    loaded = tokenizer(tmp_path, adds_bos=False, template=template)
     with pytest.raises(TokenError, match="refuses a conversation of the roles system user: .*no system role"):
-        requests(own, Chat(system_prompt="Count."), tmp_path, "auto")
+        requests(loaded, Chat(system_prompt="Count."), tmp_path, "auto")
 
 
 def test_a_template_that_drops_the_system_prompt_is_refused(tmp_path):
     """Some templates render user and assistant only; the cell was stored as one with a system prompt."""
     drops = PLAIN.replace("in messages", "in messages if m.role != 'system'")
-    own = tokenizer(tmp_path, adds_bos=False, template=drops)
+    loaded = tokenizer(tmp_path, adds_bos=False, template=drops)
     assert drops != PLAIN
-    assert requests(own, Chat(), tmp_path, "auto")
+    assert requests(loaded, Chat(), tmp_path, "auto")
     with pytest.raises(TokenError, match="the chat template drops the system message; leave the system prompt"):
-        requests(own, Chat(system_prompt="Count."), tmp_path, "auto")
+        requests(loaded, Chat(system_prompt="Count."), tmp_path, "auto")
 
 
 @pytest.mark.parametrize("template", ["{% for m in messages %}{{ m.content }", "{{ nothing.here }}"])
 def test_a_template_with_a_mistake_is_to_be_corrected(tmp_path, template):
-    own = tokenizer(tmp_path, adds_bos=False, template=template)
+    loaded = tokenizer(tmp_path, adds_bos=False, template=template)
     with pytest.raises(
         TokenError, match="the chat template is invalid: (TemplateSyntax|Undefined)Error: .*; correct it"
     ):
-        requests(own, Chat(), tmp_path, "auto")
+        requests(loaded, Chat(), tmp_path, "auto")
 
 
 def test_a_template_that_is_missing_is_said(tmp_path):
-    own = tokenizer(tmp_path, adds_bos=False)
+    loaded = tokenizer(tmp_path, adds_bos=False)
     with pytest.raises(RuntimeError, match="has no chat template .*pass a file"):
-        requests(own, Chat(), tmp_path, "auto")
+        requests(loaded, Chat(), tmp_path, "auto")
     with pytest.raises(UsageError, match="there is no such file; name one, or tokenizer"):
         make_chat(str(tmp_path / "none.jinja"))

@@ -104,8 +104,8 @@ def test_pass_at_k_is_the_share_of_subsets_that_hold_a_pass():
     outcome = np.array(["passed"] * 3 + ["failed"] * 7)
     none = np.array([False])
     samples = Samples(np.array(["a"]), np.array([0]), outcome, np.ones(10), np.array([None]), none)
-    found = [float(pass_at(k)(samples)[0]) for k in (1, 2, 5, 8)]
-    assert found == pytest.approx([0.3, 8 / 15, 11 / 12, 1.0])
+    shares = [float(pass_at(k)(samples)[0]) for k in (1, 2, 5, 8)]
+    assert shares == pytest.approx([0.3, 8 / 15, 11 / 12, 1.0])
 
 
 def test_pass_until_ends_each_document_at_its_last_success_or_the_most_samples(family, tmp_path):
@@ -113,11 +113,11 @@ def test_pass_until_ends_each_document_at_its_last_success_or_the_most_samples(f
     (cell,) = store.cells()
     samples = store.load_samples(cell.id)
     drawn = store.samples().groupby("doc_id").size().to_numpy()
-    for own, (n, passed) in enumerate(zip(samples.drawn, samples.passed, strict=True)):
+    for doc, (n, passed) in enumerate(zip(samples.drawn, samples.passed, strict=True)):
         assert passed == 3 or (n == 40 and passed < 3)
-        assert n <= drawn[own] <= 40
+        assert n <= drawn[doc] <= 40
         if passed == 3:
-            last = samples.first[own] + n - 1
+            last = samples.first[doc] + n - 1
             assert samples.outcome[last] == "passed"
     assert (samples.drawn < drawn).any()
     assert len(set(samples.passed)) > 1
@@ -135,8 +135,8 @@ def test_pass_rates_are_unbiased(p):
     ended = np.minimum(waits[:, 2], drawn)
     assert (drawn >= np.minimum(waits[:, 2], 20_000)).all()
     assert drawn.max() <= 20_000
-    found = rates(ended, (waits <= ended[:, None]).sum(1), until=3)
-    assert abs(found.mean() - p) < 2 * found.std(ddof=1) / np.sqrt(n)
+    estimated = rates(ended, (waits <= ended[:, None]).sum(1), until=3)
+    assert abs(estimated.mean() - p) < 2 * estimated.std(ddof=1) / np.sqrt(n)
 
 
 def rates(drawn: np.ndarray, passed: np.ndarray, until: int | None) -> np.ndarray:
@@ -230,7 +230,7 @@ def test_eval_repairs_parts_and_seals(family, tmp_path, monkeypatch, harm: str):
     }[harm]()
     assert draw(family, tmp_path / "s", **UNTIL)[0].written == 1
     summary, store = draw(family, tmp_path / "s", **UNTIL)
-    assert (summary.written, summary.there) == (0, 1)
+    assert (summary.written, summary.already_stored) == (0, 1)
     assert texts(store) == before
 
 
@@ -247,10 +247,12 @@ def test_equal_seeds_draw_equal_texts_and_others_do_not(family, tmp_path):
 def test_samplers_and_checkers_are_part_of_what_a_cell_is(family, tmp_path):
     for sampling in ({"options": {"n": 2}}, {"options": {"n": 3}}, UNTIL, {"options": {"n": 2}, "temperature": 0.5}):
         assert draw(family, tmp_path / "s", **sampling)[0].written == 1
-    assert draw(family, tmp_path / "s", **UNTIL)[0].there == 1
+    assert draw(family, tmp_path / "s", **UNTIL)[0].already_stored == 1
     frame = harness.open_store(tmp_path / "s", registries=host_with()).points(metrics=["pass_rate"])
     assert frame["sampling"].nunique() == frame["settings"].nunique() == 4
-    prints = {make_task(**own).fingerprint for own in ({}, {"checker": "runs"}, {"max_tokens": 3}, {"stop": ()})}
+    prints = {
+        make_task(**settings).fingerprint for settings in ({}, {"checker": "runs"}, {"max_tokens": 3}, {"stop": ()})
+    }
     assert len(prints) == 4
 
 

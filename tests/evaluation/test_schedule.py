@@ -78,17 +78,17 @@ def test_shards_hold_every_checkpoint_once_and_about_equal_work():
     rng = np.random.default_rng(0)
     works = [work(f"{i}.", *rng.uniform(1, 9, 5)) for i in range(40)]
     shards = [shard(works, number, 3) for number in (1, 2, 3)]
-    assert sorted(job for own in shards for job in own) == list(range(40))
-    totals = [sum(works[job].seconds for job in own) for own in shards]
+    assert sorted(job for jobs in shards for job in jobs) == list(range(40))
+    totals = [sum(works[job].seconds for job in jobs) for jobs in shards]
     assert max(totals) < 1.1 * min(totals)
 
 
 def test_with_wrong_estimates_and_failures_every_cell_is_done_once():
     rng = np.random.default_rng(1)
     works = [work(f"{i}.", *rng.uniform(1, 9, 6), shape=f"s{i % 3}", load=2) for i in range(60)]
-    real = {cell: cost * rng.lognormal(0, 0.4) for each in works for cell, cost in each.cells.items()}
+    real = {cell: cost * rng.lognormal(0, 0.4) for checkpoint in works for cell, cost in checkpoint.cells.items()}
     faults = Faults(lambda: float(rng.exponential(400)), restart=30)
-    found = simulate(works, 8, start=5, seconds=lambda _, cell: real[cell], faults=faults)
-    assert found.deaths > 0
-    assert not found.failed
-    assert found.times_done == dict.fromkeys(real, 1)
+    outcome = simulate(works, 8, start=5, seconds=lambda _, cell: real[cell], faults=faults)
+    assert outcome.deaths > 0
+    assert not outcome.failed
+    assert outcome.times_done == dict.fromkeys(real, 1)

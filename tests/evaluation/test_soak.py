@@ -63,15 +63,15 @@ def test_samples_of_runs_that_were_killed_are_those_of_an_undisturbed_one(tmp_pa
     often += "from harness.cli import main; main()"
     drawing = [sys.executable, "-c", often, "eval", "aster:w32l2@1600", *asked.split()]
     subprocess.run([*drawing, str(calm)], check=True, capture_output=True)
-    found: set[Path] = set()
+    parts: set[Path] = set()
     for _ in range(4):
         process = subprocess.Popen([*drawing, str(killed)], stderr=subprocess.DEVNULL)
-        while process.poll() is None and found == (found := found | set(killed.glob("samples/*/*.parquet"))):
+        while process.poll() is None and parts == (parts := parts | set(killed.glob("samples/*/*.parquet"))):
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not list(killed.glob("samples/*/seal.json"))
-    before = {path: path.stat().st_mtime_ns for path in found}
+    before = {path: path.stat().st_mtime_ns for path in parts}
     subprocess.run([*drawing, str(killed)], check=True, capture_output=True)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     stores = [harness.open_store(path) for path in (calm, killed)]
@@ -98,10 +98,10 @@ def test_the_demo_gives_the_tables_that_are_committed(tmp_path: Path):
 def test_four_processes_on_one_store(tmp_path: Path):
     """Started at once and at random; together they do every cell once."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HARNESS_PROGRESS_SECONDS": "0"}
-    own = command(tmp_path / "s", "aster:w32l2,w64l2", limit=100)
+    arguments = command(tmp_path / "s", "aster:w32l2,w64l2", limit=100)
     late = ["sh", "-c", 'sleep "$0"; exec "$@"']
     waits = [random.Random(number).uniform(0, 2) for number in range(4)]
-    statuses, logs = run_together([[*late, f"{wait:.2f}", *own] for wait in waits], env=environment)
+    statuses, logs = run_together([[*late, f"{wait:.2f}", *arguments] for wait in waits], env=environment)
     assert statuses == [0] * 4, logs
     written = [line.split()[1:3] for log in logs for line in log.splitlines() if "documents/s" in line]
     assert len(written) == len({tuple(cell) for cell in written}) == 40

@@ -59,10 +59,10 @@ class Recorder(Progress):
         self.failures: list[str] = []
         self.notes: list[str] = []
         self.docs = 0
-        self.there = 0
+        self.already_stored = 0
 
     def start(self, plan: Plan) -> None:
-        self.there = len(plan.there)
+        self.already_stored = len(plan.already_stored)
         self.notes += plan.notes
 
     def cell(self, checkpoint: Checkpoint, task: Task) -> None:
@@ -98,7 +98,7 @@ def run(families, tasks, store: Path, host, engine: str = "fake", **settings):
 
 def test_every_choice_of_every_document_is_stored(tmp_path, family, fake_host):
     summary, progress = run([family], [make_task("a"), make_task("b")], tmp_path / "s", fake_host)
-    assert (summary.written, summary.there, summary.failures) == (6, 0, [])
+    assert (summary.written, summary.already_stored, summary.failures) == (6, 0, [])
     assert progress.docs == 18
     frame = harness.open_store(tmp_path / "s").scores()
     assert len(frame) == 3 * 2 * 3 * 2
@@ -121,7 +121,7 @@ def test_resume_scores_only_missing_cells(tmp_path, family, fake_host):
     run([family], [make_task("a")], store, fake_host)
     before = {file: file.stat().st_mtime_ns for file in (store / "records").iterdir()}
     summary, progress = run([family], [make_task("a"), make_task("b")], store, fake_host)
-    assert (summary.written, summary.there, progress.there) == (3, 3, 3)
+    assert (summary.written, summary.already_stored, progress.already_stored) == (3, 3, 3)
     assert {task for _, task in progress.cells} == {"b"}
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in before.items())
 
@@ -135,7 +135,7 @@ def test_nothing_is_opened_when_nothing_is_missing(tmp_path, family, fake_host):
         yield
 
     summary, _ = run([family], [make_task("a")], tmp_path / "s", host_with("fake", refuse))
-    assert (summary.written, summary.there) == (0, 3)
+    assert (summary.written, summary.already_stored) == (0, 3)
 
 
 def test_another_setting_is_another_cell(tmp_path, family, fake_host):
@@ -166,8 +166,8 @@ def test_checkpoints_of_one_architecture_follow_each_other(host):
     names = ["aster:w32l2@100", "birch:w32l2", "aster:w64l2@100", "aster:w32l2@1600", "cedar:w32l2", "aster:w64l2@200"]
     checkpoints = [checkpoint for name in names for checkpoint in select(name, host)]
     plan = make_plan(checkpoints, [make_task("a")], Setup(host.engines["transformers"]))
-    found = [job.checkpoint.label.removesuffix("@1600") for job in plan.jobs]
-    assert found == [names[0], "aster:w32l2", names[1], names[2], names[5], names[4]]
+    order = [job.checkpoint.label.removesuffix("@1600") for job in plan.jobs]
+    assert order == [names[0], "aster:w32l2", names[1], names[2], names[5], names[4]]
 
 
 def test_a_failing_checkpoint_is_reported_and_the_others_go_on(tmp_path, family):
@@ -231,8 +231,8 @@ def test_wrong_scores_are_not_stored(tmp_path, family, how, message):
         engine.how = how
         yield engine
 
-    one = Family("fam", family.checkpoints[:1])
-    summary, progress = run([one], [make_task("a")], tmp_path / "s", host_with("broken", open_broken), "broken")
+    first = Family("fam", family.checkpoints[:1])
+    summary, progress = run([first], [make_task("a")], tmp_path / "s", host_with("broken", open_broken), "broken")
     assert progress.failures[0].startswith(message)
     assert summary.written == 0
     assert Store(tmp_path / "s").cell_names() == set()
@@ -250,8 +250,8 @@ def test_cells_written_before_an_engine_dies_are_kept(tmp_path, family):
     def open_dying(checkpoint, folder):
         yield Dies(checkpoint.label)
 
-    one = Family("fam", family.checkpoints[:1])
-    summary, _ = run([one], [make_task("a"), make_task("b")], tmp_path / "s", host_with("dying", open_dying), "dying")
+    first = Family("fam", family.checkpoints[:1])
+    summary, _ = run([first], [make_task("a"), make_task("b")], tmp_path / "s", host_with("dying", open_dying), "dying")
     assert summary.written == 1
     assert len(Store(tmp_path / "s").cell_names()) == 1
 
@@ -262,7 +262,7 @@ def test_a_damaged_cell_is_said_and_computed_again(tmp_path, family, fake_host):
     victim = sorted((store / "records").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:100])
     summary, progress = run([family], [make_task("a")], store, fake_host)
-    assert (summary.written, summary.there) == (1, 2)
+    assert (summary.written, summary.already_stored) == (1, 2)
     assert f"{victim} is damaged" in progress.notes[0]
     assert len(harness.open_store(store).scores()) == 18
 
@@ -328,10 +328,10 @@ def test_two_processes_share_a_store_and_do_no_cell_twice(tmp_path):
     assert statuses == [0, 0], logs
     lines = [line for log in logs for line in log.splitlines() if "documents/s" in line]
     written = [line.split()[1] + line.split()[2] for line in lines]
-    there = [int(log.split()[0]) for log in logs]
+    already_stored = [int(log.split()[0]) for log in logs]
     assert len(set(written)) == len(written) <= 15
     assert len(Store(tmp_path / "s").cell_names()) == 15
-    assert max(there) + len(written) >= 15
+    assert max(already_stored) + len(written) >= 15
 
 
 def test_options_that_the_engine_does_not_have_are_refused(tmp_path, family, fake_host):
@@ -362,8 +362,8 @@ def test_requests_of_a_cell_carry_its_number(tmp_path, family):
     def open_watching(checkpoint, folder):
         yield Watching(checkpoint.label)
 
-    one = Family("fam", family.checkpoints[:1])
-    run([one], [make_task("a"), make_task("b")], tmp_path / "s", host_with("watching", open_watching), "watching")
+    first = Family("fam", family.checkpoints[:1])
+    run([first], [make_task("a"), make_task("b")], tmp_path / "s", host_with("watching", open_watching), "watching")
     assert [request.cell for request in seen] == [0, 0, 0, 1, 1, 1]
 
 
@@ -708,8 +708,8 @@ def test_a_store_says_which_cells_ran_code_of_their_checkpoint(tmp_path, family)
     evaluate([family], [make_task("one")], tmp_path / "s", **settings).check()
     store = Store(tmp_path / "s")
     ran = [store.provenance(name) for name in sorted(store.cell_names())]
-    assert all(found["trust_remote_code"] for found in ran)
-    assert [list(found["remote_code"]) for found in ran if found["remote_code"]] == [["sub/modeling.py"]]
+    assert all(provenance["trust_remote_code"] for provenance in ran)
+    assert [list(provenance["remote_code"]) for provenance in ran if provenance["remote_code"]] == [["sub/modeling.py"]]
     (finding,) = check_store(tmp_path / "s")
     assert finding.kind == "trusted"
     assert finding.what == "code of the checkpoint ran: sub/modeling.py (fam:s@1)"
@@ -724,10 +724,10 @@ def test_pickled_weights_are_refused_unless_they_are_allowed_by_name(tmp_path, f
     folder = Path(family.checkpoints[0].source)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     settings = {"engine": "fake", "registries": fake_host}
-    found = evaluate([family], [make_task("one")], tmp_path / "s", **settings)
-    assert found.written == 2
-    assert "pytorch_model.bin is a pickle, which can run code" in str(found.failures[0])
-    assert "--allow-pickle pytorch_model.bin" in str(found.failures[0])
+    summary = evaluate([family], [make_task("one")], tmp_path / "s", **settings)
+    assert summary.written == 2
+    assert "pytorch_model.bin is a pickle, which can run code" in str(summary.failures[0])
+    assert "--allow-pickle pytorch_model.bin" in str(summary.failures[0])
     assert evaluate([family], [make_task("one")], tmp_path / "s", allow_pickle=["other.bin"], **settings).failures
     evaluate([family], [make_task("one")], tmp_path / "s", allow_pickle=["pytorch_*.bin"], **settings).check()
     assert [finding.what for finding in check_store(tmp_path / "s")] == [
@@ -754,7 +754,7 @@ def test_the_engine_scores_the_next_cell_while_one_is_written(tmp_path, family, 
 
     monkeypatch.setattr(Store, "write", slow)
     tasks = [make_task("a"), make_task("b")]
-    one = Family("fam", family.checkpoints[:1])
-    evaluate([one], tasks, tmp_path / "s", engine="fake", registries=fake_host, progress=Telling()).check()
+    first = Family("fam", family.checkpoints[:1])
+    evaluate([first], tasks, tmp_path / "s", engine="fake", registries=fake_host, progress=Telling()).check()
     assert in_time == [True, True]
     assert len(Store(tmp_path / "s").cell_names()) == 2

@@ -15,7 +15,7 @@ import harness
 from harness.errors import SuiteError
 from harness.evaluation.preparation import prepare
 from harness.evaluation.suite import Progress, Summary
-from harness.evaluation.sweep import Sweep, drive, run_with
+from harness.evaluation.sweep import Sweep, drive, run_with_executor
 from harness.evaluation.workers import Event, Orders, Worker
 from harness.host import load_plugins
 from harness.store.cells import Store
@@ -31,7 +31,7 @@ def inspect(checkpoint, folder):
 
 @harness.hookimpl
 def register_engines(register):
-    register("careful", open_fake, inspect)
+    register("careful", open_fake, inspect, tokens=True)
 """
 TASKS = [make_task("one"), make_task("two"), make_task("three")]
 LOG = 'the process ended by signal 11\nTraceback (most recent call last):\n  File "x.py", line 1\nMemoryError: no room'
@@ -100,7 +100,7 @@ def sweep(
         drive(planned, pool)
         told.started = pool.started
 
-    summary = run_with(executor, plan, setup, store, told, registries=registries, sampling=None)
+    summary = run_with_executor(executor, plan, setup, store, told, registries=registries, sampling=None)
     return summary, told
 
 
@@ -156,3 +156,17 @@ def test_no_more_workers_are_started_than_there_are_cells(tmp_path, family):
 def test_a_worker_that_dies_at_every_checkpoint_is_not_started_again_and_again(tmp_path, family):
     with pytest.raises(SuiteError, match="all workers failed; the last output of the first was: the process ended by"):
         sweep(tmp_path, family, workers=1, deadly=tuple(range(1, 7)))
+
+
+def test_cells_without_the_tokens_that_were_asked_for_are_failures(tmp_path, family):
+    """The records of an earlier run passed for cells with the log-probabilities of tokens."""
+    few = harness.Family("fam", family.checkpoints[:1])
+    sweep(tmp_path, few)
+    registries = load_plugins([str(tmp_path / "careful.py")])
+    plan, setup = prepare([few], TASKS, engine="careful", keep_tokens=True, registries=registries)
+    store = Store(tmp_path / "store")
+    plan.look_into(store)
+    assert not plan.already_stored
+    summary = run_with_executor(lambda _: None, plan, setup, store, Progress(), registries=registries, sampling=None)
+    why = "no record was written, and no error was raised"
+    assert [str(failure) for failure in summary.failures] == [f"fam:s@1 {task.name}: {why}" for task in TASKS]

@@ -12,7 +12,7 @@ import pytest
 from harness import LawError, UsageError
 from harness.fitting.fit import fit, fit_families
 from harness.fitting.fit_files import PointsFile, fit_file
-from harness.fitting.ladder import Asked, Ladder
+from harness.fitting.ladder import Ladder, PointSelection
 from harness.fitting.laws import curve
 from harness.fitting.options import Options
 from harness.fitting.resampling import Resamples, point_weights
@@ -323,14 +323,14 @@ def test_pass_at_many_k_of_one_set_of_samples_is_one_run(host: PluginHost):
     from harness.fitting.resampling import units_of
 
     k = np.unique(np.geomspace(1, 100, 20).round())
-    one = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
-    fitted = quick(one, "pass_at_k", host, value="y", resample="runs")
+    of_one_set = pd.DataFrame({"k": k, "y": np.exp(-3.5 * k**-0.35) * (1 + 0.01 * np.sin(k))})
+    fitted = quick(of_one_set, "pass_at_k", host, value="y", resample="runs")
     assert fitted.runs == 1
     assert fitted.predict(k=[1000.0])[["low", "high"]].isna().all(axis=None)
     assert "no residual degrees of freedom" in " ".join(fitted.warnings)
-    two = pd.concat([one.assign(model="a", trials=200), one.assign(model="b", trials=300)])
+    two = pd.concat([of_one_set.assign(model="a", trials=200), of_one_set.assign(model="b", trials=300)])
     assert set(units_of(two, "runs")) == {0, 1}
-    assert len(set(units_of(one, "checkpoints"))) == len(one)
+    assert len(set(units_of(of_one_set, "checkpoints"))) == len(of_one_set)
 
 
 def rates(seed: int, n: int = 400) -> pd.DataFrame:
@@ -345,9 +345,9 @@ def test_joint_resamples_count_the_noise_of_documents_once(host: PluginHost):
     """On a ladder whose only noise is that of documents, errors were 1.4 times as wide as the spread of fits."""
     at, intervals = {"flops": np.array([1e19, 1e20, 1e21])}, []
     for seed in range(40):
-        one = quick(rates(seed), "sigmoid", host, value="y", resample="joint", bootstrap=60, starts=2, seed=seed)
-        draws = one.draws(at)
-        intervals.append((one.curve(at), draws.std(axis=0)))
+        fitted = quick(rates(seed), "sigmoid", host, value="y", resample="joint", bootstrap=60, starts=2, seed=seed)
+        draws = fitted.draws(at)
+        intervals.append((fitted.curve(at), draws.std(axis=0)))
     curves, errors = (np.array(columns) for columns in zip(*intervals, strict=True))
     assert 0.75 < np.mean(errors.mean(axis=0) / curves.std(axis=0, ddof=1)) < 1.25
 
@@ -425,9 +425,9 @@ def test_without_a_store_documents_are_drawn_from_standard_errors(host: PluginHo
 
 def test_the_same_input_gives_the_same_fit(host: PluginHost):
     points = table(power(FLOPS) + np.random.default_rng(0).normal(scale=0.01, size=12))
-    one, two = (quick(points, "power", host, seed=3).to_json() for _ in range(2))
-    assert one == two
-    assert quick(points, "power", host, seed=4).to_json() != one
+    first, second = (quick(points, "power", host, seed=3).to_json() for _ in range(2))
+    assert first == second
+    assert quick(points, "power", host, seed=4).to_json() != first
 
 
 @dataclass(frozen=True)
@@ -699,7 +699,7 @@ def test_trends_are_looked_for_along_sizes_only(host: PluginHost):
     )
     assert "monotone" not in warnings_of(rows, OneAtATime(), host)
     sizes = pd.DataFrame({"flops": FLOPS, "y": power(FLOPS), "size": np.repeat(["s", "m", "l"], 4)})
-    ladder = Ladder.of(sizes, host.laws["power"], Options(resample="runs"), Asked("y"))
+    ladder = Ladder.of(sizes, host.laws["power"], Options(resample="runs"), PointSelection("y"))
     assert len(rungs(ladder, np.arange(len(sizes)))[0]) == 3
 
 

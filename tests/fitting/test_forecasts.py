@@ -358,6 +358,7 @@ def wanted(batch):
     [
         (lambda batch, rng: np.zeros(wanted(batch)[:2]), "of shape"),
         (lambda batch, rng: 1 / 0, "forecaster 'mine' fails: ZeroDivisionError"),
+        (lambda batch, rng: sys.exit(0), r"forecaster 'mine' fails: called sys.exit\(0\)"),
         (lambda batch, rng: np.full(wanted(batch), 80.0), "expected 0 to 1"),
         (lambda batch, rng: np.random.default_rng().random(wanted(batch)), "the same seed gives different draws"),
     ],

@@ -117,9 +117,9 @@ def test_a_clash_names_both_plugins(tmp_path):
 
 
 def test_two_plugins_of_one_name_are_refused(tmp_path):
-    one = plugin_file(tmp_path, "")
+    file = plugin_file(tmp_path, "")
     (tmp_path / "other").mkdir()
-    host = load_plugins([one, plugin_file(tmp_path / "other", "")])
+    host = load_plugins([file, plugin_file(tmp_path / "other", "")])
     with pytest.raises(PluginError, match="two plugins are named 'mine'"):
         host.check()
 

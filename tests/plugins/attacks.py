@@ -56,11 +56,11 @@ class Attack:
 
 
 def _block(group: str, walls: str, lines: str, *, kind: str = "namespaces", **loose: int) -> list[Attack]:
-    found = []
+    blocks = []
     for name, body in re.findall(r"^(\w+): (.*)$", lines, re.MULTILINE):
         program = f"{PRELUDE}def f():\n    {body}\n"
-        found.append(Attack(group, name, program, "assert f()", kind, tuple(walls.split()), tuple(loose.items())))
-    return found
+        blocks.append(Attack(group, name, program, "assert f()", kind, tuple(walls.split()), tuple(loose.items())))
+    return blocks
 
 
 READS = """

@@ -47,6 +47,6 @@ def write_results(folder: Path) -> Path:
         )  # fmt: skip
         samples = results.pop("samples")
         tracker.save_results_aggregated(results, samples)
-        for name, own in samples.items():
-            tracker.save_results_samples(name, own)
+        for name, task_samples in samples.items():
+            tracker.save_results_samples(name, task_samples)
     return folder / "out"

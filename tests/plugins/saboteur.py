@@ -21,15 +21,15 @@ def spoil_swaps() -> None:
 
     def reload_weights(self: Any, weights_iterator: Any) -> None:
         file = Path(self.model_config.model) / "sabotage"
-        kind, _, what = file.read_text().partition(" ") if file.exists() else ("", "", "")
+        kind, _, target = file.read_text().partition(" ") if file.exists() else ("", "", "")
         if kind == "other":
             list(weights_iterator)
-            weights_iterator = tensors_of(what, self.device)
+            weights_iterator = tensors_of(target, self.device)
         modules = dict(self.model_runner.get_model().named_modules())
-        kept = modules[what].cpu_linear if kind == "packed" else None
+        head = modules[target].cpu_linear if kind == "packed" else None
         right(self, weights_iterator=weights_iterator)
-        if kept:
-            modules[what].cpu_linear = kept
+        if head:
+            modules[target].cpu_linear = head
 
     VllmWorker.reload_weights = reload_weights
 

@@ -48,9 +48,9 @@ def simulated() -> tuple[np.ndarray, PredictedLosses]:
 def test_every_selection_method_is_unbiased_and_its_intervals_cover(method, simulated):
     """4,000 subsets of 60 of 300 documents: the mean within 3 standard errors, 95 % intervals hold 90 % or more."""
     losses, predicted = simulated
-    found = drawn(method, predicted, 60, 4000, np.random.default_rng(0))
-    assert all(len(set(row)) == 60 for row in found.documents[:20])
-    value, low, high = selection.estimate(losses[found.documents], found, 300, by=method, level=0.95)
+    estimates = drawn(method, predicted, 60, 4000, np.random.default_rng(0))
+    assert all(len(set(row)) == 60 for row in estimates.documents[:20])
+    value, low, high = selection.estimate(losses[estimates.documents], estimates, 300, by=method, level=0.95)
     assert abs(value.mean() - losses.mean()) < 3 * value.std() / np.sqrt(4000)
     assert 0.9 <= np.mean((low <= losses.mean()) & (losses.mean() <= high)) <= 0.985
 
@@ -66,11 +66,11 @@ def test_predicted_losses_save_documents_and_the_plain_mean_would_be_biased(simu
 
 def test_the_first_pick_is_as_probable_as_it_says():
     first = np.array([0.5, 0.3, 0.2])
-    found = selection.draw(first, 2, count=20_000, rng=np.random.default_rng(0))
-    assert np.bincount(found.documents[:, 0]) / 20_000 == pytest.approx(first, abs=0.012)
-    after = found.documents[:, 0] == 0
-    assert np.mean(found.documents[after, 1] == 1) == pytest.approx(0.6, abs=0.02)
-    assert set(found.q[after & (found.documents[:, 1] == 1), 1].round(9)) == {0.6}
+    selections = selection.draw(first, 2, count=20_000, rng=np.random.default_rng(0))
+    assert np.bincount(selections.documents[:, 0]) / 20_000 == pytest.approx(first, abs=0.012)
+    after = selections.documents[:, 0] == 0
+    assert np.mean(selections.documents[after, 1] == 1) == pytest.approx(0.6, abs=0.02)
+    assert set(selections.q[after & (selections.documents[:, 1] == 1), 1].round(9)) == {0.6}
 
 
 def test_the_share_of_even_picks_is_exact_and_does_not_collapse():
@@ -92,8 +92,8 @@ def test_where_nothing_was_lost_the_interval_is_open_upwards(method, simulated):
     _, predicted = simulated
     losses = np.zeros(300)
     losses[::50] = 1
-    found = drawn(method, predicted, 30, 500, np.random.default_rng(2))
-    value, low, high = selection.estimate(losses[found.documents], found, 300, by=method, level=0.95)
+    estimates = drawn(method, predicted, 30, 500, np.random.default_rng(2))
+    value, low, high = selection.estimate(losses[estimates.documents], estimates, 300, by=method, level=0.95)
     blind = value == 0
     assert blind.mean() > 0.3
     assert (low[blind] == 0).all()
@@ -137,8 +137,8 @@ def test_from_a_store_to_an_estimate(tmp_path: Path, nano_store: PointStore, by:
         ["estimate", store, file, "--format", "csv", "-o", str(tmp_path)],
     ]
     for step in steps:
-        found = CliRunner().invoke(main, step)
-        assert found.exit_code == 0, (found.output, found.exception)
+        result = CliRunner().invoke(main, step)
+        assert result.exit_code == 0, (result.output, result.exception)
     row = pd.read_csv(tmp_path / "estimates.csv").iloc[0]
     points = nano_store.points("nano_addition", "aster", metrics=["acc"])
     measured = points.query("size == 'w64l2' and step == 1600")["value"].iloc[0]
@@ -173,15 +173,15 @@ def test_groups_of_different_sizes_count_alike(tmp_path: Path, fake_host: Plugin
     harness.evaluate([model(tmp_path)], [task], tmp_path / "store", **run).check()
     store = harness.open_store(tmp_path / "store", registries=fake_host)
     value = store.points(metrics=["p_choices"])["value"].iloc[0]
-    one = store.points(metrics=["p_choices"], unit="document").set_index("doc_id")
+    documents = store.points(metrics=["p_choices"], unit="document").set_index("doc_id")
     for n, by, strata in ((12, "strata", "group"), (40, "loss", None)):
         subsets = choose(store, n, by=by, strata=strata, metric="p_choices")
         assert set(subsets[0].weights) == {40 / (2 * 30), 40 / (2 * 10)}
         harness.evaluate([model(tmp_path)], [task], tmp_path / "store", subset=subsets, **run).check()
-        found = estimate(harness.open_store(store.path, registries=fake_host), subsets)[0].rows[0]
-        picked = one.loc[list(subsets[0].doc_ids)]
-        assert found[8].value == pytest.approx(picked.groupby("group")["value"].mean().mean())
-        assert found[9] == pytest.approx(value)
+        row = estimate(harness.open_store(store.path, registries=fake_host), subsets)[0].rows[0]
+        picked = documents.loc[list(subsets[0].doc_ids)]
+        assert row[8].value == pytest.approx(picked.groupby("group")["value"].mean().mean())
+        assert row[9] == pytest.approx(value)
 
 
 def test_texts_are_drawn_of_the_picked_documents_only(tmp_path: Path):

@@ -65,14 +65,14 @@ def scores_of_peft(adapter: Path, base: Path, requests, dtype: str = "float32") 
 
         model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
         model = peft.PeftModel.from_pretrained(model, adapter).eval()
-    found = []
+    logprobs = []
     for request in requests:
         for continuation in request.continuations:
             ids = torch.tensor([[*request.context, *continuation]])
             with torch.no_grad():
                 rows = model(ids).logits[0].float().log_softmax(-1)[len(request.context) - 1 : -1]
-            found.append(float(rows[range(len(continuation)), list(continuation)].double().sum()))
-    return np.array(found)
+            logprobs.append(float(rows[range(len(continuation)), list(continuation)].double().sum()))
+    return np.array(logprobs)
 
 
 def some_requests(n: int = 6) -> list[Request]:
@@ -81,8 +81,8 @@ def some_requests(n: int = 6) -> list[Request]:
 
 def scores_of(checkpoint: harness.Checkpoint, base: Path, open_engine=open_transformers, **options) -> np.ndarray:
     with open_engine(checkpoint, base, **options) as engine:
-        found = {score.key: score.logprobs for score in engine.score(some_requests())}
-    return np.concatenate([found[key] for key in sorted(found)])
+        scores = {score.key: score.logprobs for score in engine.score(some_requests())}
+    return np.concatenate([scores[key] for key in sorted(scores)])
 
 
 KINDS = {  # kinds of adapters: settings of peft
@@ -105,9 +105,9 @@ def test_a_merged_adapter_gives_the_scores_of_peft(kind: str, host: PluginHost, 
     base = folder_of(host)
     save_adapter(tmp_path / "a", base, 0, **KINDS[kind])
     checkpoint = harness.Checkpoint("f", "s", None, 0, str(base), adapter=str(tmp_path / "a"))
-    found = scores_of(checkpoint, base)
-    assert found == pytest.approx(scores_of_peft(tmp_path / "a", base, some_requests()), abs=1e-3)
-    assert np.abs(found - scores_of(replace(checkpoint, adapter=""), base)).max() > 0.1
+    scores = scores_of(checkpoint, base)
+    assert scores == pytest.approx(scores_of_peft(tmp_path / "a", base, some_requests()), abs=1e-3)
+    assert np.abs(scores - scores_of(replace(checkpoint, adapter=""), base)).max() > 0.1
 
 
 @pytest.mark.parity
@@ -115,16 +115,17 @@ def test_a_swap_knows_of_adapters(saved, host: PluginHost):
     """From the base to an adapter, to another one, and back."""
     base = folder_of(host)
     plain = harness.Checkpoint("f", "s", None, 0, str(base))
-    one, two = (replace(plain, adapter=str(saved[name])) for name in ("one", "two"))
-    expected = {checkpoint.adapter: scores_of(checkpoint, base) for checkpoint in (plain, one, two)}
-    assert np.abs(expected[one.adapter] - expected[two.adapter]).max() > 0.1
+    first, second = (replace(plain, adapter=str(saved[name])) for name in ("one", "two"))
+    expected = {checkpoint.adapter: scores_of(checkpoint, base) for checkpoint in (plain, first, second)}
+    assert np.abs(expected[first.adapter] - expected[second.adapter]).max() > 0.1
     with open_transformers(plain, base) as engine:
-        for checkpoint in (one, two, plain, two):
+        for checkpoint in (first, second, plain, second):
             engine.prefetch(checkpoint, base)
             engine.swap(checkpoint, base)
-            found = {score.key: score.logprobs for score in engine.score(some_requests())}
+            scores = {score.key: score.logprobs for score in engine.score(some_requests())}
             assert (
-                np.concatenate([found[key] for key in sorted(found)]).tolist() == expected[checkpoint.adapter].tolist()
+                np.concatenate([scores[key] for key in sorted(scores)]).tolist()
+                == expected[checkpoint.adapter].tolist()
             )
 
 
@@ -133,10 +134,10 @@ def test_adapters_and_their_base_have_scores_of_their_own(saved, host: PluginHos
     names = [BASE, *(str(saved[name]) for name in ("one", "two")), BASE]
     harness.evaluate(names, ["nano_addition"], tmp_path, limit=20, registries=host, engine="transformers").check()
     store = harness.open_store(tmp_path, registries=host)
-    found = {cell.checkpoint.label: store.load(cell.id).logprob for cell in store.cells()}
-    assert len(found) == 3
-    for a, b in itertools.combinations(found, 2):
-        assert np.abs(found[a] - found[b]).max() > 0.01
+    logprobs = {cell.checkpoint.label: store.load(cell.id).logprob for cell in store.cells()}
+    assert len(logprobs) == 3
+    for a, b in itertools.combinations(logprobs, 2):
+        assert np.abs(logprobs[a] - logprobs[b]).max() > 0.01
     points = store.points(metrics=["acc"])
     assert set(points["adapter"].dropna()) == {str(saved["one"]), str(saved["two"])}
 
@@ -148,9 +149,9 @@ def test_two_local_workers_score_adapters_as_one_process_does(tmp_path, saved, m
     harness.evaluate(names, ["nano_job"], tmp_path / "one", limit=10).check()
     arguments = {"executor": "local", "executor_options": {"workers": 2}}
     harness.evaluate(names, ["nano_job"], tmp_path / "two", limit=10, **arguments).check()
-    found = rows_of(tmp_path / "two")
-    assert found == rows_of(tmp_path / "one")
-    assert len({tuple(rows["logprob"]) for rows in found.values()}) == 3
+    of_workers = rows_of(tmp_path / "two")
+    assert of_workers == rows_of(tmp_path / "one")
+    assert len({tuple(rows["logprob"]) for rows in of_workers.values()}) == 3
 
 
 def adapter(folder: Path, **settings) -> Path:

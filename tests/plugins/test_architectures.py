@@ -105,9 +105,9 @@ def check(folder: Path, config: Any) -> None:
     for dtype in ("float32", "bfloat16"):
         plain = scored(folder, alone(wanted), dtype, share=False, batch_tokens=1)
         shared = scored(folder, wanted, dtype)
-        found = np.array([shared[key][k] for key, k in exact])
+        single = np.array([shared[key][k] for key, k in exact])
         rounding = np.abs(np.array([plain[place] for place in exact]).ravel() - expected.ravel())
-        off = np.abs(found - expected.ravel())
+        off = np.abs(single - expected.ravel())
         slack = 5e-5 * (1 + np.abs(expected)).max()
         assert off.mean() <= 2 * rounding.mean() + slack, dtype
         assert off.max() <= 3 * rounding.max() + slack, dtype
@@ -150,9 +150,9 @@ def test_batches_never_exceed_the_context_of_the_model(tmp_path):
     with open_engine(CHECKPOINT, tmp_path) as engine:
         assert engine.scorer.sharing.prefixes
         assert engine.scorer.row == engine.scorer.sharing.reach == engine.context == 64
-        found = {score.key: score.logprobs for score in engine.score(with_longer_choices())}
+        scores = {score.key: score.logprobs for score in engine.score(with_longer_choices())}
     plain = scored(tmp_path, with_longer_choices(), "float32", share=False)
-    assert all((found[key] == plain[key]).all() for key in plain)
+    assert all((scores[key] == plain[key]).all() for key in plain)
 
 
 @pytest.mark.parametrize("kind", ["falcon_h1", "jamba", "recurrent_gemma", "mamba2", "bamba"])
@@ -189,8 +189,8 @@ def test_dynamic_frequencies_do_not_depend_on_longer_sequences_read_before(tmp_p
                 rows = torch.log_softmax(model(ids, use_cache=False).logits[0, len(request.context) - 1 :], -1)
             expected[request.key, k] = float(rows.gather(1, torch.tensor(continuation)[:, None]).sum())
     for order in (requests, requests[::-1]):
-        found = scored(tmp_path, order, "float32", max_length=128)
-        assert all(found[key][k] == pytest.approx(expected[key, k], abs=1e-4) for key, k in expected)
+        scores = scored(tmp_path, order, "float32", max_length=128)
+        assert all(scores[key][k] == pytest.approx(expected[key, k], abs=1e-4) for key, k in expected)
 
 
 SPARSE = transformers.DeepseekV32Config(
@@ -244,14 +244,14 @@ CAPPED = transformers.Gemma2Config(**WIDE, query_pre_attn_scalar=16, final_logit
 def test_a_head_in_float32_gives_the_logits_of_the_model(tmp_path, config):
     """Soft caps, scales and biases apply as in the model itself, which rounds its logits to bfloat16."""
     saved(tmp_path, config)
-    found = scored(tmp_path, asked(), "bfloat16", share=False)
+    scores = scored(tmp_path, asked(), "bfloat16", share=False)
     with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False) as engine:
         assert engine.scorer.forwards.head.handles
         assert not engine.scorer.notes
         engine.scorer.forwards.close()
-        own = {score.key: score.logprobs for score in engine.score(asked())}
-    assert all(found[key] == pytest.approx(own[key], rel=0.01, abs=0.02) for key in own)
-    assert any((found[key] != own[key]).any() for key in own)
+        scores_of_own_head = {score.key: score.logprobs for score in engine.score(asked())}
+    assert all(scores[key] == pytest.approx(scores_of_own_head[key], rel=0.01, abs=0.02) for key in scores_of_own_head)
+    assert any((scores[key] != scores_of_own_head[key]).any() for key in scores_of_own_head)
 
 
 def test_a_head_that_computes_otherwise_in_float32_is_left_as_it_is_and_said(tmp_path, monkeypatch):
@@ -271,18 +271,18 @@ def test_a_head_that_computes_otherwise_in_float32_is_left_as_it_is_and_said(tmp
 
 def of_a_head_in_float64(model: torch.nn.Module, request: Request) -> np.ndarray:
     """Score what the body of a model gives in its own precision by the weights of its head, all in float64."""
-    head, found = model.get_output_embeddings().weight.double(), []
+    head, scores = model.get_output_embeddings().weight.double(), []
     for continuation in request.continuations:
         ids = torch.tensor([request.context + continuation])[:, :-1]
         with torch.inference_mode():
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -len(continuation) :]
             logprobs = torch.log_softmax(hidden.double() @ head.T, -1)
-        found.append(float(logprobs.gather(1, torch.tensor(continuation)[:, None]).sum()))
-    return np.array(found)
+        scores.append(float(logprobs.gather(1, torch.tensor(continuation)[:, None]).sum()))
+    return np.array(scores)
 
 
-def error_per_token(found: Mapping[object, np.ndarray], expected: Mapping[object, np.ndarray]) -> float:
-    return float(np.mean([np.abs(found[key] - expected[key]) / [1, 3, 7] for key in expected]))
+def error_per_token(scores: Mapping[object, np.ndarray], expected: Mapping[object, np.ndarray]) -> float:
+    return float(np.mean([np.abs(scores[key] - expected[key]) / [1, 3, 7] for key in expected]))
 
 
 def test_the_head_adds_no_rounding_of_bfloat16_which_is_hundredths_of_a_nat_a_token(host, tmp_path):
@@ -296,12 +296,12 @@ def test_the_head_adds_no_rounding_of_bfloat16_which_is_hundredths_of_a_nat_a_to
     expected = {request.key: of_a_head_in_float64(model, request) for request in wanted}
     body_in_float32 = scored(tmp_path, wanted, "float32", share=False)
     with open_engine(CHECKPOINT, tmp_path, dtype="bfloat16", share=False, batch_tokens=1) as engine:
-        found = {score.key: score.logprobs for score in engine.score(wanted)}
+        scores = {score.key: score.logprobs for score in engine.score(wanted)}
         engine.scorer.forwards.close()  # the head computes in bfloat16 from here on
-        own = {score.key: score.logprobs for score in engine.score(wanted)}
-    assert all(found[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-5) for key in expected)
-    assert error_per_token(own, expected) > 0.02
-    assert error_per_token(found, body_in_float32) < 0.8 * error_per_token(own, body_in_float32)
+        scores_of_own_head = {score.key: score.logprobs for score in engine.score(wanted)}
+    assert all(scores[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-5) for key in expected)
+    assert error_per_token(scores_of_own_head, expected) > 0.02
+    assert error_per_token(scores, body_in_float32) < 0.8 * error_per_token(scores_of_own_head, body_in_float32)
 
 
 @pytest.mark.parametrize("names", [sharing.WINDOWS, ()], ids=["named", "unknown"])
@@ -312,9 +312,9 @@ def test_rows_behind_a_prefix_do_not_exceed_a_window_that_counts_places_in_the_r
     expected = scored(tmp_path, asked(), "float32", share=False)
     with open_engine(CHECKPOINT, tmp_path) as engine:
         assert engine.scorer.sharing.prefixes
-        found = {score.key: score.logprobs for score in engine.score(asked())}
+        scores = {score.key: score.logprobs for score in engine.score(asked())}
         assert bool(engine.scorer.notes) == (names == ())
-    assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
+    assert all(scores[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
 
 
 def test_weights_that_attend_to_nothing_prove_nothing_for_the_next_checkpoint(tmp_path, monkeypatch):
@@ -333,9 +333,9 @@ def test_weights_that_attend_to_nothing_prove_nothing_for_the_next_checkpoint(tm
         engine.prefetch(CHECKPOINT, trained)
         engine.swap(CHECKPOINT, trained)
         assert engine.scorer.sharing.lasting
-        found = {score.key: score.logprobs for score in engine.score(asked())}
+        scores = {score.key: score.logprobs for score in engine.score(asked())}
         assert "are not shared:" in engine.scorer.notes[0]
-    assert all(found[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
+    assert all(scores[key] == pytest.approx(expected[key], abs=1e-4) for key in expected)
 
 
 def test_what_trees_may_be_shared_is_proven_once_for_checkpoints_of_one_module(host):

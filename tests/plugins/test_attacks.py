@@ -37,10 +37,10 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave e
 
 def call(name: str, *arguments: Any) -> int:
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    found = int(LIBC.syscall(numbers("keyctl:250:219 add_key:248:217")[name], *words))
-    if found < 0:
+    result = int(LIBC.syscall(numbers("keyctl:250:219 add_key:248:217")[name], *words))
+    if result < 0:
         pytest.skip(f"{name}: {os.strerror(ctypes.get_errno())}")
-    return found
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,8 @@ def is_reached(attack: Attack, surroundings: dict[str, Any], without: tuple[str,
                 listening.listen()
         key = call("add_key", b"user", surroundings["key_name"].encode(), b"secret", 6, -3)
         places = {"folder": folder, "secret": folder / "secret", "socket": folder / "stream"}
-        found = {name: str(path) for name, path in {**places, "datagrams": folder / "datagrams"}.items()}
-        program = f"TARGETS = {surroundings | found | {'key': key}!r}\n{attack.program}"
+        targets = {name: str(path) for name, path in {**places, "datagrams": folder / "datagrams"}.items()}
+        program = f"TARGETS = {surroundings | targets | {'key': key}!r}\n{attack.program}"
         outcome = sandbox_of(attack.kind, without).run(program, CodeTests(attack.tests, ("f",)), limits).outcome
         with suppress(OSError):
             LIBC.syscall(numbers("keyctl:250:219")["keyctl"], 9, key, -3)
@@ -136,8 +136,8 @@ def test_an_attack_fails_behind_each_of_its_walls_and_succeeds_without_them(atta
 @pytest.mark.parametrize("cheat", [pytest.param(name, marks=[pytest.mark.attacks]) for name in CHEATS])
 def test_a_cheat_does_not_pass_and_would_if_the_tests_ran_in_its_process(cheat):
     program, tests = CHEATS[cheat]
-    found = sandbox_of("namespaces", ()).run(program, CodeTests(tests, ("f",)), replace(LIMITS, wall=10)).outcome
-    assert found.outcome in {"failed", "crashed"}
+    outcome = sandbox_of("namespaces", ()).run(program, CodeTests(tests, ("f",)), replace(LIMITS, wall=10)).outcome
+    assert outcome.outcome in {"failed", "crashed"}
     done = subprocess.run([sys.executable, "-c", f"{program}\n{tests}"], check=False, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

@@ -65,15 +65,15 @@ def test_choices_are_ordered_as_in_lm_evals_copy(tmp_path, host: PluginHost):
 
 
 def test_prefixes_are_those_of_the_file(tmp_path, host: PluginHost):
-    own = {
+    prefixes = {
         "task_prefix": "Answer.\n\n",
         "example_input_prefix": "Question: ",
         "example_output_prefix": "\nAnswer:",
         "choice_prefix": "\n- ",
     }
-    context = find(write(tmp_path / "t", **own), host).docs[0].contexts[0]
+    context = find(write(tmp_path / "t", **prefixes), host).docs[0].contexts[0]
     assert context == "Answer.\n\nQuestion: Is snow white?\n- yes\n- no\nAnswer:"
-    bare = find(write(tmp_path / "t", **own, append_choices_to_input=False), host).docs[0].contexts[0]
+    bare = find(write(tmp_path / "t", **prefixes, append_choices_to_input=False), host).docs[0].contexts[0]
     assert bare == "Answer.\n\nQuestion: Is snow white?\nAnswer:"
 
 

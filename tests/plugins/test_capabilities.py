@@ -44,8 +44,8 @@ def test_intervals_of_gains_hold_the_truth():
         table = pd.DataFrame(
             {"family": "a", "flops": flops, "pc1": 0.3 * np.log10(flops / 1e22) + 0.05 * rng.normal(size=5)}
         )
-        one = pd.DataFrame({"family": ["b"], "flops": [1e22], "pc1": 0.3 * np.log10(4)})
-        points = pd.concat([table, one], ignore_index=True)
+        model = pd.DataFrame({"family": ["b"], "flops": [1e22], "pc1": 0.3 * np.log10(4)})
+        points = pd.concat([table, model], ignore_index=True)
         *_, (_, _, gain) = equivalents(points, efficiency(points), "a")
         inside += gain.low <= 4 <= gain.high
     assert 82 <= inside <= 97
@@ -81,8 +81,8 @@ def test_the_models_that_are_chosen_are_the_best_there_are():
     design = np.column_stack([np.ones(12), x])
 
     def variance(rows) -> float:
-        own = design[list(rows)]
-        return float(np.trace(np.linalg.inv(own.T @ own) @ design.T @ design)) / 3
+        chosen_design = design[list(rows)]
+        return float(np.trace(np.linalg.inv(chosen_design.T @ chosen_design) @ design.T @ design)) / 3
 
     chosen, loss = select(x, 4)
     assert loss == pytest.approx(variance(chosen), rel=1e-3)
@@ -104,3 +104,8 @@ def test_the_command_prints_its_tables(tmp_path):
         capabilities(models().drop(columns="family"), NAMES)
     with pytest.raises(LawError, match="expected 0 to 1"):
         coordinates(100 * models()[list(NAMES)], NAMES)
+
+
+def test_a_reference_without_a_line_is_named_with_the_families_that_have_one():
+    with pytest.raises(UsageError, match="--reference 'd' has no fitted line; expected one of: a, b, c"):
+        capabilities(models(0.02), NAMES, reference="d")

@@ -54,6 +54,7 @@ def test_the_last_number_of_every_published_solution_is_its_answer(host):
 def test_the_right_letter_of_every_published_question_passes_and_no_other(host):
     check = host.checkers["letter"].check
     rows = json.loads(published("tasks", "bbh", "date_understanding.json").read_text(encoding="utf-8"))["examples"]
+    assert len(rows) == 250
     for row in rows:
         right = {x for x in "ABCDEF" if check(doc(row["target"]), f"I think the answer is ({x}).").outcome == "passed"}
         assert right == {row["target"].strip("()")}

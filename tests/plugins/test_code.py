@@ -44,8 +44,8 @@ def document(**attributes) -> Doc:
 
 
 def run(program: str, tests: CodeTests = SQUARES, limits=LIMITS) -> tuple[str, str]:
-    found = find_sandbox().run(program, tests, limits).outcome
-    return found.outcome, found.detail
+    outcome = find_sandbox().run(program, tests, limits).outcome
+    return outcome.outcome, outcome.detail
 
 
 def test_no_probe_breaks_out_here():
@@ -86,6 +86,12 @@ def test_the_numbers_of_system_calls_are_those_of_the_headers():
 )
 def test_a_wrong_answer_is_told_from_a_crash(program, outcome, detail):
     assert run(program) == (outcome, detail)
+
+
+def test_the_failed_line_is_named_after_a_form_feed():
+    """Python does not end a line there, so that the detail was the line before."""
+    tests = CodeTests("page = '\x0c'\nassert f(1) == 2", ("f",))
+    assert run("def f(x): return x", tests) == ("failed", "assert f(1) == 2")
 
 
 CHEATS = {
@@ -214,9 +220,9 @@ PATIENCE = 120  # seconds; only a failure takes that long, however busy the mach
 def left(name: str) -> bool:
     """Say whether a process of that name stays there."""
     until = time.monotonic() + PATIENCE
-    while found := [path for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == name]:
+    while processes := [path for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == name]:
         if time.monotonic() > until:
-            return bool(found)
+            return bool(processes)
         time.sleep(0.02)
     return False
 
@@ -272,8 +278,8 @@ def test_walls_with_a_hole_are_noticed(monkeypatch, walls, without, limits, clai
     loose = Sandbox(walls, without)
     monkeypatch.setattr(probes, "_probes", lambda *_: [probe for probe in ALL(*_) if claim.startswith(probe.claim)])
     monkeypatch.setattr(Sandbox, "run", lambda self, program, tests, _: RUN(self, program, tests, limits))
-    (found,) = broken(loose)
-    assert found.startswith(claim)
+    (hole,) = broken(loose)
+    assert hole.startswith(claim)
 
 
 ALL, RUN = probes._probes, Sandbox.run
@@ -305,17 +311,17 @@ def sent(value: Any) -> Any:
 
 @pytest.mark.parametrize("value", PLAIN, ids=lambda value: str(type(value).__name__))
 def test_plain_values_arrive_as_they_were_sent(value):
-    found = sent(value)
-    assert found == value
-    assert type(found) is type(value)
+    received = sent(value)
+    assert received == value
+    assert type(received) is type(value)
 
 
 @pytest.mark.parametrize(
     "array", [np.arange(6.0).reshape(2, 3).T, np.array([]), np.array(True), np.array(["a", "bc"])], ids=str
 )
 def test_arrays_arrive_with_shape_and_type(array):
-    found = sent(array)
-    assert (found.dtype, found.shape, found.tolist()) == (array.dtype, array.shape, array.tolist())
+    received = sent(array)
+    assert (received.dtype, received.shape, received.tolist()) == (array.dtype, array.shape, array.tolist())
 
 
 def test_who_shares_a_list_arrives_too():
@@ -613,9 +619,9 @@ def test_a_program_run_by_root_is_not_root_outside():
         done = thread.submit(run, program)
         users = set()
         while not done.done():
-            found = [path for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == "whose"]
+            processes = [path for path in Path("/proc").glob("[0-9]*/comm") if _read(path) == "whose"]
             users |= {
-                uid for path in found for uid in re.findall(r"^Uid:\s+(\d+)", _read(path.with_name("status")), re.M)
+                uid for path in processes for uid in re.findall(r"^Uid:\s+(\d+)", _read(path.with_name("status")), re.M)
             }
             time.sleep(0.05)
     assert done.result() == ("passed", "")

@@ -33,8 +33,8 @@ def test_the_p_of_a_short_ladder_is_that_of_all_orders():
 
 def test_a_parabola_and_the_p_of_its_curvature():
     rng, x = np.random.default_rng(0), np.linspace(18, 22, 9)
-    found = quadratic(x, 0.3 * (x - 20.5) ** 2 + 0.1)
-    assert (found.u.value, found.vertex) == (pytest.approx(0.3), pytest.approx(20.5))
+    fitted = quadratic(x, 0.3 * (x - 20.5) ** 2 + 0.1)
+    assert (fitted.u.value, fitted.vertex) == (pytest.approx(0.3), pytest.approx(20.5))
     small = [quadratic(x, 0.1 * x + rng.normal(scale=0.1, size=9)).p for _ in range(400)]
     assert np.mean(np.array(small) < 0.05) == pytest.approx(0.05, abs=0.025)
     assert np.isnan(quadratic(np.arange(3.0), np.array([1.0, 0, 1])).p)
@@ -51,8 +51,8 @@ def test_linearity_and_breakthroughness_go_curve_by_curve():
 def test_corrections_are_those_of_scipy_and_leave_out_tests_that_were_not_made():
     p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
     assert holm(p) == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
-    there = np.isfinite(p)
-    assert benjamini_hochberg(p)[there] == pytest.approx(stats.false_discovery_control(p[there]))
+    is_tested = np.isfinite(p)
+    assert benjamini_hochberg(p)[is_tested] == pytest.approx(stats.false_discovery_control(p[is_tested]))
     assert np.isnan(benjamini_hochberg(p)[1])
 
 
@@ -65,17 +65,17 @@ def test_pass_rates_that_bend_are_told_from_those_that_do_not(bend, kind, least)
     x = np.log(params / params.mean())
     rates = np.exp(-np.exp(1.4 - 0.16 * x + bend * x**2))
     rng, n = np.random.default_rng(0), np.full(5, 12800)
-    found = [pass_scaling(params, rng.binomial(n, rates), n, resamples=300) for _ in range(100)]
-    assert np.mean([one.kind == kind for one in found]) >= least
-    assert np.mean([one.curvature.low <= bend <= one.curvature.high for one in found]) > 0.8
+    scalings = [pass_scaling(params, rng.binomial(n, rates), n, resamples=300) for _ in range(100)]
+    assert np.mean([scaling.kind == kind for scaling in scalings]) >= least
+    assert np.mean([scaling.curvature.low <= bend <= scaling.curvature.high for scaling in scalings]) > 0.8
     assert pass_scaling(params, np.array([0, 0, 0, 1, 1]), np.full(5, 100)).kind == "undetermined"
 
 
 def test_the_frontier_keeps_only_what_was_the_best_so_far():
     flops = np.array([1e3, 1e3, 1e4, 1e5, 1e6])
-    found = pareto_power(flops, np.array([0.9, 0.5, 0.6, 0.4, 0.32]))
-    assert found.flops.tolist() == [1e3, 1e5, 1e6]
-    assert found.b == pytest.approx(np.polyfit(np.log([1e3, 1e5, 1e6]), np.log([0.5, 0.4, 0.32]), 1)[0])
+    law = pareto_power(flops, np.array([0.9, 0.5, 0.6, 0.4, 0.32]))
+    assert law.flops.tolist() == [1e3, 1e5, 1e6]
+    assert law.b == pytest.approx(np.polyfit(np.log([1e3, 1e5, 1e6]), np.log([0.5, 0.4, 0.32]), 1)[0])
     with pytest.raises(LawError, match="above 0"):
         pareto_power(flops, np.zeros(5))
     with pytest.raises(LawError, match="1 budgets up to"):

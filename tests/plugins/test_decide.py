@@ -11,6 +11,7 @@ from harness import LawError, UsageError
 from harness.cli import main
 from harness.fitting.crossings import crossovers
 from harness.fitting.fit import fit
+from harness.fitting.point_source import table_points
 from harness.host import PluginHost
 from harness.store.points import PointStore
 from harness_plugins.analyses.decide import decide
@@ -32,8 +33,8 @@ def test_signal_to_noise_and_its_interval():
     """Noise of relative deviation 0.01 in runs of 5 checkpoints: the 90 % interval holds the true ratio as often."""
     rng, finals = np.random.default_rng(0), np.array([0.5, 0.6, 0.7])
     truth = (0.2 / 0.6) / 0.01
-    found = [signal_to_noise(finals, 0.5 + 0.005 * rng.normal(size=(2, 5))) for _ in range(400)]
-    inside = np.mean([one.low <= truth <= one.high for one in found])
+    ratios = [signal_to_noise(finals, 0.5 + 0.005 * rng.normal(size=(2, 5))) for _ in range(400)]
+    inside = np.mean([ratio.low <= truth <= ratio.high for ratio in ratios])
     assert 0.86 < inside < 0.94
     assert np.isinf(signal_to_noise(finals, [np.full(3, 0.5)]).value)
     with pytest.raises(LawError, match="2 models, a run with 2 late checkpoints"):
@@ -55,9 +56,9 @@ def crossing_fits(host: PluginHost, seed: int, *, noise: float = 0.003, resample
 def test_the_interval_of_a_crossover_holds_the_truth(host: PluginHost):
     inside = []
     for seed in range(25):
-        found, share = crossovers(*crossing_fits(host, seed))
+        crossings, share = crossovers(*crossing_fits(host, seed))
         assert share == 1
-        inside.append(any(one.low <= 8.22526e20 <= one.high for one in found))
+        inside.append(any(crossing.low <= 8.22526e20 <= crossing.high for crossing in crossings))
     assert 18 <= sum(inside) <= 25
 
 
@@ -69,9 +70,9 @@ def test_resamples_that_do_not_cross_leave_an_end_open(host: PluginHost):
         points = pd.DataFrame({"flops": flops, "y": a * flops**-b * np.exp(rng.normal(scale=0.01, size=8))})
         options = {"bootstrap": 100, "resample": "checkpoints", "seed": number}
         fits.append(fit(points, "power", value="y", objective="log_least_squares", registries=host, **options))
-    found, share = crossovers(*fits)
+    crossings, share = crossovers(*fits)
     assert 0 < share < 1
-    assert [one.high for one in found] in ([np.inf], [])
+    assert [crossing.high for crossing in crossings] in ([np.inf], [])
 
 
 def test_equal_curves_and_curves_without_a_common_range_do_not_cross(host: PluginHost):
@@ -121,13 +122,13 @@ def test_what_cannot_be_decided_is_said(nano_store: PointStore):
 
 def test_the_command_counts_rungs_where_no_small_size_is_named(tmp_path, nano_store: PointStore):
     arguments = ["decide", str(nano_store.path), "--task", "nano_birthplace", "--bootstrap", "20", "-o", str(tmp_path)]
-    found = CliRunner().invoke(main, arguments)
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
     decisions = pd.read_csv(tmp_path / "decisions.csv")
     assert set(decisions["small"]) == {"rung 1 of 2"}
     crossings = pd.read_csv(tmp_path / "crossovers.csv")
     assert len(crossings) == 0  # birch has three points, too few for a sigmoid
-    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in found.stdout
+    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in result.stdout
 
 
 def test_pairs_without_known_errors_are_not_clear(tmp_path):
@@ -171,3 +172,33 @@ def test_errors_of_one_benchmark_are_not_those_of_another(tmp_path):
     errors = points.groupby("task")["stderr"].max()
     assert errors["acc"] == 0.01
     assert np.isnan(errors["ppl"])
+
+
+def two_tasks(metrics: dict[str, tuple[str, ...]], sizes: dict[str, int]) -> pd.DataFrame:
+    """Return long points of the families a and b, of which b is ahead, on the sizes and metrics of each task."""
+    rows = [
+        {"task": task, "metric": metric, "family": family, "size": f"s{i}", "params": 10.0 ** (7 + i), "tokens": 1e10}
+        | {"value": sign * (0.3 + 0.1 * i + 0.02 * (family == "b")), "stderr": 0.001}
+        for task, count in sizes.items()
+        for family in "ab"
+        for i in range(count)
+        for metric in metrics[task]
+        for sign in [-1.0 if metric == "logp_gold" else 1.0]
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_tasks_that_were_evaluated_on_different_sizes_have_rows_of_their_own():
+    """A task without the sizes of another ended the command with an IndexError."""
+    table = two_tasks({"whole": ("acc",), "part": ("acc",)}, {"whole": 4, "part": 3})
+    decisions, pairs, *_ = decide(table_points(table), **FAST)
+    rows = {row[0]: (row[2], row[4].value) for row in decisions.rows}
+    assert rows == {f"rung {k} of {n}": (1, 1.0) for n in (3, 4) for k in range(1, n)}
+    ahead = {row[0]: dict(zip(pairs.columns[6:], row[6:], strict=True)) for row in pairs.rows}
+    assert {label: name for label, name in ahead["part"].items() if name} == {"rung 1 of 3": "b", "rung 2 of 3": "b"}
+
+
+def test_tasks_that_share_no_continuous_metric_are_ranked_by_their_own():
+    table = two_tasks({"one": ("acc", "p_choices"), "other": ("acc", "logp_gold")}, {"one": 3, "other": 3})
+    decisions, *_ = decide(table_points(table), **FAST)
+    assert {row[1:3] for row in decisions.rows} == {("the metric itself", 2)}

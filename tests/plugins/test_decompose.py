@@ -45,11 +45,13 @@ def test_a_table_of_documents_gives_what_the_store_gives(nano_store: PointStore)
     long = nano_store.points("nano_birthplace", "aster", metrics=steps, unit="document")
     keys = ["family", "size", "step", "seed", "params", "flops", "task", "doc_id"]
     table = long.pivot_table(index=keys, columns="metric", values="value").reset_index()
-    (found,), expected = (
+    (of_table,), expected = (
         list(read_document_scores(table.sample(frac=1, random_state=0))),
         document_scores_of(nano_store, "nano_birthplace", "aster"),
     )
-    for mine, theirs in zip(correlations(found), [s for s in correlations(expected) if s.name in steps], strict=True):
+    for mine, theirs in zip(
+        correlations(of_table), [s for s in correlations(expected) if s.name in steps], strict=True
+    ):
         assert mine.name == theirs.name
         assert sorted(mine.rho["kendall"]) == pytest.approx(sorted(theirs.rho["kendall"]))
 
@@ -88,7 +90,7 @@ def test_nothing_is_lost_where_all_turn_right_once_though_ties_lower_the_correla
     turns = (gold > 0.8).astype(float)
     loss = predictability_lost(made_up({"logp_gold": gold, "acc": turns}))
     assert loss.at == ()
-    assert loss.kept == {"logp_gold": pytest.approx(1), "acc": pytest.approx(1)}
+    assert loss.relative == {"logp_gold": pytest.approx(1), "acc": pytest.approx(1)}
     everywhere = predictability_lost(made_up({"logp_gold": gold, "acc": np.ones((60, 6))}))
     assert everywhere.at == ()
     assert np.isnan(everywhere.falls["acc"].value)
@@ -123,7 +125,7 @@ def test_groups_of_documents_count_as_one():
 def simulated(documents: DocumentScores, logprob: np.ndarray) -> DocumentScores:
     """Return six runs whose choices have these log-probabilities (6, m), over two decades of scale."""
     points = pd.DataFrame({"params": 10.0 ** np.arange(6), "size": list("abcdef"), "seed": 0})
-    scores = tuple(replace(documents.scores[0], logprob=one) for one in logprob)
+    scores = tuple(replace(documents.scores[0], logprob=checkpoint_logprob) for checkpoint_logprob in logprob)
     return replace(documents, x=np.linspace(-1, 1, 6), points=points, scores=scores)
 
 
@@ -161,8 +163,8 @@ def test_too_little_for_laws_of_choices_is_said():
 def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointStore):
     store = many_sizes(nano_store, tmp_path / "store")
     arguments = ["decompose", str(store.path), "--task", "nano_birthplace", "--family", "aster", "--bootstrap", "50"]
-    found = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path)])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
     rows = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in ("steps", "lost", "joint")}
     assert rows["steps"]["step"].tolist() == ["logp_gold", "p_vocab", "p_choices", "brier", "acc"]
     assert rows["lost"]["without one run"].str.endswith("of 10").all()
@@ -170,7 +172,7 @@ def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointS
     assert joint["target"] == "w64l2s1600@1600"
     assert joint["joint low"] <= joint["joint"] <= joint["joint high"]
     assert abs(joint["joint"] - joint["measured"]) < 0.2
-    assert "Mean absolute error of the rows with all four predictions (1)" in found.stdout
+    assert "Mean absolute error of the rows with all four predictions (1)" in result.stdout
 
 
 def test_the_command_prints_two_tables_of_a_table(tmp_path, nano_store: PointStore):

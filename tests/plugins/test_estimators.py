@@ -42,8 +42,8 @@ def test_the_interval_of_lure_holds_the_mean():
         weights = (losses + 0.5) * rng.uniform(0.8, 1.2, 500)
         order = np.argsort(rng.exponential(size=500) / weights)[:60]  # in proportion to weights, without replacement
         left = weights.sum() - np.concatenate([[0], np.cumsum(weights[order])[:-1]])
-        found = lure(losses[order], weights[order] / left, 500)
-        inside.append(found.low <= losses.mean() <= found.high)
+        estimate = lure(losses[order], weights[order] / left, 500)
+        inside.append(estimate.low <= losses.mean() <= estimate.high)
     assert 0.92 < np.mean(inside) < 0.975
 
 
@@ -58,11 +58,11 @@ def test_all_labels_leave_no_error_and_one_says_nothing_of_it():
 def test_the_multi_bootstrap_sees_seeds_that_a_bootstrap_of_documents_does_not():
     rng = np.random.default_rng(0)
     a, effect = rng.normal(size=(10, 300)), rng.normal(scale=0.2, size=(10, 1))
-    found = multi_bootstrap(a, a + 0.05 + effect)
-    assert found.value == pytest.approx(float(0.05 + effect.mean()))
-    assert found.stderr == pytest.approx(float(effect.std(ddof=1) / np.sqrt(10)), rel=0.1)
-    assert found.low < found.value < found.high
-    assert multi_bootstrap(a + 0.05 + effect, a).p == pytest.approx(1 - found.p, abs=0.05)
+    difference = multi_bootstrap(a, a + 0.05 + effect)
+    assert difference.value == pytest.approx(float(0.05 + effect.mean()))
+    assert difference.stderr == pytest.approx(float(effect.std(ddof=1) / np.sqrt(10)), rel=0.1)
+    assert difference.low < difference.value < difference.high
+    assert multi_bootstrap(a + 0.05 + effect, a).p == pytest.approx(1 - difference.p, abs=0.05)
 
 
 def test_unpaired_seeds_leave_the_variance_of_both_systems():
@@ -87,9 +87,9 @@ def test_intervals_of_two_to_five_seeds_cover_as_often_as_they_say(seeds, others
         rng = np.random.default_rng([run, seeds])
         tables = [between * rng.normal(size=(s, 1)) + rest * rng.normal(size=(s, 100)) for s in (seeds, others) if s]
         tables[0] = tables[0] + of_documents * rng.normal(size=100)
-        found = multi_bootstrap(*tables, paired=not others, resamples=200, seed=run)
-        inside += found.low <= 0 <= found.high
-        p.append(found.p)
+        difference = multi_bootstrap(*tables, paired=not others, resamples=200, seed=run)
+        inside += difference.low <= 0 <= difference.high
+        p.append(difference.p)
     assert 0.91 <= inside / 500 <= 0.98
     assert min(p) > 0
     assert np.mean(np.array(p) <= 0.05) < 0.08

@@ -112,9 +112,9 @@ def test_two_local_workers_render_conversations_and_keep_tokens_as_one_process_d
     arguments |= {"executor": "local", "executor_options": {"workers": 2}}
     harness.evaluate(["aster:w32l2@400..1600 *2"], TASKS, tmp_path / "two", **arguments).check()
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
-    one, two = (harness.open_store(tmp_path / name) for name in ("one", "two"))
-    assert two.tokens().equals(one.tokens())
-    assert all(settings.chat_template and settings.system_prompt for settings in two.settings.values())
+    of_one_process, of_two_workers = (harness.open_store(tmp_path / name) for name in ("one", "two"))
+    assert of_two_workers.tokens().equals(of_one_process.tokens())
+    assert all(settings.chat_template and settings.system_prompt for settings in of_two_workers.settings.values())
 
 
 def expect_ray() -> None:

@@ -24,9 +24,9 @@ def models(rng, families=9, spread=(0.5, 0.2), noise=0.15) -> pd.DataFrame:
         for i in range(int(rng.integers(3, 8))):
             x = 20 + i / 2 + rng.uniform(0, 0.3)
             rows.append((f"f{family}", 10**x, -1 + a + (1 + b) * (x - 21) + noise * rng.normal(), i))
-    found = pd.DataFrame(rows, columns=["family", "flops", "z", "i"])
-    last = found["i"] == found.groupby("family")["i"].transform("max")
-    return found.assign(last=last | (found["family"] == f"f{families - 1}"), y=1 / (1 + np.exp(-found["z"])))
+    table = pd.DataFrame(rows, columns=["family", "flops", "z", "i"])
+    last = table["i"] == table.groupby("family")["i"].transform("max")
+    return table.assign(last=last | (table["family"] == f"f{families - 1}"), y=1 / (1 + np.exp(-table["z"])))
 
 
 def held(seed: int, draws: int) -> dict[str, list[bool]]:
@@ -34,8 +34,8 @@ def held(seed: int, draws: int) -> dict[str, list[bool]]:
     law, rng = FamilySkill(scale="identity"), np.random.default_rng(seed)
     table = models(rng)
     ladder, target = (table[table["last"] == last].reset_index(drop=True) for last in (False, True))
-    found = law.fit(ladder, "z", rng)
-    drawn = [law.sample(one, target, rng) for one in islice(law.resamples(ladder, "z", found, rng), draws)]
+    fitted = law.fit(ladder, "z", rng)
+    drawn = [law.sample(resample, target, rng) for resample in islice(law.resamples(ladder, "z", fitted, rng), draws)]
     low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
     inside = (low <= target["z"]) & (target["z"] <= high)
     is_new = target["family"] == "f8"
@@ -50,8 +50,8 @@ def test_intervals_hold_known_and_new_families():
     """90 % intervals, 12 simulated tables; 150 tables gave 87 % for the next model of known families, 90 % for new."""
     inside = {"known": [], "new": []}
     for seed in range(12):
-        for kind, own in held(seed, 60).items():
-            inside[kind] += own
+        for kind, counts in held(seed, 60).items():
+            inside[kind] += counts
     assert 0.78 <= np.mean(inside["known"]) <= 0.97
     assert 0.72 <= np.mean(inside["new"]) <= 1.0
 
@@ -62,11 +62,16 @@ def test_pooling_is_nearer_than_lines_of_each_family_by_itself():
     for seed in range(20):
         table = models(np.random.default_rng(seed))
         table = table[table["family"] != "f8"]
-        found = law.fit(table[~table["last"]], "z", np.random.default_rng(0))
-        errors["pooled"] += list(law.predict(found, table[table["last"]]) - table["z"][table["last"]])
-        for _, own in table.groupby("family"):
-            line = np.polyfit(np.log10(own["flops"][~own["last"]]), own["z"][~own["last"]], 1)
-            errors["alone"] += list(np.polyval(line, np.log10(own["flops"][own["last"]])) - own["z"][own["last"]])
+        fitted = law.fit(table[~table["last"]], "z", np.random.default_rng(0))
+        errors["pooled"] += list(law.predict(fitted, table[table["last"]]) - table["z"][table["last"]])
+        for _, family_rows in table.groupby("family"):
+            line = np.polyfit(
+                np.log10(family_rows["flops"][~family_rows["last"]]), family_rows["z"][~family_rows["last"]], 1
+            )
+            errors["alone"] += list(
+                np.polyval(line, np.log10(family_rows["flops"][family_rows["last"]]))
+                - family_rows["z"][family_rows["last"]]
+            )
     pooled, alone = (float(np.sqrt(np.mean(np.square(errors[k])))) for k in ("pooled", "alone"))
     assert pooled < 0.92 * alone
 
@@ -75,10 +80,10 @@ def test_a_family_of_one_model_leans_on_the_others_and_a_long_one_on_itself():
     rng, x = np.random.default_rng(0), np.linspace(20, 23, 30)
     table = models(rng, families=12)[["family", "flops", "z"]]
     long = pd.DataFrame({"family": "long", "flops": 10**x, "z": 1 + 2 * (x - 21) + 0.15 * rng.normal(size=30)})
-    one = pd.DataFrame({"family": ["one"], "flops": [1e21], "z": [-0.2]})
-    table = pd.concat([table, long, one])
-    found = fit(table, FamilySkill(scale="identity"), value="z", resample="checkpoints", bootstrap=400)
-    at = found.predict(pd.DataFrame({"flops": 10**21.5, "family": ["long", "one", "new"]}))
+    model = pd.DataFrame({"family": ["one"], "flops": [1e21], "z": [-0.2]})
+    table = pd.concat([table, long, model])
+    fitted = fit(table, FamilySkill(scale="identity"), value="z", resample="checkpoints", bootstrap=400)
+    at = fitted.predict(pd.DataFrame({"flops": 10**21.5, "family": ["long", "one", "new"]}))
     width = (at["high"] - at["low"]).to_numpy()
     assert at["value"][0] == pytest.approx(2.0, abs=0.1)
     assert at["value"][1] > at["value"][2] + 0.3
@@ -88,10 +93,10 @@ def test_a_family_of_one_model_leans_on_the_others_and_a_long_one_on_itself():
 
 def test_scores_keep_to_floor_and_one():
     table = models(np.random.default_rng(0)).assign(acc=lambda t: 0.25 + 0.75 * t["y"])
-    found = fit(table, FamilySkill(floor=0.25), value="acc", hold_out="last", bootstrap=50)
-    low = found.predict(pd.DataFrame({"flops": [1e15], "family": ["new"]})).iloc[0]
+    fitted = fit(table, FamilySkill(floor=0.25), value="acc", hold_out="last", bootstrap=50)
+    low = fitted.predict(pd.DataFrame({"flops": [1e15], "family": ["new"]})).iloc[0]
     assert 0.25 <= low["low"] <= low["value"] < 0.3
-    assert found.hold_out[0]["family"] == table[table["last"]]["family"].iloc[0]
+    assert fitted.hold_out[0]["family"] == table[table["last"]]["family"].iloc[0]
 
 
 def test_what_is_doubtful_or_impossible_is_said():
@@ -112,8 +117,8 @@ def test_what_is_doubtful_or_impossible_is_said():
 
 def test_a_new_family_is_predicted_on_the_command_line(tmp_path):
     models(np.random.default_rng(0)).to_csv(tmp_path / "models.csv", index=False)
-    kept = ["-o", str(tmp_path / "fit.json"), "--bootstrap", "50"]
-    arguments = ["fit", str(tmp_path / "models.csv"), "--law", "family_skill", "--value", "y", *kept]
+    options = ["-o", str(tmp_path / "fit.json"), "--bootstrap", "50"]
+    arguments = ["fit", str(tmp_path / "models.csv"), "--law", "family_skill", "--value", "y", *options]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     for family in ("new", "f0"):
         done = CliRunner().invoke(

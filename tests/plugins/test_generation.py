@@ -45,11 +45,11 @@ def test_greedy_texts_are_those_of_a_plain_loop(tmp_path, host: PluginHost, conf
     shared = tuple(range(2, 40))
     prompts = [(*shared, 41), (*shared, 42), (*shared, 43), (5, 6, 7)]
     with open_engine(CHECKPOINT, tmp_path) as engine:
-        found = drawn(engine, [SampleRequest(i, prompt, 6) for i, prompt in enumerate(prompts)])
+        samples = drawn(engine, [SampleRequest(i, prompt, 6) for i, prompt in enumerate(prompts)])
     for i, prompt in enumerate(prompts):
         ids = plain(model, prompt, 6)
-        assert found[i, 0].ids == ids[: len(found[i, 0].ids)]
-        assert len(found[i, 0].ids) == 6 or found[i, 0].finish == "stop"
+        assert samples[i, 0].ids == ids[: len(samples[i, 0].ids)]
+        assert len(samples[i, 0].ids) == 6 or samples[i, 0].finish == "stop"
 
 
 @pytest.fixture

@@ -42,16 +42,16 @@ def table(text: str, folder: Path) -> pd.DataFrame:
 
 
 def test_a_wide_table_becomes_a_row_per_model_and_benchmark(tmp_path):
-    found = published(table(WIDE, tmp_path), Reading(), name="t")
-    assert found.own == {"mmlu": "score", "arc": "acc", "pile": "bpb"}
-    assert found.rises == {"score": True, "acc": True, "bpb": False}
-    points = found.points.set_index(["task", "size"])
+    imported = published(table(WIDE, tmp_path), Reading(), name="t")
+    assert imported.shown_metrics == {"mmlu": "score", "arc": "acc", "pile": "bpb"}
+    assert imported.rises == {"score": True, "acc": True, "bpb": False}
+    points = imported.points.set_index(["task", "size"])
     assert points.loc[("mmlu", "10m"), "value"] == pytest.approx(0.25)  # a percentage
     assert points.loc[("pile", "10m"), "value"] == 2.0  # none
     assert set(points["family"]) == {"fam"}
     assert points.loc[("arc", "30m"), "flops"] == pytest.approx(6 * 30e6 * 600e6)
-    assert "percentages, divided by 100: arc, mmlu" in found.notes
-    assert "flops are 6 x params x tokens" in found.notes
+    assert "percentages, divided by 100: arc, mmlu" in imported.notes
+    assert "flops are 6 x params x tokens" in imported.notes
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_tables_that_cannot_be_right_are_refused(tmp_path, text, how, error, sai
 
 def test_rows_without_values_or_training_are_counted(tmp_path):
     text = "model,params,tokens,x\na,1e9,1e10,0.5\nb,1e9,0,0.1\nc,1e9,1e10,n/a\n"
-    found = published(table(text, tmp_path), Reading(), name="t")
-    assert len(found.points) == 1
-    assert "1 of 3 rows have no value and were dropped" in found.notes
-    assert "1 rows without training (tokens, params or flops of 0) were dropped" in found.notes
+    imported = published(table(text, tmp_path), Reading(), name="t")
+    assert len(imported.points) == 1
+    assert "1 of 3 rows have no value and were dropped" in imported.notes
+    assert "1 rows without training (tokens, params or flops of 0) were dropped" in imported.notes
 
 
 def test_equal_rows_are_dropped_on_request_and_models_are_known_from_a_file(tmp_path):
@@ -120,9 +120,9 @@ def mixed(tmp_path, nano_store: PointStore, host: PluginHost) -> PointStore:
 
 def test_imported_points_stand_beside_measured_ones(mixed: PointStore, nano_store: PointStore):
     points = mixed.points()
-    own = nano_store.points()
-    assert len(points) == len(own) + 15
-    assert points["origin"].value_counts().to_dict() == {"measured": len(own), "w.csv": 15}
+    measured = nano_store.points()
+    assert len(points) == len(measured) + 15
+    assert points["origin"].value_counts().to_dict() == {"measured": len(measured), "w.csv": 15}
     assert sorted(mixed.points("mmlu")["value"]) == pytest.approx([0.25, 0.29, 0.33, 0.37, 0.41])
     assert mixed.tasks()["mmlu"] == "score"
     with pytest.raises(harness.StoreError, match="imported points of task mmlu"):
@@ -131,8 +131,8 @@ def test_imported_points_stand_beside_measured_ones(mixed: PointStore, nano_stor
 
 def test_measured_points_are_what_they_were(mixed: PointStore, nano_store: PointStore):
     columns = ["family", "size", "step", "task", "metric", "value", "stderr"]
-    found = mixed.points("nano_addition", metrics=["acc", "p_choices"])[columns]
-    pd.testing.assert_frame_equal(found, nano_store.points("nano_addition", metrics=["acc", "p_choices"])[columns])
+    points = mixed.points("nano_addition", metrics=["acc", "p_choices"])[columns]
+    pd.testing.assert_frame_equal(points, nano_store.points("nano_addition", metrics=["acc", "p_choices"])[columns])
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,25 @@ def test_a_damaged_samples_file_is_named_with_its_line(tmp_path, damage, said):
         shutil.copy(file, tmp_path)
     (samples,) = tmp_path.glob("samples_sums*")
     samples.write_bytes(damage(samples.read_text()))
-    found = run("import", tmp_path, "-o", tmp_path.parent / "s")
-    assert found.exit_code == 2
-    assert samples.name in found.stderr
-    assert said in found.stderr
+    result = run("import", tmp_path, "-o", tmp_path.parent / "s")
+    assert result.exit_code == 2
+    assert samples.name in result.stderr
+    assert said in result.stderr
     assert not (tmp_path.parent / "s").exists()
+
+
+def test_texts_with_line_separators_of_unicode_are_imported(tmp_path):
+    """lm-eval writes U+2028 and U+0085 as they are; a line was cut there, and the file passed for damaged."""
+    for file in LM_EVAL.iterdir():
+        shutil.copy(file, tmp_path)
+    for samples in tmp_path.glob("samples_*"):
+        rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
+        texts = [json.dumps({**row, "note": "a\u2028b\x85c"}, ensure_ascii=False) for row in rows]
+        samples.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert run("import", tmp_path, "-o", tmp_path.parent / "s").exit_code == 0
+    assert run("import", LM_EVAL, "-o", tmp_path.parent / "t").exit_code == 0
+    cells = [PointStore(tmp_path.parent / name).cell_names() for name in ("s", "t")]
+    assert cells[0] == cells[1] != set()
 
 
 def test_samples_alone_and_other_files_are_refused(tmp_path):
@@ -317,22 +331,22 @@ def test_points_without_params_and_steps_are_runs_of_their_own(host: PluginHost)
     table["acc"] += 0.005 * np.cos(np.arange(9))
     store = table_points(table, Reading(metrics=("acc",)), registries=host)
     assert store.points()["size"].nunique() == 9
-    found = harness.fit(store.points(), "line", value="acc", bootstrap=20, registries=host)
-    assert (found.runs, found.sizes) == (9, 9)
-    assert found.steps[0].dof == 7
+    fitted = harness.fit(store.points(), "line", value="acc", bootstrap=20, registries=host)
+    assert (fitted.runs, fitted.sizes) == (9, 9)
+    assert fitted.steps[0].dof == 7
 
 
 def test_errors_and_counts_of_a_benchmark_are_no_benchmarks():
     wide = pd.DataFrame({"model": ["a-1m", "a-2m"], "params": [1e6, 2e6], "x": [0.5, 0.6], "seed": ["s1", "s0"]})
     wide = wide.assign(x_stderr=0.02, x_n=[600, 700])
     for how in (Reading(), Reading(tasks=["x*"])):
-        found = published(wide, how, name="t")
-        assert found.points[["task", "value", "stderr", "n"]].to_numpy().tolist() == [
+        imported = published(wide, how, name="t")
+        assert imported.points[["task", "value", "stderr", "n"]].to_numpy().tolist() == [
             ["x", 0.5, 0.02, 600],
             ["x", 0.6, 0.02, 700],
         ]
-        assert found.points["seed"].tolist() == [1, 0]
-        assert "seeds are numbered: s0 is 0, s1 is 1" in found.notes
+        assert imported.points["seed"].tolist() == [1, 0]
+        assert "seeds are numbered: s0 is 0, s1 is 1" in imported.notes
 
 
 def test_tables_of_other_formats_are_read_or_refused_by_name(tmp_path):

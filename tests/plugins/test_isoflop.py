@@ -38,24 +38,24 @@ def test_the_law_passes_the_check():
 @pytest.mark.parametrize("curve", ["parabola", "akima"])
 def test_the_exponents_of_a_surface_come_out(curve):
     """Near the minimum a parabola is right: a = beta / (alpha + beta), b = alpha / (alpha + beta)."""
-    found = fit(grid(-0.3, 0.3), IsoFlop(curve), value="loss", bootstrap=10).steps[0].parameters
-    assert found["a"] == pytest.approx(0.28 / 0.62, abs=2e-3)
-    assert found["b"] == pytest.approx(0.34 / 0.62, abs=2e-3)
-    assert found["a"] + found["b"] == pytest.approx(1)
+    parameters = fit(grid(-0.3, 0.3), IsoFlop(curve), value="loss", bootstrap=10).steps[0].parameters
+    assert parameters["a"] == pytest.approx(0.28 / 0.62, abs=2e-3)
+    assert parameters["b"] == pytest.approx(0.34 / 0.62, abs=2e-3)
+    assert parameters["a"] + parameters["b"] == pytest.approx(1)
 
 
 def test_a_held_out_budget_is_predicted():
-    found = fit(grid(), "isoflop", value="loss", hold_out="flops > 5e19", bootstrap=50)
-    assert max(abs(row["relative_error"]) for row in found.hold_out) < 0.01
+    fitted = fit(grid(), "isoflop", value="loss", hold_out="flops > 5e19", bootstrap=50)
+    assert max(abs(row["relative_error"]) for row in fitted.hold_out) < 0.01
 
 
 def test_the_bias_of_parabolas_on_these_sizes_is_measured():
     """The same sizes at every budget: the curves are lopsided, each in its own way, and parabolas miss the exponent."""
     sizes, budgets = np.geomspace(1e7, 3e9, 12), np.geomspace(1e18, 1e20, 6)
     points = pd.DataFrame([(c, n, surface(n, c / (6 * n))) for c in budgets for n in sizes])
-    found = fit(points.set_axis(["flops", "params", "loss"], axis=1), "isoflop", value="loss", bootstrap=10)
-    (said,) = [warning for warning in found.warnings if "a bias of" in warning]
-    off = found.steps[0].parameters["a"] - 0.28 / 0.62
+    fitted = fit(points.set_axis(["flops", "params", "loss"], axis=1), "isoflop", value="loss", bootstrap=10)
+    (said,) = [warning for warning in fitted.warnings if "a bias of" in warning]
+    off = fitted.steps[0].parameters["a"] - 0.28 / 0.62
     assert abs(off) > 0.02
     stated = float(said.split("a bias of ")[1].split(",")[0])
     assert stated == pytest.approx(off, abs=2e-3)  # the surface is fitted, and budgets end where its grid does
@@ -65,17 +65,17 @@ def test_the_error_stated_is_the_error_made():
     rng, estimates, stated = np.random.default_rng(0), [], []
     law = IsoFlop(measure_bias=False)
     for seed in range(16):
-        found = fit(grid(noise=0.004, rng=rng), law, value="loss", bootstrap=25, seed=seed).steps[0]
-        estimates.append(found.parameters["a"])
-        stated.append(found.stderr["a"])
+        step = fit(grid(noise=0.004, rng=rng), law, value="loss", bootstrap=25, seed=seed).steps[0]
+        estimates.append(step.parameters["a"])
+        stated.append(step.stderr["a"])
     assert np.median(stated) == pytest.approx(np.std(estimates), rel=0.45)
 
 
 def test_budgets_without_a_minimum_are_counted():
     points = grid()
     one_sided = pd.concat([points[points["flops"] < 9e19], points[points["flops"] > 9e19].nlargest(4, "params")])
-    found = fit(one_sided, "isoflop", value="loss", bootstrap=10)
-    assert "1 of 6 budgets have no minimum between their sizes and are left out" in str(found)
+    fitted = fit(one_sided, "isoflop", value="loss", bootstrap=10)
+    assert "1 of 6 budgets have no minimum between their sizes and are left out" in str(fitted)
     with pytest.raises(LawError, match="0 of 6 budgets have a minimum between their smallest and largest size"):
         fit(grid(0.5, 2.0), "isoflop", value="loss", bootstrap=10)
 
@@ -83,14 +83,14 @@ def test_budgets_without_a_minimum_are_counted():
 def test_tokens_counted_otherwise_give_their_own_exponent():
     """With D that is not C / 6N, D* is read off the points at N*, and a + b is not 1."""
     points = grid(-0.3, 0.3).assign(tokens=lambda t: t["flops"] ** 0.9 / (6 * t["params"]))
-    found = fit(points, "isoflop", value="loss", bootstrap=10).steps[0].parameters
-    assert found["a"] + found["b"] == pytest.approx(0.9, abs=1e-6)
+    parameters = fit(points, "isoflop", value="loss", bootstrap=10).steps[0].parameters
+    assert parameters["a"] + parameters["b"] == pytest.approx(0.9, abs=1e-6)
 
 
 def test_compute_that_varies_within_a_named_budget_is_said():
     points = grid().assign(budget=lambda t: t["flops"], flops=lambda t: t["flops"] * (1 + 1e7 / t["params"]))
-    found = fit(points, "isoflop", value="loss", bootstrap=10)
-    assert "compute varies by" in str(found)
+    fitted = fit(points, "isoflop", value="loss", bootstrap=10)
+    assert "compute varies by" in str(fitted)
     assert len(curves(points, "loss")) == 6
 
 
@@ -109,8 +109,8 @@ def test_precise_budgets_count_more():
 
 
 def test_the_best_use_of_a_budget_has_intervals():
-    found = fit(grid(-0.3, 0.3, noise=0.0002, rng=np.random.default_rng(0)), "isoflop", value="loss", bootstrap=100)
-    best = found.optimal(1e21).iloc[0]
+    fitted = fit(grid(-0.3, 0.3, noise=0.0002, rng=np.random.default_rng(0)), "isoflop", value="loss", bootstrap=100)
+    best = fitted.optimal(1e21).iloc[0]
     total = SURFACE["alpha"] + SURFACE["beta"]
     ratio = (SURFACE["alpha"] * SURFACE["A"] / (SURFACE["beta"] * SURFACE["B"])) ** (1 / total)
     true = ratio * (1e21 / 6) ** (SURFACE["beta"] / total)
@@ -134,10 +134,10 @@ def test_wrong_options_and_losses_are_named():
 def test_published_minima_are_those_of_the_interpolated_curves(setting):
     points = read("formll", "isoflop_points.csv").rename(columns={"budget_flop": "flops"})
     pairs = read("formll", "optimal_pairs.csv").query("setting == @setting")
-    found = [minimum(curve, "akima") for curve in curves(points.query("setting == @setting"), "loss")]
-    assert np.array([m.n for m in found]) == pytest.approx(np.log(pairs["n_params_opt"].to_numpy()), abs=0.015)
+    minima = [minimum(curve, "akima") for curve in curves(points.query("setting == @setting"), "loss")]
+    assert np.array([m.n for m in minima]) == pytest.approx(np.log(pairs["n_params_opt"].to_numpy()), abs=0.015)
     slope, _ = exponent(pairs["budget_flop"].to_numpy(), pairs["n_params_opt"].to_numpy())
-    assert np.polyfit([m.c for m in found], [m.n for m in found], 1)[0] == pytest.approx(slope, abs=2e-3)
+    assert np.polyfit([m.c for m in minima], [m.n for m in minima], 1)[0] == pytest.approx(slope, abs=2e-3)
 
 
 def test_a_budget_without_a_best_size_is_an_error_of_the_exponent():

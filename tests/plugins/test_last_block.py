@@ -24,8 +24,8 @@ def test_scores_are_the_same_to_the_bit(host, name):
     with open_engine(*located(host, name)) as engine:
         forwards, asked = engine.scorer.forwards, [*requests(9), *few_shot(9)]
         names = {id(layer): name.split(".")[-1] for name, layer in engine.model.named_modules()}
-        found = [names[id(layer)] for layer in forwards.last_block.layers]
-        assert found == LAYERS[name]
+        layers = [names[id(layer)] for layer in forwards.last_block.layers]
+        assert layers == LAYERS[name]
         narrow = scores(engine, asked)
         forwards.last_block = LastBlock()
         assert scores(engine, asked) == narrow
@@ -60,8 +60,8 @@ def test_queries_and_feed_forward_of_other_architectures(tmp_path, kind):
     saved(tmp_path, SHARING[kind])
     with open_engine(CHECKPOINT, tmp_path) as engine:
         names = {id(layer): name for name, layer in engine.model.named_modules()}
-        found = {names[id(layer)].split(".")[-1] for layer in engine.scorer.forwards.last_block.layers}
-        assert found == ({"q_proj", "dense", "fc1", "fc2"} if kind == "phi" else set())
+        layers = {names[id(layer)].split(".")[-1] for layer in engine.scorer.forwards.last_block.layers}
+        assert layers == ({"q_proj", "dense", "fc1", "fc2"} if kind == "phi" else set())
 
 
 def test_a_layer_whose_rounding_depends_on_the_rows_is_read_everywhere(tmp_path):
@@ -75,6 +75,6 @@ def test_a_layer_whose_rounding_depends_on_the_rows_is_read_everywhere(tmp_path)
     def logits(ids, places):
         return model(input_ids=ids, use_cache=False).logits.flatten(0, 1)[places]
 
-    found = find_last_block(model, logits, torch.allclose).layers
-    assert len(found) == 4
-    assert last not in found
+    layers = find_last_block(model, logits, torch.allclose).layers
+    assert len(layers) == 4
+    assert last not in layers

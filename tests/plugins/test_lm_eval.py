@@ -46,9 +46,9 @@ def test_results_and_samples_are_those_that_lm_eval_writes(name: str, host: Plug
     folder.mkdir()
     case.write(folder)
     run_both(case, folder, tmp_path, host)
-    found = cases.compare(tmp_path / "theirs", tmp_path / "ours")
-    assert not found.differences, "\n".join(found.differences[:20])
-    assert found.documents
+    comparison = cases.compare(tmp_path / "theirs", tmp_path / "ours")
+    assert not comparison.differences, "\n".join(comparison.differences[:20])
+    assert comparison.documents
 
 
 def run_both(case: cases.Case, folder: Path, out: Path, host: PluginHost) -> None:
@@ -73,8 +73,8 @@ def test_a_group_of_several_kinds_is_aggregated_as_lm_eval_does_where_all_its_ta
     folder.mkdir()
     case.write(folder)
     run_both(case, folder, tmp_path, host)
-    found = cases.compare(tmp_path / "theirs", tmp_path / "ours")
-    assert not found.differences, "\n".join(found.differences[:20])
+    comparison = cases.compare(tmp_path / "theirs", tmp_path / "ours")
+    assert not comparison.differences, "\n".join(comparison.differences[:20])
     whole = json.loads(next((tmp_path / "ours").rglob("results_*.json")).read_text())
     assert {"acc,none", "perplexity,none"} <= set(whole["groups"]["mixed"])
 
@@ -100,13 +100,13 @@ def test_points_of_a_group_of_several_kinds_are_lm_evals_and_are_fitted_and_comp
     for file in files:
         exported = json.loads(file.read_text())
         label = exported["config"]["model_args"]["pretrained"]
-        (size, _, step), own = label.partition("-step"), exported["groups"]["mixed"]
+        (size, _, step), of_group = label.partition("-step"), exported["groups"]["mixed"]
         rows = points[(points["size"] == size.split("__")[1]) & (points["step"] == int(step))]
         rows = rows[rows["family"] == size.split("__")[0]].set_index("metric")
-        assert rows["value"]["lm_eval:acc"] == own["acc,none"]
-        assert rows["stderr"]["lm_eval:acc"] == own["acc_stderr,none"]
-        assert rows["value"]["lm_eval:perplexity"] == own["perplexity,none"]
-        assert set(rows["n"]) == {own["sample_len"]}
+        assert rows["value"]["lm_eval:acc"] == of_group["acc,none"]
+        assert rows["stderr"]["lm_eval:acc"] == of_group["acc_stderr,none"]
+        assert rows["value"]["lm_eval:perplexity"] == of_group["perplexity,none"]
+        assert set(rows["n"]) == {of_group["sample_len"]}
     assert len(points) == 2 * len(files) == 2 * (6 + 1)
     assert store.tasks()["lm_eval:mixed"] == "lm_eval:acc"
     assert not store.rises("lm_eval:perplexity")
@@ -168,10 +168,10 @@ def test_every_number_of_examples_is_exported_into_results_of_its_own(host: Plug
         harness.evaluate([MODEL], ["lm_eval:boolq"], tmp_path / "s", prompting=prompting, **asked).check()
     store = harness.open_store(tmp_path / "s", registries=host)
     with cases.quiet():
-        found = [json.loads(file.read_text()) for file in export_store(store, tmp_path / "out", None, 0)]
-    assert sorted(results["n-shot"]["boolq"] for results in found) == [0, 1, 2]
-    own = store.points(metrics=["lm_eval:acc"])["value"]
-    assert sorted(results["results"]["boolq"]["acc,none"] for results in found) == sorted(own)
+        exported = [json.loads(file.read_text()) for file in export_store(store, tmp_path / "out", None, 0)]
+    assert sorted(results["n-shot"]["boolq"] for results in exported) == [0, 1, 2]
+    values = store.points(metrics=["lm_eval:acc"])["value"]
+    assert sorted(results["results"]["boolq"]["acc,none"] for results in exported) == sorted(values)
     prompting = {"include_path": [str(tmp_path)]}
     harness.evaluate([MODEL], ["lm_eval:again"], tmp_path / "s", prompting=prompting, **asked).check()
     store = harness.open_store(tmp_path / "s", registries=host)
@@ -231,8 +231,8 @@ def test_humaneval_and_triviaqa_stop_as_lm_evals_do(name: str):
 
     file = {"humaneval": "humaneval/humaneval.yaml", "triviaqa": "triviaqa/default.yaml"}[name]
     theirs = load_yaml(Path(lm_eval.__file__).parent / "tasks" / file, resolve_func=False)["generation_kwargs"]
-    own = "triviaqa_gen" if name == "triviaqa" else name
-    ours = read_task_file(REPOSITORY / "tasks" / own).generation
+    shipped_name = "triviaqa_gen" if name == "triviaqa" else name
+    ours = read_task_file(REPOSITORY / "tasks" / shipped_name).generation
     assert list(ours.stop) == theirs["until"]
     assert ours.max_tokens == theirs.get("max_gen_toks", 256)
 
@@ -257,11 +257,11 @@ def test_last_number_differs_from_flexible_extract_as_it_says(both):
     from harness_plugins.sources.lm_eval.results import results_of
 
     ours, theirs = both("gsm8k", cases.gsm8k(1), num_fewshot=0)
-    found = {}
+    answers = {}
     for text in ANSWERS:
         (row,) = (r for r in results_of(theirs, ((text,),), 0)["samples"]["gsm8k"] if r["filter"] == "flexible-extract")
-        found[text] = (row["exact_match"] == 1, last_number(ours.docs[0], text).outcome == "passed")
-    assert found == ANSWERS
+        answers[text] = (row["exact_match"] == 1, last_number(ours.docs[0], text).outcome == "passed")
+    assert answers == ANSWERS
 
 
 @pytest.mark.parity
@@ -339,8 +339,8 @@ def test_names_of_lm_eval_say_which_metric_has_the_same_numbers(arc: harness.Poi
     points = points.pivot_table(index=["size", "step", "doc_id"], columns="metric", values="value")
     assert (points["acc_char"] == points["lm_eval:acc_norm"]).all()
     assert (points["acc_char"] != points["acc"]).any()
-    for name, own in (("acc_norm", "acc_char"), ("acc_bytes", "acc_byte"), ("acc_mutual_info", "acc_pmi")):
-        with pytest.raises(UsageError, match=f"no '{name}' in metrics; the same numbers are called '{own}' here"):
+    for name, metric in (("acc_norm", "acc_char"), ("acc_bytes", "acc_byte"), ("acc_mutual_info", "acc_pmi")):
+        with pytest.raises(UsageError, match=f"no '{name}' in metrics; the same numbers are called '{metric}' here"):
             store.points("lm_eval:arc_easy", metrics=[name])
     with pytest.raises(UsageError, match="the same numbers are called 'acc_char' here"):
         store.read_task(None, ["acc_norm"])
@@ -351,11 +351,11 @@ def test_compare_forecasts_and_fits_metrics_of_lm_eval_like_ours(arc: harness.Po
     """Its table of compute failed where a metric of lm-eval was the only one shown."""
     store = arc
     for settings in ({"laws": ["sigmoid"]}, {"score": 0.5}, {}):
-        own, theirs = (
+        forecast_of_ours, theirs = (
             harness.compare(store, metrics={"lm_eval:arc_easy": name}, bootstrap=50, **settings)
             for name in ("acc", "lm_eval:acc")
         )
-        for ours, other in zip(own[2:], theirs[2:], strict=True):
+        for ours, other in zip(forecast_of_ours[2:], theirs[2:], strict=True):
             assert [row[:3] for row in ours.rows] == [row[:3] for row in other.rows]
             assert len(ours.rows) > 0 or len(ours.notes) == len(other.notes)
     points = store.points(metrics=["lm_eval:acc", "acc"])

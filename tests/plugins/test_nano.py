@@ -181,9 +181,9 @@ def test_workers_change_the_time_and_not_the_text(trained: Path, monkeypatch: py
     """Parts drawn by two processes are those drawn by one, the short last part included."""
     monkeypatch.setattr(text, "PART", 200)
     tokenizer = (trained / "aster" / "w32l2" / "step-16" / "tokenizer.json").read_text()
-    one, two = (text.draw_tokens(TINY, tokenizer, workers=workers) for workers in (1, 2))
-    assert np.array_equal(one, two)
-    assert (one == recipe.EOS_ID).sum() == TINY.docs
+    of_one_worker, of_two_workers = (text.draw_tokens(TINY, tokenizer, workers=workers) for workers in (1, 2))
+    assert np.array_equal(of_one_worker, of_two_workers)
+    assert (of_one_worker == recipe.EOS_ID).sum() == TINY.docs
 
 
 def test_the_rate_warms_up_and_anneals() -> None:

@@ -48,13 +48,13 @@ def test_models_without_the_task_take_part_in_gaps_and_components():
     table = models(60)
     known = table.assign(task=table["task"].where(table.index % 3 > 0))
     law = Observational(NAMES, components=2)
-    found = fit(known, law, value="task", hold_out="index > 49", bootstrap=20)
-    everything, scored = Space.of(table.loc[:49, list(NAMES)].to_numpy()), found.steps[0]
-    assert np.asarray(scored.found.state["space"]["centre"]) == pytest.approx(everything.centre)
+    fitted = fit(known, law, value="task", hold_out="index > 49", bootstrap=20)
+    everything, scored = Space.of(table.loc[:49, list(NAMES)].to_numpy()), fitted.steps[0]
+    assert np.asarray(scored.fitted.state["space"]["centre"]) == pytest.approx(everything.centre)
     assert scored.n == int(known.loc[:49, "task"].notna().sum())
-    assert len(found.hold_out) == int(known.loc[50:, "task"].notna().sum())
-    assert "; R2 0.9" in str(found)
-    assert "worse than their mean does" not in str(found)
+    assert len(fitted.hold_out) == int(known.loc[50:, "task"].notna().sum())
+    assert "; R2 0.9" in str(fitted)
+    assert "worse than their mean does" not in str(fitted)
 
 
 def test_the_choice_of_components_is_told_with_digits_and_against_a_constant():
@@ -71,31 +71,31 @@ def test_the_choice_of_components_is_told_with_digits_and_against_a_constant():
 
 def test_new_models_do_not_move_the_plane():
     table = models()
-    found = Observational(NAMES, components=2).fit(table, "task", np.random.default_rng(0))
+    fitted = Observational(NAMES, components=2).fit(table, "task", np.random.default_rng(0))
     strong = table.assign(sums=0.99)
-    alone = Observational(NAMES, components=2).predict(found, strong.iloc[[0]])
-    assert Observational(NAMES, components=2).predict(found, strong)[0] == alone[0]
+    alone = Observational(NAMES, components=2).predict(fitted, strong.iloc[[0]])
+    assert Observational(NAMES, components=2).predict(fitted, strong)[0] == alone[0]
 
 
 def test_many_sigmoids_at_once_are_the_sigmoids_one_by_one():
     rng = np.random.default_rng(0)
     x = [rng.normal(size=(n, k)) for n, k in ((20, 1), (30, 3), (25, 2))]
-    y = [0.1 + 0.9 / (1 + np.exp(-(own.sum(axis=1) - 0.5))) for own in x]
+    y = [0.1 + 0.9 / (1 + np.exp(-(features.sum(axis=1) - 0.5))) for features in x]
     together = fit_sigmoids(x, y)
-    for own, target, weights in zip(x, y, together, strict=True):
-        assert weights == pytest.approx([-0.5, *[1.0] * own.shape[1], 0.1], rel=1e-3)
-        assert fit_sigmoids([own], [target])[0] == pytest.approx(weights, rel=1e-6)
+    for features, target, weights in zip(x, y, together, strict=True):
+        assert weights == pytest.approx([-0.5, *[1.0] * features.shape[1], 0.1], rel=1e-3)
+        assert fit_sigmoids([features], [target])[0] == pytest.approx(weights, rel=1e-6)
 
 
 def test_as_many_components_are_chosen_as_the_ladder_asks_for():
     """Two capabilities make the task: one component is not enough, and the ladder without the strong models says so."""
     arguments = {"value": "task", "hold_out": "flops > 10**21.5", "bootstrap": 50}
-    found = fit(models(), Observational(NAMES), **arguments)
-    assert "w2" in found.steps[0].parameters
-    assert all(set(draw.parameters) == set(found.steps[0].parameters) for draw in found.steps[0].draws)
-    assert "components, chosen on the ladder" in "\n".join(found.warnings)
-    one = fit(models(), Observational(NAMES, components=1), **arguments)
-    errors = [np.mean([row["error"] ** 2 for row in f.hold_out]) for f in (found, one)]
+    fitted = fit(models(), Observational(NAMES), **arguments)
+    assert "w2" in fitted.steps[0].parameters
+    assert all(set(draw.parameters) == set(fitted.steps[0].parameters) for draw in fitted.steps[0].draws)
+    assert "components, chosen on the ladder" in "\n".join(fitted.warnings)
+    of_one_component = fit(models(), Observational(NAMES, components=1), **arguments)
+    errors = [np.mean([row["error"] ** 2 for row in f.hold_out]) for f in (fitted, of_one_component)]
     assert errors[0] < 0.5 * errors[1]
 
 
@@ -103,8 +103,8 @@ def test_intervals_hold_new_models_as_often_as_they_say():
     inside = []
     for seed in range(8):
         table = models(60, noise=0.03, seed=seed)
-        found = fit(table, Observational(NAMES, components=2), value="task", hold_out="index > 39", bootstrap=40)
-        inside += [row["inside"] for row in found.hold_out]
+        fitted = fit(table, Observational(NAMES, components=2), value="task", hold_out="index > 39", bootstrap=40)
+        inside += [row["inside"] for row in fitted.hold_out]
     assert 0.85 <= np.mean(inside) <= 0.96
 
 

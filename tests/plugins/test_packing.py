@@ -50,12 +50,12 @@ def test_every_scored_token_sees_what_it_would_see_alone(seed):
     length = max(len(tree.ids) for tree in trees)
     batch = pack(trees, 2 * length, 10_000, 10_000)
     rows, columns = np.divmod(batch.at, batch.ids.shape[1])
-    found = [
+    visible = [
         (seen_by(batch, row, column), target)
         for row, column, target in zip(rows, columns, batch.target.tolist(), strict=True)
     ]
     expected = {r.key: alone(r, skip) for r in asked}
-    assert found == [pair for tree in batch.trees for pair in expected[tree.request.key]]
+    assert visible == [pair for tree in batch.trees for pair in expected[tree.request.key]]
     counts = [len(c) for tree in batch.trees for c in tree.request.continuations]
     assert np.bincount(batch.slot).tolist() == counts
     assert batch.n_slots == len(counts)
@@ -91,9 +91,9 @@ def test_runs_end_where_what_is_shared_changes():
     asked = [request([*first, i], [1]) for i in range(6)]
     asked += [request([*second, 7, i], [1]) for i in range(5)]
     asked += [request([i, 3, 4], [1]) for i in range(4)]
-    found = list(runs(asked))
-    assert [(len(run.requests), len(run.shared)) for run in found] == [(6, 50), (5, 61), (4, 0)]
-    assert [r for run in found for r in run.requests] == asked
+    split = list(runs(asked))
+    assert [(len(run.requests), len(run.shared)) for run in split] == [(6, 50), (5, 61), (4, 0)]
+    assert [r for run in split for r in run.requests] == asked
 
 
 def test_a_run_leaves_a_token_to_every_context():

@@ -149,16 +149,16 @@ def test_metrics_equal_lm_evals_document_by_document(task: Task, expected, store
     values = iter(expected)
     wanted: dict[str, list[float]] = {}
     for doc in task.docs:
-        own = [next(values) for _ in doc.choices]
-        for metric, value in METRICS[task.metric if task.metric == "mc2" else task.kind](doc, own).items():
+        scores = [next(values) for _ in doc.choices]
+        for metric, value in METRICS[task.metric if task.metric == "mc2" else task.kind](doc, scores).items():
             wanted.setdefault(metric, []).append(value)
     for metric, column in wanted.items():
-        found = store.points(metrics=[metric], unit="document")["value"]
-        assert found.to_numpy() == pytest.approx(column, abs=1e-4, rel=FLOAT32), metric
+        measured = store.points(metrics=[metric], unit="document")["value"]
+        assert measured.to_numpy() == pytest.approx(column, abs=1e-4, rel=FLOAT32), metric
 
 
-def accuracies(doc: Doc, own: list[tuple[float, bool]]) -> dict[str, float]:
-    logprobs = np.array([logprob for logprob, _ in own])
+def accuracies(doc: Doc, scores: list[tuple[float, bool]]) -> dict[str, float]:
+    logprobs = np.array([logprob for logprob, _ in scores])
     lengths = np.array([float(len(choice)) for choice in doc.choices])
     return {
         "acc": float(np.argmax(logprobs) in doc.gold),
@@ -166,14 +166,14 @@ def accuracies(doc: Doc, own: list[tuple[float, bool]]) -> dict[str, float]:
     }
 
 
-def true_mass(doc: Doc, own: list[tuple[float, bool]]) -> dict[str, float]:
+def true_mass(doc: Doc, scores: list[tuple[float, bool]]) -> dict[str, float]:
     """As process_results_mc2 of lm-eval's truthfulqa."""
-    p = np.exp([logprob for logprob, _ in own])
+    p = np.exp([logprob for logprob, _ in scores])
     return {"mc2": float(p[list(doc.gold)].sum() / p.sum())}
 
 
-def cloze(_: Doc, own: list[tuple[float, bool]]) -> dict[str, float]:
-    ((logprob, greedy),) = own
+def cloze(_: Doc, scores: list[tuple[float, bool]]) -> dict[str, float]:
+    ((logprob, greedy),) = scores
     return {"greedy_match": float(greedy), "perplexity": -logprob}
 
 

@@ -32,8 +32,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     rename = ["--map", "D=tokens", "--label", "name"]
     assert run("import", folder / "piqa.csv", *rename, "-o", folder / "store").exit_code == 0
     assert run("import", folder / "piqa.csv", *rename, "-o", folder / "mixed").exit_code == 0
-    found = run("import", opt, "--family", "opt", "--where", "step >= 100000", "-o", folder / "mixed")
-    assert found.exit_code == 0, found.output
+    result = run("import", opt, "--family", "opt", "--where", "step >= 100000", "-o", folder / "mixed")
+    assert result.exit_code == 0, result.output
     return {"table": folder / "piqa.csv", "store": folder / "store", "mixed": folder / "mixed"}
 
 
@@ -75,9 +75,9 @@ def test_a_command_takes_a_table_imported_points_and_a_mix(
         asked += [*NAMES, *{"fit": ["--value", "acc"], "capabilities": WIDE}.get(command, [])]
     if command in {"plot", "report"}:
         asked += ["-o", tmp_path / ("f.svg" if command == "plot" else "r.html")]
-    found = run(command, sources[source], *asked)
-    assert found.exit_code == 0, found.output
-    shown = found.output
+    result = run(command, sources[source], *asked)
+    assert result.exit_code == 0, result.output
+    shown = result.output
     if command in {"plot", "report"}:
         shown = next(tmp_path.iterdir()).read_text(encoding="utf-8")
     assert "piqa" in shown
@@ -103,33 +103,33 @@ def ladder(tmp_path: Path) -> pd.DataFrame:
          "task": "t", "metric": "acc", "value": 0.3 + 0.1 * i + 0.02 * step + 0.01 * (family == "b"), "stderr": 0.01}
         for family in "ab" for i, n in enumerate((10, 30, 100, 300)) for step in (1, 2)
     ]  # fmt: skip
-    return pd.DataFrame(rows).assign(flops=lambda own: 6 * own["params"] * own["tokens"])
+    return pd.DataFrame(rows).assign(flops=lambda table: 6 * table["params"] * table["tokens"])
 
 
 def tables_of(points: pd.DataFrame, folder: Path) -> dict[str, list[dict[str, object]]]:
     points.to_csv(folder / "points.csv", index=False)
-    found = run("compare", folder / "points.csv", "--format", "json")
-    assert found.exit_code == 0, found.output
-    return {name: table["rows"] for name, table in json.loads(found.stdout).items()}
+    result = run("compare", folder / "points.csv", "--format", "json")
+    assert result.exit_code == 0, result.output
+    return {name: table["rows"] for name, table in json.loads(result.stdout).items()}
 
 
 def test_the_largest_size_without_params_is_that_of_the_most_flops(ladder: pd.DataFrame, tmp_path: Path):
     """Without params, all sizes of a family were averaged as if they were seeds, and called the largest."""
     for known in (ladder, ladder.drop(columns="params"), ladder.drop(columns="step")):
-        found = tables_of(known.sample(frac=1, random_state=0), tmp_path)
-        assert [found["families"][0][family] for family in "ab"] == pytest.approx([0.64, 0.65])
-        assert [row["t"] for row in found["ladder"]][:4] == pytest.approx([0.34, 0.44, 0.54, 0.64])
+        output = tables_of(known.sample(frac=1, random_state=0), tmp_path)
+        assert [output["families"][0][family] for family in "ab"] == pytest.approx([0.64, 0.65])
+        assert [row["t"] for row in output["ladder"]][:4] == pytest.approx([0.34, 0.44, 0.54, 0.64])
     points = ladder[ladder["step"] == 2].drop(columns=["params", "tokens", "flops"])
     points.to_csv(tmp_path / "points.csv", index=False)
-    found = run("compare", tmp_path / "points.csv")
-    assert found.exit_code == 1
-    assert "the largest size of a is unknown: 100M, 10M, 300M, 30M have neither params nor FLOPs" in found.stderr
+    output = run("compare", tmp_path / "points.csv")
+    assert output.exit_code == 1
+    assert "the largest size of a is unknown: 100M, 10M, 300M, 30M have neither params nor FLOPs" in output.stderr
 
 
 def test_imported_accuracies_are_forecast_beside_their_measurements(ladder: pd.DataFrame, tmp_path: Path):
     """`compare` said of every imported accuracy that it is not one, and forecast none."""
-    found = tables_of(ladder, tmp_path)["predictions"]
-    assert [(row["target"], row["measured"]) for row in found] == [("a:300M@2", 0.64), ("b:300M@2", 0.65)]
+    predictions = tables_of(ladder, tmp_path)["predictions"]
+    assert [(row["target"], row["measured"]) for row in predictions] == [("a:300M@2", 0.64), ("b:300M@2", 0.65)]
     assert not tables_of(ladder.assign(metric="err", value=1 - ladder["value"]), tmp_path)["predictions"]
 
 
@@ -138,10 +138,13 @@ def test_families_are_ranked_by_a_column_loss(ladder: pd.DataFrame, tmp_path: Pa
     points = ladder.drop(columns=["task", "metric", "value", "stderr"]).assign(loss=3 - ladder["value"])
     points.to_csv(tmp_path / "points.csv", index=False)
     asked = ["--metric", "loss", "--at", "flops=1e17", "--law", "line", *QUICK, "--format", "json"]
-    found = run("rank", tmp_path / "points.csv", *asked)
-    assert found.exit_code == 0, found.output
-    scores = {row["family"]: row["score"] for row in json.loads(found.stdout)["scores"]["rows"]}
-    line = {family: np.polyfit(np.log10(own["flops"]), own["loss"], 1) for family, own in points.groupby("family")}
-    assert scores == {family: pytest.approx(np.polyval(own, 17), abs=1e-4) for family, own in line.items()}
-    found = run("rank", tmp_path / "points.csv", *asked, "--where", "family == 'a'")
-    assert "The only family is a." in found.stderr
+    result = run("rank", tmp_path / "points.csv", *asked)
+    assert result.exit_code == 0, result.output
+    scores = {row["family"]: row["score"] for row in json.loads(result.stdout)["scores"]["rows"]}
+    line = {
+        family: np.polyfit(np.log10(of_family["flops"]), of_family["loss"], 1)
+        for family, of_family in points.groupby("family")
+    }
+    assert scores == {family: pytest.approx(np.polyval(of_family, 17), abs=1e-4) for family, of_family in line.items()}
+    result = run("rank", tmp_path / "points.csv", *asked, "--where", "family == 'a'")
+    assert "The only family is a." in result.stderr

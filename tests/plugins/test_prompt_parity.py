@@ -110,11 +110,11 @@ def ours(task: Task, n: int | None = None) -> Asked:
 @pytest.mark.parametrize("name", sorted(YAML))
 def test_made_up_documents_have_lm_evals_prompts(theirs, tmp_path, name):
     example = EXAMPLES[name]
-    found = ours(load_task(shipped(name), write_files(name, tmp_path)))
+    prompts = ours(load_task(shipped(name), write_files(name, tmp_path)))
     expected = theirs(YAML[name], example.hub, example.solved, 5 if name == "mmlu" else 0)
     if name in GENERATED:
-        found, expected = ([pairs[0][0] for pairs, _ in which] for which in (found, expected))
-    assert found == expected
+        prompts, expected = ([pairs[0][0] for pairs, _ in which] for which in (prompts, expected))
+    assert prompts == expected
 
 
 def read(*parts: str) -> Iterator[dict[str, Any]]:
@@ -172,8 +172,8 @@ def test_truthfulqa_has_lm_evals_prompts(theirs):
         questions = [row["Question"] for row in csv.DictReader(stream)]
     targets = [[{"choices": list(doc.choices), "labels": [1]} for doc in task.docs] for task in tasks]
     rows = [
-        {"question": question, "mc1_targets": one, "mc2_targets": two}
-        for question, one, two in zip(questions, *targets, strict=True)
+        {"question": question, "mc1_targets": single, "mc2_targets": several}
+        for question, single, several in zip(questions, *targets, strict=True)
     ]
     for task, name in zip(tasks, ("mc1", "mc2"), strict=True):
         assert ours(task) == theirs(YAML[f"truthfulqa_{name}"], rows)
@@ -192,6 +192,6 @@ def test_mmlu_has_lm_evals_prompts_in_every_subject(theirs):
     subjects = sorted({str(doc.group) for doc in task.docs})
     assert len(subjects) == 57
     for subject in subjects:
-        found = [asked(doc) for doc in task.docs if doc.group == subject]
+        prompts = [asked(doc) for doc in task.docs if doc.group == subject]
         rows, solved = rows_of(subject, "test")[:5], rows_of(subject, "dev")
-        assert found == theirs(f"mmlu/default/mmlu_{subject}.yaml", rows, solved, 5), subject
+        assert prompts == theirs(f"mmlu/default/mmlu_{subject}.yaml", rows, solved, 5), subject

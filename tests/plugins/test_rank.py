@@ -37,11 +37,11 @@ def test_the_order_and_the_best_come_from_paired_draws():
 
 def test_intervals_of_simulated_families_cover_their_truth(host: PluginHost):
     """A small version of the committed table: tables of noisy points, where 90 % is nominal."""
-    found = [equal_compute.simulate(seed, stores=False, resamples=60) for seed in range(6)]
+    simulations = [equal_compute.simulate(seed, stores=False, resamples=60) for seed in range(6)]
     for kind in ("table: score of a family", "table: difference of two families", "table: compute-equivalent gain"):
-        inside = [one for own in found for one in own[kind]]
+        inside = [is_inside for simulation in simulations for is_inside in simulation[kind]]
         assert np.mean(inside) > 0.7, kind
-    orders = [own["table: order"][0] for own in found]
+    orders = [simulation["table: order"][0] for simulation in simulations]
     assert np.mean([right for _, right in orders]) >= np.mean([chance for chance, _ in orders]) - 0.3
 
 
@@ -61,16 +61,16 @@ def test_a_simulated_store_is_ranked_with_paired_documents(host: PluginHost, tmp
 def two_laws(host: PluginHost, factor: float, noise: float = 0.0):
     """Two power laws without noise; the second needs `factor` times the compute of the first."""
     flops, rng = np.geomspace(1e18, 1e22, 8), np.random.default_rng(0)
-    for number, own in enumerate((flops, flops / factor)):
-        y = 1.5 + 3e3 * own**-0.16 * np.exp(noise * rng.normal(size=8))
+    for number, budgets in enumerate((flops, flops / factor)):
+        y = 1.5 + 3e3 * budgets**-0.16 * np.exp(noise * rng.normal(size=8))
         points = pd.DataFrame({"flops": flops, "y": y})
         yield fit(points, "power", value="y", registries=host, bootstrap=50, seed=number, resample="checkpoints")
 
 
 def test_the_gain_of_a_law_is_exact_without_noise(host: PluginHost):
     first, second = two_laws(host, 4.0)
-    found = gain(first, second, 1e20, rises=False)
-    assert found.value == pytest.approx(4.0, rel=0.02)
+    factor = gain(first, second, 1e20, rises=False)
+    assert factor.value == pytest.approx(4.0, rel=0.02)
     assert gain(second, first, 1e20, rises=False).value == pytest.approx(0.25, rel=0.02)
     assert gain(first, first, 1e20, rises=False).value == pytest.approx(1.0, rel=0.01)
 
@@ -173,16 +173,16 @@ def test_the_command_ranks_a_table_with_foreign_columns(tmp_path: Path):
     table.to_csv(tmp_path / "points.csv", index=False)
     asked = [*("rank", str(tmp_path / "points.csv"), "--at", "flops=2.5e19", "--metric", "acc"),
              *("--map", "recipe=family", "--bootstrap", "50", "-o", str(tmp_path / "out"))]  # fmt: skip
-    found = CliRunner().invoke(main, asked)
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 0, result.output
     assert set(pd.read_csv(tmp_path / "out" / "scores.csv")["family"]) == set(equal_compute.TRUTH)
 
 
 def test_the_command_ranks_a_store_and_names_families_without_a_law(nano_store: PointStore):
     asked = ["rank", str(nano_store.path), "--at", "flops=1e13", "--task", "nano_birthplace", "--bootstrap", "20"]
-    found = CliRunner().invoke(main, asked)
-    assert found.exit_code == 2  # birch has three points, too few for a sigmoid
-    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in found.stderr
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 2  # birch has three points, too few for a sigmoid
+    assert "nano_birthplace, birch: law 'sigmoid' has 4 parameters" in result.stderr
 
 
 def test_a_family_without_degrees_of_freedom_is_not_ranked(host: PluginHost):
@@ -220,6 +220,7 @@ def test_errors_of_imported_families_are_not_paired(host: PluginHost):
     store = table_points(pd.concat(frames), registries=host)
     tables = named(rank(store, at={"flops": 1e20}, law="line", host=host, bootstrap=1000))
     alone = {row[:3:2]: row[3].high - row[3].low for row in tables["scores"].rows}
+    assert len(tables["differences"].rows) == 2
     for row in tables["differences"].rows:
         apart = np.hypot(alone[row[0], "ash"], alone[row[0], "beech"])
         assert row[4].high - row[4].low == pytest.approx(apart, rel=0.15)

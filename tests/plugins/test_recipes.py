@@ -28,9 +28,9 @@ def test_areas_are_those_of_the_definition():
         sum((eta[k - 1] - eta[k]) * 0.9 ** (i - k) for i in range(peak + 1, s + 1) for k in range(peak + 1, i + 1))
         for s in range(60)
     ]
-    found = areas(run, memory=0.9)
-    assert found["s1"].to_numpy() == pytest.approx(np.cumsum(eta))
-    assert found["s2"].to_numpy() == pytest.approx(s2)
+    computed = areas(run, memory=0.9)
+    assert computed["s1"].to_numpy() == pytest.approx(np.cumsum(eta))
+    assert computed["s2"].to_numpy() == pytest.approx(s2)
 
 
 def test_rows_that_are_missing_between_are_interpolated():
@@ -46,9 +46,9 @@ def test_one_schedule_is_fitted_and_another_held_out(host: PluginHost):
     both["loss"] = 2.6 + 0.4 * known["s1"] ** -0.5 - 0.3 * known["s2"]
     thin = both[(both["step"] < 100) | (both["step"] % 20 == 0) | (both["step"] > 2990)]
     arguments = {"value": "loss", "where": "step >= 200", "hold_out": "size == 'high'", "bootstrap": 10}
-    found = fit(thin, "lr_annealing", registries=host, resample="checkpoints", **arguments)
-    assert found.steps[0].parameters == pytest.approx({"L0": 2.6, "A": 0.4, "alpha": 0.5, "C": 0.3}, rel=1e-2)
-    assert max(abs(row["error"]) for row in found.hold_out) < 1e-3
+    fitted = fit(thin, "lr_annealing", registries=host, resample="checkpoints", **arguments)
+    assert fitted.steps[0].parameters == pytest.approx({"L0": 2.6, "A": 0.4, "alpha": 0.5, "C": 0.3}, rel=1e-2)
+    assert max(abs(row["error"]) for row in fitted.hold_out) < 1e-3
 
 
 def test_shapes_of_one_size_differ(host: PluginHost):
@@ -57,9 +57,9 @@ def test_shapes_of_one_size_differ(host: PluginHost):
     shapes = pd.DataFrame([(w, d, t) for w in (256, 512, 1024) for d in (4, 8, 16) for t in (1e9, 4e9, 16e9)])
     points = shapes.set_axis(["width", "depth", "tokens"], axis=1).astype(float)
     points["params"] = 12 * points["depth"] * points["width"] ** 2
-    own = {"E": 1.8, "a": 2.5, "alpha": 0.5, "b": 0.3, "beta": 0.8, "c": 7.7, "gamma": 0.37}
+    truth = {"E": 1.8, "a": 2.5, "alpha": 0.5, "b": 0.3, "beta": 0.8, "c": 7.7, "gamma": 0.37}
     law = host.laws["width_depth"]
-    points["loss"] = law.formula(points["width"], points["depth"], points["tokens"], **own)
+    points["loss"] = law.formula(points["width"], points["depth"], points["tokens"], **truth)
     points["loss"] *= np.exp(rng.normal(scale=1e-3, size=len(points)))
     arguments = {"value": "loss", "hold_out": "width == 1024 and depth == 16", "bootstrap": 20, "registries": host}
     errors = [

@@ -23,8 +23,8 @@ METRICS = ("exact_match", "normalised_match", "token_f1", "rouge1", "rouge2", "r
 
 def samples(texts: list[str], references: list[tuple[str, ...]], first: list[int] | None = None) -> Samples:
     n = len(references)
-    own = np.empty(n, dtype=object)
-    own[:] = references
+    answers = np.empty(n, dtype=object)
+    answers[:] = references
     return Samples(
         doc_ids=np.array([str(i) for i in range(n)]),
         first=np.arange(n) if first is None else np.array(first),
@@ -33,7 +33,7 @@ def samples(texts: list[str], references: list[tuple[str, ...]], first: list[int
         group=np.full(n, None, dtype=object),
         truncated=np.zeros(n, dtype=bool),
         texts=np.array(texts, dtype=object),
-        references=own,
+        references=answers,
     )
 
 
@@ -73,45 +73,45 @@ def test_bleu_and_chrf_of_a_corpus_are_sacrebleus_with_any_number_of_references(
         "chrf_pp": sacrebleu.corpus_chrf(texts, streams, word_order=2).score,
     }
     for name, value in expected.items():
-        found = evaluate(host.metrics[name], real)
-        assert found.value == pytest.approx(value, abs=1e-9), name
-        assert 0 < found.stderr < 5
-        assert found.low < found.value < found.high
+        estimate = evaluate(host.metrics[name], real)
+        assert estimate.value == pytest.approx(value, abs=1e-9), name
+        assert 0 < estimate.stderr < 5
+        assert estimate.low < estimate.value < estimate.high
     of_documents = per_document(host.metrics["bleu"], real).columns[0]
-    one = sacrebleu.sentence_bleu(texts[1], list(pairs[1][1]), use_effective_order=True).score
-    assert of_documents[1] == pytest.approx(one)
+    sentence_score = sacrebleu.sentence_bleu(texts[1], list(pairs[1][1]), use_effective_order=True).score
+    assert of_documents[1] == pytest.approx(sentence_score)
 
 
 def test_bleu_and_chrf_are_lm_evals(host, real):
     from lm_eval.api import metrics
 
     pairs = [(references[0], text) for text, references in real.compared()]
-    own = samples([text for _, text in pairs], [(reference,) for reference, _ in pairs])
+    scored = samples([text for _, text in pairs], [(reference,) for reference, _ in pairs])
     for ours, theirs in (("bleu", metrics.bleu), ("chrf", metrics.chrf), ("chrf_pp", metrics.chrfpp)):
-        assert evaluate(host.metrics[ours], own).value == pytest.approx(theirs(pairs), abs=1e-9)
+        assert evaluate(host.metrics[ours], scored).value == pytest.approx(theirs(pairs), abs=1e-9)
 
 
 def test_exact_match_is_lm_evals_without_options(host, real):
     from lm_eval.api.metrics import exact_match_hf_evaluate
 
     pairs = [(text, references[0]) for text, references in real.compared()]
-    own = samples([text for text, _ in pairs], [(reference,) for _, reference in pairs])
+    scored = samples([text for text, _ in pairs], [(reference,) for _, reference in pairs])
     theirs = exact_match_hf_evaluate([text for text, _ in pairs], [reference for _, reference in pairs])
-    assert evaluate(host.metrics["exact_match"], own).value == theirs["exact_match"] == pytest.approx(1 / 3)
+    assert evaluate(host.metrics["exact_match"], scored).value == theirs["exact_match"] == pytest.approx(1 / 3)
 
 
 def test_words_in_common_are_those_of_squad(host, real):
     qasper = of_lm_eval("qasper/metrics.py")
     texts = [*(t for t, _ in real.compared()), "The answer.", "a", "", "42!"]
     references = [*(r for _, r in real.compared()), ("answer",), ("the", "an"), ("x",), ("42", "17")]
-    own = samples(texts, references)
+    scored = samples(texts, references)
     f1 = [max(qasper.f1_abstractive([t], [r]) for r in own_) for t, own_ in zip(texts, references, strict=True)]
-    assert per_document(host.metrics["token_f1"], own).columns[0] == pytest.approx(np.array(f1, dtype=float))
+    assert per_document(host.metrics["token_f1"], scored).columns[0] == pytest.approx(np.array(f1, dtype=float))
     match = [
         any(qasper.normalize_answer(t) == qasper.normalize_answer(r) for r in own_)
         for t, own_ in zip(texts, references, strict=True)
     ]
-    assert per_document(host.metrics["normalised_match"], own).columns[0].tolist() == match
+    assert per_document(host.metrics["normalised_match"], scored).columns[0].tolist() == match
 
 
 def test_rouge_is_the_packages(host, real):
@@ -119,9 +119,9 @@ def test_rouge_is_the_packages(host, real):
 
     kinds = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     scorer = RougeScorer(kinds)
-    best = [[scorer.score(r, t) for r in own] for t, own in real.compared()]
+    best = [[scorer.score(r, t) for r in of_text] for t, of_text in real.compared()]
     for kind in kinds:
-        expected = [max(one[kind].fmeasure for one in own) for own in best]
+        expected = [max(of_reference[kind].fmeasure for of_reference in of_text) for of_text in best]
         assert per_document(host.metrics[kind], real).columns[0] == pytest.approx(np.array(expected))
         assert evaluate(host.metrics[kind], real).value == pytest.approx(np.mean(expected))
 
@@ -129,34 +129,34 @@ def test_rouge_is_the_packages(host, real):
 def test_rouge_is_that_of_lm_evals_tasks_with_and_without_stemming(host):
     """truthfulqa_gen takes words as they are, cnn_dailymail their stems; both take the best of several references."""
     texts = ["Dogs are running. Cats sleep", "The houses were painted blue", "nothing", "a cat's tales"]
-    own = samples(
+    scored = samples(
         texts, [("A dog runs. A cat slept",), ("The house was paint", "painted houses"), ("all",), ("cat tale",)]
     )
     plain, stemmed = of_lm_eval("truthfulqa/utils.py").rouge, of_lm_eval("cnn_dailymail/utils.py")
-    pairs = own.compared()
+    pairs = scored.compared()
     for kind, name in (("rouge1", "rouge1"), ("rouge2", "rouge2"), ("rougeLsum", "rougeLsum")):
-        expected = [max(plain([one], [text])[kind] for one in answers) / 100 for text, answers in pairs]
-        assert per_document(host.metrics[name], own).columns[0] == pytest.approx(np.array(expected))
+        expected = [max(plain([answer], [text])[kind] for answer in answers) / 100 for text, answers in pairs]
+        assert per_document(host.metrics[name], scored).columns[0] == pytest.approx(np.array(expected))
     for kind in ("rouge1", "rouge2", "rougeL"):
         expected = [max(stemmed.calculate_rouge_scores([t], [a])[kind] for a in answers) for t, answers in pairs]
-        assert per_document(host.metrics[f"{kind}_stem"], own).columns[0] == pytest.approx(np.array(expected))
-        assert sum(expected) > evaluate(host.metrics[kind], own).value * 4
-    names = {metric.name for metric in applicable(own, host)}
+        assert per_document(host.metrics[f"{kind}_stem"], scored).columns[0] == pytest.approx(np.array(expected))
+        assert sum(expected) > evaluate(host.metrics[kind], scored).value * 4
+    names = {metric.name for metric in applicable(scored, host)}
     assert "rougeL" in names
     assert "rougeL_stem" not in names
-    assert "rougeL_stem" in {metric.name for metric in applicable(own, host, "rougeL_stem")}
+    assert "rougeL_stem" in {metric.name for metric in applicable(scored, host, "rougeL_stem")}
 
 
 def test_several_samples_of_a_document_are_averaged_and_counted_together(host):
     import sacrebleu
 
     texts = ["the cat sat on the mat", "a dog ran", "the house is blue today", "blue house"]
-    own = samples(texts, [("the cat sat on the mat today",), ("the house is blue",)], first=[0, 2])
-    f1 = per_document(host.metrics["token_f1"], own).columns[0]
+    scored = samples(texts, [("the cat sat on the mat today",), ("the house is blue",)], first=[0, 2])
+    f1 = per_document(host.metrics["token_f1"], scored).columns[0]
     assert f1 == pytest.approx([(2 * 4 / 9 + 0) / 2, (2 * 3 / 7 + 2 * 2 / 5) / 2])
     references = ["the cat sat on the mat today"] * 2 + ["the house is blue"] * 2
     whole = sacrebleu.corpus_bleu(texts, [references]).score
-    assert evaluate(host.metrics["bleu"], own).value == pytest.approx(whole)
+    assert evaluate(host.metrics["bleu"], scored).value == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("name", [*METRICS, "chrf_pp", "f1", "mcc", "word_perplexity", "byte_perplexity"])
@@ -172,12 +172,12 @@ def test_f1_and_mcc_are_scikit_learns(host):
         _, gold, chosen = per_document(host.metrics["mcc"], scores).columns
         expected = {"f1": f1_score, "mcc": matthews_corrcoef}
         for name in names:
-            found = evaluate(host.metrics[name], scores)
-            assert found.value == pytest.approx(expected[name](gold, chosen))
-            assert found.low <= found.value <= found.high
+            estimate = evaluate(host.metrics[name], scores)
+            assert estimate.value == pytest.approx(expected[name](gold, chosen))
+            assert estimate.low <= estimate.value <= estimate.high
             drawn = np.random.default_rng(0).integers(80, size=(60, 80))
             spread = np.std([expected[name](gold[rows], chosen[rows]) for rows in drawn], ddof=1)
-            assert found.stderr == pytest.approx(spread, rel=0.3)
+            assert estimate.stderr == pytest.approx(spread, rel=0.3)
     with pytest.raises(MetricError, match="'f1' needs two_choices"):
         per_document(host.metrics["f1"], many)
 

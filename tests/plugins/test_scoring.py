@@ -28,9 +28,9 @@ def requests(n: int, shared: int = 0) -> list[Request]:
 
 
 def sizes(asked: list[Request], tokens: int) -> list[int]:
-    found = list(windows(iter(asked), lambda: tokens))
-    assert [request for window in found for request in window] == asked
-    return [len(window) for window in found]
+    split = list(windows(iter(asked), lambda: tokens))
+    assert [request for window in split for request in window] == asked
+    return [len(window) for window in split]
 
 
 def test_a_window_has_tokens_for_several_batches_of_a_device():
@@ -82,13 +82,13 @@ def test_a_batch_is_waited_for_after_the_next_one_has_started_across_windows_too
         expected = {score.key: score for score in engine.score(asked)}
         engine.scorer.forwards = telling = Telling(engine.model, "cpu")
         engine.scorer.batch_tokens = 512
-        found = {score.key: score for score in engine.score(asked)}
+        scores = {score.key: score for score in engine.score(asked)}
     started, *middle, last = telling.events
     assert (started, last) == ("start", "read")
     assert len(middle) >= 6
     assert middle == ["start", "read"] * (len(middle) // 2)
-    assert found.keys() == expected.keys()
-    for key, score in found.items():
+    assert scores.keys() == expected.keys()
+    for key, score in scores.items():
         assert score.logprobs == pytest.approx(expected[key].logprobs, abs=2e-5)
         assert score.is_greedy.tolist() == expected[key].is_greedy.tolist()
 

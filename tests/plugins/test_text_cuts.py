@@ -103,9 +103,9 @@ def test_parts_have_the_ids_of_whole_texts(tokenizer):
 @pytest.mark.parametrize("seed", range(2))
 def test_a_task_has_the_same_ids_in_parts_as_whole(tokenizer, seed):
     task = drawn_task(seed)
-    found, whole = (encode_task(task, Encoder(kind, 10**6, "auto")) for kind in (tokenizer, Plain(tokenizer)))
-    assert found.requests == whole.requests
-    assert found.joined == whole.joined
+    in_parts, whole = (encode_task(task, Encoder(kind, 10**6, "auto")) for kind in (tokenizer, Plain(tokenizer)))
+    assert in_parts.requests == whole.requests
+    assert in_parts.joined == whole.joined
     prompts = [[move_spaces(*doc.prompt(k)) for k in range(len(doc.choices))] for doc in task.docs]
     texts = [text for doc in prompts for context, rest in doc for text in (context, context + rest)]
     ids, ids_of_texts = encode_in_parts(prompts, tokenizer), encode_whole(texts, tokenizer)
@@ -131,9 +131,9 @@ class Liar(ByteTokenizer):
 def test_a_tokenizer_whose_parts_differ_is_asked_for_whole_texts():
     liar = Liar()
     docs = tuple(Doc(str(i), (f"question {i}",), (" yes", " no"), ("yes", "no"), (0,)) for i in range(600))
-    found = encode_task(Task("t", "choice", docs, "f"), Encoder(liar, 100))
+    encoded = encode_task(Task("t", "choice", docs, "f"), Encoder(liar, 100))
     assert liar.asked == 2
-    assert found.requests[599].context == tuple(b"question 599")
+    assert encoded.requests[599].context == tuple(b"question 599")
 
 
 def test_what_is_not_proven_is_not_cut():

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 import harness
-from harness import Checkpoint, EngineError, OutOfMemory, Request
+from harness import Checkpoint, ChoiceScore, EngineError, OutOfMemory, Request
 from harness.checkpoints.families import complete, locate, select
 from harness.host import PluginHost
 from harness.testing import check_engine
@@ -43,6 +43,13 @@ def requests(n: int = 9, vocabulary: int = 1000, seed: int = 0) -> list[Request]
         return tuple(rng.integers(1, vocabulary, size=size).tolist())
 
     return [Request(i, (0, *ids(2 + 3 * i)), tuple(ids(k) for k in (1, 3, 7))) for i in range(n)]
+
+
+def all_scores(engine, asked: list[Request]) -> list[ChoiceScore]:
+    """Return the score of every request, by key; each comes once."""
+    scores = sorted(engine.score(asked), key=lambda score: score.key)
+    assert [score.key for score in scores] == sorted(request.key for request in asked)
+    return scores
 
 
 def few_shot(n: int, vocabulary: int = 1000, shared: int = 40) -> list[Request]:
@@ -84,7 +91,7 @@ def test_scores_equal_a_plain_forward(host: PluginHost, name):
     checkpoint, folder = located(host, name)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with open_engine(checkpoint, folder) as engine:
-        for score in engine.score(requests()):
+        for score in all_scores(engine, requests()):
             logprobs, greedy = plain(model, requests()[score.key])
             assert score.logprobs == pytest.approx(logprobs, rel=1e-6, abs=2e-5)
             assert score.is_greedy.tolist() == greedy
@@ -146,7 +153,7 @@ def test_contexts_and_prefixes_are_shared_exactly(tmp_path, kind):
         assert engine.scorer.sharing.prefixes
         assert engine.describe()["notes"] == []
         for asked in (requests(5, vocabulary=200), few_shot(6, vocabulary=200, shared=32)):
-            for score in engine.score(asked):
+            for score in all_scores(engine, asked):
                 logprobs, greedy = plain(model, asked[score.key])
                 assert score.logprobs == pytest.approx(logprobs, rel=1e-5, abs=1e-4)
                 assert score.is_greedy.tolist() == greedy
@@ -160,7 +167,7 @@ def test_nothing_is_shared_where_that_is_not_exact(tmp_path, kind):
         assert not engine.scorer.sharing.reach
         assert "shares nothing: " in engine.describe()["notes"][0]
         asked = requests(5, vocabulary=200)
-        for score in engine.score(asked):
+        for score in all_scores(engine, asked):
             logprobs, greedy = plain(model, asked[score.key])
             assert score.logprobs == pytest.approx(logprobs, rel=1e-5, abs=1e-3)
             assert score.is_greedy.tolist() == greedy
@@ -177,12 +184,12 @@ def test_trees_longer_than_a_window_are_not_packed(tmp_path):
 
 
 def test_scores_do_not_depend_on_the_size_of_batches(host: PluginHost):
-    found = []
+    scores = []
     for batch_tokens in (1, 64, 4096):
         with open_engine(*located(host, "aster:w64l2@1600"), batch_tokens=batch_tokens) as engine:
-            found.append({score.key: score.logprobs for score in engine.score(requests())})
-    for other in found[1:]:
-        for key, logprobs in found[0].items():
+            scores.append({score.key: score.logprobs for score in all_scores(engine, requests())})
+    for other in scores[1:]:
+        for key, logprobs in scores[0].items():
             assert other[key] == pytest.approx(logprobs, abs=2e-5)
 
 
@@ -319,7 +326,7 @@ def test_batches_are_halved_when_memory_runs_out_and_it_is_said(host: PluginHost
     with open_engine(*located(host, "aster:w64l2@1600"), share=share, batch_tokens=1000) as engine:
         expected = {score.key: score.logprobs for score in engine.score(requests())}
         engine.scorer.forwards = Cramped(engine.model, "cpu")
-        for score in engine.score(requests()):
+        for score in all_scores(engine, requests()):
             assert score.logprobs == pytest.approx(expected[score.key], abs=2e-5)
         assert engine.scorer.batch_tokens < 125
         assert "out of memory: batches of" in engine.describe()["notes"][0]
@@ -375,8 +382,8 @@ def changed(folder: Path, config, change, **settings) -> Path:
 
     saved(folder, config)
     save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", metadata={"format": "pt"})
-    own = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**own, **settings}))
+    merged = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**merged, **settings}))
     return folder
 
 
@@ -440,8 +447,8 @@ def test_the_tokenizer_says_what_it_puts_before_a_text(host: PluginHost, tmp_pat
     checkpoint, folder = located(host, "aster:w64l2@1600")
     tokenizer = inspect(checkpoint, folder).load_tokenizer()
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.prefix_ids) == (0, 0, ())
-    own = transformers.AutoTokenizer.from_pretrained(folder, add_bos_token=True)
-    own.save_pretrained(tmp_path)
+    with_bos = transformers.AutoTokenizer.from_pretrained(folder, add_bos_token=True)
+    with_bos.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     assert inspect(checkpoint, tmp_path).load_tokenizer().prefix_ids == (0,)
 
@@ -494,8 +501,8 @@ def test_code_of_a_checkpoint_runs_only_when_trusted_and_is_recorded(host: Plugi
     store = harness.open_store(tmp_path / "s", registries=host)
     (name,) = store.cell_names()
     assert list(store.provenance(name)["remote_code"]) == ["modeling_mine.py"]
-    same = harness.evaluate(["aster:w32l2@100"], ["nano_job"], tmp_path / "t", **settings)
-    same.check()
+    again = harness.evaluate(["aster:w32l2@100"], ["nano_job"], tmp_path / "t", **settings)
+    again.check()
     other = harness.open_store(tmp_path / "t", registries=host)
     np.testing.assert_allclose(store.scores()["logprob"], other.scores()["logprob"], atol=1e-5)
 

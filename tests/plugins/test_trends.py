@@ -45,8 +45,8 @@ def curve_of(y, error=None, x=None) -> Curve:
     ],
 )
 def test_shapes_are_named(y, shape):
-    found = trend(curve_of(y, 0.01))
-    assert found.shape(found.tests, 0.05) == shape
+    tested = trend(curve_of(y, 0.01))
+    assert tested.shape(tested.tests, 0.05) == shape
 
 
 def test_without_errors_five_runs_show_a_turn_by_their_scatter_and_hardly_a_direction():
@@ -61,12 +61,12 @@ def test_without_errors_five_runs_show_a_turn_by_their_scatter_and_hardly_a_dire
 def test_chance_alone_seldom_makes_a_shape():
     """Curves at chance, with their true errors: 5 % said of each test; corrected for three, few find anything."""
     rng = np.random.default_rng(0)
-    found = [trend(curve_of(0.25 + rng.normal(scale=0.02, size=6), 0.02), seed=i) for i in range(80)]
-    p = np.array([one.tests for one in found])
+    trends_of_noise = [trend(curve_of(0.25 + rng.normal(scale=0.02, size=6), 0.02), seed=i) for i in range(80)]
+    p = np.array([of_noise.tests for of_noise in trends_of_noise])
     assert (p[:, 0] < 0.05).mean() < 0.12  # Spearman's p from draws
     assert (p[:, 1] < 0.05).mean() < 0.05
     assert (p[:, 2] < 0.05).mean() < 0.1
-    shapes = [one.shape(3 * own, 0.05) for one, own in zip(found, p, strict=True)]
+    shapes = [of_noise.shape(3 * p_values, 0.05) for of_noise, p_values in zip(trends_of_noise, p, strict=True)]
     assert shapes.count("undecided") > 70
 
 
@@ -196,13 +196,13 @@ def test_any_accuracy_may_be_sudden(tmp_path, nano_store: PointStore):
 def test_the_command_prints_three_tables_of_a_store(tmp_path, nano_store: PointStore):
     store = many_sizes(nano_store, tmp_path / "store")
     arguments = ["trends", str(store.path), "--bootstrap", "20", "--correction", "bh", "-o", str(tmp_path)]
-    found = CliRunner().invoke(main, arguments)
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
     rows = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in ("trends", "breaks", "emergence")}
     text = rows["trends"].query("task == 'nano_text' and family == 'aster'").iloc[0]
     assert (text["runs"], text["shape"]) == (10, "rises, not monotone")  # early steps of a larger size
     assert set(rows["emergence"]["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
-    assert "corrected for 24 tests (bh)" in found.stdout
+    assert "corrected for 24 tests (bh)" in result.stdout
 
 
 def test_perplexities_that_only_fall_are_not_an_inverted_u():

@@ -12,21 +12,23 @@ from harness_plugins.analyses.verifiers import resampling
 
 def test_a_case_that_can_be_counted_by_hand():
     """Four samples of one document, two accepted, one of them right: pairs hold an accepted one in 5 of 6 cases."""
-    found = resampling([2], [1], [4], cost=0.5)
-    assert [x.value for x in found.right] == pytest.approx([1 / 4, 5 / 12, 1 / 2, 1 / 2])
-    assert [x.value for x in found.wrong] == pytest.approx([1 / 4, 5 / 12, 1 / 2, 1 / 2])
-    assert [x.value for x in found.gain] == pytest.approx([1 / 8, 5 / 24, 1 / 4, 1 / 4])
-    assert (found.false_positives.value, found.single.value, found.ceiling.value) == pytest.approx((0.5, 0.25, 0.5))
-    assert found.best.value == 3
+    outcome = resampling([2], [1], [4], cost=0.5)
+    assert [x.value for x in outcome.right] == pytest.approx([1 / 4, 5 / 12, 1 / 2, 1 / 2])
+    assert [x.value for x in outcome.wrong] == pytest.approx([1 / 4, 5 / 12, 1 / 2, 1 / 2])
+    assert [x.value for x in outcome.gain] == pytest.approx([1 / 8, 5 / 24, 1 / 4, 1 / 4])
+    assert (outcome.false_positives.value, outcome.single.value, outcome.ceiling.value) == pytest.approx(
+        (0.5, 0.25, 0.5)
+    )
+    assert outcome.best.value == 3
 
 
 def test_a_verifier_without_errors_has_no_ceiling_and_every_sample_helps():
     rng = np.random.default_rng(0)
     passed = rng.binomial(50, rng.uniform(0.02, 0.3, 200))
-    found = resampling(passed, passed, np.full(200, 50), cost=10.0)
-    assert found.false_positives.value == 0
-    assert found.ceiling.value == pytest.approx(1 - found.never)
-    assert found.best.value == 50
+    outcome = resampling(passed, passed, np.full(200, 50), cost=10.0)
+    assert outcome.false_positives.value == 0
+    assert outcome.ceiling.value == pytest.approx(1 - outcome.never)
+    assert outcome.best.value == 50
 
 
 def test_curves_are_unbiased_over_draws_of_samples():
@@ -36,10 +38,10 @@ def test_curves_are_unbiased_over_draws_of_samples():
     b = rng.binomial(12, p, size=(2000, 4))
     a = b + rng.binomial(12 - b, f)
     a[~a.any(1), 0] = 1  # an experiment without any accepted sample says nothing; there are about none
-    found = [resampling(*counts, [12] * 4, cost=1.0, resamples=2) for counts in zip(a, b, strict=True)]
+    outcomes = [resampling(*counts, [12] * 4, cost=1.0, resamples=2) for counts in zip(a, b, strict=True)]
     for k in (1, 3, 12):
         truth = np.mean([verified(*rates, k).success for rates in zip(p, np.ones(4), f, strict=True)])
-        values = np.array([x.right[k - 1].value for x in found])
+        values = np.array([x.right[k - 1].value for x in outcomes])
         assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(2000)
 
 
@@ -62,16 +64,16 @@ def test_the_interval_of_the_ceiling_holds_the_truth_as_often_as_it_says():
     for _ in range(400):
         b = rng.binomial(40, rng.uniform(0.3, 0.9, 80))
         a = b + rng.binomial(40 - b, 0.1)
-        found = resampling(a, b, np.full(80, 40), cost=1.0, resamples=2)
+        outcome = resampling(a, b, np.full(80, 40), cost=1.0, resamples=2)
         truth = np.mean([x / (x + 0.1 * (1 - x)) for x in np.linspace(0.3, 0.9, 2001)])
-        inside.append(abs(found.ceiling.value - truth) < 1.96 * found.ceiling.stderr)
+        inside.append(abs(outcome.ceiling.value - truth) < 1.96 * outcome.ceiling.stderr)
     assert 0.91 < np.mean(inside) < 0.98
 
 
 def test_tables_show_the_best_number_of_samples():
-    found = resampling([4, 9, 1, 0], [4, 6, 0, 0], [10, 12, 10, 10], cost=2.0)
-    summary, curve = found.tables()
-    assert [row[0] for row in curve.rows] == sorted({1, 2, 5, 10, int(found.best.value)})
+    outcome = resampling([4, 9, 1, 0], [4, 6, 0, 0], [10, 12, 10, 10], cost=2.0)
+    summary, curve = outcome.tables()
+    assert [row[0] for row in curve.rows] == sorted({1, 2, 5, 10, int(outcome.best.value)})
     assert summary.rows[0][3] == 0.25
     assert "a wrong answer costs 2" in summary.notes[0]
 

@@ -74,11 +74,11 @@ def test_a_checkpoint_that_is_none_or_several_is_refused(nano_store: PointStore,
 
 
 def test_the_command_tests_two_checkpoints(nano_store: PointStore):
-    found = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["versus", str(nano_store.path), A, "family == 'aster' and step == 100 and size == 'w64l2'"]
     )
-    assert found.exit_code == 0, found.output
-    assert "A better" in found.stdout
+    assert result.exit_code == 0, result.output
+    assert "A better" in result.stdout
 
 
 def test_each_task_says_what_stands_in_the_way_of_predicting_it(nano_store: PointStore):

@@ -101,9 +101,9 @@ def test_the_contract_of_engines(name):
 
 
 def test_every_choice_equals_the_transformers_engines(engine, transformers_engine):
-    found, expected = by_key(engine.score(requests())), by_key(transformers_engine.score(requests()))
-    assert furthest(found, expected) < 1e-3
-    assert all((found[key].is_greedy == expected[key].is_greedy).all() for key in found)
+    scores, expected = by_key(engine.score(requests())), by_key(transformers_engine.score(requests()))
+    assert furthest(scores, expected) < 1e-3
+    assert all((scores[key].is_greedy == expected[key].is_greedy).all() for key in scores)
 
 
 def test_what_is_quick_is_used_and_what_vllm_refuses_is_said(engine):
@@ -120,9 +120,9 @@ def test_rows_that_the_prefix_cache_hides_are_asked_again():
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["ways"] == ["flat", "last", "bulk", "cached"]
     assert measured["notes"] == []
-    for found in measured["found"].values():
-        assert found["largest"] < 1e-4
-        assert found["greedy"] == 0
+    for of_engine in measured["found"].values():
+        assert of_engine["largest"] < 1e-4
+        assert of_engine["greedy"] == 0
     assert measured["found"]["flat, last, bulk, cached"]["repaired"] > 20
 
 
@@ -145,19 +145,19 @@ def test_greedy_texts_equal_the_transformers_engines(engine, transformers_engine
     tokenizer = inspect(*located("aster:w96l3@1600")).load_tokenizer()
     texts = ["Tom lives in the town of", "The flag of", "Tom is older than", "The sum of 3 and 4 is"]
     asked = [SampleRequest(i, (0, *ids), 12, stop=("of", ".")) for i, ids in enumerate(tokenizer.encode_batch(texts))]
-    found = {sample.key: (sample.ids, sample.text, sample.finish) for sample in engine.generate(asked)}
+    samples = {sample.key: (sample.ids, sample.text, sample.finish) for sample in engine.generate(asked)}
     for sample in transformers_engine.generate(asked):
-        assert found[sample.key] == (sample.ids, sample.text, sample.finish)
+        assert samples[sample.key] == (sample.ids, sample.text, sample.finish)
 
 
 def chatty(folder: Path) -> Path:
     """Copy a checkpoint whose full stop is a special token, with settings beside the weights and a second EOS."""
     shutil.copytree(located("aster:w96l3@1600")[1], folder)
     tokenizer = folder / "tokenizer.json"
-    found = json.loads(tokenizer.read_text())
-    end, second = (found["model"]["vocab"][token] for token in (".", "\u0120of"))
-    found["added_tokens"].append({**found["added_tokens"][0], "id": end, "content": ".", "special": True})
-    tokenizer.write_text(json.dumps(found))
+    settings = json.loads(tokenizer.read_text())
+    end, second = (settings["model"]["vocab"][token] for token in (".", "\u0120of"))
+    settings["added_tokens"].append({**settings["added_tokens"][0], "id": end, "content": ".", "special": True})
+    tokenizer.write_text(json.dumps(settings))
     beside = {"eos_token_id": [0, second], "repetition_penalty": 5.0, "temperature": 0.1, "max_new_tokens": 2}
     (folder / "generation_config.json").write_text(json.dumps(beside))
     return folder
@@ -174,16 +174,16 @@ def test_special_tokens_end_texts_and_settings_beside_the_weights_do_not_apply(t
     encoded = enumerate(tokenizer.encode_batch(texts))
     asked = [SampleRequest((i, stop), (0, *ids), 12, stop=stop) for i, ids in encoded for stop in STOPS]
     with open_engine(checkpoint, folder, **OPTIONS) as vllm:
-        found = {sample.key: sample for sample in vllm.generate(asked)}
+        samples = {sample.key: sample for sample in vllm.generate(asked)}
         (note,) = [note for note in vllm.describe()["notes"] if "generation_config" in note]
     with open_transformers(checkpoint, folder) as other:
         expected = {sample.key: sample for sample in other.generate(asked)}
         assert note in other.describe()["notes"]
-    assert found == expected
-    ends = {sample.ids[-1] for sample in found.values() if sample.finish == "stop"}
-    assert len(ends) >= 2, found
+    assert samples == expected
+    ends = {sample.ids[-1] for sample in samples.values() if sample.finish == "stop"}
+    assert len(ends) >= 2, samples
     for stop in STOPS[1:]:
-        assert any(len(found[i, stop].ids) < len(found[i, ()].ids) for i in range(len(texts))), stop
+        assert any(len(samples[i, stop].ids) < len(samples[i, ()].ids) for i in range(len(texts))), stop
 
 
 def test_options_of_vllm_that_would_change_texts_are_refused():
@@ -197,10 +197,12 @@ def test_small_batches_give_the_same_and_bfloat16_is_near(engine, transformers_e
     with open_engine(*located("aster:w96l3@1600"), max_num_batched_tokens=300, max_num_seqs=2, **OPTIONS) as small:
         assert furthest(by_key(engine.score(asked)), by_key(small.score(asked))) < 1e-4
     with open_engine(*located("aster:w96l3@1600"), dtype="bfloat16", **OPTIONS) as half:
-        found = by_key(half.score(asked))
+        in_half_precision = by_key(half.score(asked))
     with open_transformers(*located("aster:w96l3@1600"), dtype="bfloat16") as other:
         expected = by_key(other.score(asked))
-    assert furthest(found, expected) < BFLOAT16 * max(len(c) for request in asked for c in request.continuations)
+    assert furthest(in_half_precision, expected) < BFLOAT16 * max(
+        len(c) for request in asked for c in request.continuations
+    )
 
 
 def test_a_swap_that_leaves_old_weights_in_place_is_found_out(tmp_path, host: PluginHost):
@@ -287,8 +289,8 @@ def test_each_way_for_a_later_swap_to_go_wrong_is_seen_by_the_workers(sabotaged,
     for i, (sabotage, told) in enumerate(cases.items()):
         for folder, why_not in ((right, ""), (spoilt(untied(tmp_path / str(i), 2 + i), sabotage), told)):
             sabotaged.folder = folder
-            found = sabotaged._swapped().why_not
-            assert (why_not in found) if why_not else not found
+            reason = sabotaged._swapped().why_not
+            assert (why_not in reason) if why_not else not reason
     lacking = "layers.1.self_attn.k_proj.weight", "norm.weight", "layers.0.mlp.down_proj.weight"
     for name in lacking:
         sabotaged.folder = without(untied(tmp_path / name, 9), f"model.{name}")
@@ -345,15 +347,15 @@ def untied(folder: Path, seed: int) -> Path:
 
 def workers_of(parent: int) -> list[int]:
     """Return the processes that serve engines for a process."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             stat, command = (folder / "stat").read_text(), (folder / "cmdline").read_bytes()
         except OSError:
             continue
         if b"vllm_worker" in command and int(stat.rpartition(")")[2].split()[1]) == parent:
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path, host: PluginHost, monkeypatch):
@@ -381,8 +383,8 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path,
     assert len(killed) == 1
     assert not _is_alive(killed[0])
     assert workers_of(os.getpid()) == others
-    found = harness.diff(tmp_path / "t", store, registries=host)
-    assert (len(found.choices()), found.largest < FLOAT32) == (400, True)
+    difference = harness.diff(tmp_path / "t", store, registries=host)
+    assert (len(difference.choices()), difference.largest < FLOAT32) == (400, True)
     (cell,) = harness.open_store(store, registries=host).cells()
     assert (
         "ended by signal 9; vLLM was restarted" in harness.open_store(store).read(cell.id.name).provenance["notes"][0]

@@ -40,12 +40,12 @@ def requests() -> list[Request]:
 
 def answers(engine: harness.Engine, tokenizer: Any) -> tuple[np.ndarray, dict[int, str]]:
     """Return the log-probabilities of all choices, and the greedy texts."""
-    found = {score.key: score.logprobs for score in engine.score(requests())}
+    scores = {score.key: score.logprobs for score in engine.score(requests())}
     prompts = enumerate(tokenizer.encode_batch(PROMPTS))
     texts = {
         sample.key: sample.text for sample in engine.generate(SampleRequest(i, (0, *ids), 12) for i, ids in prompts)
     }
-    return np.concatenate([found[request.key] for request in requests()]), texts
+    return np.concatenate([scores[request.key] for request in requests()]), texts
 
 
 @contextmanager
@@ -63,17 +63,17 @@ def test_choices_and_texts_equal_those_of_transformers_and_peft(settings, host: 
     save_adapter(tmp_path / "a", base, 0, **{"target_modules": "all-linear"} | settings)
     tokenizer = host.engines["transformers"].inspect(adapted(base), base).load_tokenizer()
     with both(adapted(base, tmp_path / "a"), base) as (vllm, other):
-        (found, texts), (expected, other_texts) = (answers(engine, tokenizer) for engine in (vllm, other))
+        (scores, texts), (expected, other_texts) = (answers(engine, tokenizer) for engine in (vllm, other))
         assert any("the adapter was merged into its base model in float32" in note for note in vllm.describe()["notes"])
         assert vllm.unchecked == ""  # the kernels use the merged weights
         with pytest.raises(EngineError, match="adapters are not swapped in"):
             vllm.swap(adapted(base, tmp_path / "a"), base)
-    assert found == pytest.approx(expected, abs=1e-3)
+    assert scores == pytest.approx(expected, abs=1e-3)
     assert texts == other_texts
-    assert found == pytest.approx(scores_of_peft(tmp_path / "a", base, requests()), abs=1e-3)
+    assert scores == pytest.approx(scores_of_peft(tmp_path / "a", base, requests()), abs=1e-3)
     with open_transformers(adapted(base), base) as engine:
         plain, plain_texts = answers(engine, tokenizer)
-    assert np.abs(found - plain).max() > 1
+    assert np.abs(scores - plain).max() > 1
     assert texts != plain_texts
 
 
@@ -87,10 +87,12 @@ def test_a_sweep_over_a_base_and_its_adapters_has_the_records_of_transformers(ho
     harness.evaluate(families, tasks, tmp_path / "t", engine="transformers", **settings).check()
     harness.evaluate(families, tasks, tmp_path / "v", engine="vllm", options=OPTIONS, **settings).check()
     stores = [harness.open_store(tmp_path / name, registries=host) for name in "tv"]
-    own, other = ({(c.checkpoint.label, c.task): store.load(c.id).logprob for c in store.cells()} for store in stores)
-    assert len(own) == len(other) == 8
-    assert max(float(np.abs(own[key] - other[key]).max()) for key in own) < 1e-3
-    values = [own[label, "nano_job"] for label in sorted({label for label, _ in own})]
+    of_vllm, other = (
+        {(c.checkpoint.label, c.task): store.load(c.id).logprob for c in store.cells()} for store in stores
+    )
+    assert len(of_vllm) == len(other) == 8
+    assert max(float(np.abs(of_vllm[key] - other[key]).max()) for key in of_vllm) < 1e-3
+    values = [of_vllm[label, "nano_job"] for label in sorted({label for label, _ in of_vllm})]
     assert all(np.abs(a - b).max() > 0.1 for i, a in enumerate(values) for b in values[:i])
 
 

@@ -53,8 +53,8 @@ def test_rows_are_read_from_the_end_whether_those_that_were_cached_are_left_out_
     without = container(ROWS[cached:])
     any_value = container([(0, NOTHING, 1)] * cached + ROWS[cached:])
     for rows in (without, any_value):
-        found = rows_of(ask, SimpleNamespace(prompt_logprobs=rows, num_cached_tokens=cached))
-        assert (found.logprob, found.lost) == (logprob, lost)
+        last_rows = rows_of(ask, SimpleNamespace(prompt_logprobs=rows, num_cached_tokens=cached))
+        assert (last_rows.logprob, last_rows.lost) == (logprob, lost)
 
 
 def test_rows_of_other_tokens_are_an_error(ask):

@@ -67,10 +67,10 @@ def requests(n: int, cells: int = 1) -> list[Request]:
 
 def expect(engine: VllmEngine, asked: list[Request]) -> None:
     """Compare what comes with the fake engine's: each result once."""
-    found = list(engine.score(asked))
-    assert sorted(score.key for score in found) == sorted(request.key for request in asked)
+    scores = list(engine.score(asked))
+    assert sorted(score.key for score in scores) == sorted(request.key for request in asked)
     expected = {score.key: score for score in FakeEngine(engine.folder.name).score(asked)}
-    for score in found:
+    for score in scores:
         assert score.logprobs.tolist() == expected[score.key].logprobs.tolist()
         assert score.is_greedy.tolist() == expected[score.key].is_greedy.tolist()
 
@@ -146,9 +146,9 @@ def test_an_option_that_does_not_exist_is_said_at_once(start, folder):
 def test_samples_come_once_though_the_child_dies(start, tmp_path):
     asked = [SampleRequest(i, (i + 1, 7), 5, n=4, temperature=1.0, seed=i) for i in range(30)]
     engine = start(make_folder(tmp_path / "a", mishaps="result 50 kill\n"))
-    found = {(sample.key, sample.index): sample for sample in engine.generate(asked)}
+    samples = {(sample.key, sample.index): sample for sample in engine.generate(asked)}
     expected = {(sample.key, sample.index): sample for sample in FakeEngine("a").generate(asked)}
-    assert found == expected
+    assert samples == expected
     with pytest.raises(EngineError, match="has 3000 tokens; max_length is 2048"):
         list(engine.generate([SampleRequest(0, (1,) * 3000, 5)]))
 
@@ -167,12 +167,12 @@ def test_a_caller_that_goes_away_leaves_nothing_behind(start, folder):
 
 def pids(engine: VllmEngine, folders: list[Path]) -> list[int]:
     """Swap from folder to folder, with right scores each time; return the process that served each."""
-    found = []
+    children = []
     for folder in folders:
         engine.swap(CHECKPOINT, folder)
         expect(engine, requests(5))
-        found.append(engine.child.process.pid)
-    return found
+        children.append(engine.child.process.pid)
+    return children
 
 
 @pytest.mark.soak
@@ -277,8 +277,8 @@ def test_a_fresh_engine_that_does_not_serve_its_checkpoint_is_an_error(start, tm
 def test_checkpoints_whose_tensors_differ_have_different_shapes(tmp_path):
     """So that no swap leads from one to the other."""
     layer = {"layers.0.weight": ("F32", [2, 2]), "layers.0.bias": ("F32", [2])}
-    one = write_tensors(make_folder(tmp_path / "a"), layer)
-    assert one == write_tensors(make_folder(tmp_path / "b"), dict(reversed(layer.items())))
+    first = write_tensors(make_folder(tmp_path / "a"), layer)
+    assert first == write_tensors(make_folder(tmp_path / "b"), dict(reversed(layer.items())))
     others = [
         {"layers.0.weight": ("F32", [2, 2])},
         layer | {"layers.0.bias": ("F32", [4])},
@@ -286,7 +286,7 @@ def test_checkpoints_whose_tensors_differ_have_different_shapes(tmp_path):
         {"layers.0.weight": ("F32", [2, 2]), "layers.0.gain": ("F32", [2])},
     ]
     for i, tensors in enumerate(others):
-        assert write_tensors(make_folder(tmp_path / str(i)), tensors) != one
+        assert write_tensors(make_folder(tmp_path / str(i)), tensors) != first
 
 
 def write_tensors(folder: Path, tensors: dict[str, tuple[str, list[int]]]) -> str:
@@ -303,11 +303,11 @@ def write_tensors(folder: Path, tensors: dict[str, tuple[str, list[int]]]) -> st
 def test_equal_weights_under_two_names_are_no_wrong_swap(start, tmp_path):
     """A canary that scores the same after a verified swap is no cause for a fresh engine."""
     first, second = (make_folder(tmp_path / name) for name in "ab")
-    same = tmp_path / "elsewhere" / "b"
-    same.parent.mkdir()
-    make_folder(same)
+    copied = tmp_path / "elsewhere" / "b"
+    copied.parent.mkdir()
+    make_folder(copied)
     engine = start(first)
-    pids(engine, [second, same])
+    pids(engine, [second, copied])
     assert engine.describe()["notes"] == []
 
 

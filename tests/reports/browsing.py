@@ -29,8 +29,8 @@ SERIOUS = {"serious", "critical"}
 
 def browser_path() -> str:
     """Return the path of a Chromium; skip where there is none."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    return found or pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    path_of_browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    return path_of_browser or pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
 
 
 @contextmanager
@@ -65,12 +65,12 @@ def accessibility(page: Any) -> list[str]:
     if not path.exists():
         pytest.skip(f"{path} is absent; .ci/run installs axe-core from npm")
     page.evaluate(path.read_text(encoding="utf-8"))  # a script element would break the policy of the page
-    found = json.loads(page.evaluate("axe.run().then((found) => JSON.stringify(found.violations))"))
+    violations = json.loads(page.evaluate("axe.run().then((found) => JSON.stringify(found.violations))"))
     return [
-        f"{one['id']}: {one['help']} ({node['html'][:120]})"
-        for one in found
-        if one["impact"] in SERIOUS
-        for node in one["nodes"]
+        f"{violation['id']}: {violation['help']} ({node['html'][:120]})"
+        for violation in violations
+        if violation["impact"] in SERIOUS
+        for node in violation["nodes"]
     ]
 
 

@@ -34,11 +34,11 @@ def ladder(families: int = 2, noise: float = 0.0) -> pd.DataFrame:
 
 
 def test_the_law_behind_the_points_wins_against_those_that_know_nothing():
-    found = back_test(ladder(noise=0.002), ["power", "line", "last"], value="loss", **QUICK)
-    assert [row[0] for row in found.summary().rows] == ["power", "line", "last"]
-    errors = found.rows.groupby("law")["error"].apply(lambda e: e.abs().mean())
+    result = back_test(ladder(noise=0.002), ["power", "line", "last"], value="loss", **QUICK)
+    assert [row[0] for row in result.summary().rows] == ["power", "line", "last"]
+    errors = result.rows.groupby("law")["error"].apply(lambda e: e.abs().mean())
     assert errors["power"] < 0.5 * errors["line"] < 0.5 * errors["last"]
-    assert len(found.rows) == 2 * 3 * 3  # families, sizes 4 to 6, laws
+    assert len(result.rows) == 2 * 3 * 3  # families, sizes 4 to 6, laws
 
 
 def test_only_smaller_sizes_are_fitted_and_only_the_next_one_is_predicted():
@@ -57,24 +57,24 @@ def test_only_smaller_sizes_are_fitted_and_only_the_next_one_is_predicted():
 def test_laws_that_do_not_apply_are_left_out_and_named():
     """Without tokens there is no law of N and D; an accuracy is beyond laws that only fall, which are flat on it."""
     table = ladder(1).drop(columns="tokens").assign(acc=lambda t: 1 - 0.3 * t["loss"]).drop(columns="loss")
-    found = back_test(table, value="acc", **QUICK)
-    laws = set(found.rows["law"])
+    result = back_test(table, value="acc", **QUICK)
+    laws = set(result.rows["law"])
     assert {"sigmoid", "line", "last"} <= laws
     assert not {"chinchilla", "two_step", "observational", "power"} & laws
-    assert "power makes no prediction: flat on every ladder" in "\n".join(found.summary().notes)
+    assert "power makes no prediction: flat on every ladder" in "\n".join(result.summary().notes)
 
 
 def test_laws_that_fail_have_the_last_rank():
     """Five parameters and three points: no prediction, and no place in front of those who made one."""
     table = ladder(1).groupby("size").tail(1)
-    found = back_test(table, ["chinchilla", "line"], value="loss", **QUICK)
-    summary = {row[0]: row for row in found.summary().rows}
+    result = back_test(table, ["chinchilla", "line"], value="loss", **QUICK)
+    summary = {row[0]: row for row in result.summary().rows}
     assert summary["chinchilla"][1] == "1 of 3"
     assert summary["line"][1] == "3 of 3"
-    assert found.notes[0].startswith(
+    assert result.notes[0].startswith(
         "chinchilla makes no prediction: f0 up to size 3: law 'chinchilla' has 5 parameters"
     )
-    assert found.notes[0].endswith("(and 1 more)")
+    assert result.notes[0].endswith("(and 1 more)")
     assert summary["chinchilla"][-2] == pytest.approx((1 + 2 * 2) / 3)
 
 
@@ -94,19 +94,19 @@ def test_a_law_that_says_anything_may_happen_does_not_win():
             return np.full(len(points), rng.choice([-50.0, 50.0]))
 
     table = ladder().groupby(["family", "size"]).tail(1)
-    found = back_test(table, [Anything(), "line"], value="loss", **QUICK)
-    summary = {row[0]: row for row in found.summary().rows}
+    result = back_test(table, [Anything(), "line"], value="loss", **QUICK)
+    summary = {row[0]: row for row in result.summary().rows}
     assert summary["anything"][5].startswith("6 of 6")
-    assert [row[0] for row in found.summary().rows] == ["line", "anything"]
+    assert [row[0] for row in result.summary().rows] == ["line", "anything"]
 
 
 def test_points_without_names_are_told_apart():
     """Without sizes and steps every point of a family is labelled alike; each is a test of its own all the same."""
     table = ladder().drop(columns="size").query("tokens == 20 * params")
-    found = back_test(table, ["line", "last"], value="loss", resample="checkpoints", **QUICK)
-    assert len(found.rows) == 2 * 3 * 2
-    assert {row[1] for row in found.summary().rows} == {"6 of 6"}
-    assert sum(row[-3] for row in found.summary().rows) == 6
+    result = back_test(table, ["line", "last"], value="loss", resample="checkpoints", **QUICK)
+    assert len(result.rows) == 2 * 3 * 2
+    assert {row[1] for row in result.summary().rows} == {"6 of 6"}
+    assert sum(row[-3] for row in result.summary().rows) == 6
 
 
 def test_too_few_sizes_are_named():
@@ -126,11 +126,11 @@ def test_baselines_pass_the_check():
 
 def test_the_last_value_changes_as_it_did_before():
     table = ladder(1).groupby("size").tail(1)
-    found = harness.fit(table, "last", value="loss", hold_out="largest", bootstrap=2000, resample="checkpoints")
+    fitted = harness.fit(table, "last", value="loss", hold_out="largest", bootstrap=2000, resample="checkpoints")
     ends = table["loss"].to_numpy()[:-1]
-    assert found.hold_out[0]["predicted"] == ends[-1]
+    assert fitted.hold_out[0]["predicted"] == ends[-1]
     step = np.sqrt(np.mean(np.diff(ends) ** 2))
-    width = found.hold_out[0]["high"] - found.hold_out[0]["low"]
+    width = fitted.hold_out[0]["high"] - fitted.hold_out[0]["low"]
     assert width == pytest.approx(2 * 2.13 * step, rel=0.15)  # Student's t of 4 degrees of freedom, 90 %
 
 
@@ -142,7 +142,7 @@ def test_the_command_line_prints_and_keeps_both_tables(tmp_path):
     assert done.exit_code == 0, done.output
     assert "| power | 6 of 6" in done.output
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
-        f"back_test{what}.{suffix}" for what in ("", "_predictions") for suffix in ("md", "csv")
+        f"back_test{ending}.{suffix}" for ending in ("", "_predictions") for suffix in ("md", "csv")
     }
     read = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert len(read["back_test_predictions"]["rows"]) == 12
@@ -155,7 +155,7 @@ def test_the_command_line_prints_and_keeps_both_tables(tmp_path):
 def test_a_store_is_tested_on_all_its_tasks_of_choices(nano_store: PointStore):
     """Two of the store's families have two and three sizes: from two sizes on, birch alone is tested."""
     source, options = PointsFile(nano_store.path), Options(bootstrap=20)
-    found = back_test_file(source, ["last", "line"], first=2, options=options, registries=nano_store.registries)
-    assert set(found.rows["family"]) == {"birch"}
-    assert set(found.rows["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
-    assert found.value == "acc"
+    result = back_test_file(source, ["last", "line"], first=2, options=options, registries=nano_store.registries)
+    assert set(result.rows["family"]) == {"birch"}
+    assert set(result.rows["task"]) == {"nano_addition", "nano_birthplace", "nano_saying"}
+    assert result.value == "acc"

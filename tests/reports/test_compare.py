@@ -80,17 +80,17 @@ def test_without_laws_the_largest_sizes_are_forecast(nano_store: PointStore, hos
     where = "task != 'nano_saying'"
     table = compare(nano_store, bootstrap=50, where=where, metrics={"nano_addition": "p_choices"})[2]
     assert table.columns == ("task", "family", "target", "measured", "forecast", "error", "inside", "verdict")
-    found = harness.forecast_file(nano_store.path, task="nano_birthplace", registries=host).frame.iloc[0]
+    forecast = harness.forecast_file(nano_store.path, task="nano_birthplace", registries=host).frame.iloc[0]
     (task, family, target, measured, median, error, inside, verdict) = table.rows[0]
     assert (task, family, target) == ("nano_birthplace", "birch", "birch:w96l3@1600")
     assert (measured.value, median.value, median.low, median.high) == (
-        pytest.approx(tuple(found[name] for name in ("measured", "median", "low", "high")))
+        pytest.approx(tuple(forecast[name] for name in ("measured", "median", "low", "high")))
     )
     assert error == pytest.approx(median.value - measured.value)
     assert inside == (median.low <= measured.value <= median.high)
-    assert (verdict, found["verdict"][:7]) == ("abstain", "abstain")
+    assert (verdict, forecast["verdict"][:7]) == ("abstain", "abstain")
     notes = " ".join(table.notes)
-    assert f"nano_birthplace, birch: {found['verdict']}" in notes
+    assert f"nano_birthplace, birch: {forecast['verdict']}" in notes
     assert "nano_birthplace, aster: not forecast; fewer than two sizes are below the largest" in notes
     assert "nano_addition: p_choices is not an accuracy" in notes
 
@@ -106,13 +106,13 @@ def test_the_compute_to_reach_a_score_is_where_the_law_crosses_it(host: PluginHo
     for _ in range(25):
         y = 0.2 + 0.7 / (1 + np.exp(-2 * (np.log10(flops) - 20))) + rng.normal(scale=0.01, size=40)
         points = pd.DataFrame({"flops": flops, "y": y})
-        found = fit(points, "sigmoid", value="y", registries=host, bootstrap=100, resample="checkpoints")
-        reached = crossing(found, 0.55)
+        fitted = fit(points, "sigmoid", value="y", registries=host, bootstrap=100, resample="checkpoints")
+        reached = crossing(fitted, 0.55)
         assert reached is not None
         assert reached.value == pytest.approx(1e20, rel=0.15)
         inside += reached.low <= 1e20 <= reached.high
     assert 18 <= inside <= 25
-    assert crossing(found, 0.95) is None
+    assert crossing(fitted, 0.95) is None
 
 
 def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
@@ -126,8 +126,8 @@ def test_texts_stand_beside_choices(tmp_path, host: PluginHost):
     assert "the points have no column 'logp_gold'" in told[0]
     assert "nano_addition_gen" not in " ".join(tables["compute"].notes)
     source = PointsFile(tmp_path / "s", task="nano_addition_gen")
-    (found,), errors = fit_file(source, "power", options=Options("least_squares"), registries=host)
-    assert (found.value, errors) == ("pass_rate", [])
+    (fitted,), errors = fit_file(source, "power", options=Options("least_squares"), registries=host)
+    assert (fitted.value, errors) == ("pass_rate", [])
     with_steps = fit_file(source, "two_step", registries=host)
     assert "the points have no column 'logp_gold'" in with_steps[1][0]
     assert set(back_test_file(source, first=2, registries=host).rows["task"]) == {"nano_addition_gen"}
@@ -190,9 +190,9 @@ def test_a_value_that_falls_reaches_a_score_from_above(host: PluginHost):
 def test_a_law_without_flops_reaches_no_score(nano_store: PointStore, host: PluginHost):
     points = pd.DataFrame({"params": np.geomspace(1e7, 1e9, 9), "tokens": np.tile([1e9, 1e10, 1e11], 3)})
     points["y"] = 1.8 + 500 * points["params"] ** -0.35 + 2000 * points["tokens"] ** -0.37
-    found = fit(points, "chinchilla", value="y", registries=host, bootstrap=10)
+    fitted = fit(points, "chinchilla", value="y", registries=host, bootstrap=10)
     with pytest.raises(LawError, match="'chinchilla' is a function of params, tokens"):
-        crossing(found, 2.0)
+        crossing(fitted, 2.0)
     with pytest.raises(UsageError, match="two_step_nd is not a law of flops"):
         compare(nano_store, reach="two_step_nd", **FAST)
 
@@ -227,8 +227,8 @@ def test_a_score_that_only_some_resamples_reach_has_a_lower_end(host: PluginHost
         noise = np.random.default_rng(seed).normal(scale=0.02, size=12)
         y = 0.2 + 0.7 / (1 + np.exp(-(np.log10(flops) - 22.5))) + noise
         points = pd.DataFrame({"flops": flops, "y": y})
-        found = fit(points, "sigmoid", value="y", registries=host, bootstrap=60, resample="checkpoints")
-        best.append(reach(found, 0.6))
+        fitted = fit(points, "sigmoid", value="y", registries=host, bootstrap=60, resample="checkpoints")
+        best.append(reach(fitted, 0.6))
     open_ended = [(reached, remark) for reached, remark in best if remark.startswith("not reached")]
     assert open_ended
     for reached, remark in open_ended:
@@ -264,11 +264,13 @@ def test_seeds_are_not_averaged_silently(tmp_path, nano_store: PointStore, host:
             if checkpoint.family == "birch":
                 again = replace(checkpoint, seed=checkpoint.seed + 1, source=f"{checkpoint.source}-again")
                 store.put_checkpoint(digest, again)
-    (one, *_), (two, *_) = (compare(PointStore(own, registries=host), **FAST) for own in (nano_store.path, path))
-    birch = one.columns.index("birch")
-    assert [row[birch] for row in two.rows] == [row[birch] for row in one.rows]
-    assert any(note.startswith("Mean over seeds: birch w96l3 (2 seeds)") for note in two.notes)
-    assert not any("Mean over seeds" in note for note in one.notes)
+    (of_one_seed, *_), (of_two_seeds, *_) = (
+        compare(PointStore(folder, registries=host), **FAST) for folder in (nano_store.path, path)
+    )
+    birch = of_one_seed.columns.index("birch")
+    assert [row[birch] for row in of_two_seeds.rows] == [row[birch] for row in of_one_seed.rows]
+    assert any(note.startswith("Mean over seeds: birch w96l3 (2 seeds)") for note in of_two_seeds.notes)
+    assert not any("Mean over seeds" in note for note in of_one_seed.notes)
 
 
 def test_a_forecast_stands_beside_its_own_checkpoint_where_another_has_the_same_score():

@@ -38,21 +38,21 @@ def two_dtypes(tmp_path_factory, host: PluginHost) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(two_dtypes: Path, host: PluginHost) -> Diff:
+def difference(two_dtypes: Path, host: PluginHost) -> Diff:
     return diff(two_dtypes, two_dtypes, registries=host, **DTYPES)
 
 
-def rows(found: Diff, table: int = 0, n: int = 20) -> list[dict]:
-    shown = found.tables(n)[table]
+def rows(difference: Diff, table: int = 0, n: int = 20) -> list[dict]:
+    shown = difference.tables(n)[table]
     return [dict(zip(shown.columns, row, strict=True)) for row in shown.rows]
 
 
-def test_differences_are_those_of_the_records(found: Diff, two_dtypes: Path, host: PluginHost):
+def test_differences_are_those_of_the_records(difference: Diff, two_dtypes: Path, host: PluginHost):
     """Recomputed from the frames of the store."""
     scores = open_store(two_dtypes, registries=host).scores("nano_addition")
     sides = [scores[(scores["dtype"] == d) & (scores["step"] == 1600)] for d in ("float32", "bfloat16")]
     a, b = (side["logprob"].to_numpy() for side in sides)
-    (row,) = (r for r in rows(found) if (r["checkpoint"], r["task"]) == ("aster:w32l2@1600", "nano_addition"))
+    (row,) = (r for r in rows(difference) if (r["checkpoint"], r["task"]) == ("aster:w32l2@1600", "nano_addition"))
     size = np.abs(b - a)
     assert (row["choices"], row["documents"]) == (4 * LIMIT, LIMIT)
     assert row["mean"] == pytest.approx((b - a).mean())
@@ -64,7 +64,9 @@ def test_differences_are_those_of_the_records(found: Diff, two_dtypes: Path, hos
     assert row["max abs a token"] == pytest.approx((size / sides[0]["n_tokens"].to_numpy()).max())
 
 
-def test_flips_and_the_change_of_the_metric_are_those_of_the_records(found: Diff, two_dtypes: Path, host: PluginHost):
+def test_flips_and_the_change_of_the_metric_are_those_of_the_records(
+    difference: Diff, two_dtypes: Path, host: PluginHost
+):
     scores = open_store(two_dtypes, registries=host).scores("nano_addition")
     scores = scores[scores["step"] == 1600]
     picked = {}
@@ -72,7 +74,7 @@ def test_flips_and_the_change_of_the_metric_are_those_of_the_records(found: Diff
         best = side.loc[side.groupby("doc_id")["logprob"].idxmax()].set_index("doc_id")
         picked[dtype] = best[["choice", "is_gold"]]
     a, b = picked["float32"], picked["bfloat16"].loc[picked["float32"].index]
-    (row,) = (r for r in rows(found) if (r["checkpoint"], r["task"]) == ("aster:w32l2@1600", "nano_addition"))
+    (row,) = (r for r in rows(difference) if (r["checkpoint"], r["task"]) == ("aster:w32l2@1600", "nano_addition"))
     assert row["flips"] == (a["choice"] != b["choice"]).sum() > 0
     change = b["is_gold"].astype(float) - a["is_gold"].astype(float)
     assert (row["lost"], row["gained"]) == ((change < 0).sum(), (change > 0).sum())
@@ -81,31 +83,31 @@ def test_flips_and_the_change_of_the_metric_are_those_of_the_records(found: Diff
     assert row["change"].stderr == pytest.approx(change.std(ddof=1) / np.sqrt(LIMIT))
 
 
-def test_flipped_documents_come_with_both_margins_the_largest_first(found: Diff):
-    flips = rows(found, 1, n=1000)
-    assert len(flips) == rows(found)[-1]["flips"]
+def test_flipped_documents_come_with_both_margins_the_largest_first(difference: Diff):
+    flips = rows(difference, 1, n=1000)
+    assert len(flips) == rows(difference)[-1]["flips"]
     margins = [row["margin A"] + row["margin B"] for row in flips]
     assert margins == sorted(margins, reverse=True)
     assert all(row["margin A"] >= 0 and row["margin B"] >= 0 and row["choice A"] != row["choice B"] for row in flips)
-    assert rows(found, 1, n=2) == flips[:2]
+    assert rows(difference, 1, n=2) == flips[:2]
 
 
-def test_a_text_has_differences_and_no_choice_to_flip(found: Diff):
-    (row, *_) = (r for r in rows(found) if r["task"] == "nano_text")
+def test_a_text_has_differences_and_no_choice_to_flip(difference: Diff):
+    (row, *_) = (r for r in rows(difference) if r["task"] == "nano_text")
     assert (row["documents"], row["flips"], row["metric"]) == (None, None, "bits_per_byte")
     assert 0 < abs(row["change"].value) < 0.01
     assert row["change"].stderr > 0
 
 
-def test_the_total_is_over_all_cells(found: Diff):
-    *cells, total = rows(found)
-    assert total["choices"] == sum(row["choices"] for row in cells) == len(found.choices())
-    assert total["max abs"] == max(row["max abs"] for row in cells) == found.largest
-    assert found.largest == found.choices()["difference"].abs().max()
+def test_the_total_is_over_all_cells(difference: Diff):
+    *cells, total = rows(difference)
+    assert total["choices"] == sum(row["choices"] for row in cells) == len(difference.choices())
+    assert total["max abs"] == max(row["max abs"] for row in cells) == difference.largest
+    assert difference.largest == difference.choices()["difference"].abs().max()
 
 
-def test_notes_say_what_scored_each_side(found: Diff, two_dtypes: Path):
-    notes = found.tables()[0].notes
+def test_notes_say_what_scored_each_side(difference: Diff, two_dtypes: Path):
+    notes = difference.tables()[0].notes
     assert notes[1].startswith(f"A is {two_dtypes}: engine transformers, transformers ")
     assert "dtype float32" in notes[1]
     assert "dtype bfloat16" in notes[2]
@@ -113,14 +115,14 @@ def test_notes_say_what_scored_each_side(found: Diff, two_dtypes: Path):
 
 
 def test_a_side_does_not_differ_from_itself(two_dtypes: Path, host: PluginHost):
-    same = harness.diff(open_store(two_dtypes, registries=host), two_dtypes, where="dtype == 'bfloat16'")
-    assert same.largest == 0
-    for row in rows(same):
+    difference = harness.diff(open_store(two_dtypes, registries=host), two_dtypes, where="dtype == 'bfloat16'")
+    assert difference.largest == 0
+    for row in rows(difference):
         assert {row[name] for name in ("mean", "max abs", "max abs a token")} == {0}
         assert row["flips"] in {0, None}
         assert row["change"] is None or (row["change"].value, row["change"].stderr) == (0, 0)
-    assert rows(same, 1) == []
-    assert "A and B are the same cells." in same.notes
+    assert rows(difference, 1) == []
+    assert "A and B are the same cells." in difference.notes
 
 
 def test_two_settings_of_one_engine_are_told_apart(tmp_path, fake_host: PluginHost):
@@ -129,13 +131,13 @@ def test_two_settings_of_one_engine_are_told_apart(tmp_path, fake_host: PluginHo
             ["aster:w32l2@100,200"], ["nano_job"], tmp_path / "s",
             engine="fake", limit=5, options={"max_length": max_length}, registries=fake_host,
         ).check()  # fmt: skip
-    found = diff(
+    difference = diff(
         tmp_path / "s", tmp_path / "s", of_a="max_length == 128", of_b="max_length == 256", registries=fake_host
     )
-    assert found.largest == 0
-    assert [row["checkpoint"] for row in rows(found)] == ["aster:w32l2@100", "aster:w32l2@200", "all"]
-    assert "max_length 128" in found.notes[0]
-    assert "A and B are the same cells." not in found.notes
+    assert difference.largest == 0
+    assert [row["checkpoint"] for row in rows(difference)] == ["aster:w32l2@100", "aster:w32l2@200", "all"]
+    assert "max_length 128" in difference.notes[0]
+    assert "A and B are the same cells." not in difference.notes
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
@@ -169,25 +171,25 @@ def test_lost_and_gained_documents_by_hand(tmp_path, host: PluginHost):
     """a: right in A, wrong in B; b: the other way round; c: stays."""
     write(tmp_path / "a", A)
     write(tmp_path / "b", B, notes=["the fast path is off"])
-    found = diff(tmp_path / "a", tmp_path / "b", registries=host)
-    (row,) = rows(found)
+    difference = diff(tmp_path / "a", tmp_path / "b", registries=host)
+    (row,) = rows(difference)
     assert (row["flips"], row["lost"], row["gained"]) == (2, 1, 1)
     assert row["share"] == pytest.approx(2 / 3)
     assert row["mean"] == pytest.approx((1.3 + 1.0 - 0.5) / 6)
     assert (row["max abs"], row["max abs a token"]) == pytest.approx((1.3, 0.65))
     assert row["at"] == "document a, choice 1"
-    assert [(r["document"], r["right"]) for r in rows(found, 1)] == [("a", "A"), ("b", "B")]
-    assert (rows(found, 1)[0]["margin A"], rows(found, 1)[0]["margin B"]) == pytest.approx((1.0, 0.3))
-    assert "B: the fast path is off" in found.notes
+    assert [(r["document"], r["right"]) for r in rows(difference, 1)] == [("a", "A"), ("b", "B")]
+    assert (rows(difference, 1)[0]["margin A"], rows(difference, 1)[0]["margin B"]) == pytest.approx((1.0, 0.3))
+    assert "B: the fast path is off" in difference.notes
 
 
 def test_cells_without_a_partner_are_counted_and_named(tmp_path, host: PluginHost):
     write(tmp_path / "a", A)
     write(tmp_path / "a", A, checkpoint="beef" * 4)
     write(tmp_path / "b", B)
-    found = diff(tmp_path / "a", tmp_path / "b", registries=host)
-    assert len(found.pairs) == 1
-    assert "1 of 2 cells of A are not in B: fam:be@10 tiny" in found.notes
+    difference = diff(tmp_path / "a", tmp_path / "b", registries=host)
+    assert len(difference.pairs) == 1
+    assert "1 of 2 cells of A are not in B: fam:be@10 tiny" in difference.notes
 
 
 def test_nothing_in_common_says_what_each_side_holds(tmp_path, host: PluginHost):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ PANELS = [
 
 def data_of(page: str) -> dict[str, Any]:
     """Return the data that a page holds."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return dict(json.loads(found[1]))
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert match
+    return dict(json.loads(match[1]))
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,7 @@ def test_a_panel_of_a_plugin_is_shown_with_its_name(tmp_path: Path):
     ("make", "said"),
     [
         (lambda data: 1 / 0, "ZeroDivisionError"),
+        (lambda data: sys.exit(0), r"panel 'losses' of plugin 'theirs' failed: .*called sys.exit\(0\)"),
         (lambda data: "a figure", "expected a harness.Panel"),
         (lambda data: replace(losses(data), chart={}), "has no chart"),
         (lambda data: replace(losses(data), controls=["zoom"]), "there are: family, level, metric, task, x"),
@@ -267,10 +269,10 @@ def test_values_over_many_decades_are_drawn_on_a_logarithmic_axis():
     assert scales["acc"] == {None}
     panel = scaling(collect(perplexity.assign(acc=np.linspace(0.01, 0.9, 7)), law="line", hold_out="largest"))
     assert panel.decades == ["ppl"]
-    own = panel.rows[panel.rows["task"] == "ppl"]
-    measured = own[own["kind"] != "law"]["value"]
-    assert own["low_90"].min() >= measured.min() / 10
-    assert own["high_90"].max() <= measured.max() * 10
+    of_task = panel.rows[panel.rows["task"] == "ppl"]
+    measured = of_task[of_task["kind"] != "law"]["value"]
+    assert of_task["low_90"].min() >= measured.min() / 10
+    assert of_task["high_90"].max() <= measured.max() * 10
 
 
 def test_a_law_without_a_band_is_noted():
@@ -284,7 +286,9 @@ def test_a_law_of_flops_is_not_drawn_over_tokens_that_all_sizes_share():
     """Its curve was a vertical line at the tokens of the last checkpoints, and at the params of the smallest size."""
     params, steps = np.geomspace(1e8, 1e10, 5), np.array([1, 2, 4, 8])
     points = pd.DataFrame([{"family": "f", "params": n, "size": f"{n:g}", "step": s} for n in params for s in steps])
-    points = points.assign(tokens=4e10 * points["step"]).assign(flops=lambda own: 6 * own["params"] * own["tokens"])
+    points = points.assign(tokens=4e10 * points["step"]).assign(
+        flops=lambda table: 6 * table["params"] * table["tokens"]
+    )
     points["ppl"] = 2 + 1e3 * points["flops"] ** -0.2
     said = list[str]()
     for x, drawn in (("tokens", 0), ("params", len(params))):

@@ -57,14 +57,14 @@ def test_what_is_written_is_read(store: Store):
     greedy = np.array([True, False, True, False, True])
     other = replace(CELL, checkpoint="beef" * 4)
     store.write(other, records(is_greedy=greedy, logprob_unconditional=-np.arange(5.0)))
-    found = store.read(other.name)
-    assert found.doc_ids == records().doc_ids
-    assert found.logprob.tolist() == records().logprob.tolist()
-    assert found.is_greedy is not None
-    assert found.is_greedy.tolist() == greedy.tolist()
-    assert found.logprob_unconditional is not None
-    assert found.logprob_unconditional.tolist() == [0, -1, -2, -3, -4]
-    assert found.provenance == {"engine": "fake"}
+    read = store.read(other.name)
+    assert read.doc_ids == records().doc_ids
+    assert read.logprob.tolist() == records().logprob.tolist()
+    assert read.is_greedy is not None
+    assert read.is_greedy.tolist() == greedy.tolist()
+    assert read.logprob_unconditional is not None
+    assert read.logprob_unconditional.tolist() == [0, -1, -2, -3, -4]
+    assert read.provenance == {"engine": "fake"}
     assert store.read(CELL.name).is_greedy is None
 
 
@@ -240,15 +240,17 @@ def test_small_tables_are_not_written_with_zstd(rows, compression):
 
 def test_names_that_are_stored_are_not_written_again_and_are_the_latest(store):
     """A resumed sweep wrote and synced one file per checkpoint, though nothing had changed."""
-    one, two = (replace(CHECKPOINT, source=source, tokens=tokens) for source, tokens in (("/one", 1.0), ("/two", 2.0)))
-    store.put_checkpoint(CELL.checkpoint, one)
-    store.put_checkpoint(CELL.checkpoint, two)
+    earlier, later = (
+        replace(CHECKPOINT, source=source, tokens=tokens) for source, tokens in (("/one", 1.0), ("/two", 2.0))
+    )
+    store.put_checkpoint(CELL.checkpoint, earlier)
+    store.put_checkpoint(CELL.checkpoint, later)
     files = {file: file.stat().st_ino for file in (store.path / "checkpoints").iterdir()}
     for file in files:
         os.utime(file, (1, 1))
-    store.put_checkpoint(CELL.checkpoint, one)
+    store.put_checkpoint(CELL.checkpoint, earlier)
     assert {file: file.stat().st_ino for file in files} == files
-    assert Store(store.path).checkpoints[CELL.checkpoint] == [one]
+    assert Store(store.path).checkpoints[CELL.checkpoint] == [earlier]
 
 
 def test_a_resumed_suite_verifies_names_and_bytes_without_decoding_tables(store, monkeypatch):
@@ -258,13 +260,13 @@ def test_a_resumed_suite_verifies_names_and_bytes_without_decoding_tables(store,
     monkeypatch.setattr("harness.store.files.pq.ParquetFile", None)
     store.check(CELL.name)
     monkeypatch.undo()
-    one, two = (store.path / "records" / f"{cell.name}.parquet" for cell in (CELL, other))
-    two.write_bytes(one.read_bytes())
+    first, second = (store.path / "records" / f"{cell.name}.parquet" for cell in (CELL, other))
+    second.write_bytes(first.read_bytes())
     with pytest.raises(DamagedFile, match=f"it is records/{CELL.name} under another name"):
         store.check(other.name)
-    content = bytearray(one.read_bytes())
+    content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 1
-    one.write_bytes(content)
+    first.write_bytes(content)
     with pytest.raises(DamagedFile, match="its bytes have the digest"):
         store.check(CELL.name)
 

@@ -23,12 +23,12 @@ def drawn(store, points, names=("acc", "logp_gold")):
     return store.replicates(points, names, 50, rng), rng.random()
 
 
-@pytest.mark.parametrize("kept", [1 << 28, 0])
+@pytest.mark.parametrize("budget", [1 << 28, 0])
 def test_replicates_and_later_draws_are_the_same_from_a_used_and_from_a_new_store(
-    nano_store, points, monkeypatch, kept
+    nano_store, points, monkeypatch, budget
 ):
-    monkeypatch.setattr(replicates, "KEPT_BYTES", kept)
-    monkeypatch.setattr(replicates, "VALUES_BYTES", kept)
+    monkeypatch.setattr(replicates, "KEPT_BYTES", budget)
+    monkeypatch.setattr(replicates, "VALUES_BYTES", budget)
     used, new = harness.open_store(nano_store.path), harness.open_store(nano_store.path)
     drawn(used, points, ["acc"])
     drawn(used, points.iloc[::-1])
@@ -53,8 +53,8 @@ def test_cells_that_points_were_made_of_are_not_read_again(nano_store, monkeypat
     points = widen(store.points("nano_addition", metrics=["acc", "gold_bits_per_byte"]))
     expected, _ = drawn(harness.open_store(nano_store.path), points, ["acc", "gold_bits_per_byte"])
     monkeypatch.setattr(type(store), "load", None)
-    found, _ = drawn(store, points, ["acc", "gold_bits_per_byte"])
-    assert {name: column.tobytes() for name, column in found.items()} == {
+    columns, _ = drawn(store, points, ["acc", "gold_bits_per_byte"])
+    assert {name: column.tobytes() for name, column in columns.items()} == {
         name: column.tobytes() for name, column in expected.items()
     }
 

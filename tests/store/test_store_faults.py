@@ -91,12 +91,12 @@ def outcome_of(path: Path, expected: str, rng: random.Random) -> tuple[str, str]
     """Harm a fresh store and read it; return the fault, and named, shorter, harmless, silent or a traceback."""
     fault = harm(path, rng)
     try:
-        found = answer(path)
+        answered = answer(path)
     except HarnessError:
         return fault, "named"
     except Exception as error:  # what this counts
         return fault, f"traceback {error!r}"
-    if found == expected:
+    if answered == expected:
         return fault, "harmless"
     lost = fault in ("delete records", "delete samples")  # a cell that is not there is one to compute
     return fault, "shorter" if lost else "silent"

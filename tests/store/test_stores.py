@@ -123,7 +123,7 @@ def test_the_error_of_a_damaged_file_survives_pickling():
     error = DamagedFile("s/records/a.parquet", "it is empty", " and was moved to s/damaged")
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
-    assert (again.path, again.why, again.found) == (error.path, error.why, error.found)
+    assert (again.path, again.why, again.problem) == (error.path, error.why, error.problem)
 
 
 def test_folders_that_copies_lost_are_made_again(store: Store):
@@ -154,8 +154,8 @@ def test_check_names_everything_that_is_wrong_and_changes_nothing(store: Store):
     (store.path / "records" / "copy of x.parquet").write_bytes(b"x")
     next((store.path / "checkpoints").iterdir()).write_bytes(b"{}")
     before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
-    found = {(finding.kind, finding.path.split("/")[0]) for finding in check_store(store.path)}
-    assert found == {
+    kinds = {(finding.kind, finding.path.split("/")[0]) for finding in check_store(store.path)}
+    assert kinds == {
         ("damaged", "records"),
         ("damaged", "checkpoints"),
         ("missing", "checkpoints"),

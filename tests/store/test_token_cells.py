@@ -24,16 +24,16 @@ def run(host, store: Path, tasks=TASKS, **asked):
 
 def test_tokens_of_a_choice_add_up_to_its_record_and_are_those_of_the_continuation(fake_host, tmp_path):
     store, _ = run(fake_host, tmp_path)
-    found, scores = store.tokens(), store.scores(prompts=True)
+    tokens, scores = store.tokens(), store.scores(prompts=True)
     keys = ["task", "doc_id", "choice"]
-    sums = found.groupby(keys)["logprob"].sum()
+    sums = tokens.groupby(keys)["logprob"].sum()
     assert len(sums) == len(scores)
     assert sums.to_numpy() == pytest.approx(scores.set_index(keys)["logprob"].loc[sums.index].to_numpy(), rel=1e-6)
-    counts = found.groupby(keys)["position"].max() + 1
+    counts = tokens.groupby(keys)["position"].max() + 1
     assert (counts == scores.set_index(keys)["n_tokens"].loc[counts.index]).all()
     (first,) = scores[(scores["task"] == "nano_text")].head(1).to_dict("records")  # longer than one window of 256
-    own = found[(found["task"] == "nano_text") & (found["doc_id"] == first["doc_id"])]
-    assert bytes(own["token_id"].tolist()).decode() == first["continuation"]
+    of_document = tokens[(tokens["task"] == "nano_text") & (tokens["doc_id"] == first["doc_id"])]
+    assert bytes(of_document["token_id"].tolist()).decode() == first["continuation"]
 
 
 def test_cells_without_tokens_are_computed_again_only_where_tokens_are_asked_for(fake_host, tmp_path):
@@ -43,9 +43,9 @@ def test_cells_without_tokens_are_computed_again_only_where_tokens_are_asked_for
     before = store.scores()
     assert run(fake_host, tmp_path)[1].written == summary.written == 3
     store, again = run(fake_host, tmp_path)
-    assert (again.written, again.there) == (0, 3)
+    assert (again.written, again.already_stored) == (0, 3)
     assert store.scores().equals(before)
-    assert run(fake_host, tmp_path, keep_tokens=False)[1].there == 3
+    assert run(fake_host, tmp_path, keep_tokens=False)[1].already_stored == 3
 
 
 def test_damaged_tokens_are_set_aside_and_computed_again_where_they_are_asked_for(fake_host, tmp_path):
@@ -54,8 +54,10 @@ def test_damaged_tokens_are_set_aside_and_computed_again_where_they_are_asked_fo
     file = tmp_path / "tokens" / f"{name}.parquet"
     whole = file.read_bytes()
     file.write_bytes(whole[:-9] + b"x" * 9)
-    assert [(found.kind, found.path) for found in check_store(tmp_path)] == [("damaged", f"tokens/{name}.parquet")]
-    assert run(fake_host, tmp_path, keep_tokens=False)[1].there == 3
+    assert [(finding.kind, finding.path) for finding in check_store(tmp_path)] == [
+        ("damaged", f"tokens/{name}.parquet")
+    ]
+    assert run(fake_host, tmp_path, keep_tokens=False)[1].already_stored == 3
     assert not file.exists()
     assert run(fake_host, tmp_path)[1].written == 1
     assert file.read_bytes() == whole

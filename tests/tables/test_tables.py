@@ -148,8 +148,8 @@ def test_text_of_others_is_shown_and_not_obeyed(host: PluginHost, tmp_path, suff
         assert " <script>" not in content
     if suffix == "csv":
         (tmp_path / "t.csv").write_text(content)
-        same = Table("t", "", ("task", printable(HOSTILE)), table.rows)
-        assert list(differences(same, read_csv(tmp_path / "t.csv"))) == []
+        escaped = Table("t", "", ("task", printable(HOSTILE)), table.rows)
+        assert list(differences(escaped, read_csv(tmp_path / "t.csv"))) == []
 
 
 def test_ends_of_an_interval_may_differ_by_one_step():

@@ -81,9 +81,9 @@ def test_all_failures_of_a_plugin_are_listed_at_once(tmp_path):
 def test_what_ships_passes_the_same_checks(host: PluginHost, kind):
     """Laws and forecasters have tests of their own, and tasks are read by others."""
     owners = {entry.plugin for entry in getattr(host, kind).entries.values()}
-    results = [found for found in check_plugins(host, sorted(owners)) if found.kind != "law"]
-    assert [found for found in results if found.failures] == []
-    assert any(found.result == "passed" for found in results)
+    results = [result for result in check_plugins(host, sorted(owners)) if result.kind != "law"]
+    assert [result for result in results if result.failures] == []
+    assert any(result.result == "passed" for result in results)
 
 
 def test_a_plugin_that_is_not_loaded_is_refused_by_name(host: PluginHost):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import io
 import os
 import random
 import signal
@@ -231,9 +232,10 @@ def _text(error: BaseException) -> str:
 def _failed_line(error: BaseException, source: str) -> str:
     """Return the last line of the tests in an error's traceback."""
     step, line = error.__traceback__, ""
+    lines = io.StringIO(source, newline=None).readlines()  # as Python counts them; splitlines cuts at form feeds, too
     while step:
         if step.tb_frame.f_code.co_filename == "<tests>":
-            line = source.splitlines()[step.tb_lineno - 1].strip()
+            line = lines[step.tb_lineno - 1].strip()
         step = step.tb_next
     return line
 

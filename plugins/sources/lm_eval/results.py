@@ -166,9 +166,9 @@ def _stored(task: Task, answers: Scores | Texts, tasks: Mapping[str, Any]) -> An
     for (name, i, doc), texts in zip(_numbered(task), answers, strict=True):
         wanted = int(tasks[name].get_config("repeats") or 1)
         if len(texts) < wanted or None in texts:
-            what = "no texts (--no-texts)" if None in texts else f"{len(texts)} texts"
+            texts_of = "no texts (--no-texts)" if None in texts else f"{len(texts)} texts"
             raise MetricError(
-                f"{task.name}, document {doc.doc_id}: the store has {what}; lm-eval needs {wanted}: pass --n"
+                f"{task.name}, document {doc.doc_id}: the store has {texts_of}; lm-eval needs {wanted}: pass --n"
             )
         stored[name, i] = [list(texts[:wanted])]
     return stored
