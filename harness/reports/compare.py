@@ -79,7 +79,8 @@ def compare(
     points = _points(store, metrics or {}, via)
     points = _where(points, where) if where else points
     _refuse_mixtures(points, mix_engines=mix_engines)
-    notes, shown = store_notes(store, points, _shown(points)), _shown(points)
+    shown = _shown(points)
+    notes = store_notes(store, points, shown, where=where)
     tables = [
         _families(shown, notes, store.rises),
         _ladder(shown),
@@ -224,6 +225,12 @@ def _total(column: pd.Series[float]) -> int | None:
     return None if column.isna().all() else int(column.sum())
 
 
+def _common(column: pd.Series[float]) -> float | None:
+    """Return the one value of a column; None if it is unknown, or if tasks were scored at several steps."""
+    (value, *others) = column.unique()
+    return None if others or pd.isna(value) else float(value)
+
+
 def _ladder(shown: pd.DataFrame) -> Table:
     tasks = sorted(shown["task"].unique())
     ordered = shown.sort_values(["family", "params", "flops", "size"], kind="stable")
@@ -231,7 +238,7 @@ def _ladder(shown: pd.DataFrame) -> Table:
         (
             as_cell(family),
             as_cell(size),
-            *(None if pd.isna(points[name].iloc[0]) else float(points[name].iloc[0]) for name in ("params", "flops")),
+            *(_common(points[name]) for name in ("params", "flops")),
             *(_measured(points[points["task"] == t]) for t in tasks),
         )
         for (family, _, size), points in ordered.groupby(["family", "params", "size"], dropna=False, sort=False)

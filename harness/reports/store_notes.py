@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 
@@ -12,9 +15,44 @@ from harness.store.points import PointStore
 FEW_CLUSTERS = 10
 
 
-def store_notes(store: PointStore, points: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """Return the notes on points and on the `shown` ones of them."""
-    return [*_clusters(store, shown), *_mixed_versions(store, points), *_imported(points), *_damaged(store)]
+RUN = ["family", "size", "seed"]
+LISTED = 3  # scores that a note names
+
+
+def store_notes(store: PointStore, points: pd.DataFrame, shown: pd.DataFrame, *, where: str | None = None) -> list[str]:
+    """Return the notes on points, which `where` selected, and on the `shown` ones of them."""
+    return [
+        *_clusters(store, shown),
+        *_unfinished(shown, {} if where else _last_steps(store)),
+        *_mixed_versions(store, points),
+        *_imported(points),
+        *_damaged(store),
+    ]
+
+
+def _last_steps(store: PointStore) -> dict[tuple[str, str, int], int]:
+    """Return the last step of each run that was planned, whether its scores are stored or not."""
+    steps: dict[tuple[str, str, int], int] = {}
+    for checkpoint in chain.from_iterable(store.checkpoints.values()):
+        run = checkpoint.family, checkpoint.size, checkpoint.seed
+        steps[run] = max(checkpoint.step or 0, steps.get(run, 0))
+    return steps
+
+
+def _unfinished(shown: pd.DataFrame, planned: Mapping[tuple[str, str, int], int]) -> list[str]:
+    """Return a note on scores of an earlier step than others of their run, as in a sweep that has not ended."""
+    rows = shown[shown["checkpoint"].notna()]
+    rows = rows.assign(step=pd.to_numeric(rows["step"], errors="coerce")).dropna(subset=["step"])
+    runs = zip(*(rows[name] for name in RUN), strict=True)
+    last = np.maximum(rows.groupby(RUN)["step"].transform("max").to_numpy(), [planned.get(run, 0) for run in runs])
+    earlier = rows.assign(last=last)[rows["step"] < last].sort_values([*RUN, "task"], kind="stable")
+    if earlier.empty:
+        return []
+    steps = zip(*(earlier[name] for name in ("family", "size", "task", "step", "last")), strict=True)
+    scores = [f"{family} {size} {task} (step {step:.0f} of {last:.0f})" for family, size, task, step, last in steps]
+    more = f" and {len(scores) - LISTED} more" if len(scores) > LISTED else ""
+    about = "not at the last step, whose scores are not in the store"
+    return [f"{about}: {', '.join(scores[:LISTED])}{more}; run harness eval again, or select one step with --where"]
 
 
 def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:

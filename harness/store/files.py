@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -195,15 +194,10 @@ class StoreFiles:
         return verify(content, TABLE_MARK)
 
     def keep_json(self, name: str, value: JsonObject) -> None:
-        """Make a JSON file the latest one with this value; a file that has it already is not written again."""
+        """Write a JSON value, unless the file has it already."""
         self.expect_current()
         if not self._has_json(name, value):
             self.write_json(name, value)
-            return
-        try:
-            os.utime(self.json(name))
-        except OSError:
-            pass  # of another user, or in a read-only store; only the order of equal names changes
 
     def _has_json(self, name: str, value: JsonObject) -> bool:
         try:

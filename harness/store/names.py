@@ -34,9 +34,32 @@ class NamedStore:
         self.files = StoreFiles(self.path, schema=schema, sets_aside=sets_aside)
 
     def put_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
-        """Store the names and attributes of a checkpoint, replacing earlier ones with the same source."""
-        self.files.keep_json(f"checkpoints/{digest}-{digest_of(checkpoint.source)}", asdict(checkpoint))
+        """Store the names and attributes of a checkpoint, replacing earlier ones with the same source or label.
+
+        A copy of the store need not keep the times of files, so nothing may depend on which of them is the latest.
+        """
+        name = f"{digest}-{digest_of(checkpoint.source)}"
+        names = self._checkpoint_names.setdefault(digest, set())
+        names.add(name)
+        for file in sorted(file for file in names if file == name or self._label(file) == checkpoint.label):
+            self.files.keep_json(f"checkpoints/{file}", asdict(checkpoint))
         self.__dict__.pop("checkpoints", None)
+
+    @cached_property
+    def _checkpoint_names(self) -> dict[str, set[str]]:
+        """Return the names of the files of checkpoints, by digest."""
+        names: dict[str, set[str]] = {}
+        for name in names_in(self.path / "checkpoints", ".json"):
+            if CHECKPOINT_NAME.fullmatch(name):
+                names.setdefault(name.split("-")[0], set()).add(name)
+        return names
+
+    def _label(self, name: str) -> str:
+        """Return the label in a file of a checkpoint, "" if it cannot be read."""
+        try:
+            return self._value(Checkpoint, f"checkpoints/{name}").label
+        except StoreError:
+            return ""
 
     @cached_property
     def checkpoints(self) -> dict[str, list[Checkpoint]]:

@@ -26,14 +26,29 @@ def load_module(folder: Path, dtype: str, *, trust_remote_code: bool = False) ->
 
     logging.disable_progress_bar()
     settings = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
+    reports = {
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }  # _check_shapes refuses these, and says why
     try:
-        model, loading_info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
+        model, loading_info = AutoModelForCausalLM.from_pretrained(folder, **reports, **settings)
     except Exception as error:  # transformers raises errors of many libraries
         why = error if " " in str(error) else f"{type(error).__name__}: {error}"  # "101" says nothing
         raise EngineError(f"{folder} does not load in transformers: {why}") from error
+    _check_shapes(folder, loading_info)
     _check_names(folder, loading_info)
     _check_ties(folder, model)
     return model.eval()
+
+
+def _check_shapes(folder: Path, loading_info: Mapping[str, Any]) -> None:
+    """Raise EngineError for tensors of another shape than that of config.json."""
+    shapes = sorted(
+        f"{name} is {' x '.join(map(str, in_file))} in the file and {' x '.join(map(str, expected))} by config.json"
+        for name, in_file, expected in loading_info["mismatched_keys"]
+    )
+    if shapes:
+        raise EngineError(f"{folder}: {some(shapes)}; correct config.json, such as vocab_size or hidden_size")
 
 
 def _check_names(folder: Path, loading_info: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from multiprocessing.connection import wait
 from typing import Any
@@ -66,10 +67,11 @@ class LocalPool:
             yield event
 
     def stop(self) -> None:
-        """End all processes."""
-        for child in self.children.values():
-            child.stop()
+        """End all processes at the same time, because each may need some seconds."""
+        children = list(self.children.values())
         self.children.clear()
+        with ThreadPoolExecutor(len(children) or 1) as pool:
+            list(pool.map(Child.stop, children))
 
 
 def run_local(sweep: Sweep, workers: int | None, gpus_per_worker: int) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -270,3 +271,18 @@ def test_a_dry_run_estimates_the_time_of_each_worker(tmp_path, fake_host):
     assert [row[0] for row in workers.rows] == ["0", "1", "2"]
     assert "CPU" in workers.notes[0]
     assert not (tmp_path / "s").exists()
+
+
+def test_an_interrupt_ends_all_workers_at_the_same_time(monkeypatch):
+    """Each may need five seconds; one after the other, eight needed 40."""
+    together, original = Barrier(3, timeout=60), local_pool.Child.stop
+
+    def stop(child) -> None:
+        together.wait()
+        original(child)
+
+    monkeypatch.setattr(local_pool.Child, "stop", stop)
+    pool = local_pool.LocalPool(None, [[]] * 3)
+    pool.children |= {worker: local_pool.Child((local_pool.sys.executable, "-c", "pass"), {}) for worker in range(3)}
+    pool.stop()
+    assert not pool.children

@@ -401,6 +401,14 @@ def test_a_config_of_one_layer_for_a_file_of_two_is_not_scored(tmp_path):
             engine.swap(CHECKPOINT, cut)
 
 
+def test_a_config_with_another_vocabulary_than_the_file_names_both_shapes(tmp_path):
+    """The error of transformers named neither the tensor nor its shapes, but an option that a user cannot set."""
+    changed(tmp_path, SHARING["llama"], dict, vocab_size=300)
+    shapes = r"lm_head.weight is 200 x 32 in the file and 300 x 32 by config.json.* \(2 in all\); correct config.json"
+    with pytest.raises(EngineError, match=shapes):
+        open_engine(CHECKPOINT, tmp_path).__enter__()
+
+
 def test_a_tensor_of_an_unknown_name_is_not_left_out(tmp_path):
     changed(tmp_path, SHARING["llama"], lambda tensors: {**tensors, "adapter.weight": torch.ones(2)})
     with pytest.raises(EngineError, match=r"adapter.weight \(1 in all\)"):

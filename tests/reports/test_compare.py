@@ -278,3 +278,22 @@ def test_a_forecast_stands_beside_its_own_checkpoint_where_another_has_the_same_
     scored = pd.DataFrame({"family": "ash", "value": 0.5, **sizes})
     row = {"family": "ash", "params": 1e9, "tokens": 2e10, "flops": 1.2e20, "measured": 0.5}
     assert target_of(row, scored)["size"] == "1b"
+
+
+def test_scores_of_an_unfinished_sweep_are_not_taken_for_the_last_step(tmp_path, nano_store: PointStore, host):
+    """One task lacks the last step, another run has no score of it: the row has no FLOPs, and a note says so."""
+    store = PointStore(shutil.copytree(nano_store.path, tmp_path / "store"), registries=host)
+    last = {"size": "w64l2", "step": 1600}
+    lost = [cell for cell in store.select(family="aster") if last.items() <= vars(cell.checkpoint).items()]
+    for cell in (cell for cell in lost if cell.task == "nano_addition"):
+        (store.path / "records" / f"{cell.id.name}.parquet").unlink()
+    said = "not at the last step, whose scores are not in the store: aster w64l2 nano_addition (step 800 of 1600); run"
+    families, ladder, *_ = compare(store, bootstrap=50, laws=("sigmoid",))
+    assert any(note.startswith(said) for note in families.notes)
+    assert [row[3] is None for row in ladder.rows] == [False, True, False, False, False]
+    for cell in lost:
+        (store.path / "records" / f"{cell.id.name}.parquet").unlink(missing_ok=True)
+    notes = compare(store, bootstrap=50, laws=("sigmoid",))[0].notes
+    assert any("aster w64l2 nano_birthplace (step 800 of 1600)" in note for note in notes)
+    notes = compare(store, where="step <= 800", bootstrap=50, laws=("sigmoid",))[0].notes
+    assert not any("not at the last step" in note for note in notes)

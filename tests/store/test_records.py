@@ -15,6 +15,7 @@ import pytest
 import harness
 from harness import Checkpoint, DamagedFile, Doc, StoreError, Task
 from harness.checkpoints.digests import checkpoint_digest
+from harness.files import digest_of
 from harness.store.cells import Store
 from harness.store.choice_cells import Records
 from harness.store.files import pack_table, unpack_table
@@ -238,7 +239,7 @@ def test_small_tables_are_not_written_with_zstd(rows, compression):
     assert len(unpack_table(content, "records/x").table) == rows
 
 
-def test_names_that_are_stored_are_not_written_again_and_are_the_latest(store):
+def test_names_that_are_stored_are_not_written_again(store):
     """A resumed sweep wrote and synced one file per checkpoint, though nothing had changed."""
     earlier, later = (
         replace(CHECKPOINT, source=source, tokens=tokens) for source, tokens in (("/one", 1.0), ("/two", 2.0))
@@ -246,11 +247,22 @@ def test_names_that_are_stored_are_not_written_again_and_are_the_latest(store):
     store.put_checkpoint(CELL.checkpoint, earlier)
     store.put_checkpoint(CELL.checkpoint, later)
     files = {file: file.stat().st_ino for file in (store.path / "checkpoints").iterdir()}
-    for file in files:
-        os.utime(file, (1, 1))
-    store.put_checkpoint(CELL.checkpoint, earlier)
+    store.put_checkpoint(CELL.checkpoint, later)
     assert {file: file.stat().st_ino for file in files} == files
-    assert Store(store.path).checkpoints[CELL.checkpoint] == [earlier]
+
+
+@pytest.mark.parametrize("times", [(1, 2), (2, 1)])
+def test_a_copied_store_has_the_corrected_tokens_of_a_checkpoint_that_was_moved(store, times):
+    """cp -r, git and object stores keep no times of files, by which the tokens of either place were shown."""
+    earlier, later = (
+        replace(CHECKPOINT, source=source, tokens=tokens) for source, tokens in (("/one", 1.0), ("/two", 2.0))
+    )
+    store.put_checkpoint(CELL.checkpoint, earlier)
+    Store(store.path).put_checkpoint(CELL.checkpoint, later)
+    names = [f"{CELL.checkpoint}-{digest_of(source)}.json" for source in ("/one", "/two")]
+    for name, time in zip(names, times, strict=True):
+        os.utime(store.path / "checkpoints" / name, (time, time))
+    assert Store(store.path).checkpoints[CELL.checkpoint] == [later]
 
 
 def test_a_resumed_suite_verifies_names_and_bytes_without_decoding_tables(store, monkeypatch):
