@@ -23,17 +23,29 @@ X_TITLES = {
 POINT, HELD_OUT, CURVE = "measured", "held out", "law"
 LARGEST_FORECAST, FORECAST = "forecast of the largest", "forecast"
 # Colour-blind safe colours: Okabe and Ito (2008), lightened for dark pages. Families after the eighth get further
-# colours, and dashed or dotted curves, so that none looks like another up to the 24th; colours then repeat.
-LIGHT = [
+# colours, and dashed or dotted curves, so that none looks like another up to the 24th. After the 24th colours are mixed
+# with grey, and repeat after the 48th.
+_LIGHT = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#5d4a9c", "#000000",
     "#e6ab02", "#a50026", "#7fbf3f", "#7f7f7f", "#6b3e26", "#00bcbc", "#ff4f97", "#23481f",
     "#1a1a8f", "#ff9e80", "#a8a545", "#c39be0", "#8b0a8b", "#3c7d80", "#c99b62", "#4a6fa5",
 ]  # fmt: skip
-DARK = [
+_DARK = [
     "#56b4e9", "#ff9e4a", "#3fd0a4", "#e8a3c8", "#f0e442", "#9ad0f5", "#b9a7ff", "#ffffff",
     "#d9a400", "#ff6b6b", "#a6e05a", "#bdbdbd", "#c08a6a", "#2fe6e6", "#ff7fb8", "#7fb07f",
     "#8c8cff", "#ffc4b0", "#d6d47a", "#dcc0f5", "#e05ce0", "#8fd0d2", "#e8c9a0", "#8fb0e0",
 ]  # fmt: skip
+
+
+def _and_muted(colours: Sequence[str]) -> list[str]:
+    """Return colours, followed by each of them mixed with grey."""
+    parts = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours]
+    grey = [150 if sum(part) < 3 * 128 else 90 for part in parts]
+    mixed = [[round(0.45 * c + 0.55 * g) for c in part] for part, g in zip(parts, grey, strict=True)]
+    return [*colours, *("#" + "".join(f"{c:02x}" for c in part) for part in mixed)]
+
+
+LIGHT, DARK = _and_muted(_LIGHT), _and_muted(_DARK)
 DASHES = [[1, 0]] * 8 + [[7, 4]] * 8 + [[2, 3]] * 8 + [[9, 3, 2, 3]] * 24
 
 X: Spec = {

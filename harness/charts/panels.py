@@ -28,7 +28,8 @@ class ReportData:
     """What a report shows.
 
     :param points: one row per checkpoint, task and metric, as `store.points()` returns them; `label` names the
-        checkpoint and `shown` marks the metric that each task names as its own.
+        checkpoint, `shown` marks the metric that each task names as its own, and `is_rate` the tasks whose own metric
+        is better when higher and lies from 0 to 1.
     :param curves: one row per place on a fitted curve: task, metric, family, law, flops, params, tokens, value, and
         low_LEVEL and high_LEVEL (percent) for each of LEVELS. Empty when nothing could be fitted.
     :param held_out: one row per held-out point and law: task, family, law, label, flops, measured, stderr, predicted,

@@ -37,6 +37,8 @@ from harness.types import Floats
 from harness.types.json import JsonObject
 from harness.types.laws import Law, ProcedureLaw, traits
 
+UNBOUNDED = (-float("inf"), float("inf"))
+
 
 @dataclass(frozen=True)
 class FitRequest:
@@ -51,6 +53,7 @@ class FitRequest:
     law_options: JsonObject = field(default_factory=dict)
     weights: Floats | None = None
     earlier: bool = False
+    bounds: tuple[float, float] = UNBOUNDED  # of predictions of held-out points
 
     @property
     def settings(self) -> Options:
@@ -189,7 +192,7 @@ def fit_points(points: pd.DataFrame, law: Law, request: FitRequest) -> LawFit:
         chain = Chain.of(law, ladder.columns)
         steps = chain.fit(ladder, options)
         fitted = replace(fitted, via=chain.via, negated=chain.negated(ladder), steps=steps)
-    fitted = replace(fitted, hold_out=held_out_rows(fitted, ladder))
+    fitted = replace(fitted, hold_out=held_out_rows(fitted, ladder, request.bounds))
     if request.earlier:
         fitted = replace(fitted, earlier=tuple(_earlier(ladder.points, law, request)))
     return replace(fitted, warnings=(*ladder.warnings, *warn(fitted, ladder)))

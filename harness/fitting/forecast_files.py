@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -55,13 +56,14 @@ def forecast_file(
     found_columns = None if path.is_dir() else _columns(path, task, labelled(renames, label), metric or ACCURACY, via)
     if found_columns is None:
         source = open_points(path, how, registries=registries)
-        points, value, found_via = _of_store(source.store, task, metric if path.is_dir() else None, via or TASK_LOSS)
-        if via and not found_via:
+        read = _of_store(source.store, task, metric if path.is_dir() else None, via or TASK_LOSS)
+        points, value, named, has_via = read.points, SCORE, read.metric, LOSS in read.points.columns
+        if via and not has_via:
             raise UsageError(f"{path} has no task loss {via!r} (--via); name a column or metric that it has, or none")
-        via = found_via
-        notes, where = source.notes, source.where
+        via = LOSS if has_via else None
+        notes, where = (*source.notes, *read.notes), source.where
     else:
-        points, value, notes = found_columns, metric or ACCURACY, ()
+        points, value, notes, named = found_columns, metric or ACCURACY, (), metric or ACCURACY
     points = prepared(points, None, value, where)
     result = forecast(
         points,
@@ -79,7 +81,7 @@ def forecast_file(
         registries=registries,
         report=report,
     )
-    return replace(result, value=metric or (ACCURACY if value == SCORE else value), notes=(*notes, *result.notes))
+    return replace(result, value=named, notes=(*notes, *result.notes))
 
 
 def _columns(path: Path, task: str | None, renames: Sequence[str], value: str, via: str | None) -> pd.DataFrame | None:
@@ -95,21 +97,38 @@ def _columns(path: Path, task: str | None, renames: Sequence[str], value: str, v
     return points if named and known else None
 
 
-def _of_store(
-    store: PointStore, task: str | None, metric: str | None, via: str
-) -> tuple[pd.DataFrame, str, str | None]:
-    """Return wide points with columns score and task_loss of every task, and their names; None for no task loss."""
+class _Read(NamedTuple):
+    """Wide points with columns score and task_loss of every task, what the score is, and notes."""
+
+    points: pd.DataFrame
+    metric: str
+    notes: tuple[str, ...]
+
+
+def _of_store(store: PointStore, task: str | None, metric: str | None, via: str) -> _Read:
+    """Return the points of every task whose metric is better when higher."""
     tasks = sorted(store.tasks(task) if task or metric else scored_tasks(store))
     if not tasks:
         raise UsageError(
             f"{store.path} has no task with correct answers; a forecast needs accuracies: choose a metric with --metric"
         )
-    frames = []
-    for name in tasks:
-        read = store.read_task(name, [metric, via])
-        frames.append(one_task(read.points, metric or str(read.metric), via))
-    points = pd.concat(frames, ignore_index=True)
-    return points, SCORE, LOSS if LOSS in points.columns else None
+    metrics = store.tasks(task) if metric is None else dict.fromkeys(tasks, metric)
+    falling = [name for name in tasks if not store.rises(metrics[name])]
+    said = _no_accuracy(falling, sorted({metrics[name] for name in falling})) if falling else ""
+    if len(falling) == len(tasks):
+        raise UsageError(said)
+    rising = [name for name in tasks if name not in falling]
+    frames = [one_task(store.read_task(name, [metric, via]).points, metrics[name], via) for name in rising]
+    names = sorted({metrics[name] for name in rising})
+    return _Read(pd.concat(frames, ignore_index=True), " and ".join(names), (said,) if said else ())
+
+
+def _no_accuracy(tasks: Sequence[str], metrics: Sequence[str]) -> str:
+    """Say which tasks are not forecast, because lower values of their metrics are better."""
+    return (
+        f"{', '.join(tasks)}: not forecast, because lower {' and '.join(metrics)} is better and a forecast needs "
+        "accuracies; fit a law to these values with harness fit"
+    )
 
 
 def one_task(points: pd.DataFrame, metric: str, via: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from harness.metrics.intervals import wilson
 from harness.types import Floats
 
 LEVELS: Floats = np.concatenate([[0.005], np.arange(1, 100) / 100, [0.995]])  # of the quantiles that are kept
@@ -89,9 +90,7 @@ class PredictionScores:
         bounded = self.n - self.unbounded
         if not bounded:
             return float("nan"), float("nan")
-        count = self.clusters or bounded
-        ends = stats.binomtest(round(self.coverage * count), count).proportion_ci(method="wilson")
-        return float(ends.low), float(ends.high)
+        return wilson(self.coverage, min(self.clusters or bounded, bounded))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, None for what is unknown."""

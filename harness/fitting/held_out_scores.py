@@ -31,20 +31,25 @@ class Predicting(Protocol):
         """Return predictions at features (n,), and their draws (R, n)."""
 
 
-def held_out_rows(fitted: Predicting, ladder: Ladder) -> tuple[HeldOut, ...]:
-    """Return measured and predicted values of each held-out point, and the predictions of references."""
+def held_out_rows(fitted: Predicting, ladder: Ladder, bounds: tuple[float, float]) -> tuple[HeldOut, ...]:
+    """Return measured and predicted values of each held-out point, and the predictions of references.
+
+    `run` numbers the runs of held-out points. Predictions and their distributions are cut to `bounds`.
+    """
     target, measured = ladder.target, ladder.held
     if target.empty:
         return ()
     known = references_of(ladder)
     predicted, draws = fitted.predicted_at(ladder.ahead) if ladder.ahead else fitted.predicted(target)
+    predicted = predicted.assign(**{name: predicted[name].clip(*bounds) for name in ("value", "low", "high")})
     with np.errstate(invalid="ignore"):  # infinite draws
-        scores = crps(measured, np.quantile(draws, LEVELS, axis=0).T)
+        scores = crps(measured, np.quantile(np.clip(draws, *bounds), LEVELS, axis=0).T)
     errors = target.get(f"{fitted.value}_stderr", pd.Series(np.nan, index=target.index))
     rows = zip(ladder.names, measured, errors, predicted.to_dict("records"), strict=True)
     return tuple(
         {
             "point": name,
+            "run": int(ladder.held_runs[number]),
             **{feature: guess[feature] for feature in fitted.features},
             "measured": float(y),
             "stderr": float(stderr),

@@ -18,7 +18,7 @@ from harness.fitting.runs import ORDER, Runs, label, numeric, runs_of, sizes_of
 from harness.fitting.step_rows import step_rows
 from harness.fitting.wide_points import prepared
 from harness.store.points import PointStore
-from harness.types import Bools, Floats
+from harness.types import Bools, Floats, Ints
 from harness.types.laws import ComposedLaw, Law, ProcedureLaw, traits
 
 
@@ -39,10 +39,11 @@ class Ladder:
 
     `columns` are the measured columns in the order of the law's steps, the last of them `value`. For formulas, `arrays`
     has the features and measured columns (n,), and `ahead` the features (m,) of the held-out points; `held` is their
-    measured value (m,), `names` are their labels. `numbers` are the value and the columns of scale (n,), NaN where
-    missing. `rows` are the points of each step (none: all), `runs` the runs of `points`, and `resamples` their
-    resamples. `labels` are the family, task and conventions that all points share; `worth` is the effective number of
-    documents of rates, NaN if unknown. `warnings` are about units and held-out sizes.
+    measured value (m,), `held_runs` (m,) number their runs, `names` are their labels. `numbers` are the value and the
+    columns of scale (n,), NaN where missing. `rows` are the points of each step (none: all), `runs` the runs of
+    `points`, and `resamples` their resamples. `labels` are the family, task and conventions that all points share;
+    `worth` is the effective number of documents of rates, NaN if unknown. `warnings` are about units and held-out
+    sizes.
     """
 
     points: pd.DataFrame
@@ -54,6 +55,7 @@ class Ladder:
     arrays: Mapping[str, Floats]
     ahead: Mapping[str, Floats]
     held: Floats
+    held_runs: Ints
     labels: dict[str, str]
     worth: float
     warnings: tuple[str, ...]
@@ -69,8 +71,10 @@ class Ladder:
         frame, value, steps = prepared(table, law, asked.value, asked.where), asked.value, steps_of(law)
         notes, held, runs = hold_out_notes(frame, asked.hold_out), held_out(frame, asked.hold_out), runs_of(frame)
         points, target = frame[~held].reset_index(drop=True), frame[held].reset_index(drop=True)
+        target_rows = np.arange(len(target))
         if traits(law).uses_unscored and value in target:
-            target = target[target[value].notna()].reset_index(drop=True)
+            target_rows = np.flatnonzero(target[value].notna())
+            target = target.iloc[target_rows].reset_index(drop=True)
         of_points, names = runs.at(~held, sizes_of(points)), tuple(label(row) for _, row in target.iterrows())
         numbers = {name: numeric(points, name) for name in {"params", *ORDER, value} & set(points.columns)}
         columns = ((asked.via or law.via), value) if isinstance(law, ComposedLaw) else (value,)
@@ -87,6 +91,7 @@ class Ladder:
             columns=columns,
             arrays=arrays(points, (*columns, *features) if features else ()),
             held=arrays(target, [value])[value] if len(target) else np.empty(0),
+            held_runs=runs.number[np.flatnonzero(held)[target_rows]],
             ahead=arrays(target, features if len(target) else ()),
             labels=shared_labels(points),
             worth=effective_documents(points, value) if traits(steps[-1]).value_range == (0.0, 1.0) else float("nan"),

@@ -22,6 +22,7 @@ from harness.fitting.published_values import (
     SCORE,
     checked,
     chosen,
+    falls,
     few,
     fractions,
     is_numeric,
@@ -48,7 +49,6 @@ NAMES = {  # our column: what others call it, where the meaning and the unit are
 KEYS = ("family", "size", "label", "run", "seed", "step", "params", "tokens", "flops", "task", "metric")
 SAME = ("family", "size", "step", "seed", "run", "label", "task", "metric")
 FIRST = ("acc", "exact_match", "accuracy", SCORE)  # the metric that tables show, where a task has several
-FALLS = re.compile(r"(^|_)(err(or)?|bpb|bits_per_byte|ppl|perplexity|loss|nll|brier|cross_entropy|wer)($|_|,)")
 SIZED = re.compile(r"[-_]?(\d+(?:\.\d+)?[bmkt])(?=$|[-_])", re.IGNORECASE)
 
 
@@ -108,7 +108,7 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
         raise UsageError(f"no points remain: {'; '.join(notes) or 'the table has no rows'}")
     _refuse_unknown_scale(long, table)
     points = _once(long, how, notes)
-    metrics = {str(m): (rises or {}).get(str(m), not FALLS.search(str(m))) for m in points["metric"].unique()}
+    metrics = {str(m): (rises or {}).get(str(m), not falls(m)) for m in points["metric"].unique()}
     return Published(points, tuple(notes), shown_metrics(points), metrics)
 
 

@@ -18,6 +18,7 @@ METRICS = (
     "bpb", "bits_per_byte", "ppl", "perplexity", "loss", "nll", "brier",
 )  # fmt: skip
 UNBOUNDED = re.compile(r"(^|_)(bpb|bits_per_byte|ppl|perplexity|loss|nll|logp|logprob|cross_entropy|elo|rating)($|_|,)")
+FALLS = re.compile(r"(^|_)(err(or)?|bpb|bits_per_byte|ppl|perplexity|loss|nll|brier|cross_entropy|wer)($|_|,)")
 NO_TASK = re.compile(
     r"param|token|flop|compute|budget|step|seed|size|layer|width|year|date|log10|ratio|(^|_)per_|multiple|ci95|_low$|"
     r"_high$|_[bmt]$|_1e\d+$|^n_|_id$|index|unnamed|lr$|learning_rate|batch|stderr|std"
@@ -28,6 +29,15 @@ SCORE = "score"  # the metric of a benchmark whose table does not say which
 LARGEST_ERROR = 0.5  # of a rate, from one document
 MOST_DOCUMENTS = 1e6  # of a benchmark; a smaller error was divided by 100 once too often
 MIXED = 0.25  # share of values of 1 or less from which a column of percentages is in doubt
+
+
+def falls(metric: object) -> bool:
+    """Return whether the name of a metric says that lower is better.
+
+    >>> falls("bpb"), falls("err_avg_17"), falls("acc")
+    (True, True, False)
+    """
+    return bool(FALLS.search(str(metric)))
 
 
 def names_values(frame: pd.DataFrame) -> bool:

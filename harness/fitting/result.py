@@ -110,8 +110,9 @@ class LawFit:
 
     @property
     def scores(self) -> PredictionScores:
-        """Return the scores of the predictions of the held-out points."""
-        return held_out_scores(self.hold_out, self.level)
+        """Return the scores of the predictions of the held-out points; their runs are the independent units."""
+        runs = [row.get("run", number) for number, row in enumerate(self.hold_out)]
+        return held_out_scores(self.hold_out, self.level, runs)
 
     def _at_least(self, value: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Return ends (n,) of intervals of rates that are no narrower than a measurement allows (Wilson's)."""

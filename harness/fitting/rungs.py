@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.checkpoints.flops import training_flops
 from harness.errors import LawError, choose, suggest
+from harness.fitting.published_values import falls
 from harness.fitting.runs import ORDER, ends
 from harness.types import Bools, Floats, Ints
 
@@ -138,6 +139,11 @@ def read_ladders(points: pd.DataFrame, value: str, via: str | None = None) -> li
 def _expect_accuracies(frame: pd.DataFrame, value: str) -> None:
     if frame.empty:
         raise LawError(f"no point has a value of {value}; choose another metric")
+    if falls(value):
+        raise LawError(
+            f"lower {value} is better, and a forecast needs accuracies: fit a law to {value} with harness fit, or "
+            "rename the column if it is an accuracy"
+        )
     low, high = float(frame[value].min()), float(frame[value].max())
     if low < 0 or high > 1:
         raise LawError(

@@ -47,7 +47,9 @@ def _lines(fit: FitView) -> Iterator[str]:
             f"error {row['error']:+.4f} ({row['beyond']:.3g}x beyond)"
         )
     if fit.hold_out:
-        yield f"  held out: {fit.scores}"
+        runs = fit.scores.clusters
+        of_runs = f" ({runs} run{'s'[: runs != 1]})" if runs < len(fit.hold_out) else ""
+        yield f"  held out{of_runs}: {fit.scores}"
     if fit.earlier:
         beyond = max((float(row["beyond"]) for row in fit.hold_out), default=None)
         yield f"  {coverage_at(fit.earlier, fit.options.level, beyond)}"

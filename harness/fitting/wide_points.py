@@ -145,7 +145,7 @@ def _with_metric(wide: pd.DataFrame, metric_columns: pd.DataFrame, metric: Hasha
     """
     shared = [name for name in metric_columns.columns if name in wide.columns]
     if not metric_columns.index.is_unique or (
-        metric in shared and not _same(wide[metric][metric_columns.index], metric_columns[metric])
+        metric in shared and not _agrees(wide[metric][metric_columns.index], metric_columns[metric])
     ):
         raise LawError(f"the metric {metric} has the name of another column; rename one of them")
     has_metric = wide.index.isin(metric_columns.index)
@@ -184,9 +184,9 @@ def _inferred(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: pd.DataFrame([{0: x} for x in frame[name]], frame.index)[0] for name in objects})
 
 
-def _same(a: pd.Series, b: pd.Series) -> bool:
-    """Return whether all values of two columns are equal, or both missing."""
-    return bool(((a == b) | (a.isna() & b.isna())).all())
+def _agrees(column: pd.Series, metric: pd.Series) -> bool:
+    """Return whether a column has the values of a metric wherever it has any."""
+    return bool(((column == metric) | column.isna()).all())
 
 
 def is_long(points: pd.DataFrame) -> bool:

@@ -11,6 +11,7 @@ beats two trivial laws (`last`: the value does not change; `line`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ import pandas as pd
 from harness.errors import LawError, choose
 from harness.fitting.columns import column
 from harness.fitting.earlier_sizes import FIRST, tests_of, with_rungs
-from harness.fitting.fit import FitRequest, fit_points, named_law
+from harness.fitting.fit import UNBOUNDED, FitRequest, fit_points, named_law
 from harness.fitting.forecast_scores import interval_score
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
@@ -63,6 +64,7 @@ def back_test(
     :param value: as in `harness.fit`, like via, where, store, law_options, and objective to seed.
     :param first: the number of sizes in the first fit.
 
+    Predictions and their distributions are cut to the range of a registered metric, such as 0 to 1 for acc.
     Laws that pool families are fitted to all of them, up to the same k. Raises LawError if no size has `first`
     smaller ones in its family, or no law makes a prediction.
     """
@@ -70,6 +72,7 @@ def back_test(
     request = FitRequest(value, via, None, "is_target", store, options, law_options or {})
     registries = registries or default_host()
     frame = with_rungs(prepared(points, None, value, where), first)
+    request = replace(request, bounds=_bounds(frame, value, registries))
     able = [named_law(law, registries) for law in laws or registries.laws]
     able = [law for law in able if laws or not _lacks(law, frame, value, via)]
     tests = list(tests_of(frame, first))
@@ -88,6 +91,13 @@ def back_test(
         reasons = "".join(f"; {name} ({reason})" for name, reason in missing[:3])
         raise LawError(f"no law predicts {value}; tried: {choose(law.name for law in able)}{reasons}")
     return BackTest(_ranked(pd.DataFrame(rows).drop(columns="moves"), level), value, level, tuple(missing))
+
+
+def _bounds(frame: pd.DataFrame, value: str, registries: Registries) -> tuple[float, float]:
+    """Return the range of a registered metric, if all values lie in it (percentages of a table do not)."""
+    low, high = registries.metrics[value].bounds if value in registries.metrics else UNBOUNDED
+    y = pd.to_numeric(frame[value], errors="coerce").dropna() if value in frame.columns else pd.Series(dtype=float)
+    return (low, high) if y.between(low, high).all() else UNBOUNDED
 
 
 def _ranked(rows: pd.DataFrame, level: float) -> pd.DataFrame:

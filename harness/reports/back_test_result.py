@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness.charts import agreement_chart, with_figure
 from harness.fitting.forecast_scores import PredictionScores
@@ -64,7 +63,10 @@ class BackTest:
     def scores(self, law: str) -> PredictionScores:
         """Return the scores of the predictions of one law; families and tasks are the independent units."""
         rows = self.rows[self.rows["law"] == law].to_dict("records")
-        return held_out_scores([{str(name): value for name, value in row.items()} for row in rows], self.level)
+        clusters = [row["cluster"] for row in rows]
+        return held_out_scores(
+            [{str(name): value for name, value in row.items()} for row in rows], self.level, clusters
+        )
 
     def _worse(self) -> list[str]:
         """Return a note on the laws that predict worse than the mean of the measured values."""
@@ -82,11 +84,12 @@ class BackTest:
         about = (
             "For every k, laws are fitted to the sizes up to k and predict the last checkpoint of size k + 1. Error: "
             f"absolute, of {self.value}, ± standard error (units: families and tasks). Inside: share of measured "
-            f"values covered by the {self.level:.0%} interval, with the 95 % interval of that share. Interval score: "
-            "mean width plus penalties for values outside. CRPS: score of the whole distribution. Error of last, of "
-            "constant: mean absolute errors, on the same points, of the largest fitted value and of the mean of the "
-            "fitted values. Won: number of best interval scores. Mean rank: by interval score; a law without a "
-            "prediction or an interval ranks last. Beyond: median factor beyond the fitted range."
+            f"values covered by the {self.level:.0%} interval, with the 95 % interval of that share (same units). "
+            "Interval score: mean width plus penalties for values outside. CRPS: score of the whole distribution. "
+            "Predictions are cut to the range of the metric, such as 0 to 1. Error of last, of constant: mean absolute "
+            "errors, on the same points, of the largest fitted value and of the mean of the fitted values. Won: number "
+            "of best interval scores. Mean rank: by interval score; a law without a prediction or an interval ranks "
+            "last. Beyond: median factor beyond the fitted range."
         )
         return Table(
             "back_test", "Laws by their predictions of the next size", columns, tuple(rows), (about, *self.notes)
@@ -121,14 +124,13 @@ class BackTest:
     def _law(self, law: str) -> tuple[Cell, ...]:
         law_rows, tests = self.rows[self.rows["law"] == law], self._tests()
         size, scores = law_rows["error"].abs(), self.scores(law)
-        known = law_rows["inside"].dropna().astype(bool)
         return (
             law,
             f"{len(law_rows)} of {tests}",
             Measured(float(size.mean()), _clustered(size, law_rows["cluster"])),
             float(size.median()),
             float(law_rows["error"].mean()),
-            _share(int(known.sum()), len(known)),
+            _share(scores),
             scores.mean_width,
             scores.median_width,
             scores.interval_score,
@@ -157,12 +159,11 @@ def _clustered(values: pd.Series[float], clusters: pd.Series[str]) -> float:
     return max(float(np.sqrt((sums**2).sum() * g / (g - 1)) / n), apart) if g > 1 else apart
 
 
-def _share(hits: int, n: int) -> str:
-    """Return hits of n with the share and its 95 % interval (Wilson's)."""
-    if not n:
-        return "-"
-    low, high = stats.binomtest(hits, n).proportion_ci(method="wilson")
-    return f"{hits} of {n}: {hits / n:.0%} [{low:.0%}, {high:.0%}]"
+def _share(scores: PredictionScores) -> str:
+    """Return how many intervals covered, with the share and its 95 % interval."""
+    bounded = scores.n - scores.unbounded
+    low, high = scores.coverage_interval
+    return f"{scores.covered} of {bounded}: {scores.coverage:.0%} [{low:.0%}, {high:.0%}]" if bounded else "-"
 
 
 def joined(results: Sequence[BackTest]) -> BackTest:

@@ -261,9 +261,9 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
         if isinstance(fit, LawError):
             notes.append(f"{task}, {family}: {fit}")
             continue
-        score = _half_way(points, task) if asked.score is None else asked.score
-        if score is None:
-            notes.append(f"{task}, {family}: {fit.value} is not an accuracy; pass the score to reach with --score")
+        score = _half_way(points, task, asked.store.rises) if asked.score is None else asked.score
+        if isinstance(score, str):
+            notes.append(f"{task}, {family}: {score}; pass the score to reach with --score")
             continue
         rises = asked.store.rises(fit.value)
         rows.append((task, family, score, *reach(fit, score, rises=rises)))
@@ -275,9 +275,11 @@ def _compute(points: pd.DataFrame, asked: Comparison) -> Table:
     return Table("compute", "Training compute to reach a score", columns, in_order(rows), (about, *notes))
 
 
-def _half_way(points: pd.DataFrame, task: str) -> float | None:
-    """Return the score half way from chance to 1; None if the metric is not an accuracy."""
+def _half_way(points: pd.DataFrame, task: str, rises: Callable[[str], bool]) -> float | str:
+    """Return the score half way from chance to 1, or why there is none."""
     shown = points[(points["task"] == task) & points["shown"]]
-    if shown["checkpoint"].isna().any():
-        return None if shown["chance"].isna().all() else (1 + float(shown["chance"].dropna().iloc[0])) / 2
-    return (1 + float(shown["chance"].iloc[0])) / 2 if is_accuracy(shown) else None
+    metric = str(shown["metric"].iloc[0])
+    if not is_accuracy(shown) or not rises(metric):
+        return f"{metric} is not an accuracy"
+    known = shown["chance"].dropna()
+    return (1 + float(known.iloc[0])) / 2 if len(known) else "the accuracy of guessing (a column chance) is unknown"

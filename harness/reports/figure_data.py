@@ -35,10 +35,10 @@ Notes = Callable[[str], None]
 
 
 def _tasks(points: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield task, its shown metric, and all its rows, where the shown metric lies from 0 to 1."""
+    """Yield task, its shown metric, and all its rows, where the shown metric is a rate."""
     for task, task_points in points.groupby("task", sort=True):
         shown = task_points[task_points["shown"]]
-        if len(shown) and shown["value"].between(0, 1).all():
+        if len(shown) and shown["is_rate"].all():
             yield str(task), str(shown["metric"].iloc[0]), task_points
 
 
@@ -148,7 +148,7 @@ def back_tests(points: pd.DataFrame, law: str, registries: Registries, note: Not
     frames = []
     for task, metric, task_points in _tasks(points):
         laws = [name for name in dict.fromkeys((law, BASELINE)) if name in registries.laws]
-        rows = task_points[task_points["metric"] == metric].drop(columns=["label", "shown"])
+        rows = task_points[task_points["metric"] == metric].drop(columns=["label", "shown", "is_rate"])
         try:
             first = max(FIRST, _sizes(rows) - RUNGS)
             result = back_test(rows, laws, value=metric, registries=registries, bootstrap=RESAMPLES, first=first)

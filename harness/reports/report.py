@@ -129,7 +129,8 @@ def collect(
 
 
 def _points(store: PointStore, task: str | None) -> pd.DataFrame:
-    """Return long points with the name of each checkpoint, and a mark at the metric that each task shows.
+    """Return long points with the name of each checkpoint, a mark at the metric that each task shows, and whether that
+    metric is a rate.
 
     Raises UsageError where no point says how large its model is.
     """
@@ -138,7 +139,10 @@ def _points(store: PointStore, task: str | None) -> pd.DataFrame:
         columns = choose(name for name in points.columns if points[name].notna().any())
         raise UsageError(f"{store.path} has no params, tokens, flops or loss; columns are: {columns}; see --map")
     points = points.assign(label=[label(row) for _, row in points.iterrows()])
-    return points.assign(shown=points["metric"] == points["task"].map(task_metrics))
+    shown = points["metric"] == points["task"].map(task_metrics)
+    rises = points["metric"].isin([metric for metric in set(task_metrics.values()) if store.rises(metric)])
+    is_no_rate = shown & ~(points["value"].between(0, 1) & rises)
+    return points.assign(shown=shown, is_rate=~points["task"].isin(set(points["task"][is_no_rate])))
 
 
 def scales_of(points: pd.DataFrame) -> list[str]:

@@ -77,7 +77,7 @@ def _point(task: str, family: str, k: int) -> dict[str, Scalar]:
         "flops_convention": "6ND", "loss": 3.0 - 0.3 * k, "annealed": None, "task": task, "metric": "acc",
         "value": value, "stderr": 0.02, "low": value - 0.04, "high": value + 0.04, "n": 400, "ties": 0, "truncated": 0,
         "chance": 0.25, "engine": "fake", "dtype": "float32", "settings": "s", "fingerprint": task, "checkpoint": "c",
-        "shown": True,
+        "shown": True, "is_rate": True,
     }  # fmt: skip
 
 

@@ -208,9 +208,10 @@ def _crossovers(store: PointStore, rankings: Sequence[Ranking], options: DecideO
         fits = dict(_fits(store, ranking, options, notes))
         for a, b in combinations(fits, 2):
             rows += _between(ranking, (a, b), (fits[a], fits[b]), notes)
+    shared = " that share documents" if store.cells() else ""
     about = (
         "FLOPs: compute at which the laws of two families are equal, within the compute fitted for both, with "
-        f"{options.level:.0%} intervals from resamples that share documents. ahead first: the better family at the "
+        f"{options.level:.0%} intervals from resamples{shared}. ahead first: the better family at the "
         "smallest common budget. crossing: share of resamples with a crossing."
     )
     columns = ("task", "law", "A", "B", "ahead first", "FLOPs", "crossing", "remark")

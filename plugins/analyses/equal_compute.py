@@ -132,7 +132,10 @@ def _fit(points: Points, family_points: pd.DataFrame, asked: RankOptions, host: 
 
 
 def law_of(asked: RankOptions, points: Points, wide: pd.DataFrame, host: Any) -> Any:
-    """Return the requested or default law of the equal quantities; raise UsageError if there is none."""
+    """Return the requested or default law of the equal quantities.
+
+    Raises UsageError for a law of other quantities, LawError if the metric has no default law.
+    """
     from harness.laws import ProcedureLaw, steps_of
     from harness.points import column
 
@@ -162,7 +165,7 @@ def _default(features: tuple[str, ...], points: Points, values: Floats) -> str:
         return "single_step" if is_share else "chinchilla"
     if len(features) == 1 and features != ("loss",) and (is_share or not points.rises):
         return "sigmoid" if is_share else "power"
-    raise UsageError(f"{points.metric} at equal {' and '.join(features)} has no default law; choose one with --law")
+    raise LawError(f"{points.metric} at equal {' and '.join(features)} has no default law; choose one with --law")
 
 
 @dataclass(frozen=True)

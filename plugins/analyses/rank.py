@@ -87,7 +87,7 @@ def _outside(beyond: float) -> str:
 def _caution(asked: RankOptions) -> list[str]:
     """Return the assumptions of the probabilities."""
     if not asked.pareto:
-        return ["Probabilities are shares of resamples of runs and documents; they assume that the law is correct."]
+        return ["Probabilities are shares of resamples; they assume that the law is correct."]
     rough = "Resamples of a frontier are approximate, and their intervals are too narrow if few runs define it."
     return [f"Pareto: the law describes the best scores so far. {rough}"]
 
@@ -100,10 +100,25 @@ def _ranking(matches: Sequence[Match], asked: RankOptions) -> Table:
     rows += _together(matches)
     about = (
         f"The order of families at {asked.label}, best first, and the probability of exactly this order. A resample "
-        "has the same documents for all families; runs are redrawn for each family, and are the same in all tasks."
+        f"{_redrawn(matches)}; runs are redrawn for each family, and are the same in all tasks."
     )
     columns = ("task", "metric", "order", "probability")
     return Table("ranking", "Probability of the order", columns, tuple(rows), (about,))
+
+
+def _has_documents(match: Match) -> bool:
+    """Return whether the points of a task have documents in the store, which are resampled for all families alike."""
+    frame = match.points.frame
+    return match.points.store is not None and "checkpoint" in frame and bool(frame["checkpoint"].notna().all())
+
+
+def _redrawn(matches: Sequence[Match]) -> str:
+    """Say what a resample does with documents."""
+    if all(map(_has_documents, matches)):
+        return "has the same documents for all families"
+    if any(map(_has_documents, matches)):
+        return "has the same documents for all families where the store has documents"
+    return "redraws scores from their standard errors, where known, because no document is known"
 
 
 def _said(match: Match, order: Sequence[int]) -> str:
@@ -133,7 +148,8 @@ def _differences(matches: Sequence[Match], asked: RankOptions) -> Table:
             rows.append(
                 (match.points.task, match.points.metric, match.families[i], match.families[j], difference, chance)
             )
-    about = f"A - B at {asked.label}, and the probability that A is better. Documents are paired."
+    paired = " Documents are paired." if all(map(_has_documents, matches)) else ""
+    about = f"A - B at {asked.label}, and the probability that A is better.{paired}"
     columns = ("task", "metric", "A", "B", "A - B", "A better")
     return Table("differences", "Differences of all pairs", columns, tuple(rows), (about,))
 

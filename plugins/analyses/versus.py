@@ -14,7 +14,7 @@ import numpy as np
 
 import harness
 from harness import Table, UsageError
-from harness.errors import choose
+from harness.errors import choose, suggest
 from harness_plugins.analyses.checkpoint_tests import Duel, compared
 from harness_plugins.analyses.multiple_tests import CORRECTIONS
 
@@ -101,10 +101,10 @@ def _chosen(frame: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
     plain = frame.drop(columns="cell")
     selected = query(plain, name) if EXPRESSION & set(name) else _named(plain, name)
     labels = set(selected["label"])
-    if len(labels) != 1:
-        raise UsageError(
-            f"{side}: {name} selects {choose(labels)}; expected one checkpoint of {choose(frame['label'])}"
-        )
+    if not labels:
+        raise UsageError(f"{side}: {name} selects no checkpoint; {suggest(name, _names(frame))}")
+    if len(labels) > 1:
+        raise UsageError(f"{side}: {name} selects {choose(labels)}; name one of them")
     twice = selected[selected.duplicated("fingerprint")]
     if len(twice):
         raise UsageError(
@@ -114,15 +114,29 @@ def _chosen(frame: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
     return {str(row["fingerprint"]): row for _, row in frame.loc[selected.index].iterrows()}
 
 
+def _names(frame: pd.DataFrame) -> set[str]:
+    """Return the names of checkpoints without their steps."""
+    return set(frame["label"].str.split("@").str[0]) | set(_sized(frame))
+
+
+def _sized(frame: pd.DataFrame) -> pd.Series[str]:
+    """Return FAMILY:SIZE of every row, which is not the label where a table names its models."""
+    return frame["family"].astype(str) + ":" + frame["size"].astype(str)
+
+
 def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of a label; without a step, those of the last step."""
+    """Return the rows of a label or FAMILY:SIZE; without a step, those of the last step."""
     from harness.points import ends
 
-    exact = frame[frame["label"] == name]
-    if len(exact):
-        return exact
-    last = frame[frame["label"].str.split("@").str[0] == name]
-    return last[ends(last, "task")] if len(last) else last
+    sized, step = _sized(frame), frame["step"].map(lambda step: f"@{step:.0f}")
+    for names in (frame["label"], sized + step):
+        if (names == name).any():
+            return frame[names == name]
+    for names in (frame["label"].str.split("@").str[0], sized):
+        last = frame[names == name]
+        if len(last):
+            return last[ends(last, "task")]
+    return frame.iloc[:0]
 
 
 def _table(duels: Sequence[Duel], names: tuple[str, str], level: float, correction: str) -> Table:

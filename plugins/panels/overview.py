@@ -17,19 +17,19 @@ SHARES = "scores from 0 to 1"
 
 
 def heat_map(data: ReportData) -> Panel:
-    """Return the score of the largest checkpoint of each family on each task; only scores from 0 to 1 are coloured."""
+    """Return the score of the largest checkpoint of each family on each task; only rates are coloured."""
     from harness.points import ends, largest_known
 
     shown = data.points[data.points["shown"]]
     keys, order = ["family", "task", "metric"], ["tokens", "step", "flops", "seed"]
     rows = shown[largest_known(shown) & ends(shown, "task")].sort_values(order, kind="stable")
     rows = rows.groupby(keys, sort=False).tail(1)
-    rows = rows[[*keys, "label", "value", "low", "high"]]
-    rows = rows.assign(row=_named(rows), share=rows["value"].where(_is_share(rows, "value")))
+    rows = rows.assign(row=_named(rows), share=rows["value"].where(rows["is_rate"]))
+    rows = rows[[*keys, "label", "value", "low", "high", "row", "share"]]
     return Panel(
         title="Families and tasks",
         about="Score of the largest checkpoint of each family, in the metric of the task. Scores of different metrics "
-        "cannot be compared with each other; grey ones do not lie from 0 to 1.",
+        "cannot be compared with each other; grey ones do not lie from 0 to 1, or are better when lower.",
         chart={"layer": _cells(rows["family"].nunique())},
         rows=rows,
         controls=("family",),
@@ -40,12 +40,6 @@ def _named(rows: pd.DataFrame) -> pd.Series[Any]:
     """Return the name of each row of the heat map: its task, with its metric if tasks have several."""
     named = rows["task"] + " (" + rows["metric"] + ")"
     return rows["task"] if rows["metric"].nunique() < 2 else named.where(rows["metric"] != rows["task"], rows["task"])
-
-
-def _is_share(rows: pd.DataFrame, *names: str) -> pd.Series[bool]:
-    """Mark the rows of metrics whose values all lie from 0 to 1."""
-    outside = ((rows[list(names)] < 0) | (rows[list(names)] > 1)).any(axis=1)
-    return ~outside.groupby([rows["task"], rows["metric"]]).transform("any")
 
 
 def _cells(families: int) -> list[dict[str, Any]]:
@@ -73,13 +67,13 @@ def _cells(families: int) -> list[dict[str, Any]]:
 
 
 def predictions(data: ReportData) -> Panel | None:
-    """Return predicted against measured values of the held-out points; a chart per metric beyond scores from 0 to 1."""
+    """Return predicted against measured values of the held-out points: one chart of rates, and one per other metric."""
     if not len(data.held_out):
         return None
     names = ["task", "metric", "family", "law", "label", "measured", "predicted", "low", "high", "inside"]
     rows = data.held_out[names]
-    is_share = _is_share(rows, "measured", "predicted")
-    rows = rows.assign(inside=covered(rows["inside"]), chart=rows["metric"].where(~is_share, SHARES))
+    is_rate = rows["task"].isin(data.points["task"][data.points["is_rate"]])
+    rows = rows.assign(inside=covered(rows["inside"]), chart=rows["metric"].where(~is_rate, SHARES))
     counted, known = int((rows["inside"] == "covered").sum()), int((rows["inside"] != "no interval").sum())
     without = f"; {len(rows) - known} have none" if known < len(rows) else ""
     return Panel(

@@ -13,7 +13,8 @@ from harness import LawError, UsageError
 from harness.cli import main
 from harness.fitting.columns import check_units, query, renamed
 from harness.fitting.fit import fit
-from harness.fitting.wide_points import FILLED, completed
+from harness.fitting.point_source import table_points
+from harness.fitting.wide_points import FILLED, completed, widen
 from harness.host import PluginHost
 from tests.conftest import published
 
@@ -154,3 +155,11 @@ def test_counts_in_millions_beside_full_counts_are_refused(name):
     assert not check_units(points, ["flops"])
     with pytest.raises(LawError, match=rf"tokens per parameter; if {name} are in millions.*--map '{name} \* 1e6"):
         check_units(points.assign(**{name: points[name] / 1e6}), ["flops"])
+
+
+def test_a_metric_named_loss_is_that_of_an_imported_table_without_training_losses(host: PluginHost):
+    """The metric of a column loss_c4_eval could not be ranked: loss "has the name of another column"."""
+    table = pd.DataFrame({"family": "f", "params": np.geomspace(1e8, 1e10, 6), "tokens": 1e11})
+    table = table.assign(loss_c4=4 - 0.2 * np.arange(6), acc_piqa=0.5 + 0.05 * np.arange(6))
+    wide = widen(table_points(table, registries=host).points("c4").assign(loss=np.nan))
+    assert sorted(wide["loss"]) == pytest.approx(sorted(table["loss_c4"]))

@@ -72,6 +72,20 @@ def test_held_out_points_are_scored_beside_the_last_value_and_a_constant(host: P
     assert LawFit.from_json(json.loads(json.dumps(fitted.to_json())), host).scores == scores
 
 
+def test_held_out_checkpoints_of_one_run_are_one_case(host: PluginHost):
+    """The interval of their coverage, 22 of 26, was that of 26 independent cases."""
+    ratio = np.geomspace(1, 20, 6)
+    sizes = [
+        pd.DataFrame({"size": f"s{i}", "params": 10.0**i, "flops": 6 * ratio * 10.0 ** (2 * i)}) for i in range(7, 12)
+    ]
+    points = pd.concat(sizes, ignore_index=True).assign(step=lambda t: t.groupby("size").cumcount())
+    points = points.assign(y=lambda t: 0.02 * np.log10(t["flops"]) + 0.001 * np.sin(np.arange(len(t))))
+    fitted = fit(points, "line", value="y", hold_out="largest", registries=host, bootstrap=50)
+    assert (fitted.scores.n, fitted.scores.clusters) == (6, 1)
+    assert fitted.scores.coverage_interval[1] - fitted.scores.coverage_interval[0] > 0.75
+    assert "held out (1 run): n 6" in str(fitted)
+
+
 def test_predictions_worse_than_the_mean_of_what_was_measured_are_a_warning(host: PluginHost):
     y = np.where(FLOPS > 1e21, [50.0 + i for i in range(12)], power(FLOPS))
     fitted = quick(table(y), "power", host, hold_out="flops > 1e21")

@@ -158,6 +158,26 @@ def test_two_sizes_are_too_few():
         harness.forecast(ladder(sizes=SIZES[:1]), **BIG)
 
 
+def test_rates_that_are_better_when_lower_are_not_forecast_as_accuracies(tmp_path):
+    """Error rates of a store were forecast together with accuracies, whose intervals they changed."""
+    table = several(2)
+    table = table[table["task"] == "t0"].assign(t0=table["acc"], t1=list(table["acc"][table["task"] == "t1"]))
+    table = table[["family", "size", "params", "tokens", "t0", "t1"]]
+    table.to_csv(tmp_path / "acc.csv", index=False)
+    table.assign(err_x=1 - table["t0"]).to_csv(tmp_path / "both.csv", index=False)
+    alone, both = (
+        harness.forecast_file(tmp_path / name, registries=load_plugins()) for name in ("acc.csv", "both.csv")
+    )
+    assert list(both.frame["task"]) == ["t0", "t1"]
+    assert (both.quantiles == alone.quantiles).all()
+    assert (both.value, alone.value) == ("score", "score")
+    assert any("x: not forecast, because lower err is better" in note for note in both.notes)
+    with pytest.raises(UsageError, match="x: not forecast, because lower err is better"):
+        harness.forecast_file(tmp_path / "both.csv", task="x", registries=load_plugins())
+    with pytest.raises(LawError, match="lower bpb is better, and a forecast needs accuracies"):
+        harness.forecast(ladder().rename(columns={"acc": "bpb"}), value="bpb")
+
+
 def test_values_that_are_no_accuracies_are_refused():
     with pytest.raises(LawError, match="divide percentages by 100"):
         harness.forecast(ladder().assign(acc=lambda x: 100 * x["acc"]), **BIG)

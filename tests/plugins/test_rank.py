@@ -224,3 +224,16 @@ def test_errors_of_imported_families_are_not_paired(host: PluginHost):
     for row in tables["differences"].rows:
         apart = np.hypot(alone[row[0], "ash"], alone[row[0], "beech"])
         assert row[4].high - row[4].low == pytest.approx(apart, rel=0.15)
+
+
+def test_a_metric_without_a_default_law_does_not_stop_the_others(host: PluginHost):
+    """One task in log-probabilities made `harness rank` of a whole table fail; no document of a table is known."""
+    flops = np.tile(np.geomspace(1e18, 1e22, 6), 2)
+    wide = pd.DataFrame({"family": np.repeat(["a", "b"], 6), "flops": flops, "params": np.sqrt(flops / 120)})
+    table = wide.assign(acc=0.2 + 0.1 * (np.log10(flops) - 18) + 0.01 * np.arange(12), logp=np.log(flops) / 10 - 9)
+    tables = named(rank(table_points(table), at={"flops": 1e21}, host=host, **FAST))
+    assert {row[0] for row in tables["scores"].rows} == {"acc"}
+    assert any("logp, a: score at equal flops has no default law" in note for note in tables["scores"].notes)
+    said = " ".join(note for name in ("ranking", "differences") for note in tables[name].notes)
+    assert "no document is known" in said
+    assert "paired" not in said

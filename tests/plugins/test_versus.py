@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
 from harness import UsageError
 from harness.cli import main
+from harness.fitting.point_source import table_points
 from harness.store.points import PointStore
 from harness_plugins.analyses.task_predictability import predictability
 from harness_plugins.analyses.versus import versus
@@ -63,7 +65,7 @@ def test_equal_checkpoints_are_seldom_told_apart(tmp_path: Path):
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
-        ("elm:w1", B, "A: elm:w1 selects none; expected one checkpoint of"),
+        ("elm:w1", B, "A: elm:w1 selects no checkpoint"),
         (A, "family == 'birch'", "B: family == 'birch' selects"),
         ("size ==", B, "cannot be applied"),
     ],
@@ -71,6 +73,23 @@ def test_equal_checkpoints_are_seldom_told_apart(tmp_path: Path):
 def test_a_checkpoint_that_is_none_or_several_is_refused(nano_store: PointStore, a: str, b: str, said: str):
     with pytest.raises(UsageError, match=said):
         versus(nano_store, a, b)
+
+
+def test_models_with_names_are_also_found_by_family_and_size():
+    """FAMILY:SIZE selected nothing in a table that names its models, and the message had 18,000 characters."""
+    names = [f"org/m{i}" for i in range(40)]
+    table = pd.DataFrame({"model": names, "family": "f", "size": [f"s{i}" for i in range(40)], "step": 100})
+    table = table.assign(
+        params=np.geomspace(1e8, 1e10, 40), tokens=1e11, acc=np.linspace(0.3, 0.8, 40), acc_stderr=0.01
+    )
+    store = table_points(table)
+    by_label, by_size, by_step = (versus(store, *pair) for pair in (
+        ("org/m1", "org/m39"), ("f:s1", "f:s39"), ("f:s1@100", "f:s39@100")
+    ))  # fmt: skip
+    assert by_label.rows == by_size.rows == by_step.rows
+    with pytest.raises(UsageError, match="f:s41 selects no checkpoint") as refused:
+        versus(store, "f:s41", "f:s1")
+    assert len(str(refused.value)) < 400
 
 
 def test_the_command_tests_two_checkpoints(nano_store: PointStore):

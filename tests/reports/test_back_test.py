@@ -53,6 +53,29 @@ def test_only_smaller_sizes_are_fitted_and_only_the_next_one_is_predicted():
     assert plain["beyond"][0] == pytest.approx((3e9 / 1e7) ** 0.4)  # compute grows as the square of size
 
 
+def test_predictions_of_a_bounded_metric_are_cut_to_its_range():
+    """A power law had CRPS 1e81 and intervals 387 wide on accuracies, which no reader takes for a prediction."""
+    table = ladder(1).assign(acc=lambda t: np.linspace(0.3, 0.95, len(t)) ** 2)
+    laws = ["broken_power", "line"]
+    cut = back_test(table, laws, value="acc", **QUICK).rows
+    raw = back_test(table.rename(columns={"acc": "score"}), laws, value="score", **QUICK).rows
+    assert cut["low"].min() >= 0
+    assert cut[["predicted", "high"]].max().max() <= 1
+    assert (cut["crps"] <= 1).all()
+    assert raw["high"].max() > 1
+    assert (cut["inside"] == raw["inside"]).all()
+    in_percent = back_test(table.assign(acc=100 * table["acc"]), ["line"], value="acc", **QUICK).rows
+    assert in_percent["predicted"].max() > 1
+
+
+def test_the_interval_of_a_coverage_counts_families_and_tasks():
+    """Predictions of one ladder counted as independent cases."""
+    found = back_test(ladder(2, noise=0.002), ["power"], value="loss", **QUICK)
+    assert found.scores("power").clusters == 2
+    low, high = found.scores("power").coverage_interval
+    assert f"[{low:.0%}, {high:.0%}]" in str(found.summary().rows[0][5])
+
+
 @pytest.mark.soak
 def test_laws_that_do_not_apply_are_left_out_and_named():
     """Without tokens there is no law of N and D; an accuracy is beyond laws that only fall, which are flat on it."""

@@ -74,6 +74,24 @@ def test_each_of_many_families_has_a_colour_of_its_own_in_every_figure(tmp_path:
         assert faults == []
 
 
+def test_points_without_the_axis_are_counted_and_any_name_of_a_family_is_drawn(tmp_path: Path):
+    """Points without tokens were missing without a word, and a family named __proto__ broke the heat map."""
+    flops = np.geomspace(1e18, 1e22, 5)
+    shared = {"flops": flops, "params": np.sqrt(flops / 120), "acc": np.linspace(0.3, 0.8, 5)}
+    rows = [{**shared, "family": "__proto__", "tokens": 20 * shared["params"]}, {**shared, "family": "b"}]
+    points = pd.concat(map(pd.DataFrame, rows))
+    page_file = write_report(table_points(points, name="t"), tmp_path / "report.html", law="line")
+    with opened(page_file) as (page, faults):
+        assert not page.is_visible("#lost-scaling")
+        assert page.locator("#figure-heat_map [aria-roledescription='rect mark']").count() == 2
+        assert faults == []
+        page.select_option("#control-x", "tokens")
+        page.wait_for_timeout(200)
+        said = "5 of 10 points have no training tokens and are not drawn: those of b."
+        assert page.inner_text("#lost-scaling") == said
+        assert faults == []
+
+
 AT_ONCE = 3  # figures, of three downloads each: Chromium refuses more than ten in a row from one page
 
 

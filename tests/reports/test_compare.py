@@ -15,6 +15,7 @@ from harness.fitting.crossings import crossing, reach
 from harness.fitting.fit import fit
 from harness.fitting.fit_files import PointsFile, fit_file
 from harness.fitting.options import Options
+from harness.fitting.point_source import table_points
 from harness.host import PluginHost
 from harness.reports.back_test_files import back_test_file
 from harness.reports.compare import compare
@@ -206,6 +207,19 @@ def test_a_metric_that_is_no_accuracy_needs_a_score_of_its_own(nano_store: Point
     rows = compare(nano_store, score=0.4, **asked)[-1].rows
     assert rows[0][1] == "aster"
     assert 3.7e13 < rows[0][3].value < 1.1e14
+
+
+def test_an_accuracy_of_unknown_chance_is_not_called_anything_else():
+    """The note was "acc is not an accuracy", of a published table without a column chance."""
+    flops = np.geomspace(1e18, 1e22, 6)
+    table = pd.DataFrame(
+        {"family": "a", "flops": flops, "params": np.sqrt(flops / 120), "acc": np.linspace(0.3, 0.8, 6)}
+    )
+    compute = compare(table_points(table.assign(err_y=1 - table["acc"]), name="t"), bootstrap=20)[3]
+    assert "acc, a: the accuracy of guessing (a column chance) is unknown; pass the score to reach with --score" in (
+        compute.notes
+    )
+    assert "y, a: err is not an accuracy; pass the score to reach with --score" in compute.notes
 
 
 def test_a_gap_in_a_curve_hides_no_crossing():

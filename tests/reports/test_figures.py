@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.charts import forecast_chart, scaling_chart, specification
-from harness.charts.layers import DASHES, LIGHT
+from harness.charts.layers import DARK, DASHES, LIGHT
 from harness.fitting.point_source import table_points
 from harness.reports.page import _about
 from harness.reports.report import collect
@@ -37,6 +37,7 @@ def test_families_after_the_24th_do_not_look_like_others():
     """The 25th family had the colour and the line of the first."""
     looks = list(zip(islice(cycle(LIGHT), 48), map(tuple, islice(cycle(DASHES), 48)), strict=True))
     assert len(set(looks)) == 48
+    assert len(set(LIGHT)) == len(set(DARK)) == 48  # of points, which have no dashes
 
 
 def test_long_names_of_families_get_fewer_columns_in_the_legend():
@@ -70,6 +71,19 @@ def test_perplexities_do_not_share_the_axes_and_colours_of_accuracies(both: pd.D
     assert drawn.chart["facet"]["sort"] == ["scores from 0 to 1", "ppl"]
     assert drawn.chart["resolve"] == {"scale": {"x": "independent", "y": "independent"}}
     assert set(drawn.rows["chart"][drawn.rows["task"] == "ppl"]) == {"ppl"}
+
+
+def test_rates_that_are_better_when_lower_are_not_shown_as_accuracies(both: pd.DataFrame):
+    """Bits per byte below 1 and error rates were coloured, back-tested and forecast as if they were accuracies."""
+    falling = both[["family", "flops", "params", "acc"]].assign(bpb_x=1 - both["acc"], err_y=1 - both["acc"])
+    data = collect(table_points(falling), hold_out="largest")
+    cells = heat_map(data).rows.set_index("task")["share"]
+    assert cells["acc"].notna().all()
+    assert cells[["x", "y"]].isna().all()
+    drawn = predictions(data)
+    assert drawn is not None
+    assert drawn.chart["facet"]["sort"] == ["scores from 0 to 1", "bpb", "err"]
+    assert set(data.forecasts["task"]) == set(data.back_tests["task"]) == {"acc"}
 
 
 def test_error_bars_that_are_unknown_are_not_announced(both: pd.DataFrame):

@@ -17,6 +17,10 @@ function rowsOf(panel) {
 
 for (const panel of Object.values(data.panels)) panel.rows = rowsOf(panel);
 
+// Vega groups rows in objects, in which the key __proto__ is taken: the heat map then is not drawn. A word joiner is invisible.
+const groupable = (value) => (value === "__proto__" ? "__proto__\u2060" : value);
+data.families = data.families.map(groupable);
+
 function settings() {
   const found = Object.fromEntries(new FormData(form));
   found.log = form.elements.log.checked;
@@ -31,10 +35,22 @@ function chosen(panel, asked) {
   if (panel.controls.includes("level")) {
     rows = rows.map((row) => (row["low_" + asked.level] == null ? row : { ...row, low: row["low_" + asked.level], high: row["high_" + asked.level] }));
   }
-  if (panel.controls.includes("x")) {
-    rows = rows.map((row) => ({ ...row, x: row[asked.x] })).filter((row) => row.x != null && (!asked.log || row.x > 0));
-  }
-  return rows;
+  panel.lost = [];
+  if (!panel.controls.includes("x")) return rows;
+  rows = rows.map((row) => ({ ...row, x: row[asked.x] }));
+  const placed = (row) => row.x != null && (!asked.log || row.x > 0);
+  panel.points = rows.filter((row) => row.kind !== "law");
+  panel.lost = panel.points.filter((row) => !placed(row));
+  return rows.filter(placed);
+}
+
+// Counts the points that have no place on the horizontal axis, as harness plot does.
+function notDrawn(panel, asked) {
+  if (!panel.lost.length) return "";
+  const families = [...new Set(panel.lost.map((row) => row.family))].filter((family) => family != null).sort();
+  const named = families.slice(0, 6).join(", ") + (families.length > 6 ? ` and ${families.length - 6} more` : "");
+  const axis = (data.xTitles[asked.x] || asked.x).toLowerCase().replace("flops", "FLOPs");
+  return `${panel.lost.length} of ${panel.points.length} points have no ${axis} and are not drawn: those of ${named}.`;
 }
 
 function filled(node, asked) {
@@ -94,16 +110,19 @@ function table(rows) {
 }
 
 async function draw(name) {
-  const panel = data.panels[name], asked = settings(), rows = chosen(panel, asked);
+  const panel = data.panels[name], asked = settings(), shown = chosen(panel, asked);
+  const rows = shown.map((row) => Object.fromEntries(Object.entries(row).map(([key, value]) => [key, groupable(value)])));
   asked.metricLabel = metricOf(panel, rows, asked);
   asked.logY = panel.decades.includes(asked.task);
   asked.families = [...new Set(rows.map((row) => row.family).filter((family) => family != null))].sort();
   const longest = Math.max(1, ...asked.families.map((family) => String(family).length));
   const figure = document.getElementById("figure-" + name), empty = document.getElementById("empty-" + name);
   empty.hidden = rows.length > 0; figure.hidden = !rows.length;
-  panel.shown = rows;
+  panel.shown = shown;
+  const lost = document.getElementById("lost-" + name);
+  lost.textContent = notDrawn(panel, asked); lost.hidden = !lost.textContent;
   const details = document.querySelector("#panel-" + name + " details");
-  if (details.open) document.getElementById("table-" + name).replaceChildren(table(rows));
+  if (details.open) document.getElementById("table-" + name).replaceChildren(table(shown));
   if (!rows.length) return;
   asked.columns = Math.max(1, Math.floor((figure.clientWidth - 60) / (Math.min(5.5 * longest, 160) + 25)));  // as in legend_columns
   const spec = { ...filled(panel.spec, asked), datasets: undefined, data: { values: rows } };
