@@ -53,14 +53,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A checkpoint, or a task of one, that could not be evaluated."""
+    """A checkpoint, or a task of one, that could not be evaluated; its text is made before frames are cleared."""
 
     where: str
     error: BaseException
+    text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = str(self.error).removeprefix(f"{self.where}: ")
+        told = text if isinstance(self.error, HarnessError) else describe(self.error)
+        object.__setattr__(self, "text", f"{self.where}: {told}")
 
     def __str__(self) -> str:
-        text = str(self.error).removeprefix(f"{self.where}: ")
-        return f"{self.where}: {text if isinstance(self.error, HarnessError) else describe(self.error)}"
+        return self.text
 
 
 def cell_label(checkpoint: Checkpoint, task: Task) -> str:

@@ -6,6 +6,7 @@ killed and restarted, and several processes can work on one store without scorin
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from harness.evaluation.scoring import Claim, Tally, added, check_all_came, requ
 from harness.evaluation.tokens import EncodedPrompts, EncodedTask
 from harness.evaluation.vocabulary import expect_known
 from harness.evaluation.writing import CellWriter
-from harness.host.origins import PLUGIN_ERRORS, is_interrupt
+from harness.host.origins import PLUGIN_ERRORS, clear_frames, is_interrupt
 from harness.store.cells import Store
 from harness.store.identity import CellId
 from harness.types import Checkpoint, Engine, Task
@@ -190,8 +191,9 @@ class Suite:
         except StoreError:
             raise  # results that cannot be stored need not be computed
         except PLUGIN_ERRORS as error:  # an engine may raise any error; the other checkpoints continue
-            self.slot.close()
             self._fail(job.checkpoint.label, error)
+            self.slot.close()
+            gc.collect()  # an engine that failed while it was opened may be part of a cycle
 
     def _score(self, job: Job, cells: Iterable[tuple[Claim, Encoded]], engine: Engine) -> None:
         """Score the choices of cells in one stream."""
@@ -270,6 +272,7 @@ class Suite:
         if is_interrupt(error):
             raise KeyboardInterrupt from error
         failure = Failure(where, error)
+        clear_frames(error)
         self.summary.failures.append(failure)
         self.failed.add(where)
         self.progress.failed(failure)

@@ -7,6 +7,7 @@ command line then name plugin and object for every kind of object, wherever the 
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -82,10 +83,21 @@ def frames(error: BaseException) -> list[FrameType]:
     return stack[::-1]
 
 
+def clear_frames(error: BaseException | None) -> None:
+    """Clear the variables of all frames of an error and of its causes.
+
+    They would keep the model of an engine that failed in memory for as long as the error is kept. Attribute the error
+    before: marks are variables.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def origin_of(error: BaseException, find: Callable[[FrameType], Origin | None] = lambda _: None) -> Origin | None:
     """Return the origin of an error, or None if no plugin raised it; `find` identifies frames that are not marked."""
     for frame in frames(error):
-        origin = frame.f_locals["origin"] if frame.f_code in _MARKS else find(frame)
+        origin = frame.f_locals.get("origin") if frame.f_code in _MARKS else find(frame)
         if isinstance(origin, Origin):
             return origin
     return None

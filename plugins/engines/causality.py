@@ -26,11 +26,11 @@ def expect_causal(forwards: Forwards, most: int) -> None:
     ids = np.random.default_rng(0).integers(config.get_text_config().vocab_size, size=(2, 2 * n_shared))
     ids[1, :n_shared] = ids[0, :n_shared]
     is_quantised = getattr(config, "quantization_config", None) is not None
-    with in_float32(forwards.model):
-        try:
+    try:
+        with in_float32(forwards.model):
             off = _largest_effect(forwards, ids, n_shared) if n_shared else 0.0
-        except Exception:  # a module may raise any error in another precision; scoring raises it again
-            return
+    except Exception:  # a module may raise any error in another precision; scoring raises it again
+        return
     if off > (TOLERANCE_QUANTISED if is_quantised else TOLERANCE):
         raise EngineError(
             f"{type(forwards.model).__name__} is not a causal language model: tokens that follow change "

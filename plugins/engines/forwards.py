@@ -17,7 +17,7 @@ import numpy as np
 from harness import EngineError, Request
 from harness.types import Bools, Floats
 from harness_plugins.engines.last_block import LastBlock, find_last_block
-from harness_plugins.engines.packing import Batch
+from harness_plugins.engines.packing import Batch, aligned
 from harness_plugins.engines.prefixes import Prefix
 from harness_plugins.engines.ropes import rope_grows
 from harness_plugins.engines.upcast import Float32Head, in_float32
@@ -168,6 +168,8 @@ class Forwards:
         import torch
 
         self.expect_known(batch.ids, batch.target, shared)
+        if self.device.startswith("cuda"):
+            batch = aligned(batch, len(shared))
         rows = (batch.ids, batch.position, batch.tree, batch.branch)
         ids, position, tree, branch, *scored = self._upload(*rows, *_places(batch.at), batch.target, batch.slot)
         with torch.inference_mode():

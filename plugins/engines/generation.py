@@ -19,6 +19,7 @@ from harness import EngineError, OutOfMemory, Sample, SampleRequest
 from harness.engines import common_prefix
 from harness_plugins.engines.drawn_texts import Stops
 from harness_plugins.engines.forwards import Forwards
+from harness_plugins.engines.memory import ran_out
 from harness_plugins.engines.packing import LEAST_SHARED
 
 WINDOW = 256  # requests sorted together
@@ -183,7 +184,7 @@ class Generator:
                     **self._prefix_cache([draw.request.prompt for draw in draws]),
                 )
         except Exception as error:  # torch raises many types of errors
-            if isinstance(error, MemoryError) or "out of memory" in str(error):
+            if ran_out(error):
                 raise OutOfMemory(
                     f"{len(draws)} samples after {prompts.shape[1]} tokens do not fit into memory"
                 ) from error

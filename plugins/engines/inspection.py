@@ -46,7 +46,7 @@ def inspect(
     """Resolve dtype and max_length: the dtype of the checkpoint on CUDA, float32 on CPU, which is exact."""
     config = read_config(folder)
     own_dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
-    dtype = (own_dtype if device_of(device) == "cuda" else "float32") if dtype == "auto" else dtype
+    dtype = (own_dtype if device_of(device).startswith("cuda") else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise EngineError(f"{checkpoint.label}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     own_length = length_of(config, LENGTHS)

@@ -6,14 +6,15 @@ transformers only warns when it initialises missing tensors randomly and ignores
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import EngineError
 from harness.engines import weight_files
-from harness_plugins.engines.memory import read_through
+from harness_plugins.engines.memory import free_memory, read_through
 
+PINNED = 4  # free memory that weights need to be read into pinned memory, relative to their size
 # Buffers that older versions of transformers saved; they are computed, not trained.
 BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids)$|\.(attn|attention|self_attn|self_attention)\.bias$")
 
@@ -89,12 +90,13 @@ def read_tensors(
 ) -> dict[str, Any] | None:
     """Return the tensors of a checkpoint's safetensors files by name, after reading the files completely.
 
-    For CUDA they are copied to pinned memory. Returns None if `is_over()`, because the result is
-    not needed any more, and if two files have a tensor of one name.
+    For CUDA they are copied to pinned memory, if that leaves enough for other processes. Returns None if `is_over()`,
+    because the result is not needed any more, and if two files have a tensor of one name.
     """
     from safetensors.torch import load_file
 
     tensors: dict[str, Any] = {}
+    is_pinned = device == "cuda" and _may_pin(weight_files(folder))
     for file in weight_files(folder):
         read_through(file, is_over)
         if is_over():
@@ -102,10 +104,14 @@ def read_tensors(
         file_tensors = load_file(file)
         if tensors.keys() & file_tensors.keys():
             return None  # which of them counts is decided by transformers
-        tensors |= (
-            {name: tensor.pin_memory() for name, tensor in file_tensors.items()} if device == "cuda" else file_tensors
-        )
+        tensors |= {name: tensor.pin_memory() for name, tensor in file_tensors.items()} if is_pinned else file_tensors
     return tensors
+
+
+def _may_pin(files: Sequence[Path]) -> bool:
+    """Tell whether files fit into pinned memory, which is never paged out; PyTorch takes up to twice their size."""
+    fits: bool = free_memory() > PINNED * sum(file.stat().st_size for file in files)
+    return fits
 
 
 def copy_tensors(model: Any, tensors: Mapping[str, Any]) -> bool:

@@ -15,6 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 
 PIECE = 2**24  # bytes of a file that are read at a time
+RAN_OUT = (  # what PyTorch and vLLM say, in lower case
+    "out of memory",
+    "can't allocate memory",
+    "cublas_status_alloc_failed",
+    "available memory on node",
+    "free memory on device",
+)
 
 MALLOC = {-1: 2**31 - 1, -3: 2**30}  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes
 
@@ -41,6 +48,12 @@ def empty_pinned() -> None:
     if empty:
         with suppress(RuntimeError):  # without a GPU there is none to free
             empty()
+
+
+def ran_out(error: BaseException | str) -> bool:
+    """Return whether an error, or its text, says that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in RAN_OUT)
 
 
 def _call(name: str, *arguments: int) -> None:

@@ -10,7 +10,7 @@ consecutive requests (few-shot examples) is removed from all of them and read on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 LEAST_SHARED = 32  # smallest common prefix that is read separately, in tokens
 LEAST_REQUESTS = 4  # smallest number of requests that share it
 PADDING = -1  # tree number of padding
+ALIGNED = 16  # tokens; kernels of GPUs copy masks of other lengths, or read them wrongly (PyTorch issue 191937)
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,19 @@ def pack(trees: Sequence[Tree], length: int, tokens: int, scored: int) -> Batch:
         room[row] -= len(tree.ids)
         left -= len(tree.target)
     return _lay(rows, length - min(room))
+
+
+def aligned(batch: Batch, shared: int) -> Batch:
+    """Pad the rows of a batch so that they and `shared` tokens before them have a multiple of ALIGNED tokens."""
+    _, length = batch.ids.shape
+    more = -(shared + length) % ALIGNED
+    if not more:
+        return batch
+    row, column = np.divmod(batch.at, length)
+    ids, position, branch = (np.pad(part, ((0, 0), (0, more))) for part in (batch.ids, batch.position, batch.branch))
+    tree = np.pad(batch.tree, ((0, 0), (0, more)), constant_values=PADDING)
+    at = row * (length + more) + column
+    return replace(batch, ids=ids, position=position, branch=branch, tree=tree, at=at)
 
 
 def _lay(rows: Sequence[Sequence[Tree]], length: int) -> Batch:

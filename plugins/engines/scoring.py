@@ -18,6 +18,7 @@ from harness import ChoiceScore, EngineError, OutOfMemory, Request
 from harness.engines import common_prefix
 from harness.types import Floats
 from harness_plugins.engines.forwards import Answer, Row, rows_of
+from harness_plugins.engines.memory import ran_out
 from harness_plugins.engines.packing import Batch, Run, extent, grow, pack, path, runs
 from harness_plugins.engines.sharing import Sharing, real_tree_differs
 
@@ -97,9 +98,13 @@ class Scorer:
             try:
                 answer = self._or_halve(partial(self.forwards.packed, batch, run.shared), alone)
             except OutOfMemory:  # the separate rows of a tree need less memory
-                yield from self._launch_plain([trees.pop(0).request])
-                continue
-            if answer:
+                trees = trees[1:]
+                too_large = batch.trees[0].request
+            else:
+                too_large = None
+            if too_large:  # outside of `except`, where the error would keep the tensors of the failed pass
+                yield from self._launch_plain([too_large])
+            elif answer:
                 trees = trees[len(batch.trees) :]
                 yield partial(_scores, batch, answer)
 
@@ -138,7 +143,7 @@ class Scorer:
         except EngineError:
             raise
         except (RuntimeError, MemoryError, IndexError) as error:
-            if not _is_out_of_memory(error):
+            if not ran_out(error):
                 raise EngineError(f"the forward pass failed: {error}") from error
             self.forwards.prefix.forget()
             gc.collect()
@@ -204,7 +209,3 @@ def _scores(batch: Batch, answer: Answer) -> Iterator[ChoiceScore]:
     for request, choices in batch.slices():
         token_scores = tuple(tokens[choices]) if request.tokens else None
         yield ChoiceScore(request.key, logprobs[choices], greedy[choices], token_scores)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

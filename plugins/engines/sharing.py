@@ -2,7 +2,8 @@
 
 The decision uses no architecture names or versions: ALiBi, convolutions and other modules that depend on the index of a
 token in the row give different numbers or raise errors. The score of a choice must not change when its siblings are
-replaced. Weights are upcast for this comparison, because rounding in half precision would hide small differences.
+replaced. Weights are upcast for this comparison, because rounding in half precision would hide small differences. A GPU
+computes attention with other kernels in half precision, so that their scores are compared as well, up to rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.types import Floats
 from harness_plugins.engines.forwards import Forwards, rows_of
 from harness_plugins.engines.packing import Run, grow, pack
 from harness_plugins.engines.ropes import rope_switch
-from harness_plugins.engines.upcast import in_float32
+from harness_plugins.engines.upcast import in_float32, is_half
 
 LONGEST = 4096  # largest tree that is packed, in tokens; the mask is quadratic in it
 SHORTEST = 48  # smallest context of a model that fits the canary, in tokens
@@ -29,6 +30,8 @@ STATES = ("mamba", "linear_attention", "recurrent", "recurrence")  # types of la
 TOLERANCE = 5e-5  # tolerance for two exact passes in float32, relative to 1 + |log-probability|
 LEAK = 5e-6  # the same, for a score with other siblings at the same positions
 TELLING = 0.05  # nats; smallest effect of the context for weights that decide for other weights
+ROUNDING = 8.0  # largest error of shared scores in half precision, relative to that of separate rows
+HALF = 0.005  # the same, at least, relative to 1 + |log-probability|
 ANY = 2**40  # unlimited budget, for small batches
 PREFIX = 8  # tokens that the requests of a canary have in common
 TAILS = (3, 5, 2, 4)  # numbers of tokens after the fork in the choices of a canary
@@ -66,16 +69,29 @@ def sharing_of(forwards: Forwards, context: int = LONGEST) -> Sharing:
     if why_not:
         return Sharing(why_not=why_not)
     requests = _canary(config.vocab_size)
+    try:
+        why_not, lasting = _compared(forwards, requests, context)
+    except Exception as error:  # memory may run out when weights are upcast
+        return Sharing(why_not=_failure(error))
+    if lasting is None:
+        return Sharing(why_not=why_not)
+    windows = [n for name in WINDOWS + SELECTED if isinstance(n := getattr(config, name, None), int)]
+    switch = rope_switch(config.to_dict()) or LONGEST
+    return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not, lasting)
+
+
+def _compared(forwards: Forwards, requests: Sequence[Request], context: int) -> tuple[str, bool | None]:
+    """Return why a module shares no prefixes, or "", and whether that lasts; None if it shares nothing at all."""
     with in_float32(forwards.model):
         expected, why_not = _expected(forwards, requests)
         why_not = why_not or _try(_canary_differs, forwards, requests, expected, context)
         if why_not:
-            return Sharing(why_not=why_not)
+            return why_not, None
         why_not = _try(_prefix_differs, forwards, requests, expected, context)
         lasting = _is_telling(forwards, requests)
-    windows = [n for name in WINDOWS + SELECTED if isinstance(n := getattr(config, name, None), int)]
-    switch = rope_switch(config.to_dict()) or LONGEST
-    return Sharing(min([LONGEST, context, switch, *windows]), not why_not, why_not, lasting)
+    if is_half(forwards) and (wrong := _try(_halves_differ, forwards, requests, expected, not why_not)):
+        return wrong, None
+    return why_not, lasting
 
 
 def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int) -> Sharing:
@@ -84,14 +100,17 @@ def sharing_with_other_weights(forwards: Forwards, known: Sharing, context: int)
     Trees and a prefix are compared again. The handling of siblings and lengths does not depend on the weights.
     """
     _, *requests = _canary(forwards.model.config.get_text_config().vocab_size)
-    with in_float32(forwards.model):
-        expected, why_not = _expected(forwards, requests)
-        why_not = why_not or _try(_trees_differ, forwards, requests, expected, context)
-        if why_not:
-            return Sharing(why_not=why_not)
-        why_not = known.why_not
-        if known.prefixes:
-            why_not = _try(_prefix_differs, forwards, requests, expected, context)
+    try:
+        with in_float32(forwards.model):
+            expected, why_not = _expected(forwards, requests)
+            why_not = why_not or _try(_trees_differ, forwards, requests, expected, context)
+            if why_not:
+                return Sharing(why_not=why_not)
+            why_not = known.why_not
+            if known.prefixes:
+                why_not = _try(_prefix_differs, forwards, requests, expected, context)
+    except Exception as error:  # memory may run out when weights are upcast
+        return Sharing(why_not=_failure(error))
     return replace(known, prefixes=not why_not, why_not=why_not)
 
 
@@ -236,14 +255,40 @@ def real_tree_differs(forwards: Forwards, request: Request, shared: tuple[int, .
     chosen = sorted({0, int(np.argmax(lengths)), len(lengths) - 1})
     read = {request.continuations[k][:-1]: k for k in chosen}
     chosen = sorted(read.values())
-    with in_float32(forwards.model):
-        return _try(_tree_differs, forwards, Run([request], shared), chosen, row)
+    return _try(_tree_differs, forwards, Run([request], shared), chosen, row)
 
 
 def _tree_differs(forwards: Forwards, run: Run, chosen: Sequence[int], row: int) -> str:
+    with in_float32(forwards.model):
+        exact, packed = _both(forwards, run, chosen, row)
+    if (why_not := _difference(packed, exact)) or not is_half(forwards):
+        return why_not
+    return _rounds_more(*_both(forwards, run, chosen, row), exact)
+
+
+def _both(forwards: Forwards, run: Run, chosen: Sequence[int], row: int) -> tuple[Floats, Floats]:
+    """Return the log-probabilities of the chosen continuations of a request in separate rows, and in its tree."""
     (request,) = run.requests
     rows = [row for row in rows_of([request]) if row.choice in chosen]
     alone = {row.choice: forwards.plain([row]).read()[0][0] for row in rows}  # one at a time, because they may be long
     side_by_side = max(1, row // len(grow(request, len(run.shared)).ids))
     packed = _packed(forwards, [[request]] * side_by_side, row, run.shared)[-1]
-    return _difference(packed[list(chosen)], np.array([alone[k] for k in chosen]))
+    return np.array([alone[k] for k in chosen]), packed[list(chosen)]
+
+
+def _halves_differ(forwards: Forwards, requests: Sequence[Request], exact: Floats, prefixes: bool) -> str:
+    """Return how trees in half precision, and those after a prefix, differ by more than rounding; "" if they agree."""
+    plain = _plain(forwards, requests)
+    for shared in ((), requests[0].context[:PREFIX])[: 1 + prefixes]:
+        (packed,) = _packed(forwards, [requests], 1, shared)
+        if why_not := _rounds_more(plain, packed, exact):
+            return why_not
+    return ""
+
+
+def _rounds_more(plain: Floats, packed: Floats, exact: Floats) -> str:
+    """Return how shared scores are further from those in float32 than separate rows of the same precision, or ""."""
+    off, rounding = np.abs(packed - exact), np.abs(plain - exact).max()
+    if (off <= np.maximum(ROUNDING * rounding, HALF * (1 + np.abs(exact)))).all():  # false for NaN
+        return ""
+    return f"log-probabilities differ by {off.max():.2g} nats in half precision, separate ones by {rounding:.2g}"

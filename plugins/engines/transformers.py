@@ -23,11 +23,12 @@ from harness import Checkpoint, ChoiceScore, EngineError, OutOfMemory, Request, 
 from harness.engines import config_digest, how_to_install, own_ends, safetensors_files, tokenizer_digest
 from harness_plugins.engines.causality import expect_causal
 from harness_plugins.engines.drawn_texts import note_of_unused
+from harness_plugins.engines.exact_kernels import exact_kernels
 from harness_plugins.engines.forwards import Forwards
 from harness_plugins.engines.generation import Generator
 from harness_plugins.engines.inspection import DEFAULT_LENGTH, LENGTHS, device_of, inspect, inspect_installed
 from harness_plugins.engines.loading import copy_tensors, load_module, read_tensors
-from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed
+from harness_plugins.engines.memory import empty_pinned, give_back, keep_freed, ran_out
 from harness_plugins.engines.merging import add_adapter
 from harness_plugins.engines.ropes import rope_switch
 from harness_plugins.engines.scoring import BATCHES, CACHED, Scorer
@@ -66,11 +67,12 @@ def open_engine(
     device = device_of(device)
     info = inspect(checkpoint, folder, dtype=dtype, max_length=max_length, device=device)
     settings = Settings(info.dtype, device, batch_tokens, share, trust_remote_code, info.max_length, checkpoint.adapter)
-    engine = TransformersEngine(folder, settings)
-    try:
-        yield engine
-    finally:
-        engine.close()
+    with exact_kernels():
+        engine = TransformersEngine(folder, settings)
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,15 @@ class TransformersEngine:
         self.ahead = None
         self._free()
         if self.settings.device_type == "cuda":
-            torch.cuda.empty_cache()
-            empty_pinned()
+            try:
+                torch.cuda.empty_cache()
+                empty_pinned()
+            except RuntimeError as error:
+                first = str(error).split("\n", maxsplit=1)[0]
+                raise EngineError(
+                    f"this process cannot use the GPU any more after an error in one of its kernels ({first}); run the "
+                    "same command again, which computes what is missing"
+                ) from error
 
     def _free(self) -> None:
         """Drop the module; run the garbage collector, which is slow, only if the module is still referenced."""
@@ -188,7 +197,7 @@ class TransformersEngine:
             why_not: str = forwards.settle_head()
         except Exception as error:  # a module may raise any error in a dtype that it does not support
             dtype, first = self.settings.dtype, str(error).split("\n", maxsplit=1)[0]
-            if isinstance(error, MemoryError) or "out of memory" in str(error):
+            if ran_out(error):
                 raise OutOfMemory(f"24 tokens do not fit into memory beside the weights: {first}") from error
             advice = "" if dtype == "float32" else "; use -O dtype=float32"
             raise EngineError(f"{type(self.model).__name__} does not compute in {dtype}: {first}{advice}") from error

@@ -11,7 +11,7 @@ HALVES = ("torch.bfloat16", "torch.float16")
 
 
 def is_half(tensor: Any) -> bool:
-    """Return whether a tensor has half precision."""
+    """Return whether a tensor, or anything else with a dtype, has half precision."""
     return str(tensor.dtype) in HALVES
 
 
@@ -34,8 +34,9 @@ def in_float32(model: Any) -> Iterator[None]:
 
     handles = [block.register_forward_pre_hook(begin) for block in blocks]
     handles += [block.register_forward_hook(end, always_call=True) for block in blocks]
-    outside = _replace(tensor for tensor in _tensors(model) if id(tensor) not in inside)
+    outside: list[tuple[Any, Any]] = []
     try:
+        outside = _replace(tensor for tensor in _tensors(model) if id(tensor) not in inside)
         yield
     finally:
         _restore(chain(outside, *stacks.values()))
@@ -56,12 +57,19 @@ def _tensors(module: Any) -> Iterator[Any]:
 
 
 def _replace(tensors: Iterable[Any], by: Mapping[int, Any] | None = None) -> list[tuple[Any, Any]]:
-    """Replace the data of tensors of half precision by float32, and return them with their original data."""
-    replaced = []
-    for tensor in tensors:
-        if is_half(tensor):
+    """Replace the data of tensors of half precision by float32, and return them with their original data.
+
+    If memory runs out, all of them are restored, so that the module can still be used.
+    """
+    replaced: list[tuple[Any, Any]] = []
+    try:
+        for tensor in filter(is_half, tensors):
+            data = by[id(tensor)] if by else tensor.data.float()
             replaced.append((tensor, tensor.data))
-            tensor.data = by[id(tensor)] if by else tensor.data.float()
+            tensor.data = data
+    except BaseException:
+        _restore(replaced)
+        raise
     return replaced
 
 

@@ -19,6 +19,7 @@ from harness_plugins.engines.vllm_slots import Slot, Unclear, listed, own_heads,
 
 DENSE = {"float32": 1e-4}  # largest relative difference of a product from the exact one, in norm
 DENSE_OF_HALVES = 0.02
+AT_ONCE = 2**24  # numbers that are summed together; PyTorch makes integers of 8 bytes of them, beside vLLM's cache
 
 
 @dataclass
@@ -126,7 +127,9 @@ def _row_sums(tensor: Any) -> Any:
 
     bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     rows = tensor.detach().contiguous().view(bits)
-    return rows.reshape(rows.shape[0] if rows.ndim else 1, -1).sum(dim=1, dtype=torch.int64)
+    rows = rows.reshape(rows.shape[0] if rows.ndim else 1, -1)
+    some = max(1, AT_ONCE // max(1, rows.shape[1]))
+    return torch.cat([part.sum(dim=1, dtype=torch.int64) for part in rows.split(some)])
 
 
 def _inputs(width: int, like: Any) -> Any:

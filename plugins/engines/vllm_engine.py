@@ -9,6 +9,7 @@ is started.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import numpy as np
 from harness import Checkpoint, ChoiceScore, EngineError, OutOfMemory, Request, Sample, SampleRequest
 from harness.engines import weight_files
 from harness_plugins.engines.drawn_texts import note_of_unused, settings_beside
-from harness_plugins.engines.memory import ReadAhead
+from harness_plugins.engines.memory import ReadAhead, ran_out
 from harness_plugins.engines.processes import WINDOW, Batch, Child, ChildDied
 from harness_plugins.engines.vllm_asks import differs
 from harness_plugins.engines.vllm_swaps import (
@@ -37,6 +38,7 @@ from harness_plugins.engines.vllm_swaps import (
 STARTS = 4  # starts of a child for one checkpoint, after crashes or lack of memory, before the checkpoint fails
 SHARE, LESS = 0.9, 0.8  # share of the GPU's memory that vLLM takes by default; factor after running out of memory
 BATCHED, LEAST = 8192, 256  # tokens per batch, halved each time memory runs out: default and smallest
+ERROR = re.compile(r"^(?:.*[\])] )?((?:\w+\.)*\w*(?:Error|Exception): .+)$", re.MULTILINE)
 WORKER = (sys.executable, "-m", "harness_plugins.engines.vllm_worker")
 
 
@@ -49,6 +51,11 @@ class Settings:
     prompt_ids: bool = False
     max_length: int = 2048
     worker: Sequence[str] = WORKER
+
+
+def errors_in(log: str) -> list[str]:
+    """Return the errors in a log of vLLM, except those that only point to other ones."""
+    return [error for error in map(str.strip, ERROR.findall(log)) if not re.search("root cause|stack trace", error)]
 
 
 class VllmEngine:
@@ -108,8 +115,12 @@ class VllmEngine:
         if message[0] != "failed":
             return message
         _, kind, text = message
-        lines = self.child.last_lines().lower()
-        raise Failed("memory" if kind == "engine" and "out of memory" in lines else kind, text)
+        if kind == "engine":  # an error of another process of vLLM, which is in the log only
+            errors = errors_in(self.child.last_lines())
+            shortages = list(filter(ran_out, errors))
+            causes = [error for error in shortages or errors if error not in text]
+            kind, text = "memory" if shortages else kind, ": ".join([text, *causes[-1:]])
+        raise Failed(kind, text)
 
     def _lower_or_raise(self, error: ChildDied | Failed, *, at_start: bool) -> None:
         """Reduce the memory settings if memory ran out; raise if a restart cannot help."""

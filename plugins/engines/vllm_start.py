@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from itertools import repeat
 from typing import Any
 
+GRACE = 5.0  # seconds in which an error of the engine core is reported
 CHECKS = "harness_plugins.engines.vllm_checks.Checks"  # class that vLLM adds to its workers
 
 
@@ -34,6 +37,22 @@ def take_over_at_once(is_taken: Callable[[], bool]) -> None:
     LogprobsProcessor._update_prompt_logprobs = update
 
 
+def end_with_core(resources: Any, grace: float = GRACE) -> None:
+    """End this process `grace` seconds after the process of vLLM's engine core; its client would wait for ever.
+
+    `resources` are those of the client, which notices the end. An error that the core reports comes earlier.
+    """
+
+    def watch() -> None:
+        while not resources.engine_dead:
+            time.sleep(grace / 10)
+        time.sleep(grace)
+        print("the process of vLLM's engine core ended", flush=True)  # noqa: T201  # to the log
+        os._exit(1)
+
+    threading.Thread(target=watch, name="engine-core", daemon=True).start()
+
+
 def start(folder: str, options: Mapping[str, Any]) -> Any:
     """Start vLLM on a checkpoint with vLLM's own options."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -52,4 +71,8 @@ def start(folder: str, options: Mapping[str, Any]) -> Any:
     defaults = {"generation_config": "vllm", "worker_extension_cls": CHECKS}  # of generation_config.json, EOS only
     arguments = EngineArgs(model=folder, **{**settings, **defaults, **options})
     # LLM_CLASS selects batch sizes for throughput; the other contexts optimise a server's latency
-    return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
+    engine = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
+    resources = getattr(engine.engine_core, "resources", None)  # on a GPU, the engine core is another process
+    if hasattr(resources, "engine_dead"):
+        end_with_core(resources)
+    return engine

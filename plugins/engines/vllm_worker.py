@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness_plugins.engines.memory import ran_out
 from harness_plugins.engines.processes import Parent
 from harness_plugins.engines.vllm_asks import Asked
 from harness_plugins.engines.vllm_serving import Vllm
@@ -86,19 +87,10 @@ class Closed(Exception):
 
 def _kind(error: BaseException) -> str:
     """Classify an error for the parent: memory, request (it will fail again), or engine."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+    if ran_out(error):
         return "memory"
     return "request" if isinstance(error, (TypeError, ValueError)) else "engine"
 
-
-OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "available memory on node",
-    "no available memory for the cache",
-    "free memory on device",
-)
 
 if __name__ == "__main__":
     Worker(Parent()).run()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, takewhile
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -15,14 +16,15 @@ from harness import UsageError
 from harness.executors import Event, Orders, Sweep, WorkerSpec, drive, expect_workers, serve
 from harness_plugins.engines.processes import Child, ChildDied, Parent
 
+IS_GPU = re.compile(r"\d+$|GPU-|MIG-")  # a number, or the beginning of an identifier, in CUDA_VISIBLE_DEVICES
 COMMAND = (sys.executable, "-m", "harness_plugins.executors.local_pool")
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, up to the first invalid name."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
+    if named is not None:  # Slurm writes NoDevFiles where a job has no GPU
+        return list(takewhile(IS_GPU.match, (name.strip() for name in named.split(","))))
     try:
         asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # noqa: S607
     except OSError:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -184,6 +185,40 @@ def test_a_failing_checkpoint_is_reported_and_the_others_go_on(tmp_path, family)
     assert [label for label, _ in progress.cells] == ["fam:s@1", "fam:s@3"]
     with pytest.raises(SuiteError, match="1 failed, 2 cells written"):
         summary.check()
+
+
+def test_an_engine_that_failed_is_out_of_memory_before_the_next_one_is_opened(tmp_path, family):
+    """Its error, which the summary keeps, held the variables of all frames, and so the model on the GPU."""
+
+    class Model:
+        """Stands for weights in memory."""
+
+    models: list[weakref.ref[Model]] = []
+    alive: list[int] = []
+
+    class Failing(FakeEngine):
+        def score(self, requests):
+            model, cause = self.model, ValueError("bad number")
+            try:
+                raise cause
+            except ValueError as error:
+                raise RuntimeError(f"{type(model).__name__} failed") from error
+            yield
+
+    @contextmanager
+    def open_failing(checkpoint, folder):
+        alive.append(sum(model() is not None for model in models))
+        engine = Failing(checkpoint.label)
+        engine.model = Model()
+        models.append(weakref.ref(engine.model))
+        yield engine
+        engine.model = None
+
+    host = host_with("failing", open_failing)
+    summary, progress = run([family], [make_task("a")], tmp_path / "s", host, "failing")
+    assert alive == [0, 0, 0]
+    assert progress.failures[0] == "fam:s@1: plugin 'failing', engine 'failing': RuntimeError: Model failed"
+    assert [str(failure) for failure in summary.failures] == progress.failures
 
 
 def test_a_checkpoint_without_files_is_reported_and_the_others_go_on(tmp_path, family, fake_host):

@@ -24,6 +24,13 @@ from harness_plugins.engines.vllm_worker import Worker
 AT_ONCE = 2048  # more than the engine sends at a time, as on large GPUs
 
 
+CORE = {
+    "core_full": "ValueError: Free memory on device cuda:0 (9/79 GiB) on startup is less than desired.",
+    "core_out": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+    "core_cache": "ValueError: No available memory for the cache blocks. Try increasing gpu_memory_utilization.",
+}
+
+
 class Standin:
     """Scores as the fake engine does; token ids must be below 257."""
 
@@ -54,6 +61,9 @@ class Standin:
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "exit":
             sys.exit(7)
+        if kind in CORE:  # as on a GPU, where the engine core is another process
+            print(f"(EngineCore pid=7) ERROR 11-22 10:00:00 [core.py:1510] {CORE[kind]}", flush=True)
+            raise RuntimeError("Engine core initialization failed. See root cause above.")
         raise {"memory": RuntimeError("CUDA out of memory."), "request": ValueError("the prompt is odd")}[kind]
 
     def count(self) -> None:

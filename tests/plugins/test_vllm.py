@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -389,6 +389,36 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_cell_loses_nothing(tmp_path,
     assert (
         "ended by signal 9; vLLM was restarted" in harness.open_store(store).read(cell.id.name).provenance["notes"][0]
     )
+
+
+def engine_core_of(worker: int) -> int:
+    """Return vLLM's engine core, which has the session of the worker that started it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if session == worker and b"EngineCore" in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+    raise AssertionError("there is no engine core")
+
+
+def test_an_engine_core_in_another_process_as_on_a_gpu_is_killed_and_nothing_is_lost(tmp_path, monkeypatch):
+    """Its client would wait for ever. All checks, swaps and ways go through its messages."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    folder = untied(tmp_path / "a", 0)
+    checkpoint = Checkpoint("fam", "s", 1, 0, "")
+    asked = [Request(i, (*range(1, 100), 1 + i % 250, 1 + i // 250), ((4,), (5, 6))) for i in range(3000)]
+    with open_transformers(checkpoint, folder, max_length=200) as other:
+        expected = by_key(other.score(asked))
+    with open_engine(checkpoint, folder, max_length=200, **OPTIONS) as engine:
+        assert engine.unchecked == ""
+        assert engine.about["ways"] == ["flat", "last", "bulk", "cached"]
+        scores = engine.score(asked)
+        found = by_key(next(scores) for _ in range(100))
+        os.kill(engine_core_of(engine.child.process.pid), signal.SIGKILL)
+        found |= by_key(scores)
+        assert furthest(found, expected) < 1e-3
+        (note,) = engine.describe()["notes"]
+        assert note.startswith("the process of the engine ended with 1; vLLM was restarted and received ")
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path):

@@ -133,6 +133,38 @@ def test_memory_that_runs_out_is_asked_for_less(start, tmp_path):
 
 
 @pytest.mark.soak
+def test_errors_of_vllms_engine_core_are_found_in_its_log(start, tmp_path):
+    """On a GPU it is another process, and its client says only that there is a root cause above."""
+    mishaps = "start core_full\nresult 10 core_out\n"
+    engine = start(make_folder(tmp_path / "a", mishaps=mishaps), max_num_batched_tokens=1000)
+    expect(engine, requests(50))
+    assert engine.describe()["notes"][:2] == [
+        "out of memory: gpu_memory_utilization is 0.72 from now on",
+        "out of memory: max_num_batched_tokens is 500 from now on",
+    ]
+
+
+@pytest.mark.soak
+def test_a_model_that_leaves_no_memory_for_its_cache_is_refused_at_once(start, tmp_path):
+    """It was started four times, each time with less memory, where more is needed."""
+    folder = make_folder(tmp_path / "a", mishaps="start core_cache\nstart kill\n")
+    told = r"See root cause above\.: ValueError: No available memory for the cache blocks\. Try increasing gpu_memory"
+    with pytest.raises(EngineError, match=told):
+        start(folder)
+    assert (folder / "mishaps").read_text() == "start kill"
+
+
+def test_an_engine_whose_core_was_killed_ends(tmp_path):
+    """The client of vLLM would wait for ever for its results, and the sweep for the engine."""
+    code = (
+        "import time, types; from harness_plugins.engines.vllm_start import end_with_core; "
+        "end_with_core(types.SimpleNamespace(engine_dead=True), 0.01); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "the process of vLLM's engine core ended\n")
+
+
+@pytest.mark.soak
 def test_memory_that_never_suffices_is_out_of_memory(tmp_path, start):
     with pytest.raises(OutOfMemory, match=r"CUDA out of memory\."):
         start(make_folder(tmp_path / "a", mishaps="start memory\n" * 9))
