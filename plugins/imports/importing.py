@@ -115,7 +115,7 @@ def _of_results(results: Results, how: Reading) -> Imported:
 
     models = {name: columns for name, columns in how.models.items() if name == results.model}
     published_points = published(
-        points_table(results), replace(how, models=models), name=results.model, rises=results.rises
+        points_table(results), replace(how, models=models), name=results.model, rises=results.rises, rescales=False
     )
     return _imported(results.path, published_points)
 
@@ -162,6 +162,11 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
         _write(store, results, task_records.task, (row, task_records.records))
         kept = points["task"] != task
         notes.append(f"{task}: {len(task_records.task.docs)} documents with the log-probability of every choice")
+        if left_out := results.left_out(task):
+            notes.append(
+                f"{task}: lm-eval's {choose(left_out)} is left out, since records do not give it; import "
+                "results_*.json without the samples for all metrics"
+            )
         points, cells = points[kept], cells + 1
     metrics = {task: metric for task, metric in imported.published.own.items() if task in set(points["task"])}
     return replace(
