@@ -353,7 +353,7 @@ def compare(theirs: Path, ours: Path) -> Found:
 
 def _samples(folder: Path, name: str) -> dict[tuple[int, str], dict[str, Any]]:
     (file,) = folder.rglob(f"{name}_2*.jsonl")
-    return {(row["doc_id"], row["filter"]): row for row in map(json.loads, file.read_text().splitlines())}
+    return {(row["doc_id"], row["filter"]): row for row in map(json.loads, file.read_text().strip().split("\n"))}
 
 
 def _compare_values(found: Found, where: str, a: Any, b: Any) -> None:

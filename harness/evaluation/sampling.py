@@ -42,7 +42,7 @@ class Sampling:
     origin: Origin = NOBODY  # of the sampler
 
     def of(self, task: Task) -> Generation:
-        """Return how a task generates text in this suite; raise UsageError if all samples would be equal."""
+        """Return how a task generates text in this suite; raise UsageError for equal samples, or too few of them."""
         if task.generation is None:
             raise UsageError(f"task {task.name} generates no text")
         defaults = task.generation
@@ -54,6 +54,12 @@ class Sampling:
             raise UsageError(
                 f"task {task.name}: all samples of a document are equal at temperature 0; pass --temperature, such as "
                 "1, or draw a single sample"
+            )
+        wanted = int((task.source or {}).get("samples", 1)) if generation.temperature > 0 else 1
+        if self.sampler.at_most < wanted:
+            raise UsageError(
+                f"task {task.name}: its metrics need {wanted} samples per document, and {self.sampler.at_most} would "
+                f"be drawn; pass --n {wanted}"
             )
         return generation
 

@@ -86,9 +86,12 @@ class Reading:
     models: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
 
-def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[str, bool] | None = None) -> Published:
+def published(
+    table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[str, bool] | None = None, rescales: bool = True
+) -> Published:
     """Return the points of a table; `name` is the family unless a column says it.
 
+    Without `rescales`, values are taken as they are: percentages are not converted to fractions.
     Raises UsageError or LawError for a table without scores, values that are not numbers, implausible units, and two
     rows of one checkpoint, task and metric.
     """
@@ -101,7 +104,8 @@ def published(table: pd.DataFrame, how: Reading, *, name: str, rises: Mapping[st
         long = chosen(frame, how.tasks, how.metrics)
     else:
         long = melted(frame, (*how.tasks, *how.metrics), how.metric, notes)
-    long = fractions(numbers(long.reset_index(drop=True), notes), notes, as_they_are=bool(how.metrics))
+    long = numbers(long.reset_index(drop=True), notes)
+    long = fractions(long, notes, as_they_are=bool(how.metrics)) if rescales else long
     long = _identified(long, name, how.family, notes)
     long = _scaled(long, notes)
     if long.empty:

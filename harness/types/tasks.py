@@ -54,8 +54,9 @@ class Task:
     of the task has metrics for them). `metric` is the one shown in tables; `average` is "macro" or "micro" over groups.
     `groups` are "strata" (a fixed set, such as subjects) or "clusters" (a sample, such as passages), which determines
     the standard errors. `truncation` is the task's own ("": the suite's default). `source` names the source of the task
-    and what it needs to compute its own metrics (register_sources). `origin` names the dataset of the hub, its commit
-    (revision) and licence, if the documents came from there.
+    and what it needs to compute its own metrics (register_sources), such as the number of sampled texts per document
+    (`samples`). `origin` names the dataset of the hub, its commit (revision) and licence, if the documents came from
+    there.
     """
 
     name: str

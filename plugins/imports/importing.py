@@ -116,7 +116,7 @@ def _of_results(results: Results, how: Reading) -> Imported:
 
     models = {name: columns for name, columns in how.models.items() if name == results.model}
     published_points = published(
-        points_table(results), replace(how, models=models), name=results.model, rises=results.rises
+        points_table(results), replace(how, models=models), name=results.model, rises=results.rises, rescales=False
     )
     return _imported(results.path, published_points)
 
@@ -163,6 +163,11 @@ def _with_records(store: PointStore, results: Results, imported: Imported) -> Im
         _write(store, results, task_records.task, (row, task_records.records))
         is_other = points["task"] != task
         notes.append(f"{task}: {len(task_records.task.docs)} documents with the log-probability of every choice")
+        if left_out := results.left_out(task):
+            notes.append(
+                f"{task}: lm-eval's {choose(left_out)} is left out, since records do not give it; import "
+                "results_*.json without the samples for all metrics"
+            )
         points, cells = points[is_other], cells + 1
     metrics = {task: metric for task, metric in imported.published.shown_metrics.items() if task in set(points["task"])}
     published = replace(imported.published, points=points, notes=tuple(notes), shown_metrics=metrics)

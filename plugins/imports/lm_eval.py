@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RESULTS = re.compile(r"results_(.+)\.json")
 SAMPLES = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\d.+)\.jsonl")
 SAMPLE = ("doc_id", "arguments", "filtered_resps", "target")  # what every line of samples has
+COMPUTED = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "brier_score", "f1", "mcc", "perplexity"}  # from records
 STEP = re.compile(r"step[-_]?(\d+)")
 
 
@@ -54,6 +55,17 @@ class Results:
         """Return the configuration of the lm-eval run."""
         config: Mapping[str, Any] = self.content.get("config") or {}
         return config
+
+    def delimiter(self, task: str) -> str:
+        """Return the text that lm-eval puts before every choice of a task."""
+        about = (self.content.get("configs") or {}).get(task) or {}
+        return "" if self.content.get("chat_template") else str(about.get("target_delimiter", " "))
+
+    def left_out(self, task: str) -> list[str]:
+        """Return the metrics of a task that are not computed from the log-probabilities of its choices."""
+        values = self.content["results"].get(task) or {}
+        names = {key.partition(",")[0] for key in values if "," in key}
+        return sorted(name for name in names - COMPUTED if not name.endswith("_stderr"))
 
     @property
     def rises(self) -> dict[str, bool]:
@@ -158,6 +170,7 @@ def scored(results: Results, task: str) -> Scored:
     from harness.points import Records
 
     rows = [row for row in results.samples[task] if row.get("filter", "none") == "none"]
+    delimiter = results.delimiter(task)
     docs, logprobs, greedy, unconditional = [], [], [], []
     for row in sorted(rows, key=lambda row: int(row["doc_id"])):
         asked = [tuple(str(text) for text in arguments.values()) for arguments in row["arguments"].values()]
@@ -165,7 +178,7 @@ def scored(results: Results, task: str) -> Scored:
         if not asked or len(asked) != len(said) or {len(pair) for pair in asked} != {2}:
             raise UsageError(f"document {row['doc_id']} has no log-probability of each continuation")
         count = _conditional(asked)
-        docs.append(_doc(row, asked[:count]))
+        docs.append(_doc(row, asked[:count], delimiter))
         logprobs += [logprob for logprob, _ in said[:count]]
         greedy += [is_greedy for _, is_greedy in said[:count]]
         unconditional += [logprob for logprob, _ in said[count:]]
@@ -209,18 +222,15 @@ def _conditional(asked: Sequence[tuple[str, ...]]) -> int:
     return half if alone and [c for _, c in asked[:half]] == [c for _, c in asked[half:]] else len(asked)
 
 
-def _doc(row: Mapping[str, Any], asked: Sequence[tuple[str, ...]]) -> Doc:
+def _doc(row: Mapping[str, Any], asked: Sequence[tuple[str, ...]], delimiter: str) -> Doc:
     contexts, continuations = zip(*asked, strict=True)
-    same_context, same_continuation = len(set(contexts)) == 1, len(set(continuations)) == 1
-    choices = tuple(text.removeprefix(" ") for text in continuations)
+    if len(set(continuations)) == 1 and len(asked) > 1:
+        raise UsageError("the choices are in the contexts, and samples do not say which one is correct")
+    delimiter = delimiter if len(asked) > 1 and all(text.startswith(delimiter) for text in continuations) else " "
+    choices = tuple(text.removeprefix(delimiter) for text in continuations)
     gold = (0,) if len(asked) == 1 else _gold(row, choices)
-    return Doc(
-        doc_id=str(row["doc_id"]),
-        contexts=contexts[:1] if same_context else contexts,
-        continuations=continuations[:1] if same_continuation and len(asked) > 1 else continuations,
-        choices=choices,
-        gold=gold,
-    )
+    shared = contexts[:1] if len(set(contexts)) == 1 else contexts
+    return Doc(str(row["doc_id"]), shared, continuations, choices, gold)
 
 
 def _gold(row: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
@@ -244,15 +254,21 @@ def _position(text: str, choices: Sequence[str]) -> int | None:
 
 def _verify(row: Mapping[str, Any], doc: Doc, said: Sequence[tuple[float, bool]]) -> None:
     """Raise UsageError if a document's result does not follow from its log-probabilities."""
-    recorded = row.get("acc")
-    if recorded is None:
+    if row.get("acc") is None:
         raise UsageError("samples have no acc, which is needed to verify the log-probabilities and the correct choice")
-    best = int(np.argmax([logprob for logprob, _ in said]))
-    recomputed = said[0][1] if len(said) == 1 else best in doc.gold
-    if float(recorded) != float(recomputed):
-        raise UsageError(
-            f"document {row['doc_id']}: acc is {recorded}, but its log-probabilities give {float(recomputed):g}"
-        )
+    logprob = np.array([value for value, _ in said])
+    lengths = {
+        "acc": [1] * len(said),
+        "acc_norm": [len(choice) for choice in doc.choices],
+        "acc_bytes": [len(choice.encode()) for choice in doc.choices],
+    }
+    for name, length in lengths.items():
+        with np.errstate(divide="ignore"):  # an empty choice
+            recomputed = said[0][1] if len(said) == 1 else int(np.argmax(logprob / length)) in doc.gold
+        if row.get(name) is not None and float(row[name]) != float(recomputed):
+            raise UsageError(
+                f"document {row['doc_id']}: {name} is {row[name]}, but its log-probabilities give {float(recomputed):g}"
+            )
 
 
 def settings(results: Results) -> Settings:

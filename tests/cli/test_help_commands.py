@@ -63,7 +63,7 @@ def test_every_page_can_be_listed_and_printed():
         assert printed.stdout.startswith(path.read_text().splitlines()[0])
         assert "[[[cog" not in printed.stdout
     assert set(pages()) == {
-        "laws", "numbers", "own", "quickstart", "troubleshooting", "reference", "plugins", "tasks"
+        "laws", "lm_eval", "numbers", "own", "quickstart", "troubleshooting", "reference", "plugins", "tasks"
     }  # fmt: skip
     assert run("docs", "law").exit_code == 2
     assert "did you mean 'laws'" in run("docs", "law").stderr

@@ -234,6 +234,7 @@ def test_results_without_samples_become_points(tmp_path):
     ("old", "new", "said"),
     [
         ('"acc": 1.0', '"acc": 0.0', "acc is 0.0, but its log-probabilities give 1"),
+        ('"acc_norm": 1.0', '"acc_norm": 0.0', "acc_norm is 0.0, but its log-probabilities give 1"),
         ('"target": "0"', '"target": "7"', "is not one of its choices"),
         ('["-1.7370493412017822", "True"]', '"a text"', "expected a log-probability"),
     ],
@@ -249,6 +250,68 @@ def test_samples_that_do_not_give_lm_evals_results_back_stay_points(tmp_path, ol
         11 / 12
     )
     shutil.rmtree(tmp_path.parent / "s")
+
+
+def changed(folder: Path, change, pattern: str = "*") -> Path:
+    """Write the files of lm-eval, those of a pattern changed."""
+    folder.mkdir()
+    for file in LM_EVAL.iterdir():
+        text = file.read_text()
+        (folder / file.name).write_text(change(text) if file.match(pattern) else text)
+    return folder
+
+
+def test_values_of_lm_eval_are_taken_as_they_are(tmp_path):
+    """BLEU was divided by 100 in the files where it exceeded 1, and a length of 7 characters too."""
+
+    def add(text: str) -> str:
+        content = json.loads(text)
+        content["results"]["texts"] = {"bleu,none": 21.5, "length,none": 7.25, "bypass,none": 999}
+        return json.dumps(content)
+
+    folder = changed(tmp_path / "r", add, "results*")
+    result = run("import", folder, "-o", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    points = harness.open_store(tmp_path / "s").points("texts").set_index("metric")["value"]
+    assert points.to_dict() == {"bleu": 21.5, "length": 7.25, "bypass": 999}
+
+
+def test_metrics_of_lm_eval_that_records_do_not_give_are_named(tmp_path):
+    folder = changed(tmp_path / "r", lambda text: text.replace('"acc_norm,', '"calibration,'), "results*")
+    result = run("import", folder, "-o", tmp_path / "s")
+    assert "sums: lm-eval's calibration is left out, since records do not give it" in result.output
+
+
+def test_texts_of_samples_may_have_line_separators(tmp_path):
+    """A line separator of Unicode within a text was taken for the end of a line, and the file for a damaged one."""
+    folder = changed(tmp_path / "r", lambda text: text.replace("0 + 1 =", "0 + 1\u2028=\u0085"), "samples_sums*")
+    result = run("import", folder, "-o", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert len(harness.open_store(tmp_path / "s").scores("sums")) == 36
+
+
+def test_characters_of_choices_are_counted_without_lm_evals_delimiter(tmp_path):
+    def colons(text: str) -> str:
+        return text.replace('"arg_1": " ', '"arg_1": ": ')
+
+    folder = changed(tmp_path / "r", colons, "samples_sums*")
+    (results,) = folder.glob("results*")
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"configs": {"sums": {"target_delimiter": ": "}}}))
+    assert "records: document" not in run("import", folder, "-o", tmp_path / "s").output
+    points = harness.open_store(tmp_path / "s").points("sums").set_index("metric")["value"]
+    assert points["acc_char"] == pytest.approx(10 / 12)  # lm-eval's acc_norm
+
+
+def test_samples_with_choices_in_their_contexts_stay_points(tmp_path):
+    def same(text: str) -> str:
+        rows = [json.loads(line) for line in text.splitlines()]
+        for row in rows:
+            for i, arguments in enumerate(row["arguments"].values()):
+                arguments |= {"arg_0": f"{arguments['arg_0']} {i}", "arg_1": " it"}
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    result = run("import", changed(tmp_path / "r", same, "samples_sums*"), "-o", tmp_path / "s")
+    assert "the choices are in the contexts, and samples do not say which one is correct" in result.output
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,165 @@ def test_a_group_of_several_kinds_is_aggregated_as_lm_eval_does_where_all_its_ta
     assert list(json.loads(file.read_text())["results"]) == ["boolq"]
 
 
+OWN = {  # task files, and the Python file beside them
+    "own.py": """
+import json
+from functools import partial
+from pathlib import Path
+
+from datasets import Dataset
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+
+ROWS = [{"q": f"{i} + 1 =", "answer": str(i + 1), "label": i % 2} for i in range(6)]
+
+
+def rows(**_):
+    return {"test": Dataset.from_list(ROWS)}
+
+
+class Guess(ConfigurableTask):
+    OUTPUT = {"output_type": "loglikelihood"}
+
+    def __init__(self, config=None):
+        shared = {"custom_dataset": rows, "test_split": "test", "doc_to_text": "{{q}}", "doc_to_target": "{{answer}}"}
+        metric = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
+        super().__init__(config={**shared, "metric_list": [metric], "metadata": {"version": 0}, **self.OUTPUT})
+
+    def construct_requests(self, doc, ctx, apply_chat_template=False, chat_template=None, **settings):
+        texts = [(ctx, " yes"), ("Is it? " + ctx, " no")]
+        return [Instance("loglikelihood", doc, pair, i, **settings) for i, pair in enumerate(texts)]
+
+    def process_results(self, doc, results):
+        return {"acc": float((results[0][0] > results[1][0]) == doc["label"]), "gap": doc["label"] + 2}
+
+    def aggregation(self):
+        return {"acc": lambda values: sum(values) / len(values), "gap": max}
+
+    def higher_is_better(self):
+        return {"acc": True, "gap": True}
+
+
+class Writes(Guess):
+    OUTPUT = {"output_type": "generate_until", "generation_kwargs": {"until": ["\\n"]}}
+    LONGER = 0
+
+    def construct_requests(self, doc, ctx, apply_chat_template=False, chat_template=None, **settings):
+        most = 3 + self.LONGER * doc["label"]
+        return Instance("generate_until", doc, (ctx, {"until": ["\\n"], "max_gen_toks": most}), 0, **settings)
+
+    def process_results(self, doc, results):
+        return {"acc": float(results[0] == doc["answer"]), "gap": len(results[0])}
+
+
+class Longer(Writes):
+    LONGER = 1
+
+
+def ask(word, doc):
+    return f"{word} {doc['q']}"
+
+
+asked = partial(ask, "What is")
+
+
+def thrice(doc, results):
+    return {"acc": float(results[0][1]) * 3}
+
+
+def largest(values):
+    return max(values)
+""",
+    "guess.yaml": "task: guess\nclass: !function own.Guess\n",
+    "writes.yaml": "task: writes\nclass: !function own.Writes\n",
+    "longer.yaml": "task: longer\nclass: !function own.Longer\n",
+    "plain.yaml": """
+task: plain
+custom_dataset: !function own.rows
+test_split: test
+output_type: loglikelihood
+doc_to_text: !function own.asked
+doc_to_target: answer
+process_results: !function own.thrice
+metric_list: [{metric: acc, aggregation: !function own.largest, higher_is_better: true}]
+""",
+    "changed.yaml": """
+group: changed
+task:
+  - {task: plain, process_results: null, metric_list: [{metric: acc}]}
+  - task: inside
+    custom_dataset: !function own.rows
+    test_split: test
+    output_type: loglikelihood
+    doc_to_text: "{{q}}"
+    doc_to_target: answer
+    process_results: !function own.thrice
+    metric_list: [{metric: acc, aggregation: !function own.largest, higher_is_better: true}]
+aggregate_metric_list: [{metric: acc, weight_by_size: true}]
+""",
+    "nameless.yaml": "group: nameless\ntask: [{task: plain, process_results: !function own.asked}]\n",
+    "again.yaml": """
+task: again
+custom_dataset: !function own.rows
+test_split: test
+doc_to_text: "{{q}}"
+doc_to_target: answer
+repeats: 3
+generation_kwargs: {until: ["\\n"], max_gen_toks: 3}
+filter_list: [{name: vote, filter: [{function: majority_vote}, {function: take_first}]}]
+metric_list: [{metric: exact_match}]
+""",
+}
+
+
+@pytest.fixture
+def own_tasks(tmp_path: Path) -> Path:
+    """Write the task files."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name, text in OWN.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["guess", "writes", "plain", "changed", "again"])
+def test_classes_and_functions_of_a_group_judge_answers_as_in_lm_eval(
+    name: str, own_tasks: Path, host: PluginHost, tmp_path: Path
+):
+    """A class without a task file, and what a group replaced, were forgotten: other functions judged the answers."""
+    run_both(cases.Case(name, [], ""), own_tasks, tmp_path, host)
+    found = cases.compare(tmp_path / "theirs", tmp_path / "ours")
+    assert not found.differences, "\n".join(found.differences[:20])
+    assert found.documents
+
+
+@pytest.mark.parity
+def test_a_function_without_a_name_and_other_options_per_document_are_refused(own_tasks: Path, host: PluginHost):
+    asked = Prompting(include_path=(str(own_tasks),))
+    with pytest.raises(TaskError, match="is not a function or class that a Python file defines by name"):
+        find_tasks(["lm_eval:nameless"], host, prompting=asked)
+    with pytest.raises(TaskError, match="different options .*'max_gen_toks': 3.* 4} for document 1"):
+        find_tasks(["lm_eval:longer"], host, prompting=asked)
+    (own_tasks / "again.yaml").write_text(OWN["again.yaml"].replace("until:", "do_sample: true, until:"))
+    with pytest.raises(TaskError, match="sets do_sample, but no temperature above 0"):
+        find_tasks(["lm_eval:again"], host, prompting=asked)
+
+
+@pytest.mark.parity
+def test_too_few_samples_for_the_metrics_of_a_task_are_refused_before_they_are_drawn(
+    own_tasks: Path, host: PluginHost, tmp_path: Path
+):
+    (own_tasks / "again.yaml").write_text(OWN["again.yaml"].replace("until:", "temperature: 0.5, until:"))
+    asked = {"registries": host, "prompting": {"include_path": [str(own_tasks)]}}
+    with pytest.raises(UsageError, match="its metrics need 3 samples per document, and 1 would be drawn; pass --n 3"):
+        harness.evaluate([MODEL], ["lm_eval:again"], tmp_path / "s", **asked)
+    sampling = {"options": {"n": 3}}
+    harness.evaluate([MODEL], ["lm_eval:again"], tmp_path / "s", sampling=sampling, **asked).check()
+    points = harness.open_store(tmp_path / "s", registries=host).points()
+    assert "lm_eval:exact_match/vote" in set(points["metric"])
+
+
 @pytest.mark.parity
 def test_points_of_a_group_of_several_kinds_are_lm_evals_and_are_fitted_and_compared(host: PluginHost, tmp_path: Path):
     case = cases.mixed(5)

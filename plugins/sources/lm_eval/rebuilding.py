@@ -2,33 +2,111 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from harness import Doc, Task, TaskError
 from harness_plugins.sources.lm_eval.catalogue import library, quiet, root
 
-UNUSED = ("tag", "group", "task_list", "include")  # keys of task files that are not settings of a task
+UNUSED = ("tag", "group", "task_list", "include", "class")  # keys of task files that are not settings of a task
+NOT_NEEDED = {"task", "fewshot_config"}  # settings that the results of stored answers do not depend on
 Answer = Callable[[Any], list[Any]]
 
 
-def describe(task: Any, folder: Path) -> dict[str, Any]:
-    """Return the stored description of a task: its file, its settings as lm-eval dumps them, names of plain ones."""
+def describe(name: str, task: Any) -> dict[str, Any]:
+    """Return the stored description of a task: its file, its settings as lm-eval dumps them, names of plain ones.
+
+    A class of its own, and functions that its file does not name (a group can replace any setting), are stored as
+    references. Raises TaskError if one of them cannot be imported from a file.
+    """
+    from lm_eval.api.task import ConfigurableTask
     from lm_eval.utils import handle_non_serializable
 
     dumped = json.loads(json.dumps(task.dump_config(), default=handle_non_serializable))
-    file = Path((dumped.get("metadata") or {}).get("config_source") or "inline")
-    inside = file.is_relative_to(folder)
-    return {
-        "file": file.relative_to(folder).as_posix() if inside else "" if file.name == "inline" else str(file),
+    known = {
+        "file": _portable(Path((dumped.get("metadata") or {}).get("config_source") or "inline")),
         "settings": dumped,
         "plain": sorted(key for key in dumped if _is_plain(getattr(task.config, key, None))),
         "documents": len(task.eval_docs),
         "version": task.VERSION,
     }
+    if type(task) is not ConfigurableTask:
+        known["class"] = _reference(name, type(task))
+    elif replaced := _replaced(task.config, known):
+        known["replaced"] = {key: _referring(name, value) for key, value in replaced.items()}
+    if task.instances[0].request_type == "generate_until" and (used := task.instances[0].args[1]) != dumped.get(
+        "generation_kwargs"
+    ):
+        known["generation_kwargs"] = used
+    return known
+
+
+def _portable(file: Path) -> str:
+    """Return the path of a file, relative to lm-eval's tasks if it is one of them; "" for settings without a file."""
+    return file.relative_to(root()).as_posix() if file.is_relative_to(root()) else str(file) if file.suffix else ""
+
+
+def _replaced(config: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are neither plain nor those of the task's file."""
+    from_file = _from_file(known)
+    keys = {*known["settings"], *from_file} - {*known["plain"], *NOT_NEEDED}
+    return {key: getattr(config, key) for key in sorted(keys) if not _same(getattr(config, key), from_file.get(key))}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Compare two settings; lm-eval copies those of a file, so that equal partial functions are different objects."""
+    if isinstance(a, (Mapping, list)) and type(a) is type(b) and len(a) == len(b):
+        keys = a if isinstance(a, Mapping) else range(len(a))
+        return all((not isinstance(b, Mapping) or key in b) and _same(a[key], b[key]) for key in keys)
+    if isinstance(a, partial) and isinstance(b, partial):
+        return (a.func, a.args, a.keywords) == (b.func, b.args, b.keywords)
+    return bool(a == b)
+
+
+def _from_file(known: Mapping[str, Any]) -> dict[str, Any]:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    settings = load_yaml(root() / known["file"], resolve_func=True) if known["file"] else {}
+    return {key: value for key, value in settings.items() if key not in UNUSED}
+
+
+def _referring(name: str, value: Any) -> Any:
+    """Return a setting as JSON, with a reference in place of each function."""
+    if isinstance(value, Mapping):
+        return {key: _referring(name, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_referring(name, item) for item in value]
+    return _reference(name, value) if callable(value) else value
+
+
+def _reference(name: str, value: Any) -> dict[str, str]:
+    """Return the file and name of a function or class; raise TaskError if they do not lead to it."""
+    try:
+        reference = {"!function": value.__qualname__, "file": _portable(Path(inspect.getfile(value)))}
+        if _referred(reference) is value:
+            return reference
+    except (AttributeError, ImportError, OSError, TypeError):
+        pass
+    raise TaskError(
+        f"lm_eval:{name}: {value} is not a function or class that a Python file defines by name, so its metrics could "
+        "not be recomputed; define it with def or class in a file, or name it in the task's own file"
+    )
+
+
+def _referred(value: Any) -> Any:
+    """Return a setting with functions in place of references."""
+    from lm_eval.tasks._yaml_loader import _load_module_with_cache
+
+    if isinstance(value, Mapping) and "!function" in value:
+        return attrgetter(value["!function"])(_load_module_with_cache(root() / value["file"]))
+    if isinstance(value, Mapping):
+        return {key: _referred(item) for key, item in value.items()}
+    return [_referred(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_plain(value: Any) -> bool:
@@ -96,8 +174,12 @@ def _rebuilt(key: _Key) -> dict[str, Any]:
 
 def _leaf(name: str, known: Mapping[str, Any], docs: Sequence[Doc]) -> Any:
     try:
-        settings = _settings(name, known)
-        made = _class(settings.pop("class", None), docs)(config=settings)
+        plain = {key: known["settings"][key] for key in known["plain"]}
+        settings = _from_file(known) | plain | _referred(known.get("replaced", {})) | {"task": name}
+        base = _class(_referred(known.get("class")), docs)
+        made = base(config=settings) if "config" in inspect.signature(base.__init__).parameters else base()
+        for key, value in (plain | {"task": name}).items():  # a class can ignore the settings that it is given
+            setattr(made.config, key, value)
     except Exception as error:  # a task runs third-party code
         raise TaskError(
             f"lm_eval:{name} cannot be rebuilt from {known['file'] or 'its settings'}: {type(error).__name__}: "
@@ -105,18 +187,9 @@ def _leaf(name: str, known: Mapping[str, Any], docs: Sequence[Doc]) -> Any:
             f"{known.get('version')})"
         ) from error
     for function in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-        setattr(made, function, _Remembered(getattr(made, function)))
+        if hasattr(made, function):
+            setattr(made, function, _Remembered(getattr(made, function)))
     return made
-
-
-def _settings(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a task: functions from its file, plain values as they were evaluated."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    file = root() / known["file"] if known["file"] else None  # an absolute path replaces the folder
-    from_file = load_yaml(file, resolve_func=True) if file else {}
-    plain = {key: known["settings"][key] for key in known["plain"]}
-    return {key: value for key, value in (from_file | plain).items() if key not in UNUSED} | {"task": name}
 
 
 def _class(base: Any, docs: Sequence[Doc]) -> Any:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from harness import Doc, Generation, Task, TaskError, UsageError, chat_context, fingerprint
-from harness_plugins.sources.lm_eval.catalogue import Loaded, configure, library, load, quiet, root
+from harness_plugins.sources.lm_eval.catalogue import Loaded, configure, library, load, quiet
 from harness_plugins.sources.lm_eval.rebuilding import describe
 
 TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in lm-eval's order of precedence
@@ -89,7 +89,7 @@ def _leaf(name: str, task: Any, asked: Asked) -> Leaf:
     docs = tuple(_doc(name, task, instances, unconditional) for instances in groups)
     if kind == "choice" and not all(doc.gold for doc in docs):
         kind = "unjudged"
-    generation = _generation(name, groups[0][0].args[1]) if kind == "generate" else None
+    generation = _generation(name, groups) if kind == "generate" else None
     return Leaf(name, task, docs, kind, own_shots, unconditional, generation)
 
 
@@ -169,22 +169,31 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-def _generation(name: str, asked: Mapping[str, Any]) -> Generation:
-    """Return the generation settings; raise TaskError for an option that the harness's engines do not support."""
-    samples = bool(asked.get("do_sample", float(asked.get("temperature") or 0) > 0))
+def _generation(name: str, groups: Sequence[Sequence[Any]]) -> Generation:
+    """Return the generation settings; raise TaskError for options that the harness's engines do not support."""
+    asked: Mapping[str, Any] = groups[0][0].args[1]
+    if other := next((instances[0] for instances in groups if instances[0].args[1] != asked), None):
+        raise TaskError(
+            f"lm_eval:{name} generates texts of its documents with different options ({asked} for the first one, "
+            f"{other.args[1]} for document {other.doc_id}); all documents of a task must have the same"
+        )
+    temperature = float(asked.get("temperature") or 0)
+    samples = temperature > 0 if asked.get("do_sample") is None else bool(asked["do_sample"])
     others = {key for key, value in asked.items() if key not in INERT and value is not None}
     unknown = sorted(others - (set() if samples else GREEDY))
     if unknown:
         raise TaskError(
             f"lm_eval:{name} sets the generation options {', '.join(unknown)}, which the engines do not support"
         )
+    if samples and not temperature:
+        raise TaskError(f"lm_eval:{name} sets do_sample, but no temperature above 0; set one, or do_sample: false")
     until = asked.get("until") or []
     most = next((int(asked[key]) for key in TOKENS if asked.get(key) is not None), MOST_TOKENS)
     return Generation(
         checker="lm_eval",
         max_tokens=most,
         stop=tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop),
-        temperature=float(asked.get("temperature") or 1.0) if samples else 0.0,
+        temperature=temperature if samples else 0.0,
         top_p=float(asked.get("top_p") or 1.0) if samples else 1.0,
     )
 
@@ -238,15 +247,21 @@ def metric_name(metric: str, filter_name: str) -> str:
 
 
 def _source(name: str, leaves: Sequence[Leaf], asked: Asked, group: Any) -> dict[str, Any]:
-    """Return the data for recomputing lm-eval's metrics: its version, task files and settings."""
-    return {
+    """Return the data for recomputing lm-eval's metrics: its version, task files, settings and number of samples."""
+    repeats = max(repeats_of(leaf.task) for leaf in leaves) if leaves[0].kind == "generate" else 1
+    return ({"samples": repeats} if repeats > 1 else {}) | {
         "prefix": "lm_eval",
         "version": library().__version__,
         "name": name,
         "asked": _given(asked),
-        "leaves": {leaf.name: describe(leaf.task, root()) for leaf in leaves},
+        "leaves": {leaf.name: describe(leaf.name, leaf.task) for leaf in leaves},
         "group": _tree(group) if group is not None else None,
     }
+
+
+def repeats_of(task: Any) -> int:
+    """Return how many times lm-eval asks each request of a task."""
+    return int(task.get_config("repeats") or 1)
 
 
 def _given(asked: Asked) -> dict[str, Any]:

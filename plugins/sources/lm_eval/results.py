@@ -13,7 +13,7 @@ import numpy as np
 from harness import Doc, Floats, MetricError, Scores, SourceMetric, Task, TaskError
 from harness_plugins.sources.lm_eval.catalogue import library, quiet
 from harness_plugins.sources.lm_eval.rebuilding import rebuilt
-from harness_plugins.sources.lm_eval.requests import metric_name
+from harness_plugins.sources.lm_eval.requests import metric_name, repeats_of
 
 RESAMPLES = 1000  # for bootstrapped standard errors (perplexities, F1, MCC, BLEU); lm-eval's default is 100,000
 STDERR = "_stderr"
@@ -136,7 +136,7 @@ def _asks(name: str, made: Any, task: Task) -> Any:
     from lm_eval.api.instance import Instance
 
     docs = [(number, doc) for leaf, number, doc in _numbered(task) if leaf == name]
-    repeats = int(made.get_config("repeats") or 1)
+    repeats = repeats_of(made)
 
     def ask() -> list[Any]:
         return [
@@ -151,7 +151,8 @@ def _asks(name: str, made: Any, task: Task) -> Any:
 def _arguments(task: Task, doc: Doc, made: Any) -> list[tuple[str, tuple[Any, ...]]]:
     """Return kind and arguments of each of lm-eval's requests for a document."""
     if task.kind == "generate":
-        return [("generate_until", (doc.contexts[0], made.get_config("generation_kwargs")))]
+        used = task.source["leaves"][doc.source["task"]].get("generation_kwargs")
+        return [("generate_until", (doc.contexts[0], used or made.get_config("generation_kwargs")))]
     if task.kind == "text":
         return [("loglikelihood_rolling", (doc.continuations[0],))]
     pairs = [doc.prompt(k) for k in range(len(doc.choices))]
@@ -164,13 +165,14 @@ def _stored(task: Task, answers: Scores | Texts, tasks: Mapping[str, Any]) -> An
         return {(name, i): _scored(answers, n, task.kind) for n, (name, i, _) in enumerate(_numbered(task))}
     stored: dict[tuple[str, int], list[list[Any]]] = {}
     for (name, i, doc), texts in zip(_numbered(task), answers, strict=True):
-        wanted = int(tasks[name].get_config("repeats") or 1)
-        if len(texts) < wanted or None in texts:
+        wanted = repeats_of(tasks[name])
+        is_greedy = len(texts) == 1 and "samples" in task.source  # a sampled cell has as many as that
+        if (len(texts) < wanted and not is_greedy) or None in texts:
             texts_of = "no texts (--no-texts)" if None in texts else f"{len(texts)} texts"
             raise MetricError(
                 f"{task.name}, document {doc.doc_id}: the store has {texts_of}; lm-eval needs {wanted}: pass --n"
             )
-        stored[name, i] = [list(texts[:wanted])]
+        stored[name, i] = [list(texts[:wanted] if len(texts) >= wanted else texts * wanted)]
     return stored
 
 
