@@ -37,6 +37,7 @@ from harness.host.registries import Registries
 SHARES = {"documents": SAME_DOCS, "population": 1.0}  # of the variance of documents that an interval has in it
 MANY = 6  # families that are forecast from one another where each has few sizes
 FEW_SIZES = 5  # per family, in the median
+NO_SIZE = "neither params nor FLOPs are known"
 FIRST = 2  # sizes of the smallest ladder whose forecast counts
 
 Wanted = float | Sequence[float] | None
@@ -83,6 +84,7 @@ def forecast(
     refuse_twice(wide)
     if via is not None and via not in wide.columns:
         raise LawError(f"the points have no column {via!r} (via); {suggest(via, map(str, wide.columns))}")
+    wide, unplaced = _with_sizes(wide)
     ladders = read_ladders(wide, value, via)
     asked = _asked(params, tokens, flops)
     wanted = [ladder for ladder in ladders if family in (None, ladder.family)]
@@ -102,8 +104,20 @@ def forecast(
         fitted, others, _parts(registries, laws, forecasters, many), seed, SHARES[of], report, first, many
     )
     result = run.forecast(measured, level=level, of=of, value=value)
-    notes = (*_left_out(wide, value), *_without_loss(wide, fitted, via), *result.notes)
+    notes = (*unplaced, *_left_out(wide, value), *_without_loss(wide, fitted, via), *result.notes)
     return replace(result, planner=partial(plan, run), points=_ends(wanted), notes=notes)
+
+
+def _with_sizes(wide: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the points of families of which some params or FLOPs are known (all if none has), and a note on others."""
+    columns = [name for name in ("params", "flops") if name in wide.columns]
+    if "family" not in wide.columns or not columns:
+        return wide, []
+    is_known = wide[columns].notna().any(axis=1).groupby(wide["family"], dropna=False).transform("any")
+    lost = sorted(set(wide["family"][~is_known].astype(str)))
+    if not lost or not is_known.any():
+        return wide, []
+    return wide[is_known], [f"{NO_SIZE}: {', '.join(lost)} (not forecast)"]
 
 
 def _left_out(wide: pd.DataFrame, value: str) -> list[str]:

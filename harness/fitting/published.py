@@ -244,6 +244,9 @@ def _scaled(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     notes += check_units(points, list(FEWEST))[: "flops" not in given]
     filled = sorted((set(FEWEST) & set(points.columns)) - given)
     notes += [f"{name} are {'6 x params x tokens' if name == 'flops' else 'flops / (6 x params)'}" for name in filled]
+    lacking = {name: int(points[name].isna().sum()) for name in FEWEST if name in points.columns}
+    unknown = [f"{name} of {count}" for name, count in lacking.items() if count]
+    notes += [f"{', '.join(unknown)} of {len(points)} points are unknown; laws of them need --where"] if unknown else []
     return points
 
 

@@ -175,14 +175,15 @@ def _numbers(rows: pd.DataFrame, name: str) -> Floats:
 
 
 def _ladder(task: str, family: str, rows: pd.DataFrame, value: str, via: str | None) -> ForecastLadder:
+    name = ", ".join(part for part in (task, family) if part) or "the ladder"
     params, tokens, flops = (_numbers(rows, name) for name in SCALES)
     size = params if np.isfinite(params).all() else flops
     if not np.isfinite(size).all() or (size <= 0).any():
-        raise LawError(f"{task}, {family}: params and flops are missing or not above 0; add one, or leave the rows out")
+        raise LawError(f"{name}: params and flops are missing or not above 0; add one, or leave the rows out")
     order = log_scale(params, tokens, flops)
     partly = np.isfinite(flops) | np.isfinite(params * tokens)
     if not np.isfinite(order).all() or (partly.any() and not partly.all()):
-        raise LawError(f"{task}, {family}: FLOPs (or tokens) are known for some rows only; add them, or leave rows out")
+        raise LawError(f"{name}: FLOPs (or tokens) are known for some rows only; add them, or leave rows out")
     loss = _numbers(rows, via) if via else np.array([np.nan])
     return ForecastLadder(
         task=task,
@@ -193,7 +194,7 @@ def _ladder(task: str, family: str, rows: pd.DataFrame, value: str, via: str | N
         value=_numbers(rows, value),
         docs=_documents(rows, value),
         rung=np.unique(size, return_inverse=True)[1].astype(np.int64) + 1,
-        chance=_chance(rows, f"{task}, {family}"),
+        chance=_chance(rows, name),
         via=np.abs(loss) if np.isfinite(loss).all() and _one_sign(loss) else None,
     )
 

@@ -14,7 +14,7 @@ from harness.fitting.fit import FitRequest, each_family
 from harness.fitting.forecast_files import LOSS, SCORE, TASK_LOSS, one_task
 from harness.fitting.forecast_results import Forecast
 from harness.fitting.forecast_scores import PredictionScores
-from harness.fitting.forecasts import forecast
+from harness.fitting.forecasts import NO_SIZE, forecast
 from harness.fitting.held_out_scores import HeldOut, held_out_scores
 from harness.fitting.hold_out import hold_out_notes
 from harness.fitting.options import Options
@@ -205,10 +205,12 @@ def _forecast_row(row: Mapping[Hashable, Any], point: pd.Series) -> tuple[Cell, 
 
 
 def _too_few(result: Forecast, scored: Sequence[pd.DataFrame]) -> list[str]:
-    """Return a note for each task and family that has too few sizes for a forecast."""
+    """Return a note for each task and family that has too few sizes for a forecast, or unknown ones."""
     known = set(zip(result.frame["task"], result.frame["family"], strict=True))
-    asked = {(str(points["task"].iloc[0]), str(family)) for points in scored for family in points["family"]}
-    return [
-        f"{task}, {family}: not forecast; fewer than two sizes are below the largest"
-        for task, family in sorted(asked - known)
-    ]
+    why: dict[tuple[str, str], str] = {}
+    for points in scored:
+        for family, family_points in points.groupby("family"):
+            no_size = family_points[["params", "flops"]].isna().all(axis=None)
+            few = NO_SIZE if no_size else "fewer than two sizes are below the largest"
+            why[str(points["task"].iloc[0]), str(family)] = few
+    return [f"{task}, {family}: not forecast; {why[task, family]}" for task, family in sorted(set(why) - known)]

@@ -12,6 +12,7 @@ import numpy as np
 from harness import Floats, LawError, Range
 
 CLIP = 100.0  # breakthroughness if more than half of the steps are 0
+ROUNDING = 1e-12  # share of the largest value: a smaller bend is an error of rounding
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def quadratic(x: Floats, y: Floats, *, level: float = 0.95) -> Quadratic:
     design = parabola(x)
     weights = np.linalg.pinv(design)  # (3, M)
     u, v, w = weights @ y
+    u = u if abs(u) * np.ptp(x) ** 2 > ROUNDING * np.abs(y).max() else 0.0
     dof = len(x) - 3
     if dof < 1:
         return Quadratic(Range(float(u), np.nan, np.nan), float(v), float(w), float("nan"))

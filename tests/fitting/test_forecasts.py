@@ -17,6 +17,7 @@ from harness.cli import main
 from harness.errors import LawError, PluginError, UsageError
 from harness.fitting.forecast_scores import LEVELS, crps, interval_score, normal_scores, score
 from harness.fitting.forecast_stack import SHARPER, Cases, combine, rounded
+from harness.fitting.point_source import table_points
 from harness.fitting.posteriors import pooled, sample
 from harness.fitting.result import save_fits
 from harness.fitting.rungs import read_ladders
@@ -442,6 +443,20 @@ def test_a_forecast_does_not_depend_on_the_order_of_rows_or_on_a_column_of_sizes
     expected = harness.forecast(points, **BIG).quantiles
     for same in (points.iloc[::-1], points.sample(frac=1, random_state=0), points.drop(columns="size")):
         np.testing.assert_array_equal(harness.forecast(same, **BIG).quantiles, expected)
+
+
+def test_a_family_of_unknown_size_does_not_stop_the_forecast_of_others():
+    """One closed model in a published table, without params, stopped every forecast."""
+    table = ladder()
+    closed = table.tail(2).assign(family="closed", params=np.nan, tokens=np.nan, flops=np.nan)
+    both = harness.forecast(pd.concat([table, closed], ignore_index=True))
+    assert both.quantiles.tolist() == harness.forecast(table).quantiles.tolist()
+    assert "neither params nor FLOPs are known: closed (not forecast)" in both.notes
+    compared = harness.compare(table_points(pd.concat([table, closed.head(1)])), bootstrap=20)[2]
+    assert [row[1] for row in compared.rows] == ["f"]
+    assert "t, closed: not forecast; neither params nor FLOPs are known" in compared.notes
+    with pytest.raises(LawError, match="t, closed: params and flops are missing"):
+        harness.forecast(closed)
 
 
 def test_rows_that_a_forecast_cannot_use_are_refused_or_said():

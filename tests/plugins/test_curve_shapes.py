@@ -38,6 +38,9 @@ def test_a_parabola_and_the_p_of_its_curvature():
     small = [quadratic(x, 0.1 * x + rng.normal(scale=0.1, size=9)).p for _ in range(400)]
     assert np.mean(np.array(small) < 0.05) == pytest.approx(0.05, abs=0.025)
     assert np.isnan(quadratic(np.arange(3.0), np.array([1.0, 0, 1])).p)
+    for line in (0.5 + 0 * x, 0.1 * x - 4):  # had a bend of 1e-16 with its vertex at 2e14
+        assert (quadratic(x, line).u.value, quadratic(x, line).p) == (0, 1)
+        assert np.isnan(quadratic(x, line).vertex)
     with pytest.raises(LawError, match="2 scales; a quadratic fit needs 3"):
         quadratic(np.array([1.0, 1, 2]), np.arange(3.0))
 

@@ -430,3 +430,12 @@ def test_tables_of_other_formats_are_read_or_refused_by_name(tmp_path):
     ):
         with pytest.raises(UsageError, match=why):
             read_table(tmp_path / name)
+
+
+def test_points_whose_size_is_unknown_are_counted(tmp_path):
+    """A table without the params of some models was imported without a word, and then no law could be fitted."""
+    wide = table(WIDE, tmp_path).assign(params=lambda t: t["params"].where(t.index > 0))
+    notes = published(wide, Reading(), name="t").notes
+    unknown = published(table(WIDE, tmp_path), Reading(), name="t").points["params"].isna().sum()
+    assert unknown == 0
+    assert any(note.startswith("params of ") and note.endswith("laws of them need --where") for note in notes)
