@@ -126,9 +126,10 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
         differing = {name: values for name, values in differing.items() if len(values) > 1}
         said = "; ".join(f"{name} {choose(values)}" for name, values in differing.items())
         name, values = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
+        how, sign = ("leave out the old one", "!=") if name == "checkpoint" else ("select one", "==")
         raise StoreError(
-            f"{label(row)} has several cells of {row['task']} ({said}); select one with --where "
-            f"\"{name} == '{min(values)}'\""
+            f"{label(row)} has several cells of {row['task']} ({said}); {how} with --where "
+            f"\"{name} {sign} '{min(values)}'\""
         )
 
 
