@@ -228,8 +228,9 @@ def _replaced(jobs: Sequence[Job], store: Store, scored: set[str]) -> list[str]:
     earlier = store.labels_at((job.checkpoint for job in jobs), others)
     if not earlier:
         return []
-    about = f"{choose(set(earlier.values()))} had other files (weights, config.json or tokenizer) when evaluated before, whose scores are kept"
-    return [f'{about}; leave them out of tables and fits with --where "checkpoint not in {sorted(earlier)}"']
+    names = choose(set(earlier.values()))
+    about = f"{names} had other weights, config or tokenizer when evaluated before; the store keeps these scores"
+    return [f'{about}: leave them out of tables and fits with --where "checkpoint not in {sorted(earlier)}"']
 
 
 def _equal_weights(jobs: Sequence[Job]) -> list[str]:

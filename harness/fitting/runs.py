@@ -22,6 +22,7 @@ HOW = ("model", "task", "metric", "fingerprint", "settings", "engine", "dtype", 
 OF_CELL = ("fingerprint", "settings", "engine", "dtype", "sampling")  # several cells of one checkpoint and task
 DESCRIBES = ("family", *CHECKPOINT, *SCALE, *HOW)  # two rows equal in all of these belong to one checkpoint
 ORDER = ("tokens", "step", "flops")  # along a run
+OLD = "leave the old one out, which harness eval names, with --where \"checkpoint != 'NAME'\""
 RATIO = "tokens per parameter"
 TALLIES = ("k", "trials", "successes", "drawn", "passed", "n")  # whole numbers that do not identify a set of samples
 SAME = 0.01  # in ln: lengths of training that differ by less count as equal
@@ -242,10 +243,7 @@ def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
         return f'{start}, which differ in {listed}: select one with --where "{expression}"'
     if {"checkpoint", "fingerprint"} <= set(frame.columns) and "checkpoint" in differ:
         digests = choose(equal_rows["checkpoint"].unique())
-        return (
-            f"{start}, whose files were replaced ({digests}): leave the old ones out with --where "
-            f"\"checkpoint != '{equal_rows['checkpoint'].iloc[0]}'\", if these are the old ones"
-        )
+        return f"{start}, whose files were replaced ({digests}): {OLD}"
     return (
         f"{start}, which differ in {listed}: name the column that identifies runs with --run, or select one of them "
         "with --where"

@@ -690,7 +690,7 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
         run([Family("fam", (checkpoint,))], [make_task("a")], tmp_path / "s", fake_host)
     store = harness.open_store(tmp_path / "s", registries=fake_host)
     with pytest.raises(
-        StoreError, match=r"several cells of a \(checkpoint \w+, \w+\); leave out the old one .* \"checkpoint != '"
+        StoreError, match=r"several cells of a \(checkpoint \w+, \w+\); leave the old one out, which harness eval names"
     ):
         harness.compare(store)
 
@@ -698,16 +698,16 @@ def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, fami
 def test_scores_of_weights_that_a_second_training_overwrote_are_not_fitted_beside_the_new_ones(
     tmp_path, family, fake_host
 ):
-    """Both were points of the fit. The second evaluation says how to leave the old ones out."""
+    """Both were points of the fit. The second evaluation says how to leave the old one out."""
     (first, second), place = family.checkpoints[:2], tmp_path / "place"
     for checkpoint in (first, second):
         shutil.copytree(checkpoint.source, place, dirs_exist_ok=True)
         of_place = replace(first, source=str(place), flops=1e12)
         _, progress = run([Family("fam", (of_place,))], [make_task("a")], tmp_path / "s", fake_host)
     points = harness.open_store(tmp_path / "s", registries=fake_host).points(metrics=["acc"])
-    with pytest.raises(LawError, match=r"whose files were replaced \(\w+, \w+\): leave the old ones out"):
+    with pytest.raises(LawError, match=r"whose files were replaced \(\w+, \w+\): leave the old one out"):
         harness.fit(points, "line", value="acc", registries=fake_host)
-    (note,) = (note for note in progress.notes if "had other files" in note)
+    (note,) = (note for note in progress.notes if "had other weights" in note)
     assert len(points.query(note.split('"')[1])) == 1
     assert len(points) == 2
 
