@@ -86,8 +86,10 @@ class Plan:
 
     def look_into(self, store: Store) -> None:
         """Find the complete cells of the store. A damaged one is set aside, reported in a note, and computed again."""
+        names = store.cell_names()
+        self.notes += _replaced(self.jobs, store, {CellId.of(name).checkpoint for name in names})
         wanted = {cell.name: cell for job in self.jobs for _, cell in job.cells}
-        for name in sorted(wanted.keys() & store.cell_names()):
+        for name in sorted(wanted.keys() & names):
             try:
                 store.check(name)
                 if store.has(wanted[name], tokens=self.keep_tokens):
@@ -228,6 +230,17 @@ def _by_shape(jobs: Sequence[Job]) -> list[Job]:
         first.setdefault((shape, config), number)
     order = sorted(range(len(jobs)), key=lambda i: (first[keys[i][0]], first[keys[i]]))
     return [jobs[i] for i in order]
+
+
+def _replaced(jobs: Sequence[Job], store: Store, scored: set[str]) -> list[str]:
+    """Return a note on checkpoints whose folders had other files, of the digests `scored`, when evaluated before."""
+    others = scored - {job.digest for job in jobs}
+    earlier = store.labels_at((job.checkpoint for job in jobs), others)
+    if not earlier:
+        return []
+    names = choose(set(earlier.values()))
+    about = f"{names} had other weights, config or tokenizer when evaluated before; the store keeps these scores"
+    return [f'{about}: leave them out of tables and fits with --where "checkpoint not in {sorted(earlier)}"']
 
 
 def _equal_weights(jobs: Sequence[Job]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.errors import LawError
+from harness.errors import LawError, choose
 from harness.types import Bools, Floats, Ints, Scalar, checkpoint_label
 
 NAMED = ("family", "run", "size", "seed")  # columns that identify a run
@@ -22,6 +22,7 @@ HOW = ("model", "task", "metric", "fingerprint", "settings", "engine", "dtype", 
 OF_CELL = ("fingerprint", "settings", "engine", "dtype", "sampling")  # several cells of one checkpoint and task
 DESCRIBES = ("family", *CHECKPOINT, *SCALE, *HOW)  # two rows equal in all of these belong to one checkpoint
 ORDER = ("tokens", "step", "flops")  # along a run
+OLD = "leave the old one out, which harness eval names, with --where \"checkpoint != 'NAME'\""
 RATIO = "tokens per parameter"
 TALLIES = ("k", "trials", "successes", "drawn", "passed", "n")  # whole numbers that do not identify a set of samples
 SAME = 0.01  # in ln: lengths of training that differ by less count as equal
@@ -210,7 +211,8 @@ def refuse_twice(frame: pd.DataFrame, features: Sequence[str] = ()) -> None:
     """Raise LawError if a checkpoint has two rows, equal or not, since each would count as a separate measurement.
 
     In a table that does not identify its checkpoints, rows are refused if they are equal in every column. Cells of a
-    store are refused if they are of one checkpoint and task, whatever the documents, settings and engine.
+    store are refused if they are of one checkpoint and task, whatever the documents, settings, engine, and the weights:
+    a training that was repeated has overwritten its files.
     """
     keys = [name for name in dict.fromkeys((*DESCRIBES, *features)) if name in frame.columns]
     keys = keys if set(CHECKPOINT) & set(keys) else list(frame.columns)
@@ -218,7 +220,8 @@ def refuse_twice(frame: pd.DataFrame, features: Sequence[str] = ()) -> None:
         raise LawError(two_points(frame, keys))
     if "checkpoint" in frame.columns:
         cells = frame[frame["checkpoint"].notna()]
-        keys = [name for name in keys if name not in OF_CELL]
+        of_cell = {*OF_CELL, *(["checkpoint"] if set(OF_CELL[:2]) <= set(frame.columns) else [])}
+        keys = [name for name in keys if name not in of_cell]
         if cells.duplicated(keys).any():
             raise LawError(two_points(cells, keys))
 
@@ -240,6 +243,9 @@ def two_points(frame: pd.DataFrame, keys: Sequence[str]) -> str:
     if of_cell and "checkpoint" in frame.columns:
         expression = f"{of_cell} == '{equal_rows[of_cell].iloc[0]}'"
         return f'{start}, which differ in {listed}: select one with --where "{expression}"'
+    if {"checkpoint", "fingerprint"} <= set(frame.columns) and "checkpoint" in differ:
+        digests = choose(equal_rows["checkpoint"].unique())
+        return f"{start}, whose files were replaced ({digests}): {OLD}"
     return (
         f"{start}, which differ in {listed}: name the column that identifies runs with --run, or select one of them "
         "with --where"

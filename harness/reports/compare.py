@@ -18,7 +18,7 @@ from harness.fitting.crossings import REACH, reach
 from harness.fitting.forecast_files import TASK_LOSS
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
-from harness.fitting.runs import along, doubled, ends, label, largest_known
+from harness.fitting.runs import OLD, along, doubled, ends, label, largest_known
 from harness.metrics.intervals import shown_error
 from harness.reports.compared import Compared
 from harness.reports.predictions import Comparison, each_fit, in_order, is_accuracy, predictions
@@ -126,9 +126,9 @@ def _refuse_mixtures(points: pd.DataFrame, *, mix_engines: bool) -> None:
         differing = {name: values for name, values in differing.items() if len(values) > 1}
         said = "; ".join(f"{name} {choose(values)}" for name, values in differing.items())
         name, values = next(iter(differing.items()), ("checkpoint", {row["checkpoint"]}))
+        how = f"select one with --where \"{name} == '{min(values)}'\""
         raise StoreError(
-            f"{label(row)} has several cells of {row['task']} ({said}); select one with --where "
-            f"\"{name} == '{min(values)}'\""
+            f"{label(row)} has several cells of {row['task']} ({said}); {OLD if name == 'checkpoint' else how}"
         )
 
 

@@ -24,6 +24,7 @@ def store_notes(store: PointStore, points: pd.DataFrame, shown: pd.DataFrame, *,
     return [
         *_clusters(store, shown),
         *_unfinished(shown, {} if where else _last_steps(store)),
+        *_twins(shown),
         *_mixed_versions(store, points),
         *_imported(points),
         *_damaged(store),
@@ -53,6 +54,14 @@ def _unfinished(shown: pd.DataFrame, planned: Mapping[tuple[str, str, int], int]
     more = f" and {len(scores) - LISTED} more" if len(scores) > LISTED else ""
     about = "not at the last step, whose scores are not in the store"
     return [f"{about}: {', '.join(scores[:LISTED])}{more}; run harness eval again, or select one step with --where"]
+
+
+def _twins(shown: pd.DataFrame) -> list[str]:
+    """Return a note on equal weights of several families, as after a family file was renamed and its folder moved."""
+    names = shown.dropna(subset=["checkpoint"]).groupby("checkpoint")["family"].unique()
+    pairs = {tuple(sorted(map(str, families))) for families in names if len(families) > 1}
+    remedy = "leave one of them out with --where, unless they were trained from a common checkpoint"
+    return [f"{' and '.join(families)} have checkpoints with the same weights; {remedy}" for families in sorted(pairs)]
 
 
 def _mixed_versions(store: PointStore, points: pd.DataFrame) -> list[str]:

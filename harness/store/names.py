@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,18 @@ class NamedStore:
             if CHECKPOINT_NAME.fullmatch(name):
                 names.setdefault(name.split("-")[0], set()).add(name)
         return names
+
+    def labels_at(self, checkpoints: Iterable[Checkpoint], digests: set[str]) -> dict[str, str]:
+        """Return the label of each of the digests that was stored with the source and label of one of `checkpoints`."""
+        places = {(digest_of(checkpoint.source), checkpoint.label) for checkpoint in checkpoints}
+        sources = {source for source, _ in places}
+        labels = dict[str, str]()
+        for digest in digests & self._checkpoint_names.keys():
+            for name in self._checkpoint_names[digest]:
+                source = name.split("-")[1]
+                if source in sources and (source, label := self._label(name)) in places:
+                    labels[digest] = label
+        return labels
 
     def _label(self, name: str) -> str:
         """Return the label in a file of a checkpoint, "" if it cannot be read."""

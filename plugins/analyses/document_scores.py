@@ -110,8 +110,8 @@ def refuse_doubles(points: pd.DataFrame, task: str) -> None:
     twice = doubled(points, [name for name in CHECKPOINT if name in points.columns])
     if len(twice):
         raise StoreError(
-            f"{label(twice.iloc[0])} has {task} more than once; select one with --where, by fingerprint, "
-            "settings, engine or dtype"
+            f"{label(twice.iloc[0])} has {task} more than once; select one with --where, by checkpoint, "
+            "fingerprint, settings, engine or dtype"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -17,7 +18,18 @@ import numpy as np
 import pytest
 
 import harness
-from harness import Checkpoint, ChoiceScore, Doc, EngineError, Family, StoreError, SuiteError, Task, UsageError
+from harness import (
+    Checkpoint,
+    ChoiceScore,
+    Doc,
+    EngineError,
+    Family,
+    LawError,
+    StoreError,
+    SuiteError,
+    Task,
+    UsageError,
+)
 from harness.checkpoints.families import select
 from harness.evaluation.costs import costs
 from harness.evaluation.evaluate import evaluate
@@ -704,15 +716,35 @@ def test_compare_takes_a_folder_of_which_neither_size_nor_compute_is_known(tmp_p
 
 
 def test_two_weights_of_one_name_are_told_apart_by_the_checkpoint(tmp_path, family, fake_host):
-    """Where the checkpoint differs, compare does not advise to choose by settings, which are equal."""
+    """Where the checkpoint differs, compare does not advise to choose by settings, which are equal.
+
+    To select one checkpoint, as it did, would drop all others.
+    """
     retrained = replace(family.checkpoints[0], source=family.checkpoints[1].source)
     for checkpoint in (family.checkpoints[0], retrained):
         run([Family("fam", (checkpoint,))], [make_task("a")], tmp_path / "s", fake_host)
     store = harness.open_store(tmp_path / "s", registries=fake_host)
     with pytest.raises(
-        StoreError, match=r"several cells of a \(checkpoint \w+, \w+\); select one with --where \"checkpoint == '"
+        StoreError, match=r"several cells of a \(checkpoint \w+, \w+\); leave the old one out, which harness eval names"
     ):
         harness.compare(store)
+
+
+def test_scores_of_weights_that_a_second_training_overwrote_are_not_fitted_beside_the_new_ones(
+    tmp_path, family, fake_host
+):
+    """Both were points of the fit. The second evaluation says how to leave the old one out."""
+    (first, second), place = family.checkpoints[:2], tmp_path / "place"
+    for checkpoint in (first, second):
+        shutil.copytree(checkpoint.source, place, dirs_exist_ok=True)
+        of_place = replace(first, source=str(place), flops=1e12)
+        _, progress = run([Family("fam", (of_place,))], [make_task("a")], tmp_path / "s", fake_host)
+    points = harness.open_store(tmp_path / "s", registries=fake_host).points(metrics=["acc"])
+    with pytest.raises(LawError, match=r"whose files were replaced \(\w+, \w+\): leave the old one out"):
+        harness.fit(points, "line", value="acc", registries=fake_host)
+    (note,) = (note for note in progress.notes if "had other weights" in note)
+    assert len(points.query(note.split('"')[1])) == 1
+    assert len(points) == 2
 
 
 def trusting_host() -> harness.PluginHost:

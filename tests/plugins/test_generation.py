@@ -114,6 +114,14 @@ def test_settings_beside_the_weights_change_no_text_and_are_said(tmp_path, host,
         assert getattr(other.model.generation_config, name) == value
 
 
+def test_what_transformers_writes_beside_all_weights_is_no_note(tmp_path, host, words):
+    """save_pretrained of transformers 5 writes both; every sweep said that they do not apply."""
+    written = {"output_attentions": False, "output_hidden_states": False, "use_cache": True, "bos_token_id": 0}
+    with open_engine(CHECKPOINT, copied(host, tmp_path / "own", **written), max_length=64) as other:
+        drawn(other, [SampleRequest("x", words, 2)])
+        assert other.scorer.notes == []
+
+
 def with_special(folder: Path, token: int) -> Path:
     """Make a token of the tokenizer in a folder a special one, and return the folder."""
     file = folder / "tokenizer.json"

@@ -287,6 +287,15 @@ def test_seeds_are_not_averaged_silently(tmp_path, nano_store: PointStore, host:
     assert not any("Mean over seeds" in note for note in of_one_seed.notes)
 
 
+def test_a_family_that_was_renamed_and_moved_is_not_compared_with_itself_silently(tmp_path, nano_store, host):
+    store = PointStore(shutil.copytree(nano_store.path, tmp_path / "store"), registries=host)
+    for digest, (checkpoint,) in list(store.checkpoints.items()):
+        if checkpoint.family == "aster":
+            store.put_checkpoint(digest, replace(checkpoint, family="renamed", source=f"{checkpoint.source}-moved"))
+    (table, *_) = compare(store, bootstrap=50, laws=("sigmoid",))
+    assert any(note.startswith("aster and renamed have checkpoints with the same weights") for note in table.notes)
+
+
 def test_a_forecast_stands_beside_its_own_checkpoint_where_another_has_the_same_score():
     sizes = {"size": ["1b", "7b"], "params": [1e9, 7e9], "tokens": [2e10, 1e11], "flops": [1.2e20, 4.2e21]}
     scored = pd.DataFrame({"family": "ash", "value": 0.5, **sizes})
