@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.errors import EngineError
 from harness.host.origins import PLUGIN_ERRORS, describe
-from harness.types import ChoiceScore, Engine, EngineInfo, Tokenizer
+from harness.types import ChoiceScore, Engine, EngineInfo, Ints, Tokenizer
 from harness.types.json import JsonObject
 
 INTEGERS = (int, np.integer)
@@ -43,7 +43,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[list[int]]
     """Return the token ids of texts; raise EngineError where the tokenizer fails or omits texts."""
     name = f"the tokenizer {type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
     try:
-        rows = tokenizer.encode_batch(texts)
+        rows: Sequence[list[int] | Ints] = tokenizer.encode_batch(texts)
         count = len(rows)
     except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
         raise EngineError(f"{name}: encode_batch fails: {describe(error)}") from error
