@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.errors import EngineError
-from harness.types import ChoiceScore, Engine, EngineInfo, Tokenizer
+from harness.host.origins import PLUGIN_ERRORS, describe
+from harness.types import ChoiceScore, Engine, EngineInfo, Ints, Tokenizer
 from harness.types.json import JsonObject
 
 INTEGERS = (int, np.integer)
@@ -28,7 +29,7 @@ def expect_info(info: object, engine: str) -> EngineInfo:
 
 def expect_tokenizer(tokenizer: Tokenizer, engine: str) -> Tokenizer:
     """Return the tokenizer of an engine; raise EngineError if it does not return a list of token ids for a text."""
-    ids = tokenizer.encode_batch(["a b"])
+    ids = token_ids(tokenizer, ["a b"])
     is_list = isinstance(ids, Sequence) and len(ids) == 1 and isinstance(ids[0], (Sequence, np.ndarray))
     if not is_list or not all(isinstance(token, INTEGERS) and token >= 0 for token in ids[0]):
         raise EngineError(
@@ -38,17 +39,32 @@ def expect_tokenizer(tokenizer: Tokenizer, engine: str) -> Tokenizer:
     return tokenizer
 
 
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[list[int]]:
+    """Return the token ids of texts; raise EngineError where the tokenizer fails or omits texts."""
+    name = f"the tokenizer {type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+    try:
+        rows: Sequence[list[int] | Ints] = tokenizer.encode_batch(texts)
+        count = len(rows)
+    except PLUGIN_ERRORS as error:  # tokenizers raise errors of many libraries
+        raise EngineError(f"{name}: encode_batch fails: {describe(error)}") from error
+    if count != len(texts):
+        raise EngineError(f"{name}: encode_batch returned {count} lists for {len(texts)} texts; expected one per text")
+    return [row.tolist() if isinstance(row, np.ndarray) else row for row in rows]
+
+
 def expect_score(score: ChoiceScore, continuations: int) -> None:
-    """Raise EngineError unless a score has one value per continuation of its request."""
-    for name in ("logprobs", "is_greedy"):
+    """Raise EngineError unless a score has one number, and one truth value, per continuation of its request."""
+    for name, kinds in (("logprobs", "fiu"), ("is_greedy", "b")):
         values = getattr(score, name)
         if values is None and name == "is_greedy":
             continue
-        if not isinstance(values, np.ndarray) or values.shape != (continuations,):
-            told = f"an array {values.shape}" if isinstance(values, np.ndarray) else repr(values)
+        is_array = isinstance(values, np.ndarray)
+        if not is_array or values.shape != (continuations,) or values.dtype.kind not in kinds:
+            told = f"an array {values.shape} of {values.dtype}" if is_array else repr(values)
+            wanted = "bool" if kinds == "b" else "float"
             raise EngineError(
-                f"the engine returned {told} as {name} of a request; expected a numpy array ({continuations},), one "
-                "value per continuation"
+                f"the engine returned {told} as {name} of a request; expected a numpy array ({continuations},) of "
+                f"{wanted}, one value per continuation"
             )
 
 

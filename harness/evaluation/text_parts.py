@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
+from harness.evaluation.engine_contract import token_ids
 from harness.types import Tokenizer
 
 Ids = list[int]
@@ -127,7 +128,7 @@ def _characters(doc: Sequence[Prompt]) -> int:
 def encode_whole(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Ids]:
     """Encode each distinct text once, all in one call."""
     listed = sorted(set(texts))
-    return dict(zip(listed, tokenizer.encode_batch(listed), strict=True))
+    return dict(zip(listed, token_ids(tokenizer, listed), strict=True))
 
 
 def encode_in_parts(docs: Sequence[Sequence[Prompt]], tokenizer: PartTokenizer) -> PromptIds:

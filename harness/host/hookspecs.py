@@ -102,8 +102,8 @@ def register_metrics(register: Register) -> None:
 
     :param register: `register(fn, name=None, needs=(), aggregate="mean", higher_is_better=True, bounds=...,
         known_as=(), modules=(), by_name=False)`.
-        `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or a pair (numerators,
-        denominators).
+        `fn(scores)` gets a `harness.Scores` and returns one value per document, shape (n,), or, for a ratio, a pair
+        (numerators, denominators).
         `needs` lists what the scores must contain: answers (choices or cloze), choices (two or more), two_choices
         (exactly two), cloze (one continuation), text, words (of a text), one_gold, several_gold, unconditional, greedy,
         token_counts (unknown in imported samples). With samples, `fn` gets a `harness.Samples` of texts that a checker

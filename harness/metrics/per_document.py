@@ -77,9 +77,10 @@ def _check(metric: Metric, columns: tuple[Floats, ...], scores: Scored) -> None:
     expected = 2 if metric.aggregate in {"ratio", "exp_ratio"} else 1 if metric.aggregate == "mean" else len(columns)
     if len(columns) != expected or any(column.shape != (len(scores),) for column in columns):
         shapes = ", ".join(str(column.shape) for column in columns)
+        pair = "; for numerators and denominators, register it with aggregate='ratio'"
         raise MetricError(
             f"metric {metric.name!r} returned arrays of shape {shapes}; expected {expected} of shape ({len(scores)},), "
-            "with one value per document"
+            f"with one value per document{pair if expected == 1 and len(columns) == 2 else ''}"
         )
     for column in columns:
         bad = np.flatnonzero(~np.isfinite(column))

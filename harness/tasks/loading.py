@@ -179,9 +179,15 @@ def _check(docs: Sequence[Doc]) -> None:
 
 
 def _expect_kind(task: Task) -> None:
-    """Raise TaskError for a kind that does not exist, and for documents that are not in a tuple or list."""
-    if task.kind not in TASK_KINDS:
-        raise TaskError(f"kind is {task.kind!r}; expected one of {', '.join(TASK_KINDS)}")
+    """Raise TaskError for a property that does not exist, and for documents that are not in a tuple or list."""
+    for name, values in (("kind", TASK_KINDS), ("average", ("macro", "micro")), ("groups", ("strata", "clusters"))):
+        if getattr(task, name) not in values:
+            raise TaskError(f"{name} is {getattr(task, name)!r}; expected one of {', '.join(values)}")
+    stop = task.generation.stop if task.generation else ()
+    if task.kind == "generate" and not isinstance(task.generation, Generation):
+        raise TaskError(f"generation is {task.generation!r}; expected a harness.Generation")
+    if not isinstance(stop, (tuple, list)) or not all(isinstance(text, str) for text in stop):
+        raise TaskError(f"stop is {stop!r}; expected a tuple of texts")
     if not isinstance(task.docs, (tuple, list)):
         raise TaskError(f"docs is {task.docs!r}; expected a tuple of harness.Doc")
 
@@ -196,6 +202,8 @@ def _expect_choices(doc: Doc, kind: str) -> None:
             raise TaskError(
                 f"document {doc.doc_id}: {len(getattr(doc, name))} {name} of {n} choices; expected {n}, or 1"
             )
+    if kind in {"choice", "cloze"} and not doc.gold:
+        raise TaskError(f"document {doc.doc_id}: no choice is correct; name one in gold, or set kind to unjudged")
     if not all(isinstance(k, INTEGERS) and 0 <= k < n for k in doc.gold):
         raise TaskError(
             f"document {doc.doc_id}: gold {list(doc.gold)} of {n} choices; expected indices from 0 to {n - 1}"

@@ -10,7 +10,6 @@ import pytest
 
 import harness
 from harness import Checkpoint, Family
-from harness.host import load_plugins
 from harness.testing import FakeEngine, inspect_fake, open_fake
 from tests.evaluation import test_sampling
 from tests.evaluation.test_suite import host_with, make_task, run
@@ -49,6 +48,21 @@ class Broken(FakeEngine):
         return None if self.breaks == "describes nothing" else super().describe()
 
 
+class Fails(Letters):
+    def encode_batch(self, texts):
+        raise RuntimeError("no vocabulary")
+
+
+class Omits(Letters):
+    def encode_batch(self, texts):
+        return [[1, 2]] if texts == ["a b"] else []
+
+
+class Arrays(Letters):
+    def encode_batch(self, texts):
+        return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+
+
 BREACHES = {
     "describes nothing": lambda score: [score],
     "positive": lambda score: [replace(score, logprobs=-score.logprobs)],
@@ -58,6 +72,8 @@ BREACHES = {
     "short": lambda score: [replace(score, logprobs=score.logprobs[:1])],
     "greedy": lambda score: [replace(score, is_greedy=score.is_greedy[:1])],
     "key": lambda score: [replace(score, key=(0, 99))],
+    "numbers": lambda score: [replace(score, is_greedy=np.arange(2))],
+    "complex": lambda score: [replace(score, logprobs=score.logprobs + 1j)],
 }
 
 
@@ -68,9 +84,14 @@ BREACHES = {
         ("positive", "document 0, choice 0: the log-probability is"),
         ("twice", "the engine returned two scores with the key (0, 0); expected one per request"),
         ("tuple", "the engine returned ((0, 0), array("),
-        ("list", "expected a numpy array (2,), one value per continuation"),
-        ("short", "the engine returned an array (1,) as logprobs of a request"),
-        ("greedy", "the engine returned an array (1,) as is_greedy of a request"),
+        ("list", "expected a numpy array (2,) of float, one value per continuation"),
+        ("short", "the engine returned an array (1,) of float64 as logprobs of a request"),
+        ("greedy", "the engine returned an array (1,) of bool as is_greedy of a request"),
+        (
+            "numbers",
+            "the engine returned an array (2,) of int64 as is_greedy of a request; expected a numpy array (2,) of",
+        ),
+        ("complex", "the engine returned an array (2,) of complex128 as logprobs of a request"),
         ("key", "the engine returned a score with the key (0, 99), which was not requested"),
         ("describes nothing", "describe() of engine 'broken' returned None; expected a mapping of JSON values"),
     ],
@@ -96,19 +117,22 @@ def test_an_engine_that_breaks_its_contract_fails_with_what_was_expected(tmp_pat
         ({"max_length": None}, "inspect of engine 'odd' gives max_length None; expected 2 or more"),
         ({"dtype": np.float32}, "gives dtype <class 'numpy.float32'>; expected text"),
         ({"load_tokenizer": Letters}, "encode_batch(['a b']) returned ['a b']; expected one list of token"),
+        ({"load_tokenizer": Fails}, "test_engine_contract.Fails: encode_batch fails: RuntimeError: no vocabulary"),
+        ({"load_tokenizer": Omits}, "Omits: encode_batch returned 0 lists for"),
+        ({"load_tokenizer": object}, "the tokenizer builtins.object: encode_batch fails: AttributeError"),
     ],
 )
 def test_properties_and_tokens_that_an_engine_cannot_have_are_named(tmp_path, family, changed, message):
-    class Plugin:
-        @staticmethod
-        @harness.hookimpl
-        def register_engines(register):
-            register("odd", open_fake, lambda *given, **options: replace(inspect_fake(*given, **options), **changed))
-
-    host = load_plugins()
-    host.add(Plugin, "odd")
+    host = host_with("odd", open_fake, lambda *given, **options: replace(inspect_fake(*given, **options), **changed))
     _, progress = run([family], [make_task("a")], tmp_path / "s", host, engine="odd")
     assert message in progress.failures[0]
+
+
+def test_token_ids_may_be_arrays(tmp_path, family):
+    """A run failed with "the truth value of an array is ambiguous", without the name of the tokenizer."""
+    host = host_with("odd", open_fake, lambda *given, **_: replace(inspect_fake(*given), load_tokenizer=Arrays))
+    summary, _ = run([family], [make_task("a")], tmp_path / "s", host, engine="odd")
+    assert summary.written == 1
 
 
 @pytest.mark.parametrize("breaks", ["twice", "index", "tuple"])

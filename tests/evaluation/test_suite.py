@@ -91,12 +91,12 @@ class Recorder(Progress):
         self.docs += n
 
 
-def host_with(engine: str, open_engine) -> harness.PluginHost:
+def host_with(engine: str, open_engine, inspect=inspect_fake) -> harness.PluginHost:
     class Plugin:
         @staticmethod
         @harness.hookimpl
         def register_engines(register):
-            register(engine, open_engine, inspect_fake)
+            register(engine, open_engine, inspect)
 
     host = load_plugins()
     host.add(Plugin, engine)

@@ -166,6 +166,8 @@ def test_values_of_the_wrong_shape_or_not_finite_are_refused():
         per_document(Metric("bad", lambda s: np.full(len(s), np.nan)), cell_scores)
     with pytest.raises(MetricError, match="expected 2 of"):
         per_document(Metric("half", lambda s: np.ones(len(s)), aggregate="ratio"), cell_scores)
+    with pytest.raises(MetricError, match="for numerators and denominators, register it with aggregate='ratio'"):
+        per_document(Metric("pair", lambda s: (np.ones(len(s)), np.ones(len(s)))), cell_scores)
 
 
 def test_all_shipped_metrics_pass_the_check(host: PluginHost):

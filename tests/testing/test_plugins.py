@@ -245,6 +245,10 @@ def test_a_law_that_breaks_its_contract_is_told_what_was_expected(tmp_path, befo
         ("'choice', ('a', 'b')", "task t: a document is 'a'; expected a harness.Doc"),
         (f"'choice', (doc for doc in [{DOC}])", "expected a tuple of harness.Doc"),
         (f"'choice', ({DOC.replace('(0,)', '(5,)')},)", "document 0: gold [5] of 2 choices"),
+        (f"'choice', ({DOC.replace('(0,)', '()')},)", "document 0: no choice is correct; name one in gold"),
+        (f"'choice', ({DOC},), groups='cluster'", "groups is 'cluster'; expected one of strata, clusters"),
+        (f"'choice', ({DOC},), average='median'", "average is 'median'; expected one of macro, micro"),
+        (f"'generate', ({DOC},)", "generation is None; expected a harness.Generation"),
         (f"'choice', ({THREE},)", "document 0: 3 continuations of 2 choices; expected 2, or 1"),
     ],
 )
