@@ -81,9 +81,9 @@ def test_every_tensor_of_a_pass_is_on_the_device(config, monkeypatch):
         forwards.packed(pack([grow(request, 40) for request in requests], 64, ANY, ANY), prefix),
     ]
     for answer in answers:
-        assert {part.device.type for part in (answer.sums, answer.each, answer.slot)} == {"meta"}
+        assert {part.device.type for part in (answer.sums, answer.logprobs, answer.slot)} == {"meta"}
         assert answer.sums.shape == (2, 15)
-        assert answer.each.dtype == torch.float32
+        assert answer.logprobs.dtype == torch.float32
 
 
 @pytest.mark.parametrize("skip", [0, 40])
@@ -119,7 +119,7 @@ class Wrong(Forwards):
         answer = super().packed(batch, shared)
         if self.dtype == torch.float32:
             return answer
-        return Answer(answer.sums - torch.tensor([[3.0], [0.0]], dtype=torch.float64), answer.each, answer.slot)
+        return Answer(answer.sums - torch.tensor([[3.0], [0.0]], dtype=torch.float64), answer.logprobs, answer.slot)
 
 
 def test_kernels_of_half_precision_are_verified_too(host: PluginHost, monkeypatch):
