@@ -57,18 +57,19 @@ def _cells(families: int) -> list[dict[str, Any]]:
     x = {"field": "family", "type": "nominal", "title": "Family", "axis": angle}
     y = {"field": "row", "type": "nominal", "title": "Task", "axis": {"labelLimit": 220}}
     scale = {"scheme": "viridis", "domain": [0, 1]}
-    coloured = {"field": "share", "type": "quantitative", "title": "Score", "scale": scale}
-    contrast = {"condition": {"test": "datum.share <= 0.6", "value": "#ffffff"}, "value": "#111111"}
-    layers = []
-    for test, colour, ink, form in (
-        (VALID, coloured, contrast, ".3f"),
-        (f"!{VALID}", {"value": "#9a9a9a"}, {"value": "#111111"}, ".3~g"),
-    ):
-        label = {"field": "value", "type": "quantitative", "format": form}
-        written = {"mark": "text", "encoding": {"x": x, "y": y, "text": label, "color": ink}}
-        cells = {"mark": "rect", "encoding": {"x": x, "y": y, "color": colour, "tooltip": text + numbers}}
-        layers += [{**layer, "transform": [{"filter": test}]} for layer in (cells, written)[: 1 + is_written]]
-    return layers
+    colour = {"field": "share", "type": "quantitative", "title": "Score", "scale": scale}
+    colour |= {"condition": {"test": f"!{VALID}", "value": "#9a9a9a"}}
+    contrast = {"condition": {"test": f"{VALID} && datum.share <= 0.6", "value": "#ffffff"}, "value": "#111111"}
+    mark = {"type": "rect", "invalid": None}  # grey cells too
+    cells = {"mark": mark, "encoding": {"x": x, "y": y, "color": colour, "tooltip": text + numbers}}
+    number = f"format(datum.value, {VALID} ? '.3f' : '.3~g')"
+    label = {"field": "number", "type": "nominal"}
+    written = {
+        "mark": "text",
+        "transform": [{"calculate": number, "as": "number"}],
+        "encoding": {"x": x, "y": y, "text": label, "color": contrast},
+    }
+    return [cells, written] if is_written else [cells]
 
 
 def predictions(data: ReportData) -> Panel | None:

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.sweep > results/benchmarks/sweep.md
 
 The sweep of the demo, 27 nano checkpoints and eight tasks of 400 documents, on an empty store. Idle is the time from
-the last forward pass of a checkpoint to the first of the next that scores documents: writing, loading or swapping
-weights, and the canary.
+the last forward pass of a checkpoint to the first of the next that scores documents: writing, swapping or loading
+weights, and the checks of what the engine may share with these weights, which are forward passes too.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import harness
 from harness.host import default_host
 from harness.tables import Table
-from harness_plugins.engines import transformers as engine
 from harness_plugins.engines.forwards import Forwards
+from harness_plugins.engines.transformers import TransformersEngine
 from tests.benchmarks.throughput import processor, versions
 
 TASKS = ("addition", "agreement", "birthplace", "flag", "job", "ordering", "saying", "text")
@@ -31,11 +33,11 @@ REPEATS = 2
 
 @dataclass
 class Clock:
-    """The forward passes of a sweep: begin and end of each, by checkpoint; those of canaries are not among them."""
+    """The forward passes that score documents: begin and end of each, by checkpoint; and the seconds of all checks."""
 
     passes: list[list[tuple[float, float]]] = field(default_factory=list)
-    canaries: list[float] = field(default_factory=list)
-    is_canary: bool = False
+    checks: list[float] = field(default_factory=list)
+    is_check: bool = False
 
     def of_pass(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """Return a pass that is timed."""
@@ -43,21 +45,21 @@ class Clock:
         def timed(*arguments: Any, **settings: Any) -> Any:
             begun = time.perf_counter()
             answer = run(*arguments, **settings)
-            if not self.is_canary:
+            if not self.is_check:
                 self.passes[-1].append((begun, time.perf_counter()))
             return answer
 
         return timed
 
-    def of_canary(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a canary that is timed, with which a checkpoint begins."""
+    def of_checks(self, serve: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the checks, timed, with which a checkpoint begins."""
 
         def timed(*arguments: Any) -> Any:
             self.passes.append([])
-            self.is_canary, begun = True, time.perf_counter()
-            result = run(*arguments)
-            self.is_canary = False
-            self.canaries.append(time.perf_counter() - begun)
+            self.is_check, begun = True, time.perf_counter()
+            result = serve(*arguments)
+            self.is_check = False
+            self.checks.append(time.perf_counter() - begun)
             return result
 
         return timed
@@ -71,14 +73,16 @@ class Clock:
 
 def sweep() -> tuple[float, Clock]:
     """Return the seconds of a sweep, and its forward passes."""
-    clock, kept = Clock(), (Forwards.packed, Forwards.plain, engine.sharing_of)
-    Forwards.packed, Forwards.plain = clock.of_pass(kept[0]), clock.of_pass(kept[1])  # type: ignore[method-assign]
-    engine.sharing_of = clock.of_canary(kept[2])
+    clock = Clock()
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        for name in ("packed", "plain"):
+            stack.enter_context(mock.patch.object(Forwards, name, clock.of_pass(getattr(Forwards, name))))
+        serve = clock.of_checks(TransformersEngine._serve)  # what follows each swap
+        stack.enter_context(mock.patch.object(TransformersEngine, "_serve", serve))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         tasks = [f"nano_{name}" for name in TASKS]
         harness.evaluate(["aster", "birch", "cedar"], tasks, Path(folder) / "store", limit=400).check()
-    Forwards.packed, Forwards.plain, engine.sharing_of = kept  # type: ignore[method-assign]
     return time.perf_counter() - begun, clock
 
 
@@ -88,11 +92,11 @@ def main() -> None:
     rows = []
     for number, (seconds, clock) in enumerate(runs, 1):
         share = 100 * clock.idle / seconds
-        cells = (f"{seconds:.1f}", f"{clock.idle:.2f}", f"{share:.1f}", f"{sum(clock.canaries[1:]):.2f}")
+        cells = (f"{seconds:.1f}", f"{clock.idle:.2f}", f"{share:.1f}", f"{sum(clock.checks[1:]):.2f}")
         rows.append((str(number), len(clock.passes), *cells))
     middle = median(100 * clock.idle / seconds for seconds, clock in runs)
     rows.append(("median", len(runs[0][1].passes), "", "", f"{middle:.1f}", ""))
-    columns = ("run", "checkpoints", "seconds", "idle between, s", "idle between, %", "of it canaries, s")
+    columns = ("run", "checkpoints", "seconds", "idle between, s", "idle between, %", "of it checks, s")
     notes = (
         f"{processor()}; Python {platform.python_version()}, {versions()}.",
         "`python -m tests.benchmarks.sweep`; the first run also pays for imports.",

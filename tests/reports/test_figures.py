@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import cycle, islice
 
@@ -60,6 +61,10 @@ def test_perplexities_do_not_share_the_axes_and_colours_of_accuracies(both: pd.D
     assert cells["share"]["acc"].between(0, 1).all()
     assert cells["share"]["ppl"].isna().all()
     assert list(heat_map(data).rows["row"].unique()) == ["acc", "ppl"]
+    panel = heat_map(data)
+    chart = panel.chart | {"data": {"values": json.loads(panel.rows.to_json(orient="records"))}}
+    fills = re.findall(r'aria-roledescription="rect mark"[^>]*fill="([^"]+)"', vl_convert.vegalite_to_svg(chart))
+    assert (len(fills), fills.count("#9a9a9a")) == (4, 2)
     drawn = predictions(data)
     assert drawn is not None
     assert drawn.chart["facet"]["sort"] == ["scores from 0 to 1", "ppl"]
