@@ -5,13 +5,37 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness_plugins.engines.processes import _is_alive
+from tests.benchmarks import gpu
 from tests.conftest import REPOSITORY
+
+
+@pytest.mark.parametrize(
+    ("script", "result"),
+    [
+        ("echo '{\"found\": 1}'; sleep 50 &", {"found": 1}),
+        ("echo 'ValueError: no room' >&2; echo bye >&2; exit 3", {"failed": "ended with 3: ValueError: no room"}),
+    ],
+)
+def test_a_system_is_over_when_its_process_ends(tmp_path: Path, monkeypatch, script, result):
+    """vLLM's engine core outlived lm-eval's process, and kept its output open and the memory of the GPU."""
+    file = tmp_path / "python"
+    file.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/session\n{script}\n", "utf-8")
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+    begun = time.monotonic()
+    outcome = gpu.run_alone()
+    assert outcome.pop("log", "").count("\n") == 2 * ("failed" in result)
+    assert outcome == result
+    assert time.monotonic() - begun < 40
+    assert not _is_alive(int((tmp_path / "session").read_text()))
 
 
 @pytest.mark.install

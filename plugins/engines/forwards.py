@@ -17,6 +17,7 @@ import numpy as np
 from harness import EngineError, Request
 from harness.types import Bools, Floats
 from harness_plugins.engines.last_block import LastBlock, find_last_block
+from harness_plugins.engines.logits import agree, top_and_total
 from harness_plugins.engines.packing import Batch, aligned
 from harness_plugins.engines.prefixes import Prefix
 from harness_plugins.engines.ropes import rope_grows
@@ -77,6 +78,7 @@ class Forwards:
         self.vocabulary = max(model.config.get_text_config().vocab_size, _rows_of_embedding(model))
         self.rope_grows = rope_grows(model.config.get_text_config().to_dict())
         self.prefix = Prefix(model, device)
+        self.is_misread = device.startswith("cuda") and _has_one_head(model.config.get_text_config())
 
     @property
     def dtype(self) -> Any:
@@ -106,7 +108,7 @@ class Forwards:
             expected = self._all_logits(inputs, at)
             self.head.install()
             logits = self._logits(inputs, at)
-        if logits.dtype == torch.float32 and _agree(logits, expected):
+        if logits.dtype == torch.float32 and agree(logits, expected):
             return why_not
         self.head.remove()
         return f"its head gives different logits in float32 ({str(logits.dtype).removeprefix('torch.')})"
@@ -121,17 +123,18 @@ class Forwards:
             return
         self.last_block = LastBlock()
         with suppress(Exception):  # a module may raise any error for unsupported inputs
-            self.last_block = find_last_block(self.model, logits, _agree)
+            self.last_block = find_last_block(self.model, logits, agree)
 
     def _gathers(self, inputs: Mapping[str, Any], at: Any) -> bool:
         """Return whether logits of single positions equal those of all; if not, all layers read all positions again."""
         expected = self._all_logits(inputs, at)
-        if _agree(self._logits(inputs, at), expected):
+        if agree(self._logits(inputs, at), expected):
             return True
         if not self.last_block or not self.last_block.layers:
             return False
         self.last_block = LastBlock()
-        return _agree(self._logits(inputs, at), expected)
+        is_equal: bool = agree(self._logits(inputs, at), expected)
+        return is_equal
 
     def close(self) -> None:
         """Restore the module."""
@@ -151,7 +154,8 @@ class Forwards:
 
     def plain(self, rows: Sequence[Row]) -> Answer:
         """Score rows, sorted by decreasing length and padded on the right; a causal model needs no mask for that."""
-        ids = np.zeros((len(rows), len(rows[0].ids) - 1), dtype=np.int64)  # the last token is never read
+        width = len(rows[0].ids) - 1  # the last token is never read
+        ids = np.zeros((len(rows), width + (self.misreads(width) and not self.rope_grows)), dtype=np.int64)
         at, target, slot = list[int](), list[int](), list[int]()
         for i, row in enumerate(rows):
             ids[i, : len(row.ids) - 1] = row.ids[:-1]
@@ -180,6 +184,10 @@ class Forwards:
                 self.prefix.read(shared, self.dtype)
                 inputs |= {"past_key_values": self.prefix.cache_for(*batch.ids.shape), "use_cache": True}
         return self._answer(inputs, scored, batch.n_slots)
+
+    def misreads(self, length: int) -> bool:
+        """Return whether masked attention of one key-value head reads past `length` tokens (PyTorch issue 191937)."""
+        return self.is_misread and length % 32 == 1
 
     def expect_known(self, *ids: Any) -> None:
         """Raise EngineError for a token id beyond the vocabulary, which would end the process on a GPU."""
@@ -234,7 +242,7 @@ class Forwards:
         at, which, target, slot = scored
         with torch.inference_mode():
             logits = self._logits(inputs, at)  # (places, V)
-            top, total = torch.cat([_top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
+            top, total = torch.cat([top_and_total(rows.float()) for rows in logits.split(self.chunk)], 1)
             value = logits[which, target].float()
             below = value < top[which]
             if logits.dtype != torch.float32:  # tied tokens: the first counts
@@ -270,6 +278,11 @@ class Forwards:
         return self.model(**inputs).logits.flatten(0, 1)[at]
 
 
+def _has_one_head(config: Any) -> bool:
+    """Return whether all attention heads share one head of keys and values."""
+    return getattr(config, "num_key_value_heads", 0) == 1 or bool(getattr(config, "multi_query", False))
+
+
 def _rows_of_embedding(model: Any) -> int:
     """Return the number of rows of the embedding, which config.json may understate; 0 if unknown."""
     try:
@@ -282,21 +295,3 @@ def _places(at: Any) -> tuple[Any, Any]:
     """Return the different positions (places,), and which of them each is (t,): one may predict for every choice."""
     places, inverse = np.unique(at, return_inverse=True)
     return places, inverse
-
-
-def _top_and_total(logits: Any) -> Any:
-    """Return the largest of logits (t, V), and the logarithm of the sum of their exponentials: (2, t)."""
-    import torch
-
-    top = logits.amax(-1)
-    return torch.stack([top, top + (logits - top[:, None]).exp_().sum(-1).log_()])
-
-
-def _agree(logits: Any, expected: Any) -> bool:
-    """Return whether logits (t, V) equal the module's, up to rounding."""
-    import torch
-
-    rounding = {torch.float32: 64, torch.float64: 64}.get(expected.dtype, 4) * torch.finfo(expected.dtype).eps
-    most = expected.float().nan_to_num(neginf=0).abs().amax(-1, keepdim=True)
-    off = torch.where(logits == expected, 0, (logits.float() - expected.float()).abs())
-    return bool((off <= rounding * most).all())

@@ -49,28 +49,28 @@ class Ends:
         self.begin = len(draws[0].request.prompt)
         self.ends = [0] * len(draws)
         self.finish = ["length"] * len(draws)
+        self.longest = max(map(_longest, draws))
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002  # the contract of stopping criteria
         """Return which rows are finished, (b,)."""
         import torch
 
         n = input_ids.shape[1] - self.begin
-        last = input_ids[:, -1].tolist()
+        last = input_ids[:, -min(n, self.longest) :].tolist()  # one transfer from the device for all rows
         for row, draw in enumerate(self.draws):
             if self.ends[row]:
                 continue
-            if last[row] in self.eos[row] or self._stops(draw, input_ids[row, self.begin :]):
+            if last[row][-1] in self.eos[row] or self._stops(draw, last[row]):
                 self.ends[row], self.finish[row] = n, "stop"
             elif n >= draw.most:
                 self.ends[row] = n
         return torch.tensor([end > 0 for end in self.ends], device=input_ids.device)
 
-    def _stops(self, draw: Draw, ids: Any) -> bool:
-        """Return whether the last tokens contain a stop text; a character has at most four tokens."""
+    def _stops(self, draw: Draw, ids: Sequence[int]) -> bool:
+        """Return whether the last tokens contain a stop text."""
         if not draw.request.stop:
             return False
-        longest = 4 * max(map(len, draw.request.stop)) + 4
-        is_over: bool = self.stops.end(ids[-longest:].tolist(), draw.request.stop)
+        is_over: bool = self.stops.end(ids[-_longest(draw) :], draw.request.stop)
         return is_over
 
     def sample(self, row: int, ids: Sequence[int]) -> Sample:
@@ -79,6 +79,11 @@ class Ends:
         drawn = tuple(ids[self.begin : self.begin + self.ends[row]])
         text = self.stops.text_of(draw.request.prompt, drawn, draw.request.stop)
         return Sample(draw.request.key, draw.index, draw.seed, text, drawn, self.finish[row])
+
+
+def _longest(draw: Draw) -> int:
+    """Return the number of last tokens in which a stop text of a draw ends; a character has at most four tokens."""
+    return 4 * max(map(len, draw.request.stop), default=0) + 4
 
 
 class Choosing:
@@ -194,7 +199,7 @@ class Generator:
     def _prefix_cache(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         """Return the keys and values of the common prefix of sorted prompts, if it is long enough."""
         shared = min(common_prefix(prompts[0], prompts[-1]), len(prompts[0]) - 1)
-        if not self.shares or len(prompts) == 1 or shared < LEAST_SHARED:
+        if not self.shares or len(prompts) == 1 or shared < LEAST_SHARED or self.forwards.misreads(len(prompts[0])):
             return {}
         return {"past_key_values": self.forwards.cache_of(prompts[0][:shared], len(prompts))}
 

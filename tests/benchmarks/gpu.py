@@ -10,8 +10,9 @@ processes from their start to their end: ours is one, lm-eval needs one per chec
 does all of it with a small model on whatever there is, to show that it works.
 
 A system that fails, or takes more than LIMIT seconds, is reported as such, and the others are measured. With --keep,
-the models and the result of each system stay in a folder, and what is there is not measured again, so that machines
-that are lent for ten minutes at a time can do one --system per call; the last call prints the whole table.
+the models, the result of each system and the log of one that failed stay in a folder, and what is there is not measured
+again, so that machines that are lent for ten minutes at a time can do one --system per call; the last call prints the
+whole table. Run `python -m pytest tests/plugins/test_on_gpu.py` before: it compares scores on the GPU with the CPU's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +43,7 @@ import harness
 from harness import Checkpoint, Family
 from harness.host import default_host
 from harness.tables import Table
+from harness_plugins.engines.processes import _is_alive
 from tests.benchmarks.gpu_systems import DOCUMENTS, LENGTH, OPTIONS, TINY, device, dtype, make_checkpoint, ours, theirs
 from tests.benchmarks.throughput import SHAPES, WARM_UP, make_task, processor, timed
 
@@ -50,6 +53,7 @@ SWEEPS = ("lm-eval vllm", "harness vllm", "harness transformers")
 REPEATS, TIMED = 3, 1 if TINY else 3
 CHECKPOINTS = 3 if TINY else 20
 LIMIT = 480  # seconds of one system
+ERROR = re.compile(r"^.*(?:Error|Exception|Interrupt)\b.*$", re.MULTILINE)  # a line of a log
 ON_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "4"}  # GiB; else most of the memory
 Results = dict[str, dict[str, Any]]
 
@@ -72,23 +76,34 @@ def measure(system: str, folder: str, names: str, repeats: str) -> None:
 
 
 def run_alone(*arguments: str) -> dict[str, Any]:
-    """Run this module with arguments and return what it prints as JSON; where that fails, {"failed": why}."""
+    """Run this module with arguments and return what it prints as JSON; where that fails, {"failed": why, "log": ...}.
+
+    Processes that it leaves behind are ended: vLLM's engine core outlives lm-eval, with the memory of the GPU.
+    """
     command = [sys.executable, "-m", "tests.benchmarks.gpu", *(["--tiny"] if TINY else []), *arguments]
     environment = {**os.environ, **(ON_CPU if device() == "cpu" else {})}
     settings: dict[str, Any] = {"env": environment, "start_new_session": True, "text": True}
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, **settings)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=output, stderr=log, **settings)
+        ending = f"more than {LIMIT} s"
         try:
-            said = process.communicate(timeout=LIMIT)[0]
+            ending = f"ended with {process.wait(LIMIT)}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            pass
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return {"failed": f"more than {LIMIT} s"}
-        log.seek(0)
-        last = [line.strip() for line in log if line.strip()][-1:]
-    lines = [line for line in said.splitlines() if line.startswith("{")]
+            while _is_alive(process.pid):
+                time.sleep(0.05)
+        texts = []
+        for file in (output, log):
+            file.seek(0)
+            texts.append(file.read())
+    lines = [line for line in texts[0].splitlines() if line.startswith("{")]
     if not lines:
-        return {"failed": last[0] if last else f"ended with {process.returncode}"}
+        errors = re.findall(ERROR, texts[1])
+        return {"failed": ": ".join([ending, *errors[-1:]]), "log": texts[1]}
     result: dict[str, Any] = json.loads(lines[-1])
     return result
 
@@ -100,6 +115,8 @@ def kept(file: Path, system: str, measured: Callable[[], dict[str, Any]]) -> dic
     if asked() and system not in asked():
         return {"failed": "not measured"}
     result = measured()
+    if log := result.pop("log", ""):
+        file.with_suffix(".log").write_text(log)
     file.write_text(json.dumps(result))
     told = {name: round(found["seconds"], 2) for name, found in result.get("found", {}).items()}
     print(f"{system}: {result.get('failed') or told}", file=sys.stderr)

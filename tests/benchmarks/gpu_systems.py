@@ -36,7 +36,7 @@ def device() -> str:
 
 def dtype() -> str:
     """Return the numbers that all systems compute in."""
-    return "float32" if TINY else "bfloat16"
+    return "float32" if TINY and device() == "cpu" else "bfloat16"
 
 
 def ours(name: str, folder: Path, stack: ExitStack) -> Run:

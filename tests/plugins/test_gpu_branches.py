@@ -112,6 +112,23 @@ def test_a_gpu_reads_aligned_rows_only(host: PluginHost, monkeypatch):
     assert shapes == [64]
 
 
+def test_no_pass_has_a_length_that_attention_to_one_head_misreads(tmp_path):
+    """Gemma 3 of 1B has one key-value head and a window: PyTorch's kernel read past rows of 1 modulo 32 tokens."""
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY)).eval()
+    requests = [Request(0, tuple(range(1, 32)), ((5, 6, 7), (8,)))]
+    plain = Forwards(model, "cpu")
+    shapes: list[int] = []
+    model.register_forward_pre_hook(lambda _, __, inputs: shapes.append(inputs["input_ids"].shape[1]), with_kwargs=True)
+    expected = plain.plain(rows_of(requests)).read()[0]
+    plain.is_misread = True
+    assert plain.plain(rows_of(requests)).read()[0] == pytest.approx(expected, abs=1e-5)
+    assert shapes == [33, 34]
+    assert Forwards(model, Gpu("cpu")).is_misread
+    assert not Forwards(model, Gpu("cpu")).misreads(32)
+    assert not plain.misreads(64)
+
+
 class Wrong(Forwards):
     """Passes whose kernels are wrong for trees in half precision only, as cuDNN's attention is for some models."""
 
