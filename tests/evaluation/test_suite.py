@@ -747,6 +747,14 @@ def test_scores_of_weights_that_a_second_training_overwrote_are_not_fitted_besid
     assert len(points) == 2
 
 
+def test_stores_of_two_machines_are_joined_by_copying_files(tmp_path, family, fake_host):
+    for number in (1, 2):
+        run([family], [make_task("a")], tmp_path / str(number), fake_host, shard=f"{number}/2")
+    shutil.copytree(tmp_path / "1", tmp_path / "2", dirs_exist_ok=True)
+    summary, _ = run([family], [make_task("a")], tmp_path / "2", fake_host)
+    assert (summary.there, summary.written, check_store(tmp_path / "2")) == (3, 0, [])
+
+
 def trusting_host() -> harness.PluginHost:
     @contextmanager
     def open_trusting(checkpoint, folder, *, trust_remote_code=False):
