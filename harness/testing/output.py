@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TASKS, FAMILIES, SIZES = ("addition", "agreement"), ("aster", "birch"), ("s", "m", "l")
 FIELD = re.compile(r'"field": "(\w+)"')
+MADE = re.compile(r'"as": "(\w+)"')  # a column that the chart computes
 
 
 def example_table() -> Table:
@@ -113,8 +114,9 @@ def _check_panel(make: Callable[[ReportData], object], data: ReportData, finding
     assert isinstance(panel, Panel), f"it returned {panel!r}; expected a harness.Panel or None"
     findings.expect(bool(panel.title.strip()), "its title is empty")
     findings.expect(bool(panel.about.strip()), "about is empty; it is the text alternative of the figure")
-    fields = set(FIELD.findall(json.dumps(specification(panel.chart))))
-    made = {name for name in ("x",) if name in panel.controls}
+    chart = json.dumps(specification(panel.chart))
+    fields, made = set(FIELD.findall(chart)), {name for name in ("x",) if name in panel.controls}
+    made |= set(MADE.findall(chart))
     absent = fields - set(panel.rows.columns) - made
     findings.expect(not absent, f"the chart draws {', '.join(sorted(absent))}, but the rows have no such column")
 
