@@ -84,3 +84,7 @@ class Panel:
         unknown = set(self.controls) - set(CONTROLS)
         if unknown:
             raise PluginError(f"panel {self.title!r} has controls {choose(unknown)}; there are: {choose(CONTROLS)}")
+        if not isinstance(self.chart, dict) and not hasattr(self.chart, "to_dict"):
+            raise PluginError(f"panel {self.title!r} has the chart {self.chart!r}; expected a dict or an Altair chart")
+        if not hasattr(self.rows, "columns"):
+            raise PluginError(f"panel {self.title!r} has rows of type {type(self.rows).__name__}; expected a DataFrame")

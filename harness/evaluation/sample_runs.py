@@ -137,6 +137,11 @@ class SampleRun:
         more = more.astype(np.int64)
         if (self.asked[idle] + more == 0).any():
             raise PluginError(f"sampler {self.sampling.name!r} requests no sample of a document; expected 1 or more")
+        if (most := int((self.asked[idle] + more).max())) > sampling.sampler.at_most:
+            raise PluginError(
+                f"sampler {self.sampling.name!r} requests {most} samples of a document; expected at_most "
+                f"{sampling.sampler.at_most}"
+            )
         self.queue += [
             SampleRange(int(doc), int(self.asked[doc]), int(n)) for doc, n in zip(idle, more, strict=True) if n
         ]

@@ -379,6 +379,7 @@ def test_a_sampler_that_never_ends_is_told_so():
         (None, "requests None more samples; expected 5 non-negative integers"),
         (np.full(5, 0.5), "more samples; expected 5 non-negative integers"),
         (np.zeros(5, dtype=np.int64), "requests no sample of a document; expected 1 or more"),
+        (np.ones_like, "requests 6 samples of a document; expected at_most 5"),  # it drew without end
     ],
 )
 def test_a_sampler_that_breaks_its_contract_is_named(family, tmp_path, more, message):
@@ -386,7 +387,7 @@ def test_a_sampler_that_breaks_its_contract_is_named(family, tmp_path, more, mes
         at_most = 5
 
         def more(self, drawn, passed):
-            return more
+            return more(drawn) if callable(more) else more
 
     class Broken:
         @staticmethod

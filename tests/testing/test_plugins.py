@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from harness import Checkpoint, EngineError, UsageError
+from harness import Checkpoint, EngineError, Panel, PluginError, UsageError
 from harness.cli import main
 from harness.host import PluginHost, load_plugins
 from harness.testing import ConformanceError, FakeEngine, check_engine, check_law, check_metric, check_panel
@@ -291,3 +292,16 @@ def test_a_format_that_returns_no_text_is_an_error_that_names_it(tmp_path):
     result = run("-p", tmp_path / "bad.py", "laws", "--format", "bad")
     assert result.exit_code == 1
     assert "plugin 'bad', reporter 'bad' returned 3; expected text" in result.output
+
+
+@pytest.mark.parametrize(
+    ("chart", "rows", "message"),
+    [
+        (5, pd.DataFrame(), "panel 'T' has the chart 5; expected a dict or an Altair chart"),
+        ({"mark": "point"}, [1, 2], "panel 'T' has rows of type list; expected a DataFrame"),
+    ],
+)
+def test_a_figure_of_other_types_is_refused_before_it_is_drawn(chart, rows, message):
+    """harness report ended with the traceback of an AttributeError."""
+    with pytest.raises(PluginError, match=message):
+        Panel("T", "About", chart, rows)
