@@ -752,7 +752,7 @@ def test_stores_of_two_machines_are_joined_by_copying_files(tmp_path, family, fa
         run([family], [make_task("a")], tmp_path / str(number), fake_host, shard=f"{number}/2")
     shutil.copytree(tmp_path / "1", tmp_path / "2", dirs_exist_ok=True)
     summary, _ = run([family], [make_task("a")], tmp_path / "2", fake_host)
-    assert (summary.there, summary.written, check_store(tmp_path / "2")) == (3, 0, [])
+    assert (summary.already_stored, summary.written, check_store(tmp_path / "2")) == (3, 0, [])
 
 
 def trusting_host() -> harness.PluginHost:
