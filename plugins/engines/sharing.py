@@ -159,7 +159,7 @@ def _canary(vocabulary: int) -> list[Request]:
 
 
 def _others_replaced(requests: Sequence[Request], vocabulary: int, choice: int) -> list[Request]:
-    """Return trees of the same shape, in which only every second tail, from `kept` on, is unchanged.
+    """Return trees of the same shape, in which only every second tail, from `choice` on, is unchanged.
 
     The first tree is replaced completely.
     """
