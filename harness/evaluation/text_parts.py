@@ -78,26 +78,11 @@ class CutError(Exception):
     """The ids of the parts of a text are not those of the whole."""
 
 
-def common_start(a: str, b: str) -> int:
-    """Return the length of the common prefix of two texts.
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """Return the length of the common prefix of two texts, or of two sequences of one type, comparing slices.
 
-    >>> common_start("abcd", "abXY")
-    2
-    """
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if a.startswith(b[low:middle], low) else (low, middle)
-    return low
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return the length of the common prefix of two sequences of one type, comparing slices.
-
-    >>> common_prefix((1, 2, 3), (1, 2, 4, 5))
-    2
+    >>> common_prefix((1, 2, 3), (1, 2, 4, 5)), common_prefix("abcd", "abXY")
+    (2, 2)
     """
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
@@ -187,7 +172,7 @@ def _run_from(texts: Sequence[str], begin: int) -> tuple[int, int]:
     least = first[:LEAST_SHARED]
     end, shared = begin + 1, len(first)
     while end < len(texts) and texts[end].startswith(least):
-        common = common_start(first[:shared], texts[end])
+        common = common_prefix(first[:shared], texts[end])
         if common < (LEAST_SHARED if end == begin + 1 else max(LEAST_SHARED, shared / 2)):
             break
         end, shared = end + 1, common
