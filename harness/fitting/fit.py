@@ -36,8 +36,7 @@ from harness.store.points import PointStore
 from harness.types import Floats
 from harness.types.json import JsonObject
 from harness.types.laws import Law, ProcedureLaw, traits
-
-UNBOUNDED = (-float("inf"), float("inf"))
+from harness.types.metrics import UNBOUNDED
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from harness.types import (
     Task,
 )
 from harness.types.laws import REQUIRED, Law, misspelt
+from harness.types.metrics import UNBOUNDED
 
 F = TypeVar("F", bound=Callable[..., object])
 Registrar = Callable[["Registries", str], Register]
@@ -47,7 +48,6 @@ NEEDS = (
     "unconditional",
     "words",
 )
-UNBOUNDED = (-float("inf"), float("inf"))
 NUMBERS = (int, float, np.number)
 AGGREGATES = ("mean", "ratio", "exp_ratio")
 
@@ -132,8 +132,7 @@ def make_metric(
         raise PluginError(
             f"metric {name!r}: aggregate={aggregate!r}; expected one of {choose(AGGREGATES)}, or a function"
         )
-    is_pair = isinstance(bounds, Sequence) and len(bounds) == 2 and all(isinstance(x, NUMBERS) for x in bounds)
-    low, high = bounds if is_pair else (0, 0)
+    low, high = bounds if isinstance(bounds, Sequence) and _are_two_numbers(bounds) else (0, 0)
     if not low < high:
         raise PluginError(f"metric {name!r}: bounds={bounds!r}; expected (lowest, highest) possible value")
     ends = (float(low), float(high))
@@ -215,6 +214,10 @@ def expect_law(law: Law) -> None:
         )
 
 
+def _are_two_numbers(bounds: Sequence[object]) -> bool:
+    return len(bounds) == 2 and all(isinstance(end, NUMBERS) for end in bounds)
+
+
 def _expect_bounds(law: Law) -> None:
     """Raise a PluginError unless each parameter of a formula has a lower bound below an upper one."""
     parameters = getattr(law, "parameters", None)
@@ -222,7 +225,7 @@ def _expect_bounds(law: Law) -> None:
     if not isinstance(parameters, Mapping):
         raise PluginError(f"law {law.name!r}: parameters = {parameters!r}; {expected}")
     for name, bounds in parameters.items():
-        is_pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(x, NUMBERS) for x in bounds)
+        is_pair = isinstance(bounds, (tuple, list)) and _are_two_numbers(bounds)
         if not is_pair or not bounds[0] < bounds[1]:
             raise PluginError(f"law {law.name!r}: the bounds of {name!r} are {bounds!r}; {expected}")
 

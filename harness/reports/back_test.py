@@ -19,7 +19,7 @@ import pandas as pd
 from harness.errors import LawError, choose
 from harness.fitting.columns import column
 from harness.fitting.earlier_sizes import FIRST, tests_of, with_rungs
-from harness.fitting.fit import UNBOUNDED, FitRequest, fit_points, named_law
+from harness.fitting.fit import FitRequest, fit_points, named_law
 from harness.fitting.forecast_scores import interval_score
 from harness.fitting.laws import steps_of
 from harness.fitting.options import Options
@@ -32,6 +32,7 @@ from harness.reports.back_test_result import TEST, BackTest
 from harness.store.points import PointStore
 from harness.types.json import JsonObject, Scalar
 from harness.types.laws import ComposedLaw, Law, traits
+from harness.types.metrics import UNBOUNDED
 
 FLAT = 1e-6  # share of the range of the points: a law that changes less does not describe them
 

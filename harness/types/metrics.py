@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from harness.types.arrays import Bools, Floats
 
+UNBOUNDED = (-float("inf"), float("inf"))
+
 
 @dataclass(frozen=True)
 class PerDoc:
@@ -34,7 +36,7 @@ class Metric:
     needs: tuple[str, ...] = ()
     aggregate: str | Callable[..., Floats] = "mean"
     higher_is_better: bool = True
-    bounds: tuple[float, float] = (-float("inf"), float("inf"))
+    bounds: tuple[float, float] = UNBOUNDED
     modules: tuple[str, ...] = ()
     by_name: bool = False
 
