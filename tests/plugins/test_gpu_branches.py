@@ -23,16 +23,9 @@ from harness_plugins.engines.packing import ALIGNED, aligned, grow, pack
 from harness_plugins.engines.transformers import Settings, open_engine
 from harness_plugins.engines.upcast import in_float32
 from harness_plugins.executors.local_pool import visible_gpus
+from tests.plugins.test_transformers import TINY
 
-TINY = {
-    "vocab_size": 200,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 256,
-}
+LONGER = {**TINY, "max_position_embeddings": 256}
 ANY = 10**6
 
 
@@ -64,7 +57,7 @@ class Gpu(str):
 
 @pytest.mark.parametrize(
     "config",
-    [transformers.LlamaConfig(**TINY), transformers.GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=2)],
+    [transformers.LlamaConfig(**LONGER), transformers.GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=2)],
 )
 def test_every_tensor_of_a_pass_is_on_the_device(config, monkeypatch):
     """PyTorch refuses to compute with tensors of two devices, also where they have shapes only."""
@@ -115,7 +108,7 @@ def test_a_gpu_reads_aligned_rows_only(host: PluginHost, monkeypatch):
 def test_no_pass_has_a_length_that_attention_to_one_head_misreads(tmp_path):
     """Gemma 3 of 1B has one key-value head and a window: PyTorch's kernel read past rows of 1 modulo 32 tokens."""
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TINY)).eval()
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LONGER)).eval()
     requests = [Request(0, tuple(range(1, 32)), ((5, 6, 7), (8,)))]
     plain = Forwards(model, "cpu")
     shapes: list[int] = []
@@ -295,7 +288,7 @@ def test_a_gpu_that_an_error_left_unusable_ends_the_sweep_with_a_line(host: Plug
 
 def test_a_gpu_with_a_number_computes_in_the_dtype_of_the_checkpoint(tmp_path):
     """`-O device=cuda:1` was computed in float32."""
-    transformers.LlamaConfig(**TINY, dtype="bfloat16").save_pretrained(tmp_path)
+    transformers.LlamaConfig(**LONGER, dtype="bfloat16").save_pretrained(tmp_path)
     dtypes = [inspect(Checkpoint("fam", "s", 1, 0, ""), tmp_path, device=d).dtype for d in ("cuda", "cuda:1", "cpu")]
     assert dtypes == ["bfloat16", "bfloat16", "float32"]
 
