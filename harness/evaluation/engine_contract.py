@@ -1,4 +1,4 @@
-"""Checks of what an engine returns, so that an engine that breaks its contract is named with what was expected."""
+"""Checks of the values that engines return; the errors name the engine, the value and the expected one."""
 
 from __future__ import annotations
 

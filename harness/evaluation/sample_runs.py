@@ -131,15 +131,14 @@ class SampleRun:
         more = np.asarray(asked)
         if more.shape != idle.shape or more.dtype.kind not in "iu" or (more < 0).any():
             raise PluginError(
-                f"sampler {self.sampling.name!r} requests {asked} more samples; expected {len(idle)} non-negative "
-                "integers"
+                f"sampler {sampling.name!r} requests {asked} more samples; expected {len(idle)} non-negative integers"
             )
         more = more.astype(np.int64)
         if (self.asked[idle] + more == 0).any():
-            raise PluginError(f"sampler {self.sampling.name!r} requests no sample of a document; expected 1 or more")
+            raise PluginError(f"sampler {sampling.name!r} requests no sample of a document; expected 1 or more")
         if (most := int((self.asked[idle] + more).max())) > sampling.sampler.at_most:
             raise PluginError(
-                f"sampler {self.sampling.name!r} requests {most} samples of a document; expected at_most "
+                f"sampler {sampling.name!r} requests {most} samples of a document; expected at_most "
                 f"{sampling.sampler.at_most}"
             )
         self.queue += [

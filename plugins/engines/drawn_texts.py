@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BEFORE = 8  # tokens of the prompt decoded with a sample, for its leading space
-HARMLESS = {  # keys of generation_config.json: tokens, lengths, what is returned, and what a task or suite sets itself
+HARMLESS = {  # keys of generation_config.json that change no text, or that a task or suite sets itself
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version", "max_length",
     "max_new_tokens", "do_sample", "temperature", "top_p", "use_cache", "cache_implementation",
     "output_attentions", "output_hidden_states", "output_logits", "output_scores", "return_dict_in_generate",

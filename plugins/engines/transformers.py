@@ -125,7 +125,7 @@ class TransformersEngine:
                 first = str(error).split("\n", maxsplit=1)[0]
                 raise EngineError(
                     f"this process cannot use the GPU any more after an error in one of its kernels ({first}); run the "
-                    "same command again, which computes what is missing"
+                    "same command again to compute the missing cells"
                 ) from error
 
     def _free(self) -> None:

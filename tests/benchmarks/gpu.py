@@ -9,10 +9,11 @@ time; the median is shown. With --sweep, 20 checkpoints that differ in one shard
 processes from their start to their end: ours is one, lm-eval needs one per checkpoint, of which three are timed. --tiny
 does all of it with a small model on whatever there is, to show that it works.
 
-A system that fails, or takes more than LIMIT seconds, is reported as such, and the others are measured. With --keep,
-the models, the result of each system and the log of one that failed stay in a folder, and what is there is not measured
-again, so that machines that are lent for ten minutes at a time can do one --system per call; the last call prints the
-whole table. Run `python -m pytest tests/plugins/test_on_gpu.py` before: it compares scores on the GPU with the CPU's.
+A system that fails, or takes more than LIMIT seconds, is reported, and the others are measured. With --keep, the
+models, the result of each system and the log of a failed one stay in a folder, and systems with a result there are not
+measured again. So on machines that are lent for ten minutes at a time, each call measures one --system, and the last
+call prints the whole table. Run `python -m pytest tests/plugins/test_on_gpu.py` before: it compares scores on the GPU
+with the CPU's.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 Documents of four benchmarks (the folder of published data) with tokenizers of the kinds that language models use,
 trained on some of these texts, and the tokenizer of the nano families. Both ways run in turn, each with a tokenizer
 that was just loaded, in one thread, after a garbage collection; the median ratio of CPU seconds of REPEATS pairs is
-shown. All ids are compared. The CPU seconds of the `tokenizers` library alone are shown too: what is left is the
-bookkeeping, of which the way with whole texts has a part too.
+shown. All ids are compared. The CPU seconds of the `tokenizers` library alone are shown too. The rest of the time is
+bookkeeping, which whole texts need in part, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An engine that breaks its contract fails at once, with what was found and what was expected."""
+"""An engine that breaks its contract fails at once; the error shows the value and the expected one."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_the_largest_size_is_held_out_and_scored():
     top = points.groupby("task")["acc"].last()
     assert forecast.frame.set_index("task")["measured"].to_dict() == top.to_dict()
     changed = points.assign(acc=np.where(points["params"] == max(SIZES), 0.99, points["acc"]))
-    assert (harness.forecast(changed).quantiles == forecast.quantiles).all(), "what is held out is never seen"
+    assert (harness.forecast(changed).quantiles == forecast.quantiles).all(), "a forecast depends on held-out points"
     assert forecast.scores.n == 6
     assert forecast.earlier.n == 6, "three sizes forecast the fourth, in six tasks"
     below = points[points["params"] < max(SIZES)].groupby("task")["acc"]
